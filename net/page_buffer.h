@@ -1,0 +1,20 @@
+// One page of bytes, held by whoever still needs it.
+
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <memory>
+
+namespace mangrove {
+
+constexpr size_t kPageBytes = 4096;
+
+struct alignas(kPageBytes) PageBytes {
+  std::array<std::byte, kPageBytes> bytes;
+};
+
+// Shared ownership of an immutable copy of a page. Whoever creates it fills it before sharing it. Thread-safe once shared.
+using PageBuffer = std::shared_ptr<const PageBytes>;
+
+}  // namespace mangrove

@@ -1,0 +1,89 @@
+// The door to other nodes: messages, with pages attached, between node incarnations.
+//
+// Contract, for the real transport and the simulated one:
+//  T1  A delivery comes from the incarnation that it names, which has proved that it holds the cluster's key, and was
+//      addressed to this incarnation. Nothing else of a peer is parsed before that.
+//  T2  A message arrives whole, with all its pages, or not at all.
+//  T3  A message may be lost, when its connection breaks or its deadline passes. The real transport neither reorders
+//      nor doubles messages of one connection; the simulated one does, and no protocol may rely on the order.
+//  T4  `OnPeerUp` comes before the first delivery of an incarnation. After an `OnPeerUp` of a newer incarnation nothing
+//      of an older one is delivered. That a peer is down is a hint: it may be cut off, or only slow. That a newer
+//      incarnation is up proves that the older one is gone for ever.
+//  T5  Nothing blocks. Memory for a peer that does not drain its messages is bounded: past it messages are dropped
+//      (T3), and counted.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "net/ids.h"
+#include "net/page_buffer.h"
+
+namespace mangrove {
+
+// A message without its pages is at most this long.
+constexpr size_t kMaxMessageBytes = 12 * 1024;
+// A message carries at most this many pages.
+constexpr size_t kMaxMessagePages = 64;
+
+struct Delivery {
+  NodeInstance from;
+  Epoch epoch;  // The sender's view.
+  std::span<const std::byte> message;
+  // Each points to kPageBytes. Valid, as `message` is, until the handler returns.
+  std::span<const std::byte* const> pages;
+};
+
+// Implemented by the owner of a transport. Called on the loop.
+class TransportEvents {
+ public:
+  virtual ~TransportEvents() = default;
+  virtual void OnDelivery(const Delivery& delivery) = 0;
+  virtual void OnPeerUp(NodeInstance peer) = 0;
+  // A hint, see T4. `reason` is for people.
+  virtual void OnPeerDown(NodeInstance peer, const absl::Status& reason) = 0;
+};
+
+struct PeerStatus {
+  NodeInstance instance;    // Incarnation 0 while the peer has never been up.
+  bool connected = false;
+  std::string address;
+  std::string last_error;   // Of the last failure; empty if there was none.
+};
+
+struct TransportCounters {
+  uint64_t messages_sent = 0;
+  uint64_t messages_received = 0;
+  uint64_t messages_dropped = 0;  // T5, or no connection.
+  uint64_t pages_sent = 0;
+  uint64_t pages_received = 0;
+  uint64_t peers_refused = 0;  // Wrong key, cluster, version, or nonsense.
+};
+
+// Owned by the loop.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+
+  // Begins to accept and to open connections, to keep on trying while a peer is away, and to call `events`, which must
+  // outlive this object. An error names what of the configuration cannot be used.
+  virtual absl::Status Start(TransportEvents* events) = 0;
+
+  // Sends `message` (REQUIRES: at most kMaxMessageBytes) with `pages` (REQUIRES: at most kMaxMessagePages) to whatever
+  // incarnation of `to` is connected. Copies `message`; holds `pages` until they are sent. REQUIRES: `to` is another
+  // configured node.
+  virtual void Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) = 0;
+
+  // The epoch that is stamped on what is sent from now on.
+  virtual void SetEpoch(Epoch epoch) = 0;
+
+  virtual std::vector<PeerStatus> Peers() const = 0;
+  virtual TransportCounters Counters() const = 0;
+};
+
+}  // namespace mangrove
