@@ -64,11 +64,15 @@ struct PageRange {
 };
 
 // A segment, the unit of responsibility: 2 MiB, aligned.
-constexpr uint64_t kSegmentPages = 512;
+constexpr int kSegmentShift = 9;
+constexpr uint64_t kSegmentPages = uint64_t{1} << kSegmentShift;
 
-constexpr PageId PageOf(GlobalAddress address) { return PageId(address.value / kPageBytes); }
-constexpr GlobalAddress AddressOf(PageId page) { return GlobalAddress(page.value * kPageBytes); }
-constexpr PageId SegmentStart(PageId page) { return PageId(page.value - page.value % kSegmentPages); }
+constexpr int kPageShift = 12;
+static_assert(kPageBytes == size_t{1} << kPageShift);
+
+constexpr PageId PageOf(GlobalAddress address) { return PageId(address.value >> kPageShift); }
+constexpr GlobalAddress AddressOf(PageId page) { return GlobalAddress(page.value << kPageShift); }
+constexpr PageId SegmentStart(PageId page) { return PageId(page.value >> kSegmentShift << kSegmentShift); }
 
 // The number of valid pages of the space, page 0 included: 2^116.
 constexpr absl::uint128 kSpacePages = absl::uint128(1) << 116;
