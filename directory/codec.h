@@ -1,0 +1,30 @@
+// Wire form of messages about pages (directory/messages.capnp). The only place that knows the library.
+
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "directory/messages.h"
+
+namespace mangrove {
+
+// One transport message.
+struct Packet {
+  std::vector<std::byte> bytes;   // At most kMaxMessageBytes.
+  std::vector<PageBuffer> pages;  // At most kMaxMessagePages.
+};
+
+// Encodes `messages` in their order into as few packets as the transport's limits allow, and hands each over. An error
+// text longer than 200 bytes is cut.
+void Encode(std::span<const Message> messages, absl::FunctionRef<void(const Packet&)> out);
+
+// Total: any bytes give messages or InvalidArgument that says what is wrong. Copies the pages.
+absl::StatusOr<std::vector<Message>> Decode(std::span<const std::byte> bytes,
+                                            std::span<const std::byte* const> pages);
+
+}  // namespace mangrove

@@ -1,0 +1,129 @@
+// Messages between nodes about pages. directory/messages.capnp is the document of the wire form; directory/codec.h is
+// the only place that knows it.
+//
+// Roles: R requester (its cache), H the page's responsible node, O its owner, S a sharer, F who flushes, C a core
+// holder, A who allocates. Several messages for one node travel together in one transport message.
+//
+// Every message may be lost, doubled and delayed past later ones. What makes that harmless:
+//   - `txn`: the responsible node numbers its transactions; a page has one at a time. Numbers grow, also over the
+//     node's restarts (its incarnation is in the upper bits), so a cache can tell what is stale.
+//   - `request`: the requester's number of one request, new for each; an answer that matches none outstanding is refused.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "directory/address.h"
+#include "directory/version.h"
+#include "net/ids.h"
+#include "net/page_buffer.h"
+
+namespace mangrove {
+
+// Number of a transaction of a responsible node: its incarnation in the upper 24 bits, a count in the lower 40.
+using Txn = StrongId<struct TxnTag>;
+// Number of a request of one incarnation of a requester. 0 is none.
+using RequestId = StrongId<struct RequestIdTag>;
+
+enum class Access : uint8_t { kRead = 0, kWrite = 1 };
+
+// What a cache holds of a page, as it reports it to the responsible node.
+enum class Holding : uint8_t {
+  kNone = 0,
+  kShared = 1,    // A read copy.
+  kOwner = 2,     // The owner's copy.
+  kRetained = 3,  // What it gave up in a transfer that it does not know to be complete.
+};
+
+enum class MessageKind : uint8_t {
+  // A page's transaction. Fields beside page and txn:
+  kRequest = 0,       // R→H  request, access, count, have (holds a read copy). No txn.
+  kCancel,            // R→H  request: nobody waits any more. No txn.
+  kRequestFailed,     // H→R  request, status. No txn.
+  kDelayed,           // H→R  request, peer: whom the responsible node waits for. No txn.
+  kForward,           // H→O  request, access, peer = R, active, grant_epoch: send the page to R. The read: keep a read
+                      //      copy; the write: keep the frame, inaccessible, until kTransferDone.
+  kInvalidate,        // H→S,O  retain (O: keep the frame as above).
+  kInvalidateAck,     // S,O→H
+  kGrant,             // O,H→R  request, access, version, flushed, grant_epoch, config, replicas, active, exclusive,
+                      //      owner, data (none: R's own copy is current).
+  kActivate,          // H→R  request: every other copy is gone, the grant counts.
+  kGrantAck,          // R→H  Installed.
+  kGrantRefused,      // R→H  Not installed, and never will be.
+  kTransferDone,      // H→O  Drop what was retained.
+  kTransferAborted,   // H→O  It is yours again.
+  kStillRetained,     // O→H  Is this transfer over?
+  kNotHeld,           // O→H  Nothing to forward here.
+  kEvictRequest,      // O→H  No txn. The owner's copy is clean and it wants to drop it.
+  kEvictGrant,        // H→O
+  kEvictAck,          // O→H  kept: it did not drop it.
+  // Recovery of a page after the loss of a node.
+  kReport,            // H→*  Say what you hold; forget every earlier transaction of the page.
+  kReported,          // *→H  holding, version, flushed
+  kResolve,           // H→*  holding: what it is from now on; grant_epoch.
+  kResolveAck,        // *→H
+  // A responsible node's new incarnation learns what is cached. request: number of the round.
+  kRegisterRequest,   // H→*  No page.
+  kRegister,          // *→H  holding, version
+  kRegisterEnd,       // *→H  count: of kRegister messages in the round. No page.
+  // Flush.
+  kFlush,             // F→H, H→O  request, peer = F
+  kFlushed,           // O,H→F  request, status. Aborted: the owner has changed, ask again.
+  // Core holders.
+  kStore,             // O,H→C  request, version, config, data, complete (written by recovery)
+  kStored,            // C→O,H  request, version: what it has now, status
+  kQueryStored,       // H→C  request, grant_epoch: refuse stores of older epochs from now on, if seal; with_data
+  kStoredInfo,        // C→H  request, status (NotFound: no such extent here; DataLoss: corrupt), version, config,
+                      //      replicas, is_volatile, data
+  kPutExtent,         // A,H→C  request, count, config, replicas, is_volatile: the range is allocated, all zeros.
+  kDropExtent,        // A→C  request, count, config: the range is not allocated any more.
+  kDiscard,           // A→H  request, count, config: no copies in RAM from now on.
+  kDone,              // →    request, status. Answers the three before.
+  // News for everybody.
+  kReverted,          // H→*  count
+  kLost,              // H→*  count
+};
+constexpr int kMessageKinds = static_cast<int>(MessageKind::kLost) + 1;
+
+// One message: the union of the fields above. What a kind does not name has its default.
+struct Message {
+  MessageKind kind = MessageKind::kRequest;
+  PageId page;
+  uint64_t count = 1;
+  Txn txn;
+  RequestId request;
+  NodeInstance peer;
+  Access access = Access::kRead;
+  Holding holding = Holding::kNone;
+  Version version;
+  Version flushed;
+  Epoch grant_epoch;
+  ConfigNumber config;
+  uint32_t replicas = 0;
+  bool active = false;
+  bool have = false;
+  bool exclusive = false;
+  bool owner = false;
+  bool retain = false;
+  bool kept = false;
+  bool seal = false;
+  bool complete = false;
+  bool with_data = false;
+  bool is_volatile = false;
+  absl::StatusCode code = absl::StatusCode::kOk;
+  std::string text;  // Of the error.
+  PageBuffer data;
+
+  absl::Status status() const { return absl::Status(code, text); }
+  void SetStatus(const absl::Status& s) {
+    code = s.code();
+    text = std::string(s.message());
+  }
+};
+
+const char* Name(MessageKind kind);
+
+}  // namespace mangrove
