@@ -37,10 +37,13 @@ class PollSource {
 class Completion {
  public:
   void Set();
-  bool IsSet() const { return state_.load(std::memory_order_acquire) != 0; }
+  bool IsSet() const { return (state_.load(std::memory_order_acquire) & kSet) != 0; }
 
  private:
   friend class Loop;
+  static constexpr uint32_t kSet = 1;
+  static constexpr uint32_t kAsleep = 2;  // The waiting caller sleeps on `state_`.
+  static constexpr uint32_t kDrive = 4;   // The loop has no driver but this caller: it must become one.
   std::atomic<uint32_t> state_{0};
 };
 
@@ -62,6 +65,7 @@ class Loop final : public Clock {
   void RemoveFd(int fd);
 
   // Starts and ends the loop's own thread. After Stop nothing runs any more; what was posted is dropped.
+  // Stop REQUIRES: no caller is in RunUntil.
   absl::Status Start();
   void Stop();
 

@@ -1,0 +1,295 @@
+#include "net/runtime/loop.h"
+
+#include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "net/runtime/timer_heap.h"
+
+namespace mangrove {
+namespace {
+
+// Counts down to zero; every wait is bounded.
+class Latch {
+ public:
+  explicit Latch(int count) : count_(count) {}
+  void Done() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (--count_ == 0) changed_.notify_all();
+  }
+  bool Wait() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::seconds(60), [this] { return count_ <= 0; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int count_;
+};
+
+class LoopTest : public ::testing::TestWithParam<DurationNs> {
+ protected:
+  LoopTest() : loop_({.spin_ns = GetParam()}) {}
+  void SetUp() override { ASSERT_TRUE(loop_.Start().ok()); }
+  void TearDown() override { loop_.Stop(); }
+  void OnLoop(absl::FunctionRef<void()> task) {
+    Completion done;
+    loop_.RunUntil(
+        [&] {
+          task();
+          done.Set();
+        },
+        done);
+  }
+
+  Loop loop_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Spin, LoopTest, ::testing::Values(0, 20 * kMicrosecond, kMillisecond));
+
+TEST(TimerHeap, PopsInOrderOfDeadlineThenOfCreation) {
+  TimerHeap heap;
+  std::vector<int> order;
+  heap.Add(20, [&] { order.push_back(3); });
+  heap.Add(10, [&] { order.push_back(1); });
+  const auto cancelled = heap.Add(10, [&] { order.push_back(99); });
+  heap.Add(10, [&] { order.push_back(2); });
+  heap.Add(30, [&] { order.push_back(4); });
+  heap.Cancel(cancelled);
+  heap.Cancel(cancelled);
+  while (!heap.empty()) heap.Pop()();
+  EXPECT_EQ(order, (std::vector<int>{1, 2, 3, 4}));
+}
+
+TEST(TimerHeap, AnIdNeverNamesALaterTimerOfTheSameSlot) {
+  TimerHeap heap;
+  int runs = 0;
+  const auto first = heap.Add(1, [&] { ++runs; });
+  heap.Pop()();
+  heap.Add(2, [&] { ++runs; });
+  heap.Cancel(first);
+  ASSERT_FALSE(heap.empty());
+  heap.Pop()();
+  EXPECT_EQ(runs, 2);
+}
+
+TEST(TimerHeap, ManyRandomTimersPopSorted) {
+  TimerHeap heap;
+  uint64_t random = 12345;
+  std::vector<Clock::TimerId> ids;
+  for (int i = 0; i < 5000; ++i) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    ids.push_back(heap.Add(static_cast<TimeNs>(random >> 50), [] {}));
+    if (i % 3 == 0) heap.Cancel(ids[random % ids.size()]);
+  }
+  TimeNs last = 0;
+  while (!heap.empty()) {
+    EXPECT_LE(last, heap.Earliest());
+    last = heap.Earliest();
+    heap.Pop()();
+  }
+}
+
+TEST_P(LoopTest, RunsEveryPostOfManyThreadsOnceInTheOrderOfItsThread) {
+  constexpr int kThreads = 4;
+  constexpr int kPosts = 25'000;
+  std::vector<int> last(kThreads, -1);
+  bool ordered = true;
+  Latch done(kThreads);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kPosts; ++i) {
+        loop_.Post([&, t, i] {
+          if (!loop_.IsDriving() || last[t] != i - 1) ordered = false;
+          last[t] = i;
+          if (i == kPosts - 1) done.Done();
+        });
+        // Lets the loop fall asleep now and then.
+        if (i % 4096 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+      }
+    });
+  }
+  EXPECT_TRUE(done.Wait());
+  for (auto& thread : threads) thread.join();
+  OnLoop([&] { EXPECT_TRUE(ordered); });
+}
+
+TEST_P(LoopTest, RunUntilFromManyThreadsRunsEachStartOnceUnderOneDriver) {
+  constexpr int kThreads = 4;
+  constexpr int kCalls = 3'000;
+  int64_t count = 0;  // Only of the loop.
+  std::atomic<int> inside{0};
+  std::atomic<bool> alone{true};
+  Latch done(kThreads);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < kCalls; ++i) {
+        Completion completion;
+        auto start = [&] {
+          if (inside.fetch_add(1) != 0) alone = false;
+          ++count;
+          // Half is done at once, half later, by a timer or a deferred call.
+          if (i % 4 == 0) {
+            loop_.CallSoon([&] { completion.Set(); });
+          } else if (i % 4 == 1) {
+            loop_.CallAt(loop_.Now() + 30 * kMicrosecond, [&] { completion.Set(); });
+          } else {
+            completion.Set();
+          }
+          inside.fetch_sub(1);
+        };
+        loop_.RunUntil(start, completion);
+        EXPECT_TRUE(completion.IsSet());
+      }
+      done.Done();
+    });
+  }
+  EXPECT_TRUE(done.Wait());
+  for (auto& thread : threads) thread.join();
+  EXPECT_TRUE(alone);
+  OnLoop([&] { EXPECT_EQ(count, kThreads * kCalls); });
+}
+
+// What a remote peer does to the loop: an event on a descriptor at any moment, whoever drives.
+TEST_P(LoopTest, NoEventIsLostBetweenCallersAndTheOwnThread) {
+  constexpr int kRounds = 20'000;
+  const int event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  ASSERT_GE(event_fd, 0);
+  std::atomic<uint64_t> seen{0};
+  OnLoop([&] {
+    loop_.AddFd(event_fd, EPOLLIN, [&](uint32_t) {
+      uint64_t count = 0;
+      if (read(event_fd, &count, sizeof(count)) == sizeof(count)) seen.fetch_add(count);
+    });
+  });
+  std::atomic<bool> stop{false};
+  // A caller that comes and goes all the time.
+  std::thread caller([&] {
+    int i = 0;
+    while (!stop) {
+      Completion completion;
+      loop_.RunUntil(
+          [&] {
+            if (++i % 2 == 0) {
+              completion.Set();
+            } else {
+              loop_.CallAt(loop_.Now() + 10 * kMicrosecond, [&] { completion.Set(); });
+            }
+          },
+          completion);
+    }
+  });
+  bool lost = false;
+  for (uint64_t i = 1; i <= kRounds && !lost; ++i) {
+    const uint64_t one = 1;
+    ASSERT_EQ(write(event_fd, &one, sizeof(one)), static_cast<ssize_t>(sizeof(one)));
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (seen.load() < i && !lost) {
+      lost = std::chrono::steady_clock::now() > deadline;
+      std::this_thread::yield();
+    }
+  }
+  stop = true;
+  caller.join();
+  EXPECT_FALSE(lost) << "after " << seen.load() << " events";
+  OnLoop([&] { loop_.RemoveFd(event_fd); });
+  close(event_fd);
+}
+
+TEST_P(LoopTest, TimersFireInOrderAndNotEarly) {
+  Latch done(1);
+  std::vector<int> order;
+  bool early = false;
+  OnLoop([&] {
+    const TimeNs base = loop_.Now();
+    auto at = [&](DurationNs after, int name) {
+      loop_.CallAt(base + after, [&, after, name, base] {
+        early |= loop_.Now() < base + after;
+        order.push_back(name);
+        if (name == 4) done.Done();
+      });
+    };
+    at(3 * kMillisecond, 3);
+    at(1 * kMillisecond, 1);
+    at(30 * kMillisecond, 4);
+    at(1 * kMillisecond, 2);
+    loop_.Cancel(loop_.CallAt(base, [&] { order.push_back(99); }));
+  });
+  ASSERT_TRUE(done.Wait());
+  OnLoop([&] {
+    EXPECT_FALSE(early);
+    EXPECT_EQ(order, (std::vector<int>{1, 2, 3, 4}));
+  });
+}
+
+TEST_P(LoopTest, ATimerArmedByACallerThatLeftFiresOnTheOwnThread) {
+  Latch done(1);
+  OnLoop([&] { loop_.CallAt(loop_.Now() + 2 * kMillisecond, [&] { done.Done(); }); });
+  EXPECT_TRUE(done.Wait());
+}
+
+TEST_P(LoopTest, CallSoonRunsAfterWhatIsDueAndNeverInside) {
+  std::vector<int> order;
+  Completion completion;
+  loop_.RunUntil(
+      [&] {
+        loop_.CallSoon([&] {
+          order.push_back(3);
+          completion.Set();
+        });
+        loop_.CallAt(loop_.Now(), [&] { order.push_back(2); });
+        order.push_back(1);
+      },
+      completion);
+  EXPECT_EQ(order, (std::vector<int>{1, 2, 3}));
+}
+
+TEST_P(LoopTest, AHandlerMayRemoveItsOwnDescriptor) {
+  const int event_fd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC);
+  std::atomic<int> calls{0};
+  Latch done(1);
+  OnLoop([&] {
+    loop_.AddFd(event_fd, EPOLLIN, [&, event_fd](uint32_t events) {
+      EXPECT_TRUE(events & EPOLLIN);
+      ++calls;
+      loop_.RemoveFd(event_fd);
+      done.Done();
+    });
+  });
+  EXPECT_TRUE(done.Wait());
+  OnLoop([] {});
+  EXPECT_EQ(calls, 1);
+  close(event_fd);
+}
+
+TEST(Loop, StopDropsWhatWasPostedAndEndsPromptly) {
+  auto held = std::make_shared<int>(1);
+  {
+    Loop loop({});
+    ASSERT_TRUE(loop.Start().ok());
+    for (int i = 0; i < 1000; ++i) loop.Post([held] {});
+    loop.Stop();
+    loop.Post([held] {});
+  }
+  EXPECT_EQ(held.use_count(), 1);
+  for (int i = 0; i < 200; ++i) {
+    Loop loop({.spin_ns = i % 2 == 0 ? 0 : 20 * kMicrosecond});
+    ASSERT_TRUE(loop.Start().ok());
+    loop.Stop();
+  }
+}
+
+}  // namespace
+}  // namespace mangrove
