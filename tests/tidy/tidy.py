@@ -129,6 +129,29 @@ def check_tests(tree):
                 yield f"{file}:{number}: {match[0]} is a test that tests nothing"
 
 
+def check_features(tree):
+    """A row of docs/FEATURES.md that works, or works in part, names tests, and they name the row."""
+    document = pathlib.PurePosixPath("docs/FEATURES.md")
+    if document not in tree.files:
+        return
+    for number, line in enumerate(tree.lines(document), 1):
+        match = re.match(r"\|\s*([A-Z]\d\d)\s*\|", line)
+        if not match:
+            continue
+        row, where = match[1], f"{document}:{number}"
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) != 4 or cells[2] not in ("works", "in part", "not yet"):
+            yield f"{where}: {row} is not of the form | row | capability | works, in part or not yet | tests |"
+            continue
+        tests = re.findall(r"tests/[\w/.-]+", cells[3])
+        if (cells[2] == "not yet") != (not tests):
+            yield f"{where}: {row} is said to be '{cells[2]}' but names {len(tests)} tests"
+        for test in tests:
+            covered = re.compile(rf"Covers:[^\n]*\b{row}\b")
+            if not (tree.root / test).is_file() or not covered.search((tree.root / test).read_text(errors="replace")):
+                yield f'{where}: {test} does not say "Covers: {row}"'
+
+
 def check_format(tree):
     """Every source is as clang-format leaves it."""
     clang_format = shutil.which("clang-format-14") or shutil.which("clang-format")

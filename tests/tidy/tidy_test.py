@@ -35,7 +35,7 @@ class Tidy(unittest.TestCase):
             self.assertIn(part, findings[0])
 
     def test_clean_tree_has_no_findings(self):
-        self.assertEqual(tidy(CLEAN, "includes", "sizes", "layout", "purity", "tests"), (0, []))
+        self.assertEqual(tidy(CLEAN, "includes", "sizes", "layout", "purity", "tests", "features"), (0, []))
 
     def test_include_upward(self):
         self.expect_found("includes", {"net/a.cc": '\n#include "directory/cache.h"\n'}, "net/a.cc:2:", "directory/cache.h")
@@ -67,6 +67,18 @@ class Tidy(unittest.TestCase):
 
     def test_disabled_test(self):
         self.expect_found("tests", {"tests/unit/net/a_test.cc": "TEST(A, DISABLED_B) {}\n"}, "tests/unit/net/a_test.cc:1:")
+
+    def test_row_that_works_without_a_test(self):
+        self.expect_found("features", {"docs/FEATURES.md": "| G01 | Addresses. | works | |\n"}, "docs/FEATURES.md:1:", "G01")
+
+    def test_row_whose_test_does_not_name_it(self):
+        row = "| G01 | Addresses. | works | tests/unit/net/transport_test.cc |\n"
+        self.expect_found("features", {"docs/FEATURES.md": row}, "docs/FEATURES.md:1:", "Covers: G01")
+
+    def test_row_whose_test_names_it(self):
+        row = "| G01 | Addresses. | works | tests/cluster/a_test.cc |\n"
+        files = {**CLEAN, "docs/FEATURES.md": row, "tests/cluster/a_test.cc": "// Covers: G01\n"}
+        self.assertEqual(tidy(files, "features"), (0, []))
 
 
 if __name__ == "__main__":
