@@ -1,0 +1,65 @@
+// The fixed head of every message between two nodes that have proved themselves to each other, and its total parser.
+// Byte by byte in docs/NET.md.
+//
+// A message on the wire is: the envelope, the message, then, if the pages are inline, zeros up to the next multiple of
+// kInlineAlignment and the pages. Pages that are not inline are in the receiver's slots before the message arrives.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "absl/status/statusor.h"
+#include "net/ids.h"
+#include "net/page_buffer.h"
+#include "net/transport.h"
+
+namespace mangrove {
+
+constexpr uint32_t kEnvelopeMagic = 0x3145474D;  // "MGE1" in memory.
+constexpr size_t kEnvelopeBytes = 48;
+constexpr size_t kInlineAlignment = 64;
+// The longest message with everything: what a receive buffer holds.
+constexpr size_t kMaxWireBytes = 16 * 1024;
+// Page slots that each side of a connection has for the other.
+constexpr uint32_t kPageSlots = 128;
+
+enum class EnvelopeKind : uint8_t {
+  kMessage = 1,
+  kCredit = 2,  // Only returns slots.
+};
+
+struct Envelope {
+  EnvelopeKind kind = EnvelopeKind::kMessage;
+  bool inline_pages = false;
+  Epoch epoch;
+  uint64_t sequence = 0;  // Of this direction of the connection, from 0, without gaps.
+  uint32_t message_bytes = 0;
+  uint16_t page_count = 0;
+  uint16_t first_slot = 0;        // The pages are in the slots from here on, modulo kPageSlots.
+  uint32_t slots_returned = 0;    // By the sender of this envelope, since the connection began, modulo 2^32.
+
+  friend bool operator==(const Envelope&, const Envelope&) = default;
+};
+
+// A message that was received, in place.
+struct ParsedMessage {
+  Envelope envelope;
+  std::span<const std::byte> message;
+  std::span<const std::byte> inline_pages;  // page_count * kPageBytes if they are inline, else empty.
+};
+
+// Bytes of envelope and message, up to where inline pages begin.
+constexpr size_t InlinePagesOffset(size_t message_bytes) {
+  return (kEnvelopeBytes + message_bytes + kInlineAlignment - 1) / kInlineAlignment * kInlineAlignment;
+}
+
+// Writes the envelope to the first kEnvelopeBytes of `head`. REQUIRES: the message already stands behind it there, and
+// `head` ends with it.
+void EncodeEnvelope(const Envelope& envelope, std::span<std::byte> head);
+
+// What is wrong with `wire`, or what it holds. Every bound that the rest of the receiver relies on is checked here.
+absl::StatusOr<ParsedMessage> ParseMessage(std::span<const std::byte> wire);
+
+}  // namespace mangrove

@@ -1,0 +1,114 @@
+// How two nodes prove to each other that they hold the cluster's key, before anything else of either is read. Pure: the
+// bytes and what they prove; who sends what when is in net/fabric/. Byte by byte in docs/NET.md.
+//
+//   connector                                   acceptor
+//   Hello (with the connection request)   --->  version, cluster, member, key: or a Refusal
+//                                         <---  Accept (with the acceptance)
+//   Proof (first message, 64 bytes)       --->
+//                                         <---  Ready (first message, 64 bytes)
+//
+// Each carries an HMAC-SHA256 over everything that both know by then, both nonces included, with a label of its own: what
+// was recorded proves nothing in another connection, direction or step.
+
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "net/ids.h"
+
+namespace mangrove {
+
+constexpr size_t kClusterKeyBytes = 32;
+using ClusterKey = std::array<std::byte, kClusterKeyBytes>;
+
+// Where the sender of a Proof or Ready lets its peer write pages.
+struct SlotPool {
+  uint64_t base = 0;  // Remote address of slot 0.
+  uint64_t key = 0;   // Of the registration.
+  uint32_t slots = 0;
+  friend bool operator==(const SlotPool&, const SlotPool&) = default;
+};
+
+// What the two sides of one connection have told each other so far; fields that are not known yet are 0.
+struct HandshakeFacts {
+  uint16_t version = 0;
+  ClusterId cluster;
+  NodeInstance connector;
+  NodeInstance acceptor;
+  uint64_t connector_nonce = 0;
+  uint64_t acceptor_nonce = 0;
+};
+
+enum class HandshakeStep : uint8_t { kHello = 1, kAccept = 2, kProof = 3, kReady = 4 };
+
+using HandshakeMac = std::array<std::byte, 32>;
+HandshakeMac ComputeMac(const ClusterKey& key, HandshakeStep step, const HandshakeFacts& facts, const SlotPool& pool);
+
+// The connection request's data. Short, since verbs gives it 55 bytes: half of the cluster's id, half of the MAC (which
+// covers the whole id). Enough to turn strangers away; the proof proper follows.
+struct Hello {
+  uint16_t version = 0;
+  uint64_t cluster_low = 0;
+  NodeInstance from;
+  uint64_t nonce = 0;
+  std::array<std::byte, 16> mac{};
+};
+constexpr size_t kHelloBytes = 52;
+std::array<std::byte, kHelloBytes> EncodeHello(const Hello& hello);
+// Empty if these are not a hello's bytes at all.
+std::optional<Hello> ParseHello(std::span<const std::byte> bytes);
+
+// The acceptance's data.
+struct Accept {
+  NodeInstance from;
+  uint64_t nonce = 0;
+  HandshakeMac mac{};
+};
+constexpr size_t kAcceptBytes = 60;
+std::array<std::byte, kAcceptBytes> EncodeAccept(uint16_t version, const Accept& accept);
+std::optional<Accept> ParseAccept(uint16_t version, std::span<const std::byte> bytes);
+
+// Proof and Ready.
+struct PoolOffer {
+  HandshakeStep step = HandshakeStep::kProof;
+  SlotPool pool;
+  HandshakeMac mac{};
+};
+constexpr size_t kPoolOfferBytes = 64;
+std::array<std::byte, kPoolOfferBytes> EncodePoolOffer(const PoolOffer& offer);
+std::optional<PoolOffer> ParsePoolOffer(std::span<const std::byte> bytes);
+
+enum class RefusalReason : uint8_t {
+  kNonsense = 1,  // Not a hello.
+  kVersion = 2,
+  kCluster = 3,
+  kUnknownNode = 4,
+  kKey = 5,
+  kOldIncarnation = 6,
+  kDirection = 7,  // The lower node connects to the higher one.
+  kBusy = 8,       // Too many handshakes of this node are under way.
+};
+
+// The refusal's data: why, and the refuser's own values.
+struct Refusal {
+  RefusalReason reason = RefusalReason::kNonsense;
+  uint16_t version = 0;
+  uint64_t cluster_low = 0;
+};
+constexpr size_t kRefusalBytes = 16;
+std::array<std::byte, kRefusalBytes> EncodeRefusal(const Refusal& refusal);
+std::optional<Refusal> ParseRefusal(std::span<const std::byte> bytes);
+
+// For people: what `refuser` holds against a peer that says of itself what `theirs` says. Both values are in it.
+std::string ExplainRefusal(const Refusal& refuser, const Refusal& theirs);
+
+// In constant time. REQUIRES: the sizes are equal.
+bool SameMac(std::span<const std::byte> a, std::span<const std::byte> b);
+
+}  // namespace mangrove
