@@ -1,0 +1,58 @@
+// One region's frames on this node: a sparse memfd whose offsets are those of the region, and the pages' state bytes.
+//
+// Thread-safe. Shared by the loop (RegionMemory), the fault workers and the server of attached programs; it lives as
+// long as anybody holds it, also after the region was removed.
+
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "directory/address.h"
+#include "engine/mapping/page_state.h"
+#include "engine/mapping/unique_fd.h"
+
+namespace mangrove {
+
+class RegionFrames {
+ public:
+  // `on_last_unpin(page)`: thread-safe; called by a resolver when the loop waits for the page.
+  static absl::StatusOr<std::shared_ptr<RegionFrames>> Create(PageRange pages,
+                                                              std::function<void(PageId)> on_last_unpin);
+  ~RegionFrames();
+  RegionFrames(const RegionFrames&) = delete;
+  RegionFrames& operator=(const RegionFrames&) = delete;
+
+  const PageRange& pages() const { return pages_; }
+  uint64_t size_bytes() const { return pages_.count << kPageShift; }
+  uint64_t OffsetOf(PageId page) const { return (page - pages_.first) << kPageShift; }
+  std::atomic<uint8_t>& StateOf(PageId page) { return states_[page - pages_.first]; }
+
+  // Descriptors to hand out, each a new one that the caller owns. The frames, for a program that may write:
+  absl::StatusOr<UniqueFd> OpenFrames() const;
+  // ... for one that may only read: cannot be mapped shared-writable, nor reopened for writing by another user id.
+  absl::StatusOr<UniqueFd> OpenFramesReadOnly() const;
+  // The state bytes, one per page, for everybody: read-only.
+  absl::StatusOr<UniqueFd> OpenStates() const;
+
+  // The daemon's own, valid as long as this object. Offsets in bytes of the region.
+  int frames_fd() const { return frames_.get(); }
+
+  // Pins `page` for a resolver, see page_state.h. REQUIRES: the page is in the region.
+  PinOutcome Pin(PageId page, Rights wanted, bool may_map_writable, Rights* granted);
+  void Unpin(PageId page);
+
+ private:
+  RegionFrames() = default;
+
+  PageRange pages_;
+  UniqueFd frames_;
+  UniqueFd states_fd_;
+  std::atomic<uint8_t>* states_ = nullptr;
+  std::function<void(PageId)> on_last_unpin_;
+};
+
+}  // namespace mangrove

@@ -1,0 +1,69 @@
+// The real PageMemory: every region's frames in a sparse memfd that local programs map.
+//
+//   Install   one write of a full page into the memfd, then the right
+//   Raise     the right; the next store's fault makes the mapping writable
+//   Protect   nothing but the right when no mapping is writable; otherwise the frame is replaced by a copy
+//   Take      the right, then the frame is punched out of the memfd, which removes it from every mapping
+//
+// Neither takes a lock of an application. A frame that somebody may be storing to is first put into a pipe (splice: by
+// reference, no copy), then punched, then read from the pipe: so the copy has the last store, and there is no moment at
+// which a store can be lost. That stands in for write-protecting every mapping, which takes each application's mmap
+// lock and therefore a thread for each. The price: after Protect the next load faults too.
+//
+// All calls run on the loop, and `done` runs inside the call, unless a fault of the page is being resolved at that
+// moment; then it runs on the loop when that is over (page_state.h, I3).
+//
+// Owned by the loop. Outlives what was posted. Numbered invariants: page_state.h.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "directory/address.h"
+#include "engine/mapping/region_frames.h"
+#include "engine/page_memory.h"
+
+namespace mangrove {
+
+class RegionMemory final : public PageMemory {
+ public:
+  // Runs a task on the loop, soon. Thread-safe (Loop::Post).
+  using Post = std::function<void(absl::AnyInvocable<void()>)>;
+
+  // FailedPrecondition names what the kernel lacks (see userfaultfd.h and ProbeFrames).
+  static absl::StatusOr<std::unique_ptr<RegionMemory>> Create(Post post);
+  ~RegionMemory() override;
+
+  // Makes the pages of a region known here. AlreadyExists if it overlaps another. Costs nothing per page.
+  absl::Status AddRegion(PageRange pages);
+  // Forgets the region and every frame of it. REQUIRES: added, no Take or Protect under way, and no program maps it.
+  void RemoveRegion(PageRange pages);
+  // The region that has `page`, or null. The result may be used by any thread.
+  std::shared_ptr<RegionFrames> FindRegion(PageId page) const;
+
+  void Install(PageId page, const std::byte* data, Rights rights) override;
+  void Raise(PageId page) override;
+  void Protect(PageId page, absl::AnyInvocable<void()> done) override;
+  void Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuffer)> done) override;
+  PageBuffer Copy(PageId page) override;
+  void Load(PageId page, size_t offset, std::span<std::byte> out) override;
+  void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override;
+
+  // What local mappings were given, as the state byte says.
+  Rights RightsOf(PageId page) const;
+
+ private:
+  struct Implementation;
+  explicit RegionMemory(std::shared_ptr<Implementation> implementation);
+
+  std::shared_ptr<Implementation> implementation_;
+};
+
+}  // namespace mangrove
