@@ -1,0 +1,170 @@
+#include "engine/store/rocks_open.h"
+
+#include <rocksdb/cache.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/options.h>
+#include <rocksdb/table.h>
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+
+namespace mangrove::store {
+namespace {
+
+using rocksdb::ColumnFamilyDescriptor;
+using rocksdb::ColumnFamilyOptions;
+using rocksdb::DBOptions;
+using rocksdb::WALRecoveryMode;
+
+DBOptions MakeDbOptions(const RocksTuning& tuning) {
+  DBOptions options;
+  options.create_if_missing = true;
+  options.create_missing_column_families = true;
+  // Everything else in the log than an unfinished record at its end is reported, never skipped.
+  options.wal_recovery_mode = WALRecoveryMode::kTolerateCorruptedTailRecords;
+  options.track_and_verify_wals_in_manifest = true;
+  // A failed write poisons the store, so nothing is to be resumed.
+  options.max_bgerror_resume_count = 0;
+
+  options.max_total_wal_size = tuning.log_bytes;
+  // Writing into reserved space makes the filesystem convert extents at every sync.
+  options.allow_fallocate = tuning.preallocate_log;
+  // Flushed files reach the disk as they are written, not in one burst that delays the log's syncs.
+  options.bytes_per_sync = uint64_t{1} << 20;
+  // The log has everything: neither a start nor a stop needs to write tables.
+  options.avoid_flush_during_recovery = true;
+  options.avoid_flush_during_shutdown = true;
+  options.avoid_unnecessary_blocking_io = true;
+
+  options.max_background_jobs = 2;
+  options.max_open_files = 256;
+  options.skip_stats_update_on_db_open = true;
+  options.stats_dump_period_sec = 0;
+  options.stats_persist_period_sec = 0;
+  options.info_log_level = rocksdb::WARN_LEVEL;
+  options.max_log_file_size = size_t{1} << 20;
+  options.keep_log_file_num = 2;
+  options.max_manifest_file_size = uint64_t{16} << 20;
+  return options;
+}
+
+rocksdb::BlockBasedTableOptions MakeTableOptions(const std::shared_ptr<rocksdb::Cache>& cache) {
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = cache;
+  table.checksum = rocksdb::kXXH3;
+  table.format_version = 5;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  // Indexes and filters are in the cache's bound, a part at a time.
+  table.cache_index_and_filter_blocks = true;
+  table.pin_l0_filter_and_index_blocks_in_cache = true;
+  table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
+  table.partition_filters = true;
+  return table;
+}
+
+ColumnFamilyOptions MakeFamilyOptions(const std::shared_ptr<rocksdb::Cache>& cache, size_t write_buffer_bytes) {
+  ColumnFamilyOptions options;
+  options.compression = rocksdb::kNoCompression;
+  options.write_buffer_size = write_buffer_bytes;
+  options.max_write_buffer_number = 2;
+  options.level_compaction_dynamic_level_bytes = true;
+  options.target_file_size_base = uint64_t{8} << 20;
+  options.max_bytes_for_level_base = uint64_t{32} << 20;
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(MakeTableOptions(cache)));
+  return options;
+}
+
+ColumnFamilyOptions MakePagesOptions(const std::shared_ptr<rocksdb::Cache>& cache, const RocksTuning& tuning) {
+  ColumnFamilyOptions options = MakeFamilyOptions(cache, tuning.write_buffer_bytes);
+  options.max_write_buffer_number = 3;
+  options.enable_blob_files = tuning.blob_files;
+  options.min_blob_size = 1024;
+  options.blob_file_size = uint64_t{64} << 20;
+  options.enable_blob_garbage_collection = true;
+  options.blob_garbage_collection_age_cutoff = 0.25;
+  options.blob_garbage_collection_force_threshold = 0.5;
+  return options;
+}
+
+std::vector<ColumnFamilyDescriptor> MakeFamilies(const RocksTuning& tuning) {
+  const auto cache = rocksdb::NewLRUCache(tuning.block_cache_bytes);
+  const size_t small_buffer_bytes = size_t{2} << 20;
+  return {ColumnFamilyDescriptor(rocksdb::kDefaultColumnFamilyName, MakeFamilyOptions(cache, small_buffer_bytes)),
+          ColumnFamilyDescriptor(kPagesFamily, MakePagesOptions(cache, tuning)),
+          ColumnFamilyDescriptor(kRecordsFamily, MakeFamilyOptions(cache, small_buffer_bytes))};
+}
+
+// The sequence number up to which the log can be replayed in `mode`, changing nothing.
+rocksdb::Status LastSequence(const std::string& path, DBOptions options, const RocksTuning& tuning,
+                             WALRecoveryMode mode, uint64_t* last) {
+  options.wal_recovery_mode = mode;
+  OpenedRocks opened;
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status status =
+      rocksdb::DB::OpenForReadOnly(options, path, MakeFamilies(tuning), &opened.families, &db);
+  opened.db.reset(db);
+  if (status.ok()) *last = db->GetLatestSequenceNumber();
+  return status;
+}
+
+// A log that ends in a damaged record is what a machine leaves that died while it wrote: with one write at a time, the
+// record was of a commit that nobody was told about, and nothing comes after it. A damaged record with sound ones behind
+// it is a damaged disk. Told apart by replaying up to the damage, and past it.
+bool DamageIsUnfinishedWrite(const std::string& path, const DBOptions& options, const RocksTuning& tuning) {
+  uint64_t before = 0;
+  uint64_t beyond = 0;
+  return LastSequence(path, options, tuning, WALRecoveryMode::kPointInTimeRecovery, &before).ok() &&
+         LastSequence(path, options, tuning, WALRecoveryMode::kSkipAnyCorruptedRecords, &beyond).ok() &&
+         before == beyond;
+}
+
+rocksdb::Status TryOpen(const std::string& path, const DBOptions& options, const RocksTuning& tuning,
+                        OpenedRocks* opened) {
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status status = rocksdb::DB::Open(options, path, MakeFamilies(tuning), &opened->families, &db);
+  opened->db.reset(db);
+  return status;
+}
+
+}  // namespace
+
+OpenedRocks::~OpenedRocks() {
+  if (db == nullptr) return;
+  for (rocksdb::ColumnFamilyHandle* family : families) db->DestroyColumnFamilyHandle(family);
+  const rocksdb::Status status = db->Close();
+  // Everything that was acknowledged is in the synced log.
+  if (!status.ok()) spdlog::warn("store {}: close: {}", db->GetName(), status.ToString());
+}
+
+absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, const RocksTuning& tuning) {
+  auto opened = std::make_unique<OpenedRocks>();
+  DBOptions options = MakeDbOptions(tuning);
+  rocksdb::Status status = TryOpen(path, options, tuning, opened.get());
+  if (status.IsCorruption() && DamageIsUnfinishedWrite(path, options, tuning)) {
+    spdlog::warn("store {}: dropped the unfinished commit at the end of the log: {}", path, status.ToString());
+    options.wal_recovery_mode = WALRecoveryMode::kPointInTimeRecovery;
+    status = TryOpen(path, options, tuning, opened.get());
+  }
+  if (status.ok()) return opened;
+  const absl::Status error = Translate(status, absl::StrCat("store ", path, ": open"));
+  if (error.code() != absl::StatusCode::kDataLoss) return error;
+  return absl::DataLossError(absl::StrCat(error.message(),
+                                          "; some of what was committed cannot be read: move the directory ", path,
+                                          " away, so that this node starts empty and is caught up by the others"));
+}
+
+absl::Status Translate(const rocksdb::Status& status, std::string_view what) {
+  if (status.ok()) return absl::OkStatus();
+  const std::string text = absl::StrCat(absl::string_view(what.data(), what.size()), ": ", status.ToString());
+  if (status.IsNotFound()) return absl::NotFoundError(text);
+  if (status.IsCorruption()) return absl::DataLossError(text);
+  if (status.IsNoSpace()) return absl::ResourceExhaustedError(text);
+  if (status.IsInvalidArgument()) return absl::FailedPreconditionError(text);
+  // RocksDB has no code for this one.
+  if (status.IsIOError() && text.find("lock ") != std::string::npos) {
+    return absl::FailedPreconditionError(absl::StrCat(text, "; another process has it open: stop that one first"));
+  }
+  return absl::InternalError(text);
+}
+
+}  // namespace mangrove::store

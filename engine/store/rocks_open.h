@@ -1,0 +1,43 @@
+// Opening RocksDB: its options, its errors in our words, and what to do with a damaged log. Includes RocksDB's headers;
+// for rocks_db.cc only.
+
+#pragma once
+
+#include <rocksdb/db.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/store/rocks_db.h"
+
+namespace mangrove::store {
+
+// An open database. Closes it.
+struct OpenedRocks {
+  OpenedRocks() = default;
+  OpenedRocks(const OpenedRocks&) = delete;
+  OpenedRocks& operator=(const OpenedRocks&) = delete;
+  ~OpenedRocks();
+
+  std::unique_ptr<rocksdb::DB> db;
+  // In the order of their names below.
+  std::vector<rocksdb::ColumnFamilyHandle*> families;
+
+  rocksdb::ColumnFamilyHandle* meta() const { return families[0]; }
+  rocksdb::ColumnFamilyHandle* pages() const { return families[1]; }
+  rocksdb::ColumnFamilyHandle* records() const { return families[2]; }
+};
+
+constexpr const char* kPagesFamily = "pages";
+constexpr const char* kRecordsFamily = "records";
+
+absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, const RocksTuning& tuning);
+
+// The only place where RocksDB's errors become ours. `what` was being done, to what: "store /x: commit".
+absl::Status Translate(const rocksdb::Status& status, std::string_view what);
+
+}  // namespace mangrove::store

@@ -1,0 +1,85 @@
+// The real door to stable storage: PageStore over RocksDB.
+//
+// Data flow of a commit: the loop notes its keys (S3) and hands it to the writer thread, which takes everything that
+// waits, writes it as one batch with one sync (group commit), and posts the outcomes back, in order, in one task. A read
+// goes to a reader thread at once, or, where it meets a change that is not yet written, when that is.
+//
+// Threads: one writer, `reader_threads` readers; RocksDB has two more for its tables.
+
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/page_store.h"
+#include "engine/store/rocks_db.h"
+#include "net/ids.h"
+#include "net/runtime/clock.h"
+
+namespace mangrove {
+
+struct RocksStoreOptions {
+  // Directory of the store; made if it is not there.
+  std::string path;
+  // Runs a task on the loop that owns the store, not from inside the call, in the order of the calls of one thread.
+  // Called by the store's threads until the store is destroyed.
+  std::function<void(absl::AnyInvocable<void()>)> post;
+  // Whose store it is. A store of another cluster or node is not opened.
+  ClusterId cluster;
+  NodeId node;
+  // What must stay free on the disk: for tables that are still to be written and for everybody else on the disk. Commits
+  // that would use it get ResourceExhausted; those without page data may use half of it.
+  uint64_t reserve_bytes = uint64_t{256} << 20;
+  // Called once, on the writer thread, after a failed write (S5). Must not return in production. Default: logs, and ends
+  // the process at once.
+  std::function<void(const absl::Status&)> on_poisoned;
+  // A thread of the store that has run out of work polls so long before it sleeps.
+  DurationNs spin_ns = 20 * kMicrosecond;
+  int reader_threads = 2;
+  store::RocksTuning tuning;
+};
+
+// Counted since the start. Batches per synced write: committed / synced_writes.
+struct RocksStoreStatistics {
+  uint64_t committed = 0;      // Batches that are durable.
+  uint64_t synced_writes = 0;  // Writes that made them so.
+  uint64_t refused = 0;        // Batches that got ResourceExhausted.
+  uint64_t failed = 0;         // Batches that met a poisoned store, the first one included.
+  uint64_t pages_written = 0;
+  uint64_t reads = 0;           // Of pages and of records.
+  uint64_t reads_deferred = 0;  // Of these, behind a write of what they read.
+  uint64_t corrupt = 0;         // Reads that got DataLoss.
+};
+
+// Owned by the loop, `statistics` excepted, which is thread-safe.
+class RocksStore final : public PageStore {
+ public:
+  // Blocks while the log is replayed, seconds at most. FailedPrecondition: in use by another process, the store of
+  // another cluster, node or format, or no store. DataLoss: damaged, see RocksDb::Open. PermissionDenied.
+  static absl::StatusOr<std::unique_ptr<RocksStore>> Open(RocksStoreOptions options);
+
+  // Writes what was committed, drops the reads that wait, and closes. No callback runs any more, also of what was
+  // committed: whoever must know waits before.
+  ~RocksStore() override;
+
+  // The batch is held until `done`; the caller bounds how much it has outstanding.
+  void Commit(StoreBatch batch, CommitDone done) override;
+  void ReadPage(PageId page, bool with_data, ReadDone done) override;
+  void ReadRecords(std::string prefix, RecordsDone done) override;
+  StoreUsage Usage() const override;
+
+  RocksStoreStatistics statistics() const;
+
+ private:
+  struct State;
+  explicit RocksStore(std::unique_ptr<State> state);
+
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace mangrove

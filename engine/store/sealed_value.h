@@ -1,0 +1,53 @@
+// Small values with a checksum: the store's own stamp, and the records that its users keep.
+//
+// Integers are little endian. Value of a record:
+//   offset  bytes  what
+//        0      1  format version, 1
+//        1      8  XXH3-64 of the user's value, seeded with the XXH3-64 of the key
+//        9         the user's value
+//
+// The stamp, 44 bytes, under the key "mangrove.stamp"; it says whose store this is:
+//   offset  bytes  what
+//        0      4  magic "MGST"
+//        4      4  format version of the whole store, 1
+//        8     16  cluster: high 8 bytes, then low 8 bytes
+//       24      8  node
+//       32      4  reserved, 0
+//       36      8  XXH3-64 of the bytes 0 to 35
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "net/ids.h"
+
+namespace mangrove::store {
+
+std::string EncodeRecordValue(std::string_view key, std::string_view value);
+// Total: the user's value, or DataLoss that names the key.
+absl::StatusOr<std::string> DecodeRecordValue(std::string_view key, std::string_view stored);
+// DataLoss that names the key.
+absl::Status CorruptRecord(std::string_view key, std::string_view what);
+
+// The format of everything in a store. A store of another one is not opened.
+constexpr uint32_t kStoreFormat = 1;
+constexpr std::string_view kStampKey = "mangrove.stamp";
+
+struct StoreStamp {
+  uint32_t format = kStoreFormat;
+  ClusterId cluster;
+  NodeId node;
+  friend constexpr bool operator==(const StoreStamp&, const StoreStamp&) = default;
+};
+
+std::string EncodeStamp(const StoreStamp& stamp);
+// Total: the stamp, or DataLoss.
+absl::StatusOr<StoreStamp> DecodeStamp(std::string_view stored);
+// FailedPrecondition that names both sides if a store with the stamp `found` is not to be opened as `wanted`.
+absl::Status CheckStamp(std::string_view path, const StoreStamp& found, const StoreStamp& wanted);
+
+}  // namespace mangrove::store
