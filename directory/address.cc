@@ -20,8 +20,9 @@ std::string Quoted(std::string_view text) {
 }
 
 absl::Status BadAddress(std::string_view text, absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat(
-      "global address ", Quoted(text), ": ", what, "; expected 0x and hexadecimal digits, or decimal digits, below 2^128"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("global address ", Quoted(text), ": ", what,
+                   "; expected 0x and hexadecimal digits, or decimal digits, below 2^128"));
 }
 
 // -1 if `c` is no digit of `base`, 10 or 16.
