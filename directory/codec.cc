@@ -1,0 +1,306 @@
+#include "directory/codec.h"
+
+#include <capnp/message.h>
+#include <capnp/serialize.h>
+#include <kj/exception.h>
+
+#include <algorithm>
+#include <bitset>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/numeric/int128.h"
+#include "absl/strings/str_cat.h"
+#include "directory/messages.capnp.h"
+#include "net/check.h"
+#include "net/transport.h"
+
+namespace mangrove {
+
+namespace {
+
+using capnp::word;
+
+constexpr size_t kMaxWords = kMaxMessageBytes / sizeof(word);
+constexpr size_t kMaxTextBytes = 200;
+// The segment table, that of one segment: how many segments less one, and the words of the first.
+constexpr size_t kTableWords = 1;
+// The segment table, the root's pointer, the packet's pointer to the list, the list's tag.
+constexpr size_t kHeadWords = kTableWords + 3;
+// A message without its text, inline in the list.
+constexpr size_t kMessageWords =
+    wire::PageMessage::_capnpPrivate::dataWordSize + wire::PageMessage::_capnpPrivate::pointerCount;
+static_assert(kMessageWords == 16);
+static_assert(static_cast<int>(wire::Kind::LOST) + 1 == kMessageKinds);
+static_assert(static_cast<int>(wire::Access::WRITE) == static_cast<int>(Access::kWrite));
+static_assert(static_cast<int>(wire::Holding::RETAINED) == static_cast<int>(Holding::kRetained));
+constexpr int kMaxCode = static_cast<int>(absl::StatusCode::kUnauthenticated);
+
+// --- Encoding ---------------------------------------------------------------------------------------------------------
+
+// What of the error's text travels: at most kMaxTextBytes, ending between two characters of UTF-8.
+std::string_view TextOf(const Message& m) {
+  if (m.code == absl::StatusCode::kOk) return {};
+  const std::string_view text = m.text;
+  if (text.size() <= kMaxTextBytes) return text;
+  size_t end = kMaxTextBytes;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end == 0 ? kMaxTextBytes : end);
+}
+
+// Words that `m` takes in the segment. A text ends with a NUL.
+size_t WordsOf(const Message& m) {
+  const size_t text_bytes = TextOf(m).size();
+  return kMessageWords + (text_bytes == 0 ? 0 : (text_bytes + 1 + sizeof(word) - 1) / sizeof(word));
+}
+
+void Fill(wire::PageMessage::Builder out, const Message& m, size_t data_index) {
+  out.setKind(static_cast<wire::Kind>(m.kind));
+  out.setPageHigh(absl::Uint128High64(m.page.value));
+  out.setPageLow(absl::Uint128Low64(m.page.value));
+  out.setCount(m.count);
+  out.setTxn(m.txn.value);
+  out.setRequest(m.request.value);
+  out.setPeerNode(m.peer.node.value);
+  out.setPeerIncarnation(m.peer.incarnation.value);
+  out.setAccess(static_cast<wire::Access>(m.access));
+  out.setHolding(static_cast<wire::Holding>(m.holding));
+  out.setVersionEpoch(m.version.epoch.value);
+  out.setVersionCounter(m.version.counter);
+  out.setFlushedEpoch(m.flushed.epoch.value);
+  out.setFlushedCounter(m.flushed.counter);
+  out.setGrantEpoch(m.grant_epoch.value);
+  out.setConfig(m.config.value);
+  out.setReplicas(m.replicas);
+  out.setActive(m.active);
+  out.setHave(m.have);
+  out.setExclusive(m.exclusive);
+  out.setOwner(m.owner);
+  out.setRetain(m.retain);
+  out.setKept(m.kept);
+  out.setSeal(m.seal);
+  out.setComplete(m.complete);
+  out.setWithData(m.with_data);
+  out.setIsVolatile(m.is_volatile);
+  out.setCode(static_cast<uint8_t>(m.code));
+  out.setData(static_cast<uint8_t>(data_index));
+  const std::string_view text = TextOf(m);
+  if (!text.empty()) std::memcpy(out.initText(static_cast<unsigned>(text.size())).begin(), text.data(), text.size());
+}
+
+// How many of the first `messages` fit into one packet, and the words that they take.
+struct Batch {
+  size_t count = 0;
+  size_t words = kHeadWords;
+};
+
+Batch FirstBatch(std::span<const Message> messages) {
+  Batch batch;
+  size_t pages = 0;
+  for (const Message& m : messages) {
+    const size_t words = batch.words + WordsOf(m);
+    pages += m.data ? 1 : 0;
+    if (words > kMaxWords || pages > kMaxMessagePages) break;
+    batch.words = words;
+    ++batch.count;
+  }
+  CHECK(batch.count > 0);
+  return batch;
+}
+
+void EncodeBatch(std::span<const Message> messages, size_t words, Packet& packet) {
+  packet.pages.clear();
+  packet.bytes.assign(words * sizeof(word), std::byte{0});
+  const uint32_t table[2] = {0, static_cast<uint32_t>(words - kTableWords)};
+  std::memcpy(packet.bytes.data(), table, sizeof(table));
+
+  // In place: the size is known, so nothing is allocated and nothing copied.
+  auto* segment = reinterpret_cast<word*>(packet.bytes.data()) + kTableWords;
+  capnp::FlatMessageBuilder builder(kj::arrayPtr(segment, words - kTableWords));
+  auto list = builder.initRoot<wire::Packet>().initMessages(static_cast<unsigned>(messages.size()));
+  for (unsigned i = 0; i < messages.size(); ++i) {
+    if (messages[i].data) packet.pages.push_back(messages[i].data);
+    Fill(list[i], messages[i], messages[i].data ? packet.pages.size() : 0);
+  }
+  builder.requireFilled();
+}
+
+// --- Decoding ---------------------------------------------------------------------------------------------------------
+
+template <typename... Parts>
+absl::Status Bad(const Parts&... parts) {
+  return absl::InvalidArgumentError(absl::StrCat("bad message: ", parts...));
+}
+
+bool NamesNoPage(MessageKind kind) {
+  return kind == MessageKind::kRegisterRequest || kind == MessageKind::kRegisterEnd;
+}
+
+// What enumerations, ranges and the text must satisfy beyond what the library checks.
+absl::Status CheckFields(wire::PageMessage::Reader in, unsigned index) {
+  const auto kind = static_cast<unsigned>(in.getKind());
+  if (kind >= unsigned{kMessageKinds}) return Bad("entry ", index, " is of the unknown kind ", kind);
+  const char* const name = Name(static_cast<MessageKind>(kind));
+  if (static_cast<unsigned>(in.getAccess()) > static_cast<unsigned>(Access::kWrite)) {
+    return Bad(name, " (entry ", index, ") has the unknown access ", static_cast<unsigned>(in.getAccess()));
+  }
+  if (static_cast<unsigned>(in.getHolding()) > static_cast<unsigned>(Holding::kRetained)) {
+    return Bad(name, " (entry ", index, ") has the unknown holding ", static_cast<unsigned>(in.getHolding()));
+  }
+  if (in.getCode() > kMaxCode) {
+    return Bad(name, " (entry ", index, ") has the unknown status code ", static_cast<unsigned>(in.getCode()));
+  }
+  if (NamesNoPage(static_cast<MessageKind>(kind))) return absl::OkStatus();
+  const absl::uint128 page = absl::MakeUint128(in.getPageHigh(), in.getPageLow());
+  if (page == 0) return Bad(name, " (entry ", index, ") names page 0, which is never valid");
+  if (page >= kSpacePages || in.getCount() > kSpacePages - page) {
+    return Bad(name, " (entry ", index, ") names ", in.getCount(), " pages from ", ToString(PageId(page)),
+               " on, which leave the address space");
+  }
+  return absl::OkStatus();
+}
+
+Message Read(wire::PageMessage::Reader in) {
+  Message m;
+  m.kind = static_cast<MessageKind>(in.getKind());
+  m.page = PageId(absl::MakeUint128(in.getPageHigh(), in.getPageLow()));
+  m.count = in.getCount();
+  m.txn = Txn(in.getTxn());
+  m.request = RequestId(in.getRequest());
+  m.peer = {NodeId(in.getPeerNode()), Incarnation(in.getPeerIncarnation())};
+  m.access = static_cast<Access>(in.getAccess());
+  m.holding = static_cast<Holding>(in.getHolding());
+  m.version = {Epoch(in.getVersionEpoch()), in.getVersionCounter()};
+  m.flushed = {Epoch(in.getFlushedEpoch()), in.getFlushedCounter()};
+  m.grant_epoch = Epoch(in.getGrantEpoch());
+  m.config = ConfigNumber(in.getConfig());
+  m.replicas = in.getReplicas();
+  m.active = in.getActive();
+  m.have = in.getHave();
+  m.exclusive = in.getExclusive();
+  m.owner = in.getOwner();
+  m.retain = in.getRetain();
+  m.kept = in.getKept();
+  m.seal = in.getSeal();
+  m.complete = in.getComplete();
+  m.with_data = in.getWithData();
+  m.is_volatile = in.getIsVolatile();
+  m.code = static_cast<absl::StatusCode>(in.getCode());
+  return m;
+}
+
+absl::Status ReadText(wire::PageMessage::Reader in, unsigned index, Message& m) {
+  if (!in.hasText()) return absl::OkStatus();
+  const capnp::Text::Reader text = in.getText();
+  if (m.code == absl::StatusCode::kOk) return Bad(Name(m.kind), " (entry ", index, ") has a text but no error");
+  if (text.size() > kMaxTextBytes) {
+    return Bad(Name(m.kind), " (entry ", index, ") has a text of ", text.size(), " bytes, more than ", kMaxTextBytes);
+  }
+  m.text.assign(text.begin(), text.size());
+  return absl::OkStatus();
+}
+
+// The pages of one packet, each to be taken once.
+class PageTable {
+ public:
+  explicit PageTable(std::span<const std::byte* const> pages) : pages_(pages) {}
+
+  absl::Status Take(size_t number, unsigned index, Message& m) {
+    if (number == 0) return absl::OkStatus();
+    if (number > pages_.size()) {
+      return Bad(Name(m.kind), " (entry ", index, ") names page ", number, " of ", pages_.size(), " that came with it");
+    }
+    if (taken_.test(number - 1)) return Bad(Name(m.kind), " (entry ", index, ") names page ", number, " a second time");
+    taken_.set(number - 1);
+    auto copy = std::make_shared_for_overwrite<PageBytes>();
+    std::memcpy(copy->bytes.data(), pages_[number - 1], kPageBytes);
+    m.data = std::move(copy);
+    return absl::OkStatus();
+  }
+
+  absl::Status AllTaken() const {
+    if (taken_.count() == pages_.size()) return absl::OkStatus();
+    return Bad(pages_.size(), " pages came with it, and it names ", taken_.count(), " of them");
+  }
+
+ private:
+  const std::span<const std::byte* const> pages_;
+  std::bitset<kMaxMessagePages> taken_;
+};
+
+absl::StatusOr<std::vector<Message>> ReadPacket(kj::ArrayPtr<const word> words,
+                                                std::span<const std::byte* const> pages) {
+  capnp::ReaderOptions options;
+  options.traversalLimitInWords = 2 * kMaxWords;
+  options.nestingLimit = 4;
+  capnp::FlatArrayMessageReader reader(words, options);
+  if (reader.getEnd() != words.end()) return Bad(words.end() - reader.getEnd(), " words after its end");
+
+  const auto list = reader.getRoot<wire::Packet>().getMessages();
+  // Lists of smaller elements, which the library would fill up with defaults, are no way to make many out of few bytes.
+  if (list.size() * kMessageWords > words.size()) {
+    return Bad("a list of ", list.size(), " entries in ", words.size(), " words");
+  }
+  PageTable table(pages);
+  std::vector<Message> messages;
+  messages.reserve(list.size());
+  for (unsigned i = 0; i < list.size(); ++i) {
+    const auto in = list[i];
+    if (absl::Status s = CheckFields(in, i); !s.ok()) return s;
+    Message& m = messages.emplace_back(Read(in));
+    if (absl::Status s = ReadText(in, i, m); !s.ok()) return s;
+    if (absl::Status s = table.Take(in.getData(), i, m); !s.ok()) return s;
+  }
+  if (absl::Status s = table.AllTaken(); !s.ok()) return s;
+  return messages;
+}
+
+// The sizes, before the library sees anything.
+absl::Status CheckFrame(std::span<const std::byte> bytes, size_t page_count) {
+  if (bytes.size() > kMaxMessageBytes) return Bad(bytes.size(), " bytes, more than ", kMaxMessageBytes);
+  if (bytes.size() % sizeof(word) != 0) return Bad(bytes.size(), " bytes, not a multiple of ", sizeof(word));
+  if (bytes.size() < kHeadWords * sizeof(word)) {
+    return Bad(bytes.size(), " bytes, less than the ", kHeadWords * sizeof(word), " of an empty one");
+  }
+  if (page_count > kMaxMessagePages) return Bad(page_count, " pages came with it, more than ", kMaxMessagePages);
+  uint32_t segments_less_one = 0;
+  std::memcpy(&segments_less_one, bytes.data(), sizeof(segments_less_one));
+  if (segments_less_one != 0) return Bad(uint64_t{segments_less_one} + 1, " segments instead of 1");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void Encode(std::span<const Message> messages, absl::FunctionRef<void(const Packet&)> out) {
+  Packet packet;
+  while (!messages.empty()) {
+    const Batch batch = FirstBatch(messages);
+    EncodeBatch(messages.first(batch.count), batch.words, packet);
+    out(packet);
+    messages = messages.subspan(batch.count);
+  }
+}
+
+absl::StatusOr<std::vector<Message>> Decode(std::span<const std::byte> bytes, std::span<const std::byte* const> pages) {
+  if (absl::Status s = CheckFrame(bytes, pages.size()); !s.ok()) return s;
+  // The library reads whole words, so they must lie where words may lie.
+  alignas(word) std::byte aligned[kMaxMessageBytes];
+  const std::byte* start = bytes.data();
+  if (reinterpret_cast<uintptr_t>(start) % alignof(word) != 0) {
+    std::memcpy(aligned, start, bytes.size());
+    start = aligned;
+  }
+  try {
+    return ReadPacket(kj::arrayPtr(reinterpret_cast<const word*>(start), bytes.size() / sizeof(word)), pages);
+  } catch (const kj::Exception& e) {
+    return Bad(e.getDescription().cStr());
+  } catch (const std::exception& e) {
+    return Bad(e.what());
+  }
+}
+
+}  // namespace mangrove

@@ -1,0 +1,234 @@
+@0xc2f9a3d1e6b7485d;
+# Messages between nodes about pages: the wire form of directory/messages.h, whose names are used here. directory/codec.cc
+# is the only source that includes what is generated from this file.
+#
+# A transport message carries the bytes of one `Packet` (one segment, Cap'n Proto's plain stream framing, so that
+# `capnp decode` reads a captured one) and beside it up to 64 pages of 4096 bytes. It is at most 12 KiB long without them.
+# Who sent it, as which incarnation and in which view, is said by the transport's envelope.
+#
+# Roles: R requester (its cache), H the page's responsible node, O its owner, S a sharer (has a read copy), F who flushes,
+# C a core holder, A who allocates, * every node.
+#
+# What a reader refuses: an unknown kind, access, holding or status code; a page 0 where the kind names a page; a range
+# that leaves the address space; a data index without a page, a page named twice or not at all; a text without an error.
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("mangrove::wire");
+
+struct Packet {
+  messages @0 :List(PageMessage);
+  # In the order in which they were sent. The receiver handles them in this order.
+}
+
+enum Kind {
+  # A page's transaction. All name `page`, and `txn` unless it says otherwise.
+
+  request @0;
+  # R→H. "I need `count` pages from `page` on, for `access`." No txn. `request` numbers it; `have`: R holds a read copy.
+  # Answered by grant, requestFailed or, meanwhile, delayed.
+
+  cancel @1;
+  # R→H. Nobody waits for `request` any more. No txn, no answer. A grant that is under way is still valid.
+
+  requestFailed @2;
+  # H→R. `request` ends with the error in `code` and `text`. No txn.
+
+  delayed @3;
+  # H→R. `request` is in hand, and waits for node `peer`. For error messages and for people. No txn.
+
+  forward @4;
+  # H→O. Send the page to `peer` (R), in a grant that answers R's `request`, with `active` and `grantEpoch` as they are here.
+  # `access` read: keep a read copy. `access` write: keep the frame, inaccessible, until transferDone or transferAborted.
+
+  invalidate @5;
+  # H→S,O. Give the copy up. `retain` (O only): keep the frame as after a forward for writing.
+
+  invalidateAck @6;
+  # S,O→H. No load or store on it is possible here any more.
+
+  grant @7;
+  # O,H→R. Answers `request`: R has `access` to the page as of `version`; `flushed` is the newest version that every core
+  # holder is known to have. Writes are numbered in `grantEpoch`. `config`, `replicas`: what stores of it must name.
+  # `active`: valid at once; otherwise when activate comes. `exclusive`: nobody else holds a copy. `owner`: R is the owner
+  # from now on. `data`: the content; none: the read copy that R has is current.
+
+  activate @8;
+  # H→R. Every other copy is gone: the grant that answers `request` counts.
+
+  grantAck @9;
+  # R→H. The grant is installed.
+
+  grantRefused @10;
+  # R→H. The grant was not installed and never will be: nobody waits for it.
+
+  transferDone @11;
+  # H→O. The page has arrived; drop the frame that was kept.
+
+  transferAborted @12;
+  # H→O. The page did not arrive; the frame that was kept is the owner's again.
+
+  stillRetained @13;
+  # O→H. A frame was kept for long: is this transfer over? Answered by transferDone or transferAborted.
+
+  notHeld @14;
+  # O→H. Answers forward or invalidate: the page is not here.
+
+  evictRequest @15;
+  # O→H. The owner's copy is clean, and it wants to drop it. No txn.
+
+  evictGrant @16;
+  # H→O. It may, in this transaction.
+
+  evictAck @17;
+  # O→H. It did; `kept`: it did not, because the page was used meanwhile.
+
+  # Recovery of a page after the loss of a node.
+
+  report @18;
+  # H→*. Say what you hold of the page; forget every earlier transaction of it.
+
+  reported @19;
+  # *→H. Answers report: `holding`, `version`, `flushed`.
+
+  resolve @20;
+  # H→*. What you held is from now on `holding`; writes are numbered in `grantEpoch`.
+
+  resolveAck @21;
+  # *→H. Done.
+
+  # A responsible node's new incarnation learns what is cached. No txn.
+
+  registerRequest @22;
+  # H→*. Register every page that you hold and I am responsible for. `request` numbers the round. No page.
+
+  register @23;
+  # *→H. One page of round `request`: `holding`, `version`.
+
+  registerEnd @24;
+  # *→H. Round `request` is complete: it had `count` messages of kind register. No page.
+
+  # Flush. No txn.
+
+  flush @25;
+  # F→H, H→O. Make what the page holds durable, and answer `peer` (F) as `request`.
+
+  flushed @26;
+  # O,H→F. Answers flush: done, or `code` and `text`. Aborted: the owner has changed meanwhile, ask again.
+
+  # Core holders. No txn. A holder echoes page, count and request.
+
+  store @27;
+  # O,H→C. Make `data` durable as `version` of the page, under configuration `config`. `complete`: written by recovery, which
+  # may repeat a version of an epoch that is sealed.
+
+  stored @28;
+  # C→O,H. Answers store: the holder has `version` (maybe a newer one). FailedPrecondition: the page is in no extent here, or
+  # `config` is not the extent's; Aborted: the epoch of the version is sealed.
+
+  queryStored @29;
+  # H→C. What is stored of the page? `seal`: refuse stores of versions older than `grantEpoch` from now on. `withData`: send
+  # the content too.
+
+  storedInfo @30;
+  # C→H. Answers queryStored: `version` (0.0: zeros, never written), `config`, `replicas`, `isVolatile`, `data` if asked for and
+  # `version` is not 0.0. `have`: there is a record on disk. NotFound: the page is in no extent here; DataLoss: its record is
+  # corrupt.
+
+  putExtent @31;
+  # A,H→C. `count` pages from `page` on are allocated under configuration `config`, all zeros: forget what was there.
+  # `replicas`, `isVolatile` as allocated. FailedPrecondition: there is a newer configuration here.
+
+  dropExtent @32;
+  # A→C. The range is not allocated any more, up to configuration `config`.
+
+  discard @33;
+  # A→H. No copies of the range in RAM anywhere from now on, up to configuration `config`.
+
+  done @34;
+  # C,H→A,H. Answers putExtent, dropExtent, discard: `code` and `text`.
+
+  # News for everybody. No txn.
+
+  reverted @35;
+  # H→*. `count` pages from `page` on went back to an older version.
+
+  lost @36;
+  # H→*. No copy is left of `count` pages from `page` on.
+}
+
+enum Access {
+  read @0;
+  write @1;
+}
+
+enum Holding {
+  # What a cache holds of a page.
+  none @0;
+  shared @1;    # A read copy.
+  owner @2;     # The owner's copy.
+  retained @3;  # What it gave up in a transfer that it does not know to be complete.
+}
+
+struct PageMessage {
+  # One message: the union of all kinds' fields. What a kind does not name above has its default, zero (count: one).
+
+  kind @0 :Kind;
+
+  pageHigh @1 :UInt64;
+  pageLow @2 :UInt64;
+  # Number of the page, its address divided by 4096: the upper and the lower 64 bits.
+
+  count @3 :UInt64 = 1;
+  # Pages, from `page` on. In registerEnd: messages.
+
+  txn @4 :UInt64;
+  # Number of the responsible node's transaction: the low 24 bits of its incarnation, then 40 bits of a count. Grows.
+
+  request @5 :UInt64;
+  # The asker's number of the request, new for each in one incarnation of the asker. 0: none.
+
+  peerNode @6 :UInt64;
+  peerIncarnation @7 :UInt64;
+  # Another node that this is about, and its start.
+
+  access @8 :Access;
+  holding @9 :Holding;
+
+  versionEpoch @10 :UInt64;
+  versionCounter @11 :UInt64;
+  # A version of the page's content: the epoch of the grant that it was written under, then a counter. 0.0: zeros.
+
+  flushedEpoch @12 :UInt64;
+  flushedCounter @13 :UInt64;
+  # The newest version known to be durable at every core holder.
+
+  grantEpoch @14 :UInt64;
+  # Epoch of a grant; in queryStored the lowest epoch that may still be stored.
+
+  config @15 :UInt64;
+  # Number of the configuration of the page's range.
+
+  replicas @16 :UInt32;
+  # Core holders that the range was allocated with.
+
+  active @17 :Bool;
+  have @18 :Bool;
+  exclusive @19 :Bool;
+  owner @20 :Bool;
+  retain @21 :Bool;
+  kept @22 :Bool;
+  seal @23 :Bool;
+  complete @24 :Bool;
+  withData @25 :Bool;
+  isVolatile @26 :Bool;
+  # As the kinds say.
+
+  code @27 :UInt8;
+  # How it went: a canonical status code, as in absl/status/status.h. 0: OK.
+
+  data @28 :UInt8;
+  # 1 + the index of the content among the pages that travel with the packet. 0: none. Each page is named exactly once.
+
+  text @29 :Text;
+  # Of the error, for people; at most 200 bytes. Only where `code` is not 0.
+}

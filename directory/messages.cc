@@ -1,0 +1,27 @@
+#include "directory/messages.h"
+
+#include "net/check.h"
+
+namespace mangrove {
+
+namespace {
+
+// In the order of MessageKind.
+constexpr const char* kNames[] = {"Request",      "Cancel",        "RequestFailed",   "Delayed",       "Forward",
+                                  "Invalidate",   "InvalidateAck", "Grant",           "Activate",      "GrantAck",
+                                  "GrantRefused", "TransferDone",  "TransferAborted", "StillRetained", "NotHeld",
+                                  "EvictRequest", "EvictGrant",    "EvictAck",        "Report",        "Reported",
+                                  "Resolve",      "ResolveAck",    "RegisterRequest", "Register",      "RegisterEnd",
+                                  "Flush",        "Flushed",       "Store",           "Stored",        "QueryStored",
+                                  "StoredInfo",   "PutExtent",     "DropExtent",      "Discard",       "Done",
+                                  "Reverted",     "Lost"};
+static_assert(std::size(kNames) == kMessageKinds);
+
+}  // namespace
+
+const char* Name(MessageKind kind) {
+  CHECK(static_cast<int>(kind) < kMessageKinds);
+  return kNames[static_cast<int>(kind)];
+}
+
+}  // namespace mangrove
