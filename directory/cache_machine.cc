@@ -1,0 +1,734 @@
+#include "directory/cache_machine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "net/check.h"
+
+namespace mangrove {
+namespace {
+
+using A = CacheAction;
+using E = CacheEvent;
+using S = CacheState;
+
+constexpr A X = A::kImpossible;
+constexpr A Ign = A::kIgnore;
+
+// One step in progress: its inputs, and short ways to say what it does.
+class Step {
+ public:
+  Step(CacheEntry& entry, PageId page, const Message* message, NodeId from, const CacheContext& context,
+       std::vector<CacheEffect>& effects)
+      : e_(entry), page_(page), m_(message), from_(from), context_(context), effects_(effects) {}
+
+  void Run(CacheEvent event);
+
+ private:
+  void RunRevocation(CacheAction action);
+  void RunGrant(CacheAction action);
+  void RunRecovery(CacheAction action);
+
+  void RequestAccess(Access access);
+  void SendCopy();
+  void SendAway();
+  void GiveUp(bool retain);
+  void ResendRetained();
+  void InstallRead(const Message& grant);
+  void InstallWrite(const Message& grant);
+  void KeepPending();
+  void ActivatePending();
+  void AnswerOther();
+  void EndRequest();
+  void TakeBack();
+  void AnswerReport();
+  void BecomeOwner();
+  void DropAll();
+  void Renumber();
+
+  void Retain(Message answer);
+  void Open();
+  Message Answer(MessageKind kind) const;
+  Message GrantOf(const Version& version, const Version& flushed) const;
+  void Effect(CacheEffect::Kind kind) { effects_.push_back({.kind = kind, .to = {}, .message = {}, .data = {}}); }
+  void Send(CacheEffect::Kind kind, NodeId to, Message message) {
+    effects_.push_back({.kind = kind, .to = to, .message = std::move(message), .data = {}});
+  }
+  void Tell(Message message) { Send(CacheEffect::Kind::kSend, context_.responsible, std::move(message)); }
+  void Install(PageBuffer data, bool write) {
+    effects_.push_back(
+        {.kind = CacheEffect::Kind::kInstall, .write = write, .to = {}, .message = {}, .data = std::move(data)});
+  }
+  void ForgetCopy();  // The state without a copy: Invalid or waiting.
+
+  CacheEntry& e_;
+  const PageId page_;
+  const Message* const m_;
+  const NodeId from_;
+  const CacheContext& context_;
+  std::vector<CacheEffect>& effects_;
+};
+
+// False for a grant to whom has the content already. A grant from disk may carry zeros, without data.
+bool CarriesContent(const Message& grant) { return grant.data != nullptr || grant.owner; }
+
+Version NextVersion(const Version& version, Epoch grant_epoch) {
+  if (grant_epoch > version.epoch) return {grant_epoch, 1};
+  return {version.epoch, version.counter + 1};
+}
+
+Message Step::Answer(MessageKind kind) const {
+  Message answer;
+  answer.kind = kind;
+  answer.page = page_;
+  if (m_ != nullptr) answer.txn = m_->txn;
+  return answer;
+}
+
+Message Step::GrantOf(const Version& version, const Version& flushed) const {
+  Message grant = Answer(MessageKind::kGrant);
+  grant.request = m_->request;
+  grant.access = m_->access;
+  grant.version = version;
+  grant.flushed = flushed;
+  grant.grant_epoch = m_->grant_epoch;
+  grant.config = e_.config;
+  grant.replicas = e_.replicas;
+  grant.active = m_->active;
+  return grant;
+}
+
+void Step::ForgetCopy() {
+  e_.open = false;
+  e_.reported = false;
+  e_.state = !e_.IsWaiting() ? S::kInvalid : e_.wanted == Access::kWrite ? S::kWaitWrite : S::kWaitRead;
+}
+
+void Step::Retain(Message answer) {
+  e_.retained = CacheEntry::Retained{.txn = m_->txn,
+                                     .version = e_.version,
+                                     .flushed = e_.flushed,
+                                     .grant_epoch = e_.grant_epoch,
+                                     .requester = m_->peer,
+                                     .request = m_->request,
+                                     .data = nullptr,
+                                     .since = context_.now,
+                                     .answer = std::move(answer)};
+}
+
+void Step::Open() {
+  e_.version = NextVersion(e_.version, e_.grant_epoch);
+  e_.open = true;
+}
+
+void Step::RequestAccess(Access access) {
+  e_.request = context_.next_request;
+  e_.wanted = access;
+  e_.requested_at = context_.now;
+  e_.delayed_by = {};
+  Tell(OutstandingRequest(e_, page_));
+  if (access == Access::kRead) {
+    e_.state = S::kWaitRead;
+  } else {
+    e_.state = e_.state == S::kInvalid  ? S::kWaitWrite
+               : e_.state == S::kShared ? S::kSharedWait
+                                        : S::kOwnedWait;
+  }
+}
+
+void Step::SendCopy() {
+  e_.txn = m_->txn;
+  if (e_.open && !(context_.bugs && context_.bugs->keep_rights_on_forward)) {
+    Effect(CacheEffect::Kind::kProtect);
+    e_.open = false;
+  }
+  if (e_.state == S::kExclusive && !e_.open) e_.state = S::kOwned;
+  Send(CacheEffect::Kind::kSendFrame, m_->peer.node, GrantOf(e_.version, e_.flushed));
+}
+
+void Step::SendAway() {
+  e_.txn = m_->txn;
+  Message grant = GrantOf(e_.version, e_.flushed);
+  Retain(grant);
+  Effect(CacheEffect::Kind::kTakeRetain);
+  Send(CacheEffect::Kind::kSendRetained, m_->peer.node, std::move(grant));
+  ForgetCopy();
+}
+
+void Step::GiveUp(bool retain) {
+  e_.txn = m_->txn;
+  Message ack = Answer(MessageKind::kInvalidateAck);
+  ack.flushed = e_.flushed;
+  if (retain) Retain(ack);
+  Effect(retain ? CacheEffect::Kind::kTakeRetain : CacheEffect::Kind::kTake);
+  Tell(std::move(ack));
+  ForgetCopy();
+}
+
+// The responsible node names us as the owner by what it asks: a transfer that was retained under an earlier
+// transaction was aborted.
+void Step::ResendRetained() {
+  CacheEntry::Retained& r = *e_.retained;
+  e_.txn = std::max(e_.txn, m_->txn);
+  const bool forward = m_->kind == MessageKind::kForward;
+  if (forward && m_->access == Access::kRead) {
+    TakeBack();
+    SendCopy();
+    return;
+  }
+  if (!forward && !m_->retain) {
+    e_.retained.reset();
+    Tell(Answer(MessageKind::kInvalidateAck));
+    return;
+  }
+  if (m_->txn > r.txn) {
+    r.txn = m_->txn;
+    r.requester = m_->peer;
+    r.request = m_->request;
+    if (forward) {
+      r.answer = GrantOf(r.version, r.flushed);
+    } else {
+      r.answer = Answer(MessageKind::kInvalidateAck);
+      r.answer.flushed = r.flushed;
+    }
+  }
+  r.since = context_.now;
+  if (r.answer.kind == MessageKind::kGrant) {
+    r.answer.active = r.answer.active || m_->active;
+    Send(CacheEffect::Kind::kSendRetained, r.requester.node, r.answer);
+  } else {
+    Tell(r.answer);
+  }
+}
+
+void Step::EndRequest() {
+  e_.request = {};
+  e_.pending.reset();
+  switch (e_.state) {
+    case S::kWaitRead:
+    case S::kWaitWrite:
+      e_.state = S::kInvalid;
+      break;
+    case S::kSharedWait:
+      e_.state = S::kShared;
+      break;
+    case S::kOwnedWait:
+      e_.state = S::kOwned;
+      break;
+    default:
+      break;
+  }
+}
+
+void Step::InstallRead(const Message& grant) {
+  if (e_.retained && !CarriesContent(grant)) {  // The owner is still us.
+    TakeBack();
+  } else {
+    e_.retained.reset();
+    e_.version = grant.version;
+    e_.flushed = grant.flushed;
+    e_.grant_epoch = grant.grant_epoch;
+    e_.config = grant.config;
+    e_.replicas = grant.replicas;
+    Install(grant.data, false);
+    e_.request = {};
+    e_.state = grant.exclusive ? S::kExclusive : grant.owner ? S::kOwned : S::kShared;
+  }
+  e_.txn = grant.txn;
+  e_.hold_until = context_.now + context_.hold;
+  Message ack = Answer(MessageKind::kGrantAck);
+  ack.txn = grant.txn;
+  Tell(std::move(ack));
+  Effect(CacheEffect::Kind::kWake);
+}
+
+void Step::InstallWrite(const Message& grant) {
+  if (e_.retained && !CarriesContent(grant)) TakeBack();
+  const bool had_copy = e_.HasRead();
+  e_.retained.reset();
+  if (!had_copy) {
+    e_.version = grant.version;
+    e_.config = grant.config;
+    e_.replicas = grant.replicas;
+  }
+  e_.flushed = grant.flushed;
+  e_.grant_epoch = grant.grant_epoch;
+  Open();
+  if (had_copy) {
+    Effect(CacheEffect::Kind::kRaise);
+  } else {
+    Install(grant.data, true);
+  }
+  e_.request = {};
+  e_.pending.reset();
+  e_.reported = false;
+  e_.state = S::kExclusive;
+  e_.txn = grant.txn;
+  e_.hold_until = context_.now + context_.hold;
+  Message ack = Answer(MessageKind::kGrantAck);
+  ack.txn = grant.txn;
+  Tell(std::move(ack));
+  Effect(CacheEffect::Kind::kWake);
+}
+
+void Step::KeepPending() {
+  if (!e_.pending || e_.pending->txn < m_->txn) e_.pending = CacheEntry::Pending{.grant = {}, .txn = m_->txn};
+  if (e_.pending->txn != m_->txn) return;
+  e_.pending->grant = *m_;
+  e_.pending->have_grant = true;
+  if (e_.pending->activated) InstallWrite(Message(e_.pending->grant));
+}
+
+void Step::ActivatePending() {
+  if (!e_.pending || e_.pending->txn < m_->txn) e_.pending = CacheEntry::Pending{.grant = {}, .txn = m_->txn};
+  if (e_.pending->txn != m_->txn) return;
+  e_.pending->activated = true;
+  if (e_.pending->have_grant) InstallWrite(Message(e_.pending->grant));
+}
+
+void Step::AnswerOther() {
+  const bool installed = e_.txn == m_->txn && e_.HasRead();
+  if (!installed && context_.bugs && context_.bugs->accept_stale_grant && m_->kind == MessageKind::kGrant &&
+      m_->data != nullptr && m_->access == Access::kRead && e_.state == S::kInvalid && !e_.retained) {
+    InstallRead(*m_);
+    return;
+  }
+  Tell(Answer(installed ? MessageKind::kGrantAck : MessageKind::kGrantRefused));
+}
+
+void Step::TakeBack() {
+  CacheEntry::Retained r = std::move(*e_.retained);
+  e_.retained.reset();
+  e_.version = r.version;
+  e_.flushed = r.flushed;
+  e_.grant_epoch = r.grant_epoch;
+  Install(r.data, false);
+  if (e_.state == S::kWaitWrite) {
+    e_.state = S::kOwnedWait;
+  } else {
+    e_.request = {};
+    e_.pending.reset();
+    e_.state = S::kOwned;
+  }
+  Effect(CacheEffect::Kind::kWake);
+}
+
+void Step::AnswerReport() {
+  e_.txn = m_->txn;
+  e_.deferred.reset();
+  e_.pending.reset();
+  if (e_.state == S::kEvicting) e_.state = S::kOwned;
+  Message report = Answer(MessageKind::kReported);
+  report.holding = HoldingOf(e_);
+  report.version = HeldVersion(e_);
+  report.flushed = e_.retained ? e_.retained->flushed : e_.flushed;
+  e_.reported = e_.HasRead();
+  Tell(std::move(report));
+  if (e_.IsWaiting()) {
+    e_.request = context_.next_request;
+    Tell(OutstandingRequest(e_, page_));
+  }
+}
+
+void Step::BecomeOwner() {
+  const bool shared = e_.state == S::kShared || e_.state == S::kSharedWait;
+  if (e_.retained) {
+    TakeBack();
+    Renumber();
+  } else if (shared) {
+    e_.flushed = {};
+    Renumber();
+    e_.state = e_.state == S::kShared ? S::kOwned : S::kOwnedWait;
+  } else if (!e_.IsOwner()) {
+    Tell(Answer(MessageKind::kNotHeld));
+    return;
+  }
+  e_.reported = false;
+  e_.txn = m_->txn;
+  e_.grant_epoch = std::max(e_.grant_epoch, m_->grant_epoch);
+  Tell(Answer(MessageKind::kResolveAck));
+}
+
+// The surviving content gets a number that is newer than any that the lost owner may have given.
+void Step::Renumber() {
+  if (m_->version.epoch.value != 0) e_.version = m_->version;
+}
+
+void Step::DropAll() {
+  e_.txn = m_->txn;
+  if (e_.HasRead()) Effect(CacheEffect::Kind::kTake);
+  e_.retained.reset();
+  ForgetCopy();
+  Tell(Answer(MessageKind::kResolveAck));
+}
+
+void Step::RunRevocation(CacheAction action) {
+  switch (action) {
+    case A::kDefer:
+      if (!e_.deferred || e_.deferred->txn <= m_->txn) e_.deferred = *m_;
+      if (context_.now < e_.hold_until) Effect(CacheEffect::Kind::kHoldTimer);
+      break;
+    case A::kSendCopy:
+      SendCopy();
+      break;
+    case A::kSendAway:
+      SendAway();
+      break;
+    case A::kGiveUp:
+      GiveUp(false);
+      break;
+    case A::kGiveUpRetain:
+      GiveUp(true);
+      break;
+    case A::kAckInvalid:
+      e_.txn = std::max(e_.txn, m_->txn);
+      Tell(Answer(MessageKind::kInvalidateAck));
+      break;
+    case A::kNotHeld:
+      Tell(Answer(MessageKind::kNotHeld));
+      break;
+    case A::kResendRetained:
+      ResendRetained();
+      break;
+    case A::kEvict:
+      e_.txn = m_->txn;
+      Effect(CacheEffect::Kind::kTake);
+      ForgetCopy();
+      [[fallthrough]];
+    case A::kAckEvicted:
+      Tell(Answer(MessageKind::kEvictAck));
+      break;
+    case A::kRefuseEvict: {
+      Message ack = Answer(MessageKind::kEvictAck);
+      ack.kept = true;
+      Tell(std::move(ack));
+      break;
+    }
+    default:
+      RunGrant(action);
+  }
+}
+
+void Step::RunGrant(CacheAction action) {
+  switch (action) {
+    case A::kInstallRead:
+      InstallRead(*m_);
+      break;
+    case A::kInstallWrite:
+      InstallWrite(*m_);
+      break;
+    case A::kKeepPending:
+      KeepPending();
+      break;
+    case A::kActivatePending:
+      ActivatePending();
+      break;
+    case A::kAnswerOther:
+      AnswerOther();
+      break;
+    case A::kFailWaiters:
+      EndRequest();
+      Send(CacheEffect::Kind::kFail, {}, *m_);
+      break;
+    case A::kForgetRequest:
+      EndRequest();
+      break;
+    default:
+      RunRecovery(action);
+  }
+}
+
+void Step::RunRecovery(CacheAction action) {
+  switch (action) {
+    case A::kDropRetained:
+      e_.retained.reset();
+      break;
+    case A::kTakeBack:
+      TakeBack();
+      break;
+    case A::kAnswerReport:
+      AnswerReport();
+      break;
+    case A::kBecomeOwner:
+      BecomeOwner();
+      break;
+    case A::kStayShared:
+      e_.txn = m_->txn;
+      e_.reported = false;
+      Renumber();
+      Tell(Answer(MessageKind::kResolveAck));
+      break;
+    case A::kDropAll:
+      DropAll();
+      break;
+    default:
+      CheckFailed(__FILE__, __LINE__, "no such action");
+  }
+}
+
+void Step::Run(CacheEvent event) {
+  const A action = kCacheTable[static_cast<size_t>(e_.state)][static_cast<size_t>(event)];
+  switch (action) {
+    case A::kImpossible:
+      CheckFailed(__FILE__, __LINE__, (std::string("impossible: ") + Name(event) + " in " + Name(e_.state)).c_str());
+      break;
+    case A::kIgnore:
+      break;
+    case A::kWake:
+      Effect(CacheEffect::Kind::kWake);
+      break;
+    case A::kRequestRead:
+      RequestAccess(Access::kRead);
+      break;
+    case A::kRequestWrite:
+      RequestAccess(Access::kWrite);
+      break;
+    case A::kOpen:
+      if (!e_.open) {
+        Open();
+        Effect(CacheEffect::Kind::kRaise);
+      }
+      Effect(CacheEffect::Kind::kWake);
+      break;
+    case A::kDropSilently:
+      if (e_.reported || e_.shared_pins > 0) break;
+      Effect(CacheEffect::Kind::kTake);
+      ForgetCopy();
+      break;
+    case A::kAskEvict: {
+      CHECK(!e_.IsDirty() && !e_.open);
+      e_.state = S::kEvicting;
+      Tell(Answer(MessageKind::kEvictRequest));
+      break;
+    }
+    default:
+      RunRevocation(action);
+  }
+}
+
+bool Blocked(const CacheEntry& e, const Message& m, TimeNs now) {
+  const bool read_forward = m.kind == MessageKind::kForward && m.access == Access::kRead;
+  const bool revokes =
+      m.kind == MessageKind::kForward || m.kind == MessageKind::kInvalidate;
+  if (!revokes || !e.HasRead()) return false;
+  if (e.exclusive_pins > 0) return true;
+  if (read_forward) return e.open && now < e.hold_until;
+  return e.shared_pins > 0 || now < e.hold_until;
+}
+
+bool IsRevocation(MessageKind kind) {
+  switch (kind) {
+    case MessageKind::kForward:
+    case MessageKind::kInvalidate:
+    case MessageKind::kEvictGrant:
+    case MessageKind::kReport:
+    case MessageKind::kResolve:
+      return true;
+    default:
+      return false;
+  }
+}
+
+CacheEvent ClassifyGrant(const CacheEntry& e, const Message& m) {
+  if (!e.IsWaiting() || m.request != e.request) return E::kGrantOther;
+  if (m.kind == MessageKind::kActivate) return e.wanted == Access::kWrite ? E::kActivate : E::kGrantOther;
+  if (m.access != e.wanted) return E::kGrantOther;
+  if (!CarriesContent(m) && !e.HasRead() && !e.retained) return E::kGrantOther;
+  if (m.access == Access::kRead) return E::kGrantRead;
+  return m.active ? E::kGrantWrite : E::kGrantPending;
+}
+
+CacheEvent ClassifyResolve(const Message& m) {
+  switch (m.holding) {
+    case Holding::kOwner:
+      return E::kResolveOwner;
+    case Holding::kShared:
+      return E::kResolveShared;
+    default:
+      return E::kResolveNone;
+  }
+}
+
+// The event that `m` is, or nothing if it is stale.
+std::optional<CacheEvent> Classify(const CacheEntry& e, const Message& m, NodeId from, const CacheContext& context) {
+  if (IsRevocation(m.kind)) {
+    if (from != context.responsible || m.txn < e.txn) return std::nullopt;
+    if (Blocked(e, m, context.now)) return E::kBlocked;
+  }
+  const bool of_retained = e.retained && m.txn >= e.retained->txn;
+  switch (m.kind) {
+    case MessageKind::kForward:
+      if (of_retained) return E::kResend;
+      return m.access == Access::kRead ? E::kForwardRead : E::kForwardWrite;
+    case MessageKind::kInvalidate:
+      if (of_retained) return E::kResend;
+      return m.retain ? E::kInvalidateRetain : E::kInvalidate;
+    case MessageKind::kGrant:
+    case MessageKind::kActivate:
+      return ClassifyGrant(e, m);
+    case MessageKind::kRequestFailed:
+      if (from != context.responsible || !e.IsWaiting() || m.request != e.request) return std::nullopt;
+      return E::kFailed;
+    case MessageKind::kTransferDone:
+    case MessageKind::kTransferAborted:
+      if (from != context.responsible || !e.retained || m.txn != e.retained->txn) return std::nullopt;
+      return m.kind == MessageKind::kTransferDone ? E::kTransferDone : E::kTransferAborted;
+    case MessageKind::kEvictGrant:
+      return E::kEvictGrant;
+    case MessageKind::kReport:
+      return E::kReport;
+    case MessageKind::kResolve:
+      return ClassifyResolve(m);
+    default:
+      CheckFailed(__FILE__, __LINE__, "not for a cache");
+  }
+}
+
+}  // namespace
+
+// clang-format off
+const std::array<std::array<CacheAction, kCacheEvents>, kCacheStates> kCacheTable = {{
+    // WantRead, WantWrite, WantEvict, ForwardRead, ForwardWrite, Invalidate, InvalidateRetain, Blocked, Resend,
+    //   GrantRead, GrantWrite, GrantPending, Activate, GrantOther, Failed, Cancel, TransferDone, TransferAborted,
+    //   EvictGrant, Report, ResolveOwner, ResolveShared, ResolveNone
+    /* Invalid    */ {A::kRequestRead, A::kRequestWrite, Ign, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kNotHeld, X, A::kResendRetained,
+                      X, X, X, X, A::kAnswerOther, X, Ign, A::kDropRetained, A::kTakeBack,
+                      A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
+    /* Shared     */ {A::kWake, A::kRequestWrite, A::kDropSilently, A::kNotHeld, A::kNotHeld, A::kGiveUp, A::kNotHeld, A::kDefer, X,
+                      X, X, X, X, A::kAnswerOther, X, Ign, X, X,
+                      A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
+    /* Owned      */ {A::kWake, A::kRequestWrite, A::kAskEvict, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
+                      X, X, X, X, A::kAnswerOther, X, Ign, X, X,
+                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
+    /* Exclusive  */ {A::kWake, A::kOpen, A::kAskEvict, A::kSendCopy, A::kSendAway, A::kGiveUp, X, A::kDefer, X,
+                      X, X, X, X, A::kAnswerOther, X, Ign, X, X,
+                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
+    /* WaitRead   */ {Ign, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kNotHeld, X, A::kResendRetained,
+                      A::kInstallRead, X, X, X, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, A::kDropRetained, A::kTakeBack,
+                      A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
+    /* WaitWrite  */ {Ign, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kNotHeld, X, A::kResendRetained,
+                      X, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, A::kDropRetained, A::kTakeBack,
+                      A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
+    /* SharedWait */ {A::kWake, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kGiveUp, A::kNotHeld, A::kDefer, X,
+                      X, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, X, X,
+                      A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
+    /* OwnedWait  */ {A::kWake, Ign, Ign, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
+                      X, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, X, X,
+                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
+    /* Evicting   */ {A::kWake, A::kRequestWrite, Ign, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
+                      X, X, X, X, A::kAnswerOther, X, Ign, X, X,
+                      A::kEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
+}};
+// clang-format on
+
+bool CacheEntry::HasRead() const {
+  return state != S::kInvalid && state != S::kWaitRead && state != S::kWaitWrite;
+}
+
+bool CacheEntry::IsOwner() const {
+  return state == S::kOwned || state == S::kExclusive || state == S::kOwnedWait || state == S::kEvicting;
+}
+
+void StepCacheLocal(CacheEntry& entry, PageId page, CacheEvent event, const CacheContext& context,
+                    std::vector<CacheEffect>& effects) {
+  CHECK(event == E::kWantRead || event == E::kWantWrite || event == E::kWantEvict || event == E::kCancel);
+  Step(entry, page, nullptr, context.self.node, context, effects).Run(event);
+  CHECK(Consistent(entry));
+}
+
+std::optional<CacheEvent> StepCacheMessage(CacheEntry& entry, const Message& message, NodeId from,
+                                           const CacheContext& context, std::vector<CacheEffect>& effects) {
+  const std::optional<CacheEvent> event = Classify(entry, message, from, context);
+  if (!event) return event;
+  Step(entry, message.page, &message, from, context, effects).Run(*event);
+  CHECK(Consistent(entry));
+  return event;
+}
+
+void StepCacheUnblocked(CacheEntry& entry, const CacheContext& context, std::vector<CacheEffect>& effects) {
+  if (!entry.deferred || Blocked(entry, *entry.deferred, context.now)) return;
+  const Message message = std::move(*entry.deferred);
+  entry.deferred.reset();
+  StepCacheMessage(entry, message, context.responsible, context, effects);
+}
+
+void NoteFlushed(CacheEntry& entry, const Version& version) {
+  if (entry.IsOwner() && entry.flushed < version && version <= entry.version) entry.flushed = version;
+  if (entry.retained && entry.retained->flushed < version && version <= entry.retained->version) {
+    entry.retained->flushed = version;
+  }
+}
+
+void ForgetResponsible(CacheEntry& entry, const CacheContext& context) {
+  entry.txn = {};
+  entry.deferred.reset();
+  entry.pending.reset();
+  entry.delayed_by = {};
+  if (entry.state == S::kEvicting) entry.state = S::kOwned;
+  entry.reported = false;
+  if (entry.IsWaiting()) entry.request = context.next_request;
+}
+
+Message OutstandingRequest(const CacheEntry& entry, PageId page) {
+  Message request;
+  request.kind = MessageKind::kRequest;
+  request.page = page;
+  request.request = entry.request;
+  request.access = entry.wanted;
+  request.have = entry.HasRead();
+  return request;
+}
+
+Holding HoldingOf(const CacheEntry& entry) {
+  if (entry.IsOwner()) return Holding::kOwner;
+  if (entry.HasRead()) return Holding::kShared;
+  return entry.retained ? Holding::kRetained : Holding::kNone;
+}
+
+Version HeldVersion(const CacheEntry& entry) { return entry.retained ? entry.retained->version : entry.version; }
+
+bool IsForCache(MessageKind kind) {
+  switch (kind) {
+    case MessageKind::kForward:
+    case MessageKind::kInvalidate:
+    case MessageKind::kGrant:
+    case MessageKind::kActivate:
+    case MessageKind::kRequestFailed:
+    case MessageKind::kTransferDone:
+    case MessageKind::kTransferAborted:
+    case MessageKind::kEvictGrant:
+    case MessageKind::kReport:
+    case MessageKind::kResolve:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool Consistent(const CacheEntry& e) {
+  const bool waits = e.state == S::kWaitRead || e.state == S::kWaitWrite || e.state == S::kSharedWait ||
+                     e.state == S::kOwnedWait;
+  if (e.open && e.state != S::kExclusive) return false;                       // I1
+  if (e.IsWaiting() != waits) return false;                                   // I2
+  if (e.retained && e.HasRead()) return false;                                // I3
+  if (e.state == S::kEvicting && e.IsDirty()) return false;                   // I4
+  if (e.shared_pins + e.exclusive_pins > 0 && !e.HasRead()) return false;     // I6
+  return e.exclusive_pins == 0 || e.state == S::kExclusive;                   // I6
+}
+
+const char* Name(CacheState state) {
+  constexpr const char* kNames[kCacheStates] = {"Invalid",   "Shared",     "Owned",     "Exclusive", "WaitRead",
+                                                "WaitWrite", "SharedWait", "OwnedWait", "Evicting"};
+  return kNames[static_cast<size_t>(state)];
+}
+
+const char* Name(CacheEvent event) {
+  constexpr const char* kNames[kCacheEvents] = {
+      "WantRead",     "WantWrite", "WantEvict",       "ForwardRead", "ForwardWrite", "Invalidate",
+      "InvalidateRetain", "Blocked", "Resend",        "GrantRead",   "GrantWrite",   "GrantPending",
+      "Activate",     "GrantOther", "Failed",         "Cancel",      "TransferDone", "TransferAborted",
+      "EvictGrant",   "Report",    "ResolveOwner",    "ResolveShared", "ResolveNone"};
+  return kNames[static_cast<size_t>(event)];
+}
+
+}  // namespace mangrove

@@ -1,0 +1,246 @@
+// The cache's side of a page's coherence: one page at one node.
+//
+// Pure: an event in, effects out, the state a plain struct. The driver (engine/page_driver.h) carries effects out in
+// their order, and hands in no further event of the page before they are carried out.
+//
+// States. "Owner" means that the responsible node sends requests for the page here.
+//
+//   Invalid     no copy.                      WaitRead    no copy, a read request is out.
+//   Shared      a read copy.                  WaitWrite   no copy, a write request is out.
+//   Owned       the owner's copy, read right; SharedWait  a read copy, a write request is out.
+//               others may have read copies.  OwnedWait   the owner's copy, read right, a write request is out.
+//   Exclusive   the owner's copy, the only    Evicting    the owner's copy, clean, read right; the responsible node
+//               one; read right, or write                 has been asked to let it go.
+//               right when `open`.
+//
+// What was given up in a transfer is kept, inaccessible, as `retained` until the responsible node says that the
+// transfer is done or aborted; this is beside the state, which is then Invalid, WaitRead or WaitWrite.
+//
+// The table of what happens (kCacheTable) is below, total: a test visits every cell. Before it come three rules:
+//   R1 Stale: a revocation (forward, invalidation, evict grant, report, resolve) with a transaction older than the last
+//      that was applied is ignored.
+//   R2 Blocked: a revocation that meets a pin or the minimum hold time is deferred, and handed in again when that ends.
+//      A newer one replaces it.
+//   R3 A grant or activation that answers no outstanding request is not installed: answered kGrantAck if it is what was
+//      installed last, else kGrantRefused.
+//
+// Invariants:
+//   I1 Write right in memory <=> open; open => Exclusive. Read right <=> Shared, Owned, Exclusive, SharedWait,
+//      OwnedWait, Evicting. No right otherwise.
+//   I2 A request is outstanding (request != 0) <=> WaitRead, WaitWrite, SharedWait, OwnedWait.
+//   I3 retained => Invalid, WaitRead or WaitWrite.
+//   I4 The owner's version is dirty <=> version != flushed; Evicting => not dirty.
+//   I5 Versions: opening takes the next version of the grant's epoch; a copy that was sent or stored is never changed
+//      under its number.
+//   I6 pins => read right; an exclusive pin => Exclusive.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "directory/messages.h"
+#include "directory/planted_bugs.h"
+#include "net/runtime/clock.h"
+
+namespace mangrove {
+
+enum class CacheState : uint8_t {
+  kInvalid = 0,
+  kShared,
+  kOwned,
+  kExclusive,
+  kWaitRead,
+  kWaitWrite,
+  kSharedWait,
+  kOwnedWait,
+  kEvicting,
+};
+constexpr int kCacheStates = 9;
+
+// Events, after the rules R1 to R3.
+enum class CacheEvent : uint8_t {
+  kWantRead = 0,     // A local access needs the read right.
+  kWantWrite,        // A local access needs the write right.
+  kWantEvict,        // The frame is wanted for another page. REQUIRES: unpinned, clean if owner.
+  kForwardRead,      // Send a read copy to another node.
+  kForwardWrite,     // Send the page away, keep the frame.
+  kInvalidate,       // Drop the copy.
+  kInvalidateRetain, // The owner's copy is given up, the requester has its own; keep the frame.
+  kBlocked,          // R2
+  kResend,           // A forward or invalidation of the transfer that `retained` belongs to, or of a later one.
+  kGrantRead,        // Answers the request, with data or not.
+  kGrantWrite,       // Answers the request, with data or not, and counts.
+  kGrantPending,     // Answers the request with data, but does not count before kActivate.
+  kActivate,         // The grant counts.
+  kGrantOther,       // R3
+  kFailed,           // The request is refused.
+  kCancel,           // Nobody waits for the request any more.
+  kTransferDone,     // Of `retained`.
+  kTransferAborted,  // Of `retained`.
+  kEvictGrant,
+  kReport,
+  kResolveOwner,
+  kResolveShared,
+  kResolveNone,
+};
+constexpr int kCacheEvents = 23;
+
+// What a cell does. Impossible cells are unreachable however messages are lost, doubled and delayed; reaching one is a
+// bug and ends the process.
+enum class CacheAction : uint8_t {
+  kImpossible = 0,
+  kIgnore,           // Counted.
+  kDefer,            // R2
+  kWake,             // The right is there already.
+  kRequestRead,      // → WaitRead
+  kRequestWrite,     // → WaitWrite, SharedWait, OwnedWait
+  kOpen,             // Exclusive takes the write right without asking.
+  kDropSilently,     // Shared → Invalid
+  kAskEvict,         // → Evicting
+  kSendCopy,         // Owner: freeze, send, keep a read copy.
+  kSendAway,         // Owner: take the frame away, send it, retain it.
+  kGiveUp,           // Take the copy away, acknowledge.
+  kGiveUpRetain,     // Take the frame away, retain it, acknowledge.
+  kAckInvalid,       // Nothing here: acknowledge.
+  kNotHeld,          // Nothing to forward.
+  kResendRetained,
+  kInstallRead,
+  kInstallWrite,
+  kKeepPending,
+  kActivatePending,
+  kAnswerOther,      // R3
+  kFailWaiters,
+  kForgetRequest,
+  kDropRetained,
+  kTakeBack,         // The retained frame is the owner's copy again.
+  kEvict,
+  kRefuseEvict,
+  kAckEvicted,
+  kAnswerReport,
+  kBecomeOwner,
+  kStayShared,
+  kDropAll,
+};
+
+extern const std::array<std::array<CacheAction, kCacheEvents>, kCacheStates> kCacheTable;
+
+struct CacheEntry {
+  CacheState state = CacheState::kInvalid;
+  bool open = false;
+  Version version;    // Of the copy here; while open: the one being written.
+  Version flushed;    // Of an owner: the newest that every core holder is known to have.
+  Epoch grant_epoch;  // Under which the next version will be opened.
+  ConfigNumber config;
+  uint32_t replicas = 0;  // 0: volatile.
+  Txn txn;                // The last that was applied here.
+
+  RequestId request;      // I2
+  Access wanted = Access::kRead;
+  TimeNs requested_at = 0;
+  NodeId delayed_by;      // Whom the responsible node waits for, as far as it said.
+
+  // A grant with data that does not count yet, or the news that a grant counts whose data is still under way.
+  struct Pending {
+    Message grant;  // kind kGrant when the data is there.
+    bool have_grant = false;
+    bool activated = false;
+    Txn txn;
+  };
+  std::optional<Pending> pending;
+
+  struct Retained {
+    Txn txn;
+    Version version;
+    Version flushed;
+    Epoch grant_epoch;
+    NodeInstance requester;
+    RequestId request;
+    PageBuffer data;  // Set by the driver when the frame has been taken away.
+    TimeNs since = 0;
+    Message answer;   // What was sent, for sending again: kGrant or kInvalidateAck.
+  };
+  std::optional<Retained> retained;
+
+  uint32_t shared_pins = 0;
+  uint32_t exclusive_pins = 0;
+  TimeNs hold_until = 0;
+  std::optional<Message> deferred;
+  bool reported = false;  // A report of this copy is out, and what it is to be is not in: it must not be dropped.
+
+  bool HasRead() const;                        // I1
+  bool HasWrite() const { return open; }       // I1
+  bool IsOwner() const;                        // Owned, Exclusive, OwnedWait, Evicting
+  bool IsDirty() const { return IsOwner() && version != flushed; }  // I4
+  bool IsWaiting() const { return request.value != 0; }             // I2
+};
+
+struct CacheEffect {
+  enum class Kind : uint8_t {
+    kProtect,      // Memory: take the write right away.
+    kTake,         // Memory: take the frame away.
+    kTakeRetain,   // The same, and put its content into retained->data.
+    kInstall,      // Memory: `data` (null: zeros) with the read right, or the write right if `write`.
+    kRaise,        // Memory: give the write right.
+    kSend,         // `message` to `to`.
+    kSendFrame,    // `message` with a copy of the frame.
+    kSendRetained, // `message` with retained->data.
+    kWake,         // Whoever waits for a right looks again.
+    kFail,         // Whoever waits for a right fails with message.status().
+    kHoldTimer,    // Hand in what was deferred at hold_until.
+  };
+  Kind kind;
+  bool write = false;
+  NodeId to;
+  Message message;
+  PageBuffer data;
+};
+
+// What a step needs to know beside its entry.
+struct CacheContext {
+  NodeInstance self;
+  NodeId responsible;       // Of the page.
+  TimeNs now = 0;
+  DurationNs hold = 0;      // The minimum time for which a copy that came stays.
+  RequestId next_request;   // For the request that this step may make.
+  const PlantedBugs* bugs = nullptr;
+};
+
+
+// Hands a local event in: kWantRead, kWantWrite, kWantEvict or kCancel.
+void StepCacheLocal(CacheEntry& entry, PageId page, CacheEvent event, const CacheContext& context,
+                    std::vector<CacheEffect>& effects);
+
+// Hands in a message for the page, from the node `from`. Returns the event that it was, for counting; nothing if R1
+// ignored it. REQUIRES: kind is one that a cache receives (IsForCache).
+std::optional<CacheEvent> StepCacheMessage(CacheEntry& entry, const Message& message, NodeId from,
+                                           const CacheContext& context, std::vector<CacheEffect>& effects);
+
+// Hands in again what was deferred, if nothing blocks it any more.
+void StepCacheUnblocked(CacheEntry& entry, const CacheContext& context, std::vector<CacheEffect>& effects);
+
+// Every core holder has `version`.
+void NoteFlushed(CacheEntry& entry, const Version& version);
+
+// The responsible node has a new incarnation: an outstanding request is a new one, what its predecessor began is void.
+void ForgetResponsible(CacheEntry& entry, const CacheContext& context);
+
+// The message (kRequest) that is outstanding, for sending again. REQUIRES: entry.IsWaiting().
+Message OutstandingRequest(const CacheEntry& entry, PageId page);
+
+// What the entry holds, as kReported, kRegister and kResolve say it.
+Holding HoldingOf(const CacheEntry& entry);
+Version HeldVersion(const CacheEntry& entry);
+
+bool IsForCache(MessageKind kind);
+
+// I1 to I6; false is a bug.
+bool Consistent(const CacheEntry& entry);
+
+const char* Name(CacheState state);
+const char* Name(CacheEvent event);
+
+}  // namespace mangrove

@@ -1,0 +1,20 @@
+// Deliberate defects. The simulator's tests switch one on to show that the checkers see it; nothing else sets any.
+
+#pragma once
+
+namespace mangrove {
+
+struct PlantedBugs {
+  bool skip_one_invalidation = false;    // A responsible node forgets the last sharer of an invalidation.
+  bool acknowledge_before_sync = false;  // A core holder answers a store before it is durable.
+  bool drop_frame_at_send = false;       // An owner forgets the frame when it sends it, not when the transfer is done.
+  bool forget_incarnation = false;       // A responsible node keeps the old incarnation's copies when a node restarts.
+  bool activate_before_acks = false;     // A write grant counts before every invalidation is acknowledged.
+  bool accept_stale_grant = false;       // A requester installs a grant that answers no outstanding request.
+  bool skip_completion = false;          // A page is opened from disk without completing it on every holder.
+  bool skip_seal = false;                // Late stores of a lost owner are taken.
+  bool flush_one_holder = false;         // A flush is acknowledged by the first core holder.
+  bool keep_rights_on_forward = false;   // An owner keeps its write right when it sends a read copy.
+};
+
+}  // namespace mangrove
