@@ -1,0 +1,95 @@
+// Connections go, and what must not wait for ever.
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "net/check.h"
+#include "net/fabric/fabric_core.h"
+
+namespace mangrove {
+
+// From here on nothing of the connection is delivered and nothing is sent on it. Reap does the rest.
+void FabricCore::Fail(Connection& connection, absl::Status why) {
+  if (connection.state == ConnectionState::kFailed) return;
+  CHECK(!why.ok());
+  if (!connection.connector && connection.state == ConnectionState::kAccepting) {
+    --FindPeer(connection.peer)->handshakes;
+  }
+  connection.state = ConnectionState::kFailed;
+  connection.failure = std::move(why);
+  failed_.push_back(connection.serial);
+  if (depth_ == 0 && reap_timer_ == 0) {
+    reap_timer_ = loop_->CallAt(loop_->Now(), [this] {
+      reap_timer_ = 0;
+      Reap();
+    });
+  }
+}
+
+void FabricCore::Reap() {
+  if (depth_ != 0) return;
+  while (!failed_.empty()) {
+    std::vector<uint64_t> serials = std::exchange(failed_, {});
+    for (uint64_t serial : serials) {
+      Connection* connection = FindConnection(serial);
+      CHECK(connection != nullptr);
+      Destroy(*connection);
+    }
+  }
+}
+
+void FabricCore::Destroy(Connection& connection) {
+  Peer* peer = FindPeer(connection.peer);
+  CHECK(peer != nullptr && connection.state == ConnectionState::kFailed);
+  auto node = connections_.extract(connection.serial);
+  serial_of_.erase(&connection.endpoint->fid);
+  if (peer->dialing == &connection) peer->dialing = nullptr;
+  if (peer->up == &connection) peer->up = nullptr;
+  counters_.messages_dropped += connection.queue.size() + connection.in_flight.size();
+  const NodeInstance instance = connection.peer_instance();
+  const bool was_up = connection.was_up;
+  const absl::Status failure = std::move(connection.failure);
+  fi_shutdown(connection.endpoint.get(), 0);
+  node = {};  // Endpoint, registrations, memory, in this order.
+  const std::string reason(failure.message());
+  if (was_up) {
+    LogInfo("lost ", peer->member.name, " (", ToString(instance), "): ", reason);
+  } else {
+    log_once_.Log(LogLevel::kWarning, absl::StrCat("down ", peer->member.name, reason),
+                  absl::StrCat("no connection with ", peer->member.name, " at ", peer->member.address, ": ", reason));
+  }
+  // Where another connection stands already, this one is history.
+  if (peer->up == nullptr) {
+    peer->last_error = reason;
+    if (peer->we_connect) DialLater(*peer);
+  }
+  if (was_up) events_->OnPeerDown(instance, failure);
+}
+
+void FabricCore::Tick() {
+  const TimeNs now = loop_->Now();
+  tick_timer_ = loop_->CallAt(now + kTickInterval, [this] { Tick(); });
+  ++depth_;
+  for (auto& [serial, connection] : connections_) {
+    Connection& c = *connection;
+    if (c.state == ConnectionState::kFailed) continue;
+    if (c.state != ConnectionState::kUp) {
+      if (now >= c.handshake_deadline) Fail(c, absl::DeadlineExceededError("the handshake took longer than 2 s"));
+      continue;
+    }
+    const bool stuck = (!c.in_flight.empty() && now - c.in_flight.front().since > kSendDeadline) ||
+                       (!c.queue.empty() && now - c.queue.front()->since > kSendDeadline);
+    if (stuck) {
+      Fail(c, absl::DeadlineExceededError("the peer took nothing for 5 s"));
+      continue;
+    }
+    if (!c.queue.empty()) Drain(c);
+    ReturnSlots(c);
+    // Small messages tell nothing when they are out: now and then something that does follows them.
+    if (c.silent_ops > 0 && c.in_flight.empty() && now - c.silent_since > kTickInterval) SendCredit(c);
+  }
+  --depth_;
+  Reap();
+}
+
+}  // namespace mangrove

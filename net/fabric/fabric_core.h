@@ -1,0 +1,328 @@
+// The inside of FabricTransport, and the only header that knows libfabric. Its functions are in files by the event of the
+// data path: fabric_open.cc (once), fabric_connect.cc (connections come), fabric_handshake.cc (prove themselves),
+// fabric_send.cc and fabric_receive.cc (carry messages), fabric_close.cc (go).
+//
+// Invariants:
+//  I1  A peer has at most one connection that is up; `Peer::up` names it, and only its messages are delivered.
+//  I2  Before a connection is up nothing is read of it but one PoolOffer, and the peer has no key to our memory.
+//  I3  A connection is destroyed only by Reap, which runs when no callback of the transport is on the stack; until then
+//      a failed one is only marked. So every pointer to a connection is good for as long as a callback runs.
+//  I4  Completions name their connection by serial number, never by pointer: one that comes late finds nobody.
+//  I5  Slots are used in the order of a ring, and returned in that order, by both sides: taken - freed <= kPageSlots.
+//  I6  Completions of one connection's sends come in the order of the sends (asked for at Start).
+
+#pragma once
+
+#include <rdma/fabric.h>
+#include <rdma/fi_cm.h>
+#include <rdma/fi_domain.h>
+#include <rdma/fi_endpoint.h>
+#include <rdma/fi_eq.h>
+#include <rdma/fi_rma.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
+#include "net/envelope.h"
+#include "net/fabric_transport.h"
+#include "net/handshake.h"
+#include "net/log.h"
+#include "net/runtime/loop.h"
+#include "net/transport.h"
+
+namespace mangrove {
+
+constexpr DurationNs kHandshakeDeadline = 2 * kSecond;
+constexpr DurationNs kSendDeadline = 5 * kSecond;
+constexpr DurationNs kTickInterval = 250 * kMillisecond;
+constexpr DurationNs kFirstBackoff = 5 * kMillisecond;
+constexpr DurationNs kLastBackoff = 500 * kMillisecond;
+
+// Posted per connection. Half a message's memory is what a connection costs: see net/README.md.
+constexpr size_t kReceiveBuffers = 16;
+// Messages with at most this many pages carry them inline, where they fit: one operation instead of two.
+constexpr size_t kMaxInlinePages = 2;
+// Pages of one write, at most, since they lie anywhere in our memory.
+constexpr size_t kMaxWriteParts = 4;
+// What may wait for one peer, T5.
+constexpr size_t kMaxQueuedMessages = 8192;
+constexpr size_t kMaxQueuedBytes = 1024 * 1024;
+constexpr size_t kMaxQueuedPages = 8192;
+// Operations of one connection that libfabric may hold.
+constexpr uint32_t kMaxOutstandingOps = 192;
+// Small messages are copied by libfabric and tell nothing when they are out; every so many one asks for a completion.
+constexpr uint32_t kInjectsPerCompletion = 32;
+// Handshakes that one peer may have under way towards us.
+constexpr int kMaxHandshakesPerPeer = 4;
+
+struct FidCloser {
+  template <typename T>
+  void operator()(T* fid) const {
+    fi_close(&fid->fid);
+  }
+};
+template <typename T>
+using Fid = std::unique_ptr<T, FidCloser>;
+
+struct InfoFreer {
+  void operator()(fi_info* info) const { fi_freeinfo(info); }
+};
+using Info = std::unique_ptr<fi_info, InfoFreer>;
+
+// Anonymous memory that costs nothing until it is touched.
+class MappedMemory {
+ public:
+  MappedMemory() = default;
+  explicit MappedMemory(size_t bytes);
+  ~MappedMemory();
+  MappedMemory(MappedMemory&& other) noexcept;
+  MappedMemory& operator=(MappedMemory&& other) noexcept;
+  std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// A message between Send and its completion.
+struct OutMessage {
+  std::vector<std::byte> head;  // Envelope, message, and zeros up to inline pages.
+  absl::InlinedVector<PageBuffer, 2> pages;
+  absl::InlinedVector<Fid<fid_mr>, 1> registrations;  // Where the provider wants them.
+  uint32_t message_bytes = 0;
+  uint32_t pages_written = 0;  // Into the peer's slots, so far.
+  bool inline_pages = false;
+  TimeNs since = 0;  // When it was queued.
+};
+
+// What one completion of a send stands for.
+struct InFlight {
+  std::unique_ptr<OutMessage> message;  // Null for a small one.
+  uint32_t ops = 0;                     // Operations that it completes, with those before it that told nothing.
+  TimeNs since = 0;
+};
+
+enum class ConnectionState {
+  kConnecting,  // We asked; no answer yet.
+  kProving,     // We are the connector and have sent our Proof: Ready is to come.
+  kAccepting,   // We are the acceptor: Proof is to come.
+  kUp,
+  kFailed,      // Waits for Reap.
+};
+
+struct Connection {
+  uint32_t serial = 0;
+  NodeId peer;
+  bool connector = false;  // We are.
+  ConnectionState state = ConnectionState::kConnecting;
+  bool was_up = false;
+  absl::Status failure;
+  HandshakeFacts facts;
+  TimeNs handshake_deadline = 0;
+  bool connected = false;  // The event has come.
+  bool proved = false;     // By the connector, to us.
+
+  // Destroyed in the reverse order: the endpoint first, then registrations, then what libfabric could still read or write.
+  MappedMemory memory;  // Receive buffers, then slots.
+  std::deque<InFlight> in_flight;
+  std::deque<std::unique_ptr<OutMessage>> queue;
+  Fid<fid_mr> receive_registration;
+  Fid<fid_mr> slot_registration;
+  Fid<fid_ep> endpoint;
+
+  // Receiving.
+  uint64_t next_receive_sequence = 0;
+  uint32_t slots_received = 0;   // All that were filled have also been handed on and are free again, between calls.
+  uint32_t slots_announced = 0;  // Returned to the peer, in some envelope.
+
+  // Sending.
+  SlotPool remote;
+  uint64_t next_send_sequence = 0;
+  uint32_t slots_taken = 0;
+  uint32_t slots_freed = 0;
+  uint32_t outstanding_ops = 0;
+  uint32_t silent_ops = 0;  // Of these, the last ones, for which no completion has been asked.
+  TimeNs silent_since = 0;
+  size_t queued_bytes = 0;
+  size_t queued_pages = 0;
+
+  std::byte* receive_buffer(size_t index) const { return memory.data() + index * kMaxWireBytes; }
+  std::byte* slots() const { return memory.data() + kReceiveBuffers * kMaxWireBytes; }
+  NodeInstance peer_instance() const { return connector ? facts.acceptor : facts.connector; }
+};
+
+struct Peer {
+  FabricMember member;
+  bool we_connect = false;
+  sockaddr_storage address{};
+  socklen_t address_bytes = 0;
+  Incarnation newest;  // That has proved itself.
+  Connection* up = nullptr;
+  Connection* dialing = nullptr;
+  Clock::TimerId retry = 0;
+  DurationNs backoff = kFirstBackoff;
+  int handshakes = 0;  // Of connections that it opened.
+  std::string last_error;
+};
+
+class FabricCore {
+ public:
+  FabricCore(FabricTransportConfig config, Loop* loop, Entropy* entropy);
+  ~FabricCore();
+
+  absl::Status Start(TransportEvents* events);
+  void Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages);
+  void SetEpoch(Epoch epoch) { epoch_ = epoch; }
+  std::vector<PeerStatus> Peers() const;
+  const TransportCounters& Counters() const { return counters_; }
+  FabricTransportGauges Gauges() const;
+
+ private:
+  // One of libfabric's queues, as the loop sees it.
+  class Source : public PollSource {
+   public:
+    explicit Source(FabricCore* core) : core_(core) {}
+    int WaitFd() const override { return fd; }
+    bool MaySleep() override;
+    fid_t queue = nullptr;
+    int fd = -1;
+
+   protected:
+    FabricCore* const core_;
+  };
+  class CompletionSource final : public Source {
+   public:
+    using Source::Source;
+    bool Poll() override { return core_->PollCompletions(); }
+  };
+  class EventSource final : public Source {
+   public:
+    using Source::Source;
+    bool Poll() override;
+    bool MaySleep() override;
+
+   private:
+    uint32_t turns_ = 0;
+  };
+
+  // fabric_open.cc
+  absl::Status CheckConfig() const;
+  absl::Status OpenFabric();
+  absl::Status CheckProvider() const;
+  absl::Status OpenQueues();
+  absl::Status Listen();
+  absl::Status ResolveMembers();
+
+  // fabric_connect.cc
+  bool PollEvents();
+  void OnEvent(uint32_t event, const fi_eq_cm_entry& entry, std::span<const std::byte> data);
+  void OnEventError();
+  void OnConnectRequest(Info info, std::span<const std::byte> data);
+  void OnConnected(Connection& connection, std::span<const std::byte> data);
+  void Dial(Peer& peer);
+  void DialLater(Peer& peer);
+  absl::StatusOr<Connection*> MakeConnection(Peer& peer, fi_info* info, bool connector);
+  absl::Status PrepareMemory(Connection& connection);
+  absl::Status PostReceive(Connection& connection, size_t index, size_t bytes);
+  absl::Status PostReceives(Connection& connection, size_t first);
+
+  // fabric_handshake.cc
+  absl::Status CheckHello(const Hello& hello, const HandshakeFacts& facts, RefusalReason* reason);
+  void Refuse(fi_info* info, RefusalReason reason, const absl::Status& why);
+  void AcceptPeer(Peer& peer, Info info, const HandshakeFacts& facts);
+  absl::Status OnAccept(Connection& connection, std::span<const std::byte> data);
+  absl::Status SendPoolOffer(Connection& connection, HandshakeStep step);
+  absl::Status OnPoolOffer(Connection& connection, std::span<const std::byte> message);
+  absl::Status FinishAccepting(Connection& connection);
+  void BringUp(Connection& connection);
+
+  // fabric_send.cc
+  enum class Outcome { kDone, kBlocked, kFailed };
+  Outcome SendSmall(Connection& connection, EnvelopeKind kind, std::span<const std::byte> message);
+  Outcome SendHead(Connection& connection, OutMessage& message);
+  Outcome Submit(Connection& connection, std::unique_ptr<OutMessage>& message);
+  Outcome WritePages(Connection& connection, OutMessage& message);
+  bool HasRoom(const Connection& connection, uint32_t ops, uint32_t slots) const;
+  Envelope NextEnvelope(const Connection& connection, EnvelopeKind kind, size_t message_bytes) const;
+  void CountSent(Connection& connection, const Envelope& envelope);
+  void Enqueue(Connection& connection, std::unique_ptr<OutMessage> message);
+  void Drain(Connection& connection);
+  void SendCredit(Connection& connection);
+  void ReturnSlots(Connection& connection);
+  Outcome OutcomeOf(Connection& connection, ssize_t result, const char* what);
+  void* Register(OutMessage& message, const void* data, size_t bytes);
+  std::unique_ptr<OutMessage> NewMessage(std::span<const std::byte> message, std::span<const PageBuffer> pages);
+  void Recycle(std::unique_ptr<OutMessage> message);
+  void OnSendCompleted(Connection& connection);
+
+  // fabric_receive.cc
+  bool PollCompletions();
+  void OnCompletionError();
+  void OnReceived(Connection& connection, size_t index, size_t bytes);
+  absl::Status OnWire(Connection& connection, std::span<const std::byte> wire);
+  absl::Status OnMessage(Connection& connection, const ParsedMessage& parsed);
+
+  // fabric_close.cc
+  void Fail(Connection& connection, absl::Status why);
+  void Reap();
+  void Destroy(Connection& connection);
+  void Tick();
+
+  Peer* FindPeer(NodeId id);
+  Connection* FindConnection(uint64_t serial);
+  Refusal OwnView(RefusalReason reason) const;
+
+  const FabricTransportConfig config_;
+  Loop* const loop_;
+  Entropy* const entropy_;
+  TransportEvents* events_ = nullptr;
+  Epoch epoch_;
+  TransportCounters counters_;
+  LogOnce log_once_;
+
+  bool local_registration_ = false;
+  bool virtual_addresses_ = false;
+  size_t inject_bytes_ = 0;
+  uint32_t max_ops_ = kMaxOutstandingOps;
+  size_t iov_limit_ = 1;
+
+  Info info_;
+  Fid<fid_fabric> fabric_;
+  Fid<fid_eq> event_queue_;
+  Fid<fid_domain> domain_;
+  Fid<fid_cq> completion_queue_;
+  Fid<fid_pep> listener_;
+  CompletionSource completion_source_{this};
+  EventSource event_source_{this};
+  bool sources_added_ = false;
+
+  std::vector<std::unique_ptr<Peer>> peers_;  // In the order of the configuration.
+  absl::flat_hash_map<NodeId, Peer*> peer_of_;
+  absl::flat_hash_map<uint64_t, std::unique_ptr<Connection>> connections_;  // By serial.
+  absl::flat_hash_map<fid_t, uint64_t> serial_of_;
+  uint32_t next_serial_ = 1;
+  std::vector<uint64_t> failed_;  // Serials that wait for Reap.
+  int depth_ = 0;                 // Of the transport's callbacks on the stack.
+  Clock::TimerId reap_timer_ = 0;
+  Clock::TimerId tick_timer_ = 0;
+  std::vector<std::unique_ptr<OutMessage>> spare_messages_;
+};
+
+// The contexts that libfabric hands back, see I4.
+constexpr uint64_t kReceiveContext = 0x80;
+inline void* MakeContext(uint64_t serial, uint64_t low) {
+  return reinterpret_cast<void*>(static_cast<uintptr_t>((serial << 8) | low));
+}
+
+}  // namespace mangrove

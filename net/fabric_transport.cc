@@ -1,0 +1,28 @@
+#include "net/fabric_transport.h"
+
+#include <utility>
+
+#include "net/fabric/fabric_core.h"
+
+namespace mangrove {
+
+FabricTransport::FabricTransport(FabricTransportConfig config, Loop* loop, Entropy* entropy)
+    : core_(std::make_unique<FabricCore>(std::move(config), loop, entropy)) {}
+
+FabricTransport::~FabricTransport() = default;
+
+absl::Status FabricTransport::Start(TransportEvents* events) { return core_->Start(events); }
+
+void FabricTransport::Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) {
+  core_->Send(to, message, pages);
+}
+
+void FabricTransport::SetEpoch(Epoch epoch) { core_->SetEpoch(epoch); }
+
+std::vector<PeerStatus> FabricTransport::Peers() const { return core_->Peers(); }
+
+TransportCounters FabricTransport::Counters() const { return core_->Counters(); }
+
+FabricTransportGauges FabricTransport::Gauges() const { return core_->Gauges(); }
+
+}  // namespace mangrove

@@ -1,0 +1,69 @@
+// The real transport: libfabric's connection endpoints, one connection per pair of node incarnations.
+//
+// The node with the higher id connects to the lower one and keeps on trying while it is away. See net/README.md for what
+// happens to a message, docs/NET.md for what is on the wire, and net/fabric/ for the parts.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "net/handshake.h"
+#include "net/ids.h"
+#include "net/runtime/entropy.h"
+#include "net/runtime/loop.h"
+#include "net/transport.h"
+
+namespace mangrove {
+
+// Raised whenever what nodes say to each other changes, in any folder. Nodes of different versions do not talk.
+constexpr uint16_t kProtocolVersion = 1;
+
+struct FabricMember {
+  NodeId id;
+  std::string name;     // For people.
+  std::string address;  // "host:port" or "[IPv6 address]:port".
+};
+
+struct FabricTransportConfig {
+  ClusterId cluster;
+  ClusterKey key{};
+  NodeInstance self;
+  std::string listen_address;  // Of the same form.
+  std::vector<FabricMember> members;  // `self` may be among them.
+  std::string provider = "tcp";       // libfabric's name: "tcp", "verbs".
+  uint16_t protocol_version = kProtocolVersion;
+  // Registers what is sent, as verbs asks for, although the provider does not ask. For tests.
+  bool force_local_registration = false;
+};
+
+struct FabricTransportGauges {
+  uint64_t connections = 0;        // Up, or in their handshake.
+  uint64_t queued_messages = 0;    // That wait for slots or queue entries.
+  uint64_t in_flight_messages = 0; // Given to libfabric, without completion yet.
+};
+
+// Owned by the loop. Start is called before the loop starts or on the loop, the destructor on the loop or after it has
+// stopped.
+class FabricTransport final : public Transport {
+ public:
+  // `loop` and `entropy` must outlive this object.
+  FabricTransport(FabricTransportConfig config, Loop* loop, Entropy* entropy);
+  // Closes every connection, without OnPeerDown.
+  ~FabricTransport() override;
+
+  absl::Status Start(TransportEvents* events) override;
+  void Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
+  void SetEpoch(Epoch epoch) override;
+  std::vector<PeerStatus> Peers() const override;
+  TransportCounters Counters() const override;
+
+  FabricTransportGauges Gauges() const;
+
+ private:
+  std::unique_ptr<class FabricCore> core_;
+};
+
+}  // namespace mangrove
