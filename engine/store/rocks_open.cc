@@ -7,6 +7,7 @@
 #include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
+#include "engine/store/log_scan.h"
 
 namespace mangrove::store {
 namespace {
@@ -14,14 +15,13 @@ namespace {
 using rocksdb::ColumnFamilyDescriptor;
 using rocksdb::ColumnFamilyOptions;
 using rocksdb::DBOptions;
-using rocksdb::WALRecoveryMode;
 
 DBOptions MakeDbOptions(const RocksTuning& tuning) {
   DBOptions options;
   options.create_if_missing = true;
   options.create_missing_column_families = true;
-  // Everything else in the log than an unfinished record at its end is reported, never skipped.
-  options.wal_recovery_mode = WALRecoveryMode::kTolerateCorruptedTailRecords;
+  // RepairLogs has cut off what a crash left unfinished.
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   options.track_and_verify_wals_in_manifest = true;
   // A failed write poisons the store, so nothing is to be resumed.
   options.max_bgerror_resume_count = 0;
@@ -94,38 +94,6 @@ std::vector<ColumnFamilyDescriptor> MakeFamilies(const RocksTuning& tuning) {
           ColumnFamilyDescriptor(kRecordsFamily, MakeFamilyOptions(cache, small_buffer_bytes))};
 }
 
-// The sequence number up to which the log can be replayed in `mode`, changing nothing.
-rocksdb::Status LastSequence(const std::string& path, DBOptions options, const RocksTuning& tuning,
-                             WALRecoveryMode mode, uint64_t* last) {
-  options.wal_recovery_mode = mode;
-  OpenedRocks opened;
-  rocksdb::DB* db = nullptr;
-  const rocksdb::Status status =
-      rocksdb::DB::OpenForReadOnly(options, path, MakeFamilies(tuning), &opened.families, &db);
-  opened.db.reset(db);
-  if (status.ok()) *last = db->GetLatestSequenceNumber();
-  return status;
-}
-
-// A log that ends in a damaged record is what a machine leaves that died while it wrote: with one write at a time, the
-// record was of a commit that nobody was told about, and nothing comes after it. A damaged record with sound ones behind
-// it is a damaged disk. Told apart by replaying up to the damage, and past it.
-bool DamageIsUnfinishedWrite(const std::string& path, const DBOptions& options, const RocksTuning& tuning) {
-  uint64_t before = 0;
-  uint64_t beyond = 0;
-  return LastSequence(path, options, tuning, WALRecoveryMode::kPointInTimeRecovery, &before).ok() &&
-         LastSequence(path, options, tuning, WALRecoveryMode::kSkipAnyCorruptedRecords, &beyond).ok() &&
-         before == beyond;
-}
-
-rocksdb::Status TryOpen(const std::string& path, const DBOptions& options, const RocksTuning& tuning,
-                        OpenedRocks* opened) {
-  rocksdb::DB* db = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(options, path, MakeFamilies(tuning), &opened->families, &db);
-  opened->db.reset(db);
-  return status;
-}
-
 }  // namespace
 
 OpenedRocks::~OpenedRocks() {
@@ -137,17 +105,16 @@ OpenedRocks::~OpenedRocks() {
 }
 
 absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, const RocksTuning& tuning) {
-  auto opened = std::make_unique<OpenedRocks>();
-  DBOptions options = MakeDbOptions(tuning);
-  rocksdb::Status status = TryOpen(path, options, tuning, opened.get());
-  if (status.IsCorruption() && DamageIsUnfinishedWrite(path, options, tuning)) {
-    spdlog::warn("store {}: dropped the unfinished commit at the end of the log: {}", path, status.ToString());
-    options.wal_recovery_mode = WALRecoveryMode::kPointInTimeRecovery;
-    status = TryOpen(path, options, tuning, opened.get());
+  absl::Status error = RepairLogs(path);
+  if (error.ok()) {
+    auto opened = std::make_unique<OpenedRocks>();
+    rocksdb::DB* db = nullptr;
+    const auto status = rocksdb::DB::Open(MakeDbOptions(tuning), path, MakeFamilies(tuning), &opened->families, &db);
+    opened->db.reset(db);
+    if (status.ok()) return opened;
+    error = Translate(status, absl::StrCat("store ", path, ": open"));
   }
-  if (status.ok()) return opened;
-  const absl::Status error = Translate(status, absl::StrCat("store ", path, ": open"));
-  if (error.code() != absl::StatusCode::kDataLoss) return error;
+  if (!absl::IsDataLoss(error)) return error;
   return absl::DataLossError(absl::StrCat(error.message(),
                                           "; some of what was committed cannot be read: move the directory ", path,
                                           " away, so that this node starts empty and is caught up by the others"));

@@ -105,8 +105,8 @@ struct RocksStore::State {
         lock(std::move(l)),
         db(std::move(d)),
         space(options.path, options.reserve_bytes),
-        commits(options.spin_ns),
-        reads(options.spin_ns) {}
+        commits(options.spin_ns, options.gather_ns),
+        reads(options.spin_ns, 0) {}
 
   void RunWriter();
   void RunReader();
@@ -145,15 +145,18 @@ struct RocksStore::State {
 // --- The writer thread ------------------------------------------------------------------------------------------------
 
 void RocksStore::State::RunWriter() {
+  size_t expected = 1;
   while (true) {
     Group group;
     uint64_t bytes = 0;
-    const bool more = commits.Pop(group, [&](const std::unique_ptr<PendingCommit>& next) {
+    const bool more = commits.Pop(group, expected, [&](const std::unique_ptr<PendingCommit>& next) {
       bytes += group.back()->bytes;
       return bytes + next->bytes <= kGroupBytes;
     });
     if (!more) return;
     WriteGroup(group);
+    // Who has one outcome often asks for the next commit.
+    expected = group.size() + commits.size();
     options.post([side = loop, done = std::move(group)]() mutable { Finish(*side, done); });
   }
 }
@@ -220,7 +223,7 @@ absl::Status RocksStore::State::Poisoned() const {
 void RocksStore::State::RunReader() {
   while (true) {
     std::vector<Task> one;
-    if (!reads.Pop(one, [](const Task&) { return false; })) return;
+    if (!reads.Pop(one, 1, [](const Task&) { return false; })) return;
     if (!closing) one.front()();
   }
 }

@@ -40,6 +40,9 @@ struct RocksStoreOptions {
   std::function<void(const absl::Status&)> on_poisoned;
   // A thread of the store that has run out of work polls so long before it sleeps.
   DurationNs spin_ns = 20 * kMicrosecond;
+  // With several commits on their way, the writer waits so long for those that the last outcomes bring about; otherwise
+  // they would go half and half, each half waiting for the other's sync.
+  DurationNs gather_ns = 20 * kMicrosecond;
   int reader_threads = 2;
   store::RocksTuning tuning;
 };

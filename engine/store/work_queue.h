@@ -13,11 +13,11 @@
 namespace mangrove::store {
 
 // Thread-safe. A worker that finds nothing polls for `spin_ns` before it sleeps: waking it from sleep costs the one who
-// pushes as much as several exchanges do.
+// pushes as much as several exchanges do. One that finds less than it expects polls for `gather_ns` before it takes that.
 template <typename T>
 class WorkQueue {
  public:
-  explicit WorkQueue(int64_t spin_ns) : spin_ns_(spin_ns) {}
+  WorkQueue(int64_t spin_ns, int64_t gather_ns) : spin_(spin_ns), gather_(gather_ns) {}
 
   void Push(T item) {
     bool wake = false;
@@ -30,11 +30,13 @@ class WorkQueue {
     if (wake) wake_.notify_one();
   }
 
+  size_t size() const { return size_.load(std::memory_order_acquire); }
+
   // Waits for work. Moves items from the front to the end of `out`: the first one, and those after it for which
   // `take(item)` is true. False when the queue is closed and empty.
   template <typename Out, typename Take>
-  bool Pop(Out& out, Take take) {
-    Spin();
+  bool Pop(Out& out, size_t expected, Take take) {
+    Poll(expected);
     std::unique_lock lock(mutex_);
     ++sleepers_;
     wake_.wait(lock, [this] { return !items_.empty() || closed_; });
@@ -53,23 +55,26 @@ class WorkQueue {
     {
       const std::lock_guard lock(mutex_);
       closed_ = true;
-      size_.store(1, std::memory_order_release);  // Ends the polling.
+      size_.store(SIZE_MAX, std::memory_order_release);  // Ends the polling.
     }
     wake_.notify_all();
   }
 
  private:
-  void Spin() const {
-    if (spin_ns_ <= 0 || size_.load(std::memory_order_acquire) > 0) return;
-    const auto end = std::chrono::steady_clock::now() + std::chrono::nanoseconds(spin_ns_);
-    while (size_.load(std::memory_order_acquire) == 0 && std::chrono::steady_clock::now() < end) {
+  void Poll(size_t expected) const {
+    if (size() >= expected) return;
+    const auto begin = std::chrono::steady_clock::now();
+    for (auto now = begin;; now = std::chrono::steady_clock::now()) {
+      const size_t found = size();
+      if (found >= expected || now - begin >= (found == 0 ? spin_ : gather_)) return;
 #if defined(__x86_64__)
       __builtin_ia32_pause();
 #endif
     }
   }
 
-  const int64_t spin_ns_;
+  const std::chrono::nanoseconds spin_;
+  const std::chrono::nanoseconds gather_;
   std::atomic<size_t> size_{0};
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -1,0 +1,398 @@
+// What is left after a crash: everything that was acknowledged, and a state between two commits (S1, S2).
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <fstream>
+#include <map>
+#include <random>
+
+#include "engine/store/log_scan.h"
+#include "engine/store/rocks_store.h"
+#include "tests/unit/engine/store_test_support.h"
+
+namespace mangrove {
+namespace {
+
+using store_test::Content;
+using store_test::ExpectSame;
+using store_test::MakePage;
+using store_test::OptionsFor;
+using store_test::TemporaryDirectory;
+using store_test::TestLoop;
+using store_test::WaitingStore;
+
+constexpr PageId kPage{absl::MakeUint128(1, 0)};
+constexpr uint64_t kPages = 150;
+constexpr char kChildVariable[] = "MANGROVE_STORE_CRASH_CHILD";
+
+// Small, so that tables are written and logs are changed all the time.
+void SmallBuffers(RocksStoreOptions& options) {
+  options.tuning.write_buffer_bytes = size_t{256} << 10;
+  options.tuning.log_bytes = size_t{1} << 20;
+}
+
+// The history is the same in child and parent: commit `n` puts some pages, and at times deletes a range first.
+StoreBatch BatchOf(uint64_t n) {
+  std::mt19937_64 random(n);
+  StoreBatch batch;
+  if (random() % 8 == 0) batch.delete_pages.push_back({kPage + random() % kPages, 1 + random() % 30});
+  const uint64_t puts = 1 + random() % 4;
+  for (uint64_t i = 0; i < puts; ++i) batch.put_pages.push_back(MakePage(kPage + random() % kPages, n));
+  batch.records.push_back({"last", std::to_string(n)});
+  return batch;
+}
+
+void Apply(const StoreBatch& batch, std::map<PageId, uint64_t>& model) {
+  for (const PageRange& range : batch.delete_pages) {
+    model.erase(model.lower_bound(range.first), model.lower_bound(range.end()));
+  }
+  for (const StoredPage& page : batch.put_pages) model[page.page] = page.version.counter;
+}
+
+// Commits from `first` on, eight at a time, and writes the number of each acknowledged one into `pipe`, until killed.
+[[noreturn]] void CommitUntilKilled(const std::string& path, int pipe, uint64_t first) {
+  WaitingStore s(path, SmallBuffers);
+  uint64_t next = first;
+  uint64_t acknowledged = first - 1;
+  while (true) {
+    while (next - acknowledged <= 8) {
+      s.store->Commit(BatchOf(next), [&acknowledged, pipe, n = next](absl::Status status) {
+        if (!status.ok() || write(pipe, &n, sizeof(n)) != sizeof(n)) _exit(2);
+        acknowledged = n;
+      });
+      ++next;
+    }
+    const uint64_t before = acknowledged;
+    s.loop.RunUntil([&] { return acknowledged > before; });
+  }
+}
+
+// Starts this program again, for the test that is running, as a process with threads of its own.
+pid_t StartChild(const std::string& path, int pipe, uint64_t first) {
+  const std::string specification = std::to_string(pipe) + " " + std::to_string(first) + " " + path;
+  const auto* test = testing::UnitTest::GetInstance()->current_test_info();
+  const std::string filter = std::string("--gtest_filter=") + test->test_suite_name() + "." + test->name();
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe");
+  setenv(kChildVariable, specification.c_str(), 1);
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(open("/dev/null", O_WRONLY), STDOUT_FILENO);
+    execl(program.c_str(), program.c_str(), filter.c_str(), static_cast<char*>(nullptr));
+    _exit(3);
+  }
+  unsetenv(kChildVariable);
+  return child;
+}
+
+// Runs a child until it has acknowledged `commits`; the last number that it acknowledged before it was killed.
+uint64_t RunAndKill(const std::string& path, uint64_t first, uint64_t commits) {
+  int pipe_ends[2];
+  EXPECT_EQ(pipe(pipe_ends), 0);
+  const pid_t child = StartChild(path, pipe_ends[1], first);
+  close(pipe_ends[1]);
+  uint64_t acknowledged = first - 1;
+  uint64_t n = 0;
+  while (read(pipe_ends[0], &n, sizeof(n)) == sizeof(n)) {
+    EXPECT_EQ(n, acknowledged + 1) << "acknowledged in order";
+    acknowledged = n;
+    if (n == first + commits) kill(child, SIGKILL);
+  }
+  close(pipe_ends[0]);
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
+  return acknowledged;
+}
+
+TEST(StoreCrash, KilledProcessLeavesEveryAcknowledgedCommitAndNoHalfOne) {
+  if (const char* specification = getenv(kChildVariable)) {
+    const std::string text = specification;
+    const size_t space = text.find(' ');
+    const size_t path = text.find(' ', space + 1) + 1;
+    CommitUntilKilled(text.substr(path), std::stoi(text), std::stoull(text.substr(space + 1)));
+  }
+  TemporaryDirectory directory;
+  std::mt19937_64 random(std::random_device{}());
+  std::map<PageId, uint64_t> model;
+  uint64_t applied = 0;
+  for (int round = 0; round < 25; ++round) {
+    const uint64_t commits = random() % 300;
+    SCOPED_TRACE("round " + std::to_string(round) + ", killed after " + std::to_string(commits) + " commits");
+    const uint64_t acknowledged = RunAndKill(directory.path(), applied + 1, commits);
+    WaitingStore s(directory.path(), SmallBuffers);
+    const auto last = s.Records("last");
+    ASSERT_TRUE(last.ok()) << last.status();
+    ASSERT_EQ(last->size(), 1u);
+    const uint64_t found = std::stoull(last->at(0).second);
+    ASSERT_GE(found, acknowledged);
+    while (applied < found) Apply(BatchOf(++applied), model);
+    for (uint64_t i = 0; i < kPages; ++i) {
+      const auto page = s.Read(kPage + i);
+      const auto expected = model.find(kPage + i);
+      if (expected == model.end()) {
+        ASSERT_TRUE(absl::IsNotFound(page.status())) << i << " " << page.status();
+      } else {
+        ASSERT_TRUE(page.ok()) << i << " " << page.status();
+        ExpectSame(*page, MakePage(kPage + i, expected->second));
+      }
+    }
+  }
+}
+
+std::vector<std::string> FilesOf(const std::string& path, const std::string& extension) {
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    if (entry.path().extension() == extension && entry.file_size() > 0) files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+void FlipByte(const std::string& file, uint64_t offset) {
+  std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+  stream.seekg(static_cast<std::streamoff>(offset));
+  const char damaged = static_cast<char>(stream.get() ^ 0x40);
+  stream.seekp(static_cast<std::streamoff>(offset));
+  stream.put(damaged);
+  ASSERT_TRUE(stream.good());
+}
+
+void Overwrite(const std::string& file, uint64_t offset, const std::string& bytes) {
+  std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+  stream.seekp(static_cast<std::streamoff>(offset));
+  stream << bytes;
+  ASSERT_TRUE(stream.good());
+}
+
+// The offset just behind page `n`'s content in the store's log.
+uint64_t EndInLog(const std::string& log, uint64_t n) {
+  std::ifstream stream(log, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
+  const PageBuffer content = Content(n);
+  // Its last bytes; a page may go over a border of the log's blocks.
+  const std::string tail(reinterpret_cast<const char*>(content->bytes.data()) + kPageBytes - 64, 64);
+  const size_t at = bytes.find(tail);
+  EXPECT_NE(at, std::string::npos);
+  return at + tail.size();
+}
+
+// A store with pages 1 to 6, each committed by itself, closed. Its log's path.
+std::string MakeLog(const std::string& path) {
+  {
+    WaitingStore s(path);
+    for (uint64_t i = 1; i <= 6; ++i) EXPECT_TRUE(s.Put(kPage + i, i).ok());
+  }
+  const std::vector<std::string> logs = FilesOf(path, ".log");
+  EXPECT_FALSE(logs.empty());
+  return logs.back();
+}
+
+// Opens the store twice, with a commit between: the repair is for ever.
+void ExpectPages(const std::string& path, uint64_t there) {
+  {
+    WaitingStore s(path);
+    for (uint64_t i = 1; i <= there; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
+    EXPECT_TRUE(s.Put(kPage + 100, 100).ok());
+  }
+  WaitingStore s(path);
+  ExpectSame(*s.Read(kPage + 100), MakePage(kPage + 100, 100));
+  for (uint64_t i = 1; i <= there; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
+  for (uint64_t i = there + 1; i <= 6; ++i) EXPECT_TRUE(absl::IsNotFound(s.Read(kPage + i).status()));
+}
+
+TEST(StoreCrash, UnfinishedCommitAtTheEndOfTheLogIsDropped) {
+  for (const uint64_t missing : {1u, 100u, 4000u, 4190u}) {
+    SCOPED_TRACE(missing);
+    TemporaryDirectory directory;
+    const std::string log = MakeLog(directory.path());
+    std::filesystem::resize_file(log, EndInLog(log, 6) - missing);
+    ExpectPages(directory.path(), 5);
+  }
+}
+
+TEST(StoreCrash, UnfinishedCommitBeforeUnusedSpaceIsDropped) {
+  for (const uint64_t missing : {1u, 100u, 4000u, 4190u}) {
+    SCOPED_TRACE(missing);
+    TemporaryDirectory directory;
+    const std::string log = MakeLog(directory.path());
+    const uint64_t end = EndInLog(log, 6);
+    std::filesystem::resize_file(log, end - missing);
+    std::filesystem::resize_file(log, end + 100'000);
+    ExpectPages(directory.path(), 5);
+  }
+}
+
+TEST(StoreCrash, UnusedSpaceAtTheEndOfTheLogDoesNoHarm) {
+  TemporaryDirectory directory;
+  const std::string log = MakeLog(directory.path());
+  std::filesystem::resize_file(log, std::filesystem::file_size(log) + 100'000);
+  ExpectPages(directory.path(), 6);
+}
+
+TEST(StoreCrash, UnfinishedCommitWhoseBeginningIsMissingIsDropped) {
+  TemporaryDirectory directory;
+  const std::string log = MakeLog(directory.path());
+  Overwrite(log, EndInLog(log, 5), std::string(200, '\0'));
+  ExpectPages(directory.path(), 5);
+}
+
+TEST(StoreCrash, DamagedCommitInsideTheLogIsNeverSkipped) {
+  for (const bool zeros : {false, true}) {
+    for (uint64_t damaged = 1; damaged <= 5; ++damaged) {
+      SCOPED_TRACE(damaged);
+      TemporaryDirectory directory;
+      const std::string log = MakeLog(directory.path());
+      if (zeros) {
+        Overwrite(log, EndInLog(log, damaged) - 4096, std::string(4096, '\0'));
+      } else {
+        FlipByte(log, EndInLog(log, damaged) - 500);
+      }
+      TestLoop loop;
+      const auto opened = RocksStore::Open(OptionsFor(directory.path(), loop));
+      ASSERT_TRUE(absl::IsDataLoss(opened.status())) << opened.status();
+      EXPECT_NE(opened.status().message().find(log), absl::string_view::npos) << opened.status();
+      EXPECT_NE(opened.status().message().find("move the directory"), absl::string_view::npos) << opened.status();
+    }
+  }
+}
+
+TEST(LogScan, ChecksumIsCrc32c) { EXPECT_EQ(store::Crc32c("123456789"), 0xe3069283u); }
+
+// Whatever is cut off or overwritten: what is left is a beginning of the commits, or the store says that it is damaged.
+TEST(StoreCrash, RandomDamageOfTheLogIsNeverTakenForSomethingElse) {
+  TemporaryDirectory original;
+  const std::string log = std::filesystem::path(MakeLog(original / "store")).filename();
+  std::mt19937_64 random(std::random_device{}());
+  for (int round = 0; round < 60; ++round) {
+    TemporaryDirectory copy;
+    std::filesystem::copy(original / "store", copy / "store");
+    const std::string file = copy / "store/" + log;
+    const uint64_t size = std::filesystem::file_size(file);
+    const uint64_t at = random() % size;
+    const uint64_t bytes = std::min<uint64_t>(size - at, 1 + random() % (round % 3 == 0 ? 10 : 9'000));
+    std::string noise(bytes, '\0');
+    if (round % 2 == 0) std::generate(noise.begin(), noise.end(), [&] { return static_cast<char>(random()); });
+    Overwrite(file, at, noise);
+    if (round % 5 == 0) std::filesystem::resize_file(file, at + bytes);
+    SCOPED_TRACE(std::to_string(bytes) + " bytes at " + std::to_string(at) + " of " + std::to_string(size));
+    TestLoop loop;
+    RocksStoreOptions options = OptionsFor(copy / "store", loop);
+    if (const auto opened = RocksStore::Open(std::move(options)); !opened.ok()) {
+      ASSERT_TRUE(absl::IsDataLoss(opened.status())) << opened.status();
+      continue;
+    }
+    WaitingStore s(copy / "store");
+    bool ended = false;
+    for (uint64_t i = 1; i <= 6; ++i) {
+      const auto page = s.Read(kPage + i);
+      ended |= absl::IsNotFound(page.status());
+      ASSERT_EQ(page.ok(), !ended) << i << " " << page.status();
+    }
+  }
+}
+
+TEST(StoreCrash, FlippedBytesInPageFilesCostOnlyTheirPages) {  // S4
+  constexpr uint64_t kMany = 1'500;
+  TemporaryDirectory directory;
+  {
+    WaitingStore s(directory.path(), SmallBuffers);
+    for (uint64_t i = 0; i < kMany; ++i) {
+      StoreBatch batch;
+      batch.put_pages.push_back(MakePage(kPage + i, i));
+      s.store->Commit(std::move(batch), [](absl::Status status) { EXPECT_TRUE(status.ok()) << status; });
+    }
+    // Page files are written in the background.
+    for (uint64_t i = 0; FilesOf(directory.path(), ".blob").empty(); ++i) {
+      ASSERT_LT(i, 20'000u);
+      ASSERT_TRUE(s.Put(kPage + kMany + i % 100, i).ok());
+    }
+  }
+  { WaitingStore drops_unfinished_files(directory.path(), SmallBuffers); }
+  const std::vector<std::string> files = FilesOf(directory.path(), ".blob");
+  ASSERT_FALSE(files.empty());
+  const std::string& file = files[files.size() / 2];
+  for (int place = 1; place <= 3; ++place) FlipByte(file, std::filesystem::file_size(file) * place / 4);
+  WaitingStore s(directory.path(), SmallBuffers);
+  uint64_t lost = 0;
+  for (uint64_t i = 0; i < kMany; ++i) {
+    const auto page = s.Read(kPage + i);
+    if (page.ok()) {
+      ExpectSame(*page, MakePage(kPage + i, i));
+      continue;
+    }
+    ++lost;
+    EXPECT_TRUE(absl::IsDataLoss(page.status())) << page.status();
+    EXPECT_NE(page.status().message().find(ToString(kPage + i)), absl::string_view::npos) << page.status();
+    ASSERT_TRUE(s.Put(kPage + i, i).ok()) << "a sound copy from elsewhere replaces it";
+    ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
+  }
+  EXPECT_GE(lost, 1u);
+  EXPECT_LE(lost, 3u);
+}
+
+// No file of this process grows past `bytes` while it lives.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    before_handler_ = signal(SIGXFSZ, SIG_IGN);
+    EXPECT_EQ(getrlimit(RLIMIT_FSIZE, &before_), 0);
+    const rlimit limit{bytes, before_.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  }
+  ~FileSizeLimit() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    signal(SIGXFSZ, before_handler_);
+  }
+
+ private:
+  rlimit before_;
+  sighandler_t before_handler_;
+};
+
+TEST(StoreCrash, FailedWritePoisonsTheStore) {  // S5
+  TemporaryDirectory directory;
+  constexpr uint64_t kAcknowledged = 10;
+  {
+    std::atomic<int> poisoned{0};
+    WaitingStore s(directory.path(),
+                   [&](RocksStoreOptions& options) { options.on_poisoned = [&](const absl::Status&) { ++poisoned; }; });
+    for (uint64_t i = 0; i < kAcknowledged; ++i) ASSERT_TRUE(s.Put(kPage + i, i).ok());
+    absl::Status first;
+    {
+      const FileSizeLimit limit(100'000);
+      for (uint64_t i = 0; i < 100 && first.ok(); ++i) first = s.Put(kPage + kAcknowledged + i, i);
+    }
+    ASSERT_FALSE(first.ok());
+    EXPECT_FALSE(absl::IsResourceExhausted(first)) << "that would promise that nothing was applied";
+    EXPECT_EQ(poisoned, 1);
+    EXPECT_EQ(s.Put(kPage, 7), first);
+    EXPECT_EQ(s.Commit(StoreBatch{}), first);
+    EXPECT_EQ(s.Read(kPage).status(), first);
+    EXPECT_EQ(s.Records("").status(), first);
+    EXPECT_EQ(poisoned, 1);
+  }
+  WaitingStore s(directory.path());
+  for (uint64_t i = 0; i < kAcknowledged; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
+}
+
+TEST(StoreCrashDeathTest, FailedWriteEndsTheProcessByDefault) {  // S5
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        TemporaryDirectory directory;
+        WaitingStore s(directory.path());
+        const FileSizeLimit limit(100'000);
+        for (uint64_t i = 0; i < 100; ++i) static_cast<void>(s.Put(kPage + i, i));
+      },
+      testing::ExitedWithCode(EXIT_FAILURE), "");
+}
+
+}  // namespace
+}  // namespace mangrove

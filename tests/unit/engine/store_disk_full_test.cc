@@ -1,0 +1,161 @@
+// A full disk is an ordinary state: commits are refused, everything else goes on, and it passes.
+
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "engine/store/rocks_store.h"
+#include "engine/store/store_directory.h"
+#include "tests/unit/engine/store_test_support.h"
+
+namespace mangrove {
+namespace {
+
+using store_test::ExpectSame;
+using store_test::MakePage;
+using store_test::OptionsFor;
+using store_test::TemporaryDirectory;
+using store_test::TestLoop;
+using store_test::WaitingStore;
+
+constexpr PageId kPage{1'000'000};
+
+TEST(SpaceGuard, ReserveIsKeptFreeAndHalfOfItIsForWhatHasNoPages) {
+  TemporaryDirectory directory;
+  const uint64_t free_bytes = store::FreeDiskBytes(directory.path());
+  store::SpaceGuard roomy(directory.path(), 0);
+  roomy.Refresh();
+  EXPECT_TRUE(roomy.Admit(4096, true).ok());
+  // Between the half of the reserve and the whole of it.
+  store::SpaceGuard tight(directory.path(), free_bytes / 4 * 5);
+  tight.Refresh();
+  const absl::Status refused = tight.Admit(4096, /*adds_pages=*/true);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_NE(refused.message().find(directory.path()), absl::string_view::npos) << refused;
+  EXPECT_NE(refused.message().find("8192 bytes needed"), absl::string_view::npos) << refused;
+  EXPECT_TRUE(tight.Admit(4096, /*adds_pages=*/false).ok());
+}
+
+TEST(SpaceGuard, WhatWasAdmittedCountsUntilTheDiskIsLookedAt) {
+  TemporaryDirectory directory;
+  store::SpaceGuard guard(directory.path(), 0);
+  guard.Refresh();
+  const uint64_t third = store::FreeDiskBytes(directory.path()) / 6;  // Each is needed twice.
+  EXPECT_TRUE(guard.Admit(third, true).ok());
+  EXPECT_TRUE(guard.Admit(third, true).ok());
+  EXPECT_FALSE(guard.Admit(third + third / 2, true).ok());
+  guard.Refresh();
+  EXPECT_TRUE(guard.Admit(third, true).ok());
+}
+
+// A small disk of its own.
+class SmallDisk {
+ public:
+  SmallDisk() { mounted_ = mount("none", directory_.path().c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=64m") == 0; }
+  ~SmallDisk() {
+    if (mounted_) umount2(directory_.path().c_str(), MNT_DETACH);
+  }
+  bool mounted() const { return mounted_; }
+  std::string operator/(const std::string& name) const { return directory_ / name; }
+
+ private:
+  TemporaryDirectory directory_;
+  bool mounted_;
+};
+
+void Fill(const std::string& file, size_t bytes) {
+  const std::string block(1 << 20, 'x');
+  std::ofstream stream(file, std::ios::binary);
+  for (size_t written = 0; written < bytes; written += block.size()) stream << block;
+  ASSERT_TRUE(stream.flush().good());
+}
+
+TEST(StoreDiskFull, CommitsAreRefusedAndTheStoreLivesOn) {
+  SmallDisk disk;
+  if (!disk.mounted()) GTEST_SKIP() << "needs the right to mount a tmpfs";
+  WaitingStore s(disk / "store", [](RocksStoreOptions& options) {
+    options.reserve_bytes = uint64_t{24} << 20;
+    options.tuning.write_buffer_bytes = size_t{1} << 20;
+    options.tuning.log_bytes = size_t{2} << 20;
+  });
+  Fill(disk / "filler", size_t{30} << 20);
+  uint64_t stored = 0;
+  absl::Status refused;
+  while (refused.ok()) {
+    refused = s.Put(kPage + stored, stored);
+    if (refused.ok()) ++stored;
+    ASSERT_LT(stored, 16'384u);
+  }
+  ASSERT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_NE(refused.message().find(disk / "store"), absl::string_view::npos) << refused;
+  EXPECT_GT(stored, 100u);
+  EXPECT_TRUE(absl::IsNotFound(s.Read(kPage + stored).status())) << "nothing of the refused batch was applied";
+  for (uint64_t i = 0; i < stored; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
+  EXPECT_EQ(s.store->statistics().failed, 0u);
+
+  StoreBatch record;
+  record.records.push_back({"incarnation", "2"});
+  EXPECT_TRUE(s.Commit(std::move(record)).ok()) << "the node can keep what it must";
+  StoreBatch deletion;
+  deletion.delete_pages.push_back({kPage, stored});
+  EXPECT_TRUE(s.Commit(std::move(deletion)).ok()) << "space can be freed";
+
+  std::filesystem::remove(disk / "filler");
+  EXPECT_TRUE(s.Put(kPage, 1).ok()) << "and then it goes on";
+  ExpectSame(*s.Read(kPage), MakePage(kPage, 1));
+}
+
+TEST(StoreDiskFull, RefusedBatchesAreThoseForWhichThereIsNoSpace) {
+  SmallDisk disk;
+  if (!disk.mounted()) GTEST_SKIP() << "needs the right to mount a tmpfs";
+  WaitingStore s(disk / "store", [](RocksStoreOptions& options) { options.reserve_bytes = uint64_t{40} << 20; });
+  int outcomes = 0;
+  const auto commit = [&](uint64_t first, uint64_t pages, bool fits) {
+    StoreBatch batch;
+    for (uint64_t i = first; i < first + pages; ++i) batch.put_pages.push_back(MakePage(kPage + i, i));
+    s.store->Commit(std::move(batch), [&outcomes, fits](absl::Status status) {
+      EXPECT_EQ(status.ok(), fits) << status;
+      ++outcomes;
+    });
+  };
+  commit(0, 1, true);
+  commit(10, 8'000, false);
+  commit(1, 1, true);
+  s.loop.RunUntil([&] { return outcomes == 3; });
+  EXPECT_TRUE(s.Read(kPage + 0).ok());
+  EXPECT_TRUE(s.Read(kPage + 1).ok());
+  EXPECT_TRUE(absl::IsNotFound(s.Read(kPage + 10).status()));
+  EXPECT_EQ(s.store->statistics().refused, 1u);
+}
+
+TEST(StoreDiskFull, DiskThatFillsUpUnderTheReservePoisonsAndLosesNothing) {  // S5
+  SmallDisk disk;
+  if (!disk.mounted()) GTEST_SKIP() << "needs the right to mount a tmpfs";
+  uint64_t stored = 0;
+  const auto settings = [](RocksStoreOptions& options) {
+    options.reserve_bytes = 0;
+    options.tuning.write_buffer_bytes = size_t{1} << 20;
+    options.on_poisoned = [](const absl::Status&) {};
+  };
+  {
+    WaitingStore s(disk / "store", settings);
+    // The log finds the disk full in the middle of a batch that was thought to fit.
+    Fill(disk / "filler", size_t{40} << 20);
+    std::ofstream eater(disk / "eater", std::ios::binary);
+    const std::string block(64 << 10, 'x');
+    absl::Status failed;
+    while (failed.ok()) {
+      failed = s.Put(kPage + stored, stored);
+      if (failed.ok()) ++stored;
+      eater << block << std::flush;
+      ASSERT_LT(stored, 16'384u);
+    }
+  }
+  std::filesystem::remove(disk / "filler");
+  WaitingStore s(disk / "store", settings);
+  for (uint64_t i = 0; i < stored; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
+}
+
+}  // namespace
+}  // namespace mangrove
