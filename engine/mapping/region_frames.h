@@ -9,7 +9,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <utility>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "directory/address.h"
 #include "engine/mapping/page_state.h"
@@ -17,11 +19,19 @@
 
 namespace mangrove {
 
+// What resolvers ask of the loop. Thread-safe; neither blocks.
+struct FrameRequests {
+  // The last pin of a page that the loop waits for is gone.
+  std::function<void(PageId)> on_last_unpin;
+  // Removes the page from every mapping, without changing its right or content, unless it may be mapped writable or is
+  // pinned; then calls `done` on the loop. True: no mapping has the page now, and none will unless a resolver maps it.
+  // If the loop has ended, `done` is destroyed uncalled.
+  std::function<void(PageId, absl::AnyInvocable<void(bool)> done)> unmap;
+};
+
 class RegionFrames {
  public:
-  // `on_last_unpin(page)`: thread-safe; called by a resolver when the loop waits for the page.
-  static absl::StatusOr<std::shared_ptr<RegionFrames>> Create(PageRange pages,
-                                                              std::function<void(PageId)> on_last_unpin);
+  static absl::StatusOr<std::shared_ptr<RegionFrames>> Create(PageRange pages, FrameRequests requests);
   ~RegionFrames();
   RegionFrames(const RegionFrames&) = delete;
   RegionFrames& operator=(const RegionFrames&) = delete;
@@ -44,6 +54,7 @@ class RegionFrames {
   // Pins `page` for a resolver, see page_state.h. REQUIRES: the page is in the region.
   PinOutcome Pin(PageId page, Rights wanted, bool may_map_writable, Rights* granted);
   void Unpin(PageId page);
+  void Unmap(PageId page, absl::AnyInvocable<void(bool)> done) { requests_.unmap(page, std::move(done)); }
 
  private:
   RegionFrames() = default;
@@ -52,7 +63,7 @@ class RegionFrames {
   UniqueFd frames_;
   UniqueFd states_fd_;
   std::atomic<uint8_t>* states_ = nullptr;
-  std::function<void(PageId)> on_last_unpin_;
+  FrameRequests requests_;
 };
 
 }  // namespace mangrove

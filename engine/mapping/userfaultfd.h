@@ -51,7 +51,10 @@ enum class FaultCall : uint8_t {
 FaultCall ContinueFault(int userfaultfd, uint64_t address, uint64_t length, bool write_protected);
 // Allows stores to the mapped page, and wakes. Does nothing but wake when the page is not mapped.
 FaultCall AllowStores(int userfaultfd, uint64_t address, uint64_t length);
-// From now on accesses get SIGBUS; wakes. kExists if the page is mapped.
+// Forgets that the page, which is not mapped any more, was write-protected when it was. REQUIRES: it is not mapped;
+// otherwise this allows stores to it.
+FaultCall ForgetProtection(int userfaultfd, uint64_t address, uint64_t length);
+// From now on accesses get SIGBUS; wakes. kExists if the page is mapped, or was when it was punched, write-protected.
 FaultCall PoisonPage(int userfaultfd, uint64_t address, uint64_t length);
 // Wakes who waits for the page; they try again.
 FaultCall WakeFaults(int userfaultfd, uint64_t address, uint64_t length);

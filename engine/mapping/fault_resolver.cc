@@ -1,0 +1,146 @@
+#include "engine/mapping/fault_resolver.h"
+
+#include <sched.h>
+
+#include <utility>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "engine/mapping/frame_files.h"
+#include "net/check.h"
+
+namespace mangrove {
+namespace {
+
+// After so many tries the program is made to fault anew, so that no worker is held up by one page.
+constexpr int kMaxTries = 16;
+// How often a page is removed from all mappings in order to poison it.
+constexpr int kMaxPoisonTries = 8;
+// The loop runs what is posted much sooner, unless it has ended.
+constexpr absl::Duration kUnmapTimeout = absl::Seconds(1);
+
+}  // namespace
+
+FaultResolver::FaultResolver(MappedClientOptions options, FaultService* service)
+    : userfaultfd_(std::move(options.userfaultfd)),
+      base_(options.base),
+      region_(std::move(options.region)),
+      read_only_(options.read_only),
+      service_(service) {}
+
+bool FaultResolver::Decode(const Fault& fault, PageFault* out) {
+  if (fault.address < base_ || fault.address - base_ >= region_->size_bytes()) {
+    Add(counters_.foreign);
+    return false;
+  }
+  Add(fault.is_store ? counters_.write_faults : counters_.read_faults);
+  // A read-only mapping is private: what its program does to make it writable concerns a copy of its own.
+  out->page = region_->pages().first + ((fault.address - base_) >> kPageShift);
+  out->wanted = fault.is_store && !read_only_ ? Rights::kWrite : Rights::kRead;
+  out->write_protect = fault.write_protect;
+  return true;
+}
+
+bool FaultResolver::Serve(const PageFault& fault, absl::FunctionRef<void()> before_acquire) {
+  for (int tries = 0; tries < kMaxTries; ++tries) {
+    if (tries > 0) Add(counters_.retries);
+    Rights granted = Rights::kNone;
+    PinOutcome pin = region_->Pin(fault.page, fault.wanted, !read_only_, &granted);
+    if (pin == PinOutcome::kInsufficient) {
+      before_acquire();
+      Add(counters_.acquired);
+      if (!service_->AcquireForFault(fault.page, fault.wanted).ok())
+        return Poison(fault) != FaultCall::kClientGone;
+      pin = region_->Pin(fault.page, fault.wanted, !read_only_, &granted);
+    }
+    if (pin != PinOutcome::kPinned) {
+      sched_yield();
+      continue;
+    }
+    const FaultCall mapped = Map(fault, granted);
+    region_->Unpin(fault.page);
+    switch (mapped) {
+      case FaultCall::kDone:
+      case FaultCall::kExists: Add(counters_.resolved); return true;
+      case FaultCall::kNotMapped: return true;
+      case FaultCall::kClientGone: return false;
+      case FaultCall::kBusy:
+      case FaultCall::kNoFrame: sched_yield();
+    }
+  }
+  Wake(fault.page);
+  return true;
+}
+
+// REQUIRES: pinned, with `granted`.
+FaultCall FaultResolver::Map(const PageFault& fault, Rights granted) {
+  const uint64_t address = AddressOf(fault.page);
+  if (fault.write_protect && granted == Rights::kWrite) return AllowStores(userfaultfd_.get(), address, kPageBytes);
+  const FaultCall mapped = ContinuePage(fault.page, !read_only_ && granted == Rights::kRead);
+  if (mapped != FaultCall::kExists) return mapped;
+  if (fault.wanted == Rights::kWrite) return AllowStores(userfaultfd_.get(), address, kPageBytes);
+  return WakeFaults(userfaultfd_.get(), address, kPageBytes);
+}
+
+FaultCall FaultResolver::ContinuePage(PageId page, bool write_protected) {
+  const uint64_t address = AddressOf(page);
+  const FaultCall mapped = ContinueFault(userfaultfd_.get(), address, kPageBytes, write_protected);
+  if (mapped != FaultCall::kNoFrame) return mapped;
+  // The page has a right, so its frame was punched by a program that has a writable descriptor: it stored zeros.
+  RefillFrame(region_->frames_fd(), region_->OffsetOf(page));
+  return ContinueFault(userfaultfd_.get(), address, kPageBytes, write_protected);
+}
+
+FaultCall FaultResolver::Poison(const PageFault& fault) {
+  const uint64_t address = AddressOf(fault.page);
+  FaultCall result = FaultCall::kBusy;
+  poisoned_.Begin(fault.page);
+  for (int tries = 0; tries < kMaxPoisonTries; ++tries) {
+    result = PoisonPage(userfaultfd_.get(), address, kPageBytes);
+    if (result == FaultCall::kExists) {
+      // Someone may have brought the page meanwhile: then the program tries again.
+      if (HasRights(region_->StateOf(fault.page), fault.wanted)) break;
+      if (UnmapAndWait(fault.page) && !read_only_) ForgetProtection(userfaultfd_.get(), address, kPageBytes);
+    } else if (result == FaultCall::kBusy) {
+      sched_yield();
+    } else {
+      break;
+    }
+  }
+  poisoned_.End(fault.page, result == FaultCall::kDone);
+  if (result == FaultCall::kDone) {
+    Add(counters_.poisoned);
+  } else {
+    Wake(fault.page);
+  }
+  return result;
+}
+
+bool FaultResolver::UnmapAndWait(PageId page) {
+  struct Outcome {
+    absl::Notification known;
+    bool unmapped = false;
+  };
+  auto outcome = std::make_shared<Outcome>();
+  region_->Unmap(page, [outcome](bool unmapped) {
+    outcome->unmapped = unmapped;
+    outcome->known.Notify();
+  });
+  return outcome->known.WaitForNotificationWithTimeout(kUnmapTimeout) && outcome->unmapped;
+}
+
+void FaultResolver::Wake(PageId page) { WakeFaults(userfaultfd_.get(), AddressOf(page), kPageBytes); }
+
+MappingCounters FaultResolver::Counters() const {
+  const auto get = [](const std::atomic<uint64_t>& counter) { return counter.load(std::memory_order_relaxed); };
+  return {.read_faults = get(counters_.read_faults),
+          .write_faults = get(counters_.write_faults),
+          .resolved = get(counters_.resolved),
+          .acquired = get(counters_.acquired),
+          .coalesced = get(counters_.coalesced),
+          .poisoned = get(counters_.poisoned),
+          .retries = get(counters_.retries),
+          .foreign = get(counters_.foreign)};
+}
+
+}  // namespace mangrove

@@ -1,0 +1,96 @@
+#include "engine/mapping/frame_files.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "net/check.h"
+
+namespace mangrove {
+namespace {
+
+constexpr auto kFrame = static_cast<ssize_t>(kPageBytes);
+
+// Repeats `call` while a signal interrupts it.
+template <typename Call>
+auto Retry(Call call) {
+  auto result = call();
+  while (result == -1 && errno == EINTR) result = call();
+  return result;
+}
+
+}  // namespace
+
+void ReadFrameBytes(int frames, uint64_t offset, std::span<std::byte> out) {
+  const auto size = static_cast<ssize_t>(out.size());
+  CHECK(Retry([&] { return pread(frames, out.data(), out.size(), static_cast<off_t>(offset)); }) == size);
+}
+
+void WriteFrameBytes(int frames, uint64_t offset, std::span<const std::byte> bytes) {
+  const auto size = static_cast<ssize_t>(bytes.size());
+  CHECK(Retry([&] { return pwrite(frames, bytes.data(), bytes.size(), static_cast<off_t>(offset)); }) == size);
+}
+
+void ReadFrame(int frames, uint64_t offset, std::byte* out) { ReadFrameBytes(frames, offset, {out, kPageBytes}); }
+
+void WriteFrame(int frames, uint64_t offset, const std::byte* data) {
+  alignas(kPageBytes) static constexpr std::array<std::byte, kPageBytes> kZeros{};
+  WriteFrameBytes(frames, offset, {data == nullptr ? kZeros.data() : data, kPageBytes});
+}
+
+void PunchFrame(int frames, uint64_t offset) {
+  CHECK(Retry([&] {
+          return fallocate(frames, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), kFrame);
+        }) == 0);
+}
+
+void RefillFrame(int frames, uint64_t offset) {
+  CHECK(Retry([&] { return fallocate(frames, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), kFrame); }) == 0);
+}
+
+absl::StatusOr<FrameDetacher> FrameDetacher::Create() {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return absl::ErrnoToStatus(errno, "pipe2");
+  FrameDetacher detacher;
+  detacher.pipe_out_.Reset(ends[0]);
+  detacher.pipe_in_.Reset(ends[1]);
+  if (absl::Status probed = detacher.Probe(); !probed.ok()) return probed;
+  return detacher;
+}
+
+void FrameDetacher::Detach(int frames, uint64_t offset, std::byte* out) {
+  auto from = static_cast<loff_t>(offset);
+  CHECK(Retry([&] { return splice(frames, &from, pipe_in_.get(), nullptr, kPageBytes, 0); }) == kFrame);
+  PunchFrame(frames, offset);
+  CHECK(Retry([&] { return read(pipe_out_.get(), out, kPageBytes); }) == kFrame);
+}
+
+absl::Status FrameDetacher::Probe() {
+  constexpr size_t kBytes = 4 << 20;  // So that a huge page fits.
+  UniqueFd file(memfd_create("mangrove-probe", MFD_CLOEXEC));
+  if (!file.ok()) return absl::ErrnoToStatus(errno, "memfd_create");
+  if (ftruncate(file.get(), kBytes) != 0) return absl::ErrnoToStatus(errno, "ftruncate");
+  WriteFrame(file.get(), 0, nullptr);
+  void* mapped = mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+  if (mapped == MAP_FAILED) return absl::ErrnoToStatus(errno, "mmap");
+  auto* byte = static_cast<volatile unsigned char*>(mapped);
+  byte[0] = 1;
+  loff_t from = 0;
+  alignas(kPageBytes) std::array<std::byte, kPageBytes> content{};
+  bool whole = splice(file.get(), &from, pipe_in_.get(), nullptr, kPageBytes, 0) == kFrame;
+  byte[1] = 2;
+  PunchFrame(file.get(), 0);
+  whole = whole && read(pipe_out_.get(), content.data(), kPageBytes) == kFrame && content[0] == std::byte{1} &&
+          content[1] == std::byte{2};
+  munmap(mapped, kPageBytes);
+  if (whole) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "a memfd's page that was spliced into a pipe loses stores made before it was punched out; if "
+      "/sys/kernel/mm/transparent_hugepage/shmem_enabled is always, within_size or force, set it to never or advise");
+}
+
+}  // namespace mangrove

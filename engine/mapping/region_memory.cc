@@ -1,0 +1,261 @@
+#include "engine/mapping/region_memory.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <map>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "engine/mapping/frame_files.h"
+#include "engine/mapping/page_state.h"
+#include "net/check.h"
+
+namespace mangrove {
+namespace {
+
+using page_state::IsPinned;
+using page_state::kMappedWritable;
+using page_state::kRightsMask;
+using page_state::kWaitedFor;
+
+// A pin lasts for one ioctl; the loop polls about as long before it lets itself be told.
+constexpr int kPollsForPins = 64;
+
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+// Clears the right (I3). True: no pin is left, and the byte is the loop's alone until it gives a right again. False: the
+// last Unpin tells.
+bool Settle(std::atomic<uint8_t>& state) {
+  state.fetch_and(static_cast<uint8_t>(~kRightsMask), std::memory_order_acq_rel);
+  for (int i = 0; i < kPollsForPins; ++i) {
+    if (!IsPinned(state.load(std::memory_order_acquire))) return true;
+    Pause();
+  }
+  const uint8_t before = state.fetch_or(kWaitedFor, std::memory_order_acq_rel);
+  CHECK((before & kWaitedFor) == 0);
+  if (IsPinned(before)) return false;
+  state.fetch_and(static_cast<uint8_t>(~kWaitedFor), std::memory_order_acq_rel);
+  return true;
+}
+
+void SetRights(std::atomic<uint8_t>& state, Rights rights) {
+  state.store(static_cast<uint8_t>(rights), std::memory_order_release);
+}
+
+bool IsMappedWritable(const std::atomic<uint8_t>& state) {
+  return (state.load(std::memory_order_acquire) & kMappedWritable) != 0;
+}
+
+}  // namespace
+
+struct RegionMemory::Implementation {
+  Implementation(Post p, FrameDetacher d) : post(std::move(p)), detacher(std::move(d)) {}
+
+  const std::shared_ptr<RegionFrames>* Find(PageId page) const;
+  RegionFrames& RegionOf(PageId page) const;
+  void WhenUnpinned(PageId page, absl::AnyInvocable<void()> then);
+  void OnUnpinned(PageId page);
+  void Replace(RegionFrames& region, PageId page);
+  bool Unmap(PageId page);
+
+  Post post;
+  FrameDetacher detacher;
+  std::map<PageId, std::shared_ptr<RegionFrames>> regions;  // By first page.
+  absl::flat_hash_map<PageId, absl::AnyInvocable<void()>> waiting;
+  alignas(kPageBytes) PageBytes scratch;
+};
+
+const std::shared_ptr<RegionFrames>* RegionMemory::Implementation::Find(PageId page) const {
+  auto next = regions.upper_bound(page);
+  if (next == regions.begin()) return nullptr;
+  const auto& region = std::prev(next)->second;
+  return region->pages().Contains(page) ? &region : nullptr;
+}
+
+RegionFrames& RegionMemory::Implementation::RegionOf(PageId page) const {
+  const std::shared_ptr<RegionFrames>* region = Find(page);
+  CHECK(region != nullptr);
+  return **region;
+}
+
+void RegionMemory::Implementation::WhenUnpinned(PageId page, absl::AnyInvocable<void()> then) {
+  const bool inserted = waiting.emplace(page, std::move(then)).second;
+  CHECK(inserted);
+}
+
+void RegionMemory::Implementation::OnUnpinned(PageId page) {
+  auto found = waiting.find(page);
+  CHECK(found != waiting.end());
+  auto then = std::move(found->second);
+  waiting.erase(found);
+  std::atomic<uint8_t>& state = RegionOf(page).StateOf(page);
+  const uint8_t before = state.fetch_and(static_cast<uint8_t>(~kWaitedFor), std::memory_order_acq_rel);
+  CHECK(!IsPinned(before) && page_state::RightsOf(before) == Rights::kNone);
+  then();
+}
+
+// A copy takes the frame's place; no mapping has it then. REQUIRES: settled.
+void RegionMemory::Implementation::Replace(RegionFrames& region, PageId page) {
+  const uint64_t offset = region.OffsetOf(page);
+  detacher.Detach(region.frames_fd(), offset, scratch.bytes.data());
+  WriteFrame(region.frames_fd(), offset, scratch.bytes.data());
+}
+
+bool RegionMemory::Implementation::Unmap(PageId page) {
+  const std::shared_ptr<RegionFrames>* region = Find(page);
+  if (region == nullptr) return false;
+  std::atomic<uint8_t>& state = (*region)->StateOf(page);
+  auto seen = static_cast<uint8_t>(Rights::kRead);
+  // Without right, pins and waiting, the frame is gone from everywhere.
+  if (!state.compare_exchange_strong(seen, 0, std::memory_order_acq_rel)) return seen == 0;
+  Replace(**region, page);
+  SetRights(state, Rights::kRead);
+  return true;
+}
+
+absl::StatusOr<std::unique_ptr<RegionMemory>> RegionMemory::Create(Post post) {
+  auto detacher = FrameDetacher::Create();
+  if (!detacher.ok()) return detacher.status();
+  auto implementation = std::make_shared<Implementation>(std::move(post), *std::move(detacher));
+  return std::unique_ptr<RegionMemory>(new RegionMemory(std::move(implementation)));
+}
+
+RegionMemory::RegionMemory(std::shared_ptr<Implementation> implementation)
+    : implementation_(std::move(implementation)) {}
+
+RegionMemory::~RegionMemory() = default;
+
+absl::Status RegionMemory::AddRegion(PageRange pages) {
+  auto& regions = implementation_->regions;
+  auto next = regions.lower_bound(pages.first);
+  const bool overlaps = (next != regions.end() && next->second->pages().Overlaps(pages)) ||
+                        (next != regions.begin() && std::prev(next)->second->pages().Overlaps(pages));
+  if (overlaps) {
+    return absl::AlreadyExistsError(absl::StrCat("region ", ToString(pages), " overlaps one that is mapped here"));
+  }
+  // What is posted may run after this object's end.
+  std::weak_ptr<Implementation> weak = implementation_;
+  const auto on_loop = [weak, post = implementation_->post](absl::AnyInvocable<void(Implementation&)> task) {
+    post([weak, task = std::move(task)]() mutable {
+      if (auto self = weak.lock()) task(*self);
+    });
+  };
+  FrameRequests requests;
+  requests.on_last_unpin = [on_loop](PageId page) { on_loop([page](Implementation& self) { self.OnUnpinned(page); }); };
+  requests.unmap = [on_loop](PageId page, absl::AnyInvocable<void(bool)> done) {
+    on_loop([page, done = std::move(done)](Implementation& self) mutable { done(self.Unmap(page)); });
+  };
+  auto region = RegionFrames::Create(pages, std::move(requests));
+  if (!region.ok()) return region.status();
+  regions.emplace(pages.first, *std::move(region));
+  return absl::OkStatus();
+}
+
+void RegionMemory::RemoveRegion(PageRange pages) {
+  auto found = implementation_->regions.find(pages.first);
+  CHECK(found != implementation_->regions.end() && found->second->pages() == pages);
+  for (const auto& [page, then] : implementation_->waiting) CHECK(!pages.Contains(page));
+  implementation_->regions.erase(found);
+}
+
+std::shared_ptr<RegionFrames> RegionMemory::FindRegion(PageId page) const {
+  const std::shared_ptr<RegionFrames>* region = implementation_->Find(page);
+  return region == nullptr ? nullptr : *region;
+}
+
+void RegionMemory::Install(PageId page, const std::byte* data, Rights rights) {
+  CHECK(rights != Rights::kNone);
+  RegionFrames& region = implementation_->RegionOf(page);
+  std::atomic<uint8_t>& state = region.StateOf(page);
+  CHECK(state.load(std::memory_order_acquire) == 0);
+  WriteFrame(region.frames_fd(), region.OffsetOf(page), data);
+  SetRights(state, rights);
+}
+
+void RegionMemory::Raise(PageId page) {
+  std::atomic<uint8_t>& state = implementation_->RegionOf(page).StateOf(page);
+  constexpr auto kDifference = static_cast<uint8_t>(Rights::kWrite) ^ static_cast<uint8_t>(Rights::kRead);
+  const uint8_t before = state.fetch_xor(kDifference, std::memory_order_acq_rel);
+  CHECK(page_state::RightsOf(before) == Rights::kRead && (before & kMappedWritable) == 0);
+}
+
+void RegionMemory::Protect(PageId page, absl::AnyInvocable<void()> done) {
+  RegionFrames& region = implementation_->RegionOf(page);
+  std::atomic<uint8_t>& state = region.StateOf(page);
+  uint8_t seen = state.load(std::memory_order_acquire);
+  CHECK(page_state::RightsOf(seen) == Rights::kWrite);
+  while ((seen & kMappedWritable) == 0) {
+    const auto lowered = static_cast<uint8_t>((seen & ~kRightsMask) | static_cast<uint8_t>(Rights::kRead));
+    if (state.compare_exchange_weak(seen, lowered, std::memory_order_acq_rel)) return done();
+  }
+  auto replace = [self = implementation_.get(), page] {
+    RegionFrames& r = self->RegionOf(page);
+    self->Replace(r, page);
+    SetRights(r.StateOf(page), Rights::kRead);
+  };
+  if (Settle(state)) {
+    replace();
+    return done();
+  }
+  implementation_->WhenUnpinned(page, [replace, done = std::move(done)]() mutable {
+    replace();
+    done();
+  });
+}
+
+void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuffer)> done) {
+  RegionFrames& region = implementation_->RegionOf(page);
+  std::atomic<uint8_t>& state = region.StateOf(page);
+  CHECK(page_state::RightsOf(state.load(std::memory_order_acquire)) != Rights::kNone);
+  auto remove = [self = implementation_.get(), page, keep]() -> PageBuffer {
+    RegionFrames& r = self->RegionOf(page);
+    const uint64_t offset = r.OffsetOf(page);
+    std::shared_ptr<PageBytes> content;
+    if (keep) content = std::make_shared_for_overwrite<PageBytes>();
+    if (keep && IsMappedWritable(r.StateOf(page))) {
+      self->detacher.Detach(r.frames_fd(), offset, content->bytes.data());
+    } else {
+      if (keep) ReadFrame(r.frames_fd(), offset, content->bytes.data());
+      PunchFrame(r.frames_fd(), offset);
+    }
+    SetRights(r.StateOf(page), Rights::kNone);
+    return content;
+  };
+  if (Settle(state)) return done(remove());
+  implementation_->WhenUnpinned(page, [remove, done = std::move(done)]() mutable { done(remove()); });
+}
+
+PageBuffer RegionMemory::Copy(PageId page) {
+  RegionFrames& region = implementation_->RegionOf(page);
+  CHECK(HasRights(region.StateOf(page), Rights::kRead));
+  auto content = std::make_shared_for_overwrite<PageBytes>();
+  ReadFrame(region.frames_fd(), region.OffsetOf(page), content->bytes.data());
+  return content;
+}
+
+void RegionMemory::Load(PageId page, size_t offset, std::span<std::byte> out) {
+  CHECK(offset + out.size() <= kPageBytes);
+  RegionFrames& region = implementation_->RegionOf(page);
+  CHECK(HasRights(region.StateOf(page), Rights::kRead));
+  ReadFrameBytes(region.frames_fd(), region.OffsetOf(page) + offset, out);
+}
+
+void RegionMemory::Store(PageId page, size_t offset, std::span<const std::byte> bytes) {
+  CHECK(offset + bytes.size() <= kPageBytes);
+  RegionFrames& region = implementation_->RegionOf(page);
+  CHECK(HasRights(region.StateOf(page), Rights::kWrite));
+  WriteFrameBytes(region.frames_fd(), region.OffsetOf(page) + offset, bytes);
+}
+
+Rights RegionMemory::RightsOf(PageId page) const {
+  return page_state::RightsOf(implementation_->RegionOf(page).StateOf(page).load(std::memory_order_acquire));
+}
+
+}  // namespace mangrove
