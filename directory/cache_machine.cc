@@ -130,9 +130,7 @@ void Step::RequestAccess(Access access) {
   if (access == Access::kRead) {
     e_.state = S::kWaitRead;
   } else {
-    e_.state = e_.state == S::kInvalid  ? S::kWaitWrite
-               : e_.state == S::kShared ? S::kSharedWait
-                                        : S::kOwnedWait;
+    e_.state = e_.state == S::kInvalid ? S::kWaitWrite : e_.state == S::kShared ? S::kSharedWait : S::kOwnedWait;
   }
 }
 
@@ -206,17 +204,10 @@ void Step::EndRequest() {
   e_.pending.reset();
   switch (e_.state) {
     case S::kWaitRead:
-    case S::kWaitWrite:
-      e_.state = S::kInvalid;
-      break;
-    case S::kSharedWait:
-      e_.state = S::kShared;
-      break;
-    case S::kOwnedWait:
-      e_.state = S::kOwned;
-      break;
-    default:
-      break;
+    case S::kWaitWrite: e_.state = S::kInvalid; break;
+    case S::kSharedWait: e_.state = S::kShared; break;
+    case S::kOwnedWait: e_.state = S::kOwned; break;
+    default: break;
   }
 }
 
@@ -368,101 +359,62 @@ void Step::RunRevocation(CacheAction action) {
       if (!e_.deferred || e_.deferred->txn <= m_->txn) e_.deferred = *m_;
       if (context_.now < e_.hold_until) Effect(CacheEffect::Kind::kHoldTimer);
       break;
-    case A::kSendCopy:
-      SendCopy();
-      break;
-    case A::kSendAway:
-      SendAway();
-      break;
-    case A::kGiveUp:
-      GiveUp(false);
-      break;
-    case A::kGiveUpRetain:
-      GiveUp(true);
-      break;
+    case A::kSendCopy: SendCopy(); break;
+    case A::kSendAway: SendAway(); break;
+    case A::kGiveUp: GiveUp(false); break;
+    case A::kGiveUpRetain: GiveUp(true); break;
     case A::kAckInvalid:
       e_.txn = std::max(e_.txn, m_->txn);
       Tell(Answer(MessageKind::kInvalidateAck));
       break;
-    case A::kNotHeld:
-      Tell(Answer(MessageKind::kNotHeld));
-      break;
-    case A::kResendRetained:
-      ResendRetained();
-      break;
+    case A::kNotHeld: Tell(Answer(MessageKind::kNotHeld)); break;
+    case A::kResendRetained: ResendRetained(); break;
     case A::kEvict:
       e_.txn = m_->txn;
       Effect(CacheEffect::Kind::kTake);
       ForgetCopy();
       [[fallthrough]];
-    case A::kAckEvicted:
-      Tell(Answer(MessageKind::kEvictAck));
-      break;
+    case A::kAckEvicted: Tell(Answer(MessageKind::kEvictAck)); break;
     case A::kRefuseEvict: {
       Message ack = Answer(MessageKind::kEvictAck);
       ack.kept = true;
       Tell(std::move(ack));
       break;
     }
-    default:
-      RunGrant(action);
+    default: RunGrant(action);
   }
 }
 
 void Step::RunGrant(CacheAction action) {
   switch (action) {
-    case A::kInstallRead:
-      InstallRead(*m_);
-      break;
-    case A::kInstallWrite:
-      InstallWrite(*m_);
-      break;
-    case A::kKeepPending:
-      KeepPending();
-      break;
-    case A::kActivatePending:
-      ActivatePending();
-      break;
-    case A::kAnswerOther:
-      AnswerOther();
-      break;
+    case A::kInstallRead: InstallRead(*m_); break;
+    case A::kInstallWrite: InstallWrite(*m_); break;
+    case A::kKeepPending: KeepPending(); break;
+    case A::kActivatePending: ActivatePending(); break;
+    case A::kAnswerOther: AnswerOther(); break;
     case A::kFailWaiters:
       EndRequest();
       Send(CacheEffect::Kind::kFail, {}, *m_);
       break;
-    case A::kForgetRequest:
-      EndRequest();
-      break;
-    default:
-      RunRecovery(action);
+    case A::kForgetRequest: EndRequest(); break;
+    default: RunRecovery(action);
   }
 }
 
 void Step::RunRecovery(CacheAction action) {
   switch (action) {
-    case A::kDropRetained:
-      e_.retained.reset();
-      break;
-    case A::kTakeBack:
-      TakeBack();
-      break;
-    case A::kAnswerReport:
-      AnswerReport();
-      break;
-    case A::kBecomeOwner:
-      BecomeOwner();
-      break;
+    case A::kDropRetained: e_.retained.reset(); break;
+    case A::kTakeBack: TakeBack(); break;
+    case A::kAnswerReport: AnswerReport(); break;
+    case A::kBecomeOwner: BecomeOwner(); break;
     case A::kStayShared:
       e_.txn = m_->txn;
       e_.reported = false;
       Renumber();
       Tell(Answer(MessageKind::kResolveAck));
       break;
-    case A::kDropAll:
-      DropAll();
-      break;
-    default:
-      CheckFailed(__FILE__, __LINE__, "no such action");
+    case A::kDropAll: DropAll(); break;
+    default: CheckFailed(__FILE__, __LINE__, "no such action");
   }
 }
 
@@ -472,17 +424,10 @@ void Step::Run(CacheEvent event) {
     case A::kImpossible:
       CheckFailed(__FILE__, __LINE__, (std::string("impossible: ") + Name(event) + " in " + Name(e_.state)).c_str());
       break;
-    case A::kIgnore:
-      break;
-    case A::kWake:
-      Effect(CacheEffect::Kind::kWake);
-      break;
-    case A::kRequestRead:
-      RequestAccess(Access::kRead);
-      break;
-    case A::kRequestWrite:
-      RequestAccess(Access::kWrite);
-      break;
+    case A::kIgnore: break;
+    case A::kWake: Effect(CacheEffect::Kind::kWake); break;
+    case A::kRequestRead: RequestAccess(Access::kRead); break;
+    case A::kRequestWrite: RequestAccess(Access::kWrite); break;
     case A::kOpen:
       if (!e_.open) {
         Open();
@@ -501,15 +446,13 @@ void Step::Run(CacheEvent event) {
       Tell(Answer(MessageKind::kEvictRequest));
       break;
     }
-    default:
-      RunRevocation(action);
+    default: RunRevocation(action);
   }
 }
 
 bool Blocked(const CacheEntry& e, const Message& m, TimeNs now) {
   const bool read_forward = m.kind == MessageKind::kForward && m.access == Access::kRead;
-  const bool revokes =
-      m.kind == MessageKind::kForward || m.kind == MessageKind::kInvalidate;
+  const bool revokes = m.kind == MessageKind::kForward || m.kind == MessageKind::kInvalidate;
   if (!revokes || !e.HasRead()) return false;
   if (e.exclusive_pins > 0) return true;
   if (read_forward) return e.open && now < e.hold_until;
@@ -522,10 +465,8 @@ bool IsRevocation(MessageKind kind) {
     case MessageKind::kInvalidate:
     case MessageKind::kEvictGrant:
     case MessageKind::kReport:
-    case MessageKind::kResolve:
-      return true;
-    default:
-      return false;
+    case MessageKind::kResolve: return true;
+    default: return false;
   }
 }
 
@@ -540,12 +481,9 @@ CacheEvent ClassifyGrant(const CacheEntry& e, const Message& m) {
 
 CacheEvent ClassifyResolve(const Message& m) {
   switch (m.holding) {
-    case Holding::kOwner:
-      return E::kResolveOwner;
-    case Holding::kShared:
-      return E::kResolveShared;
-    default:
-      return E::kResolveNone;
+    case Holding::kOwner: return E::kResolveOwner;
+    case Holding::kShared: return E::kResolveShared;
+    default: return E::kResolveNone;
   }
 }
 
@@ -564,8 +502,7 @@ std::optional<CacheEvent> Classify(const CacheEntry& e, const Message& m, NodeId
       if (of_retained) return E::kResend;
       return m.retain ? E::kInvalidateRetain : E::kInvalidate;
     case MessageKind::kGrant:
-    case MessageKind::kActivate:
-      return ClassifyGrant(e, m);
+    case MessageKind::kActivate: return ClassifyGrant(e, m);
     case MessageKind::kRequestFailed:
       if (from != context.responsible || !e.IsWaiting() || m.request != e.request) return std::nullopt;
       return E::kFailed;
@@ -573,14 +510,10 @@ std::optional<CacheEvent> Classify(const CacheEntry& e, const Message& m, NodeId
     case MessageKind::kTransferAborted:
       if (from != context.responsible || !e.retained || m.txn != e.retained->txn) return std::nullopt;
       return m.kind == MessageKind::kTransferDone ? E::kTransferDone : E::kTransferAborted;
-    case MessageKind::kEvictGrant:
-      return E::kEvictGrant;
-    case MessageKind::kReport:
-      return E::kReport;
-    case MessageKind::kResolve:
-      return ClassifyResolve(m);
-    default:
-      CheckFailed(__FILE__, __LINE__, "not for a cache");
+    case MessageKind::kEvictGrant: return E::kEvictGrant;
+    case MessageKind::kReport: return E::kReport;
+    case MessageKind::kResolve: return ClassifyResolve(m);
+    default: CheckFailed(__FILE__, __LINE__, "not for a cache");
   }
 }
 
@@ -621,9 +554,7 @@ const std::array<std::array<CacheAction, kCacheEvents>, kCacheStates> kCacheTabl
 }};
 // clang-format on
 
-bool CacheEntry::HasRead() const {
-  return state != S::kInvalid && state != S::kWaitRead && state != S::kWaitWrite;
-}
+bool CacheEntry::HasRead() const { return state != S::kInvalid && state != S::kWaitRead && state != S::kWaitWrite; }
 
 bool CacheEntry::IsOwner() const {
   return state == S::kOwned || state == S::kExclusive || state == S::kOwnedWait || state == S::kEvicting;
@@ -698,22 +629,20 @@ bool IsForCache(MessageKind kind) {
     case MessageKind::kTransferAborted:
     case MessageKind::kEvictGrant:
     case MessageKind::kReport:
-    case MessageKind::kResolve:
-      return true;
-    default:
-      return false;
+    case MessageKind::kResolve: return true;
+    default: return false;
   }
 }
 
 bool Consistent(const CacheEntry& e) {
-  const bool waits = e.state == S::kWaitRead || e.state == S::kWaitWrite || e.state == S::kSharedWait ||
-                     e.state == S::kOwnedWait;
-  if (e.open && e.state != S::kExclusive) return false;                       // I1
-  if (e.IsWaiting() != waits) return false;                                   // I2
-  if (e.retained && e.HasRead()) return false;                                // I3
-  if (e.state == S::kEvicting && e.IsDirty()) return false;                   // I4
-  if (e.shared_pins + e.exclusive_pins > 0 && !e.HasRead()) return false;     // I6
-  return e.exclusive_pins == 0 || e.state == S::kExclusive;                   // I6
+  const bool waits =
+      e.state == S::kWaitRead || e.state == S::kWaitWrite || e.state == S::kSharedWait || e.state == S::kOwnedWait;
+  if (e.open && e.state != S::kExclusive) return false;                    // I1
+  if (e.IsWaiting() != waits) return false;                                // I2
+  if (e.retained && e.HasRead()) return false;                             // I3
+  if (e.state == S::kEvicting && e.IsDirty()) return false;                // I4
+  if (e.shared_pins + e.exclusive_pins > 0 && !e.HasRead()) return false;  // I6
+  return e.exclusive_pins == 0 || e.state == S::kExclusive;                // I6
 }
 
 const char* Name(CacheState state) {
@@ -724,10 +653,10 @@ const char* Name(CacheState state) {
 
 const char* Name(CacheEvent event) {
   constexpr const char* kNames[kCacheEvents] = {
-      "WantRead",     "WantWrite", "WantEvict",       "ForwardRead", "ForwardWrite", "Invalidate",
-      "InvalidateRetain", "Blocked", "Resend",        "GrantRead",   "GrantWrite",   "GrantPending",
-      "Activate",     "GrantOther", "Failed",         "Cancel",      "TransferDone", "TransferAborted",
-      "EvictGrant",   "Report",    "ResolveOwner",    "ResolveShared", "ResolveNone"};
+      "WantRead",         "WantWrite",  "WantEvict",    "ForwardRead",   "ForwardWrite", "Invalidate",
+      "InvalidateRetain", "Blocked",    "Resend",       "GrantRead",     "GrantWrite",   "GrantPending",
+      "Activate",         "GrantOther", "Failed",       "Cancel",        "TransferDone", "TransferAborted",
+      "EvictGrant",       "Report",     "ResolveOwner", "ResolveShared", "ResolveNone"};
   return kNames[static_cast<size_t>(event)];
 }
 

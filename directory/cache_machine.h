@@ -63,24 +63,24 @@ constexpr int kCacheStates = 9;
 
 // Events, after the rules R1 to R3.
 enum class CacheEvent : uint8_t {
-  kWantRead = 0,     // A local access needs the read right.
-  kWantWrite,        // A local access needs the write right.
-  kWantEvict,        // The frame is wanted for another page. REQUIRES: unpinned, clean if owner.
-  kForwardRead,      // Send a read copy to another node.
-  kForwardWrite,     // Send the page away, keep the frame.
-  kInvalidate,       // Drop the copy.
-  kInvalidateRetain, // The owner's copy is given up, the requester has its own; keep the frame.
-  kBlocked,          // R2
-  kResend,           // A forward or invalidation of the transfer that `retained` belongs to, or of a later one.
-  kGrantRead,        // Answers the request, with data or not.
-  kGrantWrite,       // Answers the request, with data or not, and counts.
-  kGrantPending,     // Answers the request with data, but does not count before kActivate.
-  kActivate,         // The grant counts.
-  kGrantOther,       // R3
-  kFailed,           // The request is refused.
-  kCancel,           // Nobody waits for the request any more.
-  kTransferDone,     // Of `retained`.
-  kTransferAborted,  // Of `retained`.
+  kWantRead = 0,      // A local access needs the read right.
+  kWantWrite,         // A local access needs the write right.
+  kWantEvict,         // The frame is wanted for another page. REQUIRES: unpinned, clean if owner.
+  kForwardRead,       // Send a read copy to another node.
+  kForwardWrite,      // Send the page away, keep the frame.
+  kInvalidate,        // Drop the copy.
+  kInvalidateRetain,  // The owner's copy is given up, the requester has its own; keep the frame.
+  kBlocked,           // R2
+  kResend,            // A forward or invalidation of the transfer that `retained` belongs to, or of a later one.
+  kGrantRead,         // Answers the request, with data or not.
+  kGrantWrite,        // Answers the request, with data or not, and counts.
+  kGrantPending,      // Answers the request with data, but does not count before kActivate.
+  kActivate,          // The grant counts.
+  kGrantOther,        // R3
+  kFailed,            // The request is refused.
+  kCancel,            // Nobody waits for the request any more.
+  kTransferDone,      // Of `retained`.
+  kTransferAborted,   // Of `retained`.
   kEvictGrant,
   kReport,
   kResolveOwner,
@@ -93,30 +93,30 @@ constexpr int kCacheEvents = 23;
 // bug and ends the process.
 enum class CacheAction : uint8_t {
   kImpossible = 0,
-  kIgnore,           // Counted.
-  kDefer,            // R2
-  kWake,             // The right is there already.
-  kRequestRead,      // → WaitRead
-  kRequestWrite,     // → WaitWrite, SharedWait, OwnedWait
-  kOpen,             // Exclusive takes the write right without asking.
-  kDropSilently,     // Shared → Invalid
-  kAskEvict,         // → Evicting
-  kSendCopy,         // Owner: freeze, send, keep a read copy.
-  kSendAway,         // Owner: take the frame away, send it, retain it.
-  kGiveUp,           // Take the copy away, acknowledge.
-  kGiveUpRetain,     // Take the frame away, retain it, acknowledge.
-  kAckInvalid,       // Nothing here: acknowledge.
-  kNotHeld,          // Nothing to forward.
+  kIgnore,        // Counted.
+  kDefer,         // R2
+  kWake,          // The right is there already.
+  kRequestRead,   // → WaitRead
+  kRequestWrite,  // → WaitWrite, SharedWait, OwnedWait
+  kOpen,          // Exclusive takes the write right without asking.
+  kDropSilently,  // Shared → Invalid
+  kAskEvict,      // → Evicting
+  kSendCopy,      // Owner: freeze, send, keep a read copy.
+  kSendAway,      // Owner: take the frame away, send it, retain it.
+  kGiveUp,        // Take the copy away, acknowledge.
+  kGiveUpRetain,  // Take the frame away, retain it, acknowledge.
+  kAckInvalid,    // Nothing here: acknowledge.
+  kNotHeld,       // Nothing to forward.
   kResendRetained,
   kInstallRead,
   kInstallWrite,
   kKeepPending,
   kActivatePending,
-  kAnswerOther,      // R3
+  kAnswerOther,  // R3
   kFailWaiters,
   kForgetRequest,
   kDropRetained,
-  kTakeBack,         // The retained frame is the owner's copy again.
+  kTakeBack,  // The retained frame is the owner's copy again.
   kEvict,
   kRefuseEvict,
   kAckEvicted,
@@ -138,10 +138,10 @@ struct CacheEntry {
   uint32_t replicas = 0;  // 0: volatile.
   Txn txn;                // The last that was applied here.
 
-  RequestId request;      // I2
+  RequestId request;  // I2
   Access wanted = Access::kRead;
   TimeNs requested_at = 0;
-  NodeId delayed_by;      // Whom the responsible node waits for, as far as it said.
+  NodeId delayed_by;  // Whom the responsible node waits for, as far as it said.
 
   // A grant with data that does not count yet, or the news that a grant counts whose data is still under way.
   struct Pending {
@@ -161,7 +161,7 @@ struct CacheEntry {
     RequestId request;
     PageBuffer data;  // Set by the driver when the frame has been taken away.
     TimeNs since = 0;
-    Message answer;   // What was sent, for sending again: kGrant or kInvalidateAck.
+    Message answer;  // What was sent, for sending again: kGrant or kInvalidateAck.
   };
   std::optional<Retained> retained;
 
@@ -171,26 +171,26 @@ struct CacheEntry {
   std::optional<Message> deferred;
   bool reported = false;  // A report of this copy is out, and what it is to be is not in: it must not be dropped.
 
-  bool HasRead() const;                        // I1
-  bool HasWrite() const { return open; }       // I1
-  bool IsOwner() const;                        // Owned, Exclusive, OwnedWait, Evicting
+  bool HasRead() const;                                             // I1
+  bool HasWrite() const { return open; }                            // I1
+  bool IsOwner() const;                                             // Owned, Exclusive, OwnedWait, Evicting
   bool IsDirty() const { return IsOwner() && version != flushed; }  // I4
   bool IsWaiting() const { return request.value != 0; }             // I2
 };
 
 struct CacheEffect {
   enum class Kind : uint8_t {
-    kProtect,      // Memory: take the write right away.
-    kTake,         // Memory: take the frame away.
-    kTakeRetain,   // The same, and put its content into retained->data.
-    kInstall,      // Memory: `data` (null: zeros) with the read right, or the write right if `write`.
-    kRaise,        // Memory: give the write right.
-    kSend,         // `message` to `to`.
-    kSendFrame,    // `message` with a copy of the frame.
-    kSendRetained, // `message` with retained->data.
-    kWake,         // Whoever waits for a right looks again.
-    kFail,         // Whoever waits for a right fails with message.status().
-    kHoldTimer,    // Hand in what was deferred at hold_until.
+    kProtect,       // Memory: take the write right away.
+    kTake,          // Memory: take the frame away.
+    kTakeRetain,    // The same, and put its content into retained->data.
+    kInstall,       // Memory: `data` (null: zeros) with the read right, or the write right if `write`.
+    kRaise,         // Memory: give the write right.
+    kSend,          // `message` to `to`.
+    kSendFrame,     // `message` with a copy of the frame.
+    kSendRetained,  // `message` with retained->data.
+    kWake,          // Whoever waits for a right looks again.
+    kFail,          // Whoever waits for a right fails with message.status().
+    kHoldTimer,     // Hand in what was deferred at hold_until.
   };
   Kind kind;
   bool write = false;
@@ -202,13 +202,12 @@ struct CacheEffect {
 // What a step needs to know beside its entry.
 struct CacheContext {
   NodeInstance self;
-  NodeId responsible;       // Of the page.
+  NodeId responsible;  // Of the page.
   TimeNs now = 0;
-  DurationNs hold = 0;      // The minimum time for which a copy that came stays.
-  RequestId next_request;   // For the request that this step may make.
+  DurationNs hold = 0;     // The minimum time for which a copy that came stays.
+  RequestId next_request;  // For the request that this step may make.
   const PlantedBugs* bugs = nullptr;
 };
-
 
 // Hands a local event in: kWantRead, kWantWrite, kWantEvict or kCancel.
 void StepCacheLocal(CacheEntry& entry, PageId page, CacheEvent event, const CacheContext& context,

@@ -160,9 +160,7 @@ HomeRequest Step::Incoming(HomeEvent event) const {
       r.kind = HomeRequest::Kind::kFlush;
       r.request = message->request;
       break;
-    case E::kEvictRequest:
-      r.kind = HomeRequest::Kind::kEvict;
-      break;
+    case E::kEvictRequest: r.kind = HomeRequest::Kind::kEvict; break;
     default:
       r.kind = HomeRequest::Kind::kDiscard;
       r.from = context_.self;
@@ -207,18 +205,10 @@ void Step::Serve() {
 
 void Step::Start(HomeRequest request) {
   switch (request.kind) {
-    case HomeRequest::Kind::kAccess:
-      StartAccess(std::move(request));
-      break;
-    case HomeRequest::Kind::kFlush:
-      StartFlush(request);
-      break;
-    case HomeRequest::Kind::kEvict:
-      StartEvict(request);
-      break;
-    case HomeRequest::Kind::kDiscard:
-      StartDiscard(request);
-      break;
+    case HomeRequest::Kind::kAccess: StartAccess(std::move(request)); break;
+    case HomeRequest::Kind::kFlush: StartFlush(request); break;
+    case HomeRequest::Kind::kEvict: StartEvict(request); break;
+    case HomeRequest::Kind::kDiscard: StartDiscard(request); break;
   }
 }
 
@@ -413,17 +403,10 @@ void Step::Progress() {
         Send(t().request.from.node, Make(K::kActivate));
       }
       break;
-    case S::kDiscarding:
-      FinishDiscard();
-      break;
-    case S::kReporting:
-      Decide();
-      break;
-    case S::kResolving:
-      End();
-      break;
-    default:
-      break;
+    case S::kDiscarding: FinishDiscard(); break;
+    case S::kReporting: Decide(); break;
+    case S::kResolving: End(); break;
+    default: break;
   }
 }
 
@@ -582,8 +565,7 @@ void Step::ForgetPeer() {
   std::erase_if(e_.registered, [&](const HolderReport& r) { return gone(r.node); });
   switch (e_.state) {
     case S::kUnowned:
-    case S::kLost:
-      break;
+    case S::kLost: break;
     case S::kLoading:
       if (gone(t().request.from)) t().request.from = {};
       if (std::erase_if(t().reports, [&](const HolderReport& r) { return gone(r.node); }) > 0) Recover();
@@ -592,9 +574,7 @@ void Step::ForgetPeer() {
     case S::kEvicting:
       if (gone(e_.owner)) Recover();
       break;
-    case S::kGranting:
-      ForgetPeerOfGrant();
-      break;
+    case S::kGranting: ForgetPeerOfGrant(); break;
     case S::kDiscarding:
       if (gone(e_.owner)) e_.owner = {};
       std::erase_if(t().waiting, gone);
@@ -653,9 +633,7 @@ void Step::SendAgain() {
       }
       break;
     }
-    case S::kEvicting:
-      Send(e_.owner.node, Make(K::kEvictGrant));
-      break;
+    case S::kEvicting: Send(e_.owner.node, Make(K::kEvictGrant)); break;
     case S::kDiscarding:
       for (const NodeInstance& node : t().waiting) SendInvalidate(node);
       break;
@@ -668,8 +646,7 @@ void Step::SendAgain() {
         if (Has(t().waiting, report.node)) SendResolve(report);
       }
       break;
-    default:
-      break;
+    default: break;
   }
 }
 
@@ -680,8 +657,8 @@ void Step::Adopt() {
   }
   std::vector<HolderReport> reports = std::move(e_.registered);
   e_.registered.clear();
-  const auto owners = std::count_if(reports.begin(), reports.end(),
-                                    [](const HolderReport& r) { return r.holding == Holding::kOwner; });
+  const auto owners =
+      std::count_if(reports.begin(), reports.end(), [](const HolderReport& r) { return r.holding == Holding::kOwner; });
   const bool retained = std::any_of(reports.begin(), reports.end(),
                                     [](const HolderReport& r) { return r.holding == Holding::kRetained; });
   if (owners != 1 || retained) {
@@ -698,47 +675,20 @@ void Step::Adopt() {
 
 void Step::RunAnswer(HomeAction action) {
   switch (action) {
-    case A::kLoaded:
-      Loaded();
-      break;
-    case A::kLoadFailed:
-      LoadFailed();
-      break;
-    case A::kCountAck:
-      CountAck();
-      break;
-    case A::kComplete:
-      Complete();
-      break;
-    case A::kAbort:
-      Abort();
-      break;
-    case A::kRecover:
-      Recover();
-      break;
-    case A::kAnswerRetained:
-      AnswerRetained();
-      break;
-    case A::kEvicted:
-      Evicted();
-      break;
-    case A::kCountReport:
-      CountReport();
-      break;
-    case A::kCountResolve:
-      CountResolve();
-      break;
-    case A::kForgetPeer:
-      ForgetPeer();
-      break;
-    case A::kSendAgain:
-      SendAgain();
-      break;
-    case A::kAdopt:
-      Adopt();
-      break;
-    default:
-      CheckFailed(__FILE__, __LINE__, "no such action");
+    case A::kLoaded: Loaded(); break;
+    case A::kLoadFailed: LoadFailed(); break;
+    case A::kCountAck: CountAck(); break;
+    case A::kComplete: Complete(); break;
+    case A::kAbort: Abort(); break;
+    case A::kRecover: Recover(); break;
+    case A::kAnswerRetained: AnswerRetained(); break;
+    case A::kEvicted: Evicted(); break;
+    case A::kCountReport: CountReport(); break;
+    case A::kCountResolve: CountResolve(); break;
+    case A::kForgetPeer: ForgetPeer(); break;
+    case A::kSendAgain: SendAgain(); break;
+    case A::kAdopt: Adopt(); break;
+    default: CheckFailed(__FILE__, __LINE__, "no such action");
   }
 }
 
@@ -746,25 +696,16 @@ void Step::Run(HomeEvent event) {
   const A action = kHomeTable[static_cast<size_t>(e_.state)][static_cast<size_t>(event)];
   switch (action) {
     case A::kImpossible:
-      CheckFailed(__FILE__, __LINE__,
-                  (std::string("impossible: ") + Name(event) + " in " + Name(e_.state)).c_str());
-    case A::kIgnore:
-      break;
+      CheckFailed(__FILE__, __LINE__, (std::string("impossible: ") + Name(event) + " in " + Name(e_.state)).c_str());
+    case A::kIgnore: break;
     case A::kServe:
       Enqueue(event);
       Serve();
       break;
-    case A::kEnqueue:
-      Enqueue(event);
-      break;
-    case A::kUnqueue:
-      Unqueue();
-      break;
-    case A::kRefuseLost:
-      Start(Incoming(event));
-      break;
-    default:
-      RunAnswer(action);
+    case A::kEnqueue: Enqueue(event); break;
+    case A::kUnqueue: Unqueue(); break;
+    case A::kRefuseLost: Start(Incoming(event)); break;
+    default: RunAnswer(action);
   }
 }
 
@@ -775,11 +716,9 @@ bool IsAwaited(const HomeEntry& e, HomeEvent event, const Message& m, NodeInstan
     case E::kInvalidateAck:
     case E::kEvictAck:
     case E::kReported:
-    case E::kResolveAck:
-      return Has(e.txn->waiting, from);
+    case E::kResolveAck: return Has(e.txn->waiting, from);
     case E::kGrantAck:
-    case E::kGrantRefused:
-      return e.state == S::kGranting && from == e.txn->request.from;
+    case E::kGrantRefused: return e.state == S::kGranting && from == e.txn->request.from;
     default:  // kNotHeld
       return from == e.txn->source || Has(e.txn->waiting, from);
   }
@@ -787,32 +726,19 @@ bool IsAwaited(const HomeEntry& e, HomeEvent event, const Message& m, NodeInstan
 
 std::optional<HomeEvent> EventOf(K kind) {
   switch (kind) {
-    case K::kRequest:
-      return E::kRequest;
-    case K::kCancel:
-      return E::kCancel;
-    case K::kFlush:
-      return E::kFlush;
-    case K::kEvictRequest:
-      return E::kEvictRequest;
-    case K::kInvalidateAck:
-      return E::kInvalidateAck;
-    case K::kGrantAck:
-      return E::kGrantAck;
-    case K::kGrantRefused:
-      return E::kGrantRefused;
-    case K::kNotHeld:
-      return E::kNotHeld;
-    case K::kStillRetained:
-      return E::kStillRetained;
-    case K::kEvictAck:
-      return E::kEvictAck;
-    case K::kReported:
-      return E::kReported;
-    case K::kResolveAck:
-      return E::kResolveAck;
-    default:
-      return std::nullopt;
+    case K::kRequest: return E::kRequest;
+    case K::kCancel: return E::kCancel;
+    case K::kFlush: return E::kFlush;
+    case K::kEvictRequest: return E::kEvictRequest;
+    case K::kInvalidateAck: return E::kInvalidateAck;
+    case K::kGrantAck: return E::kGrantAck;
+    case K::kGrantRefused: return E::kGrantRefused;
+    case K::kNotHeld: return E::kNotHeld;
+    case K::kStillRetained: return E::kStillRetained;
+    case K::kEvictAck: return E::kEvictAck;
+    case K::kReported: return E::kReported;
+    case K::kResolveAck: return E::kResolveAck;
+    default: return std::nullopt;
   }
 }
 
@@ -866,8 +792,7 @@ std::optional<HomeEvent> StepHomeMessage(HomeEntry& entry, const Message& messag
     case E::kRequest:
     case E::kCancel:
     case E::kFlush:
-    case E::kStillRetained:
-      break;
+    case E::kStillRetained: break;
     case E::kEvictRequest:
       if (from != entry.owner) return std::nullopt;
       break;
@@ -940,8 +865,8 @@ bool IsForHome(MessageKind kind) { return EventOf(kind).has_value(); }
 
 bool Consistent(const HomeEntry& e) {
   const bool busy = e.state != S::kUnowned && e.state != S::kOwned && e.state != S::kLost;
-  if (busy != e.IsBusy()) return false;                                                    // I1
-  if (e.state == S::kOwned && e.owner.node.value == 0) return false;                       // I2
+  if (busy != e.IsBusy()) return false;                               // I1
+  if (e.state == S::kOwned && e.owner.node.value == 0) return false;  // I2
   if ((e.state == S::kUnowned || e.state == S::kLost) && e.owner.node.value != 0) return false;
   return std::is_sorted(e.sharers.begin(), e.sharers.end()) && (e.owner.node.value == 0 || !Has(e.sharers, e.owner));
 }
@@ -954,9 +879,9 @@ const char* Name(HomeState state) {
 
 const char* Name(HomeEvent event) {
   constexpr const char* kNames[kHomeEvents] = {
-      "Request",    "Cancel",   "Flush",        "EvictRequest", "Discard", "Loaded",   "LoadFailed", "InvalidateAck",
-      "GrantAck",   "GrantRefused", "NotHeld",  "StillRetained", "EvictAck", "Reported", "ResolveAck", "PeerLost",
-      "Resend",     "Ready"};
+      "Request",    "Cancel",        "Flush",      "EvictRequest", "Discard", "Loaded",
+      "LoadFailed", "InvalidateAck", "GrantAck",   "GrantRefused", "NotHeld", "StillRetained",
+      "EvictAck",   "Reported",      "ResolveAck", "PeerLost",     "Resend",  "Ready"};
   return kNames[static_cast<size_t>(event)];
 }
 

@@ -66,8 +66,8 @@ enum class HomeEvent : uint8_t {
   kFlush,
   kEvictRequest,  // Of the owner.
   kDiscard,
-  kLoaded,        // Local: the page was read from disk …
-  kLoadFailed,    // … or not.
+  kLoaded,      // Local: the page was read from disk …
+  kLoadFailed,  // … or not.
   kInvalidateAck,
   kGrantAck,
   kGrantRefused,
@@ -76,16 +76,16 @@ enum class HomeEvent : uint8_t {
   kEvictAck,
   kReported,
   kResolveAck,
-  kPeerLost,      // Local: an incarnation is gone for ever.
-  kResend,        // Local: the transaction made no progress for a while.
-  kReady,         // Local: every member has registered.
+  kPeerLost,  // Local: an incarnation is gone for ever.
+  kResend,    // Local: the transaction made no progress for a while.
+  kReady,     // Local: every member has registered.
 };
 constexpr int kHomeEvents = 18;
 
 enum class HomeAction : uint8_t {
   kImpossible = 0,
   kIgnore,
-  kServe,       // Queue it and serve the queue.
+  kServe,  // Queue it and serve the queue.
   kEnqueue,
   kUnqueue,
   kRefuseLost,
@@ -94,14 +94,14 @@ enum class HomeAction : uint8_t {
   kCountAck,
   kComplete,
   kAbort,
-  kRecover,     // Ask everybody who may hold the page.
+  kRecover,  // Ask everybody who may hold the page.
   kAnswerRetained,
   kEvicted,
   kCountReport,
   kCountResolve,
   kForgetPeer,
   kSendAgain,
-  kAdopt,       // Make of what was registered an owner and sharers.
+  kAdopt,  // Make of what was registered an owner and sharers.
 };
 
 extern const std::array<std::array<HomeAction, kHomeEvents>, kHomeStates> kHomeTable;
@@ -125,8 +125,8 @@ struct HomeRequest {
 struct HomeTransaction {
   Txn id;
   HomeRequest request;
-  NodeInstance source;                // The owner that sends or retains the page; node 0 if there is none.
-  bool upgrade = false;               // The requester's own copy is current: no data moves.
+  NodeInstance source;   // The owner that sends or retains the page; node 0 if there is none.
+  bool upgrade = false;  // The requester's own copy is current: no data moves.
   bool from_disk = false;
   bool active = false;                // Every invalidation is acknowledged.
   std::vector<NodeInstance> waiting;  // Acknowledgements that are out.
@@ -138,8 +138,8 @@ struct HomeTransaction {
 
 struct HomeEntry {
   HomeState state = HomeState::kUnowned;
-  bool clean = false;       // Unowned: every core holder is known to have the newest version.
-  bool reverting = false;   // Unowned: an owner was lost with what may have been newer than the disks.
+  bool clean = false;      // Unowned: every core holder is known to have the newest version.
+  bool reverting = false;  // Unowned: an owner was lost with what may have been newer than the disks.
   NodeInstance owner;
   absl::InlinedVector<NodeInstance, 2> sharers;
   std::unique_ptr<HomeTransaction> txn;
@@ -195,8 +195,7 @@ void StepHomeLoaded(HomeEntry& entry, Txn txn, const LoadedPage& page, const Hom
 // DataLoss makes the page Lost.
 void StepHomeLoadFailed(HomeEntry& entry, Txn txn, const absl::Status& status, const HomeContext& context,
                         std::vector<HomeEffect>& effects);
-void StepHomeDiscard(HomeEntry& entry, RequestId request, const HomeContext& context,
-                     std::vector<HomeEffect>& effects);
+void StepHomeDiscard(HomeEntry& entry, RequestId request, const HomeContext& context, std::vector<HomeEffect>& effects);
 // Every incarnation of `node` before `alive` is gone for ever.
 void StepHomePeerLost(HomeEntry& entry, NodeInstance alive, const HomeContext& context,
                       std::vector<HomeEffect>& effects);

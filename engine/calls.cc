@@ -1,0 +1,73 @@
+// Requests to other nodes that are answered once: sent again until the answer is there or the deadline has passed.
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/page_engine.h"
+#include "engine/page_turn.h"
+
+namespace mangrove {
+
+// The outcome is the answer, or the request itself with a status of Unavailable.
+Outcome<Message> PageEngine::StartCall(NodeId to, Message message, TimeNs deadline, DurationNs resend_after) {
+  Turn turn(this);
+  const TimeNs now = clock_->Now();
+  message.request = NextRequest();
+  Outcome<Message> outcome(clock_);
+  calls_.emplace(message.request, Call{outcome, message, to, deadline, now + resend_after, resend_after});
+  Post(to, std::move(message));
+  ArmTick();
+  return outcome;
+}
+
+void PageEngine::Answer(const Message& message) {
+  const auto it = calls_.find(message.request);
+  if (it == calls_.end()) {
+    ++counters_.stale_messages;
+    return;
+  }
+  Outcome<Message> outcome = it->second.outcome;
+  calls_.erase(it);
+  outcome.Set(message);
+}
+
+void PageEngine::TickCalls() {
+  const TimeNs now = clock_->Now();
+  std::vector<RequestId> over;
+  for (auto& [request, call] : calls_) {
+    if (call.deadline <= now) {
+      over.push_back(request);
+    } else if (call.resend_at <= now) {
+      call.resend_after = std::min<DurationNs>(2 * call.resend_after, kSecond);
+      call.resend_at = now + call.resend_after;
+      ++counters_.resends;
+      Post(call.to, call.message);
+    }
+  }
+  for (RequestId request : over) {
+    const Call& call = calls_.at(request);
+    Message answer = call.message;
+    answer.data = nullptr;
+    answer.SetStatus(absl::UnavailableError(
+        absl::StrCat(ToString(call.to), " does not answer (", Name(call.message.kind), " of page ",
+                     ToString(call.message.page), "); start it, or try again later")));
+    Answer(answer);
+  }
+}
+
+// The same request to every one of `nodes`; the first error.
+Task<absl::Status> PageEngine::CallAll(std::vector<NodeId> nodes, Message message, TimeNs deadline) {
+  std::vector<Outcome<Message>> outcomes;
+  {
+    Turn turn(this);
+    for (NodeId node : nodes) outcomes.push_back(StartCall(node, message, deadline, 5 * options_.resend_after));
+  }
+  absl::Status first;
+  for (Outcome<Message>& outcome : outcomes) {
+    const Message answer = co_await outcome.Get();
+    if (first.ok()) first = answer.status();
+  }
+  co_return first;
+}
+
+}  // namespace mangrove

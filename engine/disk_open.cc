@@ -1,0 +1,175 @@
+// Opens a page from its core holders' disks.
+//
+// A page that its last owner let go of is the same on every core holder: this node's own copy, as the primary, will do.
+// Otherwise (this node restarted, or the owner was lost) the holders may differ: every one is asked, and sealed against
+// late stores of the lost owner; the newest version is completed on all that answer, and only then handed out. Where a
+// holder is absent, what it has may be newer still, though never acknowledged: so the page is written again under a
+// version that beats it.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/page_engine.h"
+#include "engine/page_turn.h"
+
+namespace mangrove {
+namespace {
+
+absl::Status NotAllocated(PageId page) {
+  return absl::FailedPreconditionError(absl::StrCat("page ", ToString(page), " is not allocated"));
+}
+
+}  // namespace
+
+void PageEngine::StartLoad(const HomeEffect& effect) {
+  const PageId page = effect.message.page;
+  const Txn txn = effect.message.txn;
+  auto done = [this, page, txn, alive = alive_](absl::StatusOr<LoadedPage> loaded) {
+    if (!*alive) return;
+    Turn turn(this);
+    std::vector<HomeEffect> effects;
+    HomeEntry& entry = Home(page);
+    if (loaded.ok()) {
+      StepHomeLoaded(entry, txn, *loaded, HomeContextOf(page), effects);
+    } else {
+      const bool was_lost = entry.state == HomeState::kLost;
+      StepHomeLoadFailed(entry, txn, loaded.status(), HomeContextOf(page), effects);
+      if (!was_lost && entry.state == HomeState::kLost) {
+        Message news;
+        news.kind = MessageKind::kLost;
+        news.page = page;
+        Broadcast(std::move(news));
+      }
+    }
+    CarryHome(page, effects);
+  };
+  // Not from inside the step that asked for it.
+  clock_->CallSoon([this, page, recover = effect.recover, version_only = effect.version_only, done = std::move(done),
+                    alive = alive_]() mutable {
+    if (!*alive) return;
+    Spawn<absl::StatusOr<LoadedPage>>(OpenFromDisk(page, recover, version_only), std::move(done));
+  });
+}
+
+Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool recover, bool version_only) {
+  const Extent* found = core_.Find(page);
+  for (const auto& [range, config] : discarded_) {
+    if (range.Contains(page) && (found == nullptr || found->config <= config)) co_return NotAllocated(page);
+  }
+  if (!recover && found != nullptr) {
+    if (found->is_volatile) {
+      LoadedPage zeros;
+      zeros.config = found->config;
+      co_return zeros;
+    }
+    absl::StatusOr<LoadedPage> own = co_await OpenOwnCopy(page);
+    if (own.ok() || !absl::IsDataLoss(own.status())) co_return own;
+    LogWarning(own.status().message(), "; it is read from another core holder");
+  }
+  Message query;
+  query.kind = MessageKind::kQueryStored;
+  query.page = page;
+  query.grant_epoch = grant_epoch_;
+  query.seal = recover;
+  query.with_data = !version_only;
+  // Whoever may hold it: with the extent unknown here (this disk was lost), any number of replicas is possible.
+  const uint32_t replicas = found ? found->replicas : static_cast<uint32_t>(options_.members.size());
+  const std::vector<NodeId> holders = locator_->CoreHolders(page, replicas);
+  std::vector<Outcome<Message>> outcomes;
+  {
+    Turn turn(this);
+    const TimeNs deadline = clock_->Now() + options_.holder_timeout;
+    for (NodeId holder : holders) outcomes.push_back(StartCall(holder, query, deadline, options_.resend_after));
+  }
+  std::vector<Message> answers;
+  std::optional<Message> newest;
+  size_t absent = 0;
+  size_t corrupt = 0;
+  absl::Status trouble;
+  for (Outcome<Message>& outcome : outcomes) {
+    Message answer = co_await outcome.Get();
+    answers.push_back(answer);
+    const absl::Status status = answer.status();
+    if (absl::IsUnavailable(status)) ++absent;
+    if (absl::IsDataLoss(status)) ++corrupt;
+    if (!status.ok() && (trouble.ok() || absl::IsDataLoss(status))) trouble = status;
+    if (status.ok() && (!newest || newest->version < answer.version || (!newest->have && answer.have))) newest = answer;
+  }
+  if (!newest && absent > 0) co_return absl::UnavailableError(trouble.message());
+  if (!newest && corrupt > 0) co_return absl::DataLossError(trouble.message());
+  if (!newest) co_return NotAllocated(page);
+  if (newest->is_volatile) {
+    co_return absl::DataLossError(
+        absl::StrCat("page ", ToString(page), " is volatile, and the node that held it is gone"));
+  }
+  // No record means zeros only where a record would be: a disk that was lost knows nothing of the system's pages.
+  if (!newest->have && absent + corrupt > 0 && (TouchesSystemPages({page, 1}) || corrupt > 0)) {
+    co_return absent > 0 ? absl::UnavailableError(trouble.message()) : absl::DataLossError(trouble.message());
+  }
+  LoadedPage loaded{
+      .version = newest->version, .config = newest->config, .replicas = newest->replicas, .data = newest->data};
+  if (version_only) co_return loaded;
+  const bool skip = options_.bugs && options_.bugs->skip_completion;
+  if (absent > 0 && recover && !skip) newest->version = Version{grant_epoch_, 0};
+  if (!skip) {
+    const absl::Status completed = co_await Complete(page, *newest, answers);
+    if (!completed.ok()) co_return completed;
+  }
+  loaded.version = newest->version;
+  co_return loaded;
+}
+
+Task<absl::StatusOr<LoadedPage>> PageEngine::OpenOwnCopy(PageId page) {
+  Message query;
+  query.kind = MessageKind::kQueryStored;
+  query.page = page;
+  query.with_data = true;
+  Outcome<Message> outcome(clock_);
+  core_.Handle(query, [outcome](Message answer) mutable { outcome.Set(std::move(answer)); });
+  const Message answer = co_await outcome.Get();
+  if (!answer.status().ok()) co_return answer.status();
+  co_return LoadedPage{
+      .version = answer.version, .config = answer.config, .replicas = answer.replicas, .data = answer.data};
+}
+
+// Writes the newest version to every holder that answered and has an older one, or none, or a corrupt one.
+Task<absl::Status> PageEngine::Complete(PageId page, const Message& newest, const std::vector<Message>& answers) {
+  if (newest.version == Version{}) co_return absl::OkStatus();  // Zeros everywhere.
+  const std::vector<NodeId> holders = locator_->CoreHolders(page, static_cast<uint32_t>(answers.size()));
+  std::vector<NodeId> behind;
+  std::vector<NodeId> ignorant;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    const absl::Status status = answers[i].status();
+    if (absl::IsUnavailable(status)) continue;
+    if (absl::IsNotFound(status)) ignorant.push_back(holders[i]);
+    if (!status.ok() || answers[i].version < newest.version) behind.push_back(holders[i]);
+  }
+  // Only those that the page's number of replicas names; the query may have gone to more.
+  const std::vector<NodeId> wanted = locator_->CoreHolders(page, newest.replicas);
+  const auto unwanted = [&](NodeId node) { return std::find(wanted.begin(), wanted.end(), node) == wanted.end(); };
+  std::erase_if(behind, unwanted);
+  std::erase_if(ignorant, unwanted);
+  const TimeNs deadline = clock_->Now() + 2 * kSecond;
+  if (!ignorant.empty()) {
+    Message put;
+    put.kind = MessageKind::kPutExtent;
+    put.page = page;
+    put.config = newest.config;
+    put.replicas = newest.replicas;
+    const absl::Status status = co_await CallAll(ignorant, put, deadline);
+    if (!status.ok()) co_return status;
+  }
+  if (behind.empty()) co_return absl::OkStatus();
+  Message store;
+  store.kind = MessageKind::kStore;
+  store.page = page;
+  store.version = newest.version;
+  store.config = newest.config;
+  store.complete = true;
+  store.data = newest.data ? newest.data : std::make_shared<PageBytes>();
+  const absl::Status status = co_await CallAll(behind, store, deadline);
+  co_return status;
+}
+
+}  // namespace mangrove

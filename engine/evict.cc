@@ -1,0 +1,128 @@
+// Keeps the RAM cache within its size. The clock algorithm: a page that was used since the hand passed is spared once.
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/page_engine.h"
+#include "engine/page_turn.h"
+
+namespace mangrove {
+namespace {
+
+constexpr size_t kVictimsPerRound = 64;
+constexpr DurationNs kFlushTimeout = 2 * kSecond;
+constexpr DurationNs kPause = 5 * kMillisecond;
+
+}  // namespace
+
+bool PageEngine::HasRoom() const { return charged_ < options_.cache_pages; }
+
+// A page counts while it has a frame or waits for one.
+void PageEngine::Charge(PageId page, CachedPage& cached) {
+  const bool charged = cached.entry.HasRead() || cached.entry.IsWaiting();
+  if (charged == cached.charged) return;
+  cached.charged = charged;
+  if (charged) {
+    ++charged_;
+    if (!cached.queued) {
+      cached.queued = true;
+      clock_list_.push_back(page);
+    }
+    const uint64_t margin = std::min<uint64_t>(options_.cache_pages / 16, 4 * kVictimsPerRound);
+    if (charged_ + margin >= options_.cache_pages) StartEvicting();
+  } else {
+    --charged_;
+    if (!frame_waiters_.empty()) WakeFrameWaiters(absl::OkStatus());
+  }
+}
+
+void PageEngine::WakeFrameWaiters(const absl::Status& status) {
+  std::vector<Outcome<absl::Status>> waiters = std::move(frame_waiters_);
+  frame_waiters_.clear();
+  for (auto& waiter : waiters) waiter.Set(status);
+}
+
+void PageEngine::StartEvicting() {
+  if (evicting_ || stopped_) return;
+  evicting_ = true;
+  clock_->CallSoon([this, alive = alive_] {
+    if (!*alive) return;
+    Spawn<absl::Status>(EvictSome(), [this, alive](absl::Status status) {
+      if (!*alive) return;
+      evicting_ = false;
+      if (!frame_waiters_.empty()) WakeFrameWaiters(status);
+    });
+  });
+}
+
+// Returns whether there is anything that can be evicted, now or after waiting for what is under way.
+bool PageEngine::PickVictims(std::vector<PageId>& clean, std::vector<PageId>& dirty) {
+  bool hope = false;
+  size_t rounds = 2 * clock_list_.size();
+  const auto kept = [&](PageId page) {
+    return std::any_of(keep_in_ram_.begin(), keep_in_ram_.end(), [&](const PageRange& r) { return r.Contains(page); });
+  };
+  while (rounds-- > 0 && clean.size() + dirty.size() < kVictimsPerRound) {
+    const PageId page = clock_list_.front();
+    clock_list_.pop_front();
+    CachedPage* cached = FindCached(page);
+    if (cached == nullptr) continue;
+    if (!cached->charged) {
+      cached->queued = false;
+      continue;
+    }
+    clock_list_.push_back(page);
+    const CacheEntry& e = cached->entry;
+    const bool under_way = cached->carrying || e.IsWaiting() || e.state == CacheState::kEvicting || e.reported;
+    if (under_way) hope = true;
+    const bool is_volatile = e.IsOwner() && e.replicas == 0;
+    if (under_way || IsPinned(e) || is_volatile) continue;
+    hope = true;
+    if (std::exchange(cached->referenced, false) || clock_->Now() < e.hold_until) continue;
+    if (kept(page) && rounds > clock_list_.size()) continue;
+    (e.IsDirty() ? dirty : clean).push_back(page);
+  }
+  return hope;
+}
+
+Task<absl::Status> PageEngine::EvictSome() {
+  const uint64_t margin = std::min<uint64_t>(options_.cache_pages / 16, 4 * kVictimsPerRound);
+  while (!stopped_ && charged_ + margin >= options_.cache_pages) {
+    std::vector<PageId> clean;
+    std::vector<PageId> dirty;
+    const bool hope = PickVictims(clean, dirty);
+    if (!dirty.empty()) {
+      const absl::Status status = co_await FlushOwned(dirty, clock_->Now() + kFlushTimeout);
+      if (!status.ok() && !absl::IsAborted(status) && clean.empty()) {
+        co_return absl::ResourceExhaustedError(
+            absl::StrCat("the RAM cache of ", options_.cache_pages,
+                         " pages is full, and dirty pages cannot be flushed: ", status.message()));
+      }
+      clean.insert(clean.end(), dirty.begin(), dirty.end());
+    }
+    {
+      Turn turn(this);
+      for (PageId page : clean) {
+        const CachedPage* cached = FindCached(page);
+        if (cached == nullptr || !cached->entry.HasRead() || cached->entry.IsWaiting()) continue;
+        ++counters_.evictions;
+        LocalEvent(page, CacheEvent::kWantEvict);
+      }
+    }
+    if (!hope && !HasRoom()) {
+      co_return absl::ResourceExhaustedError(
+          absl::StrCat("the RAM cache is full: every one of its ", options_.cache_pages,
+                       " pages is locked or volatile; release locks, or give the node a larger cache"));
+    }
+    if (frame_waiters_.empty() && clean.empty()) break;
+    co_await SleepUntil(clock_, clock_->Now() + (clean.empty() ? kPause : kPause / 10));
+  }
+  co_return absl::OkStatus();
+}
+
+void PageEngine::SetKeepInRam(PageRange range, bool keep) {
+  std::erase_if(keep_in_ram_, [&](const PageRange& r) { return range.Contains(r); });
+  if (keep) keep_in_ram_.push_back(range);
+}
+
+}  // namespace mangrove

@@ -1,0 +1,87 @@
+// Page locks of local programs: pins that the cache's machine respects, with the same rules among local programs.
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/page_engine.h"
+#include "engine/page_turn.h"
+
+namespace mangrove {
+
+bool PageEngine::TryPin(PageId page, LockMode mode) {
+  const Rights needed = mode == LockMode::kExclusive ? Rights::kWrite : Rights::kRead;
+  if (!HasRights(page, needed)) return false;
+  CacheEntry& e = Cached(page).entry;
+  if (e.exclusive_pins > 0) return false;
+  if (mode == LockMode::kShared) {
+    ++e.shared_pins;
+    return true;
+  }
+  if (e.shared_pins > 0) return false;
+  ++e.exclusive_pins;
+  return true;
+}
+
+void PageEngine::Unpin(PageId page, LockMode mode) {
+  CachedPage& cached = Cached(page);
+  --(mode == LockMode::kExclusive ? cached.entry.exclusive_pins : cached.entry.shared_pins);
+  std::vector<Outcome<absl::Status>> waiters = std::move(cached.unlock_waiters);
+  cached.unlock_waiters.clear();
+  for (auto& waiter : waiters) waiter.Set(absl::OkStatus());
+  Unblock(page);
+}
+
+Task<absl::StatusOr<uint64_t>> PageEngine::Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline) {
+  const Rights rights = mode == LockMode::kExclusive ? Rights::kWrite : Rights::kRead;
+  absl::Status status = co_await Acquire(range, rights, deadline);
+  uint64_t pinned = 0;
+  while (status.ok() && pinned < range.count) {
+    const PageId page = range.first + pinned;
+    if (TryPin(page, mode)) {
+      ++pinned;
+      continue;
+    }
+    if (clock_->Now() >= deadline) {
+      status = absl::DeadlineExceededError(
+          absl::StrCat("page ", ToString(page), " is locked by another program of this node"));
+    } else if (HasRights(page, rights)) {  // Locked by another local program.
+      Outcome<absl::Status> unlocked(clock_);
+      Cached(page).unlock_waiters.push_back(unlocked);
+      const Clock::TimerId timer = clock_->CallAt(deadline, [unlocked]() mutable { unlocked.Set(absl::OkStatus()); });
+      status = co_await unlocked.Get();
+      clock_->Cancel(timer);
+    } else {
+      status = co_await Acquire({page, 1}, rights, deadline);
+    }
+  }
+  if (!status.ok()) {
+    Turn turn(this);
+    for (uint64_t i = 0; i < pinned; ++i) Unpin(range.first + i, mode);
+    co_return status;
+  }
+  const uint64_t id = next_lock_++;
+  locks_[id] = {client, range, mode};
+  co_return id;
+}
+
+absl::Status PageEngine::Unlock(ClientId client, uint64_t lock_id) {
+  const auto it = locks_.find(lock_id);
+  if (it == locks_.end() || it->second.client != client) {
+    return absl::NotFoundError(absl::StrCat("no lock ", lock_id, " of this program"));
+  }
+  const PageLockRecord lock = it->second;
+  locks_.erase(it);
+  Turn turn(this);
+  for (uint64_t i = 0; i < lock.range.count; ++i) Unpin(lock.range.first + i, lock.mode);
+  return absl::OkStatus();
+}
+
+void PageEngine::EndClient(ClientId client) {
+  std::vector<uint64_t> ids;
+  for (const auto& [id, lock] : locks_) {
+    if (lock.client == client) ids.push_back(id);
+  }
+  for (uint64_t id : ids) Unlock(client, id).IgnoreError();
+}
+
+}  // namespace mangrove

@@ -1,0 +1,452 @@
+// Carries out what the cache's machines decide: memory first, then messages, then wake-ups, page by page in order.
+
+#include <algorithm>
+#include <utility>
+
+#include "directory/codec.h"
+#include "engine/page_engine.h"
+#include "engine/page_turn.h"
+#include "net/check.h"
+#include "net/log.h"
+
+namespace mangrove {
+namespace {
+
+constexpr DurationNs kTick = 10 * kMillisecond;
+// A page that was given up is remembered for a while, so that what is stale about it is seen to be.
+constexpr DurationNs kForgetAfter = 50 * kMillisecond;
+
+}  // namespace
+
+PageEngine::PageEngine(const PageEngineOptions& options, const Locator* locator, Clock* clock, Transport* transport,
+                       PageStore* store, PageMemory* memory, Entropy* entropy)
+    : options_(options),
+      locator_(locator),
+      clock_(clock),
+      transport_(transport),
+      store_(store),
+      memory_(memory),
+      entropy_(entropy),
+      core_(store, options.bugs, options.system_replicas) {
+  known_[options_.self.node] = options_.self.incarnation;
+  for (NodeId node : options_.members) {
+    if (node != options_.self.node) registering_[node] = {};
+  }
+}
+
+PageEngine::~PageEngine() { *alive_ = false; }
+
+void PageEngine::Shutdown() {
+  stopped_ = true;
+  clock_->Cancel(tick_);
+  const absl::Status status = absl::UnavailableError(ToString(options_.self.node) + " is shutting down");
+  for (PageId page : SortedPages([](PageId) { return true; })) {
+    CachedPage& cached = *FindCached(page);
+    FailWaiters(cached, status);
+    for (auto& waiter : cached.unlock_waiters) waiter.Set(status);
+  }
+  for (auto& [request, call] : calls_) {
+    Message answer = call.message;
+    answer.SetStatus(status);
+    call.outcome.Set(std::move(answer));
+  }
+  WakeFrameWaiters(status);
+}
+
+RequestId PageEngine::NextRequest() { return RequestId((options_.self.incarnation.value << 40) | next_request_++); }
+
+PageEngine::CachedPage& PageEngine::Cached(PageId page) {
+  std::unique_ptr<CachedPage>& slot = cache_[page];
+  if (slot == nullptr) slot = std::make_unique<CachedPage>();
+  return *slot;
+}
+
+PageEngine::CachedPage* PageEngine::FindCached(PageId page) const {
+  const auto it = cache_.find(page);
+  return it == cache_.end() ? nullptr : it->second.get();
+}
+
+CacheContext PageEngine::ContextOf(PageId page) {
+  return {.self = options_.self,
+          .responsible = locator_->Responsible(page),
+          .now = clock_->Now(),
+          .hold = options_.hold,
+          .next_request = NextRequest(),
+          .bugs = options_.bugs};
+}
+
+// Runs `event`, which steps the page's machine and appends to its effects, once the effects of earlier ones are out.
+void PageEngine::WithPage(PageId page, PageEvent event) {
+  CachedPage& cached = Cached(page);
+  if (cached.carrying) {
+    cached.events.push_back(std::move(event));
+    return;
+  }
+  Turn turn(this);
+  event();
+  Carry(page, cached);
+}
+
+void PageEngine::LocalEvent(PageId page, CacheEvent event) {
+  WithPage(page, [this, page, event] {
+    CachedPage& cached = Cached(page);
+    if (event == CacheEvent::kWantEvict && (cached.entry.IsDirty() || IsPinned(cached.entry))) return;
+    const bool waited = cached.entry.IsWaiting();
+    StepCacheLocal(cached.entry, page, event, ContextOf(page), cached.effects);
+    if (!waited && cached.entry.IsWaiting()) {
+      cached.sent_at = clock_->Now();
+      ++(cached.entry.wanted == Access::kRead ? counters_.read_requests : counters_.write_requests);
+    }
+  });
+}
+
+void PageEngine::CacheMessage(const Message& message, NodeInstance from) {
+  WithPage(message.page, [this, message, from] {
+    if (!IsCurrent(from)) return;  // Its sender was lost while this waited.
+    CachedPage& cached = Cached(message.page);
+    const std::optional<CacheEvent> event =
+        StepCacheMessage(cached.entry, message, from.node, ContextOf(message.page), cached.effects);
+    if (!event) ++counters_.stale_messages;
+  });
+}
+
+void PageEngine::Carry(PageId page, CachedPage& cached) {
+  cached.carrying = true;
+  while (true) {
+    while (cached.next_effect < cached.effects.size()) {
+      CacheEffect effect = std::move(cached.effects[cached.next_effect++]);
+      if (!CarryOne(page, cached, effect)) return;  // Goes on in the callback.
+    }
+    cached.effects.clear();
+    cached.next_effect = 0;
+    if (cached.events.empty()) break;
+    PageEvent event = std::move(cached.events.front());
+    cached.events.pop_front();
+    event();
+  }
+  cached.carrying = false;
+  AfterEffects(page, cached);
+}
+
+// False: the effect ends in a callback, which carries on.
+bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) {
+  using Kind = CacheEffect::Kind;
+  auto resume = [this, page, alive = alive_] {
+    if (!*alive) return;
+    Turn turn(this);
+    Carry(page, Cached(page));
+  };
+  // `step` is 1 while the call below is running, 2 if its callback came meanwhile.
+  auto step = std::make_shared<int>(1);
+  const auto finished_inside = [&] { return std::exchange(*step, 0) == 2; };
+  switch (effect.kind) {
+    case Kind::kProtect:
+      memory_->Protect(page, [step, resume] {
+        if (*step == 1) {
+          *step = 2;
+        } else {
+          resume();
+        }
+      });
+      return finished_inside();
+    case Kind::kTake:
+    case Kind::kTakeRetain: {
+      const bool retain = effect.kind == Kind::kTakeRetain;
+      ++counters_.invalidations;
+      memory_->Take(page, retain, [this, page, retain, step, resume, alive = alive_](PageBuffer data) {
+        if (!*alive) return;
+        if (retain) {
+          CachedPage& owner = Cached(page);
+          if (owner.entry.retained) owner.entry.retained->data = std::move(data);
+        }
+        if (*step == 1) {
+          *step = 2;
+        } else {
+          resume();
+        }
+      });
+      return finished_inside();
+    }
+    case Kind::kInstall:
+      memory_->Install(page, effect.data ? effect.data->bytes.data() : nullptr,
+                       effect.write ? Rights::kWrite : Rights::kRead);
+      ++counters_.pages_received;
+      return true;
+    case Kind::kRaise: memory_->Raise(page); return true;
+    case Kind::kSend: Post(effect.to, std::move(effect.message)); return true;
+    case Kind::kSendFrame:
+      effect.message.data = memory_->Copy(page);
+      ++counters_.pages_given;
+      Post(effect.to, std::move(effect.message));
+      return true;
+    case Kind::kSendRetained:
+      if (cached.entry.retained) effect.message.data = cached.entry.retained->data;
+      ++counters_.pages_given;
+      Post(effect.to, std::move(effect.message));
+      if (options_.bugs && options_.bugs->drop_frame_at_send) cached.entry.retained.reset();
+      return true;
+    case Kind::kWake: WakeWaiters(cached); return true;
+    case Kind::kFail: FailWaiters(cached, effect.message.status()); return true;
+    case Kind::kHoldTimer:
+      clock_->CallAt(cached.entry.hold_until, [this, page, alive = alive_] {
+        if (*alive) Unblock(page);
+      });
+      return true;
+  }
+  return true;
+}
+
+void PageEngine::Unblock(PageId page) {
+  if (FindCached(page) == nullptr) return;
+  WithPage(page, [this, page] {
+    CachedPage& cached = Cached(page);
+    StepCacheUnblocked(cached.entry, ContextOf(page), cached.effects);
+  });
+}
+
+// What every step may have changed: the cache's size, what is watched.
+void PageEngine::AfterEffects(PageId page, CachedPage& cached) {
+  Charge(page, cached);
+  const CacheEntry& e = cached.entry;
+  const bool watched = e.IsWaiting() || e.retained || e.state == CacheState::kEvicting || !cached.waiters.empty() ||
+                       e.state == CacheState::kInvalid;
+  if (watched) {
+    if (watched_.insert(page).second) cached.sent_at = clock_->Now();
+    ArmTick();
+  }
+}
+
+void PageEngine::WakeWaiters(CachedPage& cached) {
+  const Rights rights = cached.entry.HasWrite()  ? Rights::kWrite
+                        : cached.entry.HasRead() ? Rights::kRead
+                                                 : Rights::kNone;
+  std::vector<Waiter> waiters = std::move(cached.waiters);
+  cached.waiters.clear();
+  for (Waiter& waiter : waiters) {
+    // Whoever got less than it wants asks again.
+    waiter.outcome.Set(rights >= waiter.rights ? absl::OkStatus() : absl::AbortedError("the page was taken away"));
+  }
+}
+
+void PageEngine::FailWaiters(CachedPage& cached, const absl::Status& status) {
+  std::vector<Waiter> waiters = std::move(cached.waiters);
+  cached.waiters.clear();
+  for (Waiter& waiter : waiters) waiter.outcome.Set(status);
+}
+
+void PageEngine::ArmTick() {
+  if (tick_ != 0 || stopped_) return;
+  tick_ = clock_->CallAt(clock_->Now() + kTick, [this, alive = alive_] {
+    if (!*alive) return;
+    tick_ = 0;
+    Tick();
+  });
+}
+
+void PageEngine::Tick() {
+  Turn turn(this);
+  TickCache();
+  TickHome();
+  TickCalls();
+  AskForRegistrations();
+  if (!watched_.empty() || !home_resends_.empty() || !calls_.empty() || !registering_.empty()) ArmTick();
+}
+
+void PageEngine::TickCache() {
+  const std::vector<PageId> pages(watched_.begin(), watched_.end());
+  for (PageId page : pages) {
+    CachedPage* cached = FindCached(page);
+    if (cached == nullptr) {
+      watched_.erase(page);
+    } else if (!cached->carrying) {
+      TickPage(page, *cached);
+    }
+  }
+}
+
+// Times out waiters, sends again what was not answered, forgets what is over.
+void PageEngine::TickPage(PageId page, CachedPage& cached) {
+  const TimeNs now = clock_->Now();
+  CacheEntry& e = cached.entry;
+  std::vector<Waiter> waiters = std::move(cached.waiters);
+  cached.waiters.clear();
+  for (Waiter& waiter : waiters) {
+    if (waiter.deadline <= now) {
+      waiter.outcome.Set(TimeoutStatus(page, cached, waiter.rights));
+    } else {
+      cached.waiters.push_back(std::move(waiter));
+    }
+  }
+  if (e.IsWaiting() && cached.waiters.empty()) {
+    Message cancel;
+    cancel.kind = MessageKind::kCancel;
+    cancel.page = page;
+    cancel.request = e.request;
+    Post(locator_->Responsible(page), std::move(cancel));
+    LocalEvent(page, CacheEvent::kCancel);
+  }
+  if (cached.sent_at + 2 * options_.resend_after <= now) {
+    cached.sent_at = now;
+    const NodeId responsible = locator_->Responsible(page);
+    Message message;
+    message.page = page;
+    if (e.IsWaiting()) {
+      ++counters_.resends;
+      Post(responsible, OutstandingRequest(e, page));
+    }
+    if (e.retained) {
+      message.kind = MessageKind::kStillRetained;
+      message.txn = e.retained->txn;
+      Post(responsible, message);
+    }
+    if (e.state == CacheState::kEvicting) {
+      message.kind = MessageKind::kEvictRequest;
+      Post(responsible, message);
+    }
+  }
+  const bool over = !e.IsWaiting() && !e.retained && e.state != CacheState::kEvicting && cached.waiters.empty();
+  if (!over) return;
+  if (e.state != CacheState::kInvalid) {
+    watched_.erase(page);
+  } else if (cached.unlock_waiters.empty() && cached.sent_at + kForgetAfter <= now && !cached.carrying) {
+    watched_.erase(page);
+    CHECK(!cached.charged);
+    cache_.erase(page);
+  }
+}
+
+void PageEngine::Post(NodeId to, Message message) {
+  if (to == options_.self.node) {
+    local_.push_back(std::move(message));
+  } else {
+    outboxes_[to].push_back(std::move(message));
+  }
+}
+
+void PageEngine::Broadcast(Message message) {
+  for (NodeId node : options_.members) Post(node, message);
+}
+
+// The end of a turn: what this node told itself is handled, what it tells others is sent.
+void PageEngine::Pump() {
+  while (!local_.empty()) {
+    const Message message = std::move(local_.front());
+    local_.pop_front();
+    Dispatch(message, options_.self);
+  }
+  FlushOutboxes();
+}
+
+void PageEngine::FlushOutboxes() {
+  for (auto& [node, messages] : outboxes_) {
+    if (messages.empty()) continue;
+    Encode(messages, [&, to = node](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
+    messages.clear();
+  }
+}
+
+bool PageEngine::IsCurrent(NodeInstance node) const {
+  const auto it = known_.find(node.node);
+  return it != known_.end() && it->second == node.incarnation;
+}
+
+void PageEngine::OnDelivery(const Delivery& delivery) {
+  if (stopped_) return;
+  absl::StatusOr<std::vector<Message>> messages = Decode(delivery.message, delivery.pages);
+  if (!messages.ok()) {
+    ++counters_.bad_messages;
+    said_once_.Log(LogLevel::kError, ToString(delivery.from),
+                   ToString(delivery.from) + " sent what cannot be read: " + std::string(messages.status().message()));
+    return;
+  }
+  Turn turn(this);
+  for (const Message& message : *messages) Dispatch(message, delivery.from);
+}
+
+void PageEngine::Dispatch(const Message& message, NodeInstance from) {
+  switch (message.kind) {
+    case MessageKind::kRegisterRequest: SendRegistrations(message, from); return;
+    case MessageKind::kRegister:
+    case MessageKind::kRegisterEnd: Registrations(message, from); return;
+    case MessageKind::kDelayed: {
+      CachedPage* cached = FindCached(message.page);
+      if (cached != nullptr && cached->entry.request == message.request) {
+        cached->entry.delayed_by = message.peer.node;
+      }
+      return;
+    }
+    case MessageKind::kFlush:
+      if (message.peer.node.value != 0) {
+        FlushForOther(message, from);
+      } else {
+        DispatchHome(message, from);
+      }
+      return;
+    case MessageKind::kFlushed:
+    case MessageKind::kStored:
+    case MessageKind::kStoredInfo:
+    case MessageKind::kDone: Answer(message); return;
+    case MessageKind::kStore:
+    case MessageKind::kQueryStored:
+    case MessageKind::kPutExtent:
+    case MessageKind::kDropExtent:
+      core_.Handle(message, [this, to = from.node, message, alive = alive_](Message answer) {
+        if (!*alive) return;
+        if (message.kind == MessageKind::kDropExtent && answer.code == absl::StatusCode::kOk) {
+          std::erase_if(discarded_, [&](const auto& d) {
+            return d.first == PageRange{message.page, message.count} && d.second <= message.config;
+          });
+        }
+        Turn turn(this);
+        Post(to, std::move(answer));
+      });
+      return;
+    case MessageKind::kDiscard: DiscardRange(message, from); return;
+    case MessageKind::kReverted:
+    case MessageKind::kLost: RaiseEvent(message); return;
+    default:
+      if (IsForCache(message.kind)) {
+        CacheMessage(message, from);
+      } else {
+        DispatchHome(message, from);
+      }
+  }
+}
+
+void PageEngine::DispatchHome(const Message& message, NodeInstance from) {
+  if (locator_->Responsible(message.page) == options_.self.node) {
+    HomeMessage(message, from);
+  } else {
+    ++counters_.stale_messages;
+  }
+}
+
+void PageEngine::RaiseEvent(const Message& message) {
+  if (!event_sink_) return;
+  event_sink_({.kind = message.kind == MessageKind::kLost ? RegionEvent::Kind::kLost : RegionEvent::Kind::kReverted,
+               .range = {message.page, message.count}});
+}
+
+PageSummary PageEngine::Describe(PageId page) const {
+  PageSummary summary;
+  summary.page = page;
+  summary.responsible = locator_->Responsible(page);
+  const Extent* extent = core_.Find(page);
+  summary.core_holders = locator_->CoreHolders(page, extent ? extent->replicas : options_.system_replicas);
+  const CachedPage* cached = FindCached(page);
+  summary.cache_state = Name(cached ? cached->entry.state : CacheState::kInvalid);
+  if (cached) {
+    summary.version = cached->entry.version;
+    summary.dirty = cached->entry.IsDirty();
+  }
+  const auto home = homes_.find(page);
+  if (home != homes_.end()) {
+    summary.home_known = true;
+    summary.home_state = Name(home->second->state);
+    summary.owner = home->second->owner;
+    summary.sharers.assign(home->second->sharers.begin(), home->second->sharers.end());
+  }
+  return summary;
+}
+
+}  // namespace mangrove

@@ -1,0 +1,317 @@
+// A node's page operations: what local programs ask of the global memory, and the node's part in every page's protocol.
+//
+// The data flow of a miss, each step in a file of its own:
+//   engine/acquire.cc        the operation: which rights are missing, ask for them, wait
+//   engine/page_driver.cc    carries the cache machine's effects out: memory, messages, wake-ups
+//   engine/home_driver.cc    the same for the pages that this node is responsible for
+//   engine/disk_open.cc      reads a page from its core holders, and completes it on them
+//   engine/flush.cc          freezes pages and stores them on every core holder
+//   engine/extents.cc        allocates ranges and takes them away
+//   engine/evict.cc          keeps the RAM cache within its size
+//   engine/lock.cc           page locks of local programs
+//   engine/registration.cc   what happens when a node starts anew
+//   engine/calls.cc          requests to other nodes that are answered once, and asked again until then
+//
+// Real code over the four doors, the same in the simulator. Owned by the loop. Operations are applets: they end by
+// their deadline, with Unavailable naming the node that did not answer.
+
+#pragma once
+
+#include <deque>
+#include <list>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "directory/cache_machine.h"
+#include "directory/locator.h"
+#include "directory/responsible_machine.h"
+#include "engine/core_holder.h"
+#include "engine/node_operations.h"
+#include "engine/page_memory.h"
+#include "engine/page_store.h"
+#include "net/log.h"
+#include "net/runtime/clock.h"
+#include "net/runtime/entropy.h"
+#include "net/runtime/task.h"
+#include "net/transport.h"
+
+namespace mangrove {
+
+struct PageEngineOptions {
+  NodeInstance self;
+  std::vector<NodeId> members;                     // Every configured node, this one included.
+  uint32_t system_replicas = 2;                    // Core holders of the pages that exist from the start.
+  uint64_t cache_pages = 65536;                    // Frames of the RAM cache.
+  DurationNs hold = 100 * kMicrosecond;            // See CacheContext::hold.
+  DurationNs resend_after = 20 * kMillisecond;     // Without an answer, a message is sent again.
+  DurationNs holder_timeout = 300 * kMillisecond;  // A core holder that does not answer by then counts as absent.
+  const PlantedBugs* bugs = nullptr;
+};
+
+struct PageEngineCounters {
+  uint64_t read_requests = 0;  // Pages asked for.
+  uint64_t write_requests = 0;
+  uint64_t pages_received = 0;  // From other nodes or disk.
+  uint64_t pages_given = 0;     // To other nodes.
+  uint64_t invalidations = 0;   // Copies given up.
+  uint64_t evictions = 0;
+  uint64_t pages_flushed = 0;
+  uint64_t stale_messages = 0;  // Ignored by R1 and H1.
+  uint64_t bad_messages = 0;    // Not understood.
+  uint64_t resends = 0;
+};
+
+// What `page show` prints.
+struct PageSummary {
+  PageId page;
+  NodeId responsible;
+  std::vector<NodeId> core_holders;
+  std::string cache_state;  // Of this node.
+  Version version;
+  bool dirty = false;
+  bool home_known = false;  // This node is responsible and has an entry.
+  std::string home_state;
+  NodeInstance owner;
+  std::vector<NodeInstance> sharers;
+};
+
+class PageEngine final : public TransportEvents {
+ public:
+  PageEngine(const PageEngineOptions& options, const Locator* locator, Clock* clock, Transport* transport,
+             PageStore* store, PageMemory* memory, Entropy* entropy);
+  ~PageEngine() override;
+
+  // Reads what the node keeps of itself. `transport` is started by the owner after `done(OK)`.
+  void Open(absl::AnyInvocable<void(absl::Status)> done);
+  // Every operation that waits ends with Unavailable; nothing is served any more.
+  void Shutdown();
+
+  // TransportEvents.
+  void OnDelivery(const Delivery& delivery) override;
+  void OnPeerUp(NodeInstance peer) override;
+  void OnPeerDown(NodeInstance peer, const absl::Status& reason) override;
+
+  // As NodeOperations' operations of the same names.
+  Task<absl::Status> Acquire(PageRange range, Rights rights, TimeNs deadline);
+  Task<absl::StatusOr<uint64_t>> Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline);
+  absl::Status Unlock(ClientId client, uint64_t lock_id);
+  Task<absl::Status> Flush(PageRange range, TimeNs deadline);
+  void EndClient(ClientId client);
+
+  // Makes `range` allocated pages, all zeros, under `config`, newer than every earlier number of any of its pages.
+  // Repeating it with the same number changes nothing.
+  Task<absl::Status> PutExtent(PageRange range, ConfigNumber config, uint32_t replicas, bool is_volatile,
+                               TimeNs deadline);
+  // Takes content and storage from `range`, of extents numbered at most `config`. Repeatable.
+  Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, TimeNs deadline);
+
+  // What the cache has now, for an access in the same step of the loop.
+  Rights RightsOf(PageId page) const;
+  void Load(PageId page, size_t offset, std::span<std::byte> out);           // REQUIRES: kRead or kWrite.
+  void Store(PageId page, size_t offset, std::span<const std::byte> bytes);  // REQUIRES: kWrite.
+
+  // Pages of extents that are kept in the cache while there is another page to evict.
+  void SetKeepInRam(PageRange range, bool keep);
+
+  // Called with each region event (reverted, lost) that this node hears of.
+  void SetEventSink(absl::AnyInvocable<void(const NodeOperations::Event&)> sink) { event_sink_ = std::move(sink); }
+
+  // Members that have not said yet what they hold; until then the pages that this node is responsible for wait.
+  std::vector<NodeId> Unregistered() const;
+  PageSummary Describe(PageId page) const;
+  const PageEngineCounters& counters() const { return counters_; }
+  const CoreHolder& core_holder() const { return core_; }
+  uint64_t cached_pages() const { return charged_; }
+  uint64_t cache_pages() const { return options_.cache_pages; }
+
+ private:
+  struct Waiter {
+    Outcome<absl::Status> outcome;
+    TimeNs deadline;
+    Rights rights;
+  };
+  using PageEvent = absl::AnyInvocable<void()>;
+
+  // A page that this node has, wants, or is about to forget.
+  struct CachedPage {
+    CacheEntry entry;
+    bool carrying = false;  // Effects are being carried out: events wait.
+    std::deque<PageEvent> events;
+    std::vector<CacheEffect> effects;  // Being carried out, from next_effect on.
+    size_t next_effect = 0;
+    std::vector<Waiter> waiters;
+    std::vector<Outcome<absl::Status>> unlock_waiters;
+    bool charged = false;     // Counted in charged_.
+    bool referenced = false;  // Used since the clock hand passed.
+    bool queued = false;      // In clock_.
+    TimeNs sent_at = 0;       // The last message that waits for an answer.
+  };
+
+  // A request to another node that is answered once.
+  struct Call {
+    Outcome<Message> outcome;
+    Message message;
+    NodeId to;
+    TimeNs deadline;
+    TimeNs resend_at;
+    DurationNs resend_after;
+  };
+
+  struct Frozen {
+    absl::Status status;
+    PageId page;
+    Version version;
+    ConfigNumber config;
+    uint32_t replicas = 0;
+    PageBuffer data;
+  };
+
+  struct PageLockRecord {
+    ClientId client;
+    PageRange range;
+    LockMode mode;
+  };
+
+  // Several applets that are waited for together.
+  class Turn;
+
+  // page_driver.cc
+  CachedPage& Cached(PageId page);
+  CachedPage* FindCached(PageId page) const;
+  CacheContext ContextOf(PageId page);
+  void WithPage(PageId page, PageEvent event);
+  void LocalEvent(PageId page, CacheEvent event);
+  void CacheMessage(const Message& message, NodeInstance from);
+  void Carry(PageId page, CachedPage& cached);
+  bool CarryOne(PageId page, CachedPage& cached, CacheEffect& effect);
+  void AfterEffects(PageId page, CachedPage& cached);
+  void WakeWaiters(CachedPage& cached);
+  void FailWaiters(CachedPage& cached, const absl::Status& status);
+  void Unblock(PageId page);
+  void Watch(PageId page);
+  void TickCache();
+  void TickPage(PageId page, CachedPage& cached);
+  void Post(NodeId to, Message message);
+  void Broadcast(Message message);
+  void Pump();
+  void FlushOutboxes();
+  void Dispatch(const Message& message, NodeInstance from);
+  void DispatchHome(const Message& message, NodeInstance from);
+  bool IsCurrent(NodeInstance node) const;
+  void ArmTick();
+  void Tick();
+  RequestId NextRequest();
+  void RaiseEvent(const Message& message);
+
+  // acquire.cc
+  bool HasRights(PageId page, Rights rights) const;
+  Outcome<absl::Status> Want(PageId page, Rights rights, TimeNs deadline);
+  absl::Status TimeoutStatus(PageId page, const CachedPage& cached, Rights rights) const;
+
+  // evict.cc
+  void Charge(PageId page, CachedPage& cached);
+  bool HasRoom() const;
+  void StartEvicting();
+  Task<absl::Status> EvictSome();
+  bool PickVictims(std::vector<PageId>& clean, std::vector<PageId>& dirty);
+  void WakeFrameWaiters(const absl::Status& status);
+
+  // lock.cc
+  static bool IsPinned(const CacheEntry& entry) { return entry.shared_pins + entry.exclusive_pins > 0; }
+  bool TryPin(PageId page, LockMode mode);
+  void Unpin(PageId page, LockMode mode);
+
+  // flush.cc
+  Task<absl::Status> FlushOwned(std::vector<PageId> pages, TimeNs deadline);
+  Outcome<Frozen> Freeze(PageId page);
+  void FlushForOther(const Message& message, NodeInstance from);
+
+  // disk_open.cc
+  void StartLoad(const HomeEffect& effect);
+  Task<absl::StatusOr<LoadedPage>> OpenFromDisk(PageId page, bool recover, bool version_only);
+  Task<absl::StatusOr<LoadedPage>> OpenOwnCopy(PageId page);
+  Task<absl::Status> Complete(PageId page, const Message& newest, const std::vector<Message>& answers);
+
+  // home_driver.cc
+  HomeEntry& Home(PageId page);
+  HomeContext HomeContextOf(PageId page);
+  void CarryHome(PageId page, std::vector<HomeEffect>& effects);
+  void HomeMessage(const Message& message, NodeInstance from);
+  void TickHome();
+  void DiscardRange(const Message& message, NodeInstance from);
+
+  // registration.cc
+  void AskForRegistrations();
+  void Registrations(const Message& message, NodeInstance from);
+  void SendRegistrations(const Message& message, NodeInstance from);
+  void BecomeReady();
+  void BumpGrantEpoch();
+  std::vector<PageId> SortedPages(absl::FunctionRef<bool(PageId)> wanted) const;
+
+  // calls.cc
+  Outcome<Message> StartCall(NodeId to, Message message, TimeNs deadline, DurationNs resend_after);
+  Task<absl::Status> CallAll(std::vector<NodeId> nodes, Message message, TimeNs deadline);
+  void Answer(const Message& message);
+  void TickCalls();
+
+  const PageEngineOptions options_;
+  const Locator* const locator_;
+  Clock* const clock_;
+  Transport* const transport_;
+  PageStore* const store_;
+  PageMemory* const memory_;
+  Entropy* const entropy_;
+  CoreHolder core_;
+
+  absl::flat_hash_map<PageId, std::unique_ptr<CachedPage>> cache_;
+  absl::flat_hash_map<PageId, std::unique_ptr<HomeEntry>> homes_;
+  std::set<PageId> watched_;  // Pages with something that TickPage looks after.
+  std::set<std::pair<TimeNs, PageId>> home_resends_;
+  std::map<NodeId, std::vector<Message>> outboxes_;
+  std::deque<Message> local_;  // To this node itself.
+  int depth_ = 0;              // Of Turn.
+  std::map<RequestId, Call> calls_;
+  uint64_t next_request_ = 1;
+  uint64_t next_txn_ = 1;
+  Epoch grant_epoch_;
+  Epoch durable_grant_epoch_;  // Grants up to here may be given.
+  Clock::TimerId tick_ = 0;
+  bool stopped_ = false;
+
+  // Peers. `known_`: the newest incarnation of each that was ever up. `up_`: connected now, as far as is known.
+  std::map<NodeId, Incarnation> known_;
+  std::set<NodeId> up_;
+  struct Registration {
+    RequestId round;
+    std::map<PageId, HolderReport> reports;
+  };
+  std::map<NodeId, Registration> registering_;  // Members whose registration is not complete.
+  TimeNs next_registration_ask_ = 0;
+
+  // Ranges that are being unallocated: nothing of them is opened from disk.
+  std::vector<std::pair<PageRange, ConfigNumber>> discarded_;
+  std::map<RequestId, std::shared_ptr<std::pair<size_t, Message>>> discards_;  // Pages left; the answer.
+  std::vector<PageRange> keep_in_ram_;
+
+  // RAM cache.
+  uint64_t charged_ = 0;
+  std::list<PageId> clock_list_;
+  bool evicting_ = false;
+  std::vector<Outcome<absl::Status>> frame_waiters_;
+
+  std::map<uint64_t, PageLockRecord> locks_;
+  uint64_t next_lock_ = 1;
+
+  absl::AnyInvocable<void(const NodeOperations::Event&)> event_sink_;
+  PageEngineCounters counters_;
+  LogOnce said_once_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // False once this object is gone, for callbacks.
+};
+
+}  // namespace mangrove
