@@ -10,9 +10,9 @@ namespace mangrove {
 
 }  // namespace mangrove
 
-#define CHECK(condition)                                                 \
-  do {                                                                   \
-    if (__builtin_expect(!(condition), 0)) {                             \
-      ::mangrove::CheckFailed(__FILE__, __LINE__, #condition);           \
-    }                                                                    \
+#define CHECK(condition)                                       \
+  do {                                                         \
+    if (__builtin_expect(!(condition), 0)) {                   \
+      ::mangrove::CheckFailed(__FILE__, __LINE__, #condition); \
+    }                                                          \
   } while (false)

@@ -37,8 +37,8 @@ struct Envelope {
   uint64_t sequence = 0;  // Of this direction of the connection, from 0, without gaps.
   uint32_t message_bytes = 0;
   uint16_t page_count = 0;
-  uint16_t first_slot = 0;        // The pages are in the slots from here on, modulo kPageSlots.
-  uint32_t slots_returned = 0;    // By the sender of this envelope, since the connection began, modulo 2^32.
+  uint16_t first_slot = 0;      // The pages are in the slots from here on, modulo kPageSlots.
+  uint32_t slots_returned = 0;  // By the sender of this envelope, since the connection began, modulo 2^32.
 
   friend bool operator==(const Envelope&, const Envelope&) = default;
 };

@@ -23,15 +23,13 @@ absl::StatusCode CodeOf(int error) {
     case FI_ETIMEDOUT:
     case FI_EIO:
     case FI_ENODATA:
-    case EPIPE:
-      return absl::StatusCode::kUnavailable;
+    case EPIPE: return absl::StatusCode::kUnavailable;
     case FI_ENOMEM:
     case FI_EAGAIN:
     case FI_EMFILE:
     case FI_ENOSPC:
     case FI_ENOBUFS:
-    case FI_EOVERRUN:
-      return absl::StatusCode::kResourceExhausted;
+    case FI_EOVERRUN: return absl::StatusCode::kResourceExhausted;
     case FI_ENOSYS:
     case FI_EOPNOTSUPP:
     case FI_EADDRINUSE:
@@ -39,12 +37,9 @@ absl::StatusCode CodeOf(int error) {
     case FI_EBADFLAGS:
     case FI_ENODEV:
     case FI_EACCES:
-    case FI_EINVAL:
-      return absl::StatusCode::kFailedPrecondition;
-    case FI_ETRUNC:
-      return absl::StatusCode::kDataLoss;
-    default:
-      return absl::StatusCode::kInternal;
+    case FI_EINVAL: return absl::StatusCode::kFailedPrecondition;
+    case FI_ETRUNC: return absl::StatusCode::kDataLoss;
+    default: return absl::StatusCode::kInternal;
   }
 }
 
@@ -52,8 +47,8 @@ absl::StatusCode CodeOf(int error) {
 
 absl::Status FabricError(int code, std::string_view what) {
   const int error = code < 0 ? -code : code;
-  return absl::Status(CodeOf(error), absl::StrCat(absl::string_view(what.data(), what.size()), ": ",
-                                                  fi_strerror(error), " (", error, ")"));
+  return absl::Status(CodeOf(error), absl::StrCat(absl::string_view(what.data(), what.size()), ": ", fi_strerror(error),
+                                                  " (", error, ")"));
 }
 
 }  // namespace mangrove

@@ -31,7 +31,7 @@ struct FabricTransportConfig {
   ClusterId cluster;
   ClusterKey key{};
   NodeInstance self;
-  std::string listen_address;  // Of the same form.
+  std::string listen_address;         // Of the same form.
   std::vector<FabricMember> members;  // `self` may be among them.
   std::string provider = "tcp";       // libfabric's name: "tcp", "verbs".
   uint16_t protocol_version = kProtocolVersion;
@@ -40,9 +40,9 @@ struct FabricTransportConfig {
 };
 
 struct FabricTransportGauges {
-  uint64_t connections = 0;        // Up, or in their handshake.
-  uint64_t queued_messages = 0;    // That wait for slots or queue entries.
-  uint64_t in_flight_messages = 0; // Given to libfabric, without completion yet.
+  uint64_t connections = 0;         // Up, or in their handshake.
+  uint64_t queued_messages = 0;     // That wait for slots or queue entries.
+  uint64_t in_flight_messages = 0;  // Given to libfabric, without completion yet.
 };
 
 // Owned by the loop. Start is called before the loop starts or on the loop, the destructor on the loop or after it has

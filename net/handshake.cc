@@ -179,23 +179,19 @@ std::optional<Refusal> ParseRefusal(std::span<const std::byte> bytes) {
 
 std::string ExplainRefusal(const Refusal& refuser, const Refusal& theirs) {
   switch (refuser.reason) {
-    case RefusalReason::kNonsense:
-      return "what it sent is not the beginning of a connection between nodes";
+    case RefusalReason::kNonsense: return "what it sent is not the beginning of a connection between nodes";
     case RefusalReason::kVersion:
       return absl::StrCat("protocol version ", theirs.version, " met protocol version ", refuser.version);
     case RefusalReason::kCluster:
       return absl::StrCat("a node of cluster ..", absl::Hex(theirs.cluster_low, absl::kZeroPad16),
                           " met a node of cluster ..", absl::Hex(refuser.cluster_low, absl::kZeroPad16));
-    case RefusalReason::kUnknownNode:
-      return "its node id is not among the configured members";
+    case RefusalReason::kUnknownNode: return "its node id is not among the configured members";
     case RefusalReason::kKey:
       return "it does not hold the cluster's key, or meant another node than the one at this address";
-    case RefusalReason::kOldIncarnation:
-      return "a newer incarnation of it has been seen";
+    case RefusalReason::kOldIncarnation: return "a newer incarnation of it has been seen";
     case RefusalReason::kDirection:
       return "the node with the higher id connects to the lower one, not the other way round";
-    case RefusalReason::kBusy:
-      return "too many of its connections are in their handshake";
+    case RefusalReason::kBusy: return "too many of its connections are in their handshake";
   }
   return "for a reason that this version does not know";
 }

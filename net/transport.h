@@ -50,10 +50,10 @@ class TransportEvents {
 };
 
 struct PeerStatus {
-  NodeInstance instance;    // Incarnation 0 while the peer has never been up.
+  NodeInstance instance;  // Incarnation 0 while the peer has never been up.
   bool connected = false;
   std::string address;
-  std::string last_error;   // Of the last failure; empty if there was none.
+  std::string last_error;  // Of the last failure; empty if there was none.
 };
 
 struct TransportCounters {

@@ -118,7 +118,7 @@ enum class ConnectionState {
   kProving,     // We are the connector and have sent our Proof: Ready is to come.
   kAccepting,   // We are the acceptor: Proof is to come.
   kUp,
-  kFailed,      // Waits for Reap.
+  kFailed,  // Waits for Reap.
 };
 
 struct Connection {

@@ -158,8 +158,8 @@ absl::Status FabricCore::OnAccept(Connection& connection, std::span<const std::b
   }
   if (accept->from.incarnation < peer->newest) {
     ++counters_.peers_refused;
-    return absl::PermissionDeniedError(absl::StrCat(ToString(accept->from), " answered, but incarnation ",
-                                                    peer->newest.value, " has been seen"));
+    return absl::PermissionDeniedError(
+        absl::StrCat(ToString(accept->from), " answered, but incarnation ", peer->newest.value, " has been seen"));
   }
   connection.state = ConnectionState::kProving;
   return SendPoolOffer(connection, HandshakeStep::kProof);

@@ -133,9 +133,9 @@ absl::Status FabricCore::OpenFabric() {
   int result = fi_getinfo(FI_VERSION(1, 17), host.c_str(), port.c_str(), FI_SOURCE, hints.get(), &found);
   info_.reset(found);
   if (result != 0) {
-    return FabricError(result, absl::StrCat("the provider ", config_.provider, " cannot be used at ",
-                                            config_.listen_address,
-                                            " (connection endpoints, RMA, sends ordered after writes)"));
+    return FabricError(result,
+                       absl::StrCat("the provider ", config_.provider, " cannot be used at ", config_.listen_address,
+                                    " (connection endpoints, RMA, sends ordered after writes)"));
   }
   if (absl::Status status = CheckProvider(); !status.ok()) return status;
   fid_fabric* fabric = nullptr;
@@ -177,7 +177,8 @@ absl::Status FabricCore::CheckProvider() const {
   }
   if (info.rx_attr->size < kReceiveBuffers || info.tx_attr->size < 2 * kMaxMessagePages / 4 ||
       info.tx_attr->iov_limit < 1 + kMaxInlinePages) {
-    return absl::FailedPreconditionError(absl::StrCat("the queues of the provider ", config_.provider, " are too small"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the queues of the provider ", config_.provider, " are too small"));
   }
   return absl::OkStatus();
 }

@@ -47,8 +47,8 @@ void FabricCore::OnCompletionError() {
   if (fi_cq_readerr(completion_queue_.get(), &error, 0) < 0) return;
   Connection* connection = FindConnection(reinterpret_cast<uintptr_t>(error.op_context) >> 8);
   if (connection == nullptr) return;
-  Fail(*connection, FabricError(error.err, error.err == FI_ETRUNC ? "a message is longer than may be"
-                                                                  : "the connection broke"));
+  Fail(*connection,
+       FabricError(error.err, error.err == FI_ETRUNC ? "a message is longer than may be" : "the connection broke"));
 }
 
 void FabricCore::OnReceived(Connection& c, size_t index, size_t bytes) {
@@ -76,8 +76,8 @@ absl::Status FabricCore::OnWire(Connection& c, std::span<const std::byte> wire) 
   if (!parsed.ok()) return parsed.status();
   const Envelope& envelope = parsed->envelope;
   if (envelope.sequence != c.next_receive_sequence) {
-    return absl::DataLossError(absl::StrCat("corrupt message: sequence number ", envelope.sequence, ", expected ",
-                                            c.next_receive_sequence));
+    return absl::DataLossError(
+        absl::StrCat("corrupt message: sequence number ", envelope.sequence, ", expected ", c.next_receive_sequence));
   }
   ++c.next_receive_sequence;
   const uint32_t freed = envelope.slots_returned - c.slots_freed;

@@ -195,8 +195,7 @@ FabricCore::Outcome FabricCore::WritePages(Connection& c, OutMessage& m) {
   if (m.pages_written == 0 && !HasRoom(c, ops, pages)) return Outcome::kBlocked;
   while (m.pages_written < pages) {
     const uint32_t slot = (c.slots_taken + m.pages_written) % kPageSlots;
-    const uint32_t run =
-        std::min({static_cast<uint32_t>(iov_limit_), pages - m.pages_written, kPageSlots - slot});
+    const uint32_t run = std::min({static_cast<uint32_t>(iov_limit_), pages - m.pages_written, kPageSlots - slot});
     std::array<iovec, kMaxWriteParts> iov;
     std::array<void*, kMaxWriteParts> descriptors{};
     CHECK(run > 0 && run <= iov.size());
