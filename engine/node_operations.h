@@ -66,6 +66,10 @@ class NodeOperations {
   virtual absl::Status Unlock(ClientId client, uint64_t lock_id) = 0;
   virtual Task<absl::Status> Flush(PageRange range, TimeNs deadline) = 0;
 
+  // What the node says of itself, for operators and their programs: a JSON document. `what` is "status", "nodes",
+  // "regions" or "page" with the address as `argument`. InvalidArgument for anything else.
+  virtual Task<absl::StatusOr<std::string>> Inspect(std::string what, std::string argument, TimeNs deadline) = 0;
+
   // `client` is gone: everything it held is given back.
   virtual void EndClient(ClientId client) = 0;
 

@@ -1,0 +1,48 @@
+// A node: the page engine over the real doors, with its store, its connections, its mapped memory and its loop. The
+// daemon (node/) and a program that embeds a node start the same one.
+
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/mapping/mapped_clients.h"
+#include "engine/node_config.h"
+#include "engine/node_operations.h"
+#include "net/runtime/loop.h"
+
+namespace mangrove {
+
+class RegionMemory;
+
+// Thread-safe but for Start and the destructor.
+class Node {
+ public:
+  // Opens the store, takes a new incarnation, connects to the other members and serves local programs at
+  // config.socket_path. Returns when the node serves; other members may still be away. Blocks for as long as the store
+  // takes to open.
+  static absl::StatusOr<std::unique_ptr<Node>> Start(const NodeConfig& config);
+  // Ends everything, bounded; local programs see the node gone. What was not flushed and is here alone is lost, unless
+  // Drain was called.
+  ~Node();
+
+  // Before an orderly end: flushes every dirty page of this node. The error is the first page's.
+  absl::Status Drain(DurationNs timeout);
+
+  Loop* loop();
+  // On the loop.
+  NodeOperations* operations();
+  RegionMemory* memory();
+  MappedClients* mapped_clients();
+  FaultService* fault_service();
+  const NodeConfig& config() const;
+
+ private:
+  struct State;
+  explicit Node(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace mangrove

@@ -1,0 +1,57 @@
+// What a node is told at its start. docs/OPERATIONS.md describes the file.
+
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "net/ids.h"
+#include "net/runtime/clock.h"
+
+namespace mangrove {
+
+struct MemberConfig {
+  NodeId id;
+  std::string name;
+  std::string address;  // "host:port"
+};
+
+struct NodeConfig {
+  // [node]
+  std::string name;         // One of members.
+  std::string data_dir;     // The store is in data_dir/store.
+  std::string socket_path;  // Where local programs attach; empty: nobody can.
+  uint64_t cache_size_bytes = uint64_t{256} << 20;
+  int64_t fault_timeout_ms = 10'000;  // A mapped access that waits longer ends with SIGBUS.
+  int64_t spin_us = 20;               // How long the loop polls before it sleeps.
+  std::string provider = "tcp";       // libfabric's.
+  std::string log_file;               // Empty: standard error.
+  std::string log_level = "info";
+  uint64_t disk_reserve_bytes = uint64_t{256} << 20;  // Kept free on the data directory's filesystem.
+  // [cluster]
+  std::string cluster_name;
+  std::string key_file;  // 64 hexadecimal digits; readable by its owner alone.
+  uint32_t replicas = 2;
+  // [[members]]
+  std::vector<MemberConfig> members;
+
+  const MemberConfig& self() const;  // REQUIRES: validated.
+};
+
+// Reads a TOML file. Relative paths in it are relative to the working directory of the process.
+// InvalidArgument names the file, the line, the key, its value and what was expected; unknown keys are errors.
+absl::StatusOr<NodeConfig> LoadNodeConfig(const std::string& path);
+absl::StatusOr<NodeConfig> ParseNodeConfig(const std::string& text, const std::string& origin);
+// What the types do not say: a name that is no member, two members of one name, id or address, sizes out of bounds,
+// more replicas than members. The same for configurations that were made in code.
+absl::Status ValidateNodeConfig(const NodeConfig& config);
+
+// The 32 bytes in `path`. Errors say what is wrong with the file, never what is in it.
+absl::StatusOr<std::array<std::byte, 32>> LoadClusterKey(const std::string& path);
+
+}  // namespace mangrove
