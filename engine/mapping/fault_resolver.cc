@@ -2,10 +2,11 @@
 
 #include <sched.h>
 
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <utility>
 
-#include "absl/synchronization/notification.h"
-#include "absl/time/time.h"
 #include "engine/mapping/frame_files.h"
 #include "net/check.h"
 
@@ -17,7 +18,7 @@ constexpr int kMaxTries = 16;
 // How often a page is removed from all mappings in order to poison it.
 constexpr int kMaxPoisonTries = 8;
 // The loop runs what is posted much sooner, unless it has ended.
-constexpr absl::Duration kUnmapTimeout = absl::Seconds(1);
+constexpr std::chrono::seconds kUnmapTimeout{1};
 
 }  // namespace
 
@@ -49,8 +50,7 @@ bool FaultResolver::Serve(const PageFault& fault, absl::FunctionRef<void()> befo
     if (pin == PinOutcome::kInsufficient) {
       before_acquire();
       Add(counters_.acquired);
-      if (!service_->AcquireForFault(fault.page, fault.wanted).ok())
-        return Poison(fault) != FaultCall::kClientGone;
+      if (!service_->AcquireForFault(fault.page, fault.wanted).ok()) return Poison(fault) != FaultCall::kClientGone;
       pin = region_->Pin(fault.page, fault.wanted, !read_only_, &granted);
     }
     if (pin != PinOutcome::kPinned) {
@@ -118,15 +118,21 @@ FaultCall FaultResolver::Poison(const PageFault& fault) {
 
 bool FaultResolver::UnmapAndWait(PageId page) {
   struct Outcome {
-    absl::Notification known;
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool known = false;
     bool unmapped = false;
   };
   auto outcome = std::make_shared<Outcome>();
   region_->Unmap(page, [outcome](bool unmapped) {
+    std::lock_guard lock(outcome->mutex);
+    outcome->known = true;
     outcome->unmapped = unmapped;
-    outcome->known.Notify();
+    outcome->changed.notify_all();
   });
-  return outcome->known.WaitForNotificationWithTimeout(kUnmapTimeout) && outcome->unmapped;
+  std::unique_lock lock(outcome->mutex);
+  outcome->changed.wait_for(lock, kUnmapTimeout, [&] { return outcome->known; });
+  return outcome->unmapped;
 }
 
 void FaultResolver::Wake(PageId page) { WakeFaults(userfaultfd_.get(), AddressOf(page), kPageBytes); }

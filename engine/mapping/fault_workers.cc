@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cerrno>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -62,7 +63,7 @@ FaultWorkers::~FaultWorkers() {
   while (true) {
     std::vector<std::thread> threads;
     {
-      absl::MutexLock lock(&mutex_);
+      std::lock_guard lock(mutex_);
       threads.swap(threads_);
     }
     if (threads.empty()) return;
@@ -83,7 +84,7 @@ absl::Status FaultWorkers::Open() {
 }
 
 absl::Status FaultWorkers::StartThread() {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (stopping_.load() || static_cast<int>(threads_.size()) >= max_workers_) return absl::OkStatus();
   SignalsBlocked blocked;
   alive_.fetch_add(1);
@@ -124,7 +125,7 @@ bool FaultWorkers::ServeNext() {
   std::optional<PageFault> fault;
   bool more = false;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     fault = table_.Next();
     more = table_.HasQueued();
   }
@@ -134,7 +135,7 @@ bool FaultWorkers::ServeNext() {
   const bool alive = resolver_.Serve(*fault, [this] { EnsureStandby(); });
   bool wake = false;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     wake = table_.Finish(fault->page);
   }
   if (wake) resolver_.Wake(fault->page);
@@ -148,7 +149,7 @@ bool FaultWorkers::TakeUpFaults() {
   const int count = resolver_.Read(faults);
   if (count < 0) OnGone();
   if (count <= 0) return false;
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   for (int i = 0; i < count; ++i) {
     PageFault fault;
     if (!resolver_.Decode(faults[static_cast<size_t>(i)], &fault)) continue;
@@ -167,7 +168,7 @@ void FaultWorkers::Sleep() {
   bool queued = false;
   {
     // Whoever queues a fault later than this sees that we sleep.
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     queued = table_.HasQueued();
   }
   if (!queued && !stopping_.load()) {

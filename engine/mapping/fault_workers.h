@@ -13,14 +13,12 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <optional>
+#include <mutex>
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/mapping/fault_resolver.h"
 #include "engine/mapping/fault_table.h"
 #include "engine/mapping/mapped_clients.h"
@@ -46,7 +44,7 @@ class FaultWorkers {
  private:
   FaultWorkers(MappedClientOptions options, FaultService* service, std::function<void()> on_gone);
   absl::Status Open();
-  absl::Status StartThread() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status StartThread();
   void Run();
   void RunUntilStopped();
   bool ServeNext();
@@ -67,9 +65,9 @@ class FaultWorkers {
   std::atomic<int> alive_{0};     // Threads.
   std::atomic<int> sleeping_{0};  // Of these, asleep or about to be.
 
-  absl::Mutex mutex_;
-  FaultTable table_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;  // Guards what follows.
+  FaultTable table_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace mangrove

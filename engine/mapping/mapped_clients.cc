@@ -2,12 +2,11 @@
 
 #include <fcntl.h>
 
+#include <mutex>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/mapping/fault_workers.h"
 #include "engine/mapping/userfaultfd.h"
 #include "net/page_buffer.h"
@@ -36,17 +35,17 @@ absl::Status Validate(const MappedClientOptions& options) {
 
 struct MappedClients::Shared {
   FaultService* service = nullptr;
-  mutable absl::Mutex mutex;
-  MappingId last_id ABSL_GUARDED_BY(mutex) = 0;
-  absl::flat_hash_map<MappingId, std::unique_ptr<FaultWorkers>> clients ABSL_GUARDED_BY(mutex);
-  std::vector<std::unique_ptr<FaultWorkers>> retired ABSL_GUARDED_BY(mutex);  // Removed; their threads are ending.
+  mutable std::mutex mutex;  // Guards what follows.
+  MappingId last_id = 0;
+  absl::flat_hash_map<MappingId, std::unique_ptr<FaultWorkers>> clients;
+  std::vector<std::unique_ptr<FaultWorkers>> retired;  // Removed; their threads are ending.
 
-  absl::StatusOr<FaultResolver*> Find(MappingId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+  absl::StatusOr<FaultResolver*> Find(MappingId id) const {
     auto found = clients.find(id);
     if (found == clients.end()) return absl::NotFoundError(absl::StrCat("no mapping has the id ", id));
     return &found->second->resolver();
   }
-  void Reap() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+  void Reap() {
     std::erase_if(retired, [](const std::unique_ptr<FaultWorkers>& workers) { return workers->Ended(); });
   }
 };
@@ -58,7 +57,7 @@ MappedClients::MappedClients(FaultService* service) : shared_(std::make_shared<S
 MappedClients::~MappedClients() {
   std::vector<std::unique_ptr<FaultWorkers>> ending;
   {
-    absl::MutexLock lock(&shared_->mutex);
+    std::lock_guard lock(shared_->mutex);
     ending = std::move(shared_->retired);
     for (auto& [id, workers] : shared_->clients) ending.push_back(std::move(workers));
     shared_->clients.clear();
@@ -73,7 +72,7 @@ absl::StatusOr<MappingId> MappedClients::Add(MappedClientOptions options) {
   if (flags < 0 || fcntl(options.userfaultfd.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
     return absl::ErrnoToStatus(errno, "O_NONBLOCK on a userfaultfd");
   }
-  absl::MutexLock lock(&shared_->mutex);
+  std::lock_guard lock(shared_->mutex);
   shared_->Reap();
   const MappingId id = ++shared_->last_id;
   std::function<void()> on_gone;
@@ -85,7 +84,7 @@ absl::StatusOr<MappingId> MappedClients::Add(MappedClientOptions options) {
 }
 
 void MappedClients::Remove(MappingId id) {
-  absl::MutexLock lock(&shared_->mutex);
+  std::lock_guard lock(shared_->mutex);
   auto found = shared_->clients.find(id);
   if (found == shared_->clients.end()) return;
   found->second->Stop();
@@ -95,21 +94,21 @@ void MappedClients::Remove(MappingId id) {
 }
 
 absl::StatusOr<MappingCounters> MappedClients::Counters(MappingId id) const {
-  absl::MutexLock lock(&shared_->mutex);
+  std::lock_guard lock(shared_->mutex);
   auto resolver = shared_->Find(id);
   if (!resolver.ok()) return resolver.status();
   return (*resolver)->Counters();
 }
 
 absl::StatusOr<std::vector<PageRange>> MappedClients::Poisoned(MappingId id) const {
-  absl::MutexLock lock(&shared_->mutex);
+  std::lock_guard lock(shared_->mutex);
   auto resolver = shared_->Find(id);
   if (!resolver.ok()) return resolver.status();
   return (*resolver)->poisoned().List();
 }
 
 absl::StatusOr<std::vector<PageRange>> MappedClients::Heal(MappingId id, PageRange range) {
-  absl::MutexLock lock(&shared_->mutex);
+  std::lock_guard lock(shared_->mutex);
   auto resolver = shared_->Find(id);
   if (!resolver.ok()) return resolver.status();
   return (*resolver)->poisoned().Forget(range);

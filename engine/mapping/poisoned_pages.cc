@@ -14,12 +14,12 @@ void Append(std::vector<PageRange>& ranges, PageId page) {
 }  // namespace
 
 void PoisonedPages::Begin(PageId page) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   pages_[page] = true;
 }
 
 void PoisonedPages::End(PageId page, bool poisoned) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (poisoned) {
     pages_[page] = false;
   } else {
@@ -29,7 +29,7 @@ void PoisonedPages::End(PageId page, bool poisoned) {
 
 std::vector<PageRange> PoisonedPages::Forget(PageRange range) {
   std::vector<PageRange> forgotten;
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   auto it = pages_.lower_bound(range.first);
   while (it != pages_.end() && it->first < range.end()) {
     Append(forgotten, it->first);
@@ -44,7 +44,7 @@ std::vector<PageRange> PoisonedPages::Forget(PageRange range) {
 
 std::vector<PageRange> PoisonedPages::List() const {
   std::vector<PageRange> ranges;
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   for (const auto& [page, being_poisoned] : pages_) Append(ranges, page);
   return ranges;
 }

@@ -8,11 +8,10 @@
 
 #pragma once
 
+#include <mutex>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
-#include "absl/synchronization/mutex.h"
 #include "directory/address.h"
 
 namespace mangrove {
@@ -26,8 +25,8 @@ class PoisonedPages {
   std::vector<PageRange> List() const;
 
  private:
-  mutable absl::Mutex mutex_;
-  absl::btree_map<PageId, bool> pages_ ABSL_GUARDED_BY(mutex_);  // True: being poisoned.
+  mutable std::mutex mutex_;
+  absl::btree_map<PageId, bool> pages_;  // True: being poisoned.
 };
 
 }  // namespace mangrove

@@ -3,20 +3,20 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <span>
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/mapping/local_mapping.h"
 #include "engine/mapping/mapped_clients.h"
 #include "engine/mapping/region_memory.h"
@@ -24,6 +24,18 @@
 namespace mangrove::mapping_test {
 
 constexpr PageId kFirst{absl::uint128(1) << 20};
+
+// Something that happens once. (Abseil's own, in Debian's library, is unknown to the thread sanitizer.)
+class Event {
+ public:
+  void Happen();
+  void Wait();
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool happened_ = false;
+};
 
 // Runs tasks one at a time in a thread.
 class TaskThread {
@@ -35,9 +47,10 @@ class TaskThread {
   void Run(std::function<void()> task);
 
  private:
-  absl::Mutex mutex_;
-  std::deque<absl::AnyInvocable<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;  // Guards what follows.
+  std::condition_variable changed_;
+  std::deque<absl::AnyInvocable<void()>> tasks_;
+  bool stopping_ = false;
   std::thread thread_;
 };
 
@@ -81,10 +94,11 @@ class Node final : public FaultService {
   std::shared_ptr<RegionFrames> region_;
   std::map<PageId, PageBuffer> taken_;  // On the loop.
   std::atomic<int> acquisitions_{0};
-  absl::Mutex mutex_;
-  std::set<PageId> busy_ ABSL_GUARDED_BY(mutex_);
-  std::map<PageId, Rights> refused_ ABSL_GUARDED_BY(mutex_);
-  std::set<PageId> blocked_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;  // Guards what follows.
+  std::condition_variable changed_;
+  std::set<PageId> busy_;
+  std::map<PageId, Rights> refused_;
+  std::set<PageId> blocked_;
   std::unique_ptr<MappedClients> clients_;
 };
 
