@@ -1,0 +1,188 @@
+#include "engine/attach/call_channel.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <chrono>
+#include <iterator>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/attach/attach_codec.h"
+#include "net/check.h"
+#include "net/runtime/clock.h"
+
+namespace mangrove {
+namespace {
+
+// Longer than an exchange with a daemon that is awake, shorter than a sleep and a wake-up on another core.
+constexpr int64_t kSpinNs = 50 * kMicrosecond;
+// A day; longer ones would overflow.
+constexpr int64_t kMaxTimeoutMs = 86'400'000;
+
+std::chrono::steady_clock::time_point ToTimePoint(int64_t monotonic_ns) {
+  return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(monotonic_ns));
+}
+
+// Spinning where the daemon cannot run meanwhile only delays it.
+bool MaySpin() {
+  static const bool may = std::thread::hardware_concurrency() > 1;
+  return may;
+}
+
+}  // namespace
+
+CallChannel::CallChannel(UniqueFd socket, std::string path, absl::Status gone)
+    : socket_(std::move(socket)), path_(std::move(path)), gone_(std::move(gone)) {}
+
+absl::Status CallChannel::TimedOut(int64_t timeout_ms) const {
+  return absl::UnavailableError(
+      absl::StrCat("the node's daemon at ", path_, " did not answer within ", timeout_ms + kGraceMs, " ms"));
+}
+
+absl::StatusOr<CallChannel::Answer> CallChannel::Ask(Call call, int64_t timeout_ms, std::span<const int> descriptors) {
+  timeout_ms = std::clamp<int64_t>(timeout_ms, 0, kMaxTimeoutMs);
+  const int64_t deadline_ns = MonotonicNowNs() + (timeout_ms + kGraceMs) * kMillisecond;
+  Waiting waiting;
+  AttachRequest request{.timeout_ms = static_cast<uint64_t>(timeout_ms), .call = std::move(call)};
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failed_.ok()) return failed_;
+    request.id = next_id_++;
+    waiting_.emplace(request.id, &waiting);
+  }
+  const bool is_lock = std::holds_alternative<LockCall>(request.call);
+  const absl::Status sent = Send(request, descriptors, deadline_ns);
+
+  std::unique_lock lock(mutex_);
+  if (sent.ok()) Wait(waiting, deadline_ns, lock);
+  waiting_.erase(request.id);
+  LetAnotherRead();
+  if (waiting.done) {
+    if (!waiting.failure.ok()) return std::move(waiting.failure);
+    return std::move(waiting.answer);
+  }
+  if (!failed_.ok()) return failed_;
+  if (is_lock && sent.ok()) abandoned_locks_.insert(request.id);
+  return TimedOut(timeout_ms);
+}
+
+absl::Status CallChannel::Send(const AttachRequest& request, std::span<const int> descriptors, int64_t deadline_ns) {
+  const AttachBytes bytes = EncodeRequest(request);
+  for (;;) {
+    switch (SendPacket(socket_.get(), bytes, descriptors)) {
+      case PacketResult::kDone: return absl::OkStatus();
+      case PacketResult::kNotNow:
+        if (WaitForSocket(socket_.get(), POLLOUT, deadline_ns)) continue;
+        return absl::DeadlineExceededError("not sent");
+      default: Fail(gone_); return gone_;
+    }
+  }
+}
+
+void CallChannel::Wait(Waiting& waiting, int64_t deadline_ns, std::unique_lock<std::mutex>& lock) {
+  waiting.waits = true;
+  while (!waiting.done && failed_.ok() && MonotonicNowNs() < deadline_ns) {
+    if (reading_) {
+      waiting.changed.wait_until(lock, ToTimePoint(deadline_ns));
+      continue;
+    }
+    reading_ = true;
+    while (!waiting.done && failed_.ok() && MonotonicNowNs() < deadline_ns) Read(deadline_ns, lock);
+    reading_ = false;
+  }
+}
+
+void CallChannel::LetAnotherRead() {
+  if (reading_) return;
+  for (const auto& [id, waiting] : waiting_) {
+    if (waiting->waits && !waiting->done) return waiting->changed.notify_one();
+  }
+}
+
+PacketResult CallChannel::Receive(ReceivedPacket& packet, int64_t deadline_ns) const {
+  const int64_t spin_end_ns = MaySpin() ? MonotonicNowNs() + kSpinNs : 0;
+  for (;;) {
+    const PacketResult result = ReceivePacket(socket_.get(), packet);
+    if (result != PacketResult::kNotNow) return result;
+    if (MonotonicNowNs() < spin_end_ns) continue;
+    if (!WaitForSocket(socket_.get(), POLLIN, deadline_ns)) return PacketResult::kNotNow;
+  }
+}
+
+void CallChannel::Read(int64_t deadline_ns, std::unique_lock<std::mutex>& lock) {
+  lock.unlock();
+  ReceivedPacket packet;
+  const PacketResult result = Receive(packet, deadline_ns);
+  lock.lock();
+  switch (result) {
+    case PacketResult::kDone: return OnPacket(packet);
+    case PacketResult::kNotNow: return;
+    case PacketResult::kClosed: return FailLocked(gone_);
+    case PacketResult::kMalformed:
+      return FailLocked(absl::InternalError(absl::StrCat("the node's daemon at ", path_, " sent a malformed packet")));
+  }
+}
+
+void CallChannel::OnPacket(ReceivedPacket& packet) {
+  auto reply = DecodeReply(packet.bytes());
+  if (!reply.ok()) {
+    return FailLocked(
+        absl::InternalError(absl::StrCat("the node's daemon at ", path_, ": ", reply.status().message())));
+  }
+  if (reply->id == 0) {
+    // It ends the connection, and says why.
+    return FailLocked(absl::Status(
+        reply->status.code(),
+        absl::StrCat("the node's daemon at ", path_, " has ended the connection: ", reply->status.message())));
+  }
+  OnReply(*std::move(reply), std::move(packet.descriptors));
+}
+
+void CallChannel::OnReply(AttachReply reply, std::vector<UniqueFd> descriptors) {
+  const auto it = waiting_.find(reply.id);
+  if (it == waiting_.end()) return OnLateReply(reply);
+  Waiting& waiting = *it->second;
+  if (waiting.done) return;
+  waiting.failure = reply.status;
+  auto* const list = std::get_if<RegionListReply>(&reply.result);
+  auto* const before = std::get_if<RegionListReply>(&waiting.answer.reply.result);
+  if (list != nullptr && before != nullptr) {
+    before->regions.insert(before->regions.end(), std::make_move_iterator(list->regions.begin()),
+                           std::make_move_iterator(list->regions.end()));
+    waiting.answer.reply.more = reply.more;
+  } else {
+    waiting.answer = {std::move(reply), std::move(descriptors)};
+  }
+  if (waiting.answer.reply.more) return;
+  waiting.done = true;
+  waiting.changed.notify_one();
+}
+
+void CallChannel::OnLateReply(const AttachReply& reply) {
+  if (abandoned_locks_.erase(reply.id) == 0 || !reply.status.ok()) return;
+  const auto* const locked = std::get_if<LockedReply>(&reply.result);
+  if (locked == nullptr) return;
+  const AttachRequest unlock{.id = next_id_++, .timeout_ms = 0, .call = UnlockCall{locked->lock_id}};
+  if (SendPacket(socket_.get(), EncodeRequest(unlock)) == PacketResult::kDone) return;
+  // The end of the connection gives it back as well.
+  FailLocked(absl::UnavailableError(absl::StrCat("a lock that came late could not be given back at ", path_)));
+}
+
+void CallChannel::Fail(const absl::Status& status) {
+  const std::lock_guard lock(mutex_);
+  FailLocked(status);
+}
+
+void CallChannel::FailLocked(const absl::Status& status) {
+  CHECK(!status.ok());
+  if (!failed_.ok()) return;
+  failed_ = status;
+  // Wakes the reader; the daemon sees the end, and its hang-up of the events' socket wakes the watchdog.
+  shutdown(socket_.get(), SHUT_RDWR);
+  for (const auto& [id, waiting] : waiting_) waiting->changed.notify_one();
+}
+
+}  // namespace mangrove

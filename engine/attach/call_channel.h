@@ -1,0 +1,90 @@
+// Requests and replies over one socket, for many threads.
+//
+// Nobody waits on another thread who needs not: a thread that waits for its reply reads the socket itself when no other
+// does (the *reader*), and hands out the replies of others that it meets. When it has its own it leaves, and tells one of
+// those that still wait to read on. So a single caller pays for its own sleep and nothing else; it polls for a short
+// while before it sleeps.
+//
+// Invariants:
+//  C1  While a thread waits for a reply, one thread reads, or one of the waiting has been told to.
+//  C2  Every call ends by its deadline, whatever the daemon does.
+//  C3  After Fail, every call ends with its status, also those under way.
+//
+// Thread-safe.
+
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/attach/attach_messages.h"
+#include "engine/attach/packet_socket.h"
+#include "engine/mapping/unique_fd.h"
+
+namespace mangrove {
+
+class CallChannel {
+ public:
+  using Call = decltype(AttachRequest::call);
+  struct Answer {
+    AttachReply reply;  // Its status is OK. Lists are whole.
+    std::vector<UniqueFd> descriptors;
+  };
+
+  // `path`: for messages. `gone`: what calls get when the daemon has hung up.
+  CallChannel(UniqueFd socket, std::string path, absl::Status gone);
+
+  // Sends the call and waits for its reply: the daemon's status, or Unavailable `kGraceMs` after `timeout_ms`.
+  absl::StatusOr<Answer> Ask(Call call, int64_t timeout_ms, std::span<const int> descriptors = {});
+
+  // Ends the connection and all calls. The first status counts.
+  void Fail(const absl::Status& status);
+
+  // The daemon's own answer about a timeout says more; it gets this long to come.
+  static constexpr int64_t kGraceMs = 1000;
+
+ private:
+  struct Waiting {
+    bool waits = false;  // Its thread has sent, and is here.
+    bool done = false;
+    absl::Status failure;
+    Answer answer;
+    std::condition_variable changed;
+  };
+
+  absl::StatusOr<Answer> Exchange(AttachRequest request, std::span<const int> descriptors, int64_t deadline_ns,
+                                  Waiting& waiting);
+  absl::Status Send(const AttachRequest& request, std::span<const int> descriptors, int64_t deadline_ns);
+  void Wait(Waiting& waiting, int64_t deadline_ns, std::unique_lock<std::mutex>& lock);
+  // One packet, or none by the deadline. The lock is not held while waiting.
+  void Read(int64_t deadline_ns, std::unique_lock<std::mutex>& lock);
+  PacketResult Receive(ReceivedPacket& packet, int64_t deadline_ns) const;
+  void OnPacket(ReceivedPacket& packet);
+  void OnReply(AttachReply reply, std::vector<UniqueFd> descriptors);
+  void OnLateReply(const AttachReply& reply);
+  void LetAnotherRead();
+  void FailLocked(const absl::Status& status);
+  absl::Status TimedOut(int64_t timeout_ms) const;
+
+  const UniqueFd socket_;
+  const std::string path_;
+  const absl::Status gone_;
+
+  std::mutex mutex_;
+  absl::Status failed_;
+  uint64_t next_id_ = 1;
+  bool reading_ = false;
+  std::map<uint64_t, Waiting*> waiting_;
+  // Calls for locks that nobody waits for any more: what comes is given back.
+  std::set<uint64_t> abandoned_locks_;
+};
+
+}  // namespace mangrove

@@ -1,0 +1,214 @@
+#include "engine/attach/local_region.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "net/check.h"
+
+namespace mangrove {
+namespace {
+
+// A call on more pages goes in parts: what comes first is not evicted by what comes last.
+constexpr uint64_t kPartBytes = 1024 * kPageBytes;
+// From so many bytes on, asking the kernel for entries costs less than the copy.
+constexpr uint64_t kPrefaultBytes = 8 * kPageBytes;
+
+constexpr uint64_t PageFloor(uint64_t offset) { return offset & ~(uint64_t{kPageBytes} - 1); }
+constexpr uint64_t PageCeiling(uint64_t offset) { return PageFloor(offset + kPageBytes - 1); }
+
+}  // namespace
+
+LocalRegion::LocalRegion(std::shared_ptr<LocalSession> session, std::shared_ptr<SharedRegion> shared, RegionInfo info)
+    : session_(std::move(session)), shared_(std::move(shared)), info_(std::move(info)) {
+  session_->parts().events->Add(shared_->handle(), listener_);
+}
+
+LocalRegion::~LocalRegion() {
+  if (session_->parts().liveness->IsOwnProcess()) session_->parts().events->Remove(shared_->handle(), listener_);
+}
+
+// --- Checks -----------------------------------------------------------------------------------------------------------
+
+absl::Status LocalRegion::CheckBytes(uint64_t offset, uint64_t length) const {
+  if (offset > info_.size_bytes || length > info_.size_bytes - offset) {
+    return absl::InvalidArgumentError(absl::StrCat(length, " bytes at offset ", offset, " are not in region '",
+                                                   info_.name, "' of ", info_.size_bytes, " bytes"));
+  }
+  return session_->CheckAlive();
+}
+
+absl::Status LocalRegion::CheckPages(uint64_t offset, uint64_t length) const {
+  if (offset % kPageBytes != 0 || length % kPageBytes != 0 || length == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("offset ", offset, " and length ", length,
+                                                   ": expected multiples of ", kPageBytes, ", and at least one page"));
+  }
+  return CheckBytes(offset, length);
+}
+
+absl::Status LocalRegion::CheckWritable() const {
+  if (shared_->may_write()) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat("region '", info_.name, "' is open for reading only"));
+}
+
+RegionPages LocalRegion::Pages(uint64_t offset, uint64_t length) const {
+  const uint64_t first = offset >> kPageShift;
+  return {shared_->handle(), first, (PageCeiling(offset + length) >> kPageShift) - first};
+}
+
+// --- Copying ----------------------------------------------------------------------------------------------------------
+
+inline std::byte* LocalRegion::InPlace(uint64_t offset, uint64_t length, Rights rights) const {
+  std::byte* const base = shared_->base();
+  if (base == nullptr || !session_->parts().liveness->alive() || length == 0 || offset >= info_.size_bytes ||
+      length > info_.size_bytes - offset) {
+    return nullptr;
+  }
+  if (!shared_->states().HaveRights(offset >> kPageShift, (offset + length - 1) >> kPageShift, rights)) return nullptr;
+  return base + offset;
+}
+
+template <typename Copy>
+absl::Status LocalRegion::CopySlowly(uint64_t offset, uint64_t length, AccessMode mode, Copy copy) {
+  if (absl::Status s = CheckBytes(offset, length); !s.ok()) return s;
+  if (length == 0) return absl::OkStatus();
+  auto mapping = shared_->Mapping();
+  if (!mapping.ok()) return mapping.status();
+  const Rights rights = mode == AccessMode::kWrite ? Rights::kWrite : Rights::kRead;
+  for (uint64_t done = 0; done < length;) {
+    const uint64_t at = offset + done;
+    const uint64_t part = std::min(length - done, PageFloor(at) + kPartBytes - at);
+    const bool here = InPlace(at, part, rights) != nullptr;
+    if (!here) {
+      if (absl::Status s = backend().Acquire(Pages(at, part), mode); !s.ok()) return s;
+    }
+    if (!here || part >= kPrefaultBytes) {
+      (*mapping)->Prefault(PageFloor(at), PageCeiling(at + part) - PageFloor(at), mode);
+    }
+    copy((*mapping)->base() + at, done, part);
+    done += part;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalRegion::Read(uint64_t offset, std::span<std::byte> out) {
+  if (out.size() < kPrefaultBytes) {
+    if (const std::byte* place = InPlace(offset, out.size(), Rights::kRead); place != nullptr) {
+      std::memcpy(out.data(), place, out.size());
+      return absl::OkStatus();
+    }
+  }
+  return CopySlowly(offset, out.size(), AccessMode::kRead, [&](const std::byte* place, uint64_t done, uint64_t part) {
+    std::memcpy(out.data() + done, place, part);
+  });
+}
+
+absl::Status LocalRegion::Write(uint64_t offset, std::span<const std::byte> bytes) {
+  if (!shared_->may_write()) return CheckWritable();
+  if (bytes.size() < kPrefaultBytes) {
+    if (std::byte* place = InPlace(offset, bytes.size(), Rights::kWrite); place != nullptr) {
+      std::memcpy(place, bytes.data(), bytes.size());
+      return absl::OkStatus();
+    }
+  }
+  return CopySlowly(offset, bytes.size(), AccessMode::kWrite, [&](std::byte* place, uint64_t done, uint64_t part) {
+    std::memcpy(place, bytes.data() + done, part);
+  });
+}
+
+// --- Mapping ----------------------------------------------------------------------------------------------------------
+
+absl::StatusOr<std::byte*> LocalRegion::Map(uint64_t offset, uint64_t length) {
+  if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
+  if (absl::Status s = backend().CheckAllocated(Pages(offset, length)); !s.ok()) return s;
+  auto mapping = shared_->Mapping();
+  if (!mapping.ok()) return mapping.status();
+  const std::lock_guard lock(mutex_);
+  ++maps_[{offset, length}];
+  return (*mapping)->base() + offset;
+}
+
+absl::Status LocalRegion::Unmap(uint64_t offset, uint64_t length) {
+  const std::lock_guard lock(mutex_);
+  const auto it = maps_.find({offset, length});
+  if (it == maps_.end()) {
+    return absl::InvalidArgumentError(absl::StrCat(length, " bytes at offset ", offset, " of region '", info_.name,
+                                                   "' are not mapped by that range"));
+  }
+  if (--it->second == 0) maps_.erase(it);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::byte*> LocalRegion::ViewAddress(uint64_t offset, uint64_t length) {
+  if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
+  auto mapping = shared_->Mapping();
+  if (!mapping.ok()) return mapping.status();
+  (*mapping)->Prefault(offset, length, AccessMode::kRead);
+  return (*mapping)->base() + offset;
+}
+
+absl::Status LocalRegion::Heal(uint64_t offset, uint64_t length) {
+  if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
+  RegionMapping* const mapping = shared_->MappingIfAny();
+  if (mapping == nullptr) return absl::OkStatus();
+  if (absl::Status s = backend().Heal(Pages(offset, length)); !s.ok()) return s;
+  return mapping->Heal(offset, length);
+}
+
+// --- Requests ---------------------------------------------------------------------------------------------------------
+
+absl::Status LocalRegion::Allocate(uint64_t offset, uint64_t length, const AllocateOptions& options) {
+  if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
+  return backend().Allocate(Pages(offset, length), options);
+}
+
+absl::Status LocalRegion::Unallocate(uint64_t offset, uint64_t length) {
+  if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
+  return backend().Unallocate(Pages(offset, length));
+}
+
+absl::Status LocalRegion::Flush(uint64_t offset, uint64_t length) {
+  if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
+  return backend().Flush(Pages(offset, length));
+}
+
+absl::StatusOr<PageAttributes> LocalRegion::GetAttributes(uint64_t offset) {
+  if (absl::Status s = CheckPages(offset, kPageBytes); !s.ok()) return s;
+  return backend().GetAttributes(shared_->handle(), offset >> kPageShift);
+}
+
+absl::Status LocalRegion::SetAttributes(uint64_t offset, uint64_t length, const PageAttributesChange& change) {
+  if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
+  return backend().SetAttributes(Pages(offset, length), change);
+}
+
+absl::StatusOr<uint64_t> LocalRegion::LockPages(uint64_t offset, uint64_t length, LockMode mode, int64_t timeout_ms) {
+  if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
+  if (timeout_ms < 0)
+    return absl::InvalidArgumentError(absl::StrCat("timeout_ms is ", timeout_ms, "; expected 0 or more"));
+  if (mode == LockMode::kExclusive) {
+    if (absl::Status s = CheckWritable(); !s.ok()) return s;
+  }
+  return backend().Lock(Pages(offset, length), mode, timeout_ms);
+}
+
+absl::Status LocalRegion::UnlockPages(uint64_t lock_id) {
+  if (absl::Status s = session_->CheckAlive(); !s.ok()) return s;
+  return backend().Unlock(lock_id);
+}
+
+void LocalRegion::SetEventCallback(std::function<void(const RegionEvent&)> callback) {
+  listener_->SetCallback(std::move(callback));
+  if (session_->parts().liveness->IsOwnProcess()) session_->parts().events->Start();
+}
+
+RegionCounters LocalRegion::Counters() const {
+  RegionCounters counters;
+  if (session_->CheckAlive().ok()) {
+    if (auto of_node = backend().Counters(shared_->handle()); of_node.ok()) counters = *of_node;
+  }
+  counters.reverts = listener_->reverted_pages();
+  return counters;
+}
+
+}  // namespace mangrove

@@ -1,0 +1,134 @@
+#include "engine/attach/region_mapping.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <cstdlib>
+#include <utility>
+
+#include "engine/attach/library_thread.h"
+#include "net/check.h"
+
+namespace mangrove {
+
+// --- MappingTable -----------------------------------------------------------------------------------------------------
+
+absl::StatusOr<std::unique_ptr<MappingTable>> MappingTable::Create() {
+  std::unique_ptr<MappingTable> table(new MappingTable());
+  table->nothing_ = UniqueFd(memfd_create("mangrove sealed", MFD_CLOEXEC));
+  if (!table->nothing_.ok()) return absl::ErrnoToStatus(errno, "memfd_create");
+  return table;
+}
+
+// A handler that runs while its thread has the lock may wait in a fault for ever; the watchdog would wait for both.
+bool MappingTable::Add(const RegionMapping* mapping) {
+  const SignalsBlocked blocked;
+  const std::lock_guard lock(mutex_);
+  if (sealed_) return false;
+  mappings_.insert(mapping);
+  return true;
+}
+
+void MappingTable::Remove(const RegionMapping* mapping) {
+  const SignalsBlocked blocked;
+  const std::lock_guard lock(mutex_);
+  mappings_.erase(mapping);
+}
+
+void MappingTable::SealAll() {
+  const std::lock_guard lock(mutex_);
+  sealed_ = true;
+  for (const RegionMapping* mapping : mappings_) {
+    if (!mapping->Seal(nothing_.get())) std::abort();
+  }
+}
+
+// --- RegionMapping ----------------------------------------------------------------------------------------------------
+
+absl::StatusOr<std::unique_ptr<RegionMapping>> RegionMapping::Create(const Backend::Opened& opened,
+                                                                     const Liveness* liveness, MappingTable* table) {
+  auto local = LocalMapping::Create(opened.memory.get(), opened.info.size_bytes, !opened.may_write);
+  if (!local.ok()) return local.status();
+  std::unique_ptr<RegionMapping> mapping(new RegionMapping());
+  mapping->local_ = *std::move(local);
+  mapping->userfaultfd_ = mapping->local_->ReleaseUserfaultfd();
+  mapping->frames_ = opened.frames;
+  mapping->liveness_ = liveness;
+  if (!table->Add(mapping.get())) return absl::UnavailableError("the node is gone");
+  mapping->table_ = table;
+  return mapping;
+}
+
+RegionMapping::~RegionMapping() {
+  if (!liveness_->IsOwnProcess()) {
+    // The child has no such mapping, perhaps another one at that place, and locks that nobody opens.
+    static_cast<void>(local_.release());
+    return;
+  }
+  if (table_ != nullptr) table_->Remove(this);
+}
+
+bool RegionMapping::Seal(int nothing) const {
+  const size_t size = local_->size_bytes();
+  void* sealed = mmap(base(), size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, nothing, 0);
+  // As good, but for the signal.
+  if (sealed == MAP_FAILED && mprotect(base(), size, PROT_NONE) != 0) return false;
+  WakeFaults(userfaultfd_.get(), reinterpret_cast<uint64_t>(base()), size);
+  return true;
+}
+
+// A load-only entry for a page that the memfd has is right whatever the page's right is at that moment: the frame is
+// there only while it has the page's last content, and whoever takes the page away punches it out after he has cleared
+// the right, and with it this entry (engine/mapping/page_state.h). So no pin is needed.
+FaultCall RegionMapping::FillForReading(uint64_t offset, uint64_t length) const {
+  return ContinueFault(userfaultfd_.get(), reinterpret_cast<uint64_t>(base()) + offset, length, !local_->read_only());
+}
+
+// A writable entry needs a pin, which only the node's own process can take.
+void RegionMapping::FillPageForWriting(uint64_t offset) const {
+  const PageId page = frames_->pages().first + (offset >> kPageShift);
+  Rights granted;
+  if (frames_->Pin(page, Rights::kWrite, true, &granted) != PinOutcome::kPinned) return;
+  const uint64_t address = reinterpret_cast<uint64_t>(base()) + offset;
+  if (ContinueFault(userfaultfd_.get(), address, kPageBytes, false) == FaultCall::kExists) {
+    AllowStores(userfaultfd_.get(), address, kPageBytes);
+  }
+  frames_->Unpin(page);
+}
+
+void RegionMapping::Prefault(uint64_t offset, uint64_t length, AccessMode mode) {
+  if (mode == AccessMode::kWrite) {
+    for (uint64_t done = 0; done < length && frames_ != nullptr; done += kPageBytes) FillPageForWriting(offset + done);
+    return;
+  }
+  // All in one, which is what it takes after a fetch. Otherwise some are mapped already, or gone again.
+  const FaultCall whole = FillForReading(offset, length);
+  if (whole == FaultCall::kDone || length == kPageBytes) return;
+  for (uint64_t done = 0; done < length; done += kPageBytes) FillForReading(offset + done, kPageBytes);
+}
+
+// --- StatesView -------------------------------------------------------------------------------------------------------
+
+absl::StatusOr<StatesView> StatesView::Create(const UniqueFd& states, uint64_t pages) {
+  struct stat info;
+  // Reading beyond its end would end the program.
+  if (fstat(states.get(), &info) != 0 || static_cast<uint64_t>(info.st_size) < pages) {
+    return absl::InternalError("the node's page states are shorter than the region");
+  }
+  void* view = mmap(nullptr, pages, PROT_READ, MAP_SHARED | MAP_NORESERVE, states.get(), 0);
+  if (view == MAP_FAILED) return absl::ErrnoToStatus(errno, "mmap of the pages' states");
+  StatesView result;
+  result.states_ = static_cast<const std::atomic<uint8_t>*>(view);
+  result.pages_ = pages;
+  return result;
+}
+
+StatesView::StatesView(StatesView&& other) noexcept
+    : states_(std::exchange(other.states_, nullptr)), pages_(other.pages_) {}
+
+StatesView::~StatesView() {
+  if (states_ != nullptr) munmap(const_cast<std::atomic<uint8_t>*>(states_), pages_);
+}
+
+}  // namespace mangrove

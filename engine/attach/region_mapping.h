@@ -1,0 +1,102 @@
+// A region's mapping in this process: made once, when first needed, and the same for every call of the session. What
+// else it takes to use it: the pages' state bytes, filling in page table entries without a fault, sealing.
+//
+//  M1  The process keeps a copy of the userfaultfd for as long as the mapping is there. So the end of the daemon does not
+//      end the registration, after which holes would read as zeros: faults wait, until the watchdog seals.
+//  M2  Sealing replaces the mapping by one whose every access gets SIGBUS, in one step; then it wakes who waited in a
+//      fault. It touches none of the mapped memory. No call of this process unseals.
+
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <set>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/attach/backend.h"
+#include "engine/attach/liveness.h"
+#include "engine/mapping/local_mapping.h"
+#include "engine/mapping/page_state.h"
+#include "engine/mapping/unique_fd.h"
+#include "engine/mapping/userfaultfd.h"
+
+namespace mangrove {
+
+class RegionMapping;
+
+// The mappings of a session that end together. Thread-safe.
+class MappingTable {
+ public:
+  static absl::StatusOr<std::unique_ptr<MappingTable>> Create();
+
+  // From now on `mapping` is sealed with the others. False when that has happened already.
+  bool Add(const RegionMapping* mapping);
+  // When it returns nobody seals `mapping` any more.
+  void Remove(const RegionMapping* mapping);
+  // Seals every mapping, and those to come. What cannot be sealed must not go on being read: the process aborts.
+  void SealAll();
+
+ private:
+  MappingTable() = default;
+  UniqueFd nothing_;  // A file without a byte: mapped anywhere, its accesses get SIGBUS.
+  std::mutex mutex_;
+  bool sealed_ = false;
+  std::set<const RegionMapping*> mappings_;
+};
+
+class RegionMapping {
+ public:
+  // `opened`: as the backend gave it.
+  static absl::StatusOr<std::unique_ptr<RegionMapping>> Create(const Backend::Opened& opened, const Liveness* liveness,
+                                                               MappingTable* table);
+  ~RegionMapping();
+  RegionMapping(const RegionMapping&) = delete;
+  RegionMapping& operator=(const RegionMapping&) = delete;
+
+  std::byte* base() const { return local_->base(); }
+  const UniqueFd& userfaultfd() const { return userfaultfd_; }
+
+  // Fills in this process's entries for pages that are here with the right, where it can be done without the node.
+  // Only saves faults: pages that it leaves out fault later. Offsets in bytes, of whole pages.
+  void Prefault(uint64_t offset, uint64_t length, AccessMode mode);
+  absl::Status Heal(uint64_t offset, uint64_t length) { return local_->Heal(offset, length); }
+  // False: could not.
+  bool Seal(int nothing) const;
+
+ private:
+  RegionMapping() = default;
+  FaultCall FillForReading(uint64_t offset, uint64_t length) const;
+  void FillPageForWriting(uint64_t offset) const;
+
+  std::unique_ptr<LocalMapping> local_;
+  UniqueFd userfaultfd_;
+  std::shared_ptr<RegionFrames> frames_;  // Only when the node is in this process.
+  const Liveness* liveness_ = nullptr;
+  MappingTable* table_ = nullptr;
+};
+
+// The state bytes of a region, as a program sees them.
+class StatesView {
+ public:
+  static absl::StatusOr<StatesView> Create(const UniqueFd& states, uint64_t pages);
+  StatesView(StatesView&& other) noexcept;
+  ~StatesView();
+
+  bool HaveRights(uint64_t first_page, uint64_t last_page, Rights rights) const {
+    for (uint64_t page = first_page; page <= last_page; ++page) {
+      if (!HasRights(states_[page], rights)) return false;
+    }
+    return true;
+  }
+
+ private:
+  StatesView() = default;
+  const std::atomic<uint8_t>* states_ = nullptr;
+  uint64_t pages_ = 0;
+};
+
+}  // namespace mangrove
