@@ -2,26 +2,42 @@
 // Real code above the PageStore door, the same in the simulator.
 //
 // Invariants:
-//  K1  What it acknowledged is durable: the answer is given from the commit's callback.
+//  K1  What it acknowledged is durable: the answer is given from the commit's callback. That holds for kStored,
+//      kStoredInfo and kDone alike; a version or an extent that is still on its way to the disk is not told of.
 //  K2  The stored version of a page never decreases while its extent lives. A store of an older or equal version is
-//      acknowledged with the version that it has, without writing.
+//      acknowledged with the version that it has, without writing. A corrupt record counts as version {0, 0}, so that
+//      the next store mends it.
 //  K3  A store is refused (FailedPrecondition) when its page is in no extent here, or its configuration number is not the
 //      extent's; (Aborted) when its version's epoch is older than the page's seal, unless it is a completion (`complete`).
-//  K4  "No record" means zeros, version {0, 0}, exactly for a page in an extent here.
-//  K5  Extents do not overlap. Putting one with a newer configuration number removes what it overlaps, pages included, in
-//      the same commit; putting the same one again changes nothing; an older one is refused (FailedPrecondition).
-//      Dropping a range removes extents of at most the given number, splitting those that reach beyond it.
+//  K4  "No record" means zeros, version {0, 0}, exactly for a page in an extent here. kStoredInfo says in `have` whether
+//      there is a record. The system pages are in built-in extents, which have no record of their own; a disk that was
+//      wiped looks like one on which they were never stored.
+//  K5  Extents do not overlap. Putting one with a newer configuration number removes what it overlaps (of an extent that
+//      reaches beyond it, only the part inside), pages included, in the same commit; putting the same one again changes
+//      nothing; an older one is refused (FailedPrecondition). Dropping a range removes extents of at most the given
+//      number, splitting those that reach beyond it. The built-in extents can be neither put nor dropped.
+//  K6  Extents change one after the other. From the call on, the pages that a change removes are in no extent; those that
+//      it adds are in one once it is durable. A change that fails for a full disk leaves what was there before.
 //
 // Owned by the loop.
 
 #pragma once
 
+#include <cstdint>
+#include <deque>
 #include <map>
+#include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "directory/messages.h"
 #include "engine/page_store.h"
 
@@ -33,8 +49,18 @@ struct Extent {
   ConfigNumber config;
   uint32_t replicas = 0;
   bool is_volatile = false;
-  bool fresh = false;  // In RAM only: allocated since this start of the node, so nothing of it was lost with an earlier one.
+  bool fresh =
+      false;  // In RAM only: allocated since this start of the node, so nothing of it was lost with an earlier one.
+  bool all_known = false;  // In RAM only: a page of it whose version is not remembered was never stored.
 };
+
+// The key of an extent's record, and its value; the store keeps a checksum with it (S4). DataLoss names the key.
+std::string ExtentKey(PageId first);
+std::string EncodeExtent(const Extent& extent);
+absl::StatusOr<Extent> DecodeExtent(const std::string& key, std::string_view value);
+
+// Is a page of `range` in a built-in extent?
+bool TouchesSystemPages(PageRange range);
 
 // Planted bugs, for the tests of the checkers. All off in production.
 struct PlantedBugs;
@@ -43,36 +69,95 @@ class CoreHolder {
  public:
   using Reply = absl::AnyInvocable<void(Message)>;
 
-  CoreHolder(PageStore* store, const PlantedBugs* bugs);
+  // At most so many pages' versions are remembered; past it all are forgotten, and read again when they are needed.
+  static constexpr size_t kMaxVersions = size_t{1} << 18;
+
+  // `system_replicas`: how many core holders the system pages have.
+  CoreHolder(PageStore* store, const PlantedBugs* bugs, uint32_t system_replicas);
 
   // Reads the extents from the store. Nothing else is called before `done(OK)` has run.
   void Open(absl::AnyInvocable<void(absl::Status)> done);
 
   // Handles kStore, kQueryStored, kPutExtent, kDropExtent; `reply` is called once, possibly before this returns, with
-  // kStored, kStoredInfo, kDone, kDone, echoing page, count and request.
+  // kStored, kStoredInfo, kDone, kDone, echoing page, count and request. Not at all if this object ends before.
   void Handle(const Message& message, Reply reply);
 
   // The extent that holds `page`, if any.
   const Extent* Find(PageId page) const;
   // The first page of `range` that is in no extent, if any.
   std::optional<PageId> FirstUnallocated(PageRange range) const;
-  // Extents in the order of their addresses.
+  // Extents in the order of their addresses, the built-in ones included.
   const std::map<absl::uint128, Extent>& extents() const { return extents_; }
 
  private:
+  // A version of a page on its way to the disk. `after` runs when it is there, or failed.
+  struct Write {
+    Version version;
+    ConfigNumber config;
+    bool mends = false;  // The record that it replaces is corrupt.
+    std::vector<absl::AnyInvocable<void(absl::Status)>> after;
+  };
+  struct Waiting {
+    Message message;
+    Reply reply;
+  };
+  // One change of extents_.
+  struct Change {
+    std::vector<Extent> removed;
+    std::vector<Extent> left_over;  // Of the removed ones, what reaches beyond the range.
+    std::optional<Extent> added;
+    StoreBatch batch;
+  };
+
+  absl::Status LoadExtents(const std::vector<std::pair<std::string, std::string>>& records);
+
   void HandleStore(const Message& message, Reply reply);
+  absl::Status CheckStore(const Message& message) const;
+  std::optional<Version> KnownVersion(PageId page) const;
+  absl::StatusOr<StoredPage> OfThisExtent(PageId page, absl::StatusOr<StoredPage> read) const;
+  void ReadVersionThenStore(const Message& message, Reply reply);
+  void OnVersionRead(PageId page, uint64_t generation, absl::StatusOr<StoredPage> read);
+  void AcknowledgeOlder(const Message& message, Version known, Reply reply);
+  void WritePage(const Message& message, Reply reply);
+  void OnWritten(PageId page, const std::shared_ptr<Write>& write, const absl::Status& status);
+  void OnNewestWriteFailed(PageId page, const Write& write);
+  void ForgetVersionsIfMany();
+
   void HandleQuery(const Message& message, Reply reply);
-  void HandlePutExtent(const Message& message, Reply reply);
-  void HandleDropExtent(const Message& message, Reply reply);
-  // Takes [range) out of extents_ and adds the changes of their records to `batch`.
-  void Cut(PageRange range, ConfigNumber at_most, StoreBatch& batch);
+  void OnQueryRead(const Message& message, Reply reply, uint64_t generation, std::optional<Version> known_before,
+                   absl::StatusOr<StoredPage> read);
+  void AnswerQuery(const Message& message, Reply reply, const absl::StatusOr<StoredPage>& read);
+
+  void HandleChange(const Message& message, Reply reply);
+  void StartNextChange();
+  absl::StatusOr<Change> PlanPut(const Message& message) const;
+  absl::StatusOr<Change> PlanDrop(const Message& message) const;
+  // Takes what of `range` is in extents of at most `at_most` out, pages included.
+  void PlanCut(PageRange range, ConfigNumber at_most, Change& change) const;
+  void Begin(const Change& change);
+  void End(Change change, const absl::Status& status);
+  void ForgetRange(PageRange range);
+
+  // Has ended when this object has; what comes back from the store looks first.
+  std::weak_ptr<const bool> alive() const { return alive_; }
 
   PageStore* const store_;
   const PlantedBugs* const bugs_;
   std::map<absl::uint128, Extent> extents_;  // By first page.
+  // Counts changes of extents_, failed writes, and the times when versions_ was emptied. What was read before such a time is
+  // read again.
+  uint64_t generation_ = 0;
   // Newest version known to be stored or on its way there, of pages that were stored or read since the start.
   absl::flat_hash_map<PageId, Version> versions_;
+  absl::flat_hash_set<PageId> corrupt_;
   absl::flat_hash_map<PageId, Epoch> seals_;
+  // Of each page, in the order of their commits; never empty.
+  absl::flat_hash_map<PageId, std::vector<std::shared_ptr<Write>>> writes_;
+  // Stores, in their order, that wait for their page's version to be read.
+  absl::flat_hash_map<PageId, std::vector<Waiting>> reading_;
+  std::deque<Waiting> changes_;
+  bool changing_ = false;
+  const std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
 };
 
 }  // namespace mangrove
