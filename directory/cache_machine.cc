@@ -12,9 +12,6 @@ using A = CacheAction;
 using E = CacheEvent;
 using S = CacheState;
 
-constexpr A X = A::kImpossible;
-constexpr A Ign = A::kIgnore;
-
 // One step in progress: its inputs, and short ways to say what it does.
 class Step {
  public:
@@ -519,41 +516,6 @@ std::optional<CacheEvent> Classify(const CacheEntry& e, const Message& m, NodeId
 
 }  // namespace
 
-// clang-format off
-const std::array<std::array<CacheAction, kCacheEvents>, kCacheStates> kCacheTable = {{
-    // WantRead, WantWrite, WantEvict, ForwardRead, ForwardWrite, Invalidate, InvalidateRetain, Blocked, Resend,
-    //   GrantRead, GrantWrite, GrantPending, Activate, GrantOther, Failed, Cancel, TransferDone, TransferAborted,
-    //   EvictGrant, Report, ResolveOwner, ResolveShared, ResolveNone
-    /* Invalid    */ {A::kRequestRead, A::kRequestWrite, Ign, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kNotHeld, X, A::kResendRetained,
-                      X, X, X, X, A::kAnswerOther, X, Ign, A::kDropRetained, A::kTakeBack,
-                      A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
-    /* Shared     */ {A::kWake, A::kRequestWrite, A::kDropSilently, A::kNotHeld, A::kNotHeld, A::kGiveUp, A::kNotHeld, A::kDefer, X,
-                      X, X, X, X, A::kAnswerOther, X, Ign, X, X,
-                      A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
-    /* Owned      */ {A::kWake, A::kRequestWrite, A::kAskEvict, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
-                      X, X, X, X, A::kAnswerOther, X, Ign, X, X,
-                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
-    /* Exclusive  */ {A::kWake, A::kOpen, A::kAskEvict, A::kSendCopy, A::kSendAway, A::kGiveUp, X, A::kDefer, X,
-                      X, X, X, X, A::kAnswerOther, X, Ign, X, X,
-                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
-    /* WaitRead   */ {Ign, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kNotHeld, X, A::kResendRetained,
-                      A::kInstallRead, X, X, X, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, A::kDropRetained, A::kTakeBack,
-                      A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
-    /* WaitWrite  */ {Ign, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kNotHeld, X, A::kResendRetained,
-                      X, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, A::kDropRetained, A::kTakeBack,
-                      A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
-    /* SharedWait */ {A::kWake, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kGiveUp, A::kNotHeld, A::kDefer, X,
-                      X, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, X, X,
-                      A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
-    /* OwnedWait  */ {A::kWake, Ign, Ign, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
-                      X, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, X, X,
-                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
-    /* Evicting   */ {A::kWake, A::kRequestWrite, Ign, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
-                      X, X, X, X, A::kAnswerOther, X, Ign, X, X,
-                      A::kEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
-}};
-// clang-format on
-
 bool CacheEntry::HasRead() const { return state != S::kInvalid && state != S::kWaitRead && state != S::kWaitWrite; }
 
 bool CacheEntry::IsOwner() const {
@@ -598,66 +560,6 @@ void ForgetResponsible(CacheEntry& entry, const CacheContext& context) {
   if (entry.state == S::kEvicting) entry.state = S::kOwned;
   entry.reported = false;
   if (entry.IsWaiting()) entry.request = context.next_request;
-}
-
-Message OutstandingRequest(const CacheEntry& entry, PageId page) {
-  Message request;
-  request.kind = MessageKind::kRequest;
-  request.page = page;
-  request.request = entry.request;
-  request.access = entry.wanted;
-  request.have = entry.HasRead();
-  return request;
-}
-
-Holding HoldingOf(const CacheEntry& entry) {
-  if (entry.IsOwner()) return Holding::kOwner;
-  if (entry.HasRead()) return Holding::kShared;
-  return entry.retained ? Holding::kRetained : Holding::kNone;
-}
-
-Version HeldVersion(const CacheEntry& entry) { return entry.retained ? entry.retained->version : entry.version; }
-
-bool IsForCache(MessageKind kind) {
-  switch (kind) {
-    case MessageKind::kForward:
-    case MessageKind::kInvalidate:
-    case MessageKind::kGrant:
-    case MessageKind::kActivate:
-    case MessageKind::kRequestFailed:
-    case MessageKind::kTransferDone:
-    case MessageKind::kTransferAborted:
-    case MessageKind::kEvictGrant:
-    case MessageKind::kReport:
-    case MessageKind::kResolve: return true;
-    default: return false;
-  }
-}
-
-bool Consistent(const CacheEntry& e) {
-  const bool waits =
-      e.state == S::kWaitRead || e.state == S::kWaitWrite || e.state == S::kSharedWait || e.state == S::kOwnedWait;
-  if (e.open && e.state != S::kExclusive) return false;                    // I1
-  if (e.IsWaiting() != waits) return false;                                // I2
-  if (e.retained && e.HasRead()) return false;                             // I3
-  if (e.state == S::kEvicting && e.IsDirty()) return false;                // I4
-  if (e.shared_pins + e.exclusive_pins > 0 && !e.HasRead()) return false;  // I6
-  return e.exclusive_pins == 0 || e.state == S::kExclusive;                // I6
-}
-
-const char* Name(CacheState state) {
-  constexpr const char* kNames[kCacheStates] = {"Invalid",   "Shared",     "Owned",     "Exclusive", "WaitRead",
-                                                "WaitWrite", "SharedWait", "OwnedWait", "Evicting"};
-  return kNames[static_cast<size_t>(state)];
-}
-
-const char* Name(CacheEvent event) {
-  constexpr const char* kNames[kCacheEvents] = {
-      "WantRead",         "WantWrite",  "WantEvict",    "ForwardRead",   "ForwardWrite", "Invalidate",
-      "InvalidateRetain", "Blocked",    "Resend",       "GrantRead",     "GrantWrite",   "GrantPending",
-      "Activate",         "GrantOther", "Failed",       "Cancel",        "TransferDone", "TransferAborted",
-      "EvictGrant",       "Report",     "ResolveOwner", "ResolveShared", "ResolveNone"};
-  return kNames[static_cast<size_t>(event)];
 }
 
 }  // namespace mangrove

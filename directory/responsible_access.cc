@@ -1,0 +1,343 @@
+#include "directory/responsible_step.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "net/check.h"
+
+namespace mangrove::home {
+
+Message Step::Make(K kind) const {
+  Message m;
+  m.kind = kind;
+  m.page = context_.page;
+  if (e_.txn) {
+    m.txn = e_.txn->id;
+    m.request = e_.txn->request.request;
+    m.access = e_.txn->request.access;
+    m.peer = e_.txn->request.from;
+    m.active = e_.txn->active;
+  }
+  m.grant_epoch = context_.grant_epoch;
+  return m;
+}
+
+void Step::Begin(HomeState state, const HomeRequest& request) {
+  CHECK(begun_ < kTxnsPerStep);
+  e_.state = state;
+  e_.txn = std::make_unique<HomeTransaction>();
+  e_.txn->id = Txn(context_.next_txn.value + begun_++);
+  e_.txn->request = request;
+  e_.txn->resend_at = context_.now + context_.resend_after;
+  Effect(HomeEffect::Kind::kArmResend);
+}
+
+// The transaction is over: the next in the queue.
+void Step::End() {
+  e_.txn.reset();
+  e_.state = e_.owner.node.value != 0 ? S::kOwned : S::kUnowned;
+  Serve();
+}
+
+HomeRequest Step::Incoming(HomeEvent event) const {
+  HomeRequest r;
+  r.from = from;
+  switch (event) {
+    case E::kRequest:
+      r.kind = HomeRequest::Kind::kAccess;
+      r.request = message->request;
+      r.access = message->access;
+      r.have = message->have;
+      break;
+    case E::kFlush:
+      r.kind = HomeRequest::Kind::kFlush;
+      r.request = message->request;
+      break;
+    case E::kEvictRequest: r.kind = HomeRequest::Kind::kEvict; break;
+    default:
+      r.kind = HomeRequest::Kind::kDiscard;
+      r.from = context_.self;
+      r.request = discard;
+  }
+  return r;
+}
+
+void Step::Enqueue(HomeEvent event) {
+  const HomeRequest incoming = Incoming(event);
+  const auto same = [&](const HomeRequest& r) {
+    return r.kind == incoming.kind && r.from == incoming.from && r.request == incoming.request;
+  };
+  const auto queued = std::find_if(e_.queue.begin(), e_.queue.end(), same);
+  if (queued != e_.queue.end()) queued->have = incoming.have;
+  if (queued != e_.queue.end() || (e_.txn && same(e_.txn->request))) {  // H3
+    const std::vector<NodeInstance> waits = WaitsFor(e_);
+    Message delayed;
+    delayed.kind = K::kDelayed;
+    delayed.page = context_.page;
+    delayed.request = incoming.request;
+    if (!waits.empty()) delayed.peer = waits.front();
+    if (event == E::kRequest) Send(incoming.from.node, std::move(delayed));
+    return;
+  }
+  e_.queue.push_back(incoming);
+}
+
+void Step::Unqueue() {
+  std::erase_if(e_.queue, [&](const HomeRequest& r) {
+    return r.kind == HomeRequest::Kind::kAccess && r.from == from && r.request == message->request;
+  });
+}
+
+void Step::Serve() {
+  while (context_.ready && !e_.IsBusy() && !e_.queue.empty() && begun_ < kTxnsPerStep) {
+    HomeRequest next = e_.queue.front();
+    e_.queue.pop_front();
+    Start(std::move(next));
+  }
+}
+
+void Step::Start(HomeRequest request) {
+  switch (request.kind) {
+    case HomeRequest::Kind::kAccess: StartAccess(std::move(request)); break;
+    case HomeRequest::Kind::kFlush: StartFlush(request); break;
+    case HomeRequest::Kind::kEvict: StartEvict(request); break;
+    case HomeRequest::Kind::kDiscard: StartDiscard(request); break;
+  }
+}
+
+void Step::StartAccess(HomeRequest request) {
+  if (e_.state == S::kLost) {
+    Fail(request, absl::DataLossError("page " + ToString(context_.page) + " is lost: no copy of it is left"));
+    return;
+  }
+  const NodeInstance owner = e_.owner;
+  const bool write = request.access == Access::kWrite;
+  const bool current_copy = request.from == owner || (write && request.have && Has(e_.sharers, request.from));
+  Begin(S::kGranting, request);
+  t().upgrade = current_copy;
+  if (owner.node.value == 0 && !current_copy) {
+    Load();
+    return;
+  }
+  if (request.from != owner) t().source = owner;
+  const bool sends = !current_copy;  // The owner sends the page.
+  if (write) {
+    Invalidate(!sends);
+  } else {
+    t().active = true;
+  }
+  if (sends) SendForward();
+  if (t().active && !sends) SendGrant();
+}
+
+void Step::StartFlush(const HomeRequest& request) {
+  Message m;
+  m.page = context_.page;
+  m.request = request.request;
+  if (e_.state == S::kLost) {
+    m.kind = K::kFlushed;
+    m.SetStatus(absl::DataLossError("page " + ToString(context_.page) + " is lost: no copy of it is left"));
+    Send(request.from.node, std::move(m));
+  } else if (e_.owner.node.value != 0) {
+    m.kind = K::kFlush;
+    m.peer = request.from;
+    Send(e_.owner.node, std::move(m));
+  } else if (e_.clean) {
+    m.kind = K::kFlushed;
+    Send(request.from.node, std::move(m));
+  } else {  // What the disks hold may be newer on one than on another: opening completes it everywhere.
+    Begin(S::kLoading, request);
+    Load();
+  }
+}
+
+void Step::StartEvict(const HomeRequest& request) {
+  if (request.from != e_.owner) return;
+  Begin(S::kEvicting, request);
+  t().waiting = {e_.owner};
+  Send(e_.owner.node, Make(K::kEvictGrant));
+}
+
+void Step::StartDiscard(const HomeRequest& request) {
+  Begin(S::kDiscarding, request);
+  t().waiting.assign(e_.sharers.begin(), e_.sharers.end());
+  if (e_.owner.node.value != 0) t().waiting.push_back(e_.owner);
+  for (const NodeInstance& node : t().waiting) SendInvalidate(node);
+  if (t().waiting.empty()) FinishDiscard();
+}
+
+void Step::FinishDiscard() {
+  Effect(HomeEffect::Kind::kDiscarded, t().request.request);
+  e_.owner = {};
+  e_.sharers.clear();
+  e_.clean = true;
+  e_.reverting = false;
+  End();
+}
+
+void Step::Load() {
+  e_.state = S::kLoading;
+  Message m = Make(K::kRequest);
+  effects_.push_back({.kind = HomeEffect::Kind::kLoad,
+                      .to = {},
+                      .message = std::move(m),
+                      .recover = !e_.clean,
+                      .version_only = !t().reports.empty(),
+                      .request = {}});
+}
+
+void Step::Loaded() {
+  if (!t().reports.empty()) {
+    Resolve(loaded->version);
+    return;
+  }
+  if (e_.reverting) Effect(HomeEffect::Kind::kReverted);
+  e_.reverting = false;
+  e_.clean = true;
+  const HomeRequest request = t().request;
+  if (request.kind == HomeRequest::Kind::kFlush || request.from.node.value == 0) {  // Or the requester is gone.
+    e_.txn.reset();
+    e_.state = S::kUnowned;
+    if (request.kind == HomeRequest::Kind::kFlush) StartFlush(request);
+    Serve();
+    return;
+  }
+  e_.state = S::kGranting;
+  t().from_disk = true;
+  Message grant = Make(K::kGrant);
+  grant.version = loaded->version;
+  grant.flushed = loaded->version;
+  grant.config = loaded->config;
+  grant.replicas = loaded->replicas;
+  grant.data = loaded->data;
+  grant.owner = true;
+  t().grant = std::move(grant);
+  if (request.access == Access::kWrite) {
+    Invalidate(false);
+  } else {
+    t().active = true;
+  }
+  if (t().active) SendGrant();
+}
+
+void Step::LoadFailed() {
+  if (!t().reports.empty()) {
+    if (load_status.code() == absl::StatusCode::kUnavailable) {
+      e_.state = S::kReporting;  // Compared again at the next kResend.
+    } else {
+      Resolve({});
+    }
+    return;
+  }
+  const HomeRequest request = t().request;
+  e_.txn.reset();
+  e_.state = load_status.code() == absl::StatusCode::kDataLoss ? S::kLost : S::kUnowned;
+  if (request.from.node.value != 0) Fail(request, load_status);
+  if (e_.state == S::kLost) {
+    while (!e_.queue.empty()) {
+      const HomeRequest next = e_.queue.front();
+      e_.queue.pop_front();
+      Start(next);
+      if (e_.IsBusy()) return;
+    }
+    return;
+  }
+  Serve();
+}
+
+void Step::Fail(const HomeRequest& request, const absl::Status& status) {
+  Message m;
+  m.kind = request.kind == HomeRequest::Kind::kFlush ? K::kFlushed : K::kRequestFailed;
+  m.page = context_.page;
+  m.request = request.request;
+  m.SetStatus(status);
+  Send(request.from.node, std::move(m));
+}
+
+// Sends the invalidations that the write grant waits for.
+void Step::Invalidate(bool retain_at_source) {
+  for (const NodeInstance& sharer : e_.sharers) {
+    if (sharer != t().request.from) t().waiting.push_back(sharer);
+  }
+  if (context_.bugs && context_.bugs->skip_one_invalidation && !t().waiting.empty()) t().waiting.pop_back();
+  if (retain_at_source && t().source.node.value != 0) t().waiting.push_back(t().source);
+  for (const NodeInstance& node : t().waiting) SendInvalidate(node);
+  t().active = t().waiting.empty() || (context_.bugs && context_.bugs->activate_before_acks);
+}
+
+void Step::SendInvalidate(NodeInstance to) {
+  Message m = Make(K::kInvalidate);
+  m.retain = t().upgrade && to == t().source;
+  Send(to.node, std::move(m));
+}
+
+void Step::SendForward() { Send(t().source.node, Make(K::kForward)); }
+
+void Step::SendGrant() {
+  Message grant = t().from_disk ? t().grant : Make(K::kGrant);
+  grant.active = true;
+  if (t().from_disk) {
+    const size_t others = e_.sharers.size() - (Has(e_.sharers, t().request.from) ? 1 : 0);
+    grant.exclusive = t().request.access == Access::kWrite || others == 0;
+  }
+  Send(t().request.from.node, std::move(grant));
+}
+
+// Nobody is waited for any more: the next part of the transaction.
+void Step::Progress() {
+  if (!t().waiting.empty()) return;
+  switch (e_.state) {
+    case S::kGranting:
+      if (t().active) return;
+      t().active = true;
+      if (t().upgrade || t().from_disk) {
+        SendGrant();
+      } else {
+        Send(t().request.from.node, Make(K::kActivate));
+      }
+      break;
+    case S::kDiscarding: FinishDiscard(); break;
+    case S::kReporting: Decide(); break;
+    case S::kResolving: End(); break;
+    default: break;
+  }
+}
+
+void Step::CountAck() {
+  Erase(t().waiting, from);
+  Erase(e_.sharers, from);
+  Progress();
+}
+
+void Step::Complete() {
+  const NodeInstance requester = t().request.from;
+  if (t().request.access == Access::kWrite) {
+    if (t().source.node.value != 0) Send(t().source.node, Make(K::kTransferDone));
+    e_.owner = requester;
+    e_.sharers.clear();
+  } else if (e_.owner.node.value == 0) {
+    e_.owner = requester;
+    Erase(e_.sharers, requester);
+  } else if (requester != e_.owner) {
+    InsertSorted(e_.sharers, requester);
+  }
+  End();
+}
+
+// The requester will not install the grant. Sharers that acknowledged are gone from the set already.
+void Step::Abort() {
+  if (t().request.access == Access::kWrite && t().source.node.value != 0) {
+    Send(t().source.node, Make(K::kTransferAborted));
+  }
+  End();
+}
+
+void Step::Evicted() {
+  if (!message->kept) {
+    e_.owner = {};
+    e_.clean = true;
+  }
+  End();
+}
+
+}  // namespace mangrove::home

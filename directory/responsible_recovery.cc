@@ -1,0 +1,203 @@
+#include "directory/responsible_step.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "net/check.h"
+
+namespace mangrove::home {
+
+std::vector<NodeInstance> Step::Candidates() const {
+  std::vector<NodeInstance> nodes;
+  const auto add = [&](NodeInstance node) {
+    if (node.node.value != 0) InsertSorted(nodes, node);
+  };
+  add(e_.owner);
+  for (const NodeInstance& node : e_.sharers) add(node);
+  if (e_.txn) {
+    add(e_.txn->source);
+    if (e_.txn->request.kind == HomeRequest::Kind::kAccess) add(e_.txn->request.from);
+    for (const NodeInstance& node : e_.txn->waiting) add(node);
+    for (const HolderReport& report : e_.txn->reports) add(report.node);
+  }
+  for (const HolderReport& report : e_.registered) add(report.node);
+  return nodes;
+}
+
+void Step::OwnerIsGone() {
+  e_.owner = {};
+  e_.sharers.clear();
+  e_.clean = false;
+  e_.reverting = true;
+}
+
+void Step::Recover() {
+  std::vector<NodeInstance> candidates = Candidates();
+  std::erase_if(candidates, [&](NodeInstance node) { return IsGone(node, from); });
+  // An eviction or discard goes on afterwards; a requester asks again under a new number.
+  std::optional<HomeRequest> again;
+  if (e_.txn && e_.txn->request.kind == HomeRequest::Kind::kDiscard) again = e_.txn->request;
+  e_.registered.clear();
+  e_.owner = {};
+  e_.sharers.clear();
+  if (again) e_.queue.push_front(*again);
+  if (candidates.empty()) {
+    OwnerIsGone();
+    End();
+    return;
+  }
+  Begin(S::kReporting, HomeRequest{.kind = HomeRequest::Kind::kEvict, .from = {}, .request = {}});
+  t().waiting = std::move(candidates);
+  for (const NodeInstance& node : t().waiting) SendReport(node);
+}
+
+void Step::SendReport(NodeInstance to) { Send(to.node, Make(K::kReport)); }
+
+void Step::CountReport() {
+  Erase(t().waiting, from);
+  t().reports.push_back({.node = from, .holding = message->holding, .version = message->version});
+  Progress();
+}
+
+// The newest version wins; of equal ones the owner's, then a retained one, then a read copy.
+const HolderReport& Step::Best() const {
+  const auto rank = [](const HolderReport& r) {
+    return r.holding == Holding::kOwner ? 2 : r.holding == Holding::kRetained ? 1 : 0;
+  };
+  const std::vector<HolderReport>& reports = e_.txn->reports;
+  return *std::max_element(reports.begin(), reports.end(), [&](const auto& a, const auto& b) {
+    if (a.version != b.version) return a.version < b.version;
+    if (rank(a) != rank(b)) return rank(a) < rank(b);
+    return b.node < a.node;
+  });
+}
+
+// Every report is in.
+void Step::Decide() {
+  std::erase_if(t().reports, [](const HolderReport& r) { return r.holding == Holding::kNone; });
+  if (t().reports.empty()) {
+    OwnerIsGone();
+    End();
+  } else if (Best().holding == Holding::kOwner) {
+    Resolve({});
+  } else {
+    e_.clean = false;
+    Load();  // I6
+  }
+}
+
+void Step::Resolve(Version on_disk) {
+  const HolderReport best = Best();
+  std::vector<HolderReport> reports = std::move(t().reports);
+  const bool disk_wins = best.holding != Holding::kOwner && best.version < on_disk;
+  Begin(S::kResolving, HomeRequest{.kind = HomeRequest::Kind::kEvict, .from = {}, .request = {}});
+  e_.owner = disk_wins ? NodeInstance{} : best.node;
+  e_.sharers.clear();
+  e_.clean = false;
+  for (HolderReport& report : reports) {
+    const bool same_copy = report.holding == Holding::kShared && report.version == best.version && !disk_wins;
+    report.holding = report.node == e_.owner ? Holding::kOwner : same_copy ? Holding::kShared : Holding::kNone;
+    report.version = best.holding == Holding::kOwner ? Version{} : Version{context_.grant_epoch, 1};
+    if (report.holding == Holding::kShared) InsertSorted(e_.sharers, report.node);
+    t().waiting.push_back(report.node);
+    SendResolve(report);
+  }
+  t().reports = std::move(reports);
+}
+
+void Step::SendResolve(const HolderReport& report) {
+  Message m = Make(K::kResolve);
+  m.holding = report.holding;
+  m.version = report.version;
+  Send(report.node.node, std::move(m));
+}
+
+void Step::CountResolve() {
+  Erase(t().waiting, from);
+  Progress();
+}
+
+void Step::ForgetPeer() {
+  if (context_.bugs && context_.bugs->forget_incarnation) return;
+  const auto gone = [&](NodeInstance node) { return IsGone(node, from); };
+  std::erase_if(e_.queue, [&](const HomeRequest& r) { return gone(r.from); });
+  e_.sharers.erase(std::remove_if(e_.sharers.begin(), e_.sharers.end(), gone), e_.sharers.end());
+  std::erase_if(e_.registered, [&](const HolderReport& r) { return gone(r.node); });
+  switch (e_.state) {
+    case S::kUnowned:
+    case S::kLost: break;
+    case S::kLoading:
+      if (gone(t().request.from)) t().request.from = {};
+      if (std::erase_if(t().reports, [&](const HolderReport& r) { return gone(r.node); }) > 0) Recover();
+      break;
+    case S::kOwned:
+    case S::kEvicting:
+      if (gone(e_.owner)) Recover();
+      break;
+    case S::kGranting: ForgetPeerOfGrant(); break;
+    case S::kDiscarding:
+      if (gone(e_.owner)) e_.owner = {};
+      std::erase_if(t().waiting, gone);
+      Progress();
+      break;
+    case S::kReporting:
+      std::erase_if(t().waiting, gone);
+      std::erase_if(t().reports, [&](const HolderReport& r) { return gone(r.node); });
+      Progress();
+      break;
+    case S::kResolving:
+      if (std::any_of(t().reports.begin(), t().reports.end(), [&](const auto& r) { return gone(r.node); })) Recover();
+      break;
+  }
+}
+
+void Step::ForgetPeerOfGrant() {
+  const auto gone = [&](NodeInstance node) { return IsGone(node, from); };
+  if (gone(t().source) || gone(e_.owner)) {
+    Recover();
+  } else if (gone(t().request.from)) {
+    const bool may_have_written = t().active && (t().request.access == Access::kWrite || t().from_disk);
+    if (may_have_written) {
+      Recover();
+    } else {
+      Abort();
+    }
+  } else {
+    std::erase_if(t().waiting, gone);
+    Progress();
+  }
+}
+
+void Step::AnswerRetained() {
+  if (!context_.ready || e_.state == S::kReporting || e_.state == S::kResolving) return;
+  if (e_.txn && e_.txn->id == message->txn) return;
+  Message answer;
+  answer.kind = e_.owner == from ? K::kTransferAborted : K::kTransferDone;
+  answer.page = context_.page;
+  answer.txn = message->txn;
+  Send(from.node, std::move(answer));
+}
+void Step::Adopt() {
+  if (e_.registered.empty() || e_.IsBusy()) {
+    Serve();
+    return;
+  }
+  std::vector<HolderReport> reports = std::move(e_.registered);
+  e_.registered.clear();
+  const auto owners =
+      std::count_if(reports.begin(), reports.end(), [](const HolderReport& r) { return r.holding == Holding::kOwner; });
+  const bool retained = std::any_of(reports.begin(), reports.end(),
+                                    [](const HolderReport& r) { return r.holding == Holding::kRetained; });
+  if (owners != 1 || retained) {
+    e_.registered = std::move(reports);
+    Recover();
+    return;
+  }
+  for (const HolderReport& report : reports) {
+    if (report.holding == Holding::kOwner) e_.owner = report.node;
+    if (report.holding == Holding::kShared) InsertSorted(e_.sharers, report.node);
+  }
+  End();
+}
+
+}  // namespace mangrove::home

@@ -1,0 +1,122 @@
+// One step of the responsible node's machine in progress. Private to responsible_*.cc: what a request does is in
+// responsible_access.cc, what the loss of a node does in responsible_recovery.cc, the table in responsible_table.cc.
+
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "directory/responsible_machine.h"
+
+namespace mangrove::home {
+
+using A = HomeAction;
+using E = HomeEvent;
+using K = MessageKind;
+using S = HomeState;
+
+template <typename C>
+bool Has(const C& nodes, NodeInstance node) {
+  return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+}
+
+template <typename C>
+bool Erase(C& nodes, NodeInstance node) {
+  const auto it = std::find(nodes.begin(), nodes.end(), node);
+  if (it == nodes.end()) return false;
+  nodes.erase(it);
+  return true;
+}
+
+template <typename C>
+void InsertSorted(C& nodes, NodeInstance node) {
+  const auto it = std::lower_bound(nodes.begin(), nodes.end(), node);
+  if (it == nodes.end() || *it != node) nodes.insert(it, node);
+}
+
+inline bool IsGone(NodeInstance node, NodeInstance alive) {
+  return node.node == alive.node && node.incarnation < alive.incarnation;
+}
+
+// One step in progress.
+class Step {
+ public:
+  Step(HomeEntry& entry, const HomeContext& context, std::vector<HomeEffect>& effects)
+      : e_(entry), context_(context), effects_(effects) {}
+
+  void Run(HomeEvent event);
+
+  // Inputs of the event, as far as it has them.
+  const Message* message = nullptr;
+  NodeInstance from;  // Sender, or the incarnation that is alive.
+  RequestId discard;
+  const LoadedPage* loaded = nullptr;
+  absl::Status load_status;
+
+ private:
+  void RunAnswer(HomeAction action);
+  HomeRequest Incoming(HomeEvent event) const;
+  void Enqueue(HomeEvent event);
+  void Unqueue();
+  void Serve();
+  void Start(HomeRequest request);
+  void StartAccess(HomeRequest request);
+  void StartFlush(const HomeRequest& request);
+  void StartEvict(const HomeRequest& request);
+  void StartDiscard(const HomeRequest& request);
+  void Load();
+  void Loaded();
+  void LoadFailed();
+  void Invalidate(bool retain_at_source);
+  void Progress();
+  void CountAck();
+  void Complete();
+  void Abort();
+  void Evicted();
+  void Recover();
+  void CountReport();
+  const HolderReport& Best() const;
+  void Decide();
+  void Resolve(Version on_disk);
+  void CountResolve();
+  void ForgetPeer();
+  void ForgetPeerOfGrant();
+  void AnswerRetained();
+  void SendAgain();
+  void Adopt();
+  void OwnerIsGone();
+
+  void Begin(HomeState state, const HomeRequest& request);
+  void End();
+  void FinishDiscard();
+  void Send(NodeId to, Message m) {
+    effects_.push_back({.kind = HomeEffect::Kind::kSend, .to = to, .message = std::move(m), .request = {}});
+  }
+  void Effect(HomeEffect::Kind kind, RequestId request = {}) {
+    Message m;
+    m.page = context_.page;
+    effects_.push_back({.kind = kind, .to = {}, .message = std::move(m), .request = request});
+  }
+  Message Make(K kind) const;
+  void SendForward();
+  void SendInvalidate(NodeInstance to);
+  void SendGrant();
+  void SendReport(NodeInstance to);
+  void SendResolve(const HolderReport& report);
+  void Fail(const HomeRequest& request, const absl::Status& status);
+  std::vector<NodeInstance> Candidates() const;
+  HomeTransaction& t() { return *e_.txn; }
+
+  HomeEntry& e_;
+  const HomeContext& context_;
+  std::vector<HomeEffect>& effects_;
+  uint64_t begun_ = 0;
+};
+
+// The event that a message of this kind is, if the responsible node receives it.
+std::optional<HomeEvent> EventOf(MessageKind kind);
+
+}  // namespace mangrove::home
