@@ -144,6 +144,21 @@ Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
   co_return absl::OkStatus();
 }
 
+Task<absl::Status> PageEngine::FlushAll(TimeNs deadline) {
+  constexpr size_t kPagesAtOnce = 256;
+  const std::vector<PageId> all = SortedPages([this](PageId page) {
+    const CacheEntry& entry = FindCached(page)->entry;
+    return entry.IsDirty() && entry.replicas > 0;
+  });
+  absl::Status first;
+  for (size_t begin = 0; begin < all.size(); begin += kPagesAtOnce) {
+    const std::vector<PageId> some(all.begin() + begin, all.begin() + std::min(begin + kPagesAtOnce, all.size()));
+    const absl::Status status = co_await FlushOwned(some, deadline);
+    if (first.ok() && !absl::IsAborted(status)) first = status;
+  }
+  co_return first;
+}
+
 // As the owner, for the node that the message names.
 void PageEngine::FlushForOther(const Message& message, NodeInstance from) {
   if (from.node != locator_->Responsible(message.page)) return;

@@ -102,6 +102,8 @@ class PageEngine final : public TransportEvents {
   Task<absl::StatusOr<uint64_t>> Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline);
   absl::Status Unlock(ClientId client, uint64_t lock_id);
   Task<absl::Status> Flush(PageRange range, TimeNs deadline);
+  // Every dirty page that is here and not volatile.
+  Task<absl::Status> FlushAll(TimeNs deadline);
   void EndClient(ClientId client);
 
   // Makes `range` allocated pages, all zeros, under `config`, newer than every earlier number of any of its pages.
