@@ -28,8 +28,8 @@ struct RocksTuning {
   size_t write_buffer_bytes = size_t{8} << 20;
   // Page data in files of its own, where compaction neither rewrites nor reads it.
   bool blob_files = true;
-  // Space for the log is reserved before it is written.
-  bool preallocate_log = false;
+  // Zeros are written ahead of the log, see log_file.h.
+  bool prewrite_log = true;
   // The log that is replayed at a start, at most.
   size_t log_bytes = size_t{64} << 20;
 };

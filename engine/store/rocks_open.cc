@@ -7,6 +7,7 @@
 #include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
+#include "engine/store/log_file.h"
 #include "engine/store/log_scan.h"
 
 namespace mangrove::store {
@@ -16,8 +17,9 @@ using rocksdb::ColumnFamilyDescriptor;
 using rocksdb::ColumnFamilyOptions;
 using rocksdb::DBOptions;
 
-DBOptions MakeDbOptions(const RocksTuning& tuning) {
+DBOptions MakeDbOptions(const RocksTuning& tuning, rocksdb::Env* env) {
   DBOptions options;
+  if (env != nullptr) options.env = env;
   options.create_if_missing = true;
   options.create_missing_column_families = true;
   // RepairLogs has cut off what a crash left unfinished.
@@ -28,7 +30,7 @@ DBOptions MakeDbOptions(const RocksTuning& tuning) {
 
   options.max_total_wal_size = tuning.log_bytes;
   // Writing into reserved space makes the filesystem convert extents at every sync.
-  options.allow_fallocate = tuning.preallocate_log;
+  options.allow_fallocate = false;
   // Flushed files reach the disk as they are written, not in one burst that delays the log's syncs.
   options.bytes_per_sync = uint64_t{1} << 20;
   // The log has everything: neither a start nor a stop needs to write tables.
@@ -108,8 +110,10 @@ absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, 
   absl::Status error = RepairLogs(path);
   if (error.ok()) {
     auto opened = std::make_unique<OpenedRocks>();
+    if (tuning.prewrite_log) opened->env = MakePrewrittenLogEnv();
     rocksdb::DB* db = nullptr;
-    const auto status = rocksdb::DB::Open(MakeDbOptions(tuning), path, MakeFamilies(tuning), &opened->families, &db);
+    const auto status =
+        rocksdb::DB::Open(MakeDbOptions(tuning, opened->env.get()), path, MakeFamilies(tuning), &opened->families, &db);
     opened->db.reset(db);
     if (status.ok()) return opened;
     error = Translate(status, absl::StrCat("store ", path, ": open"));

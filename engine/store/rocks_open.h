@@ -23,6 +23,7 @@ struct OpenedRocks {
   OpenedRocks& operator=(const OpenedRocks&) = delete;
   ~OpenedRocks();
 
+  std::unique_ptr<rocksdb::Env> env;  // Null: the default one.
   std::unique_ptr<rocksdb::DB> db;
   // In the order of their names below.
   std::vector<rocksdb::ColumnFamilyHandle*> families;
