@@ -4,8 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
-#include <numeric>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -130,7 +130,16 @@ void HammerWhile(int pages, const std::function<void(Node&, uint64_t)>& disturb)
   Node node(16);
   program.Attach(node);
   ASSERT_EQ(program.Call({.op = Op::kHammer, .pages = static_cast<uint32_t>(pages), .offset = 0, .value = 2}), 0);
-  for (uint64_t round = 0; round < 2000; ++round) disturb(node, round % static_cast<uint64_t>(pages));
+  for (uint64_t round = 0; round < 500; ++round) {
+    const uint64_t page = round % static_cast<uint64_t>(pages);
+    const std::atomic<uint8_t>& state = node.region().StateOf(kFirst + page);
+    ASSERT_TRUE(Eventually([&] { return (state.load() & page_state::kMappedWritable) != 0; }));
+    // At another moment of the program's run each time.
+    const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(round % 50);
+    while (std::chrono::steady_clock::now() < until) {
+    }
+    disturb(node, page);
+  }
   const int64_t increments = program.Call({.op = Op::kStopHammer});
   ASSERT_GT(increments, 0);
   uint64_t sum = 0;

@@ -1,0 +1,297 @@
+// RegionMemory without programs: rights, frames, and pins taken by hand in the place of fault workers.
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <cstring>
+#include <deque>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/mapping/fault_table.h"
+#include "engine/mapping/frame_files.h"
+#include "engine/mapping/poisoned_pages.h"
+#include "engine/mapping/region_memory.h"
+#include "net/check.h"
+
+namespace mangrove {
+namespace {
+
+constexpr PageId kFirst{absl::uint128(1) << 20};
+constexpr PageRange kPages{kFirst, 64};
+
+class RegionMemoryTest : public testing::Test {
+ protected:
+  RegionMemoryTest() {
+    auto memory = RegionMemory::Create([this](absl::AnyInvocable<void()> task) { posted_.push_back(std::move(task)); });
+    CHECK(memory.ok());
+    memory_ = *std::move(memory);
+    CHECK(memory_->AddRegion(kPages).ok());
+    region_ = memory_->FindRegion(kFirst);
+  }
+
+  void RunPosted() {
+    while (!posted_.empty()) {
+      auto task = std::move(posted_.front());
+      posted_.pop_front();
+      task();
+    }
+  }
+  void Install(PageId page, uint8_t fill, Rights rights) {
+    PageBytes content;
+    content.bytes.fill(std::byte{fill});
+    memory_->Install(page, content.bytes.data(), rights);
+  }
+  uint8_t State(PageId page) { return region_->StateOf(page).load(); }
+  // As the worker of a program does before it changes the page's mapping.
+  PinOutcome Pin(PageId page, Rights wanted, bool may_map_writable = true) {
+    Rights granted;
+    return region_->Pin(page, wanted, may_map_writable, &granted);
+  }
+  uint64_t FramesInUse() {
+    struct stat file {};
+    CHECK(fstat(region_->frames_fd(), &file) == 0);
+    return static_cast<uint64_t>(file.st_blocks) * 512 / kPageBytes;
+  }
+
+  std::deque<absl::AnyInvocable<void()>> posted_;
+  std::unique_ptr<RegionMemory> memory_;
+  std::shared_ptr<RegionFrames> region_;
+};
+
+TEST_F(RegionMemoryTest, InstalledPageHasItsContentAndRight) {
+  Install(kFirst + 1, 9, Rights::kRead);
+  memory_->Install(kFirst + 2, nullptr, Rights::kWrite);
+  EXPECT_EQ(memory_->RightsOf(kFirst), Rights::kNone);
+  EXPECT_EQ(memory_->RightsOf(kFirst + 1), Rights::kRead);
+  EXPECT_EQ(memory_->RightsOf(kFirst + 2), Rights::kWrite);
+  EXPECT_THAT(memory_->Copy(kFirst + 1)->bytes, testing::Each(std::byte{9}));
+  EXPECT_THAT(memory_->Copy(kFirst + 2)->bytes, testing::Each(std::byte{0}));
+  EXPECT_EQ(FramesInUse(), 2u);
+}
+
+TEST_F(RegionMemoryTest, LoadAndStoreReachAnyBytesOfThePage) {
+  memory_->Install(kFirst, nullptr, Rights::kWrite);
+  const char text[] = "mangrove";
+  memory_->Store(kFirst, kPageBytes - 8, std::as_bytes(std::span(text, 8)));
+  std::byte read[8];
+  memory_->Load(kFirst, kPageBytes - 8, read);
+  EXPECT_EQ(std::memcmp(read, text, 8), 0);
+}
+
+TEST_F(RegionMemoryTest, TakeGivesTheContentAndFreesTheFrame) {
+  for (Rights rights : {Rights::kRead, Rights::kWrite}) {
+    Install(kFirst, 5, rights);
+    PageBuffer taken;
+    memory_->Take(kFirst, /*keep=*/true, [&](PageBuffer content) { taken = std::move(content); });
+    ASSERT_NE(taken, nullptr);
+    EXPECT_THAT(taken->bytes, testing::Each(std::byte{5}));
+    EXPECT_EQ(State(kFirst), 0);
+    EXPECT_EQ(FramesInUse(), 0u);
+  }
+  Install(kFirst, 5, Rights::kWrite);
+  bool done = false;
+  memory_->Take(kFirst, /*keep=*/false, [&](PageBuffer content) { done = content == nullptr; });
+  EXPECT_TRUE(done);
+}
+
+TEST_F(RegionMemoryTest, ProtectOfAPageThatNobodyMappedTouchesNoFrame) {
+  Install(kFirst, 5, Rights::kWrite);
+  ASSERT_EQ(Pin(kFirst, Rights::kRead, /*may_map_writable=*/false), PinOutcome::kPinned);
+  bool done = false;
+  memory_->Protect(kFirst, [&] { done = true; });
+  EXPECT_TRUE(done);
+  region_->Unpin(kFirst);
+  EXPECT_EQ(State(kFirst), static_cast<uint8_t>(Rights::kRead));
+  EXPECT_TRUE(posted_.empty());
+}
+
+TEST_F(RegionMemoryTest, PinNeedsTheRight) {
+  EXPECT_EQ(Pin(kFirst, Rights::kRead), PinOutcome::kInsufficient);
+  Install(kFirst, 5, Rights::kRead);
+  EXPECT_EQ(Pin(kFirst, Rights::kWrite), PinOutcome::kInsufficient);
+  EXPECT_EQ(Pin(kFirst, Rights::kRead), PinOutcome::kPinned);
+  EXPECT_EQ(State(kFirst) & page_state::kMappedWritable, 0);
+  region_->Unpin(kFirst);
+  memory_->Raise(kFirst);
+  EXPECT_EQ(Pin(kFirst, Rights::kRead), PinOutcome::kPinned);
+  EXPECT_NE(State(kFirst) & page_state::kMappedWritable, 0);
+  region_->Unpin(kFirst);
+}
+
+TEST_F(RegionMemoryTest, PinsHaveAnEnd) {
+  Install(kFirst, 5, Rights::kRead);
+  int pins = 0;
+  while (Pin(kFirst, Rights::kRead) == PinOutcome::kPinned) ++pins;
+  EXPECT_EQ(pins, 15);
+  EXPECT_EQ(Pin(kFirst, Rights::kRead), PinOutcome::kCrowded);
+  EXPECT_EQ(memory_->RightsOf(kFirst), Rights::kRead);
+  while (pins-- > 0) region_->Unpin(kFirst);
+  EXPECT_EQ(State(kFirst), static_cast<uint8_t>(Rights::kRead));
+}
+
+// The delayed resolver: pinned under kWrite, its ioctl comes late.
+TEST_F(RegionMemoryTest, TakeEndsWhenTheLastPinIsGone) {
+  Install(kFirst, 5, Rights::kWrite);
+  ASSERT_EQ(Pin(kFirst, Rights::kWrite), PinOutcome::kPinned);
+  ASSERT_EQ(Pin(kFirst, Rights::kRead), PinOutcome::kPinned);
+  PageBuffer taken;
+  memory_->Take(kFirst, /*keep=*/true, [&](PageBuffer content) { taken = std::move(content); });
+  EXPECT_EQ(taken, nullptr);
+  EXPECT_EQ(FramesInUse(), 1u);
+  EXPECT_EQ(Pin(kFirst, Rights::kRead), PinOutcome::kInsufficient);
+  region_->Unpin(kFirst);
+  EXPECT_TRUE(posted_.empty());
+  region_->Unpin(kFirst);
+  EXPECT_EQ(taken, nullptr);
+  RunPosted();
+  ASSERT_NE(taken, nullptr);
+  EXPECT_THAT(taken->bytes, testing::Each(std::byte{5}));
+  EXPECT_EQ(State(kFirst), 0);
+  Install(kFirst, 6, Rights::kRead);
+  EXPECT_EQ(State(kFirst), static_cast<uint8_t>(Rights::kRead));
+}
+
+TEST_F(RegionMemoryTest, ProtectEndsWhenTheLastPinIsGone) {
+  Install(kFirst, 5, Rights::kWrite);
+  ASSERT_EQ(Pin(kFirst, Rights::kWrite), PinOutcome::kPinned);
+  bool done = false;
+  memory_->Protect(kFirst, [&] { done = true; });
+  EXPECT_FALSE(done);
+  EXPECT_EQ(Pin(kFirst, Rights::kRead), PinOutcome::kInsufficient);
+  region_->Unpin(kFirst);
+  RunPosted();
+  EXPECT_TRUE(done);
+  EXPECT_EQ(State(kFirst), static_cast<uint8_t>(Rights::kRead));
+  EXPECT_THAT(memory_->Copy(kFirst)->bytes, testing::Each(std::byte{5}));
+}
+
+TEST_F(RegionMemoryTest, UnmapLeavesRightAndContent) {
+  const auto unmap = [&](PageId page) {
+    bool result = false;
+    region_->Unmap(page, [&](bool unmapped) { result = unmapped; });
+    RunPosted();
+    return result;
+  };
+  EXPECT_TRUE(unmap(kFirst));
+  Install(kFirst, 5, Rights::kRead);
+  EXPECT_TRUE(unmap(kFirst));
+  EXPECT_THAT(memory_->Copy(kFirst)->bytes, testing::Each(std::byte{5}));
+  ASSERT_EQ(Pin(kFirst, Rights::kRead), PinOutcome::kPinned);
+  EXPECT_FALSE(unmap(kFirst));
+  region_->Unpin(kFirst);
+  memory_->Raise(kFirst);
+  EXPECT_FALSE(unmap(kFirst));
+  EXPECT_EQ(memory_->RightsOf(kFirst), Rights::kWrite);
+}
+
+TEST_F(RegionMemoryTest, WhatIsPostedMayOutliveTheMemory) {
+  bool called = false;
+  region_->Unmap(kFirst, [&](bool) { called = true; });
+  memory_.reset();
+  RunPosted();
+  EXPECT_FALSE(called);
+}
+
+TEST_F(RegionMemoryTest, RegionsDoNotOverlap) {
+  EXPECT_EQ(memory_->AddRegion({kFirst + 63, 1}).code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(memory_->AddRegion({PageId(kFirst.value - 1), 2}).code(), absl::StatusCode::kAlreadyExists);
+  const PageRange next{kFirst + 64, 1};
+  EXPECT_TRUE(memory_->AddRegion(next).ok());
+  EXPECT_EQ(memory_->FindRegion(kFirst + 64)->pages(), next);
+  EXPECT_EQ(memory_->FindRegion(kFirst + 65), nullptr);
+  EXPECT_EQ(memory_->FindRegion(PageId(kFirst.value - 1)), nullptr);
+  memory_->RemoveRegion(kPages);
+  EXPECT_EQ(memory_->FindRegion(kFirst), nullptr);
+  EXPECT_TRUE(memory_->AddRegion(kPages).ok());
+  EXPECT_EQ(memory_->RightsOf(kFirst), Rights::kNone);
+}
+
+TEST_F(RegionMemoryTest, LargestRegionCostsNothing) {
+  const PageRange largest{PageId(kFirst.value * 2), uint64_t{1} << 34};  // 2^46 bytes.
+  ASSERT_TRUE(memory_->AddRegion(largest).ok());
+  const PageId last = largest.first + (largest.count - 1);
+  memory_->Install(last, nullptr, Rights::kRead);
+  EXPECT_EQ(memory_->RightsOf(last), Rights::kRead);
+}
+
+TEST_F(RegionMemoryTest, StatesCannotBeWritten) {
+  auto states = region_->OpenStates();
+  ASSERT_TRUE(states.ok());
+  EXPECT_EQ(mmap(nullptr, 64, PROT_READ | PROT_WRITE, MAP_SHARED, states->get(), 0), MAP_FAILED);
+  // Not even by who may reopen the file.
+  UniqueFd again(open(("/proc/self/fd/" + std::to_string(states->get())).c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(mmap(nullptr, 64, PROT_READ | PROT_WRITE, MAP_SHARED, again.get(), 0), MAP_FAILED);
+  EXPECT_EQ(pwrite(again.get(), "x", 1, 0), -1);
+}
+
+TEST(FrameDetacher, ContentHasStoresMadeAfterItWasSpliced) {
+  auto detacher = FrameDetacher::Create();
+  ASSERT_TRUE(detacher.ok()) << detacher.status();
+  UniqueFd file(memfd_create("test", MFD_CLOEXEC));
+  ASSERT_EQ(ftruncate(file.get(), kPageBytes), 0);
+  WriteFrame(file.get(), 0, nullptr);
+  void* mapped = mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  static_cast<volatile char*>(mapped)[7] = 'x';
+  PageBytes content;
+  detacher->Detach(file.get(), 0, content.bytes.data());
+  EXPECT_EQ(content.bytes[7], std::byte{'x'});
+  EXPECT_EQ(static_cast<volatile char*>(mapped)[7], 0);
+  munmap(mapped, kPageBytes);
+}
+
+TEST(FaultTable, PageIsServedOnceAtATime) {
+  FaultTable table;
+  EXPECT_TRUE(table.Admit({kFirst, Rights::kRead, false}));
+  EXPECT_FALSE(table.Admit({kFirst, Rights::kWrite, false}));
+  EXPECT_TRUE(table.Admit({kFirst + 1, Rights::kWrite, true}));
+  EXPECT_FALSE(table.Admit({kFirst + 1, Rights::kRead, false}));
+  const auto first = table.Next();
+  ASSERT_TRUE(first);
+  EXPECT_EQ(first->page, kFirst);
+  EXPECT_EQ(first->wanted, Rights::kWrite);
+  const auto second = table.Next();
+  ASSERT_TRUE(second);
+  EXPECT_FALSE(second->write_protect);
+  EXPECT_FALSE(table.Next());
+  EXPECT_FALSE(table.Finish(kFirst));
+  EXPECT_FALSE(table.Finish(kFirst + 1));
+}
+
+TEST(FaultTable, FaultThatCameWhileThePageWasServedIsWokenAfterwards) {
+  FaultTable table;
+  table.Admit({kFirst, Rights::kRead, false});
+  ASSERT_TRUE(table.Next());
+  EXPECT_FALSE(table.Admit({kFirst, Rights::kWrite, true}));
+  EXPECT_FALSE(table.HasQueued());
+  EXPECT_TRUE(table.Finish(kFirst));
+  EXPECT_TRUE(table.Admit({kFirst, Rights::kWrite, true}));
+}
+
+TEST(PoisonedPages, AreListedInRangesAndForgottenOnce) {
+  PoisonedPages pages;
+  for (uint64_t i : {5, 3, 4, 9}) {
+    pages.Begin(kFirst + i);
+    pages.End(kFirst + i, /*poisoned=*/i != 9);
+  }
+  EXPECT_THAT(pages.List(), testing::ElementsAre(PageRange{kFirst + 3, 3}));
+  EXPECT_THAT(pages.Forget({kFirst + 4, 10}), testing::ElementsAre(PageRange{kFirst + 4, 2}));
+  EXPECT_THAT(pages.Forget({kFirst + 4, 10}), testing::IsEmpty());
+  EXPECT_THAT(pages.List(), testing::ElementsAre(PageRange{kFirst + 3, 1}));
+}
+
+TEST(PoisonedPages, PageThatIsBeingPoisonedStaysListed) {
+  PoisonedPages pages;
+  pages.Begin(kFirst);
+  EXPECT_THAT(pages.Forget({kFirst, 1}), testing::ElementsAre(PageRange{kFirst, 1}));
+  pages.End(kFirst, true);
+  EXPECT_THAT(pages.Forget({kFirst, 1}), testing::ElementsAre(PageRange{kFirst, 1}));
+  EXPECT_THAT(pages.List(), testing::IsEmpty());
+}
+
+}  // namespace
+}  // namespace mangrove
