@@ -1,0 +1,65 @@
+#include "tests/sim/engine_node.h"
+
+#include <utility>
+
+#include "directory/locator.h"
+#include "engine/page_engine.h"
+#include "net/check.h"
+
+namespace mangrove::sim {
+
+namespace {
+
+class EngineNode final : public SimNode {
+ public:
+  EngineNode(const NodeDoors& doors, const NodeSetup& setup)
+      : transport_(doors.transport),
+        replicas_(setup.replicas),
+        next_config_(setup.next_config),
+        locator_(setup.nodes),
+        engine_({.self = setup.self,
+                 .members = setup.nodes,
+                 .system_replicas = setup.replicas,
+                 .cache_pages = setup.cache_pages,
+                 .bugs = setup.bugs},
+                &locator_, doors.clock, doors.transport, doors.store, doors.memory, doors.entropy) {}
+
+  void Start(absl::AnyInvocable<void(absl::Status)> ready) override {
+    engine_.Open([this, ready = std::move(ready)](absl::Status opened) mutable {
+      ready(opened.ok() ? transport_->Start(&engine_) : opened);
+    });
+  }
+
+  Task<absl::Status> Acquire(PageRange range, Rights rights, TimeNs deadline) override {
+    return engine_.Acquire(range, rights, deadline);
+  }
+  Task<absl::StatusOr<uint64_t>> Lock(uint64_t client, PageRange range, LockMode mode, TimeNs deadline) override {
+    return engine_.Lock(client, range, mode, deadline);
+  }
+  absl::Status Unlock(uint64_t client, uint64_t lock_id) override { return engine_.Unlock(client, lock_id); }
+  Task<absl::Status> Flush(PageRange range, TimeNs deadline) override { return engine_.Flush(range, deadline); }
+  // The numbers of configurations are the region table's to give; one counter stands for it here.
+  Task<absl::Status> Allocate(PageRange range, TimeNs deadline) override {
+    return engine_.PutExtent(range, ConfigNumber(++*next_config_), replicas_, /*is_volatile=*/false, deadline);
+  }
+  Task<absl::Status> Unallocate(PageRange range, TimeNs deadline) override {
+    return engine_.DropExtent(range, ConfigNumber(*next_config_), deadline);
+  }
+  void EndClient(uint64_t client) override { engine_.EndClient(client); }
+
+ private:
+  Transport* const transport_;
+  const uint32_t replicas_;
+  uint64_t* const next_config_;
+  const HashLocator locator_;
+  PageEngine engine_;
+};
+
+}  // namespace
+
+std::unique_ptr<SimNode> MakeEngineNode(const NodeDoors& doors, const NodeSetup& setup) {
+  CHECK(setup.next_config != nullptr);
+  return std::make_unique<EngineNode>(doors, setup);
+}
+
+}  // namespace mangrove::sim

@@ -1,0 +1,231 @@
+#include "tests/sim/faults.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "net/check.h"
+
+namespace mangrove::sim {
+
+const char* Name(FaultKind kind) {
+  static constexpr std::array<const char*, kFaultKinds> kNames{
+      "crash", "crash of several", "power loss",  "wiped disk", "corrupt page", "cut", "one-way cut", "split", "storm",
+      "pause", "full disk",        "write error", "false alarm"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+FaultInjector::FaultInjector(SimCluster* cluster, const FaultOptions& options)
+    : cluster_(cluster), world_(&cluster->world()), options_(options), random_(world_->Fork("faults")) {
+  std::vector<int> slots;
+  for (int slot = 0; slot < cluster->nodes(); ++slot) slots.push_back(slot);
+  while (victims_.size() + 1 < cluster->options().replicas && slots.size() > 1) {
+    const auto at = slots.begin() + static_cast<ptrdiff_t>(random_.Below(slots.size()));
+    victims_.push_back(*at);
+    slots.erase(at);
+  }
+}
+
+void FaultInjector::Begin() {
+  active_ = true;
+  cluster_->network().SetWeather(options_.calm);
+  Arm();
+}
+
+// Between none and twice the mean, so that bursts occur.
+void FaultInjector::Arm() { countdown_ = 1 + random_.Below(2 * options_.mean_events); }
+
+void FaultInjector::AfterEvent() {
+  if (!active_ || --countdown_ > 0) return;
+  Arm();
+  // As an event of its own, so that it is in the history.
+  world_->After(0, kNoNode, EventKind::kFault, [this] {
+    if (active_) Inject();
+  });
+}
+
+void FaultInjector::Inject() {
+  uint64_t total = 0;
+  for (const uint32_t weight : options_.weights) total += weight;
+  if (total == 0) return;
+  uint64_t at = random_.Below(total);
+  size_t kind = 0;
+  while (at >= options_.weights[kind]) at -= options_.weights[kind++];
+  if (!Inject(static_cast<FaultKind>(kind))) return;
+  ++injected_;
+  ++by_kind_[kind];
+  world_->Note(0x600 + kind, injected_);
+}
+
+bool FaultInjector::Inject(FaultKind kind) {
+  switch (kind) {
+    case FaultKind::kCrash: return CrashSome(1);
+    case FaultKind::kCrashSeveral:
+      return CrashSome(static_cast<int>(random_.Between(2, std::max(2, cluster_->nodes() - 1))));
+    case FaultKind::kPowerLoss: return CrashSome(cluster_->nodes());
+    case FaultKind::kWipe: return Wipe();
+    case FaultKind::kCorrupt: return Corrupt();
+    case FaultKind::kCut: return Cut(true);
+    case FaultKind::kCutOneWay: return Cut(false);
+    case FaultKind::kSplit: return Split();
+    case FaultKind::kStorm: return Storm();
+    case FaultKind::kPause: return Pause();
+    case FaultKind::kFullDisk: return FillDisk();
+    case FaultKind::kWriteError: return FailWrite();
+    case FaultKind::kFalseAlarm: return FalseAlarm();
+  }
+  CHECK(false);
+}
+
+// What ends a fault: not after End, which has mended everything.
+void FaultInjector::After(DurationNs delay, absl::AnyInvocable<void()> callback) {
+  world_->After(delay, kNoNode, EventKind::kFault, [this, callback = std::move(callback)]() mutable {
+    if (active_) callback();
+  });
+}
+
+int FaultInjector::PickUp() {
+  std::vector<int> up;
+  for (int slot = 0; slot < cluster_->nodes(); ++slot) {
+    if (cluster_->host(slot).up()) up.push_back(slot);
+  }
+  return up.empty() ? kNoNode : up[random_.Below(up.size())];
+}
+
+int FaultInjector::PickVictim() { return victims_.empty() ? kNoNode : victims_[random_.Below(victims_.size())]; }
+
+bool FaultInjector::CrashSome(int count) {
+  if (count > 1) world_->Trace("fault: ", count, " nodes crash");
+  bool any = false;
+  for (int i = 0; i < count; ++i) {
+    const int slot = PickUp();
+    if (slot == kNoNode) break;
+    cluster_->Crash(slot);
+    cluster_->StartAfter(slot, random_.Spread(5 * kMillisecond, options_.max_down));
+    any = true;
+  }
+  return any;
+}
+
+bool FaultInjector::Wipe() {
+  const int slot = PickVictim();
+  if (slot == kNoNode || !cluster_->host(slot).up()) return false;
+  world_->Trace("fault: node ", slot + 1, " loses its disk");
+  cluster_->Crash(slot);
+  cluster_->host(slot).disk->Wipe();
+  cluster_->StartAfter(slot, random_.Spread(5 * kMillisecond, options_.max_down));
+  return true;
+}
+
+bool FaultInjector::Corrupt() {
+  const int slot = PickVictim();
+  if (slot == kNoNode) return false;
+  const std::optional<PageId> page = cluster_->host(slot).disk->CorruptOne();
+  if (!page) return false;
+  world_->Trace("fault: page ", *page, " is corrupt on node ", slot + 1);
+  return true;
+}
+
+bool FaultInjector::Cut(bool both_ways) {
+  const int a = static_cast<int>(random_.Below(static_cast<uint64_t>(cluster_->nodes())));
+  const int b = static_cast<int>(random_.Below(static_cast<uint64_t>(cluster_->nodes())));
+  SimNetwork& network = cluster_->network();
+  if (a == b || network.IsCut(a, b)) return false;
+  world_->Trace("fault: cut from node ", a + 1, " to node ", b + 1, both_ways ? ", both ways" : "");
+  network.Cut(a, b);
+  if (both_ways) network.Cut(b, a);
+  After(random_.Spread(10 * kMillisecond, options_.max_cut), [this, a, b, both_ways] {
+    cluster_->network().Heal(a, b);
+    if (both_ways) cluster_->network().Heal(b, a);
+  });
+  return true;
+}
+
+bool FaultInjector::Split() {
+  const int nodes = cluster_->nodes();
+  const int first = static_cast<int>(random_.Between(1, nodes - 1));  // Of `order`, the first group.
+  std::vector<int> order;
+  for (int slot = 0; slot < nodes; ++slot) {
+    order.insert(order.begin() + static_cast<ptrdiff_t>(random_.Below(order.size() + 1)), slot);
+  }
+  const int bridge = nodes > 2 && random_.PerMille(300) ? order[0] : kNoNode;
+  world_->Trace("fault: split into ", first, " and ", nodes - first, " nodes, bridge ", bridge + 1);
+  std::vector<std::pair<int, int>> cuts;
+  for (int i = 0; i < first; ++i) {
+    for (int j = first; j < nodes; ++j) {
+      const int a = order[static_cast<size_t>(i)];
+      const int b = order[static_cast<size_t>(j)];
+      if (a != bridge && b != bridge) cuts.insert(cuts.end(), {{a, b}, {b, a}});
+    }
+  }
+  if (cuts.empty()) return false;
+  for (const auto& [from, to] : cuts) cluster_->network().Cut(from, to);
+  After(random_.Spread(20 * kMillisecond, options_.max_cut), [this, cuts] {
+    for (const auto& [from, to] : cuts) cluster_->network().Heal(from, to);
+  });
+  return true;
+}
+
+bool FaultInjector::Storm() {
+  Weather weather = options_.calm;
+  weather.lose_per_mille = static_cast<uint32_t>(random_.Below(300));
+  weather.double_per_mille = static_cast<uint32_t>(random_.Below(200));
+  weather.overtake_per_mille = static_cast<uint32_t>(random_.Below(500));
+  weather.late_per_mille = static_cast<uint32_t>(random_.Below(60));
+  world_->Trace("fault: storm: per mille ", weather.lose_per_mille, " lost, ", weather.double_per_mille, " doubled, ",
+                weather.overtake_per_mille, " out of order, ", weather.late_per_mille, " late");
+  cluster_->network().SetWeather(weather);
+  After(random_.Spread(50 * kMillisecond, kSecond), [this, storm = ++storms_] {
+    if (storm == storms_) cluster_->network().SetWeather(options_.calm);
+  });
+  return true;
+}
+
+bool FaultInjector::Pause() {
+  const int slot = PickUp();
+  if (slot == kNoNode || world_->IsPaused(slot)) return false;
+  const DurationNs span = random_.Spread(5 * kMillisecond, options_.max_pause);
+  world_->Trace("fault: node ", slot + 1, " pauses for ", span / kMillisecond, " ms");
+  world_->Pause(slot, world_->now() + span, random_.PerMille(500));
+  return true;
+}
+
+bool FaultInjector::FillDisk() {
+  const int slot = static_cast<int>(random_.Below(static_cast<uint64_t>(cluster_->nodes())));
+  SimDisk* disk = cluster_->host(slot).disk.get();
+  if (disk->full()) return false;
+  world_->Trace("fault: the disk of node ", slot + 1, " is full");
+  disk->SetFull(true);
+  After(random_.Spread(20 * kMillisecond, kSecond), [disk] { disk->SetFull(false); });
+  return true;
+}
+
+bool FaultInjector::FailWrite() {
+  const int slot = PickUp();
+  if (slot == kNoNode) return false;
+  world_->Trace("fault: the next write of node ", slot + 1, " fails");
+  cluster_->host(slot).disk->FailNextCommit();
+  return true;
+}
+
+bool FaultInjector::FalseAlarm() {
+  const int slot = PickUp();
+  const int peer = static_cast<int>(random_.Below(static_cast<uint64_t>(cluster_->nodes())));
+  if (slot == kNoNode || slot == peer) return false;
+  world_->Trace("fault: node ", slot + 1, " believes node ", peer + 1, " to be down");
+  cluster_->network().FalseAlarm(slot, peer);
+  return true;
+}
+
+void FaultInjector::End() {
+  active_ = false;
+  world_->Trace("faults end");
+  cluster_->network().HealAll();
+  cluster_->network().SetWeather(Weather{});
+  for (int slot = 0; slot < cluster_->nodes(); ++slot) {
+    SimHost& host = cluster_->host(slot);
+    host.disk->Repair();
+    if (!host.up()) cluster_->Start(slot);
+  }
+}
+
+}  // namespace mangrove::sim

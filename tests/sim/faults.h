@@ -1,0 +1,88 @@
+// What goes wrong, and when: chosen by chance, counted in events rather than in time, since most of the time nothing
+// happens and faults matter where much does.
+//
+// Damage to disks is bounded: it hits fewer nodes in a run than a page has core holders, so that what was flushed is
+// always somewhere.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "tests/sim/sim_cluster.h"
+
+namespace mangrove::sim {
+
+enum class FaultKind : uint8_t {
+  kCrash,         // One node; back after a while.
+  kCrashSeveral,  // Two or more at one moment.
+  kPowerLoss,     // All of them.
+  kWipe,          // A crash, and the node comes back with an empty disk.
+  kCorrupt,       // One stored page gets a wrong checksum.
+  kCut,           // Between two nodes, both ways.
+  kCutOneWay,
+  kSplit,  // Two groups that do not hear each other; sometimes one node hears both.
+  kStorm,  // Messages are lost, doubled, late and out of order.
+  kPause,  // A node handles nothing for a while, then everything at once.
+  kFullDisk,
+  kWriteError,  // The store is poisoned, and the process ends.
+  kFalseAlarm,  // A connection breaks without reason.
+};
+constexpr int kFaultKinds = 13;
+const char* Name(FaultKind kind);
+
+struct FaultOptions {
+  std::array<uint32_t, kFaultKinds> weights{};
+  uint64_t mean_events = 1500;  // Between two faults.
+  DurationNs max_down = 500 * kMillisecond;
+  DurationNs max_cut = kSecond;
+  DurationNs max_pause = 700 * kMillisecond;
+  Weather calm;  // Between the storms.
+};
+
+class FaultInjector {
+ public:
+  FaultInjector(SimCluster* cluster, const FaultOptions& options);
+
+  // Faults begin to come.
+  void Begin();
+  // Called after every event.
+  void AfterEvent();
+  // No more faults; what is broken is mended: every node starts, every link and disk works.
+  void End();
+
+  uint64_t injected() const { return injected_; }
+  const std::array<uint64_t, kFaultKinds>& by_kind() const { return by_kind_; }
+
+ private:
+  void Inject();
+  bool Inject(FaultKind kind);
+  bool CrashSome(int count);
+  bool Wipe();
+  bool Corrupt();
+  bool Cut(bool both_ways);
+  bool Split();
+  bool Storm();
+  bool Pause();
+  bool FillDisk();
+  bool FailWrite();
+  bool FalseAlarm();
+  void Arm();
+  void After(DurationNs delay, absl::AnyInvocable<void()> callback);
+  int PickUp();
+  int PickVictim();
+
+  SimCluster* const cluster_;
+  SimWorld* const world_;
+  const FaultOptions options_;
+  SimRandom random_;
+  std::vector<int> victims_;  // Whose disks may be damaged.
+  bool active_ = false;
+  uint64_t countdown_ = 0;
+  uint64_t storms_ = 0;
+  uint64_t injected_ = 0;
+  std::array<uint64_t, kFaultKinds> by_kind_{};
+};
+
+}  // namespace mangrove::sim

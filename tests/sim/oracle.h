@@ -1,0 +1,189 @@
+// What must hold, whatever happens. The oracle sees every right that a node gets or loses, every load and store, and the
+// beginning and end of every flush, lock and allocation. The first breach fails the world.
+//
+//  O1  At most one node has kWrite on a page, and then no other node has kRead.
+//  O2  A load returns the last store in the page's order; a page that was allocated and never written is zeros. An
+//      install is a load: from then on the node's programs may look at any moment.
+//  O3  When a node dies, what a live node's memory holds is the page's content. Only if none holds it, the content may be
+//      any version from the last flushed one to the newest; the first install or load decides which, for good.
+//  O4  What was stored before a flush began is never lost once the flush has returned OK.
+//  O5  A version that can only have come from the disks, because every life of a node began after the loss, is never
+//      followed by an older one: it was completed on every core holder before it was granted.
+//  O6  A locked page does not leave its holder, no other node has a right that the lock excludes, and two locks that
+//      exclude each other are not held at once.
+//  O7  A free page is nowhere accessible, and no Acquire or Lock of it succeeds; an allocated one is not refused. While
+//      it is being freed, and after a call that left that open, it may have any of its contents, or zeros.
+//  O8  Every operation has ended by its deadline and a little slack.
+//
+// Pages that Manage has not named are checked for O1 only.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "engine/mangrove.h"
+#include "engine/page_memory.h"
+#include "tests/sim/sim_memory.h"
+#include "tests/sim/sim_world.h"
+#include "tests/sim/stamp.h"
+
+namespace mangrove::sim {
+
+// What the oracle knew of the pages when a flush began.
+struct FlushTicket {
+  struct Page {
+    uint32_t page = 0;  // The oracle's own number.
+    uint32_t generation = 0;
+    uint32_t crashes = 0;
+    uint32_t version = 0;
+  };
+  PageRange range;
+  std::vector<Page> pages;
+};
+
+class Oracle final : public MemoryObserver {
+ public:
+  explicit Oracle(SimWorld* world) : world_(world) {}
+
+  // `range` is used by the workload. Its pages are free.
+  void Manage(const PageRange& range);
+
+  // Memory.
+  void OnInstall(int node, PageId page, const std::byte* data, Rights rights) override;
+  void OnRights(int node, PageId page, Rights rights, bool kept) override;
+  void OnLoad(int node, PageId page, const std::byte* data) override;
+  void OnStore(int node, PageId page, const Stamp& stamp) override;
+  // The number of the next store. The caller uses it at once.
+  Stamp NextStamp(int node, uint64_t incarnation);
+
+  // A life of the node begins.
+  void OnNodeUp(int node);
+  // It is over, and with it its memory, its locks and its operations.
+  void OnNodeDown(int node);
+
+  // Flushes.
+  FlushTicket BeginFlush(const PageRange& range);
+  void EndFlush(const FlushTicket& ticket, const absl::Status& status);
+
+  // Allocation. One call at a time for a page, from Begin to End. Allocate: of free pages. Unallocate: of pages that are
+  // not free; after an answer that leaves it open what happened, until one that does not.
+  void BeginAllocate(const PageRange& range);
+  void EndAllocate(const PageRange& range, const absl::Status& status);
+  void BeginUnallocate(const PageRange& range);
+  void EndUnallocate(const PageRange& range, const absl::Status& status);
+  // Certainly so. Both are false while a call is under way, and after one that left it open.
+  bool IsAllocated(PageId page) const;
+  bool IsFree(PageId page) const;
+
+  // Locks. `client` names one program of the node.
+  void OnLocked(int node, uint64_t client, const PageRange& range, LockMode mode);
+  void OnUnlocked(int node, uint64_t client, const PageRange& range, LockMode mode);
+
+  // O7 and the kind of the answer: `before` is what StateOf said when the operation began.
+  struct RangeState {
+    bool all_allocated = true;
+    bool any_free = false;
+    uint64_t changes = 0;
+  };
+  RangeState StateOf(const PageRange& range) const;
+  void CheckAnswer(const char* operation, int node, const PageRange& range, const RangeState& before,
+                   const absl::Status& status);
+  // The operation began, and must end by `deadline` of the world's time. Returns what EndOperation takes.
+  uint64_t BeginOperation(int node, TimeNs deadline, const char* what, const PageRange& range);
+  void EndOperation(uint64_t id);
+  size_t operations_under_way() const { return operations_.size(); }
+
+  // After every event: O1 for the pages that the event touched.
+  void AfterEvent();
+
+  // How often a page lost unflushed stores with a node.
+  uint64_t reverts() const { return reverts_; }
+  uint64_t loads() const { return loads_; }
+  uint64_t stores() const { return stores_; }
+
+ private:
+  enum class Allocation : uint8_t { kFree, kAllocating, kAllocated, kFreeing, kUnknown };
+
+  struct Held {
+    int node;
+    uint64_t client;
+    LockMode mode;
+  };
+
+  struct Page {
+    PageId id;
+    bool managed = false;
+    bool touched = false;
+    Allocation allocation = Allocation::kFree;
+    bool was_allocated = false;  // Before the Unallocate that is under way.
+    bool is_void = false;        // It was being freed, or is.
+    uint64_t allocation_changes = 0;
+    uint32_t generation = 0;  // Counts allocations.
+    uint32_t crashes = 0;     // Counts how often the newest version was lost, or may have been.
+    uint64_t lost_at = 0;     // The world's event of the last time.
+    std::array<Rights, kMaxNodes> rights{};
+    uint32_t kept_by = 0;  // Bits of live nodes that took the newest version out of their memory and may have it still.
+    // Numbers of stores, in the page's order. [0] is 0: zeros.
+    std::vector<uint64_t> versions{0};
+    // The content is one of versions[low..high]; certain when they are equal.
+    uint32_t low = 0;
+    uint32_t high = 0;
+    uint32_t flushed = 0;
+    std::vector<Held> locks;
+  };
+
+  struct StoreRecord {
+    uint32_t page = 0;
+    uint32_t generation = 0;
+    uint32_t version = 0;
+    uint64_t writer = 0;
+  };
+
+  struct Operation {
+    int node;
+    TimeNs deadline;
+    DurationNs paused_before;
+    const char* what;
+    PageRange range;
+  };
+
+  uint32_t IndexOf(PageId page);
+  Page& At(PageId page) { return pages_[IndexOf(page)]; }
+  const Page* Find(PageId page) const;
+  template <typename F>
+  void ForEach(const PageRange& range, F&& f);
+  void Touch(uint32_t index);
+  static bool AnyHolder(const Page& page);
+  void StartGeneration(Page& page);
+  void LoseNewest(Page& page);
+  // O2, O3: `data` is the page's content now.
+  void CheckContent(int node, uint32_t index, const std::byte* data, const char* how);
+  bool EveryLifeBeganAfter(uint64_t event) const;
+  void SetAllocation(Page& page, Allocation allocation);
+  void Decide(Page& page, uint32_t version);
+  void CheckWriters(const Page& page);
+  void CheckLocks(const Page& page, int node, Rights rights);
+  void CheckDeadline(uint64_t id);
+  void Fail(const Page& page, const std::string& what);
+  std::string Describe(const Page& page) const;
+
+  SimWorld* const world_;
+  std::vector<Page> pages_;
+  absl::flat_hash_map<PageId, uint32_t> index_;
+  std::array<uint64_t, kMaxNodes> born_{};  // The world's event of each live node's start; 0 for the others.
+  std::vector<uint32_t> touched_;
+  std::vector<StoreRecord> store_records_{StoreRecord{}};  // By number; 0 is none.
+  absl::btree_map<uint64_t, Operation> operations_;
+  uint64_t next_operation_ = 0;
+  uint64_t reverts_ = 0;
+  uint64_t loads_ = 0;
+  uint64_t stores_ = 0;
+};
+
+}  // namespace mangrove::sim

@@ -1,0 +1,244 @@
+#include "tests/sim/scenario.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "net/check.h"
+#include "tests/sim/engine_node.h"
+
+namespace mangrove::sim {
+
+namespace {
+
+// A sound cluster serves every operation within this.
+constexpr DurationNs kProgressBound = 20 * kSecond;
+constexpr DurationNs kSettle = 2 * kSecond;
+// No run takes longer: what goes on for so long does not end.
+constexpr DurationNs kMaxSimulated = 1800 * kSecond;
+
+//                                             load store modify lock flush churn
+constexpr std::array<uint32_t, kOperationKinds> kMixed{30, 25, 15, 10, 15, 5};
+constexpr std::array<uint32_t, kOperationKinds> kLocks{10, 10, 20, 50, 8, 2};
+constexpr std::array<uint32_t, kOperationKinds> kFlushes{20, 30, 10, 5, 35, 0};
+constexpr std::array<uint32_t, kOperationKinds> kChurn{20, 20, 10, 5, 15, 30};
+
+ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, const RunOptions& options) {
+  ClusterOptions cluster;
+  // Small clusters oftener: they are quicker, and most faults need few nodes.
+  cluster.nodes = static_cast<int>(random.PerMille(700) ? random.Between(3, 5) : random.Between(6, 12));
+  cluster.replicas = static_cast<uint32_t>(random.PerMille(600) ? 2 : random.Between(1, 3));
+  cluster.cache_pages = static_cast<size_t>(scenario.small_caches ? random.Between(24, 40) : random.Between(48, 256));
+  cluster.max_drift_ppm = random.PerMille(500) ? 0 : random.Between(1, 2000);
+  cluster.memory.inline_per_mille = static_cast<uint32_t>(random.Below(1000));
+  cluster.memory.slow_per_mille = static_cast<uint32_t>(random.Below(10));
+  cluster.store.slow_per_mille = static_cast<uint32_t>(random.Below(20));
+  cluster.bugs = &options.bugs;
+  return cluster;
+}
+
+WorkloadOptions WorkloadOf(const Scenario& scenario, SimRandom& random) {
+  WorkloadOptions work;
+  work.weights = scenario.work;
+  work.clients_per_node = static_cast<int>(random.Between(1, 4));
+  work.hot_pages = static_cast<int>(2 * random.Between(1, 4));
+  work.cold_pages = static_cast<int>(16 * random.Between(scenario.small_caches ? 4 : 1, 8));
+  work.churn_extents = static_cast<int>(random.Between(1, 4));
+  work.max_range = static_cast<uint64_t>(random.Between(1, 8));
+  work.hot_per_mille =
+      static_cast<uint32_t>(scenario.small_caches ? random.Between(100, 400) : random.Between(300, 900));
+  work.max_think = random.Spread(100 * kMicrosecond, 10 * kMillisecond);
+  work.max_hold = random.Spread(100 * kMicrosecond, 20 * kMillisecond);
+  return work;
+}
+
+FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random) {
+  FaultOptions faults;
+  faults.weights = scenario.faults;
+  faults.mean_events = static_cast<uint64_t>(random.Between(400, 1600));
+  faults.max_down = random.Spread(20 * kMillisecond, kSecond);
+  faults.max_cut = random.Spread(50 * kMillisecond, 2 * kSecond);
+  if (random.PerMille(300)) {  // Never quite calm.
+    faults.calm.lose_per_mille = static_cast<uint32_t>(random.Below(20));
+    faults.calm.double_per_mille = static_cast<uint32_t>(random.Below(20));
+    faults.calm.overtake_per_mille = static_cast<uint32_t>(random.Below(100));
+  }
+  return faults;
+}
+
+// One seed: the world and all that is in it, and the phases of its run.
+class Run {
+ public:
+  Run(uint64_t seed, const Scenario& scenario, const RunOptions& options)
+      : options_(options),
+        world_(seed),
+        random_(world_.Fork("scenario")),
+        oracle_(&world_),
+        cluster_(&world_, &oracle_, ClusterOf(scenario, random_, options),
+                 options.factory ? options.factory : NodeFactory(MakeEngineNode)),
+        work_(&cluster_, WorkloadOf(scenario, random_)),
+        faults_(&cluster_, FaultsOf(scenario, random_)) {
+    world_.SetVerbose(options.verbose);
+    world_.SetAfterEvent([this] {
+      oracle_.AfterEvent();
+      faults_.AfterEvent();
+    });
+    cluster_.SetHooks([this](SimHost& host) { work_.OnReady(host); }, nullptr);
+  }
+
+  RunResult Go() {
+    Prepare();
+    Work();
+    Quiesce();
+    PowerCycle();
+    return Result();
+  }
+
+ private:
+  template <typename Condition>
+  void RunUntil(const char* what, DurationNs bound, Condition condition) {
+    const TimeNs limit = world_.now() + bound;
+    while (!world_.failed() && !condition()) {
+      if (!world_.Step()) world_.Fail(absl::StrCat("nothing happens any more: ", what));
+      if (world_.now() > limit) world_.Fail(absl::StrCat("takes for ever: ", what));
+    }
+  }
+
+  void StartAll() {
+    for (int slot = 0; slot < cluster_.nodes(); ++slot) {
+      if (!cluster_.host(slot).up()) cluster_.Start(slot);
+    }
+    RunUntil("nodes start", 60 * kSecond, [this] { return cluster_.AllReady(); });
+    if (!world_.failed()) world_.RunUntil(world_.now() + kSettle);
+  }
+
+  void Prepare() {
+    StartAll();
+    if (world_.failed()) return;
+    work_.Prepare();
+    RunUntil("first allocation", 120 * kSecond, [this] { return work_.prepared(); });
+  }
+
+  void Work() {
+    if (world_.failed()) return;
+    faults_.Begin();
+    RunUntil("work", kMaxSimulated, [this] {
+      return work_.counters().ended >= options_.min_operations && faults_.injected() >= options_.min_faults;
+    });
+  }
+
+  void Quiesce() {
+    if (world_.failed()) return;
+    faults_.End();
+    work_.StopClients();
+    RunUntil("operations end", 60 * kSecond, [this] { return work_.AllClientsEnded() && cluster_.AllReady(); });
+    if (world_.failed()) return;
+    world_.RunUntil(world_.now() + kSettle);
+    work_.StartProgressCheck(kProgressBound);
+    RunUntil("progress check", 300 * kSecond, [this] { return work_.ProgressCheckEnded(); });
+  }
+
+  // Everything stops at once; what was flushed is there when it starts again.
+  void PowerCycle() {
+    if (world_.failed()) return;
+    for (int slot = 0; slot < cluster_.nodes(); ++slot) cluster_.Crash(slot);
+    StartAll();
+    if (world_.failed()) return;
+    work_.StartReadAll(static_cast<int>(random_.Below(static_cast<uint64_t>(cluster_.nodes()))), kProgressBound);
+    RunUntil("reading everything", 600 * kSecond, [this] { return work_.ProgressCheckEnded(); });
+  }
+
+  RunResult Result() {
+    RunResult result;
+    result.failure = world_.failure();
+    result.hash = world_.hash();
+    result.events = world_.events();
+    result.operations = work_.counters().ended;
+    result.succeeded = work_.counters().succeeded;
+    result.operations_by_kind = work_.counters().by_kind;
+    result.faults = faults_.injected();
+    result.faults_by_kind = faults_.by_kind();
+    result.reverts = oracle_.reverts();
+    result.loads = oracle_.loads();
+    result.stores = oracle_.stores();
+    result.simulated = world_.now();
+    result.nodes = cluster_.nodes();
+    result.replicas = cluster_.options().replicas;
+    return result;
+  }
+
+  const RunOptions& options_;
+  SimWorld world_;
+  SimRandom random_;
+  Oracle oracle_;
+  SimCluster cluster_;
+  Workload work_;
+  FaultInjector faults_;
+};
+
+}  // namespace
+
+const std::vector<Scenario>& Scenarios() {
+  // Faults: crash, several, power, wipe, corrupt, cut, one-way, split, storm, pause, full, write error, false alarm.
+  static const std::vector<Scenario> kScenarios{
+      {"default", "a bit of everything", kMixed, {20, 5, 2, 0, 2, 8, 8, 4, 12, 12, 4, 3, 12}, false},
+      {"calm", "no faults but broken connections", kMixed, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10}, false},
+      {"crashes", "nodes die, alone and together", kMixed, {60, 15, 6, 0, 0, 0, 0, 0, 10, 5, 0, 0, 4}, false},
+      {"partitions",
+       "links are cut, in one direction or both",
+       kMixed,
+       {6, 0, 0, 0, 0, 25, 25, 20, 8, 6, 0, 0, 10},
+       false},
+      {"storms",
+       "messages are lost, doubled, late and out of order",
+       kMixed,
+       {8, 0, 0, 0, 0, 0, 0, 0, 80, 8, 0, 0, 4},
+       false},
+      {"pauses", "nodes and their programs stand still", kMixed, {10, 0, 0, 0, 0, 5, 5, 0, 10, 65, 0, 0, 5}, false},
+      {"locks", "programs hold page locks", kLocks, {25, 4, 1, 0, 0, 8, 8, 4, 15, 15, 0, 0, 10}, false},
+      {"evictions", "more pages than fit into memory", kMixed, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 4, 0, 10}, true},
+      {"storage",
+       "flushes, and disks that are full, corrupt or fail",
+       kFlushes,
+       {25, 8, 6, 0, 15, 4, 4, 2, 8, 4, 15, 10, 4},
+       false},
+      {"allocation", "pages are freed and allocated again", kChurn, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 2, 2, 8}, false},
+      {"wipes", "nodes come back with an empty disk", kFlushes, {10, 4, 2, 20, 6, 4, 4, 0, 8, 4, 0, 0, 4}, false},
+  };
+  return kScenarios;
+}
+
+const Scenario* FindScenario(std::string_view name) {
+  const auto& all = Scenarios();
+  const auto it = std::find_if(all.begin(), all.end(), [name](const Scenario& s) { return s.name == name; });
+  return it == all.end() ? nullptr : &*it;
+}
+
+const std::vector<PlantedBug>& AllPlantedBugs() {
+  static const std::vector<PlantedBug> kBugs{
+      {"skip_one_invalidation", &PlantedBugs::skip_one_invalidation, "default"},
+      {"acknowledge_before_sync", &PlantedBugs::acknowledge_before_sync, "crashes"},
+      {"drop_frame_at_send", &PlantedBugs::drop_frame_at_send, "storms"},
+      {"forget_incarnation", &PlantedBugs::forget_incarnation, "crashes"},
+      {"activate_before_acks", &PlantedBugs::activate_before_acks, "default"},
+      {"accept_stale_grant", &PlantedBugs::accept_stale_grant, "storms"},
+      {"skip_completion", &PlantedBugs::skip_completion, "crashes"},
+      {"skip_seal", &PlantedBugs::skip_seal, "crashes"},
+      {"flush_one_holder", &PlantedBugs::flush_one_holder, "storage"},
+      {"keep_rights_on_forward", &PlantedBugs::keep_rights_on_forward, "default"},
+  };
+  return kBugs;
+}
+
+const PlantedBug* FindPlantedBug(std::string_view name) {
+  const auto& all = AllPlantedBugs();
+  const auto it = std::find_if(all.begin(), all.end(), [name](const PlantedBug& b) { return b.name == name; });
+  return it == all.end() ? nullptr : &*it;
+}
+
+RunResult RunSeed(uint64_t seed, const Scenario& scenario, const RunOptions& options) {
+  return std::make_unique<Run>(seed, scenario, options)->Go();
+}
+
+}  // namespace mangrove::sim

@@ -1,0 +1,67 @@
+// Named mixes of work and faults, and the run of one seed.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "directory/planted_bugs.h"
+#include "tests/sim/faults.h"
+#include "tests/sim/sim_cluster.h"
+#include "tests/sim/workload.h"
+
+namespace mangrove::sim {
+
+struct Scenario {
+  std::string_view name;
+  std::string_view about;
+  // How much of each kind, before the seed decides on the rest.
+  std::array<uint32_t, kOperationKinds> work{};
+  std::array<uint32_t, kFaultKinds> faults{};
+  bool small_caches = false;
+};
+
+// The first is the default.
+const std::vector<Scenario>& Scenarios();
+const Scenario* FindScenario(std::string_view name);
+
+// The flags of PlantedBugs by name.
+struct PlantedBug {
+  std::string_view name;
+  bool PlantedBugs::*flag;
+  std::string_view scenario;  // In which it shows soonest.
+};
+const std::vector<PlantedBug>& AllPlantedBugs();
+const PlantedBug* FindPlantedBug(std::string_view name);
+
+struct RunOptions {
+  uint64_t min_operations = 2000;
+  uint64_t min_faults = 20;
+  bool verbose = false;
+  PlantedBugs bugs;
+  NodeFactory factory;  // Empty: the engine.
+};
+
+struct RunResult {
+  std::string failure;  // Empty: everything held.
+  uint64_t hash = 0;
+  uint64_t events = 0;
+  uint64_t operations = 0;
+  uint64_t succeeded = 0;
+  uint64_t faults = 0;
+  uint64_t reverts = 0;
+  uint64_t loads = 0;
+  uint64_t stores = 0;
+  TimeNs simulated = 0;
+  int nodes = 0;
+  uint32_t replicas = 0;
+  std::array<uint64_t, kFaultKinds> faults_by_kind{};
+  std::array<uint64_t, kOperationKinds> operations_by_kind{};
+};
+
+RunResult RunSeed(uint64_t seed, const Scenario& scenario, const RunOptions& options);
+
+}  // namespace mangrove::sim

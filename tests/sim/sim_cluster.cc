@@ -1,0 +1,128 @@
+#include "tests/sim/sim_cluster.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "net/check.h"
+
+namespace mangrove::sim {
+
+SimCluster::SimCluster(SimWorld* world, Oracle* oracle, const ClusterOptions& options, NodeFactory factory)
+    : world_(world),
+      oracle_(oracle),
+      options_(options),
+      factory_(std::move(factory)),
+      random_(world->Fork("cluster")),
+      network_(world, options.nodes) {
+  for (int slot = 0; slot < options.nodes; ++slot) {
+    auto host = std::make_unique<SimHost>();
+    host->slot = slot;
+    host->disk = std::make_unique<SimDisk>(world->Fork("disk", static_cast<uint64_t>(slot)));
+    hosts_.push_back(std::move(host));
+  }
+}
+
+SimCluster::~SimCluster() {
+  on_down_ = nullptr;
+  for (int slot = 0; slot < nodes(); ++slot) {
+    if (host(slot).up()) Crash(slot);
+  }
+}
+
+int SimCluster::up_count() const {
+  return static_cast<int>(std::count_if(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->up(); }));
+}
+
+bool SimCluster::AllReady() const {
+  return std::all_of(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->ready; });
+}
+
+void SimCluster::SetHooks(std::function<void(SimHost&)> ready, std::function<void(SimHost&)> down) {
+  on_ready_ = std::move(ready);
+  on_down_ = std::move(down);
+}
+
+void SimCluster::Start(int slot) {
+  SimHost& h = host(slot);
+  CHECK(!h.up());
+  ++h.life;
+  const NodeInstance self{NodeOfSlot(slot), Incarnation(h.life)};
+  world_->Trace(self, " starts");
+  world_->Note(0x400 + static_cast<uint64_t>(slot), h.life);
+  const int64_t drift = random_.Between(-options_.max_drift_ppm, options_.max_drift_ppm);
+  h.clock = std::make_unique<SimClock>(world_, slot, random_.Spread(kSecond, 1'000'000 * kSecond), drift);
+  h.transport = network_.Attach(slot, self);
+  h.store = std::make_unique<SimStore>(world_, slot, h.life, options_.store, h.disk.get(),
+                                       [this, slot, life = h.life] { EndProcess(slot, life); });
+  h.memory = std::make_unique<SimMemory>(world_, slot, h.life, options_.memory, oracle_);
+  h.entropy = std::make_unique<SimEntropy>(world_->Fork("entropy", h.life * kMaxNodes + static_cast<uint64_t>(slot)));
+  NodeSetup setup{.self = self,
+                  .nodes = {},
+                  .replicas = options_.replicas,
+                  .cache_pages = options_.cache_pages,
+                  .next_config = &next_config_,
+                  .bugs = options_.bugs};
+  for (int other = 0; other < nodes(); ++other) setup.nodes.push_back(NodeOfSlot(other));
+  h.node = factory_({h.clock.get(), h.transport.get(), h.store.get(), h.memory.get(), h.entropy.get()}, setup);
+  oracle_->OnNodeUp(slot);
+  h.node->Start([this, slot, life = h.life](absl::Status status) {
+    SimHost& started = host(slot);
+    CHECK(started.life == life);
+    if (!status.ok()) {
+      OnStartFailed(slot, status);
+      return;
+    }
+    started.ready = true;
+    if (on_ready_) on_ready_(started);
+  });
+}
+
+void SimCluster::Crash(int slot) {
+  SimHost& h = host(slot);
+  CHECK(h.up());
+  world_->Trace("node ", slot + 1, " crashes");
+  world_->Note(0x500 + static_cast<uint64_t>(slot), h.life);
+  h.ready = false;
+  if (on_down_) on_down_(h);
+  // From here on nothing that the dying node's destructors do has any effect.
+  h.clock->Kill();
+  h.memory->Kill();
+  h.store->Crash();
+  network_.Detach(slot);
+  world_->DropEventsOf(slot);
+  h.applets.EndAll();
+  oracle_->OnNodeDown(slot);
+  h.node.reset();
+  h.transport.reset();
+  h.store.reset();
+  h.memory.reset();
+  h.entropy.reset();
+  h.clock.reset();
+}
+
+void SimCluster::StartAfter(int slot, DurationNs delay) {
+  world_->After(delay, kNoNode, EventKind::kFault, [this, slot, life = host(slot).life] {
+    if (!host(slot).up() && host(slot).life == life) Start(slot);
+  });
+}
+
+void SimCluster::OnStartFailed(int slot, const absl::Status& status) {
+  // A disk that is full or fails while the node starts: the process ends, and is started again.
+  if (!absl::IsResourceExhausted(status) && !absl::IsInternal(status)) {
+    world_->Fail(absl::StrCat("node ", slot + 1, " does not start: ", status.ToString()));
+    return;
+  }
+  EndProcess(slot, host(slot).life);
+}
+
+void SimCluster::EndProcess(int slot, uint64_t life) {
+  // Not inside the call that brought the news to it.
+  world_->After(random_.Spread(1, kMillisecond), kNoNode, EventKind::kFault, [this, slot, life] {
+    if (!host(slot).up() || host(slot).life != life) return;
+    Crash(slot);
+    StartAfter(slot, random_.Spread(10 * kMillisecond, kSecond));
+  });
+}
+
+}  // namespace mangrove::sim

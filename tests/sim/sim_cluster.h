@@ -1,0 +1,90 @@
+// The nodes of a simulated cluster: each a host whose disk stays, and on which lives of the node begin and end.
+
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "tests/sim/applets.h"
+#include "tests/sim/oracle.h"
+#include "tests/sim/sim_memory.h"
+#include "tests/sim/sim_node.h"
+#include "tests/sim/sim_store.h"
+#include "tests/sim/sim_transport.h"
+#include "tests/sim/sim_world.h"
+
+namespace mangrove::sim {
+
+struct ClusterOptions {
+  int nodes = 3;
+  uint32_t replicas = 2;
+  size_t cache_pages = 64;
+  int64_t max_drift_ppm = 0;
+  SimMemoryOptions memory;
+  SimStoreOptions store;
+  const PlantedBugs* bugs = nullptr;
+};
+
+// One machine. What a life owns is null while the node is down.
+struct SimHost {
+  int slot = 0;
+  uint64_t life = 0;  // Counts the starts; the incarnation.
+  bool ready = false;
+  std::unique_ptr<SimDisk> disk;
+  std::unique_ptr<SimClock> clock;
+  std::unique_ptr<SimTransport> transport;
+  std::unique_ptr<SimStore> store;
+  std::unique_ptr<SimMemory> memory;
+  std::unique_ptr<SimEntropy> entropy;
+  std::unique_ptr<SimNode> node;
+  AppletGroup applets;
+
+  bool up() const { return node != nullptr; }
+};
+
+class SimCluster {
+ public:
+  SimCluster(SimWorld* world, Oracle* oracle, const ClusterOptions& options, NodeFactory factory);
+  ~SimCluster();
+  SimCluster(const SimCluster&) = delete;
+  SimCluster& operator=(const SimCluster&) = delete;
+
+  SimWorld& world() { return *world_; }
+  Oracle& oracle() { return *oracle_; }
+  SimNetwork& network() { return network_; }
+  const ClusterOptions& options() const { return options_; }
+  int nodes() const { return options_.nodes; }
+  SimHost& host(int slot) { return *hosts_[static_cast<size_t>(slot)]; }
+  int up_count() const;
+  bool AllReady() const;
+
+  // Begins a life. REQUIRES: the node is down.
+  void Start(int slot);
+  // Ends it at once. REQUIRES: the node is up; not called by an event of the node.
+  void Crash(int slot);
+  // Begins the next life then, unless somebody has before.
+  void StartAfter(int slot, DurationNs delay);
+
+  // `ready` when a life's node serves, `down` before its memory goes.
+  void SetHooks(std::function<void(SimHost&)> ready, std::function<void(SimHost&)> down);
+
+ private:
+  void OnStartFailed(int slot, const absl::Status& status);
+  // Soon; and it is started again after a while.
+  void EndProcess(int slot, uint64_t life);
+
+  SimWorld* const world_;
+  Oracle* const oracle_;
+  const ClusterOptions options_;
+  const NodeFactory factory_;
+  SimRandom random_;
+  SimNetwork network_;
+  uint64_t next_config_ = 0;
+  std::function<void(SimHost&)> on_ready_;
+  std::function<void(SimHost&)> on_down_;
+  std::vector<std::unique_ptr<SimHost>> hosts_;
+};
+
+}  // namespace mangrove::sim

@@ -1,0 +1,143 @@
+#include "tests/sim/sim_memory.h"
+
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "net/check.h"
+
+namespace mangrove::sim {
+
+SimMemory::SimMemory(SimWorld* world, int node, uint64_t life, const SimMemoryOptions& options,
+                     MemoryObserver* observer)
+    : world_(world),
+      node_(node),
+      options_(options),
+      observer_(observer),
+      random_(world->Fork("memory", life * kMaxNodes + static_cast<uint64_t>(node))) {}
+
+Rights SimMemory::RightsOf(PageId page) const {
+  const auto it = frames_.find(page);
+  return it == frames_.end() ? Rights::kNone : it->second.rights;
+}
+
+void SimMemory::Broken(PageId page, const char* call, const char* what) {
+  world_->Fail(absl::StrCat("PageMemory::", call, " of page ", ToString(page), " on node ", node_ + 1, ": ", what));
+}
+
+SimMemory::Frame* SimMemory::Require(PageId page, Rights at_least, const char* call) {
+  const auto it = frames_.find(page);
+  if (it == frames_.end() || it->second.rights < at_least) {
+    Broken(page, call, "the page has not the rights that the call requires");
+    return nullptr;
+  }
+  if (it->second.pending) {
+    Broken(page, call, "a Protect or Take of the page has not ended");
+    return nullptr;
+  }
+  return &it->second;
+}
+
+void SimMemory::Install(PageId page, const std::byte* data, Rights rights) {
+  if (dead_) return;
+  if (rights == Rights::kNone) return Broken(page, "Install", "gives no rights");
+  Frame& frame = frames_[page];
+  if (frame.rights != Rights::kNone || frame.pending) return Broken(page, "Install", "the page has rights already");
+  frame.rights = rights;
+  frame.data = std::make_unique<PageBytes>();
+  if (data != nullptr) {
+    std::memcpy(frame.data->bytes.data(), data, kPageBytes);
+  } else {
+    frame.data->bytes.fill(std::byte{0});
+  }
+  observer_->OnInstall(node_, page, data, rights);
+}
+
+void SimMemory::Raise(PageId page) {
+  if (dead_) return;
+  Frame* frame = Require(page, Rights::kRead, "Raise");
+  if (frame == nullptr) return;
+  if (frame->rights != Rights::kRead) return Broken(page, "Raise", "the page is writable already");
+  frame->rights = Rights::kWrite;
+  observer_->OnRights(node_, page, Rights::kWrite, false);
+}
+
+void SimMemory::Complete(PageId page, absl::AnyInvocable<void()> change) {
+  if (random_.PerMille(options_.inline_per_mille)) {
+    change();
+    return;
+  }
+  const DurationNs delay = random_.PerMille(options_.slow_per_mille)
+                               ? random_.Spread(options_.max_delay, options_.slow_delay)
+                               : random_.Spread(options_.min_delay, options_.max_delay);
+  world_->After(delay, node_, EventKind::kMemory, [this, page, change = std::move(change)]() mutable {
+    if (last_moment_) last_moment_(page);
+    change();
+  });
+}
+
+void SimMemory::Protect(PageId page, absl::AnyInvocable<void()> done) {
+  if (dead_) return;
+  Frame* frame = Require(page, Rights::kWrite, "Protect");
+  if (frame == nullptr) return;
+  frame->pending = true;
+  Complete(page, [this, page, done = std::move(done)]() mutable {
+    Frame& now = frames_[page];
+    now.pending = false;
+    now.rights = Rights::kRead;
+    observer_->OnRights(node_, page, Rights::kRead, true);
+    done();
+  });
+}
+
+void SimMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuffer)> done) {
+  if (dead_) return;
+  Frame* frame = Require(page, Rights::kRead, "Take");
+  if (frame == nullptr) return;
+  frame->pending = true;
+  Complete(page, [this, page, keep, done = std::move(done)]() mutable {
+    const auto it = frames_.find(page);
+    CHECK(it != frames_.end() && it->second.pending);
+    PageBuffer content;
+    if (keep) content = std::shared_ptr<const PageBytes>(std::move(it->second.data));
+    frames_.erase(it);
+    observer_->OnRights(node_, page, Rights::kNone, keep);
+    done(std::move(content));
+  });
+}
+
+PageBuffer SimMemory::Copy(PageId page) {
+  const Frame* frame = dead_ ? nullptr : Require(page, Rights::kRead, "Copy");
+  if (frame == nullptr) return std::make_shared<PageBytes>();
+  if (frame->rights != Rights::kRead) Broken(page, "Copy", "the page is writable: the copy is not of one moment");
+  return std::make_shared<const PageBytes>(*frame->data);
+}
+
+void SimMemory::Load(PageId page, size_t offset, std::span<std::byte> out) {
+  const Frame* frame = dead_ ? nullptr : Require(page, Rights::kRead, "Load");
+  if (frame == nullptr) return;
+  CHECK(offset + out.size() <= kPageBytes);
+  std::memcpy(out.data(), frame->data->bytes.data() + offset, out.size());
+}
+
+void SimMemory::Store(PageId page, size_t offset, std::span<const std::byte> bytes) {
+  Frame* frame = dead_ ? nullptr : Require(page, Rights::kWrite, "Store");
+  if (frame == nullptr) return;
+  CHECK(offset + bytes.size() <= kPageBytes);
+  std::memcpy(frame->data->bytes.data() + offset, bytes.data(), bytes.size());
+}
+
+void SimMemory::ApplicationLoad(PageId page) {
+  const auto it = frames_.find(page);
+  CHECK(it != frames_.end() && it->second.rights != Rights::kNone);
+  observer_->OnLoad(node_, page, it->second.data->bytes.data());
+}
+
+void SimMemory::ApplicationStore(PageId page, const Stamp& stamp) {
+  const auto it = frames_.find(page);
+  CHECK(it != frames_.end() && it->second.rights == Rights::kWrite);
+  FillPage(page, stamp, it->second.data->bytes.data());
+  observer_->OnStore(node_, page, stamp);
+}
+
+}  // namespace mangrove::sim

@@ -1,0 +1,62 @@
+// The node under test, as the simulator sees it: constructed over the four doors, asked for operations, destroyed at any
+// moment. An adapter, so that the checkers can be tested against nodes that are wrong on purpose.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "directory/planted_bugs.h"
+#include "engine/mangrove.h"
+#include "engine/page_memory.h"
+#include "engine/page_store.h"
+#include "net/runtime/clock.h"
+#include "net/runtime/entropy.h"
+#include "net/runtime/task.h"
+#include "net/transport.h"
+
+namespace mangrove::sim {
+
+struct NodeDoors {
+  Clock* clock = nullptr;
+  Transport* transport = nullptr;
+  PageStore* store = nullptr;
+  PageMemory* memory = nullptr;
+  Entropy* entropy = nullptr;
+};
+
+struct NodeSetup {
+  NodeInstance self;
+  std::vector<NodeId> nodes;        // All of the cluster, this one included.
+  uint32_t replicas = 2;            // Core holders of each page.
+  size_t cache_pages = 64;          // That the node keeps in memory.
+  uint64_t* next_config = nullptr;  // Of the cluster: the last configuration number that was given.
+  const PlantedBugs* bugs = nullptr;
+};
+
+// Deadlines are of the node's clock.
+class SimNode {
+ public:
+  virtual ~SimNode() = default;
+
+  // Called once; operations follow when `ready(OK)` has run.
+  virtual void Start(absl::AnyInvocable<void(absl::Status)> ready) = 0;
+
+  virtual Task<absl::Status> Acquire(PageRange range, Rights rights, TimeNs deadline) = 0;
+  virtual Task<absl::StatusOr<uint64_t>> Lock(uint64_t client, PageRange range, LockMode mode, TimeNs deadline) = 0;
+  virtual absl::Status Unlock(uint64_t client, uint64_t lock_id) = 0;
+  virtual Task<absl::Status> Flush(PageRange range, TimeNs deadline) = 0;
+  virtual Task<absl::Status> Allocate(PageRange range, TimeNs deadline) = 0;
+  virtual Task<absl::Status> Unallocate(PageRange range, TimeNs deadline) = 0;
+  virtual void EndClient(uint64_t client) = 0;
+};
+
+using NodeFactory = std::function<std::unique_ptr<SimNode>(const NodeDoors&, const NodeSetup&)>;
+
+}  // namespace mangrove::sim
