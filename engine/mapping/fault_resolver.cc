@@ -22,12 +22,11 @@ constexpr std::chrono::seconds kUnmapTimeout{1};
 
 }  // namespace
 
-FaultResolver::FaultResolver(MappedClientOptions options, FaultService* service)
+FaultResolver::FaultResolver(MappedClientOptions options)
     : userfaultfd_(std::move(options.userfaultfd)),
       base_(options.base),
       region_(std::move(options.region)),
-      read_only_(options.read_only),
-      service_(service) {}
+      read_only_(options.read_only) {}
 
 bool FaultResolver::Decode(const Fault& fault, PageFault* out) {
   if (fault.address < base_ || fault.address - base_ >= region_->size_bytes()) {
@@ -42,15 +41,14 @@ bool FaultResolver::Decode(const Fault& fault, PageFault* out) {
   return true;
 }
 
-bool FaultResolver::Serve(const PageFault& fault, absl::FunctionRef<void()> before_acquire) {
+bool FaultResolver::Serve(const PageFault& fault, absl::FunctionRef<absl::Status(PageId, Rights)> acquire) {
   for (int tries = 0; tries < kMaxTries; ++tries) {
     if (tries > 0) Add(counters_.retries);
     Rights granted = Rights::kNone;
     PinOutcome pin = region_->Pin(fault.page, fault.wanted, !read_only_, &granted);
     if (pin == PinOutcome::kInsufficient) {
-      before_acquire();
       Add(counters_.acquired);
-      if (!service_->AcquireForFault(fault.page, fault.wanted).ok()) return Poison(fault) != FaultCall::kClientGone;
+      if (!acquire(fault.page, fault.wanted).ok()) return Poison(fault) != FaultCall::kClientGone;
       pin = region_->Pin(fault.page, fault.wanted, !read_only_, &granted);
     }
     if (pin != PinOutcome::kPinned) {

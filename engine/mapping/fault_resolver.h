@@ -6,7 +6,7 @@
 //       former write protection. So the loop first removes the page from every mapping, and then the mark is deleted;
 //       nobody maps the page in this program meanwhile, since its faults are served one at a time (fault_table.h).
 //
-// Thread-safe. Serve blocks as long as the FaultService does, and as the mmap lock of the program is held by itself.
+// Thread-safe. Serve blocks as long as `acquire` does, and as the mmap lock of the program is held by itself.
 
 #pragma once
 
@@ -27,13 +27,12 @@ namespace mangrove {
 
 class FaultResolver {
  public:
-  // `service` outlives this object. The descriptor is the one of `options`.
-  FaultResolver(MappedClientOptions options, FaultService* service);
+  explicit FaultResolver(MappedClientOptions options);
 
   // False: the fault is outside of the mapping.
   bool Decode(const Fault& fault, PageFault* out);
-  // `before_acquire` is called when the page must come from elsewhere. False: the program has ended.
-  bool Serve(const PageFault& fault, absl::FunctionRef<void()> before_acquire);
+  // `acquire` has the page brought here, see FaultService. False: the program has ended.
+  bool Serve(const PageFault& fault, absl::FunctionRef<absl::Status(PageId, Rights)> acquire);
   // Makes who waits for the page try again.
   void Wake(PageId page);
 
@@ -64,7 +63,6 @@ class FaultResolver {
   const uint64_t base_;
   const std::shared_ptr<RegionFrames> region_;
   const bool read_only_;
-  FaultService* const service_;
   AtomicCounters counters_;
   PoisonedPages poisoned_;
 };

@@ -47,8 +47,9 @@ class SignalsBlocked {
 FaultWorkers::FaultWorkers(MappedClientOptions options, FaultService* service, std::function<void()> on_gone)
     : max_workers_(options.max_workers),
       spin_ns_(options.spin_ns),
+      service_(service),
       on_gone_(std::move(on_gone)),
-      resolver_(std::move(options), service) {}
+      resolver_(std::move(options)) {}
 
 absl::StatusOr<std::unique_ptr<FaultWorkers>> FaultWorkers::Start(MappedClientOptions options, FaultService* service,
                                                                   std::function<void()> on_gone) {
@@ -72,13 +73,18 @@ FaultWorkers::~FaultWorkers() {
 }
 
 absl::Status FaultWorkers::Open() {
-  epoll_.Reset(epoll_create1(EPOLL_CLOEXEC));
-  if (!epoll_.ok()) return absl::ErrnoToStatus(errno, "epoll_create1");
   kick_.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!kick_.ok()) return absl::ErrnoToStatus(errno, "eventfd");
-  epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.u64 = 0}};
-  for (int fd : {kick_.get(), resolver_.userfaultfd()}) {
-    if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return absl::ErrnoToStatus(errno, "EPOLL_CTL_ADD");
+  epoll_event on_edge{.events = EPOLLIN | EPOLLET, .data = {.u64 = 0}};
+  epoll_event disarmed{.events = EPOLLONESHOT, .data = {.u64 = 0}};
+  for (UniqueFd* epoll : {&first_epoll_, &standby_epoll_}) {
+    epoll->Reset(epoll_create1(EPOLL_CLOEXEC));
+    if (!epoll->ok()) return absl::ErrnoToStatus(errno, "epoll_create1");
+    epoll_event* faults = epoll == &first_epoll_ ? &on_edge : &disarmed;
+    if (epoll_ctl(epoll->get(), EPOLL_CTL_ADD, kick_.get(), &on_edge) != 0 ||
+        epoll_ctl(epoll->get(), EPOLL_CTL_ADD, resolver_.userfaultfd(), faults) != 0) {
+      return absl::ErrnoToStatus(errno, "EPOLL_CTL_ADD");
+    }
   }
   return absl::OkStatus();
 }
@@ -89,7 +95,8 @@ absl::Status FaultWorkers::StartThread() {
   SignalsBlocked blocked;
   alive_.fetch_add(1);
   try {
-    threads_.emplace_back([this] { Run(); });
+    const bool standby = !threads_.empty();
+    threads_.emplace_back([this, standby] { Run(standby); });
   } catch (const std::system_error& error) {
     alive_.fetch_sub(1);
     return absl::ResourceExhaustedError(absl::StrCat("starting a thread for faults: ", error.what()));
@@ -102,21 +109,21 @@ void FaultWorkers::Stop() {
   Kick();
 }
 
-void FaultWorkers::Run() {
+void FaultWorkers::Run(bool standby) {
   pthread_setname_np(pthread_self(), "mangrove-fault");
-  RunUntilStopped();
+  RunUntilStopped(standby);
   Kick();  // The next one.
   // Only stopped threads get here, and then none is started any more: the last one is the last.
   if (alive_.fetch_sub(1, std::memory_order_acq_rel) == 1) resolver_.Close();
 }
 
-void FaultWorkers::RunUntilStopped() {
+void FaultWorkers::RunUntilStopped(bool standby) {
   while (!stopping_.load()) {
     if (ServeNext() || TakeUpFaults()) continue;
-    const TimeNs until = spin_ns_ > 0 ? Now() + spin_ns_ : 0;
+    const TimeNs until = spin_ns_ > 0 && !standby ? Now() + spin_ns_ : 0;
     bool taken = false;
-    while (!taken && spin_ns_ > 0 && Now() < until && !stopping_.load()) taken = TakeUpFaults();
-    if (!taken) Sleep();
+    while (!taken && until != 0 && Now() < until && !stopping_.load()) taken = TakeUpFaults();
+    if (!taken) Sleep(standby);
   }
 }
 
@@ -130,9 +137,8 @@ bool FaultWorkers::ServeNext() {
     more = table_.HasQueued();
   }
   if (!fault) return false;
-  if (more) EnsureStandby();
-  if (more && sleeping_.load() > 0) Kick();
-  const bool alive = resolver_.Serve(*fault, [this] { EnsureStandby(); });
+  if (more && sleeping_standbys_.load() > 0) Kick();
+  const bool alive = resolver_.Serve(*fault, [this](PageId page, Rights rights) { return Acquire(page, rights); });
   bool wake = false;
   {
     std::lock_guard lock(mutex_);
@@ -158,25 +164,51 @@ bool FaultWorkers::TakeUpFaults() {
   return true;
 }
 
-// A failure leaves the threads that there are: faults wait longer.
-void FaultWorkers::EnsureStandby() {
-  if (sleeping_.load() == 0 && alive_.load() < max_workers_) StartThread().IgnoreError();
+absl::Status FaultWorkers::Acquire(PageId page, Rights rights) {
+  BeginAcquire();
+  absl::Status status = service_->AcquireForFault(page, rights);
+  EndAcquire();
+  return status;
 }
 
-void FaultWorkers::Sleep() {
-  sleeping_.fetch_add(1);
-  bool queued = false;
-  {
-    // Whoever queues a fault later than this sees that we sleep.
-    std::lock_guard lock(mutex_);
-    queued = table_.HasQueued();
+void FaultWorkers::BeginAcquire() {
+  // A failure leaves the threads that there are: faults wait longer.
+  if (sleeping_standbys_.load() == 0 && alive_.load() < max_workers_) StartThread().IgnoreError();
+  std::lock_guard lock(acquire_mutex_);
+  ++acquiring_;
+  ArmStandby(true);
+}
+
+void FaultWorkers::EndAcquire() {
+  std::lock_guard lock(acquire_mutex_);
+  if (--acquiring_ == 0) ArmStandby(false);
+}
+
+// Armed: one standby wakes if a fault is waiting, or as soon as one does. REQUIRES: acquire_mutex_.
+void FaultWorkers::ArmStandby(bool armed) {
+  epoll_event event{.events = EPOLLONESHOT, .data = {.u64 = 0}};
+  if (armed) event.events |= EPOLLIN;
+  CHECK(epoll_ctl(standby_epoll_.get(), EPOLL_CTL_MOD, resolver_.userfaultfd(), &event) == 0);
+}
+
+bool FaultWorkers::HasQueued() {
+  std::lock_guard lock(mutex_);
+  return table_.HasQueued();
+}
+
+void FaultWorkers::Sleep(bool standby) {
+  if (standby) {
+    sleeping_standbys_.fetch_add(1);
+    std::lock_guard lock(acquire_mutex_);
+    if (acquiring_ > 0) ArmStandby(true);  // What woke us disarmed it.
   }
-  if (!queued && !stopping_.load()) {
+  // Whoever queues a fault later than this sees that we sleep, or we see the fault.
+  if (!HasQueued() && !stopping_.load()) {
     epoll_event event;
-    const int ready = epoll_wait(epoll_.get(), &event, 1, -1);
+    const int ready = epoll_wait(standby ? standby_epoll_.get() : first_epoll_.get(), &event, 1, -1);
     CHECK(ready >= 0 || errno == EINTR);
   }
-  sleeping_.fetch_sub(1);
+  if (standby) sleeping_standbys_.fetch_sub(1);
 }
 
 void FaultWorkers::Kick() {

@@ -1,10 +1,12 @@
 // The threads that serve one mapping.
 //
-//   W1  A thread that finds nothing to do sleeps on one epoll descriptor with all others of the mapping. Its events are
-//       edge-triggered: a fault wakes one sleeping thread, the one that went to sleep last.
+//   W1  One thread, the first, sleeps until a fault comes. The others, standbys, sleep until a fault comes *while some
+//       thread waits for another node*: armed by BeginAcquire, disarmed by EndAcquire. Woken for every fault they would
+//       steal it from the first thread while that is on its way back to sleep, at the cost of a switch more per fault.
 //   W2  Faults are read from the kernel only while the queue is empty, so the queue is bounded by max_workers reads.
-//   W3  While a fault waits in the queue and a thread sleeps, one has been kicked. Before a thread may be held up by
-//       another node it sees to it that a sleeping one is left, up to max_workers.
+//   W3  While a fault waits in the queue or in the kernel and some thread waits for another node, a standby is awake,
+//       has been woken, or does not exist since all max_workers wait.
+//   W4  Events are edge-triggered or one-shot: one thread wakes for each.
 //
 // Thread-safe.
 
@@ -45,25 +47,34 @@ class FaultWorkers {
   FaultWorkers(MappedClientOptions options, FaultService* service, std::function<void()> on_gone);
   absl::Status Open();
   absl::Status StartThread();
-  void Run();
-  void RunUntilStopped();
+  void Run(bool standby);
+  void RunUntilStopped(bool standby);
   bool ServeNext();
   bool TakeUpFaults();
-  void EnsureStandby();
-  void Sleep();
+  absl::Status Acquire(PageId page, Rights rights);
+  void BeginAcquire();
+  void EndAcquire();
+  void ArmStandby(bool armed);
+  bool HasQueued();
+  void Sleep(bool standby);
   void Kick();
   void OnGone();
 
   const int max_workers_;
   const DurationNs spin_ns_;
+  FaultService* const service_;
   const std::function<void()> on_gone_;
   FaultResolver resolver_;
-  UniqueFd epoll_;
+  UniqueFd first_epoll_;    // Where the first thread sleeps,
+  UniqueFd standby_epoll_;  // and where the others do.
   UniqueFd kick_;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> gone_{false};
-  std::atomic<int> alive_{0};     // Threads.
-  std::atomic<int> sleeping_{0};  // Of these, asleep or about to be.
+  std::atomic<int> alive_{0};  // Threads.
+  std::atomic<int> sleeping_standbys_{0};
+
+  std::mutex acquire_mutex_;
+  int acquiring_ = 0;  // Threads that wait for another node. Guarded by acquire_mutex_, as is the arming of standbys.
 
   std::mutex mutex_;  // Guards what follows.
   FaultTable table_;
