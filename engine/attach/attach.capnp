@@ -92,6 +92,10 @@ struct Request {
     flush @38 :Pages;
     heal @39 :Pages;      # The program has dropped its entries for these pages; the daemon forgets that they failed.
     counters @40 :UInt64; # The region's number. -> counters
+    inspect :group {      # What the node says of itself. -> text, in several replies
+      what @41 :Text;
+      argument @42 :Text;
+    }
   }
 }
 
@@ -139,6 +143,7 @@ struct Reply {
       pagesFetched @21 :UInt64;
       reverts @22 :UInt64;
     }
+    text @23 :Data;       # A part of a JSON document.
   }
 }
 

@@ -146,6 +146,11 @@ void PutCall(CallBuilder out, const UnlockCall& call) { out.setUnlock(call.lock_
 void PutCall(CallBuilder out, const FlushCall& call) { PutPages(out.initFlush(), call.pages); }
 void PutCall(CallBuilder out, const HealCall& call) { PutPages(out.initHeal(), call.pages); }
 void PutCall(CallBuilder out, const CountersCall& call) { out.setCounters(call.region); }
+void PutCall(CallBuilder out, const InspectCall& call) {
+  auto inspect = out.initInspect();
+  PutName(inspect.initWhat(NameSize(call.what)), call.what);
+  PutName(inspect.initArgument(NameSize(call.argument)), call.argument);
+}
 
 using ResultBuilder = schema::Reply::Result::Builder;
 
@@ -178,6 +183,10 @@ void PutResult(ResultBuilder out, const PageAttributes& attributes) {
   std::memcpy(result.initUser(kUserAttributeBytes).begin(), attributes.user.data(), kUserAttributeBytes);
 }
 void PutResult(ResultBuilder out, const LockedReply& reply) { out.setLocked(reply.lock_id); }
+void PutResult(ResultBuilder out, const TextReply& reply) {
+  CHECK(reply.text.size() <= kTextBytesPerReply);
+  PutName(out.initText(reply.text.size()), reply.text);
+}
 void PutResult(ResultBuilder out, const RegionCounters& counters) {
   auto result = out.initCounters();
   result.setReadFaults(counters.read_faults);
@@ -215,7 +224,7 @@ absl::Status TooLong(const char* what, size_t size, size_t limit) {
 }
 
 absl::StatusOr<std::string> GetName(capnp::Text::Reader text) {
-  if (text.size() > kMaxRegionNameBytes) return TooLong("a region's name", text.size(), kMaxRegionNameBytes);
+  if (text.size() > kMaxRegionNameBytes) return TooLong("a name", text.size(), kMaxRegionNameBytes);
   return GetText(text);
 }
 
@@ -290,6 +299,14 @@ absl::StatusOr<SetAttributesCall> GetSetAttributes(schema::Request::Call::SetAtt
   return call;
 }
 
+absl::StatusOr<InspectCall> GetInspect(schema::Request::Call::Inspect::Reader in) {
+  auto what = GetName(in.getWhat());
+  if (!what.ok()) return what.status();
+  auto argument = GetName(in.getArgument());
+  if (!argument.ok()) return argument.status();
+  return InspectCall{*std::move(what), *std::move(argument)};
+}
+
 // A status or StatusOr of one alternative as the variant's.
 template <typename Variant, typename T>
 absl::StatusOr<Variant> Widen(absl::StatusOr<T> value) {
@@ -336,6 +353,7 @@ absl::StatusOr<AnyCall> GetCall(schema::Request::Call::Reader in) {
     case Call::FLUSH: return FlushCall{GetPages(in.getFlush())};
     case Call::HEAL: return HealCall{GetPages(in.getHeal())};
     case Call::COUNTERS: return CountersCall{in.getCounters()};
+    case Call::INSPECT: return Widen<AnyCall>(GetInspect(in.getInspect()));
   }
   return absl::InvalidArgumentError(absl::StrCat("a request is of the unknown kind ", static_cast<int>(in.which())));
 }
@@ -378,6 +396,11 @@ absl::StatusOr<AnyResult> GetResult(schema::Reply::Result::Reader in) {
     }
     case Result::ATTRIBUTES: return Widen<AnyResult>(GetAttributes(in.getAttributes()));
     case Result::LOCKED: return LockedReply{in.getLocked()};
+    case Result::TEXT: {
+      const auto text = in.getText();
+      if (text.size() > kTextBytesPerReply) return TooLong("a text", text.size(), kTextBytesPerReply);
+      return TextReply{{reinterpret_cast<const char*>(text.begin()), text.size()}};
+    }
     case Result::COUNTERS: {
       const auto counters = in.getCounters();
       return RegionCounters{counters.getReadFaults(), counters.getWriteFaults(), counters.getPagesFetched(),

@@ -21,11 +21,9 @@ using AttachBytes = std::vector<std::byte>;
 AttachBytes EncodeHello(const AttachHello& hello);
 AttachBytes EncodeWelcome(const AttachWelcome& welcome);
 AttachBytes EncodeRequest(const AttachRequest& request);
-// REQUIRES: at most kRegionsPerReply regions.
+// REQUIRES: at most kRegionsPerReply regions, or kTextBytesPerReply of text.
 AttachBytes EncodeReply(const AttachReply& reply);
 AttachBytes EncodeEvent(const AttachEvent& event);
-
-constexpr size_t kRegionsPerReply = 32;
 
 // REQUIRES: `bytes` begins at a multiple of 8.
 absl::StatusOr<AttachHello> DecodeHello(std::span<const std::byte> bytes);

@@ -16,13 +16,16 @@ namespace mangrove {
 
 constexpr uint64_t kAttachMagic = 0x65766f72676e614d;  // "Mangrove" in memory.
 constexpr uint32_t kAttachVersion = 1;
-// No message is longer. A list of regions goes in several.
+// No message is longer. Lists and long texts go in several.
 constexpr size_t kMaxAttachMessageBytes = 16384;
 // No message carries more descriptors.
 constexpr size_t kMaxAttachDescriptors = 2;
 // Longer texts of errors are cut.
 constexpr size_t kMaxAttachErrorBytes = 2048;
 constexpr size_t kMaxRegionNameBytes = 255;
+// Of a list, and of a long text, in one message.
+constexpr size_t kRegionsPerReply = 32;
+constexpr size_t kTextBytesPerReply = 12'288;
 
 // A region that this program has open: the server's number for it, unique in the connection, never used again.
 using RegionHandle = uint64_t;
@@ -104,13 +107,17 @@ struct HealCall {
 struct CountersCall {
   RegionHandle region = 0;
 };
+struct InspectCall {
+  std::string what;
+  std::string argument;
+};
 
 struct AttachRequest {
   uint64_t id = 0;          // Chosen by the client, not that of another outstanding request.
   uint64_t timeout_ms = 0;  // From the request's arrival.
   std::variant<ReserveCall, OpenCall, CloseCall, MapCall, FreeCall, ListCall, SpaceCall, AllocateCall, UnallocateCall,
                GetAttributesCall, SetAttributesCall, CheckAllocatedCall, AcquireCall, LockCall, UnlockCall, FlushCall,
-               HealCall, CountersCall>
+               HealCall, CountersCall, InspectCall>
       call;
 };
 
@@ -127,12 +134,16 @@ struct RegionListReply {
 struct LockedReply {
   uint64_t lock_id = 0;
 };
+struct TextReply {
+  std::string text;
+};
 
 struct AttachReply {
   uint64_t id = 0;
   absl::Status status;
   bool more = false;  // Another part of this reply follows.
-  std::variant<std::monostate, OpenedReply, RegionListReply, SpaceTotals, PageAttributes, LockedReply, RegionCounters>
+  std::variant<std::monostate, OpenedReply, RegionListReply, SpaceTotals, PageAttributes, LockedReply, RegionCounters,
+               TextReply>
       result;
 };
 

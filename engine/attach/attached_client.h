@@ -81,6 +81,7 @@ class AttachedClient : public std::enable_shared_from_this<AttachedClient> {
   void Run(uint64_t id, Task<absl::Status> task);
   void RunOpen(uint64_t id, Task<absl::StatusOr<OpenedRegion>> task);
   void RunList(uint64_t id, Task<absl::StatusOr<std::vector<RegionInfo>>> task);
+  void RunText(uint64_t id, Task<absl::StatusOr<std::string>> task);
   void RunLock(uint64_t id, Task<absl::StatusOr<uint64_t>> task);
   void Finish(uint64_t id, const absl::Status& status);
 
@@ -101,6 +102,7 @@ class AttachedClient : public std::enable_shared_from_this<AttachedClient> {
   void Do(uint64_t id, TimeNs deadline, FlushCall call);
   void Do(uint64_t id, TimeNs deadline, HealCall call);
   void Do(uint64_t id, TimeNs deadline, CountersCall call);
+  void Do(uint64_t id, TimeNs deadline, InspectCall call);
   absl::Status DoMap(const MapCall& call, UniqueFd userfaultfd);
 
   absl::StatusOr<OpenRegion*> Find(RegionHandle region);

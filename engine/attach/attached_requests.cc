@@ -85,6 +85,22 @@ void AttachedClient::RunList(uint64_t id, Task<absl::StatusOr<std::vector<Region
   });
 }
 
+void AttachedClient::RunText(uint64_t id, Task<absl::StatusOr<std::string>> task) {
+  ++lists_;
+  using Result = absl::StatusOr<std::string>;
+  Spawn<Result>(std::move(task), [self = shared_from_this(), id](Result text) {
+    --self->lists_;
+    if (!text.ok()) return self->Finish(id, text.status());
+    --self->requests_;
+    size_t sent = 0;
+    do {
+      TextReply part{text->substr(sent, kTextBytesPerReply)};
+      sent += part.text.size();
+      self->Send({.id = id, .more = sent < text->size(), .result = std::move(part)});
+    } while (sent < text->size() && !self->closed_);
+  });
+}
+
 void AttachedClient::RunLock(uint64_t id, Task<absl::StatusOr<uint64_t>> task) {
   Spawn<absl::StatusOr<uint64_t>>(std::move(task), [self = shared_from_this(), id](absl::StatusOr<uint64_t> lock) {
     if (!lock.ok()) return self->Finish(id, lock.status());
@@ -157,8 +173,12 @@ void AttachedClient::Do(uint64_t id, TimeNs deadline, FreeCall call) {
   Run(id, server_->operations_->Free(peer_.credentials, std::move(call.name), deadline));
 }
 void AttachedClient::Do(uint64_t id, TimeNs deadline, ListCall) {
-  if (lists_ >= kMaxLists) return Finish(id, absl::ResourceExhaustedError("too many lists of regions at once"));
+  if (lists_ >= kMaxLists) return Finish(id, absl::ResourceExhaustedError("too many lists at once"));
   RunList(id, server_->operations_->ListRegions(deadline));
+}
+void AttachedClient::Do(uint64_t id, TimeNs deadline, InspectCall call) {
+  if (lists_ >= kMaxLists) return Finish(id, absl::ResourceExhaustedError("too many lists at once"));
+  RunText(id, server_->operations_->Inspect(std::move(call.what), std::move(call.argument), deadline));
 }
 void AttachedClient::Do(uint64_t id, TimeNs deadline, SpaceCall) { Run(id, server_->operations_->Space(deadline)); }
 

@@ -26,6 +26,20 @@ std::chrono::steady_clock::time_point ToTimePoint(int64_t monotonic_ns) {
   return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(monotonic_ns));
 }
 
+// Another part of a reply. One of another kind than the first is left out: the caller misses it.
+void Append(AttachReply& reply, AttachReply part) {
+  reply.more = part.more;
+  auto* const regions = std::get_if<RegionListReply>(&reply.result);
+  auto* const more_regions = std::get_if<RegionListReply>(&part.result);
+  if (regions != nullptr && more_regions != nullptr) {
+    regions->regions.insert(regions->regions.end(), std::make_move_iterator(more_regions->regions.begin()),
+                            std::make_move_iterator(more_regions->regions.end()));
+  }
+  auto* const text = std::get_if<TextReply>(&reply.result);
+  const auto* const more_text = std::get_if<TextReply>(&part.result);
+  if (text != nullptr && more_text != nullptr) text->text += more_text->text;
+}
+
 // Spinning where the daemon cannot run meanwhile only delays it.
 bool MaySpin() {
   static const bool may = std::thread::hardware_concurrency() > 1;
@@ -147,12 +161,8 @@ void CallChannel::OnReply(AttachReply reply, std::vector<UniqueFd> descriptors) 
   Waiting& waiting = *it->second;
   if (waiting.done) return;
   waiting.failure = reply.status;
-  auto* const list = std::get_if<RegionListReply>(&reply.result);
-  auto* const before = std::get_if<RegionListReply>(&waiting.answer.reply.result);
-  if (list != nullptr && before != nullptr) {
-    before->regions.insert(before->regions.end(), std::make_move_iterator(list->regions.begin()),
-                           std::make_move_iterator(list->regions.end()));
-    waiting.answer.reply.more = reply.more;
+  if (waiting.answer.reply.more) {
+    Append(waiting.answer.reply, std::move(reply));
   } else {
     waiting.answer = {std::move(reply), std::move(descriptors)};
   }

@@ -35,7 +35,7 @@ class CallChannel {
  public:
   using Call = decltype(AttachRequest::call);
   struct Answer {
-    AttachReply reply;  // Its status is OK. Lists are whole.
+    AttachReply reply;  // Its status is OK. Lists and texts are whole.
     std::vector<UniqueFd> descriptors;
   };
 

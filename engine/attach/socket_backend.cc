@@ -175,6 +175,11 @@ absl::StatusOr<uint64_t> SocketBackend::Lock(const RegionPages& pages, LockMode 
 absl::Status SocketBackend::Unlock(uint64_t lock_id) { return Tell(UnlockCall{lock_id}); }
 absl::Status SocketBackend::Flush(const RegionPages& pages) { return Tell(FlushCall{pages}); }
 absl::Status SocketBackend::Heal(const RegionPages& pages) { return Tell(HealCall{pages}); }
+absl::StatusOr<std::string> SocketBackend::Inspect(const std::string& what, const std::string& argument) {
+  auto text = Ask<TextReply>(InspectCall{what, argument});
+  if (!text.ok()) return text.status();
+  return std::move(text->text);
+}
 absl::StatusOr<RegionCounters> SocketBackend::Counters(RegionHandle region) {
   return Ask<RegionCounters>(CountersCall{region});
 }

@@ -38,6 +38,8 @@ class SocketBackend final : public Backend {
   absl::Status Heal(const RegionPages& pages) override;
   absl::StatusOr<RegionCounters> Counters(RegionHandle region) override;
   absl::Status Gone() const override;
+  // NodeOperations::Inspect.
+  absl::StatusOr<std::string> Inspect(const std::string& what, const std::string& argument);
 
  private:
   SocketBackend(AttachOptions options, const Liveness* liveness);
