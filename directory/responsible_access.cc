@@ -260,6 +260,8 @@ void Step::Invalidate(bool retain_at_source) {
     if (sharer != t().request.from) t().waiting.push_back(sharer);
   }
   if (context_.bugs && context_.bugs->skip_one_invalidation && !t().waiting.empty()) t().waiting.pop_back();
+  const bool data_moves = t().source.node.value != 0 && !t().upgrade;
+  if (data_moves && !t().waiting.empty()) t().backup = t().waiting.back();
   if (retain_at_source && t().source.node.value != 0) t().waiting.push_back(t().source);
   for (const NodeInstance& node : t().waiting) SendInvalidate(node);
   t().active = t().waiting.empty() || (context_.bugs && context_.bugs->activate_before_acks);
@@ -267,7 +269,7 @@ void Step::Invalidate(bool retain_at_source) {
 
 void Step::SendInvalidate(NodeInstance to) {
   Message m = Make(K::kInvalidate);
-  m.retain = t().upgrade && to == t().source;
+  m.retain = (t().upgrade && to == t().source) || to == t().backup;
   Send(to.node, std::move(m));
 }
 
@@ -313,6 +315,7 @@ void Step::Complete() {
   const NodeInstance requester = t().request.from;
   if (t().request.access == Access::kWrite) {
     if (t().source.node.value != 0) Send(t().source.node, Make(K::kTransferDone));
+    if (t().backup.node.value != 0) Send(t().backup.node, Make(K::kTransferDone));
     e_.owner = requester;
     e_.sharers.clear();
   } else if (e_.owner.node.value == 0) {
@@ -329,6 +332,7 @@ void Step::Abort() {
   if (t().request.access == Access::kWrite && t().source.node.value != 0) {
     Send(t().source.node, Make(K::kTransferAborted));
   }
+  if (t().backup.node.value != 0) Send(t().backup.node, Make(K::kTransferDone));
   End();
 }
 

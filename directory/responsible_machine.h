@@ -27,7 +27,8 @@
 //   I4 A write grant counts only when every sharer but the requester has acknowledged its invalidation, or is known to
 //      be gone for ever; and the old owner has given up its copy.
 //   I5 Between two transactions the owner and its successor cannot both be ignorant of it: the old owner keeps the
-//      frame until the new one has acknowledged.
+//      frame until the new one has acknowledged. While the page is on its way from an owner that may die, one of the
+//      sharers whose copies are dropped keeps its frame as well.
 //   I6 After the loss of a node a surviving copy that is not a living owner's counts only if no disk holds a newer
 //      version: its successor may have been granted the page, and flushed it, without this node having heard of it.
 
@@ -126,6 +127,7 @@ struct HomeTransaction {
   Txn id;
   HomeRequest request;
   NodeInstance source;   // The owner that sends or retains the page; node 0 if there is none.
+  NodeInstance backup;   // The sharer that keeps its frame too, lest the last copy die with the source.
   bool upgrade = false;  // The requester's own copy is current: no data moves.
   bool from_disk = false;
   bool active = false;                // Every invalidation is acknowledged.

@@ -16,6 +16,7 @@ std::vector<NodeInstance> Step::Candidates() const {
   for (const NodeInstance& node : e_.sharers) add(node);
   if (e_.txn) {
     add(e_.txn->source);
+    add(e_.txn->backup);
     if (e_.txn->request.kind == HomeRequest::Kind::kAccess) add(e_.txn->request.from);
     for (const NodeInstance& node : e_.txn->waiting) add(node);
     for (const HolderReport& report : e_.txn->reports) add(report.node);
