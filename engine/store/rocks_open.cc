@@ -40,7 +40,6 @@ DBOptions MakeDbOptions(const RocksTuning& tuning, rocksdb::Env* env) {
 
   options.max_background_jobs = 2;
   options.max_open_files = 256;
-  options.skip_stats_update_on_db_open = true;
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   options.info_log_level = rocksdb::WARN_LEVEL;
@@ -96,6 +95,17 @@ std::vector<ColumnFamilyDescriptor> MakeFamilies(const RocksTuning& tuning) {
           ColumnFamilyDescriptor(kRecordsFamily, MakeFamilyOptions(cache, small_buffer_bytes))};
 }
 
+// RocksDB's own lock keeps its tools away, which know nothing of ours.
+absl::Status RepairUnderLock(const std::string& path) {
+  rocksdb::Env* env = rocksdb::Env::Default();
+  rocksdb::FileLock* lock = nullptr;
+  const rocksdb::Status locked = env->LockFile(path + "/LOCK", &lock);
+  if (!locked.ok()) return Translate(locked, absl::StrCat("store ", path, ": open"));
+  absl::Status repaired = RepairLogs(path);
+  const rocksdb::Status unlocked = env->UnlockFile(lock);
+  return repaired.ok() ? Translate(unlocked, absl::StrCat("store ", path, ": open")) : repaired;
+}
+
 }  // namespace
 
 OpenedRocks::~OpenedRocks() {
@@ -107,10 +117,10 @@ OpenedRocks::~OpenedRocks() {
 }
 
 absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, const RocksTuning& tuning) {
-  absl::Status error = RepairLogs(path);
+  auto opened = std::make_unique<OpenedRocks>();
+  if (tuning.prewrite_log) opened->env = MakePrewrittenLogEnv();
+  absl::Status error = RepairUnderLock(path);
   if (error.ok()) {
-    auto opened = std::make_unique<OpenedRocks>();
-    if (tuning.prewrite_log) opened->env = MakePrewrittenLogEnv();
     rocksdb::DB* db = nullptr;
     const auto status =
         rocksdb::DB::Open(MakeDbOptions(tuning, opened->env.get()), path, MakeFamilies(tuning), &opened->families, &db);

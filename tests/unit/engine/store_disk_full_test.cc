@@ -73,7 +73,7 @@ void Fill(const std::string& file, size_t bytes) {
 
 TEST(StoreDiskFull, CommitsAreRefusedAndTheStoreLivesOn) {
   SmallDisk disk;
-  if (!disk.mounted()) GTEST_SKIP() << "needs the right to mount a tmpfs";
+  ASSERT_TRUE(disk.mounted()) << "needs the right to mount a tmpfs: run the tests as root";
   WaitingStore s(disk / "store", [](RocksStoreOptions& options) {
     options.reserve_bytes = uint64_t{24} << 20;
     options.tuning.write_buffer_bytes = size_t{1} << 20;
@@ -108,7 +108,7 @@ TEST(StoreDiskFull, CommitsAreRefusedAndTheStoreLivesOn) {
 
 TEST(StoreDiskFull, RefusedBatchesAreThoseForWhichThereIsNoSpace) {
   SmallDisk disk;
-  if (!disk.mounted()) GTEST_SKIP() << "needs the right to mount a tmpfs";
+  ASSERT_TRUE(disk.mounted()) << "needs the right to mount a tmpfs: run the tests as root";
   WaitingStore s(disk / "store", [](RocksStoreOptions& options) { options.reserve_bytes = uint64_t{40} << 20; });
   int outcomes = 0;
   const auto commit = [&](uint64_t first, uint64_t pages, bool fits) {
@@ -131,7 +131,7 @@ TEST(StoreDiskFull, RefusedBatchesAreThoseForWhichThereIsNoSpace) {
 
 TEST(StoreDiskFull, DiskThatFillsUpUnderTheReservePoisonsAndLosesNothing) {  // S5
   SmallDisk disk;
-  if (!disk.mounted()) GTEST_SKIP() << "needs the right to mount a tmpfs";
+  ASSERT_TRUE(disk.mounted()) << "needs the right to mount a tmpfs: run the tests as root";
   uint64_t stored = 0;
   const auto settings = [](RocksStoreOptions& options) {
     options.reserve_bytes = 0;
