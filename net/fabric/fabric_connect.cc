@@ -30,13 +30,15 @@ bool FabricCore::EventSource::Poll() {
   return core_->PollEvents();
 }
 
+// The event queue's descriptor stays readable as long as there is something to read, so that, unlike for completions,
+// nothing is missed without fi_trywait: it is called now and then only, since each call costs two system calls and a
+// caller that drives the loop for one message goes through here each time.
 bool FabricCore::EventSource::MaySleep() {
-  if (Source::MaySleep()) {
-    turns_ = kTurnsPerEventPoll;  // What wakes the loop may be an event.
-    return true;
-  }
-  turns_ = kTurnsPerEventPoll;
-  return false;
+  turns_ += kTurnsPerEventPoll / 8;
+  if (turns_ < kTurnsPerEventPoll) return true;
+  if (core_->PollEvents()) return false;
+  turns_ = 0;
+  return Source::MaySleep();
 }
 
 bool FabricCore::PollEvents() {

@@ -51,7 +51,7 @@ constexpr DurationNs kLastBackoff = 500 * kMillisecond;
 // Posted per connection. Half a message's memory is what a connection costs: see net/README.md.
 constexpr size_t kReceiveBuffers = 16;
 // Messages with at most this many pages carry them inline, where they fit: one operation instead of two.
-constexpr size_t kMaxInlinePages = 2;
+constexpr size_t kMaxInlinePages = 3;
 // Pages of one write, at most, since they lie anywhere in our memory.
 constexpr size_t kMaxWriteParts = 4;
 // What may wait for one peer, T5.

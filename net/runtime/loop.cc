@@ -43,6 +43,8 @@ namespace {
 constexpr DurationNs kFdPollInterval = 5 * kMicrosecond;
 // A caller that leaves gives what is still to do at most this many turns, then wakes the loop's own thread for it.
 constexpr int kTurnsBeforeLeaving = 3;
+// A caller that waits for another driver spins at most this long: the driver may need its processor.
+constexpr DurationNs kMaxWaiterSpin = 20 * kMicrosecond;
 
 // Its address identifies a thread.
 thread_local char thread_marker;
@@ -105,9 +107,9 @@ struct Loop::State {
   void Watch(int fd, uint32_t events, absl::AnyInvocable<void(uint32_t)> handler);
   void Unwatch(int fd);
 
-  bool Turn();
+  bool Turn(TimeNs now);
   bool RunPosts();
-  bool RunTimers();
+  bool RunTimers(TimeNs now);
   bool RunSoon();
   bool PollFds(int timeout_ms);
   void SyncTimerFd();
@@ -219,18 +221,15 @@ void Loop::State::EndDriving() {
 
 // --- One turn ---------------------------------------------------------------------------------------------------------
 
-// Runs what was posted, due, deferred or polled. Returns whether there was anything.
-bool Loop::State::Turn() {
+// Runs what was posted, due at `now`, deferred or polled. Returns whether there was anything.
+bool Loop::State::Turn(TimeNs now) {
   bool any = RunPosts();
-  any |= RunTimers();
+  any |= RunTimers(now);
   any |= RunSoon();
   for (size_t i = 0; i < sources.size(); ++i) any |= sources[i]->Poll();
-  if (handlers > 0) {
-    const TimeNs now = MonotonicNow();
-    if (now >= next_fd_poll) {
-      next_fd_poll = now + kFdPollInterval;
-      any |= PollFds(0);
-    }
+  if (handlers > 0 && now >= next_fd_poll) {
+    next_fd_poll = now + kFdPollInterval;
+    any |= PollFds(0);
   }
   return any;
 }
@@ -248,9 +247,7 @@ bool Loop::State::RunPosts() {
   return true;
 }
 
-bool Loop::State::RunTimers() {
-  if (timers.empty()) return false;
-  const TimeNs now = MonotonicNow();
+bool Loop::State::RunTimers(TimeNs now) {
   bool any = false;
   // Not those that the callbacks add: a callback that arms itself for the past must not stop the loop.
   for (size_t count = timers.size(); count > 0 && timers.Earliest() <= now; --count) {
@@ -374,7 +371,7 @@ void Loop::State::Leave() {
   if (!HandOver()) {
     bool idle = PrepareToSleep();
     for (int turn = 0; !idle && turn < kTurnsBeforeLeaving; ++turn) {
-      Turn();
+      Turn(MonotonicNow());
       idle = PrepareToSleep();
     }
     Arm();
@@ -394,9 +391,10 @@ void Loop::State::OwnThread() {
     asleep.store(false, std::memory_order_relaxed);
     TimeNs last_event = MonotonicNow();
     while (!stopping.load(std::memory_order_relaxed)) {
-      if (Turn()) {
-        last_event = MonotonicNow();
-      } else if (MonotonicNow() - last_event >= options.spin_ns) {
+      const TimeNs now = MonotonicNow();
+      if (Turn(now)) {
+        last_event = now;
+      } else if (now - last_event >= options.spin_ns) {
         break;
       } else {
         Pause();
@@ -417,7 +415,7 @@ void Loop::State::OwnThread() {
 // Waits until the waiter's completion is set, or this thread holds the driver's mutex (then returns true).
 bool Loop::State::WaitForTurn(Waiter& waiter) {
   std::atomic<uint32_t>& state = waiter.completion->state_;
-  const TimeNs spin_until = MonotonicNow() + options.spin_ns;
+  const TimeNs spin_until = MonotonicNow() + std::min(options.spin_ns, kMaxWaiterSpin);
   while (true) {
     const uint32_t now = state.load(std::memory_order_acquire);
     if (now & Completion::kDrive) {
@@ -540,6 +538,8 @@ void Loop::RunUntil(absl::FunctionRef<void()> start, Completion& completion) {
   CHECK(state_->running.load(std::memory_order_relaxed) && !IsDriving());
   if (state_->driver.try_lock()) {
     state_->BeginDriving();
+    // Before `start`: the answer to what it sends may come before it returns.
+    state_->Disarm();
     start();
   } else {
     Waiter waiter{&completion};
@@ -552,7 +552,7 @@ void Loop::RunUntil(absl::FunctionRef<void()> start, Completion& completion) {
     while (!waiter.started.load(std::memory_order_acquire)) {
       // As driver it has to run it itself; else whoever set the completion is about to return from it.
       if (drives) {
-        state_->Turn();
+        state_->Turn(MonotonicNow());
       } else {
         Pause();
       }
@@ -565,9 +565,10 @@ void Loop::RunUntil(absl::FunctionRef<void()> start, Completion& completion) {
   }
   TimeNs last_event = MonotonicNow();
   while (!completion.IsSet()) {
-    if (state_->Turn()) {
-      last_event = MonotonicNow();
-    } else if (MonotonicNow() - last_event < state_->options.spin_ns) {
+    const TimeNs now = MonotonicNow();
+    if (state_->Turn(now)) {
+      last_event = now;
+    } else if (now - last_event < state_->options.spin_ns) {
       Pause();
     } else {
       state_->SleepOnInner();
