@@ -24,7 +24,6 @@ struct Packet {
 void Encode(std::span<const Message> messages, absl::FunctionRef<void(const Packet&)> out);
 
 // Total: any bytes give messages or InvalidArgument that says what is wrong. Copies the pages.
-absl::StatusOr<std::vector<Message>> Decode(std::span<const std::byte> bytes,
-                                            std::span<const std::byte* const> pages);
+absl::StatusOr<std::vector<Message>> Decode(std::span<const std::byte> bytes, std::span<const std::byte* const> pages);
 
 }  // namespace mangrove

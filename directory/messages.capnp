@@ -139,20 +139,18 @@ enum Kind {
   # `replicas`, `isVolatile` as allocated. FailedPrecondition: there is a newer configuration here.
 
   dropExtent @32;
-  # A→C. The range is not allocated any more, up to configuration `config`.
+  # A→C. The range is not allocated any more, up to configuration `config`. The responsible nodes are asked first, and drop
+  # every copy in RAM before they answer.
 
-  discard @33;
-  # A→H. No copies of the range in RAM anywhere from now on, up to configuration `config`.
-
-  done @34;
-  # C,H→A,H. Answers putExtent, dropExtent, discard: `code` and `text`.
+  done @33;
+  # C,H→A,H. Answers putExtent and dropExtent: `code` and `text`.
 
   # News for everybody. No txn.
 
-  reverted @35;
+  reverted @34;
   # H→*. `count` pages from `page` on went back to an older version.
 
-  lost @36;
+  lost @35;
   # H→*. No copy is left of `count` pages from `page` on.
 }
 

@@ -40,51 +40,50 @@ enum class Holding : uint8_t {
 
 enum class MessageKind : uint8_t {
   // A page's transaction. Fields beside page and txn:
-  kRequest = 0,       // R→H  request, access, count, have (holds a read copy). No txn.
-  kCancel,            // R→H  request: nobody waits any more. No txn.
-  kRequestFailed,     // H→R  request, status. No txn.
-  kDelayed,           // H→R  request, peer: whom the responsible node waits for. No txn.
-  kForward,           // H→O  request, access, peer = R, active, grant_epoch: send the page to R. The read: keep a read
-                      //      copy; the write: keep the frame, inaccessible, until kTransferDone.
-  kInvalidate,        // H→S,O  retain (O: keep the frame as above).
-  kInvalidateAck,     // S,O→H
-  kGrant,             // O,H→R  request, access, version, flushed, grant_epoch, config, replicas, active, exclusive,
-                      //      owner, data (none: R's own copy is current).
-  kActivate,          // H→R  request: every other copy is gone, the grant counts.
-  kGrantAck,          // R→H  Installed.
-  kGrantRefused,      // R→H  Not installed, and never will be.
-  kTransferDone,      // H→O  Drop what was retained.
-  kTransferAborted,   // H→O  It is yours again.
-  kStillRetained,     // O→H  Is this transfer over?
-  kNotHeld,           // O→H  Nothing to forward here.
-  kEvictRequest,      // O→H  No txn. The owner's copy is clean and it wants to drop it.
-  kEvictGrant,        // H→O
-  kEvictAck,          // O→H  kept: it did not drop it.
+  kRequest = 0,      // R→H  request, access, count, have (holds a read copy). No txn.
+  kCancel,           // R→H  request: nobody waits any more. No txn.
+  kRequestFailed,    // H→R  request, status. No txn.
+  kDelayed,          // H→R  request, peer: whom the responsible node waits for. No txn.
+  kForward,          // H→O  request, access, peer = R, active, grant_epoch: send the page to R. The read: keep a read
+                     //      copy; the write: keep the frame, inaccessible, until kTransferDone.
+  kInvalidate,       // H→S,O  retain: keep the frame as above.
+  kInvalidateAck,    // S,O→H
+  kGrant,            // O,H→R  request, access, version, flushed, grant_epoch, config, replicas, active, exclusive,
+                     //      owner, data (none: R's own copy is current).
+  kActivate,         // H→R  request: every other copy is gone, the grant counts.
+  kGrantAck,         // R→H  Installed.
+  kGrantRefused,     // R→H  Not installed, and never will be.
+  kTransferDone,     // H→O  Drop what was retained.
+  kTransferAborted,  // H→O  It is yours again.
+  kStillRetained,    // O→H  Is this transfer over?
+  kNotHeld,          // O→H  Nothing to forward here.
+  kEvictRequest,     // O→H  No txn. The owner's copy is clean and it wants to drop it.
+  kEvictGrant,       // H→O
+  kEvictAck,         // O→H  kept: it did not drop it.
   // Recovery of a page after the loss of a node.
-  kReport,            // H→*  Say what you hold; forget every earlier transaction of the page.
-  kReported,          // *→H  holding, version, flushed
-  kResolve,           // H→*  holding: what it is from now on; grant_epoch.
-  kResolveAck,        // *→H
+  kReport,      // H→*  Say what you hold; forget every earlier transaction of the page.
+  kReported,    // *→H  holding, version, flushed
+  kResolve,     // H→*  holding: what it is from now on; grant_epoch.
+  kResolveAck,  // *→H
   // A responsible node's new incarnation learns what is cached. request: number of the round.
-  kRegisterRequest,   // H→*  No page.
-  kRegister,          // *→H  holding, version
-  kRegisterEnd,       // *→H  count: of kRegister messages in the round. No page.
+  kRegisterRequest,  // H→*  No page.
+  kRegister,         // *→H  holding, version
+  kRegisterEnd,      // *→H  count: of kRegister messages in the round. No page.
   // Flush.
-  kFlush,             // F→H, H→O  request, peer = F
-  kFlushed,           // O,H→F  request, status. Aborted: the owner has changed, ask again.
+  kFlush,    // F→H, H→O  request, peer = F
+  kFlushed,  // O,H→F  request, status. Aborted: the owner has changed, ask again.
   // Core holders.
-  kStore,             // O,H→C  request, version, config, data, complete (written by recovery)
-  kStored,            // C→O,H  request, version: what it has now, status
-  kQueryStored,       // H→C  request, grant_epoch: refuse stores of older epochs from now on, if seal; with_data
-  kStoredInfo,        // C→H  request, status (NotFound: no such extent here; DataLoss: corrupt), version, config,
-                      //      replicas, is_volatile, data
-  kPutExtent,         // A,H→C  request, count, config, replicas, is_volatile: the range is allocated, all zeros.
-  kDropExtent,        // A→C  request, count, config: the range is not allocated any more.
-  kDiscard,           // A→H  request, count, config: no copies in RAM from now on.
-  kDone,              // →    request, status. Answers the three before.
+  kStore,        // O,H→C  request, version, config, data, complete (written by recovery)
+  kStored,       // C→O,H  request, version: what it has now, status
+  kQueryStored,  // H→C  request, grant_epoch: refuse stores of older epochs from now on, if seal; with_data
+  kStoredInfo,   // C→H  request, status (NotFound: no such extent here; DataLoss: corrupt), version, config,
+                 //      replicas, is_volatile, data
+  kPutExtent,    // A,H→C  request, count, config, replicas, is_volatile: the range is allocated, all zeros.
+  kDropExtent,   // A→C  request, count, config: the range is not allocated any more. H drops every copy in RAM first.
+  kDone,         // →    request, status. Answers the two before.
   // News for everybody.
-  kReverted,          // H→*  count
-  kLost,              // H→*  count
+  kReverted,  // H→*  count
+  kLost,      // H→*  count
 };
 constexpr int kMessageKinds = static_cast<int>(MessageKind::kLost) + 1;
 

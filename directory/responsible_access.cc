@@ -198,7 +198,7 @@ void Step::Loaded() {
   if (request.kind == HomeRequest::Kind::kFlush || request.from.node.value == 0) {  // Or the requester is gone.
     e_.txn.reset();
     e_.state = S::kUnowned;
-    if (request.kind == HomeRequest::Kind::kFlush) StartFlush(request);
+    if (request.from.node.value != 0) StartFlush(request);
     Serve();
     return;
   }

@@ -54,9 +54,9 @@ void PageEngine::StartLoad(const HomeEffect& effect) {
 
 Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool recover, bool version_only) {
   const Extent* found = core_.Find(page);
-  for (const auto& [range, config] : discarded_) {
-    if (range.Contains(page) && (found == nullptr || found->config <= config)) co_return NotAllocated(page);
-  }
+  if (IsDiscarded(page)) co_return NotAllocated(page);
+  // The responsible node is a core holder: what it knows nothing of is not there, unless its disk was lost.
+  if (found == nullptr && !disk_was_empty_) co_return NotAllocated(page);
   if (!recover && found != nullptr) {
     if (found->is_volatile) {
       LoadedPage zeros;

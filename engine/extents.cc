@@ -24,16 +24,18 @@ Task<absl::Status> PageEngine::PutExtent(PageRange range, ConfigNumber config, u
 
 Task<absl::Status> PageEngine::DropExtent(PageRange range, ConfigNumber config, TimeNs deadline) {
   Message message;
-  message.kind = MessageKind::kDiscard;
+  message.kind = MessageKind::kDropExtent;
   message.page = range.first;
   message.count = range.count;
   message.config = config;
   const std::vector<NodeId> responsible = locator_->CoreHolders(range, 1);
   absl::Status status = co_await CallAll(responsible, message, deadline);
   if (!status.ok()) co_return status;
-  message.kind = MessageKind::kDropExtent;
-  const std::vector<NodeId> holders = locator_->CoreHolders(range, static_cast<uint32_t>(options_.members.size()));
-  status = co_await CallAll(holders, message, deadline);
+  std::vector<NodeId> others = locator_->CoreHolders(range, static_cast<uint32_t>(options_.members.size()));
+  std::erase_if(others, [&](NodeId node) {
+    return std::find(responsible.begin(), responsible.end(), node) != responsible.end();
+  });
+  status = co_await CallAll(others, message, deadline);
   co_return status;
 }
 

@@ -46,7 +46,10 @@ void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
       }
       case HomeEffect::Kind::kDiscarded: {
         const auto it = discards_.find(effect.request);
-        if (it != discards_.end()) --it->second->first;
+        if (it == discards_.end() || --it->second.left > 0) break;
+        absl::AnyInvocable<void()> done = std::move(it->second.done);
+        discards_.erase(it);
+        done();
         break;
       }
       case HomeEffect::Kind::kReverted: {
@@ -98,48 +101,45 @@ void PageEngine::TickHome() {
   }
 }
 
-// Drops every copy of a range, cluster-wide, before its storage is taken away.
-void PageEngine::DiscardRange(const Message& message, NodeInstance from) {
-  Turn turn(this);
-  Message answer;
-  answer.kind = MessageKind::kDone;
-  answer.page = message.page;
-  answer.count = message.count;
-  answer.request = message.request;
-  if (!registering_.empty()) return;  // The asker asks again.
-  const PageRange range{message.page, message.count};
-  const bool known = std::any_of(discarded_.begin(), discarded_.end(),
-                                 [&](const auto& d) { return d.first == range && d.second >= message.config; });
-  if (!known) discarded_.emplace_back(range, message.config);
+bool PageEngine::IsDiscarded(PageId page) const {
+  const Extent* found = core_.Find(page);
+  return std::any_of(discarded_.begin(), discarded_.end(), [&](const auto& discarded) {
+    return discarded.first.Contains(page) && (found == nullptr || found->config <= discarded.second);
+  });
+}
+
+// Drops every copy in the cluster of the pages that this node is responsible for.
+void PageEngine::DiscardCopies(PageRange range, absl::AnyInvocable<void()> done) {
   std::vector<PageId> pages;
   for (const auto& [page, entry] : homes_) {
     if (range.Contains(page) && (entry->state != HomeState::kUnowned || !entry->sharers.empty())) pages.push_back(page);
   }
+  if (pages.empty()) return done();
   std::sort(pages.begin(), pages.end());
-  auto left = std::make_shared<std::pair<size_t, Message>>(pages.size(), answer);
   const RequestId token = NextRequest();
-  discards_[token] = left;
+  discards_[token] = {.left = pages.size(), .done = std::move(done)};
   for (PageId page : pages) {
     std::vector<HomeEffect> effects;
     StepHomeDiscard(Home(page), token, HomeContextOf(page), effects);
     CarryHome(page, effects);
   }
-  const TimeNs deadline = clock_->Now() + 10 * kSecond;
-  auto wait = [](PageEngine* engine, std::shared_ptr<std::pair<size_t, Message>> counter, std::shared_ptr<bool> alive,
-                 TimeNs until) -> Task<absl::Status> {
-    Clock* clock = engine->clock_;
-    while (*alive && counter->first > 0 && clock->Now() < until) {
-      co_await SleepUntil(clock, clock->Now() + kMillisecond);
-    }
-    co_return absl::OkStatus();
-  };
-  Spawn<absl::Status>(wait(this, left, alive_, deadline),
-                      [this, left, token, to = from.node, alive = alive_](absl::Status) {
-                        if (!*alive) return;
-                        Turn done(this);
-                        discards_.erase(token);
-                        if (left->first == 0) Post(to, left->second);
-                      });
+}
+
+// The responsible node comes first: when it has dropped the range, nothing of it is ever opened again, whatever the other
+// core holders still have.
+void PageEngine::DropExtentHere(const Message& message, NodeInstance from) {
+  Turn turn(this);
+  if (!registering_.empty()) return;  // The asker asks again.
+  const std::pair<PageRange, ConfigNumber> dropped{{message.page, message.count}, message.config};
+  if (std::find(discarded_.begin(), discarded_.end(), dropped) == discarded_.end()) discarded_.push_back(dropped);
+  DiscardCopies(dropped.first, [this, message, dropped, to = from.node] {
+    core_.Handle(message, [this, dropped, to, alive = alive_](Message answer) {
+      if (!*alive) return;
+      Turn done(this);
+      if (answer.code == absl::StatusCode::kOk && !disk_was_empty_) std::erase(discarded_, dropped);
+      Post(to, std::move(answer));
+    });
+  });
 }
 
 }  // namespace mangrove

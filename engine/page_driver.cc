@@ -388,20 +388,8 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kDone: Answer(message); return;
     case MessageKind::kStore:
     case MessageKind::kQueryStored:
-    case MessageKind::kPutExtent:
-    case MessageKind::kDropExtent:
-      core_.Handle(message, [this, to = from.node, message, alive = alive_](Message answer) {
-        if (!*alive) return;
-        if (message.kind == MessageKind::kDropExtent && answer.code == absl::StatusCode::kOk) {
-          std::erase_if(discarded_, [&](const auto& d) {
-            return d.first == PageRange{message.page, message.count} && d.second <= message.config;
-          });
-        }
-        Turn turn(this);
-        Post(to, std::move(answer));
-      });
-      return;
-    case MessageKind::kDiscard: DiscardRange(message, from); return;
+    case MessageKind::kPutExtent: AskCoreHolder(message, from); return;
+    case MessageKind::kDropExtent: DropExtentHere(message, from); return;
     case MessageKind::kReverted:
     case MessageKind::kLost: RaiseEvent(message); return;
     default:
@@ -411,6 +399,14 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
         DispatchHome(message, from);
       }
   }
+}
+
+void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
+  core_.Handle(message, [this, to = from.node, alive = alive_](Message answer) {
+    if (!*alive) return;
+    Turn turn(this);
+    Post(to, std::move(answer));
+  });
 }
 
 void PageEngine::DispatchHome(const Message& message, NodeInstance from) {

@@ -205,6 +205,7 @@ class PageEngine final : public TransportEvents {
   void FlushOutboxes();
   void Dispatch(const Message& message, NodeInstance from);
   void DispatchHome(const Message& message, NodeInstance from);
+  void AskCoreHolder(const Message& message, NodeInstance from);
   bool IsCurrent(NodeInstance node) const;
   void ArmTick();
   void Tick();
@@ -246,7 +247,9 @@ class PageEngine final : public TransportEvents {
   void CarryHome(PageId page, std::vector<HomeEffect>& effects);
   void HomeMessage(const Message& message, NodeInstance from);
   void TickHome();
-  void DiscardRange(const Message& message, NodeInstance from);
+  void DropExtentHere(const Message& message, NodeInstance from);
+  void DiscardCopies(PageRange range, absl::AnyInvocable<void()> done);
+  bool IsDiscarded(PageId page) const;
 
   // registration.cc
   void AskForRegistrations();
@@ -282,7 +285,7 @@ class PageEngine final : public TransportEvents {
   uint64_t next_request_ = 1;
   uint64_t next_txn_ = 1;
   Epoch grant_epoch_;
-  Epoch durable_grant_epoch_;  // Grants up to here may be given.
+  bool disk_was_empty_ = false;  // At this start: what other holders know of this node's pages is news to it.
   Clock::TimerId tick_ = 0;
   bool stopped_ = false;
 
@@ -296,9 +299,14 @@ class PageEngine final : public TransportEvents {
   std::map<NodeId, Registration> registering_;  // Members whose registration is not complete.
   TimeNs next_registration_ask_ = 0;
 
-  // Ranges that are being unallocated: nothing of them is opened from disk.
+  // Ranges that are being unallocated: nothing of them is opened from disk. Where the disk began empty they stay, since
+  // there other holders are believed.
   std::vector<std::pair<PageRange, ConfigNumber>> discarded_;
-  std::map<RequestId, std::shared_ptr<std::pair<size_t, Message>>> discards_;  // Pages left; the answer.
+  struct Discard {
+    size_t left = 0;  // Pages.
+    absl::AnyInvocable<void()> done;
+  };
+  std::map<RequestId, Discard> discards_;
   std::vector<PageRange> keep_in_ram_;
 
   // RAM cache.

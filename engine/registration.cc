@@ -14,26 +14,20 @@
 namespace mangrove {
 namespace {
 
-constexpr char kGrantEpochKey[] = "engine/grant_epoch";
-// How many grant epochs are made durable at once: one is used up with each loss of a node.
-constexpr uint64_t kEpochsAhead = 1024;
-
-std::string EncodeEpoch(uint64_t epoch) { return std::to_string(epoch); }
+constexpr char kOpenedKey[] = "engine/opened";
+// Grant epochs of one incarnation: one is used up with each loss of a node.
+constexpr int kGrantEpochBits = 16;
 
 }  // namespace
 
 void PageEngine::Open(absl::AnyInvocable<void(absl::Status)> done) {
+  grant_epoch_ = Epoch(options_.self.incarnation.value << kGrantEpochBits);
   auto with_records = [this, done = std::move(done), alive = alive_](auto records) mutable {
     if (!*alive) return;
     if (!records.ok()) return done(records.status());
-    uint64_t epoch = 0;
-    for (const auto& [key, value] : *records) {
-      if (key == kGrantEpochKey) epoch = std::strtoull(value.c_str(), nullptr, 10);
-    }
-    grant_epoch_ = Epoch(epoch + 1);
-    durable_grant_epoch_ = Epoch(epoch + kEpochsAhead);
+    disk_was_empty_ = records->empty();
     StoreBatch batch;
-    batch.records.push_back({kGrantEpochKey, EncodeEpoch(durable_grant_epoch_.value)});
+    batch.records.push_back({kOpenedKey, std::to_string(options_.self.incarnation.value)});
     store_->Commit(std::move(batch), [this, done = std::move(done), alive](absl::Status status) mutable {
       if (!*alive) return;
       if (!status.ok()) return done(status);
@@ -44,20 +38,14 @@ void PageEngine::Open(absl::AnyInvocable<void(absl::Status)> done) {
       });
     });
   };
-  store_->ReadRecords(kGrantEpochKey, std::move(with_records));
+  store_->ReadRecords(kOpenedKey, std::move(with_records));
 }
 
-// Versions granted from now on beat every earlier one of a page, also those that this node has never heard of.
+// Versions granted from now on beat every earlier one of a page, also those that this node has never heard of: they are
+// in a later epoch, and a later incarnation's are later still.
 void PageEngine::BumpGrantEpoch() {
   ++grant_epoch_.value;
-  CHECK(grant_epoch_ <= durable_grant_epoch_);
-  if (grant_epoch_.value + kEpochsAhead / 2 < durable_grant_epoch_.value) return;
-  const Epoch ahead(grant_epoch_.value + kEpochsAhead);
-  StoreBatch batch;
-  batch.records.push_back({kGrantEpochKey, EncodeEpoch(ahead.value)});
-  store_->Commit(std::move(batch), [this, ahead, alive = alive_](absl::Status status) {
-    if (*alive && status.ok()) durable_grant_epoch_ = std::max(durable_grant_epoch_, ahead);
-  });
+  CHECK(grant_epoch_.value >> kGrantEpochBits == options_.self.incarnation.value);
 }
 
 std::vector<PageId> PageEngine::SortedPages(absl::FunctionRef<bool(PageId)> wanted) const {

@@ -2,7 +2,6 @@
 
 namespace mangrove {
 
-using page_state::IsPinned;
 using page_state::kMappedWritable;
 using page_state::kOnePin;
 using page_state::kPinsMask;

@@ -54,7 +54,7 @@ class RegionFrames {
   // Pins `page` for a resolver, see page_state.h. REQUIRES: the page is in the region.
   PinOutcome Pin(PageId page, Rights wanted, bool may_map_writable, Rights* granted);
   void Unpin(PageId page);
-  void Unmap(PageId page, absl::AnyInvocable<void(bool)> done) { requests_.unmap(page, std::move(done)); }
+  void Unmap(PageId page, absl::AnyInvocable<void(bool)> done) const { requests_.unmap(page, std::move(done)); }
 
  private:
   RegionFrames() = default;
