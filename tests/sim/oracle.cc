@@ -93,6 +93,7 @@ void Oracle::OnRights(int node, PageId id, Rights rights, bool kept) {
   CheckLocks(page, node, rights);
   if (rights == Rights::kNone && kept) page.kept_by |= 1u << node;
   page.rights[static_cast<size_t>(node)] = rights;
+  if (page.orphaned && rights == Rights::kNone && !kept && !AnyHolder(page)) LoseNewest(page);
   world_->Trace("node ", node + 1, ": has ", NameOf(rights), " on ", id, ", version ", page.high);
 }
 
@@ -110,6 +111,7 @@ void Oracle::OnStore(int node, PageId id, const Stamp& stamp) {
   page.versions.push_back(stamp.op);
   page.low = page.high = static_cast<uint32_t>(page.versions.size() - 1);
   page.kept_by = 0;
+  page.orphaned = false;
   store_records_.push_back({index, page.generation, page.high, stamp.writer});
   world_->Note(0x300 + static_cast<uint64_t>(node), stamp.op);
   world_->Trace("node ", node + 1, ": stores ", id, ", version ", page.high);
@@ -169,6 +171,7 @@ void Oracle::StartGeneration(Page& page) {
   page.versions.assign(1, 0);
   page.low = page.high = page.flushed = 0;
   page.kept_by = 0;
+  page.orphaned = false;
   page.is_void = false;
 }
 
@@ -186,7 +189,9 @@ void Oracle::OnNodeDown(int node) {
     const bool kept = (page.kept_by & bit) != 0;
     page.rights[static_cast<size_t>(node)] = Rights::kNone;
     page.kept_by &= ~bit;
-    if ((held || kept) && !AnyHolder(page)) LoseNewest(page);
+    if (!held && !kept) continue;
+    page.orphaned = true;
+    if (!AnyHolder(page)) LoseNewest(page);
   }
 }
 

@@ -5,7 +5,8 @@
 //  O2  A load returns the last store in the page's order; a page that was allocated and never written is zeros. An
 //      install is a load: from then on the node's programs may look at any moment.
 //  O3  When a node dies, what a live node's memory holds is the page's content. Only if none holds it, the content may be
-//      any version from the last flushed one to the newest; the first install or load decides which, for good.
+//      any version from the last flushed one to the newest; the first install or load decides which, for good. After the
+//      death of a holder the surviving readers' copies may be dropped before anybody knows that they are the last.
 //  O4  What was stored before a flush began is never lost once the flush has returned OK.
 //  O5  A version that can only have come from the disks, because every life of a node began after the loss, is never
 //      followed by an older one: it was completed on every core holder before it was granted.
@@ -128,6 +129,7 @@ class Oracle final : public MemoryObserver {
     uint32_t crashes = 0;     // Counts how often the newest version was lost, or may have been.
     uint64_t lost_at = 0;     // The world's event of the last time.
     std::array<Rights, kMaxNodes> rights{};
+    bool orphaned = false;  // A node that held the newest version, perhaps as its owner, has died.
     uint32_t kept_by = 0;  // Bits of live nodes that took the newest version out of their memory and may have it still.
     // Numbers of stores, in the page's order. [0] is 0: zeros.
     std::vector<uint64_t> versions{0};

@@ -174,7 +174,8 @@ TimeNs SimClock::WorldTimeOf(TimeNs node_time) const {
   if (ahead <= 0) return world_->now();
   if (ahead >= 365 * 24 * 3600 * kSecond) return world_->now() + 365 * 24 * 3600 * kSecond;
   // A little late rather than early: rounding must not fire a timer before its deadline.
-  return world_->now() + ahead - ahead / 1'000'000 * drift_ppm_ + std::abs(drift_ppm_) * (ahead / kSecond + 1) + 2;
+  const int64_t rate = 1'000'000 + drift_ppm_;
+  return world_->now() + ahead / rate * 1'000'000 + ahead % rate * 1'000'000 / rate + 3;
 }
 
 Clock::TimerId SimClock::CallAt(TimeNs deadline, absl::AnyInvocable<void()> callback) {

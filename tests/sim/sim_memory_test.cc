@@ -1,0 +1,143 @@
+#include "tests/sim/sim_memory.h"
+
+#include <memory>
+#include <string>
+
+#include "gtest/gtest.h"
+
+namespace mangrove::sim {
+namespace {
+
+constexpr PageId kPage{77};
+
+class Nobody : public MemoryObserver {
+ public:
+  void OnInstall(int, PageId, const std::byte*, Rights) override {}
+  void OnRights(int, PageId, Rights rights, bool) override { last = rights; }
+  void OnLoad(int, PageId, const std::byte*) override { ++loads; }
+  void OnStore(int, PageId, const Stamp&) override { ++stores; }
+  Rights last = Rights::kNone;
+  int loads = 0;
+  int stores = 0;
+};
+
+class SimMemoryTest : public testing::Test {
+ protected:
+  explicit SimMemoryTest(uint32_t inline_per_mille = 0) : world_(3) {
+    SimMemoryOptions options;
+    options.inline_per_mille = inline_per_mille;
+    memory_ = std::make_unique<SimMemory>(&world_, 0, 1, options, &observer_);
+  }
+  void Run() {
+    while (world_.Step()) {
+    }
+  }
+  // The world stopped, and says so.
+  void ExpectBroken(const std::string& call) {
+    EXPECT_NE(world_.failure().find("PageMemory::" + call), std::string::npos) << world_.failure();
+  }
+
+  SimWorld world_;
+  Nobody observer_;
+  std::unique_ptr<SimMemory> memory_;
+};
+
+TEST(Stamp, APageOfTwoStoresIsTorn) {
+  PageBytes first;
+  PageBytes second;
+  FillPage(kPage, {1, 9}, first.bytes.data());
+  FillPage(kPage, {2, 9}, second.bytes.data());
+  EXPECT_EQ(ParsePage(kPage, first.bytes.data()).stamp, (Stamp{1, 9}));
+  EXPECT_EQ(ParsePage(PageId(78), first.bytes.data()).content, PageContent::kTorn) << "written elsewhere";
+  first.bytes[4000] = second.bytes[4000] ^ std::byte{1};
+  EXPECT_EQ(ParsePage(kPage, first.bytes.data()).content, PageContent::kTorn);
+  PageBytes zeros{};
+  EXPECT_EQ(ParsePage(kPage, zeros.bytes.data()).content, PageContent::kZeros);
+  zeros.bytes[100] = std::byte{1};
+  EXPECT_EQ(ParsePage(kPage, zeros.bytes.data()).content, PageContent::kTorn);
+  EXPECT_EQ(ParsePage(kPage, nullptr).content, PageContent::kZeros);
+}
+
+TEST_F(SimMemoryTest, RightsFollowTheCalls) {
+  memory_->Install(kPage, nullptr, Rights::kRead);
+  EXPECT_TRUE(memory_->CanRead(kPage));
+  EXPECT_FALSE(memory_->CanWrite(kPage));
+  memory_->Raise(kPage);
+  EXPECT_TRUE(memory_->CanWrite(kPage));
+  memory_->ApplicationStore(kPage, {1, 1});
+  memory_->Protect(kPage, [] {});
+  Run();
+  EXPECT_FALSE(memory_->CanWrite(kPage));
+  EXPECT_EQ(ParsePage(kPage, memory_->Copy(kPage)->bytes.data()).stamp.op, 1u);
+  memory_->Take(kPage, /*keep=*/false, [](PageBuffer data) { EXPECT_EQ(data, nullptr); });
+  Run();
+  EXPECT_FALSE(memory_->CanRead(kPage));
+  EXPECT_EQ(memory_->frames(), 0u);
+  EXPECT_TRUE(world_.failure().empty());
+}
+
+TEST_F(SimMemoryTest, ProgramsGoOnUntilATakeHasEnded) {
+  memory_->Install(kPage, nullptr, Rights::kWrite);
+  PageBuffer taken;
+  memory_->Take(kPage, /*keep=*/true, [&](PageBuffer data) { taken = std::move(data); });
+  EXPECT_TRUE(memory_->CanWrite(kPage));
+  memory_->ApplicationStore(kPage, {1, 1});
+  memory_->SetLastMoment([&](PageId page) { memory_->ApplicationStore(page, {2, 1}); });
+  Run();
+  ASSERT_NE(taken, nullptr);
+  EXPECT_EQ(ParsePage(kPage, taken->bytes.data()).stamp.op, 2u) << "the content of the completion";
+}
+
+TEST_F(SimMemoryTest, ADeadMemoryCallsNobody) {
+  memory_->Install(kPage, nullptr, Rights::kWrite);
+  memory_->Take(kPage, true, [](PageBuffer) { FAIL(); });
+  memory_->Kill();
+  world_.DropEventsOf(0);
+  Run();
+}
+
+TEST_F(SimMemoryTest, InstallOfAPageWithRightsIsBroken) {
+  memory_->Install(kPage, nullptr, Rights::kRead);
+  memory_->Install(kPage, nullptr, Rights::kRead);
+  ExpectBroken("Install");
+}
+
+TEST_F(SimMemoryTest, RaiseWithoutTheReadRightIsBroken) {
+  memory_->Raise(kPage);
+  ExpectBroken("Raise");
+}
+
+TEST_F(SimMemoryTest, ProtectOfAReadablePageIsBroken) {
+  memory_->Install(kPage, nullptr, Rights::kRead);
+  memory_->Protect(kPage, [] {});
+  ExpectBroken("Protect");
+}
+
+TEST_F(SimMemoryTest, ASecondCallWhileATakeIsUnderWayIsBroken) {
+  memory_->Install(kPage, nullptr, Rights::kRead);
+  memory_->Take(kPage, true, [](PageBuffer) {});
+  memory_->Raise(kPage);
+  ExpectBroken("Raise");
+}
+
+TEST_F(SimMemoryTest, ACopyOfAWritablePageIsBroken) {
+  memory_->Install(kPage, nullptr, Rights::kWrite);
+  memory_->Copy(kPage);
+  ExpectBroken("Copy");
+}
+
+class SimMemoryInlineTest : public SimMemoryTest {
+ protected:
+  SimMemoryInlineTest() : SimMemoryTest(1000) {}
+};
+
+TEST_F(SimMemoryInlineTest, DoneMayRunWithinTheCall) {
+  memory_->Install(kPage, nullptr, Rights::kWrite);
+  bool done = false;
+  memory_->Protect(kPage, [&] { done = true; });
+  EXPECT_TRUE(done);
+  EXPECT_EQ(observer_.last, Rights::kRead);
+}
+
+}  // namespace
+}  // namespace mangrove::sim
