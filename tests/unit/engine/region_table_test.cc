@@ -1,0 +1,725 @@
+#include "engine/region_table.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/unit/engine/region_table_fake.h"
+
+namespace mangrove {
+namespace {
+
+using absl::StatusCode;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Effect = FakeTablePages::Effect;
+
+constexpr TimeNs kLater = kForever;
+
+const Credentials kRoot{.uid = 0, .gid = 0};
+const Credentials kAlice{.uid = 1001, .gid = 101, .groups = {200}};
+const Credentials kBob{.uid = 1002, .gid = 102, .groups = {}};
+
+class RegionTableTest : public ::testing::Test {
+ protected:
+  RegionTableTest() { Restart(); }
+
+  // Nothing is remembered but what is in the pages.
+  void Restart() {
+    table_ = std::make_unique<RegionTable>(&pages_, RegionTableOptions{.members = 3, .default_replicas = 2});
+  }
+
+  template <typename T>
+  T Run(Task<T> task) {
+    std::optional<T> result;
+    Spawn<T>(std::move(task), [&result](T value) { result.emplace(std::move(value)); });
+    clock_.RunAll();
+    CHECK(result.has_value());
+    return *std::move(result);
+  }
+
+  absl::StatusOr<OpenedRegion> Reserve(const std::string& name, uint64_t pages = 1024, const Credentials& who = kAlice,
+                                       uint16_t mode = 0600) {
+    RegionOptions options;
+    options.name = name;
+    options.size_bytes = pages * kPageBytes;
+    options.mode = mode;
+    return Run(table_->Reserve(who, options, kLater));
+  }
+  absl::StatusOr<OpenedRegion> Open(const std::string& name, const Credentials& who = kAlice,
+                                    AccessMode mode = AccessMode::kRead) {
+    return Run(table_->Open(who, name, mode, kLater));
+  }
+  absl::Status Free(const std::string& name, const Credentials& who = kAlice) {
+    return Run(table_->Free(who, name, kLater));
+  }
+  absl::Status Allocate(PageRange range, const AllocateOptions& options = {}, const Credentials& who = kAlice) {
+    return Run(table_->Allocate(who, range, options, kLater));
+  }
+  absl::Status Unallocate(PageRange range, const Credentials& who = kAlice) {
+    return Run(table_->Unallocate(who, range, kLater));
+  }
+  absl::Status Check(PageRange range) { return Run(table_->CheckAllocated(range, kLater)); }
+  absl::StatusOr<PageAttributes> Attributes(PageId page) { return Run(table_->GetAttributes(page, kLater)); }
+  absl::Status Change(PageRange range, const PageAttributesChange& change, const Credentials& who = kAlice) {
+    return Run(table_->SetAttributes(who, range, change, kLater));
+  }
+  RegionList List() {
+    auto list = Run(table_->List(kLater));
+    EXPECT_TRUE(list.ok()) << list.status();
+    return *list;
+  }
+  std::vector<std::string> Names() {
+    std::vector<std::string> names;
+    for (const RegionInfo& info : List().regions) names.push_back(info.name);
+    return names;
+  }
+  RegionDescriptor Slot(uint32_t slot) {
+    auto region = DecodeRegionDescriptor(slot, pages_.ram[RegionSlotPage(slot).value]);
+    EXPECT_TRUE(region.ok()) << region.status();
+    return *region;
+  }
+  RegionTableHeader Header() {
+    auto header = DecodeRegionHeader(pages_.ram[kRegionHeaderPage.value]);
+    EXPECT_TRUE(header.ok()) << header.status();
+    return *header;
+  }
+  // Makes the region "r" of 64 pages.
+  PageId ReserveSmall() {
+    const auto region = Reserve("r", 64);
+    EXPECT_TRUE(region.ok()) << region.status();
+    return region->pages.first;
+  }
+  static void ExpectError(const absl::Status& status, StatusCode code, const std::string& text) {
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(text));
+  }
+  static PageAttributesChange KeepInRam() { return {.keep_in_ram = true}; }
+
+  FakeTableClock clock_;
+  FakeTablePages pages_{&clock_};
+  std::unique_ptr<RegionTable> table_;
+};
+
+// --- Reserve, Open, List, Free ----------------------------------------------------------------------------------------
+
+TEST_F(RegionTableTest, ReservedRegionIsFoundByNameAndByPageOnEveryNode) {
+  const auto reserved = Reserve("table", 1000);
+  ASSERT_TRUE(reserved.ok()) << reserved.status();
+  EXPECT_EQ(reserved->pages, (PageRange{kFirstReservablePage, 1000}));
+  EXPECT_TRUE(reserved->may_write);
+  EXPECT_TRUE(reserved->is_owner);
+  for (int node = 0; node < 2; ++node) {
+    const auto opened = Open("table", kAlice, AccessMode::kWrite);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    EXPECT_EQ(opened->info.name, "table");
+    EXPECT_EQ(opened->info.address, AddressOf(kFirstReservablePage));
+    EXPECT_EQ(opened->info.size_bytes, 1000 * kPageBytes);
+    EXPECT_EQ(opened->info.allocated_bytes, 0u);
+    EXPECT_EQ(opened->info.owner, 1001u);
+    EXPECT_EQ(opened->info.group, 101u);
+    EXPECT_EQ(opened->info.mode, 0600);
+    const auto found = Run(table_->LookupByPage(kBob, kFirstReservablePage + 999, kLater));
+    ASSERT_TRUE(found.ok()) << found.status();
+    EXPECT_EQ(found->info.name, "table");
+    EXPECT_FALSE(found->may_write);
+    EXPECT_FALSE(found->is_owner);
+    Restart();
+  }
+  ExpectError(Run(table_->LookupByPage(kBob, kFirstReservablePage + 1000, kLater)).status(), StatusCode::kNotFound,
+              "no region at 0x");
+  ExpectError(Open("none").status(), StatusCode::kNotFound, "no region \"none\"");
+}
+
+TEST_F(RegionTableTest, NamesAreUnique) {
+  ASSERT_TRUE(Reserve("table").ok());
+  ExpectError(Reserve("table").status(), StatusCode::kAlreadyExists, "region \"table\" exists");
+  ExpectError(Reserve("table", 1, kBob).status(), StatusCode::kAlreadyExists, "region \"table\" exists");
+  EXPECT_EQ(List().regions.size(), 1u);
+}
+
+TEST_F(RegionTableTest, BadNamesAreRefused) {
+  for (const std::string& name :
+       {std::string(), std::string("a/b"), std::string("a\0b", 3), std::string(256, 'x'), std::string("\xff"),
+        std::string("a\xc3"), std::string("\xc0\xaf"), std::string("\xed\xa0\x80"), std::string("\xf4\x90\x80\x80")}) {
+    ExpectError(Reserve(name).status(), StatusCode::kInvalidArgument, "bad region name");
+    ExpectError(Open(name).status(), StatusCode::kInvalidArgument, "bad region name");
+    ExpectError(Free(name), StatusCode::kInvalidArgument, "bad region name");
+  }
+  for (const std::string& name : {std::string(255, 'x'), std::string("\xc3\xa4 \xe2\x82\xac \xf0\x9f\x8c\xb3")}) {
+    EXPECT_TRUE(Reserve(name).ok());
+    EXPECT_TRUE(Open(name).ok());
+  }
+}
+
+TEST_F(RegionTableTest, BadSizesAndModesAreRefused) {
+  for (const uint64_t bytes : {uint64_t{0}, uint64_t{4095}, uint64_t{4097}, (uint64_t{1} << 46) + 4096, UINT64_MAX}) {
+    RegionOptions options;
+    options.name = "r";
+    options.size_bytes = bytes;
+    ExpectError(Run(table_->Reserve(kAlice, options, kLater)).status(), StatusCode::kInvalidArgument,
+                "size_bytes of region \"r\" is " + std::to_string(bytes));
+  }
+  ExpectError(Reserve("r", 1, kAlice, 0700).status(), StatusCode::kInvalidArgument, "expected bits of 0666");
+  EXPECT_TRUE(Reserve("r", kMaxRegionPages).ok());
+}
+
+TEST_F(RegionTableTest, OnlyRootReservesForOthers) {
+  RegionOptions options;
+  options.name = "r";
+  options.size_bytes = kPageBytes;
+  options.owner = 1002;
+  ExpectError(Run(table_->Reserve(kAlice, options, kLater)).status(), StatusCode::kPermissionDenied, "owner 1002");
+  options.owner = 1001;
+  options.group = 102;
+  ExpectError(Run(table_->Reserve(kAlice, options, kLater)).status(), StatusCode::kPermissionDenied, "group 102");
+  options.group = 200;
+  EXPECT_TRUE(Run(table_->Reserve(kAlice, options, kLater)).ok());
+  options.name = "s";
+  options.owner = 1002;
+  options.group = 102;
+  const auto region = Run(table_->Reserve(kRoot, options, kLater));
+  ASSERT_TRUE(region.ok());
+  EXPECT_EQ(region->info.owner, 1002u);
+  EXPECT_EQ(region->info.group, 102u);
+}
+
+TEST_F(RegionTableTest, RegionsBeginAtASegmentAndNeverShareOne) {
+  ASSERT_TRUE(Reserve("a", 1).ok());
+  ASSERT_TRUE(Reserve("b", kSegmentPages).ok());
+  const auto c = Reserve("c", kSegmentPages + 1);
+  ASSERT_TRUE(c.ok());
+  EXPECT_EQ(c->pages.first, kFirstReservablePage + 2 * kSegmentPages);
+  EXPECT_EQ(Header().next_free, kFirstReservablePage + 4 * kSegmentPages);
+}
+
+TEST_F(RegionTableTest, T2AddressesAreNeverReused) {
+  const auto first = Reserve("r", 10);
+  ASSERT_TRUE(Free("r").ok());
+  const auto second = Reserve("r", 10);
+  ASSERT_TRUE(second.ok());
+  EXPECT_EQ(second->pages.first, first->pages.first + kSegmentPages);
+  EXPECT_EQ(Header().slots, 1u);  // The slot is.
+}
+
+TEST_F(RegionTableTest, FullSpaceNamesWhatIsLeft) {
+  const RegionTableHeader header{.slots = 0, .next_free = PageId(kSpacePages - 3 * kSegmentPages + 1)};
+  EncodeRegionHeader(header, pages_.ram[kRegionHeaderPage.value]);
+  ExpectError(Reserve("r", 2 * kSegmentPages + 1).status(), StatusCode::kResourceExhausted,
+              "needs 1025 pages of addresses, and 1024 are left");
+  ASSERT_TRUE(Reserve("r", 2 * kSegmentPages).ok());
+  ExpectError(Reserve("s", 1).status(), StatusCode::kResourceExhausted, "and 0 are left in the address space");
+  EXPECT_TRUE(Check({PageId(kSpacePages - 1), 1}).code() == StatusCode::kFailedPrecondition);
+}
+
+TEST_F(RegionTableTest, FullTableNamesItsSlots) {
+  for (uint32_t i = 0; i < kRegionSlots; ++i) {
+    RegionDescriptor region;
+    region.used = true;
+    region.name = "region " + std::to_string(i);
+    region.pages = {kFirstReservablePage + uint64_t{i} * kSegmentPages, 1};
+    EncodeRegionDescriptor(i, region, pages_.ram[RegionSlotPage(i).value]);
+  }
+  const PageId next = kFirstReservablePage + uint64_t{kRegionSlots} * kSegmentPages;
+  EncodeRegionHeader({.slots = kRegionSlots, .next_free = next}, pages_.ram[kRegionHeaderPage.value]);
+  ExpectError(Reserve("r", 1).status(), StatusCode::kResourceExhausted, "all 4095 slots of the region table are taken");
+  EXPECT_EQ(List().regions.size(), kRegionSlots);
+  ASSERT_TRUE(Free("region 77", kRoot).ok());
+  ASSERT_TRUE(Reserve("r", 1).ok());
+  EXPECT_EQ(Slot(77).name, "r");
+}
+
+TEST_F(RegionTableTest, ModeDecidesWhoMayOpen) {
+  struct Case {
+    uint16_t mode;
+    const Credentials& who;
+    bool read;
+    bool write;
+  };
+  const Credentials carol{.uid = 1003, .gid = 103, .groups = {101}};  // In Alice's group.
+  const std::vector<Case> cases = {
+      {0600, kAlice, true, true},   {0600, kBob, false, false},  {0600, carol, false, false},
+      {0600, kRoot, true, true},    {0400, kAlice, true, false}, {0640, carol, true, false},
+      {0640, kBob, false, false},   {0660, carol, true, true},   {0604, kBob, true, false},
+      {0604, carol, false, false},  {0606, kBob, true, true},    {0066, kAlice, false, false},
+      {0200, kAlice, false, false}, {0000, kRoot, true, true}};
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const std::string name = "region " + std::to_string(i);
+    ASSERT_TRUE(Reserve(name, 1, kAlice, cases[i].mode).ok());
+    const auto read = Open(name, cases[i].who, AccessMode::kRead);
+    const auto write = Open(name, cases[i].who, AccessMode::kWrite);
+    EXPECT_EQ(read.ok(), cases[i].read) << name;
+    EXPECT_EQ(write.ok(), cases[i].write) << name;
+    if (read.ok()) {
+      EXPECT_EQ(read->may_write, cases[i].write) << name;
+    }
+  }
+  ExpectError(Open("region 1", kBob, AccessMode::kWrite).status(), StatusCode::kPermissionDenied,
+              "region \"region 1\" has mode 0600, owner 1001 and group 101; uid 1002 (gid 102) may not write it");
+}
+
+TEST_F(RegionTableTest, ListIsSortedByNameAndCountsWhatIsAllocated) {
+  ASSERT_TRUE(Reserve("b", 64).ok());
+  ASSERT_TRUE(Reserve("a", 64).ok());
+  ASSERT_TRUE(Allocate({kFirstReservablePage, 5}).ok());
+  EXPECT_THAT(Names(), ElementsAre("a", "b"));
+  EXPECT_EQ(List().regions[1].allocated_bytes, 5 * kPageBytes);
+  EXPECT_TRUE(List().damaged.empty());
+}
+
+TEST_F(RegionTableTest, FreeTakesTheOwnerOrRootAndAnEmptyRegion) {
+  const PageId first = ReserveSmall();
+  ASSERT_TRUE(Reserve("s", 1, kAlice, 0666).ok());
+  ExpectError(Free("s", kBob), StatusCode::kPermissionDenied, "may not free it");
+  EXPECT_TRUE(Free("s", kRoot).ok());
+  ASSERT_TRUE(Allocate({first + 7, 2}).ok());
+  ExpectError(Free("r"), StatusCode::kFailedPrecondition, "has 2 allocated pages, the first at " + ToString(first + 7));
+  ASSERT_TRUE(Unallocate({first + 7, 2}).ok());
+  EXPECT_TRUE(Free("r").ok());
+  ExpectError(Free("r"), StatusCode::kNotFound, "no region \"r\"");
+  ExpectError(Open("r").status(), StatusCode::kNotFound, "no region \"r\"");
+  EXPECT_TRUE(Names().empty());
+}
+
+TEST_F(RegionTableTest, ManyRegionsAreFoundWithoutHints) {
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(Reserve("region " + std::to_string(i), 1).ok());
+  Restart();
+  for (const int i : {199, 0, 100}) {
+    const auto opened = Open("region " + std::to_string(i));
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    EXPECT_EQ(opened->pages.first, kFirstReservablePage + static_cast<uint64_t>(i) * kSegmentPages);
+  }
+}
+
+TEST_F(RegionTableTest, WhatAnotherNodeChangedIsSeenInSpiteOfHints) {
+  ASSERT_TRUE(Reserve("r", 64).ok());
+  ASSERT_TRUE(Reserve("s", 64).ok());
+  RegionTable other(&pages_, {.members = 3, .default_replicas = 2});
+  ASSERT_TRUE(Run(other.Free(kAlice, "r", kLater)).ok());
+  ExpectError(Open("r").status(), StatusCode::kNotFound, "no region");
+  ASSERT_TRUE(Run(other.Free(kAlice, "s", kLater)).ok());
+  RegionOptions options;
+  options.size_bytes = kPageBytes;
+  options.name = "t";
+  ASSERT_TRUE(Run(other.Reserve(kAlice, options, kLater)).ok());
+  options.name = "r";
+  const auto moved = Run(other.Reserve(kAlice, options, kLater));
+  ASSERT_TRUE(moved.ok());
+  EXPECT_EQ(Open("r")->pages, moved->pages);
+  ExpectError(Open("s").status(), StatusCode::kNotFound, "no region");
+}
+
+// --- Allocate, Unallocate, attributes ---------------------------------------------------------------------------------
+
+TEST_F(RegionTableTest, AllocatedPagesAreInExtentsOfEveryHolder) {
+  const PageId first = ReserveSmall();
+  ASSERT_TRUE(Allocate({first + 2, 10}).ok());
+  EXPECT_TRUE(Check({first + 2, 10}).ok());
+  for (const auto& holder : pages_.holders) EXPECT_EQ(holder.size(), 10u);
+  EXPECT_EQ(Slot(0).next_config, ConfigNumber(2));
+  EXPECT_FALSE(Slot(0).unclean);
+  ExpectError(Check({first + 2, 11}), StatusCode::kFailedPrecondition,
+              "page " + ToString(first + 12) + " of region \"r\" is not allocated");
+  ExpectError(Check({first, 3}), StatusCode::kFailedPrecondition, ToString(first));
+}
+
+TEST_F(RegionTableTest, AllocatedPageIsNotAllocatedAgain) {
+  const PageId first = ReserveSmall();
+  ASSERT_TRUE(Allocate({first + 2, 10}).ok());
+  ExpectError(Allocate({first + 2, 10}), StatusCode::kAlreadyExists, ToString(first + 2));
+  ExpectError(Allocate({first, 4}), StatusCode::kAlreadyExists, ToString(first + 2));
+  ExpectError(Allocate({first + 11, 4}), StatusCode::kAlreadyExists, ToString(first + 11));
+  EXPECT_EQ(pages_.puts, 1);
+  EXPECT_TRUE(Allocate({first + 12, 1}).ok());
+}
+
+TEST_F(RegionTableTest, LostPagesMayBeAllocatedAnew) {
+  const PageId first = ReserveSmall();
+  ASSERT_TRUE(Allocate({first, 10}).ok());
+  for (uint64_t i = 2; i < 5; ++i) pages_.lost.insert((first + i).value);
+  ExpectError(Allocate({first + 2, 4}), StatusCode::kAlreadyExists, ToString(first + 2));
+  EXPECT_TRUE(Allocate({first + 2, 3}).ok());
+  EXPECT_TRUE(Check({first, 10}).ok());
+  EXPECT_EQ(pages_.holders[0].at((first + 2).value), 2u);
+}
+
+TEST_F(RegionTableTest, RangesOutsideOfRegionsAreRefused) {
+  const PageId first = ReserveSmall();
+  for (const PageRange& range :
+       {PageRange{first + 60, 5}, PageRange{first, 65}, PageRange{first, 0}, PageRange{first, UINT64_MAX}}) {
+    const std::string text = "is not within region \"r\"";
+    ExpectError(Allocate(range), StatusCode::kInvalidArgument, text);
+    ExpectError(Unallocate(range), StatusCode::kInvalidArgument, text);
+    ExpectError(Check(range), StatusCode::kInvalidArgument, text);
+    ExpectError(Change(range, KeepInRam()), StatusCode::kInvalidArgument, text);
+  }
+  for (const PageId page : {PageId(first.value - 1), first + 64, PageId(0)}) {
+    ExpectError(Allocate({page, 1}), StatusCode::kNotFound, "no region at");
+    ExpectError(Unallocate({page, 1}), StatusCode::kNotFound, "no region at");
+    ExpectError(Check({page, 1}), StatusCode::kNotFound, "no region at");
+    ExpectError(Attributes(page).status(), StatusCode::kNotFound, "no region at");
+  }
+}
+
+TEST_F(RegionTableTest, MoreReplicasThanMembersAreRefused) {
+  const PageId first = ReserveSmall();
+  ExpectError(Allocate({first, 1}, {.replicas = 4}), StatusCode::kInvalidArgument, "replicas is 4, expected at most");
+  ASSERT_TRUE(Allocate({first, 1}, {.replicas = 3}).ok());
+  ASSERT_TRUE(Allocate({first + 1, 1}).ok());
+  EXPECT_EQ(Attributes(first)->replicas, 3u);
+  EXPECT_EQ(Attributes(first + 1)->replicas, 2u);
+}
+
+TEST_F(RegionTableTest, OnlyTheOwnerAndRootChangePages) {
+  ASSERT_TRUE(Reserve("r", 64, kAlice, 0666).ok());
+  const PageRange range{kFirstReservablePage, 4};
+  ExpectError(Allocate(range, {}, kBob), StatusCode::kPermissionDenied, "may not allocate pages of it");
+  ASSERT_TRUE(Allocate(range, {}, kRoot).ok());
+  ExpectError(Unallocate(range, kBob), StatusCode::kPermissionDenied, "may not unallocate pages of it");
+  ExpectError(Change(range, KeepInRam(), kBob), StatusCode::kPermissionDenied, "may not change attributes of it");
+  EXPECT_TRUE(Change(range, KeepInRam(), kRoot).ok());
+  EXPECT_TRUE(Unallocate(range, kRoot).ok());
+}
+
+TEST_F(RegionTableTest, UnallocatedPagesHaveNoExtentsAndCanBeAllocatedAgain) {
+  const PageId first = ReserveSmall();
+  ASSERT_TRUE(Allocate({first, 10}).ok());
+  ASSERT_TRUE(Unallocate({first + 3, 4}).ok());
+  EXPECT_EQ(pages_.holders[1].size(), 6u);
+  ExpectError(Check({first, 10}), StatusCode::kFailedPrecondition, ToString(first + 3));
+  ExpectError(Unallocate({first, 10}), StatusCode::kFailedPrecondition, ToString(first + 3));
+  ExpectError(Unallocate({first + 3, 1}), StatusCode::kFailedPrecondition, ToString(first + 3));
+  ASSERT_TRUE(Allocate({first + 3, 4}).ok());
+  EXPECT_TRUE(Check({first, 10}).ok());
+}
+
+TEST_F(RegionTableTest, AttributesOfPartsSplitRunsAndJoinThemAgain) {
+  const PageId first = ReserveSmall();
+  ASSERT_TRUE(Allocate({first, 10}, {.persistent = false}).ok());
+  std::array<std::byte, 16> user{};
+  user[3] = std::byte{9};
+  ASSERT_TRUE(Change({first + 2, 3}, {.keep_in_ram = true, .user = user}).ok());
+  EXPECT_EQ(Slot(0).runs.size(), 3u);
+  EXPECT_FALSE(Attributes(first + 1)->keep_in_ram);
+  EXPECT_TRUE(Attributes(first + 2)->keep_in_ram);
+  EXPECT_EQ(Attributes(first + 4)->user, user);
+  EXPECT_FALSE(Attributes(first + 4)->persistent);
+  EXPECT_FALSE(Attributes(first + 5)->keep_in_ram);
+  ASSERT_TRUE(Change({first, 10}, {.keep_in_ram = true}).ok());
+  EXPECT_EQ(Slot(0).runs.size(), 3u);
+  ASSERT_TRUE(Change({first, 10}, {.protocol = CoherenceProtocol::kInvalidate, .user = user}).ok());
+  EXPECT_EQ(Slot(0).runs.size(), 1u);
+}
+
+TEST_F(RegionTableTest, AttributesOfUnallocatedPagesAreRefused) {
+  const PageId first = ReserveSmall();
+  ASSERT_TRUE(Allocate({first, 10}).ok());
+  ExpectError(Attributes(first + 10).status(), StatusCode::kFailedPrecondition, ToString(first + 10));
+  ExpectError(Change({first + 8, 3}, KeepInRam()), StatusCode::kFailedPrecondition, ToString(first + 10));
+}
+
+TEST_F(RegionTableTest, NumberOfReplicasDoesNotChange) {
+  const PageId first = ReserveSmall();
+  ASSERT_TRUE(Allocate({first, 10}).ok());
+  EXPECT_TRUE(Change({first, 10}, {.replicas = 2}).ok());
+  EXPECT_TRUE(Change({first, 10}, {.replicas = 0}).ok());  // The default.
+  ExpectError(Change({first, 10}, {.replicas = 3}), StatusCode::kUnimplemented, "has 2 replicas");
+  ExpectError(Change({first, 10}, {.replicas = 4}), StatusCode::kInvalidArgument, "expected at most");
+}
+
+TEST_F(RegionTableTest, GrowingARegionPieceByPieceKeepsOneRun) {
+  const auto region = Reserve("r", 500);
+  for (uint64_t i = 0; i < 500; ++i) ASSERT_TRUE(Allocate({region->pages.first + i, 1}).ok());
+  EXPECT_EQ(Slot(0).runs.size(), 1u);
+  EXPECT_EQ(Slot(0).runs[0].config, ConfigNumber(500));
+}
+
+TEST_F(RegionTableTest, FullDescriptorSaysSoBeforeAnythingIsPut) {
+  const auto region = Reserve("r", 500);
+  const PageId first = region->pages.first;
+  for (uint64_t i = 0; i < kMaxRegionRuns; ++i) ASSERT_TRUE(Allocate({first + 3 * i, 2}).ok()) << i;
+  const int puts = pages_.puts;
+  ExpectError(Allocate({first + 400, 1}), StatusCode::kResourceExhausted, "would consist of 79 runs");
+  ExpectError(Change({first, 1}, KeepInRam()), StatusCode::kResourceExhausted, "its descriptor holds 78");
+  EXPECT_EQ(pages_.puts, puts);
+  EXPECT_TRUE(Allocate({first + 2, 1}).ok());  // Joins two.
+  ExpectError(Unallocate({first + 1, 1}), StatusCode::kOk, "");
+  EXPECT_EQ(Slot(0).runs.size(), kMaxRegionRuns);
+}
+
+TEST_F(RegionTableTest, UnallocateThatWouldSplitAFullDescriptorIsRefusedBeforeAnythingIsDropped) {
+  const auto region = Reserve("r", 500);
+  const PageId first = region->pages.first;
+  for (uint64_t i = 0; i < kMaxRegionRuns; ++i) ASSERT_TRUE(Allocate({first + 4 * i, 3}).ok()) << i;
+  ExpectError(Unallocate({first + 1, 1}), StatusCode::kResourceExhausted, "would consist of 79 runs");
+  EXPECT_EQ(pages_.drops, 0);
+}
+
+// --- Damage -----------------------------------------------------------------------------------------------------------
+
+TEST_F(RegionTableTest, CorruptSlotIsNamedAndTheOthersKeepWorking) {
+  for (const std::string name : {"a", "b", "c"}) ASSERT_TRUE(Reserve(name, 64).ok());
+  for (const bool lost : {false, true}) {
+    if (lost) {
+      pages_.lost.insert(RegionSlotPage(1).value);
+    } else {
+      pages_.ram[RegionSlotPage(1).value][60] ^= std::byte{1};
+    }
+    Restart();
+    const std::string text = "slot 1 of the region table (" + ToString(RegionSlotPage(1)) + ")";
+    ExpectError(Open("b").status(), StatusCode::kDataLoss, text);
+    ExpectError(Check({kFirstReservablePage + kSegmentPages, 1}), StatusCode::kDataLoss, text);
+    EXPECT_THAT(Names(), ElementsAre("a", "c"));
+    ASSERT_EQ(List().damaged.size(), 1u);
+    ExpectError(List().damaged[0], StatusCode::kDataLoss, text);
+    EXPECT_TRUE(Open("c").ok());
+    EXPECT_TRUE(Allocate({kFirstReservablePage + 2 * kSegmentPages + (lost ? 1 : 0), 1}).ok());
+    EXPECT_TRUE(Reserve(lost ? "e" : "d", 1).ok());
+    EXPECT_TRUE(Free(lost ? "e" : "d").ok());
+  }
+}
+
+TEST_F(RegionTableTest, CorruptSlotThatAHintNamesIsNamed) {
+  const PageId first = ReserveSmall();
+  pages_.ram[RegionSlotPage(0).value][60] ^= std::byte{1};
+  ExpectError(Check({first, 1}), StatusCode::kDataLoss, "slot 0 of the region table");
+}
+
+TEST_F(RegionTableTest, CorruptHeaderIsNamed) {
+  ReserveSmall();
+  pages_.ram[kRegionHeaderPage.value][20] ^= std::byte{1};
+  const std::string text = "the header of the region table (" + ToString(kRegionHeaderPage) + ") is corrupt";
+  ExpectError(Reserve("s").status(), StatusCode::kDataLoss, text);
+  ExpectError(Open("s").status(), StatusCode::kDataLoss, text);
+  EXPECT_TRUE(Open("r").ok());  // Its slot is known here.
+}
+
+// --- Several at a time ------------------------------------------------------------------------------------------------
+
+TEST_F(RegionTableTest, OperationsAtTheSameTimeWaitForEachOther) {
+  RegionTable other(&pages_, {.members = 3, .default_replicas = 2});
+  std::vector<absl::StatusOr<OpenedRegion>> reserved;
+  const auto reserve = [&](RegionTable& table, const std::string& name) {
+    RegionOptions options;
+    options.name = name;
+    options.size_bytes = 64 * kPageBytes;
+    Spawn<absl::StatusOr<OpenedRegion>>(table.Reserve(kAlice, options, kLater),
+                                        [&](absl::StatusOr<OpenedRegion> r) { reserved.push_back(std::move(r)); });
+  };
+  reserve(*table_, "r");
+  reserve(other, "r");
+  reserve(other, "s");
+  clock_.RunAll();
+  ASSERT_EQ(reserved.size(), 3u);
+  EXPECT_EQ(std::count_if(reserved.begin(), reserved.end(), [](const auto& r) { return r.ok(); }), 2);
+  EXPECT_THAT(Names(), ElementsAre("r", "s"));
+
+  std::vector<absl::Status> allocated;
+  const auto allocate = [&](RegionTable& table, PageRange range) {
+    Spawn<absl::Status>(table.Allocate(kAlice, range, {}, kLater),
+                        [&](absl::Status s) { allocated.push_back(std::move(s)); });
+  };
+  const PageId first = Open("r")->pages.first;
+  allocate(*table_, {first, 10});
+  allocate(other, {first + 10, 10});
+  allocate(other, {first + 5, 10});
+  allocate(*table_, {first + 20, 10});
+  clock_.RunAll();
+  ASSERT_EQ(allocated.size(), 4u);
+  EXPECT_EQ(std::count_if(allocated.begin(), allocated.end(), [](const auto& s) { return absl::IsAlreadyExists(s); }),
+            1);
+  EXPECT_EQ(Slot(0).next_config, ConfigNumber(4));
+  EXPECT_EQ(pages_.locks(), 0u);
+}
+
+TEST_F(RegionTableTest, LockHeldTooLongEndsTheOperation) {
+  const PageId first = ReserveSmall();
+  const auto lock = Run(pages_.Lock({RegionSlotPage(0), 1}, LockMode::kExclusive, kLater));
+  ExpectError(Run(table_->CheckAllocated({first, 1}, /*deadline=*/0)), StatusCode::kDeadlineExceeded, "slot 0");
+  pages_.Unlock(*lock);
+  EXPECT_EQ(pages_.locks(), 0u);
+}
+
+// --- A fault at every step --------------------------------------------------------------------------------------------
+
+// A life of a region; any one of its operations is hit by a fault, repeated, and the rest follows.
+class RegionTableFaults : public RegionTableTest {
+ protected:
+  struct Operation {
+    const char* name;
+    std::function<absl::Status(PageId first)> run;
+    // What the repetition says if it had happened.
+    StatusCode happened;
+  };
+  enum class Kind { kCrash, kFailure, kFailureThenCrash };
+
+  std::vector<Operation> Life() {
+    return {
+        {"Reserve", [this](PageId) { return Reserve("r", 64).status(); }, StatusCode::kAlreadyExists},
+        {"Allocate",
+         [this](PageId first) {
+           return Allocate({first, 16});
+         },
+         StatusCode::kAlreadyExists},
+        {"Allocate more",
+         [this](PageId first) {
+           return Allocate({first + 20, 8}, {.persistent = false});
+         },
+         StatusCode::kAlreadyExists},
+        {"SetAttributes",
+         [this](PageId first) {
+           return Change({first + 4, 4}, KeepInRam());
+         },
+         StatusCode::kOk},
+        {"Unallocate",
+         [this](PageId first) {
+           return Unallocate({first + 6, 10});
+         },
+         StatusCode::kFailedPrecondition},
+        {"Allocate again",
+         [this](PageId first) {
+           return Allocate({first + 8, 4});
+         },
+         StatusCode::kAlreadyExists},
+        {"Unallocate the first",
+         [this](PageId first) {
+           return Unallocate({first, 6});
+         },
+         StatusCode::kFailedPrecondition},
+        {"Unallocate the second",
+         [this](PageId first) {
+           return Unallocate({first + 8, 4});
+         },
+         StatusCode::kFailedPrecondition},
+        {"Unallocate the third",
+         [this](PageId first) {
+           return Unallocate({first + 20, 8});
+         },
+         StatusCode::kFailedPrecondition},
+        {"Free", [this](PageId) { return Free("r"); }, StatusCode::kNotFound},
+    };
+  }
+  // Looked up each time: after a crash, Reserve's repetition may have other addresses.
+  PageId First() {
+    const auto opened = Open("r");
+    return opened.ok() ? opened->pages.first : PageId(1);
+  }
+
+  void Clear() {
+    pages_.Reboot();
+    pages_.ram.clear();
+    pages_.durable.clear();
+    pages_.was_durable.clear();
+    for (auto& holder : pages_.holders) holder.clear();
+    Restart();
+  }
+  void Crash() {
+    pages_.Reboot();
+    Restart();
+  }
+
+  // T1, T4, T5.
+  void CheckInvariants(bool after_unallocate_ended) {
+    EXPECT_TRUE(pages_.SaysOnlyWhatWasFlushed());
+    EXPECT_EQ(pages_.locks(), 0u);
+    const RegionDescriptor region = Slot(0);
+    for (const auto& holder : pages_.holders) {
+      size_t in_runs = 0;
+      for (const auto& [page, config] : holder) {
+        EXPECT_TRUE(region.used);
+        EXPECT_LT(config, region.next_config.value);
+        if (FindOffset(region, PageId(page))) ++in_runs;
+      }
+      uint64_t allocated = 0;
+      for (const RegionRun& run : region.runs) allocated += run.count;
+      if (after_unallocate_ended) {
+        EXPECT_EQ(in_runs, allocated);
+      }
+      if (!region.unclean) {
+        EXPECT_EQ(in_runs, holder.size());
+      }
+    }
+  }
+  static bool FindOffset(const RegionDescriptor& region, PageId page) {
+    const uint64_t offset = page - region.pages.first;
+    return std::any_of(region.runs.begin(), region.runs.end(),
+                       [&](const RegionRun& run) { return run.offset <= offset && offset < run.end(); });
+  }
+
+  // Returns whether the fault came about.
+  bool TryOne(size_t hit, const FakeTablePages::Fault& fault, Kind kind) {
+    Clear();
+    const std::vector<Operation> life = Life();
+    for (size_t i = 0; i < life.size(); ++i) {
+      if (i != hit) {
+        const absl::Status status = life[i].run(First());
+        EXPECT_TRUE(status.ok()) << life[i].name << ": " << status;
+        continue;
+      }
+      const PageId first = First();  // Leaves a hint, too, so that the operation's own steps are counted.
+      pages_.ArmFault(fault);
+      const absl::Status status = life[i].run(first);
+      const bool happened = pages_.fault_happened();
+      pages_.Disarm();
+      if (!happened) {
+        EXPECT_TRUE(status.ok()) << life[i].name << ": " << status;
+        return false;
+      }
+      EXPECT_EQ(status.code(), StatusCode::kUnavailable) << life[i].name << ": " << status;
+      if (kind != Kind::kFailure) Crash();
+      CheckInvariants(std::string(life[i].name).find("Unallocate") != 0);
+      const absl::Status again = life[i].run(First());
+      EXPECT_TRUE(again.ok() || again.code() == life[i].happened) << life[i].name << ": " << again;
+      CheckInvariants(true);
+    }
+    EXPECT_TRUE(List().regions.empty());
+    for (const auto& holder : pages_.holders) EXPECT_TRUE(holder.empty());
+    return true;
+  }
+
+  void TryAll(Kind kind) {
+    int tried = 0;
+    for (size_t hit = 0; hit < Life().size(); ++hit) {
+      for (const Effect effect : {Effect::kNone, Effect::kHalf, Effect::kAll}) {
+        for (int step = 1;; ++step) {
+          SCOPED_TRACE(testing::Message()
+                       << Life()[hit].name << ", step " << step << ", effect " << static_cast<int>(effect));
+          if (!TryOne(hit, {.step = step, .effect = effect, .crash = kind == Kind::kCrash}, kind)) break;
+          ++tried;
+          ASSERT_FALSE(HasFailure());
+        }
+      }
+    }
+    EXPECT_GT(tried, 80);
+  }
+};
+
+TEST_F(RegionTableFaults, AfterACrashAtAnyStepTheOperationCanBeRepeated) { TryAll(Kind::kCrash); }
+
+TEST_F(RegionTableFaults, AfterAFailureAtAnyStepTheOperationCanBeRepeated) { TryAll(Kind::kFailure); }
+
+TEST_F(RegionTableFaults, AfterAFailureAndACrashTheOperationCanBeRepeated) { TryAll(Kind::kFailureThenCrash); }
+
+TEST_F(RegionTableFaults, T5ExtentsOfAnAllocationThatDidNotEndAreDroppedWithTheRegion) {
+  const PageId first = ReserveSmall();
+  (void)Open("r");
+  pages_.ArmFault({.step = 3, .effect = Effect::kHalf});
+  EXPECT_EQ(Allocate({first, 8}).code(), StatusCode::kUnavailable);
+  EXPECT_EQ(pages_.holders[0].size(), 8u);
+  pages_.Disarm();
+  EXPECT_TRUE(Slot(0).unclean);
+  ASSERT_TRUE(Allocate({first + 20, 1}).ok());
+  ASSERT_TRUE(Unallocate({first + 20, 1}).ok());
+  EXPECT_TRUE(Slot(0).unclean);
+  ASSERT_TRUE(Free("r").ok());
+  EXPECT_TRUE(pages_.holders[0].empty());
+}
+
+}  // namespace
+}  // namespace mangrove
