@@ -170,7 +170,9 @@ void Step::ForgetPeerOfGrant() {
 }
 
 void Step::AnswerRetained() {
-  if (!context_.ready || e_.state == S::kReporting || e_.state == S::kResolving) return;
+  const bool recovering = e_.state == S::kReporting || e_.state == S::kResolving ||
+                          (e_.state == S::kLoading && !e_.txn->reports.empty());
+  if (!context_.ready || recovering) return;
   if (e_.txn && e_.txn->id == message->txn) return;
   Message answer;
   answer.kind = e_.owner == from ? K::kTransferAborted : K::kTransferDone;

@@ -54,7 +54,7 @@ void FabricCore::Destroy(Connection& connection) {
   const std::string reason(failure.message());
   if (was_up) {
     LogInfo("lost ", peer->member.name, " (", ToString(instance), "): ", reason);
-  } else {
+  } else if (peer->up == nullptr) {
     log_once_.Log(LogLevel::kWarning, absl::StrCat("down ", peer->member.name, reason),
                   absl::StrCat("no connection with ", peer->member.name, " at ", peer->member.address, ": ", reason));
   }

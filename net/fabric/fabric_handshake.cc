@@ -212,6 +212,7 @@ void FabricCore::BringUp(Connection& connection) {
     Fail(*old, absl::UnavailableError(absl::StrCat(ToString(connection.peer_instance()), " took its place")));
     // T4: before the OnPeerUp. The old connection itself goes when the stack is empty, see I3.
     peer->up = nullptr;
+    LogInfo("lost ", peer->member.name, " (", ToString(old->peer_instance()), "): ", old->failure.message());
     events_->OnPeerDown(old->peer_instance(), old->failure);
     old->was_up = false;
   }
