@@ -1,0 +1,125 @@
+// The inside of Loop: how its threads share it. One turn and sleeping are in loop_turn.cc, who drives in loop.cc.
+//
+// The driver's mutex makes one thread at a time the driver. The loop's own thread sleeps on an *outer* epoll descriptor
+// that holds only the *inner* one, on which everything else is registered. A caller that drives disarms the inner one in
+// the outer (so that the kernel does not wake the loop's thread for what the caller polls anyway) and arms it again when
+// it leaves: an event that is pending then fires at once.
+//
+//  I1  At every moment somebody drives, or the inner descriptor is armed, or one waiting caller has been told to drive
+//      (Completion::kDrive) and will take the mutex before it returns.
+//  I2  While nobody polls, `asleep` is true, and whoever makes something to do after that writes the event descriptor.
+//  I3  The timer descriptor expires no later than the earliest timer while nobody polls. It may expire earlier.
+
+#pragma once
+
+#include <time.h>
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "net/check.h"
+#include "net/runtime/loop.h"
+#include "net/runtime/timer_heap.h"
+
+namespace mangrove {
+
+// Its address identifies a thread.
+inline thread_local char thread_marker;
+
+struct PostNode {
+  absl::AnyInvocable<void()> task;
+  PostNode* next = nullptr;
+};
+
+struct FdEntry {
+  uint32_t generation = 0;
+  absl::AnyInvocable<void(uint32_t)> handler;  // Null for the descriptors of sources and of the loop itself.
+};
+
+// A caller of RunUntil that does not drive.
+struct Waiter {
+  Completion* completion;
+  std::atomic<bool> started{false};  // `start` has returned: nothing of the caller's stack is used any more.
+};
+
+inline TimeNs MonotonicNow() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<TimeNs>(now.tv_sec) * kSecond + now.tv_nsec;
+}
+
+struct Loop::State {
+  explicit State(const LoopOptions& o) : options(o) {}
+
+  void Open();
+  void Close();
+  void CheckOwned() const { CHECK(!running.load(std::memory_order_relaxed) || IsDriving()); }
+  bool IsDriving() const { return driving.load(std::memory_order_relaxed) == &thread_marker; }
+  void BeginDriving();
+  void EndDriving();
+  void Watch(int fd, uint32_t events, absl::AnyInvocable<void(uint32_t)> handler);
+  void Unwatch(int fd);
+
+  bool Turn(TimeNs now);
+  bool RunPosts();
+  bool RunTimers(TimeNs now);
+  bool RunSoon();
+  bool PollFds(int timeout_ms);
+  void SyncTimerFd();
+  bool PrepareToSleep();
+  void SleepOnInner();
+
+  void Arm();
+  void Disarm();
+  void Leave();
+  bool HandOver();
+  void OwnThread();
+  bool WaitForTurn(Waiter& waiter);
+  bool WaitForDriver(Waiter& waiter);
+  void WakeSleeper();
+  void DropPosts();
+
+  const LoopOptions options;
+  absl::Status setup;
+  int inner = -1;
+  int outer = -1;
+  int event_fd = -1;
+  int timer_fd = -1;
+  std::thread thread;
+  std::atomic<bool> running{false};
+  std::atomic<bool> stopping{false};
+
+  std::mutex driver;
+  std::atomic<const void*> driving{nullptr};
+
+  // Of the driver.
+  TimerHeap timers;
+  TimeNs timer_fd_deadline = kForever;
+  std::deque<absl::AnyInvocable<void()>> soon;
+  std::vector<PollSource*> sources;
+  std::unordered_map<int, std::shared_ptr<FdEntry>> fds;
+  size_t handlers = 0;  // Entries of `fds` with a handler.
+  uint32_t next_generation = 1;
+  TimeNs next_fd_poll = 0;
+  bool armed = false;
+
+  // Of everybody.
+  std::atomic<PostNode*> posts{nullptr};  // Last first.
+  std::atomic<bool> asleep{true};
+  std::atomic<bool> event_fd_written{false};
+
+  std::atomic<uint32_t> waiting{0};
+  std::mutex waiters_mutex;
+  std::deque<Waiter*> waiters;  // Guarded by waiters_mutex, in the order of arrival.
+};
+
+}  // namespace mangrove
