@@ -108,6 +108,7 @@ void Step::Retain(Message answer) {
                                      .grant_epoch = e_.grant_epoch,
                                      .requester = m_->peer,
                                      .request = m_->request,
+                                     .owner = e_.IsOwner(),
                                      .data = nullptr,
                                      .since = context_.now,
                                      .answer = std::move(answer)};
@@ -166,6 +167,10 @@ void Step::ResendRetained() {
   CacheEntry::Retained& r = *e_.retained;
   e_.txn = std::max(e_.txn, m_->txn);
   const bool forward = m_->kind == MessageKind::kForward;
+  if (forward && !r.owner) {
+    Tell(Answer(MessageKind::kNotHeld));
+    return;
+  }
   if (forward && m_->access == Access::kRead) {
     TakeBack();
     SendCopy();
@@ -292,11 +297,11 @@ void Step::TakeBack() {
   e_.grant_epoch = r.grant_epoch;
   Install(r.data, false);
   if (e_.state == S::kWaitWrite) {
-    e_.state = S::kOwnedWait;
+    e_.state = r.owner ? S::kOwnedWait : S::kSharedWait;
   } else {
     e_.request = {};
     e_.pending.reset();
-    e_.state = S::kOwned;
+    e_.state = r.owner ? S::kOwned : S::kShared;
   }
   Effect(CacheEffect::Kind::kWake);
 }
@@ -321,6 +326,7 @@ void Step::AnswerReport() {
 void Step::BecomeOwner() {
   const bool shared = e_.state == S::kShared || e_.state == S::kSharedWait;
   if (e_.retained) {
+    e_.retained->owner = true;
     TakeBack();
     Renumber();
   } else if (shared) {

@@ -116,7 +116,7 @@ enum class CacheAction : uint8_t {
   kFailWaiters,
   kForgetRequest,
   kDropRetained,
-  kTakeBack,  // The retained frame is the owner's copy again.
+  kTakeBack,  // The retained frame is a copy again, the owner's or a reader's, as it was.
   kEvict,
   kRefuseEvict,
   kAckEvicted,
@@ -159,7 +159,8 @@ struct CacheEntry {
     Epoch grant_epoch;
     NodeInstance requester;
     RequestId request;
-    PageBuffer data;  // Set by the driver when the frame has been taken away.
+    bool owner = false;  // What the copy was; else a read copy.
+    PageBuffer data;     // Set by the driver when the frame has been taken away.
     TimeNs since = 0;
     Message answer;  // What was sent, for sending again: kGrant or kInvalidateAck.
   };

@@ -327,12 +327,16 @@ void Step::Complete() {
   End();
 }
 
-// The requester will not install the grant. Sharers that acknowledged are gone from the set already.
+// The requester will not install the grant. Sharers that acknowledged are gone from the set already,
+// but for the one that kept its frame.
 void Step::Abort() {
   if (t().request.access == Access::kWrite && t().source.node.value != 0) {
     Send(t().source.node, Make(K::kTransferAborted));
   }
-  if (t().backup.node.value != 0) Send(t().backup.node, Make(K::kTransferDone));
+  if (t().backup.node.value != 0) {
+    Send(t().backup.node, Make(K::kTransferAborted));
+    InsertSorted(e_.sharers, t().backup);
+  }
   End();
 }
 

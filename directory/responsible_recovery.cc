@@ -164,18 +164,19 @@ void Step::ForgetPeerOfGrant() {
       Abort();
     }
   } else {
+    if (gone(t().backup)) t().backup = {};
     std::erase_if(t().waiting, gone);
     Progress();
   }
 }
 
 void Step::AnswerRetained() {
-  const bool recovering = e_.state == S::kReporting || e_.state == S::kResolving ||
-                          (e_.state == S::kLoading && !e_.txn->reports.empty());
+  const bool recovering =
+      e_.state == S::kReporting || e_.state == S::kResolving || (e_.state == S::kLoading && !e_.txn->reports.empty());
   if (!context_.ready || recovering) return;
   if (e_.txn && e_.txn->id == message->txn) return;
   Message answer;
-  answer.kind = e_.owner == from ? K::kTransferAborted : K::kTransferDone;
+  answer.kind = e_.owner == from || Has(e_.sharers, from) ? K::kTransferAborted : K::kTransferDone;
   answer.page = context_.page;
   answer.txn = message->txn;
   Send(from.node, std::move(answer));

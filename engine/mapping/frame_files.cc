@@ -14,6 +14,7 @@ namespace mangrove {
 namespace {
 
 constexpr auto kFrame = static_cast<ssize_t>(kPageBytes);
+alignas(kPageBytes) constexpr std::array<std::byte, kPageBytes> kZeros{};
 
 // Repeats `call` while a signal interrupts it.
 template <typename Call>
@@ -38,7 +39,6 @@ void WriteFrameBytes(int frames, uint64_t offset, std::span<const std::byte> byt
 void ReadFrame(int frames, uint64_t offset, std::byte* out) { ReadFrameBytes(frames, offset, {out, kPageBytes}); }
 
 void WriteFrame(int frames, uint64_t offset, const std::byte* data) {
-  alignas(kPageBytes) static constexpr std::array<std::byte, kPageBytes> kZeros{};
   WriteFrameBytes(frames, offset, {data == nullptr ? kZeros.data() : data, kPageBytes});
 }
 
@@ -63,10 +63,26 @@ absl::StatusOr<FrameDetacher> FrameDetacher::Create() {
 }
 
 void FrameDetacher::Detach(int frames, uint64_t offset, std::byte* out) {
+  ReadFrame(frames, offset, out);
+  PassThroughPipe(frames, offset);
+  if (LostInHugePage(frames, offset)) {
+    PunchFrame(frames, offset);  // Again, now that the pipe does not keep the kernel from splitting it.
+  } else {
+    std::memcpy(out, content_->bytes.data(), kPageBytes);
+  }
+}
+
+void FrameDetacher::PassThroughPipe(int frames, uint64_t offset) {
   auto from = static_cast<loff_t>(offset);
   CHECK(Retry([&] { return splice(frames, &from, pipe_in_.get(), nullptr, kPageBytes, 0); }) == kFrame);
   PunchFrame(frames, offset);
-  CHECK(Retry([&] { return read(pipe_out_.get(), out, kPageBytes); }) == kFrame);
+  CHECK(Retry([&] { return read(pipe_out_.get(), content_->bytes.data(), kPageBytes); }) == kFrame);
+}
+
+bool FrameDetacher::LostInHugePage(int frames, uint64_t offset) const {
+  if (std::memcmp(content_->bytes.data(), kZeros.data(), kPageBytes) != 0) return false;
+  // A page of its own is no longer in the file.
+  return lseek(frames, static_cast<off_t>(offset), SEEK_DATA) == static_cast<off_t>(offset);
 }
 
 absl::Status FrameDetacher::Probe() {
@@ -80,10 +96,10 @@ absl::Status FrameDetacher::Probe() {
   auto* byte = static_cast<volatile unsigned char*>(mapped);
   byte[0] = 1;
   loff_t from = 0;
-  alignas(kPageBytes) std::array<std::byte, kPageBytes> content{};
   bool whole = splice(file.get(), &from, pipe_in_.get(), nullptr, kPageBytes, 0) == kFrame;
   byte[1] = 2;
   PunchFrame(file.get(), 0);
+  const std::span<std::byte> content(content_->bytes);
   whole = whole && read(pipe_out_.get(), content.data(), kPageBytes) == kFrame && content[0] == std::byte{1} &&
           content[1] == std::byte{2};
   munmap(mapped, kPageBytes);

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "absl/status/status.h"
@@ -29,6 +30,12 @@ void PunchFrame(int frames, uint64_t offset);
 void RefillFrame(int frames, uint64_t offset);
 
 // Removes frames that somebody may be storing to. Owned by one thread at a time.
+//
+// The page is put into a pipe, which holds it by reference, then punched, then read from the pipe: so the content has
+// every store. That is not so if the page is part of a huge one, whose punched part the kernel fills with zeros: then the
+// content is that of just before the punch, and stores of that microsecond are lost. Memfds have huge pages when the
+// administrator says so (Create refuses), or when a program, even one that may only read, asks for them with
+// MADV_COLLAPSE; "deny" in /sys/kernel/mm/transparent_hugepage/shmem_enabled forbids that too.
 class FrameDetacher {
  public:
   // FailedPrecondition if a page removed through a pipe lacks stores made after the splice, as it does when the kernel
@@ -41,9 +48,13 @@ class FrameDetacher {
  private:
   FrameDetacher() = default;
   absl::Status Probe();
+  // Puts the page into the pipe, punches it, and reads the pipe into `content_`.
+  void PassThroughPipe(int frames, uint64_t offset);
+  bool LostInHugePage(int frames, uint64_t offset) const;
 
   UniqueFd pipe_out_;
   UniqueFd pipe_in_;
+  std::unique_ptr<PageBytes> content_ = std::make_unique<PageBytes>();
 };
 
 }  // namespace mangrove

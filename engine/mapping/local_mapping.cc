@@ -36,6 +36,8 @@ absl::StatusOr<std::unique_ptr<LocalMapping>> LocalMapping::Create(int frames, u
   mapping->read_only_ = read_only;
   mapping->userfaultfd_ = *std::move(userfaultfd);
   if (madvise(base, size_bytes, MADV_DONTFORK) != 0) return absl::ErrnoToStatus(errno, "MADV_DONTFORK");
+  // Fails where the kernel has no huge pages.
+  madvise(base, size_bytes, MADV_NOHUGEPAGE);
   absl::Status registered =
       RegisterMapping(mapping->userfaultfd_.get(), reinterpret_cast<uint64_t>(base), size_bytes, read_only);
   if (!registered.ok()) return registered;

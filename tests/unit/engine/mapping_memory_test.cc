@@ -195,6 +195,33 @@ TEST_F(RegionMemoryTest, WhatIsPostedMayOutliveTheMemory) {
   EXPECT_FALSE(called);
 }
 
+// A program that may only read can have the kernel put the frames into a huge page (MADV_COLLAPSE).
+TEST_F(RegionMemoryTest, HugePageLosesNoContent) {
+  constexpr uint64_t kHugeBytes = kSegmentPages * kPageBytes;
+  const PageRange pages{PageId(kFirst.value * 2), kSegmentPages};
+  ASSERT_TRUE(memory_->AddRegion(pages).ok());
+  const auto region = memory_->FindRegion(pages.first);
+  for (uint64_t i = 0; i < pages.count; ++i) Install(pages.first + i, static_cast<uint8_t>(i), Rights::kWrite);
+  auto frames = region->OpenFramesReadOnly();
+  ASSERT_TRUE(frames.ok());
+  void* space = mmap(nullptr, 2 * kHugeBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(space, MAP_FAILED);
+  auto* aligned = reinterpret_cast<void*>((reinterpret_cast<uint64_t>(space) + kHugeBytes - 1) & ~(kHugeBytes - 1));
+  ASSERT_EQ(mmap(aligned, kHugeBytes, PROT_READ, MAP_SHARED | MAP_FIXED, frames->get(), 0), aligned);
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE; a kernel may refuse.
+  madvise(aligned, kHugeBytes, kCollapse);
+  for (uint64_t i = 0; i < pages.count; ++i) {
+    const PageId page = pages.first + i;
+    Rights granted;
+    ASSERT_EQ(region->Pin(page, Rights::kWrite, true, &granted), PinOutcome::kPinned);
+    region->Unpin(page);
+    PageBuffer taken;
+    memory_->Take(page, /*keep=*/true, [&](PageBuffer content) { taken = std::move(content); });
+    ASSERT_THAT(taken->bytes, testing::Each(std::byte{static_cast<uint8_t>(i)}));
+  }
+  munmap(space, 2 * kHugeBytes);
+}
+
 TEST_F(RegionMemoryTest, RegionsDoNotOverlap) {
   EXPECT_EQ(memory_->AddRegion({kFirst + 63, 1}).code(), absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(memory_->AddRegion({PageId(kFirst.value - 1), 2}).code(), absl::StatusCode::kAlreadyExists);
