@@ -384,14 +384,16 @@ TEST(StoreCrash, FailedWritePoisonsTheStore) {  // S5
 
 TEST(StoreCrashDeathTest, FailedWriteEndsTheProcessByDefault) {  // S5
   testing::FLAGS_gtest_death_test_style = "threadsafe";
+  // The process that ends runs this test from its beginning, and cleans up nothing.
+  const std::string path = std::filesystem::temp_directory_path() / ("mangrove_store_end_" + std::to_string(getpgrp()));
   EXPECT_EXIT(
       {
-        TemporaryDirectory directory;
-        WaitingStore s(directory.path());
+        WaitingStore s(path);
         const FileSizeLimit limit(100'000);
         for (uint64_t i = 0; i < 100; ++i) static_cast<void>(s.Put(kPage + i, i));
       },
       testing::ExitedWithCode(EXIT_FAILURE), "");
+  std::filesystem::remove_all(path);
 }
 
 }  // namespace
