@@ -75,7 +75,11 @@ Task<absl::Status> PageEngine::Acquire(PageRange range, Rights rights, TimeNs de
       Outcome<absl::Status> room(clock_);
       frame_waiters_.push_back(room);
       StartEvicting();
+      const absl::Status full = absl::ResourceExhaustedError(absl::StrCat(
+          "the RAM cache of ", options_.cache_pages, " pages is full, and nothing of it could be evicted in time"));
+      const Clock::TimerId timer = clock_->CallAt(deadline, [room, full]() mutable { room.Set(full); });
       absl::Status status = co_await room.Get();
+      clock_->Cancel(timer);
       if (!status.ok()) co_return status;
     }
     if (!again.empty() && clock_->Now() >= deadline) {
