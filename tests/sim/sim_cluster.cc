@@ -6,6 +6,11 @@
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
 
+// A crash leaves the applets that the node itself had spawned waiting for ever: nobody can reach their frames to free them
+// (see net/runtime/task.h). They are the only thing that may leak.
+extern "C" const char* __lsan_default_suppressions();                                  // NOLINT: the sanitizer's name.
+extern "C" const char* __lsan_default_suppressions() { return "leak:RunDetached\n"; }  // NOLINT
+
 namespace mangrove::sim {
 
 SimCluster::SimCluster(SimWorld* world, Oracle* oracle, const ClusterOptions& options, NodeFactory factory)

@@ -1,0 +1,134 @@
+// The real engine in the simulated cluster: histories repeat, seeds hold, and planted bugs are found.
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "net/log.h"
+#include "tests/sim/scenario.h"
+
+namespace mangrove::sim {
+namespace {
+
+// Every seed that ever failed, with the scenario in which it did.
+struct Regression {
+  const char* scenario;
+  uint64_t seed;
+};
+constexpr auto kRegressions = std::to_array<Regression>({
+    {"default", 1},     {"default", 22},    {"default", 33}, {"default", 44},   {"default", 55},   {"crashes", 13},
+    {"crashes", 24},    {"partitions", 14}, {"storms", 4},   {"storms", 37},    {"pauses", 5},     {"pauses", 38},
+    {"locks", 6},       {"locks", 17},      {"locks", 28},   {"evictions", 18}, {"evictions", 29}, {"evictions", 51},
+    {"evictions", 73},  {"storage", 8},     {"storage", 52}, {"storage", 96},   {"allocation", 9}, {"allocation", 20},
+    {"allocation", 64}, {"wipes", 10},      {"wipes", 21},   {"wipes", 43},     {"wipes", 65},     {"wipes", 76},
+});
+// So many seeds a planted bug may take, and so often it is looked for.
+constexpr uint64_t kMaxSeeds = 500;
+constexpr uint64_t kSearches = 5;
+
+std::string Replay(const Scenario& scenario, uint64_t seed) {
+  return "replay: build/bin/mangrove-sim --seed " + std::to_string(seed) + " --scenario " + std::string(scenario.name);
+}
+
+class SimTest : public testing::Test {
+ protected:
+  SimTest() { SetLogLevel(LogLevel::kOff); }
+};
+
+TEST_F(SimTest, TwoRunsOfASeedHaveOneHistory) {
+  for (const Scenario& scenario : Scenarios()) {
+    const RunResult first = RunSeed(3, scenario, {});
+    const RunResult second = RunSeed(3, scenario, {});
+    EXPECT_EQ(first.hash, second.hash) << Replay(scenario, 3);
+    EXPECT_EQ(first.events, second.events);
+    EXPECT_NE(first.hash, RunSeed(4, scenario, {}).hash);
+  }
+}
+
+class ScenarioTest : public testing::TestWithParam<Scenario> {
+ protected:
+  ScenarioTest() { SetLogLevel(LogLevel::kOff); }
+};
+
+TEST_P(ScenarioTest, HoldsForItsFirstSeeds) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    const RunResult result = RunSeed(seed, GetParam(), {});
+    ASSERT_EQ(result.failure, "") << Replay(GetParam(), seed);
+    EXPECT_GE(result.operations, 2000u);
+    EXPECT_GE(result.faults, 20u);
+    EXPECT_GT(result.succeeded, result.operations / 2) << Replay(GetParam(), seed);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ScenarioTest, testing::ValuesIn(Scenarios()),
+                         [](const auto& instance) { return std::string(instance.param.name); });
+
+TEST_F(SimTest, EverySeedThatEverFailedHolds) {
+  for (const Regression& regression : kRegressions) {
+    const Scenario* scenario = FindScenario(regression.scenario);
+    ASSERT_NE(scenario, nullptr) << regression.scenario;
+    EXPECT_EQ(RunSeed(regression.seed, *scenario, {}).failure, "") << Replay(*scenario, regression.seed);
+  }
+}
+
+// Whether the seed fails, be it by a broken CHECK. A process of its own, so that this one goes on.
+bool Fails(uint64_t seed, const Scenario& scenario, const RunOptions& options) {
+  std::fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    // A broken CHECK is expected here; its words would only confuse.
+    if (std::freopen("/dev/null", "w", stderr) == nullptr) _exit(3);
+    std::signal(SIGABRT, SIG_DFL);
+    alarm(120);
+    _exit(RunSeed(seed, scenario, options).failure.empty() ? 0 : 1);
+  }
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+}
+
+// How many seeds from `first` on it takes until one fails with the bug that holds without it; 0 if none does.
+uint64_t SeedsUntilFound(const PlantedBug& bug, const Scenario& scenario, uint64_t first) {
+  RunOptions options;
+  options.bugs.*bug.flag = true;
+  for (uint64_t tried = 1; tried <= kMaxSeeds; ++tried) {
+    const uint64_t seed = first + tried - 1;
+    if (Fails(seed, scenario, options) && !Fails(seed, scenario, {})) return tried;
+  }
+  return 0;
+}
+
+class PlantedBugTest : public testing::TestWithParam<PlantedBug> {
+ protected:
+  PlantedBugTest() { SetLogLevel(LogLevel::kOff); }
+};
+
+TEST_P(PlantedBugTest, IsFound) {
+  const Scenario* scenario = FindScenario(GetParam().scenario);
+  ASSERT_NE(scenario, nullptr);
+  std::vector<uint64_t> took;
+  for (uint64_t search = 0; search < kSearches; ++search) {
+    const uint64_t tried = SeedsUntilFound(GetParam(), *scenario, 1 + search * 10'000);
+    ASSERT_GT(tried, 0u) << "not found within " << kMaxSeeds << " seeds of " << scenario->name;
+    took.push_back(tried);
+  }
+  std::sort(took.begin(), took.end());
+  std::printf("planted bug %-24s found in scenario %-10s after %3lu seeds (median of %lu searches; at most %lu)\n",
+              std::string(GetParam().name).c_str(), std::string(scenario->name).c_str(),
+              static_cast<unsigned long>(took[took.size() / 2]), static_cast<unsigned long>(took.size()),
+              static_cast<unsigned long>(took.back()));
+  RecordProperty("median_seeds", static_cast<int>(took[took.size() / 2]));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PlantedBugTest, testing::ValuesIn(AllPlantedBugs()),
+                         [](const auto& instance) { return std::string(instance.param.name); });
+
+}  // namespace
+}  // namespace mangrove::sim
