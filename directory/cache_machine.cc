@@ -36,6 +36,9 @@ class Step {
   void KeepPending();
   void ActivatePending();
   void AnswerOther();
+  void Evict();
+  void RefuseEvict();
+  void AckEvicted();
   void EndRequest();
   void TakeBack();
   void AnswerReport();
@@ -65,6 +68,8 @@ class Step {
   const CacheContext& context_;
   std::vector<CacheEffect>& effects_;
 };
+
+bool IsPinned(const CacheEntry& e) { return e.shared_pins + e.exclusive_pins > 0; }
 
 // False for a grant to whom has the content already. A grant from disk may carry zeros, without data.
 bool CarriesContent(const Message& grant) { return grant.data != nullptr || grant.owner; }
@@ -356,6 +361,38 @@ void Step::DropAll() {
   Tell(Answer(MessageKind::kResolveAck));
 }
 
+// A pin that came after the asking keeps the copy here; so does an earlier refusal, of which this is an echo.
+void Step::Evict() {
+  const bool refused = m_->txn == e_.txn;
+  if (IsPinned(e_)) e_.state = S::kOwned;
+  if (refused || IsPinned(e_)) {
+    RefuseEvict();
+    return;
+  }
+  e_.txn = m_->txn;
+  Effect(CacheEffect::Kind::kTake);
+  ForgetCopy();
+  Tell(Answer(MessageKind::kEvictAck));
+}
+
+void Step::RefuseEvict() {
+  e_.txn = m_->txn;
+  Message ack = Answer(MessageKind::kEvictAck);
+  ack.kept = true;
+  Tell(std::move(ack));
+}
+
+// The responsible node names us as the owner: what was retained is ours again, and may be dirty.
+void Step::AckEvicted() {
+  if (e_.retained && e_.retained->owner && m_->txn > e_.retained->txn) {
+    TakeBack();
+    RefuseEvict();
+    return;
+  }
+  e_.txn = m_->txn;
+  Tell(Answer(MessageKind::kEvictAck));
+}
+
 void Step::RunRevocation(CacheAction action) {
   switch (action) {
     case A::kDefer:
@@ -372,18 +409,9 @@ void Step::RunRevocation(CacheAction action) {
       break;
     case A::kNotHeld: Tell(Answer(MessageKind::kNotHeld)); break;
     case A::kResendRetained: ResendRetained(); break;
-    case A::kEvict:
-      e_.txn = m_->txn;
-      Effect(CacheEffect::Kind::kTake);
-      ForgetCopy();
-      [[fallthrough]];
-    case A::kAckEvicted: Tell(Answer(MessageKind::kEvictAck)); break;
-    case A::kRefuseEvict: {
-      Message ack = Answer(MessageKind::kEvictAck);
-      ack.kept = true;
-      Tell(std::move(ack));
-      break;
-    }
+    case A::kEvict: Evict(); break;
+    case A::kAckEvicted: AckEvicted(); break;
+    case A::kRefuseEvict: RefuseEvict(); break;
     default: RunGrant(action);
   }
 }

@@ -117,9 +117,9 @@ enum class CacheAction : uint8_t {
   kForgetRequest,
   kDropRetained,
   kTakeBack,  // The retained frame is a copy again, the owner's or a reader's, as it was.
-  kEvict,
+  kEvict,  // Unless it was pinned meanwhile.
   kRefuseEvict,
-  kAckEvicted,
+  kAckEvicted,  // Unless it is retained here.
   kAnswerReport,
   kBecomeOwner,
   kStayShared,
