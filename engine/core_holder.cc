@@ -401,7 +401,7 @@ void CoreHolder::OnQueryRead(const Message& message, Reply reply, uint64_t gener
   AnswerQuery(message, std::move(reply), read);
 }
 
-void CoreHolder::AnswerQuery(const Message& message, Reply reply, const absl::StatusOr<StoredPage>& read) {
+void CoreHolder::AnswerQuery(const Message& message, Reply reply, const absl::StatusOr<StoredPage>& read) const {
   const Extent* const extent = Find(message.page);
   CHECK(extent != nullptr);
   Message answer = AnswerTo(message, MessageKind::kStoredInfo);

@@ -126,7 +126,7 @@ class CoreHolder {
   void HandleQuery(const Message& message, Reply reply);
   void OnQueryRead(const Message& message, Reply reply, uint64_t generation, std::optional<Version> known_before,
                    absl::StatusOr<StoredPage> read);
-  void AnswerQuery(const Message& message, Reply reply, const absl::StatusOr<StoredPage>& read);
+  void AnswerQuery(const Message& message, Reply reply, const absl::StatusOr<StoredPage>& read) const;
 
   void HandleChange(const Message& message, Reply reply);
   void StartNextChange();

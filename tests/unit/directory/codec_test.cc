@@ -343,8 +343,8 @@ TEST(Codec, FewMessagesTakeLittleRoom) {
 // --- What is refused --------------------------------------------------------------------------------------------------
 
 TEST(Codec, UnknownKindIsRefused) {
-  ExpectRefused(DecodePacket(Changed(Small(), [](auto m) { m.setKind(static_cast<wire::Kind>(37)); })),
-                "entry 0 is of the unknown kind 37");
+  ExpectRefused(DecodePacket(Changed(Small(), [](auto m) { m.setKind(static_cast<wire::Kind>(kMessageKinds)); })),
+                "entry 0 is of the unknown kind " + std::to_string(kMessageKinds));
 }
 
 TEST(Codec, UnknownAccessHoldingAndCodeAreRefused) {
