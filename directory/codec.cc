@@ -35,7 +35,7 @@ constexpr size_t kHeadWords = kTableWords + 3;
 constexpr size_t kMessageWords =
     wire::PageMessage::_capnpPrivate::dataWordSize + wire::PageMessage::_capnpPrivate::pointerCount;
 static_assert(kMessageWords == 16);
-static_assert(static_cast<int>(wire::Kind::LOST) + 1 == kMessageKinds);
+static_assert(static_cast<int>(wire::Kind::INSPECTED) + 1 == kMessageKinds);
 static_assert(static_cast<int>(wire::Access::WRITE) == static_cast<int>(Access::kWrite));
 static_assert(static_cast<int>(wire::Holding::RETAINED) == static_cast<int>(Holding::kRetained));
 constexpr int kMaxCode = static_cast<int>(absl::StatusCode::kUnauthenticated);
@@ -136,8 +136,10 @@ absl::Status Bad(const Parts&... parts) {
   return absl::InvalidArgumentError(absl::StrCat("bad message: ", parts...));
 }
 
-bool NamesNoPage(MessageKind kind) {
-  return kind == MessageKind::kRegisterRequest || kind == MessageKind::kRegisterEnd;
+// Kinds that may name no page: page 0.
+bool MayNameNoPage(MessageKind kind) {
+  return kind == MessageKind::kRegisterRequest || kind == MessageKind::kRegisterEnd || kind == MessageKind::kInspect ||
+         kind == MessageKind::kInspected;
 }
 
 // What enumerations, ranges and the text must satisfy beyond what the library checks.
@@ -154,8 +156,8 @@ absl::Status CheckFields(wire::PageMessage::Reader in, unsigned index) {
   if (in.getCode() > kMaxCode) {
     return Bad(name, " (entry ", index, ") has the unknown status code ", static_cast<unsigned>(in.getCode()));
   }
-  if (NamesNoPage(static_cast<MessageKind>(kind))) return absl::OkStatus();
   const absl::uint128 page = absl::MakeUint128(in.getPageHigh(), in.getPageLow());
+  if (page == 0 && MayNameNoPage(static_cast<MessageKind>(kind))) return absl::OkStatus();
   if (page == 0) return Bad(name, " (entry ", index, ") names page 0, which is never valid");
   if (page >= kSpacePages || in.getCount() > kSpacePages - page) {
     return Bad(name, " (entry ", index, ") names ", in.getCount(), " pages from ", ToString(PageId(page)),

@@ -152,6 +152,14 @@ enum Kind {
 
   lost @35;
   # H→*. No copy is left of `count` pages from `page` on.
+
+  # For operators. No txn.
+
+  inspect @36;
+  # any→any. What do you know of `page`, and of yourself?
+
+  inspected @37;
+  # any→any. Answers inspect: `data` is a JSON document, padded with zeros.
 }
 
 enum Access {

@@ -84,8 +84,11 @@ enum class MessageKind : uint8_t {
   // News for everybody.
   kReverted,  // H→*  count
   kLost,      // H→*  count
+  // For operators: what a node knows of a page and of itself.
+  kInspect,    // any→any  request
+  kInspected,  // any→any  request, data: a JSON document, padded with zeros.
 };
-constexpr int kMessageKinds = static_cast<int>(MessageKind::kLost) + 1;
+constexpr int kMessageKinds = static_cast<int>(MessageKind::kInspected) + 1;
 
 // One message: the union of the fields above. What a kind does not name has its default.
 struct Message {

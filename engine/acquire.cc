@@ -23,6 +23,10 @@ void PageEngine::Load(PageId page, size_t offset, std::span<std::byte> out) {
 }
 
 void PageEngine::Store(PageId page, size_t offset, std::span<const std::byte> bytes) {
+  // Locked and flushed meanwhile: the next version begins.
+  if (!HasRights(page, Rights::kWrite) && FindCached(page)->entry.state == CacheState::kExclusive) {
+    LocalEvent(page, CacheEvent::kWantWrite);
+  }
   CHECK(HasRights(page, Rights::kWrite));
   memory_->Store(page, offset, bytes);
 }

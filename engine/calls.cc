@@ -1,10 +1,12 @@
 // Requests to other nodes that are answered once: sent again until the answer is there or the deadline has passed.
 
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/page_engine.h"
 #include "engine/page_turn.h"
+#include "net/check.h"
 
 namespace mangrove {
 
@@ -68,6 +70,32 @@ Task<absl::Status> PageEngine::CallAll(std::vector<NodeId> nodes, Message messag
     if (first.ok()) first = answer.status();
   }
   co_return first;
+}
+
+void PageEngine::AnswerInspect(const Message& message, NodeInstance from) {
+  if (!inspector_) return;
+  const std::string document = inspector_(message.page);
+  CHECK(document.size() < kPageBytes);
+  auto page = std::make_shared<PageBytes>();
+  std::memcpy(page->bytes.data(), document.data(), document.size());
+  Message answer;
+  answer.kind = MessageKind::kInspected;
+  answer.page = message.page;
+  answer.request = message.request;
+  answer.data = std::move(page);
+  Post(from.node, std::move(answer));
+}
+
+Task<absl::StatusOr<std::string>> PageEngine::InspectAt(NodeId node, PageId page, TimeNs deadline) {
+  Message ask;
+  ask.kind = MessageKind::kInspect;
+  ask.page = page;
+  Outcome<Message> outcome = StartCall(node, std::move(ask), deadline, 5 * options_.resend_after);
+  const Message answer = co_await outcome.Get();
+  if (!answer.status().ok()) co_return answer.status();
+  if (answer.data == nullptr) co_return absl::InternalError(absl::StrCat(ToString(node), " sent no document"));
+  const auto* text = reinterpret_cast<const char*>(answer.data->bytes.data());
+  co_return std::string(text, strnlen(text, kPageBytes));
 }
 
 }  // namespace mangrove

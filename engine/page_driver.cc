@@ -385,7 +385,9 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kFlushed:
     case MessageKind::kStored:
     case MessageKind::kStoredInfo:
-    case MessageKind::kDone: Answer(message); return;
+    case MessageKind::kDone:
+    case MessageKind::kInspected: Answer(message); return;
+    case MessageKind::kInspect: AnswerInspect(message, from); return;
     case MessageKind::kStore:
     case MessageKind::kQueryStored:
     case MessageKind::kPutExtent: AskCoreHolder(message, from); return;
@@ -427,8 +429,6 @@ PageSummary PageEngine::Describe(PageId page) const {
   PageSummary summary;
   summary.page = page;
   summary.responsible = locator_->Responsible(page);
-  const Extent* extent = core_.Find(page);
-  summary.core_holders = locator_->CoreHolders(page, extent ? extent->replicas : options_.system_replicas);
   const CachedPage* cached = FindCached(page);
   summary.cache_state = Name(cached ? cached->entry.state : CacheState::kInvalid);
   if (cached) {

@@ -71,7 +71,6 @@ struct PageEngineCounters {
 struct PageSummary {
   PageId page;
   NodeId responsible;
-  std::vector<NodeId> core_holders;
   std::string cache_state;  // Of this node.
   Version version;
   bool dirty = false;
@@ -116,7 +115,7 @@ class PageEngine final : public TransportEvents {
   // What the cache has now, for an access in the same step of the loop.
   Rights RightsOf(PageId page) const;
   void Load(PageId page, size_t offset, std::span<std::byte> out);           // REQUIRES: kRead or kWrite.
-  void Store(PageId page, size_t offset, std::span<const std::byte> bytes);  // REQUIRES: kWrite.
+  void Store(PageId page, size_t offset, std::span<const std::byte> bytes);  // REQUIRES: kWrite, or exclusively locked.
 
   // Pages of extents that are kept in the cache while there is another page to evict.
   void SetKeepInRam(PageRange range, bool keep);
@@ -124,9 +123,17 @@ class PageEngine final : public TransportEvents {
   // Called with each region event (reverted, lost) that this node hears of.
   void SetEventSink(absl::AnyInvocable<void(const NodeOperations::Event&)> sink) { event_sink_ = std::move(sink); }
 
+  // What this node tells others of a page and of itself, as a JSON document of less than kPageBytes.
+  void SetInspector(absl::AnyInvocable<std::string(PageId)> inspector) { inspector_ = std::move(inspector); }
+  // The document of another node. Unavailable: it does not answer.
+  Task<absl::StatusOr<std::string>> InspectAt(NodeId node, PageId page, TimeNs deadline);
+
   // Members that have not said yet what they hold; until then the pages that this node is responsible for wait.
   std::vector<NodeId> Unregistered() const;
   PageSummary Describe(PageId page) const;
+  std::vector<NodeId> CoreHoldersOf(PageId page, uint32_t replicas) const {
+    return replicas == 0 ? std::vector<NodeId>{} : locator_->CoreHolders(page, replicas);
+  }
   const PageEngineCounters& counters() const { return counters_; }
   const CoreHolder& core_holder() const { return core_; }
   uint64_t cached_pages() const { return charged_; }
@@ -206,6 +213,7 @@ class PageEngine final : public TransportEvents {
   void Dispatch(const Message& message, NodeInstance from);
   void DispatchHome(const Message& message, NodeInstance from);
   void AskCoreHolder(const Message& message, NodeInstance from);
+  void AnswerInspect(const Message& message, NodeInstance from);
   bool IsCurrent(NodeInstance node) const;
   void ArmTick();
   void Tick();
@@ -319,6 +327,7 @@ class PageEngine final : public TransportEvents {
   uint64_t next_lock_ = 1;
 
   absl::AnyInvocable<void(const NodeOperations::Event&)> event_sink_;
+  absl::AnyInvocable<std::string(PageId)> inspector_;
   PageEngineCounters counters_;
   LogOnce said_once_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // False once this object is gone, for callbacks.

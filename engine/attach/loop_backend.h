@@ -33,7 +33,7 @@ struct LoopBackendNode {
   DurationNs spin_ns = 0;
 };
 
-class LoopBackend final : public Backend {
+class LoopBackend : public Backend {
  public:
   // `client`: below kFirstAttachedClient, of nobody else. `events` outlives the result.
   LoopBackend(LoopBackendNode node, ClientId client, const Limits& limits, EventDispatcher* events);

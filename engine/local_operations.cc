@@ -1,0 +1,162 @@
+#include "engine/local_operations.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace mangrove {
+namespace {
+
+// The table's own locks; attached programs have numbers of their own (engine/attach/attach_server.h).
+constexpr ClientId kTableClient = 0;
+
+}  // namespace
+
+// The region table's pages, on the page engine.
+class LocalOperations::Pages final : public TablePages {
+ public:
+  explicit Pages(LocalOperations* operations) : engine_(operations->engine_), operations_(operations) {}
+
+  Task<absl::StatusOr<uint64_t>> Lock(PageRange range, LockMode mode, TimeNs deadline) override {
+    return engine_->Lock(kTableClient, range, mode, deadline);
+  }
+  void Unlock(uint64_t lock_id) override { engine_->Unlock(kTableClient, lock_id).IgnoreError(); }
+  void Load(PageId page, std::span<std::byte, kPageBytes> out) override { engine_->Load(page, 0, out); }
+  void Store(PageId page, std::span<const std::byte, kPageBytes> bytes) override { engine_->Store(page, 0, bytes); }
+  Task<absl::Status> Flush(PageRange range, TimeNs deadline) override { return engine_->Flush(range, deadline); }
+  Task<absl::Status> PutExtent(PageRange range, ConfigNumber config, uint32_t replicas, bool is_volatile,
+                               TimeNs deadline) override {
+    return engine_->PutExtent(range, config, replicas, is_volatile, deadline);
+  }
+  Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, TimeNs deadline) override {
+    return engine_->DropExtent(range, config, deadline);
+  }
+  bool IsLost(PageRange range) override {
+    if (range.count > operations_->lost_.size()) return false;
+    for (uint64_t i = 0; i < range.count; ++i) {
+      if (!operations_->lost_.contains(range.first + i)) return false;
+    }
+    return true;
+  }
+
+ private:
+  PageEngine* const engine_;
+  LocalOperations* const operations_;
+};
+
+LocalOperations::LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine, Transport* transport,
+                                 PageStore* store, RegionMemory* memory, Incarnation incarnation)
+    : config_(config),
+      clock_(clock),
+      engine_(engine),
+      transport_(transport),
+      store_(store),
+      memory_(memory),
+      incarnation_(incarnation),
+      pages_(std::make_unique<Pages>(this)),
+      table_(std::make_unique<RegionTable>(pages_.get(),
+                                           RegionTableOptions{.members = static_cast<uint32_t>(config->members.size()),
+                                                              .default_replicas = config->replicas})) {
+  engine_->SetEventSink([this](const Event& event) { OnEvent(event); });
+  engine_->SetInspector([this](PageId page) { return InspectForPeer(page); });
+}
+
+LocalOperations::~LocalOperations() = default;
+
+absl::StatusOr<OpenedRegion> LocalOperations::Known(absl::StatusOr<OpenedRegion> opened) {
+  if (!opened.ok()) return opened;
+  const PageRange pages = opened->pages;
+  if (std::find(known_regions_.begin(), known_regions_.end(), pages) == known_regions_.end()) {
+    if (absl::Status added = memory_->AddRegion(pages); !added.ok()) return added;
+    known_regions_.push_back(pages);
+  }
+  return opened;
+}
+
+Task<absl::StatusOr<OpenedRegion>> LocalOperations::Reserve(Credentials who, RegionOptions options, TimeNs deadline) {
+  absl::StatusOr<OpenedRegion> opened = co_await table_->Reserve(std::move(who), std::move(options), deadline);
+  co_return Known(std::move(opened));
+}
+
+Task<absl::StatusOr<OpenedRegion>> LocalOperations::Open(Credentials who, std::string name, AccessMode mode,
+                                                         TimeNs deadline) {
+  absl::StatusOr<OpenedRegion> opened = co_await table_->Open(std::move(who), std::move(name), mode, deadline);
+  co_return Known(std::move(opened));
+}
+
+Task<absl::Status> LocalOperations::Free(Credentials who, std::string name, TimeNs deadline) {
+  return table_->Free(std::move(who), std::move(name), deadline);
+}
+
+Task<absl::StatusOr<std::vector<RegionInfo>>> LocalOperations::ListRegions(TimeNs deadline) {
+  absl::StatusOr<RegionList> list = co_await table_->List(deadline);
+  if (!list.ok()) co_return list.status();
+  for (const absl::Status& damage : list->damaged) LogError(damage.message());
+  co_return std::move(list->regions);
+}
+
+Task<absl::Status> LocalOperations::Allocate(Credentials who, PageRange range, AllocateOptions options,
+                                             TimeNs deadline) {
+  const absl::Status status = co_await table_->Allocate(std::move(who), range, options, deadline);
+  if (status.ok()) lost_.erase(lost_.lower_bound(range.first), lost_.lower_bound(range.end()));
+  co_return status;
+}
+
+Task<absl::Status> LocalOperations::Unallocate(Credentials who, PageRange range, TimeNs deadline) {
+  return table_->Unallocate(std::move(who), range, deadline);
+}
+
+Task<absl::StatusOr<PageAttributes>> LocalOperations::GetAttributes(PageId page, TimeNs deadline) {
+  return table_->GetAttributes(page, deadline);
+}
+
+Task<absl::Status> LocalOperations::SetAttributes(Credentials who, PageRange range, PageAttributesChange change,
+                                                  TimeNs deadline) {
+  const absl::Status status = co_await table_->SetAttributes(std::move(who), range, change, deadline);
+  if (status.ok() && change.keep_in_ram) engine_->SetKeepInRam(range, *change.keep_in_ram);
+  co_return status;
+}
+
+Task<absl::Status> LocalOperations::CheckAllocated(PageRange range, TimeNs deadline) {
+  return table_->CheckAllocated(range, deadline);
+}
+
+Task<absl::Status> LocalOperations::Acquire(PageRange range, Rights rights, TimeNs deadline) {
+  return engine_->Acquire(range, rights, deadline);
+}
+
+Task<absl::StatusOr<uint64_t>> LocalOperations::Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline) {
+  return engine_->Lock(client, range, mode, deadline);
+}
+
+absl::Status LocalOperations::Unlock(ClientId client, uint64_t lock_id) { return engine_->Unlock(client, lock_id); }
+
+Task<absl::Status> LocalOperations::Flush(PageRange range, TimeNs deadline) { return engine_->Flush(range, deadline); }
+
+void LocalOperations::EndClient(ClientId client) { engine_->EndClient(client); }
+
+uint64_t LocalOperations::AddEventSink(EventSink sink) {
+  sinks_[next_sink_] = std::move(sink);
+  return next_sink_++;
+}
+
+void LocalOperations::RemoveEventSink(uint64_t sink_id) { sinks_.erase(sink_id); }
+
+// Of the engine. A range of no pages stands for everything that is open here.
+void LocalOperations::OnEvent(const Event& event) {
+  std::vector<Event> events;
+  if (event.range.count > 0) {
+    events.push_back(event);
+  } else {
+    for (const PageRange& region : known_regions_) events.push_back({event.kind, region});
+  }
+  for (const Event& each : events) {
+    if (each.kind == RegionEvent::Kind::kLost) {
+      for (uint64_t i = 0; i < each.range.count; ++i) lost_.insert(each.range.first + i);
+    }
+    for (auto& [id, sink] : sinks_) sink(each);
+  }
+}
+
+}  // namespace mangrove

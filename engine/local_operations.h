@@ -1,0 +1,77 @@
+// What the node does for local programs (NodeOperations), over the page engine and the table of regions.
+
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/mapping/region_memory.h"
+#include "engine/node_config.h"
+#include "engine/node_operations.h"
+#include "engine/page_engine.h"
+#include "engine/region_table.h"
+#include "net/ids.h"
+#include "net/runtime/loop.h"
+#include "net/transport.h"
+
+namespace mangrove {
+
+// Owned by the loop.
+class LocalOperations final : public NodeOperations {
+ public:
+  // All outlive this object.
+  LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine, Transport* transport, PageStore* store,
+                  RegionMemory* memory, Incarnation incarnation);
+  ~LocalOperations() override;
+
+  Task<absl::StatusOr<OpenedRegion>> Reserve(Credentials who, RegionOptions options, TimeNs deadline) override;
+  Task<absl::StatusOr<OpenedRegion>> Open(Credentials who, std::string name, AccessMode mode, TimeNs deadline) override;
+  Task<absl::Status> Free(Credentials who, std::string name, TimeNs deadline) override;
+  Task<absl::StatusOr<std::vector<RegionInfo>>> ListRegions(TimeNs deadline) override;
+  Task<absl::StatusOr<SpaceTotals>> Space(TimeNs deadline) override;
+  Task<absl::Status> Allocate(Credentials who, PageRange range, AllocateOptions options, TimeNs deadline) override;
+  Task<absl::Status> Unallocate(Credentials who, PageRange range, TimeNs deadline) override;
+  Task<absl::StatusOr<PageAttributes>> GetAttributes(PageId page, TimeNs deadline) override;
+  Task<absl::Status> SetAttributes(Credentials who, PageRange range, PageAttributesChange change,
+                                   TimeNs deadline) override;
+  Task<absl::Status> CheckAllocated(PageRange range, TimeNs deadline) override;
+  Task<absl::Status> Acquire(PageRange range, Rights rights, TimeNs deadline) override;
+  Task<absl::StatusOr<uint64_t>> Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline) override;
+  absl::Status Unlock(ClientId client, uint64_t lock_id) override;
+  Task<absl::Status> Flush(PageRange range, TimeNs deadline) override;
+  Task<absl::StatusOr<std::string>> Inspect(std::string what, std::string argument, TimeNs deadline) override;
+  void EndClient(ClientId client) override;
+  uint64_t AddEventSink(EventSink sink) override;
+  void RemoveEventSink(uint64_t sink_id) override;
+
+ private:
+  class Pages;  // The table's access to its own pages.
+
+  // Makes the region's frames known on this node.
+  absl::StatusOr<OpenedRegion> Known(absl::StatusOr<OpenedRegion> opened);
+  void OnEvent(const Event& event);
+  std::string NameOf(NodeId node) const;
+  std::string InspectStatus() const;
+  std::string InspectNodes() const;
+  std::string InspectForPeer(PageId page) const;
+  Task<absl::StatusOr<std::string>> InspectPage(PageId page, TimeNs deadline);
+
+  const NodeConfig* const config_;
+  Clock* const clock_;
+  PageEngine* const engine_;
+  Transport* const transport_;
+  PageStore* const store_;
+  RegionMemory* const memory_;
+  const Incarnation incarnation_;
+  std::unique_ptr<Pages> pages_;
+  std::unique_ptr<RegionTable> table_;
+  std::map<uint64_t, EventSink> sinks_;
+  uint64_t next_sink_ = 1;
+  std::vector<PageRange> known_regions_;  // Whose frames this node can hold.
+  std::set<PageId> lost_;                 // Pages that were heard to be lost, until they are allocated anew.
+};
+
+}  // namespace mangrove

@@ -1,0 +1,239 @@
+#include "engine/node.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <ctime>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/attach/attach_server.h"
+#include "engine/local_operations.h"
+#include "engine/mapping/region_memory.h"
+#include "engine/page_engine.h"
+#include "engine/store/rocks_store.h"
+#include "net/fabric_transport.h"
+#include "net/log.h"
+#include "net/runtime/system_entropy.h"
+
+namespace mangrove {
+namespace {
+
+constexpr char kIncarnationKey[] = "node/incarnation";
+
+// Clusters of one name and different keys never get past the handshake; the name keeps their errors apart.
+ClusterId ClusterIdOf(const std::string& name) {
+  const XXH128_hash_t hash = XXH3_128bits(name.data(), name.size());
+  return {hash.high64, hash.low64};
+}
+
+// Runs `start(done)` on the loop and returns what it hands to `done`.
+template <typename T>
+T RunOnLoop(Loop* loop, absl::FunctionRef<void(absl::AnyInvocable<void(T)>)> start) {
+  Completion completion;
+  std::optional<T> result;
+  loop->RunUntil(
+      [&] {
+        start([&](T value) {
+          result.emplace(std::move(value));
+          completion.Set();
+        });
+      },
+      completion);
+  return std::move(*result);
+}
+
+void RunOnLoop(Loop* loop, absl::FunctionRef<void()> task) {
+  Completion completion;
+  loop->RunUntil(
+      [&] {
+        task();
+        completion.Set();
+      },
+      completion);
+}
+
+}  // namespace
+
+struct Node::State final : public FaultService {
+  explicit State(const NodeConfig& c) : config(c), loop({.spin_ns = c.spin_us * kMicrosecond}) {}
+  ~State() override { Stop(); }
+
+  absl::Status Start();
+  absl::Status OpenStore();
+  absl::StatusOr<Incarnation> NextIncarnation();
+  absl::Status StartEngine(Incarnation incarnation);
+  absl::Status StartServing();
+  void Stop();
+  absl::Status AcquireForFault(PageId page, Rights rights) override;
+
+  const NodeConfig config;
+  Loop loop;
+  SystemEntropy entropy;
+  std::array<std::byte, kClusterKeyBytes> key{};
+  bool loop_started = false;
+  std::unique_ptr<HashLocator> locator;
+  std::unique_ptr<RocksStore> store;
+  std::unique_ptr<RegionMemory> memory;
+  std::unique_ptr<FabricTransport> transport;
+  std::unique_ptr<PageEngine> engine;
+  std::unique_ptr<LocalOperations> operations;
+  std::unique_ptr<MappedClients> mapped_clients;
+  std::unique_ptr<AttachServer> attach_server;
+};
+
+absl::Status Node::State::Start() {
+  if (absl::Status s = ValidateNodeConfig(config); !s.ok()) return s;
+  absl::StatusOr<std::array<std::byte, 32>> loaded = LoadClusterKey(config.key_file);
+  if (!loaded.ok()) return loaded.status();
+  key = *loaded;
+  if (absl::Status s = OpenStore(); !s.ok()) return s;
+  auto created = RegionMemory::Create([this](absl::AnyInvocable<void()> task) { loop.Post(std::move(task)); });
+  if (!created.ok()) return created.status();
+  memory = std::move(*created);
+  // The pages that every cluster has from its start.
+  if (absl::Status s = memory->AddRegion({PageId(0), kRegionTablePages.end() - PageId(0)}); !s.ok()) return s;
+  if (absl::Status s = loop.Start(); !s.ok()) return s;
+  loop_started = true;
+  const absl::StatusOr<Incarnation> incarnation = NextIncarnation();
+  if (!incarnation.ok()) return incarnation.status();
+  if (absl::Status s = StartEngine(*incarnation); !s.ok()) return s;
+  mapped_clients = std::make_unique<MappedClients>(this);
+  if (absl::Status s = StartServing(); !s.ok()) return s;
+  LogInfo("serving as ", ToString(NodeInstance{config.self().id, *incarnation}), " at ", config.self().address);
+  return absl::OkStatus();
+}
+
+absl::Status Node::State::OpenStore() {
+  RocksStoreOptions options;
+  options.path = config.data_dir + "/store";
+  options.post = [this](absl::AnyInvocable<void()> task) { loop.Post(std::move(task)); };
+  options.cluster = ClusterIdOf(config.cluster_name);
+  options.node = config.self().id;
+  options.reserve_bytes = config.disk_reserve_bytes;
+  auto opened = RocksStore::Open(std::move(options));
+  if (!opened.ok()) return opened.status();
+  store = std::move(*opened);
+  return absl::OkStatus();
+}
+
+// Durable before anything is sent under it. At least the minutes since 2024 began: so a node whose disk was lost, and its
+// count with it, still gets a newer one than it ever had. (One that starts more often than once a minute is ahead of the
+// clock, and stays so.)
+absl::StatusOr<Incarnation> Node::State::NextIncarnation() {
+  using Records = absl::StatusOr<std::vector<std::pair<std::string, std::string>>>;
+  const Records records = RunOnLoop<Records>(
+      &loop, [&](absl::AnyInvocable<void(Records)> done) { store->ReadRecords(kIncarnationKey, std::move(done)); });
+  if (!records.ok()) return records.status();
+  constexpr int64_t kYear2024 = 1'704'067'200;
+  Incarnation next(static_cast<uint64_t>(std::max<int64_t>(1, (std::time(nullptr) - kYear2024) / 60)));
+  for (const auto& [name, value] : *records) {
+    if (name == kIncarnationKey)
+      next.value = std::max<uint64_t>(next.value, std::strtoull(value.c_str(), nullptr, 10) + 1);
+  }
+  const absl::Status kept = RunOnLoop<absl::Status>(&loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
+    StoreBatch batch;
+    batch.records.push_back({kIncarnationKey, std::to_string(next.value)});
+    store->Commit(std::move(batch), std::move(done));
+  });
+  if (!kept.ok()) return kept;
+  return next;
+}
+
+absl::Status Node::State::StartEngine(Incarnation incarnation) {
+  FabricTransportConfig fabric;
+  fabric.cluster = ClusterIdOf(config.cluster_name);
+  fabric.key = key;
+  fabric.self = {config.self().id, incarnation};
+  fabric.listen_address = config.self().address;
+  fabric.provider = config.provider;
+  PageEngineOptions options;
+  options.self = fabric.self;
+  options.cache_pages = config.cache_size_bytes / kPageBytes;
+  for (const MemberConfig& member : config.members) {
+    fabric.members.push_back({member.id, member.name, member.address});
+    options.members.push_back(member.id);
+  }
+  options.system_replicas = config.replicas;
+  locator = std::make_unique<HashLocator>(options.members);
+  return RunOnLoop<absl::Status>(&loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
+    transport = std::make_unique<FabricTransport>(std::move(fabric), &loop, &entropy);
+    engine = std::make_unique<PageEngine>(options, locator.get(), &loop, transport.get(), store.get(), memory.get(),
+                                          &entropy);
+    operations = std::make_unique<LocalOperations>(&config, &loop, engine.get(), transport.get(), store.get(),
+                                                   memory.get(), incarnation);
+    engine->Open([this, done = std::move(done)](absl::Status status) mutable {
+      if (status.ok()) {
+        transport->SetEpoch(Epoch(1));  // Membership is fixed: there is one view.
+        status = transport->Start(engine.get());
+      }
+      done(status);
+    });
+  });
+}
+
+absl::Status Node::State::StartServing() {
+  if (config.socket_path.empty()) return absl::OkStatus();
+  AttachServerOptions options;
+  options.socket_path = config.socket_path;
+  options.node_name = config.name;
+  absl::Status status;
+  RunOnLoop(&loop, [&] {
+    attach_server = std::make_unique<AttachServer>(
+        &loop, operations.get(), mapped_clients.get(), [this](PageId page) { return memory->FindRegion(page); },
+        std::move(options));
+    status = attach_server->Start();
+  });
+  return status;
+}
+
+absl::Status Node::State::AcquireForFault(PageId page, Rights rights) {
+  return RunOnLoop<absl::Status>(&loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
+    const TimeNs deadline = loop.Now() + config.fault_timeout_ms * kMillisecond;
+    Spawn<absl::Status>(engine->Acquire({page, 1}, rights, deadline), std::move(done));
+  });
+}
+
+// Whoever waits is told first; then, from the outside in, what serves goes before what it uses.
+void Node::State::Stop() {
+  if (loop_started) {
+    RunOnLoop(&loop, [&] {
+      if (attach_server) attach_server->Stop();
+      if (engine) engine->Shutdown();
+    });
+    mapped_clients.reset();
+    RunOnLoop(&loop, [&] { transport.reset(); });
+    loop.Stop();
+    loop_started = false;
+  }
+  attach_server.reset();
+  operations.reset();
+  engine.reset();
+  memory.reset();
+  store.reset();
+}
+
+absl::StatusOr<std::unique_ptr<Node>> Node::Start(const NodeConfig& config) {
+  auto state = std::make_unique<State>(config);
+  if (absl::Status s = state->Start(); !s.ok()) return s;
+  return std::unique_ptr<Node>(new Node(std::move(state)));
+}
+
+Node::Node(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Node::~Node() = default;
+
+absl::Status Node::Drain(DurationNs timeout) {
+  State& s = *state_;
+  return RunOnLoop<absl::Status>(&s.loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
+    Spawn<absl::Status>(s.engine->FlushAll(s.loop.Now() + timeout), std::move(done));
+  });
+}
+
+Loop* Node::loop() { return &state_->loop; }
+NodeOperations* Node::operations() { return state_->operations.get(); }
+RegionMemory* Node::memory() { return state_->memory.get(); }
+MappedClients* Node::mapped_clients() { return state_->mapped_clients.get(); }
+FaultService* Node::fault_service() { return state_.get(); }
+const NodeConfig& Node::config() const { return state_->config; }
+
+}  // namespace mangrove
