@@ -1,0 +1,417 @@
+#include "engine/node_config.h"
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "net/check.h"
+
+// The only source that knows the library.
+#include <toml++/toml.h>
+
+namespace mangrove {
+namespace {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+constexpr size_t kMaxNameBytes = 63;
+constexpr size_t kMaxSocketPathBytes = 107;  // sockaddr_un has 108, with the NUL.
+constexpr size_t kMaxMembers = 1024;
+constexpr int64_t kMaxNodeId = (int64_t{1} << 60) - 1;  // Ten levels of groups.
+constexpr size_t kMaxShownValueBytes = 80;
+
+// What a number in the file may be, in the unit of its key.
+struct Bounds {
+  int64_t min;
+  int64_t max;
+  const char* unit;
+};
+constexpr Bounds kCacheSizeMib{1, int64_t{1} << 24, " MiB"};
+constexpr Bounds kFaultTimeoutMs{1, 3'600'000, " ms"};
+constexpr Bounds kSpinUs{0, 1'000'000, " us"};
+constexpr Bounds kDiskReserveMib{0, int64_t{1} << 40, " MiB"};
+constexpr Bounds kReplicas{1, kMaxMembers, ""};
+constexpr Bounds kId{1, kMaxNodeId, ""};
+
+// What is wrong with which key. Keys are written as in the file, members are counted from 1: "members[2].name".
+struct Problem {
+  std::string key;
+  std::string text;
+};
+using Finding = std::optional<Problem>;
+
+std::string Quoted(std::string_view text) {
+  std::string shown(text.substr(0, kMaxShownValueBytes));
+  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(shown), text.size() > shown.size() ? "…\"" : "\"");
+}
+
+std::string Expected(const Bounds& bounds) {
+  return absl::StrCat("expected a whole number from ", bounds.min, " to ", bounds.max, bounds.unit);
+}
+
+// --- What the types do not say ----------------------------------------------------------------------------------------
+
+Finding CheckName(const std::string& key, const std::string& name) {
+  const auto allowed = [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+  };
+  if (!name.empty() && name.size() <= kMaxNameBytes && name.front() != '-' && name.front() != '.' &&
+      std::all_of(name.begin(), name.end(), allowed)) {
+    return std::nullopt;
+  }
+  return Problem{key, absl::StrCat("is ", Quoted(name), ", expected 1 to ", kMaxNameBytes,
+                                   " letters, digits, '-', '_' and '.', not beginning with '-' or '.'")};
+}
+
+Finding CheckPath(const std::string& key, const std::string& path, const char* what) {
+  if (path.empty()) return Problem{key, absl::StrCat("is empty, expected the path of ", what)};
+  if (path.find('\0') != std::string::npos)
+    return Problem{key, absl::StrCat("is ", Quoted(path), ", expected no NUL in it")};
+  return std::nullopt;
+}
+
+// `unit`: of the bounds, in that of `value`.
+Finding CheckNumber(const std::string& key, uint64_t value, const Bounds& bounds, uint64_t unit) {
+  if (value % unit == 0 && value / unit >= static_cast<uint64_t>(bounds.min) &&
+      value / unit <= static_cast<uint64_t>(bounds.max)) {
+    return std::nullopt;
+  }
+  const std::string shown = value % unit == 0 ? absl::StrCat(value / unit, bounds.unit) : absl::StrCat(value, " bytes");
+  return Problem{key, absl::StrCat("is ", shown, ", ", Expected(bounds))};
+}
+
+bool IsAddress(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  uint32_t port = 0;
+  if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port == 0 || port > 65535) {
+    return false;
+  }
+  if (!std::all_of(address.begin() + static_cast<ptrdiff_t>(colon) + 1, address.end(), absl::ascii_isdigit))
+    return false;
+  std::string host = address.substr(0, colon);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string::npos) {
+    return false;
+  }
+  return !host.empty() && host.size() <= 253 && host.find_first_of("[] \t/") == std::string::npos;
+}
+
+Finding CheckMember(const std::string& key, const MemberConfig& member) {
+  if (Finding f = CheckNumber(key + ".id", member.id.value, kId, 1)) return f;
+  if (Finding f = CheckName(key + ".name", member.name)) return f;
+  if (!IsAddress(member.address)) {
+    return Problem{key + ".address",
+                   absl::StrCat("is ", Quoted(member.address),
+                                ", expected \"host:port\" or \"[IPv6 address]:port\" with a port from "
+                                "1 to 65535")};
+  }
+  return std::nullopt;
+}
+
+std::string MemberKey(size_t index) { return absl::StrCat("members[", index + 1, "]"); }
+
+// Two nodes may share nothing that tells them apart.
+Finding CheckDuplicates(const std::vector<MemberConfig>& members) {
+  for (size_t later = 0; later < members.size(); ++later) {
+    const std::string key = MemberKey(later);
+    for (size_t earlier = 0; earlier < later; ++earlier) {
+      const MemberConfig& a = members[earlier];
+      const MemberConfig& b = members[later];
+      const auto taken = [&](const char* field, const std::string& value) {
+        return Problem{absl::StrCat(key, ".", field), absl::StrCat("is ", value, ", as that of ", MemberKey(earlier),
+                                                                   "; expected one that no other member has")};
+      };
+      if (a.id == b.id) return taken("id", std::to_string(b.id.value));
+      if (a.name == b.name) return taken("name", Quoted(b.name));
+      if (a.address == b.address) return taken("address", Quoted(b.address));
+    }
+  }
+  return std::nullopt;
+}
+
+Finding CheckMembers(const NodeConfig& config) {
+  if (config.members.empty() || config.members.size() > kMaxMembers) {
+    return Problem{"members", absl::StrCat("has ", config.members.size(), " tables, expected 1 to ", kMaxMembers,
+                                           ": a [[members]] for each node of the cluster, this one included")};
+  }
+  for (size_t i = 0; i < config.members.size(); ++i) {
+    if (Finding f = CheckMember(MemberKey(i), config.members[i])) return f;
+  }
+  if (Finding f = CheckDuplicates(config.members)) return f;
+  std::vector<std::string> names;
+  for (const MemberConfig& member : config.members) names.push_back(member.name);
+  if (std::find(names.begin(), names.end(), config.name) == names.end()) {
+    return Problem{"node.name", absl::StrCat("is ", Quoted(config.name),
+                                             ", expected one of the members: ", absl::StrJoin(names, ", "))};
+  }
+  if (config.replicas > config.members.size()) {
+    return Problem{
+        "cluster.replicas",
+        absl::StrCat("is ", config.replicas, ", expected at most the number of members, ", config.members.size())};
+  }
+  return std::nullopt;
+}
+
+Finding FindProblem(const NodeConfig& config) {
+  static const std::set<std::string> kLevels{"debug", "info", "warning", "error", "off"};
+  if (Finding f = CheckName("node.name", config.name)) return f;
+  if (Finding f = CheckPath("node.data_dir", config.data_dir, "a directory")) return f;
+  if (config.socket_path.size() > kMaxSocketPathBytes || config.socket_path.find('\0') != std::string::npos) {
+    return Problem{"node.socket",
+                   absl::StrCat("is ", Quoted(config.socket_path), ", expected a path of at most ", kMaxSocketPathBytes,
+                                " bytes; this one has ", config.socket_path.size())};
+  }
+  if (Finding f = CheckNumber("node.cache_size_mib", config.cache_size_bytes, kCacheSizeMib, kMiB)) return f;
+  if (Finding f = CheckNumber("node.disk_reserve_mib", config.disk_reserve_bytes, kDiskReserveMib, kMiB)) return f;
+  const auto milliseconds = static_cast<uint64_t>(config.fault_timeout_ms);
+  if (Finding f = CheckNumber("node.fault_timeout_ms", milliseconds, kFaultTimeoutMs, 1)) return f;
+  if (Finding f = CheckNumber("node.spin_us", static_cast<uint64_t>(config.spin_us), kSpinUs, 1)) return f;
+  if (config.provider.empty()) return Problem{"node.provider", "is empty, expected \"tcp\" or \"verbs\""};
+  if (!kLevels.contains(config.log_level)) {
+    return Problem{"node.log_level",
+                   absl::StrCat("is ", Quoted(config.log_level), ", expected one of ", absl::StrJoin(kLevels, ", "))};
+  }
+  if (Finding f = CheckName("cluster.name", config.cluster_name)) return f;
+  if (Finding f = CheckPath("cluster.key_file", config.key_file, "the file with the cluster's key")) return f;
+  if (Finding f = CheckNumber("cluster.replicas", config.replicas, kReplicas, 1)) return f;
+  return CheckMembers(config);
+}
+
+// --- The file ---------------------------------------------------------------------------------------------------------
+
+std::string Shown(const toml::node& node) {
+  if (node.is_table()) return "a table";
+  if (node.is_array()) return "an array";
+  if (const auto* text = node.as_string()) return Quoted(text->get());
+  std::ostringstream out;
+  node.visit([&out](const auto& value) { out << value; });
+  return out.str();
+}
+
+size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t changed = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({changed, row[j + 1] + 1, row[j] + 1});
+    }
+  }
+  return row.back();
+}
+
+// A key that may stand in a table of the file.
+struct Key {
+  const char* name;
+  bool required;
+  // Takes the value, or says what was expected.
+  std::function<std::optional<std::string>(const toml::node&)> take;
+};
+
+Key StringKey(const char* name, bool required, std::string* out) {
+  return {name, required, [out](const toml::node& node) -> std::optional<std::string> {
+            const auto* text = node.as_string();
+            if (text == nullptr) return "expected a string";
+            *out = text->get();
+            return std::nullopt;
+          }};
+}
+
+template <typename Number>
+Key NumberKey(const char* name, bool required, const Bounds& bounds, uint64_t unit, Number* out) {
+  return {name, required, [=](const toml::node& node) -> std::optional<std::string> {
+            const auto* number = node.as_integer();
+            if (number == nullptr || number->get() < bounds.min || number->get() > bounds.max) return Expected(bounds);
+            *out = static_cast<Number>(static_cast<uint64_t>(number->get()) * unit);
+            return std::nullopt;
+          }};
+}
+
+std::vector<Key> NodeKeys(NodeConfig* config) {
+  return {
+      StringKey("name", true, &config->name),
+      StringKey("data_dir", true, &config->data_dir),
+      StringKey("socket", false, &config->socket_path),
+      NumberKey("cache_size_mib", false, kCacheSizeMib, kMiB, &config->cache_size_bytes),
+      NumberKey("fault_timeout_ms", false, kFaultTimeoutMs, 1, &config->fault_timeout_ms),
+      NumberKey("spin_us", false, kSpinUs, 1, &config->spin_us),
+      StringKey("provider", false, &config->provider),
+      StringKey("log_file", false, &config->log_file),
+      StringKey("log_level", false, &config->log_level),
+      NumberKey("disk_reserve_mib", false, kDiskReserveMib, kMiB, &config->disk_reserve_bytes),
+  };
+}
+
+std::vector<Key> ClusterKeys(NodeConfig* config) {
+  return {
+      StringKey("name", true, &config->cluster_name),
+      StringKey("key_file", true, &config->key_file),
+      NumberKey("replicas", false, kReplicas, 1, &config->replicas),
+  };
+}
+
+std::vector<Key> MemberKeys(MemberConfig* member) {
+  return {
+      NumberKey("id", true, kId, 1, &member->id.value),
+      StringKey("name", true, &member->name),
+      StringKey("address", true, &member->address),
+  };
+}
+
+// Reads one file, remembering the line of every key for what is found wrong later.
+class Reader {
+ public:
+  Finding Read(const toml::table& root, NodeConfig* config);
+  // 0 if the key, and the tables around it, are not in the file.
+  uint32_t LineOf(std::string key) const;
+
+ private:
+  Finding ReadSection(const std::string& name, const toml::node& node, const std::vector<Key>& keys);
+  Finding ReadMembers(const toml::node& node, NodeConfig* config);
+  Finding ReadKeys(const std::string& section, const toml::table& table, const std::vector<Key>& keys);
+  void Note(const std::string& key, const toml::source_region& source) { lines_[key] = source.begin.line; }
+
+  std::map<std::string, uint32_t> lines_;
+};
+
+// By their place in the file, so that the first problem is the topmost one.
+std::vector<std::pair<const toml::key*, const toml::node*>> InOrder(const toml::table& table) {
+  std::vector<std::pair<const toml::key*, const toml::node*>> entries;
+  for (const auto& [key, node] : table) entries.emplace_back(&key, &node);
+  std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
+    return a.first->source().begin.line < b.first->source().begin.line;
+  });
+  return entries;
+}
+
+std::string UnknownKey(std::string_view name, const std::vector<std::string>& known) {
+  std::string closest;
+  size_t distance = std::max<size_t>(1, name.size() / 3) + 1;
+  for (const std::string& candidate : known) {
+    const size_t d = EditDistance(name, candidate);
+    // Someone who leaves out the unit means it all the same.
+    if (d < distance || (closest.empty() && name.size() > 3 && candidate.starts_with(name))) {
+      closest = candidate;
+      distance = std::min(d, distance);
+    }
+  }
+  if (!closest.empty()) return absl::StrCat("is not a known key; did you mean '", closest, "'?");
+  return absl::StrCat("is not a known key; expected one of ", absl::StrJoin(known, ", "));
+}
+
+Finding Reader::ReadKeys(const std::string& section, const toml::table& table, const std::vector<Key>& keys) {
+  for (const auto& [name, node] : InOrder(table)) {
+    const std::string path = absl::StrCat(section, ".", absl::Utf8SafeCHexEscape(std::string(name->str())));
+    Note(path, name->source());
+    const auto key = std::find_if(keys.begin(), keys.end(), [&](const Key& k) { return name->str() == k.name; });
+    if (key == keys.end()) {
+      std::vector<std::string> known;
+      for (const Key& k : keys) known.emplace_back(k.name);
+      return Problem{path, UnknownKey(name->str(), known)};
+    }
+    if (const auto expected = key->take(*node))
+      return Problem{path, absl::StrCat("is ", Shown(*node), ", ", *expected)};
+  }
+  for (const Key& key : keys) {
+    if (key.required && !table.contains(key.name)) return Problem{absl::StrCat(section, ".", key.name), "is missing"};
+  }
+  return std::nullopt;
+}
+
+Finding Reader::ReadSection(const std::string& name, const toml::node& node, const std::vector<Key>& keys) {
+  const toml::table* table = node.as_table();
+  if (table == nullptr) return Problem{name, absl::StrCat("is ", Shown(node), ", expected a table: [", name, "]")};
+  return ReadKeys(name, *table, keys);
+}
+
+Finding Reader::ReadMembers(const toml::node& node, NodeConfig* config) {
+  const toml::array* members = node.as_array();
+  if (members == nullptr) {
+    return Problem{"members",
+                   absl::StrCat("is ", Shown(node), ", expected a [[members]] for each node of the cluster")};
+  }
+  for (size_t i = 0; i < members->size(); ++i) {
+    const std::string key = MemberKey(i);
+    Note(key, (*members)[i].source());
+    MemberConfig member;
+    if (Finding f = ReadSection(key, (*members)[i], MemberKeys(&member))) return f;
+    config->members.push_back(std::move(member));
+  }
+  return std::nullopt;
+}
+
+Finding Reader::Read(const toml::table& root, NodeConfig* config) {
+  for (const auto& [name, node] : InOrder(root)) {
+    const std::string section(name->str());
+    Note(absl::Utf8SafeCHexEscape(section), name->source());
+    Finding found;
+    if (section == "node") {
+      found = ReadSection(section, *node, NodeKeys(config));
+    } else if (section == "cluster") {
+      found = ReadSection(section, *node, ClusterKeys(config));
+    } else if (section == "members") {
+      found = ReadMembers(*node, config);
+    } else {
+      found = Problem{absl::Utf8SafeCHexEscape(section), UnknownKey(section, {"node", "cluster", "members"})};
+    }
+    if (found) return found;
+  }
+  for (const char* section : {"node", "cluster"}) {
+    if (!root.contains(section)) return Problem{section, absl::StrCat("is missing; expected a table [", section, "]")};
+  }
+  return std::nullopt;
+}
+
+uint32_t Reader::LineOf(std::string key) const {
+  while (true) {
+    if (const auto line = lines_.find(key); line != lines_.end()) return line->second;
+    const size_t dot = key.rfind('.');
+    if (dot == std::string::npos) return 0;
+    key.resize(dot);
+  }
+}
+
+}  // namespace
+
+const MemberConfig& NodeConfig::self() const {
+  const auto member = std::find_if(members.begin(), members.end(), [&](const auto& m) { return m.name == name; });
+  CHECK(member != members.end());
+  return *member;
+}
+
+absl::Status ValidateNodeConfig(const NodeConfig& config) {
+  const Finding found = FindProblem(config);
+  if (!found) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(found->key, " ", found->text));
+}
+
+absl::StatusOr<NodeConfig> ParseNodeConfig(const std::string& text, const std::string& origin) {
+  NodeConfig config;
+  Reader reader;
+  Finding found;
+  try {
+    const toml::table root = toml::parse(text);
+    found = reader.Read(root, &config);
+  } catch (const toml::parse_error& error) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(origin, ":", error.source().begin.line, ": ", std::string(error.description())));
+  }
+  if (!found) found = FindProblem(config);
+  if (!found) return config;
+  const uint32_t line = reader.LineOf(found->key);
+  return absl::InvalidArgumentError(
+      absl::StrCat(origin, line > 0 ? absl::StrCat(":", line) : "", ": ", found->key, " ", found->text));
+}
+
+}  // namespace mangrove

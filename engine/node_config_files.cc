@@ -1,0 +1,103 @@
+// The files that a node is told: its configuration and its cluster's key.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "engine/mapping/unique_fd.h"
+#include "engine/node_config.h"
+
+namespace mangrove {
+namespace {
+
+constexpr off_t kMaxConfigBytes = 1 << 20;
+constexpr size_t kKeyDigits = 64;
+
+absl::Status FileError(const std::string& what, const std::string& path, int error) {
+  const std::string text = absl::StrCat("cannot read ", what, " ", path, ": ", strerror(error));
+  if (error == ENOENT || error == ENOTDIR) return absl::NotFoundError(text);
+  if (error == EACCES || error == EPERM) return absl::PermissionDeniedError(text);
+  return absl::UnavailableError(text);
+}
+
+// `what` names the file for people. `check` sees the file before it is read.
+absl::StatusOr<std::string> ReadSmallFile(const std::string& what, const std::string& path, off_t max_bytes,
+                                          absl::Status (*check)(const std::string&, const struct stat&)) {
+  // Without O_NONBLOCK a pipe that nobody writes to would hold us up.
+  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  struct stat info;
+  if (!file.ok() || fstat(file.get(), &info) != 0) return FileError(what, path, errno);
+  if (!S_ISREG(info.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is not a file; expected ", what, " there"));
+  }
+  if (check != nullptr) {
+    if (absl::Status s = check(path, info); !s.ok()) return s;
+  }
+  if (info.st_size > max_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " has ", info.st_size, " bytes; expected at most ", max_bytes, " of ", what));
+  }
+  std::string text(static_cast<size_t>(max_bytes) + 1, '\0');
+  size_t size = 0;
+  while (size < text.size()) {
+    const ssize_t got = read(file.get(), text.data() + size, text.size() - size);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return FileError(what, path, errno);
+    if (got == 0) break;
+    size += static_cast<size_t>(got);
+  }
+  text.resize(size);
+  return text;
+}
+
+// Whoever else can read the key can join the cluster.
+absl::Status CheckKeyIsSecret(const std::string& path, const struct stat& info) {
+  if ((info.st_mode & 077) == 0) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrFormat(
+      "the cluster's key %s has mode %04o, so others can use it; expected 0600 or 0400: run chmod 600 %s", path,
+      info.st_mode & 07777, path));
+}
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+absl::Status KeyError(const std::string& path, const std::string& what) {
+  return absl::InvalidArgumentError(absl::StrCat("the cluster's key ", path, " ", what, "; expected ", kKeyDigits,
+                                                 " hexadecimal digits, as from: od -An -v -tx1 -N32 /dev/urandom"));
+}
+
+}  // namespace
+
+absl::StatusOr<NodeConfig> LoadNodeConfig(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadSmallFile("the configuration", path, kMaxConfigBytes, nullptr);
+  if (!text.ok()) return text.status();
+  return ParseNodeConfig(*text, path);
+}
+
+absl::StatusOr<std::array<std::byte, 32>> LoadClusterKey(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadSmallFile("the cluster's key", path, 4096, CheckKeyIsSecret);
+  if (!text.ok()) return text.status();
+  std::array<std::byte, 32> key{};
+  size_t digits = 0;
+  for (size_t i = 0; i < text->size(); ++i) {
+    const char c = (*text)[i];
+    if (c == ' ' || c == '\n' || c == '\r' || c == '\t') continue;  // As od prints them.
+    const int digit = HexDigit(c);
+    if (digit < 0) return KeyError(path, absl::StrCat("has something else than a digit as its byte ", i + 1));
+    if (digits < kKeyDigits) key[digits / 2] = key[digits / 2] << 4 | static_cast<std::byte>(digit);
+    ++digits;
+  }
+  if (digits != kKeyDigits) return KeyError(path, absl::StrCat("has ", digits, " digits"));
+  return key;
+}
+
+}  // namespace mangrove

@@ -1,0 +1,258 @@
+#include "engine/node_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "tests/unit/engine/store_test_support.h"
+
+namespace mangrove {
+namespace {
+
+using store_test::TemporaryDirectory;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+constexpr char kGood[] = R"([node]
+name = "node-1"
+data_dir = "var/data"
+
+[cluster]
+name = "demo"
+key_file = "var/key"
+
+[[members]]
+id = 1
+name = "node-1"
+address = "127.0.0.1:7101"
+
+[[members]]
+id = 2
+name = "node-2"
+address = "127.0.0.1:7102"
+)";
+
+// The good configuration with one piece of it replaced.
+std::string With(const std::string& piece, const std::string& other) {
+  const std::string text = absl::StrReplaceAll(kGood, {{piece, other}});
+  EXPECT_NE(text, kGood) << piece;
+  return text;
+}
+
+std::string ErrorOf(const std::string& text) {
+  const auto config = ParseNodeConfig(text, "x.toml");
+  EXPECT_FALSE(config.ok());
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(config.status().message());
+}
+
+TEST(NodeConfig, DefaultsAreThoseOfTheHeader) {
+  const auto config = ParseNodeConfig(kGood, "x.toml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->name, "node-1");
+  EXPECT_EQ(config->data_dir, "var/data");
+  EXPECT_EQ(config->socket_path, "");
+  EXPECT_EQ(config->cache_size_bytes, uint64_t{256} << 20);
+  EXPECT_EQ(config->fault_timeout_ms, 10'000);
+  EXPECT_EQ(config->provider, "tcp");
+  EXPECT_EQ(config->log_level, "info");
+  EXPECT_EQ(config->disk_reserve_bytes, uint64_t{256} << 20);
+  EXPECT_EQ(config->cluster_name, "demo");
+  EXPECT_EQ(config->key_file, "var/key");
+  EXPECT_EQ(config->replicas, 2u);
+  ASSERT_EQ(config->members.size(), 2u);
+  EXPECT_EQ(config->self().id, NodeId(1));
+  EXPECT_EQ(config->members[1].name, "node-2");
+  EXPECT_EQ(config->members[1].address, "127.0.0.1:7102");
+}
+
+TEST(NodeConfig, EveryKeyIsRead) {
+  const auto config = ParseNodeConfig(With("data_dir = \"var/data\"\n", R"(data_dir = "d"
+socket = "s"
+cache_size_mib = 3
+fault_timeout_ms = 1500
+spin_us = 0
+provider = "verbs"
+log_file = "l"
+log_level = "debug"
+disk_reserve_mib = 0
+)"),
+                                      "x.toml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->socket_path, "s");
+  EXPECT_EQ(config->cache_size_bytes, uint64_t{3} << 20);
+  EXPECT_EQ(config->fault_timeout_ms, 1500);
+  EXPECT_EQ(config->spin_us, 0);
+  EXPECT_EQ(config->provider, "verbs");
+  EXPECT_EQ(config->log_file, "l");
+  EXPECT_EQ(config->log_level, "debug");
+  EXPECT_EQ(config->disk_reserve_bytes, 0u);
+}
+
+TEST(NodeConfig, AnUnknownKeyIsNamedWithItsLineAndTheKeyThatWasMeant) {
+  EXPECT_EQ(ErrorOf(With("data_dir", "data_dri")),
+            "x.toml:3: node.data_dri is not a known key; did you mean 'data_dir'?");
+  EXPECT_EQ(ErrorOf(With("data_dir = \"var/data\"", "data_dir = \"d\"\ncache_size = 3")),
+            "x.toml:4: node.cache_size is not a known key; did you mean 'cache_size_mib'?");
+  EXPECT_EQ(ErrorOf(With("key_file", "keyfile")),
+            "x.toml:7: cluster.keyfile is not a known key; did you mean 'key_file'?");
+  EXPECT_EQ(ErrorOf(With("key_file", "colour")),
+            "x.toml:7: cluster.colour is not a known key; expected one of name, key_file, replicas");
+  EXPECT_EQ(ErrorOf(With("[cluster]", "[clusters]")), "x.toml:5: clusters is not a known key; did you mean 'cluster'?");
+  EXPECT_EQ(ErrorOf(With("address = \"127.0.0.1:7102\"", "adress = \"127.0.0.1:7102\"")),
+            "x.toml:17: members[2].adress is not a known key; did you mean 'address'?");
+  EXPECT_EQ(ErrorOf(With("key_file", "\"\\u0007\\n\"")),
+            "x.toml:7: cluster.\\x07\\n is not a known key; expected one of name, key_file, replicas");
+}
+
+TEST(NodeConfig, TwoMembersShareNoIdNameOrAddress) {
+  EXPECT_EQ(ErrorOf(With("id = 2", "id = 1")),
+            "x.toml:15: members[2].id is 1, as that of members[1]; expected one that no other member has");
+  EXPECT_EQ(ErrorOf(With("\"node-2\"", "\"node-1\"")),
+            "x.toml:16: members[2].name is \"node-1\", as that of members[1]; expected one that no other member has");
+  EXPECT_EQ(ErrorOf(With("7102", "7101")),
+            "x.toml:17: members[2].address is \"127.0.0.1:7101\", as that of members[1]; expected one that no other "
+            "member has");
+}
+
+TEST(NodeConfig, AWrongTypeOrANumberOutOfBoundsIsShownWithWhatWasExpected) {
+  EXPECT_EQ(ErrorOf(With("\"var/data\"", "7")), "x.toml:3: node.data_dir is 7, expected a string");
+  EXPECT_EQ(ErrorOf(With("\"var/data\"", "[\"a\"]")), "x.toml:3: node.data_dir is an array, expected a string");
+  EXPECT_EQ(ErrorOf(With("id = 2", "id = \"two\"")),
+            "x.toml:15: members[2].id is \"two\", expected a whole number from 1 to 1152921504606846975");
+  EXPECT_EQ(ErrorOf(With("data_dir", "cache_size_mib = 2.5\ndata_dir")),
+            "x.toml:3: node.cache_size_mib is 2.5, expected a whole number from 1 to 16777216 MiB");
+  EXPECT_EQ(ErrorOf(With("data_dir", "cache_size_mib = 0\ndata_dir")),
+            "x.toml:3: node.cache_size_mib is 0, expected a whole number from 1 to 16777216 MiB");
+  EXPECT_EQ(ErrorOf(With("data_dir", "fault_timeout_ms = -5\ndata_dir")),
+            "x.toml:3: node.fault_timeout_ms is -5, expected a whole number from 1 to 3600000 ms");
+  EXPECT_EQ(ErrorOf(With("data_dir", "log_level = \"loud\"\ndata_dir")),
+            "x.toml:3: node.log_level is \"loud\", expected one of debug, error, info, off, warning");
+  EXPECT_EQ(ErrorOf(absl::StrCat("node = 3\n", std::string(kGood).substr(std::string(kGood).find("[cluster]")))),
+            "x.toml:1: node is 3, expected a table: [node]");
+}
+
+TEST(NodeConfig, WhatIsMissingIsNamedWithItsTable) {
+  EXPECT_EQ(ErrorOf(With("data_dir = \"var/data\"\n", "")), "x.toml:1: node.data_dir is missing");
+  EXPECT_EQ(ErrorOf(With("id = 2\n", "")), "x.toml:14: members[2].id is missing");
+  EXPECT_EQ(ErrorOf(""), "x.toml: node is missing; expected a table [node]");
+  const std::string text(kGood);
+  EXPECT_EQ(ErrorOf(text.substr(0, text.find("[[members]]"))),
+            "x.toml: members has 0 tables, expected 1 to 1024: a [[members]] for each node of the cluster, this one "
+            "included");
+}
+
+TEST(NodeConfig, TheNodeIsAMemberAndThereAreAsManyMembersAsReplicas) {
+  EXPECT_EQ(ErrorOf(With("name = \"node-1\"\ndata_dir", "name = \"node-3\"\ndata_dir")),
+            "x.toml:2: node.name is \"node-3\", expected one of the members: node-1, node-2");
+  EXPECT_EQ(ErrorOf(With("[cluster]", "[cluster]\nreplicas = 3")),
+            "x.toml:6: cluster.replicas is 3, expected at most the number of members, 2");
+}
+
+TEST(NodeConfig, NamesPathsAndAddressesAreChecked) {
+  EXPECT_THAT(ErrorOf(With("\"demo\"", "\"de mo\"")),
+              StartsWith("x.toml:6: cluster.name is \"de mo\", expected 1 to 63"));
+  EXPECT_THAT(ErrorOf(With("\"var/key\"", "\"\"")), StartsWith("x.toml:7: cluster.key_file is empty"));
+  EXPECT_THAT(ErrorOf(With("data_dir", absl::StrCat("socket = \"", std::string(108, 's'), "\"\ndata_dir"))),
+              AllOf(StartsWith("x.toml:3: node.socket is "), HasSubstr("at most 107 bytes; this one has 108")));
+  for (const char* address :
+       {"127.0.0.1", "127.0.0.1:", ":7102", "127.0.0.1:0", "127.0.0.1:70000", "::1:7102", "h:+71"}) {
+    EXPECT_THAT(ErrorOf(With("127.0.0.1:7102", address)),
+                AllOf(StartsWith("x.toml:17: members[2].address is \""), HasSubstr("expected \"host:port\"")))
+        << address;
+  }
+  for (const char* address : {"localhost:1", "[::1]:7102", "a.example.org:65535"}) {
+    const auto config = ParseNodeConfig(With("127.0.0.1:7102", address), "x.toml");
+    EXPECT_TRUE(config.ok()) << config.status();
+  }
+}
+
+TEST(NodeConfig, WhatIsNotTomlIsNamedWithItsLine) {
+  EXPECT_THAT(ErrorOf(With("name = \"demo\"", "name = demo")), StartsWith("x.toml:6: "));
+  EXPECT_THAT(ErrorOf(With("name = \"demo\"", "name = \"demo\"\nname = \"demo\"")), StartsWith("x.toml:7: "));
+  EXPECT_THAT(ErrorOf(std::string("\xff\0\x01", 3)), StartsWith("x.toml:1: "));
+}
+
+TEST(NodeConfig, ConfigurationsMadeInCodeAreCheckedToo) {
+  auto config = ParseNodeConfig(kGood, "x.toml");
+  ASSERT_TRUE(config.ok());
+  EXPECT_TRUE(ValidateNodeConfig(*config).ok());
+  config->cache_size_bytes = 5000;
+  EXPECT_EQ(ValidateNodeConfig(*config).message(),
+            "node.cache_size_mib is 5000 bytes, expected a whole number from 1 to 16777216 MiB");
+  config->cache_size_bytes = 1 << 20;
+  config->fault_timeout_ms = -1;
+  EXPECT_FALSE(ValidateNodeConfig(*config).ok());
+}
+
+TEST(NodeConfigFile, ErrorsNameTheFile) {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "node.toml";
+  auto config = LoadNodeConfig(path);
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(config.status().message(),
+            absl::StrCat("cannot read the configuration ", path, ": No such file or directory"));
+  EXPECT_EQ(LoadNodeConfig(directory.path()).status().message(),
+            absl::StrCat(directory.path(), " is not a file; expected the configuration there"));
+  std::ofstream(path) << kGood;
+  config = LoadNodeConfig(path);
+  EXPECT_TRUE(config.ok()) << config.status();
+  std::ofstream(path) << "[node]\nnam = 1\n";
+  EXPECT_EQ(LoadNodeConfig(path).status().message(),
+            absl::StrCat(path, ":2: node.nam is not a known key; did you mean 'name'?"));
+}
+
+class ClusterKeyFile : public testing::Test {
+ protected:
+  void Write(const std::string& text, mode_t mode = 0600) {
+    std::ofstream(path_) << text;
+    ASSERT_EQ(chmod(path_.c_str(), mode), 0);
+  }
+  std::string Error() { return std::string(LoadClusterKey(path_).status().message()); }
+
+  const TemporaryDirectory directory_;
+  const std::string path_ = directory_ / "key";
+  const std::string digits_ = "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F";
+};
+
+TEST_F(ClusterKeyFile, DigitsAreBytesAndSpaceBetweenThemIsSkipped) {
+  for (const std::string& text : {digits_, digits_ + "\n", " " + digits_.substr(0, 32) + "\n " + digits_.substr(32)}) {
+    Write(text);
+    const auto key = LoadClusterKey(path_);
+    ASSERT_TRUE(key.ok()) << key.status();
+    for (size_t i = 0; i < key->size(); ++i) EXPECT_EQ((*key)[i], static_cast<std::byte>(i));
+  }
+}
+
+TEST_F(ClusterKeyFile, OthersMayNotReadIt) {
+  Write(digits_, 0640);
+  EXPECT_EQ(LoadClusterKey(path_).status().code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(Error(), absl::StrCat("the cluster's key ", path_,
+                                  " has mode 0640, so others can use it; expected 0600 or "
+                                  "0400: run chmod 600 ",
+                                  path_));
+  Write(digits_, 0400);
+  EXPECT_TRUE(LoadClusterKey(path_).ok());
+}
+
+TEST_F(ClusterKeyFile, WhatIsWrongIsSaidAndNothingOfItShown) {
+  const std::string expected = "; expected 64 hexadecimal digits, as from: od -An -v -tx1 -N32 /dev/urandom";
+  EXPECT_THAT(Error(), StartsWith("cannot read the cluster's key "));
+  Write("");
+  EXPECT_EQ(Error(), absl::StrCat("the cluster's key ", path_, " has 0 digits", expected));
+  Write(digits_ + "00");
+  EXPECT_EQ(Error(), absl::StrCat("the cluster's key ", path_, " has 66 digits", expected));
+  Write("secret" + digits_);
+  EXPECT_EQ(Error(),
+            absl::StrCat("the cluster's key ", path_, " has something else than a digit as its byte 1", expected));
+  Write(std::string(5000, '0'));
+  EXPECT_THAT(Error(), HasSubstr("has 5000 bytes; expected at most 4096"));
+}
+
+}  // namespace
+}  // namespace mangrove
