@@ -1,5 +1,6 @@
 #include "engine/attach/local_session.h"
 
+#include "absl/strings/str_cat.h"
 #include "engine/attach/local_region.h"
 #include "net/check.h"
 
@@ -82,18 +83,24 @@ absl::StatusOr<std::shared_ptr<Region>> LocalSession::Share(absl::StatusOr<Backe
   return std::shared_ptr<Region>(std::make_shared<LocalRegion>(shared_from_this(), std::move(shared), info));
 }
 
+absl::Status LocalSession::CheckName(const std::string& name) const {
+  if (!name.empty() && name.size() <= kMaxRegionNameBytes) return CheckAlive();
+  return absl::InvalidArgumentError(
+      absl::StrCat("a region's name has ", name.size(), " bytes; expected 1 to ", kMaxRegionNameBytes));
+}
+
 absl::StatusOr<std::shared_ptr<Region>> LocalSession::Reserve(const RegionOptions& options) {
-  if (absl::Status s = CheckAlive(); !s.ok()) return s;
+  if (absl::Status s = CheckName(options.name); !s.ok()) return s;
   return Share(parts_.backend->Reserve(options));
 }
 
 absl::StatusOr<std::shared_ptr<Region>> LocalSession::Open(const std::string& name, AccessMode mode) {
-  if (absl::Status s = CheckAlive(); !s.ok()) return s;
+  if (absl::Status s = CheckName(name); !s.ok()) return s;
   return Share(parts_.backend->Open(name, mode));
 }
 
 absl::Status LocalSession::Free(const std::string& name) {
-  if (absl::Status s = CheckAlive(); !s.ok()) return s;
+  if (absl::Status s = CheckName(name); !s.ok()) return s;
   return parts_.backend->Free(name);
 }
 

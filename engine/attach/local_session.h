@@ -84,6 +84,7 @@ class LocalSession final : public Session, public std::enable_shared_from_this<L
   absl::Status CheckAlive() const;
 
  private:
+  absl::Status CheckName(const std::string& name) const;
   absl::StatusOr<std::shared_ptr<Region>> Share(absl::StatusOr<Backend::Opened> opened);
 
   SessionParts parts_;

@@ -82,7 +82,14 @@ void TestNode::Announce(const Event& event) {
 
 void TestNode::TakeAway(PageId page) {
   Completion done;
-  const auto start = [&] { memory_->Take(page, false, [&](PageBuffer) { done.Set(); }); };
+  const auto start = [&] {
+    if (memory_->RightsOf(page) == Rights::kNone || !being_taken_.insert(page).second) return done.Set();
+    memory_->Take(page, true, [&, page](PageBuffer content) {
+      being_taken_.erase(page);
+      taken_[page] = std::move(content);
+      done.Set();
+    });
+  };
   loop_.RunUntil(start, done);
 }
 
@@ -201,8 +208,12 @@ Task<absl::Status> TestNode::Acquire(PageRange range, Rights rights, TimeNs dead
   }
   for (uint64_t i = 0; i < range.count; ++i) {
     const PageId page = range.first + i;
+    while (being_taken_.contains(page)) co_await SleepUntil(&loop_, loop_.Now() + 20 * kMicrosecond);
     const Rights has = memory_->RightsOf(page);
-    if (has == Rights::kNone) memory_->Install(page, nullptr, rights);
+    if (has == Rights::kNone) {
+      const auto content = taken_.extract(page);
+      memory_->Install(page, content.empty() ? nullptr : content.mapped()->bytes.data(), rights);
+    }
     if (has == Rights::kRead && rights == Rights::kWrite) memory_->Raise(page);
   }
   co_return absl::OkStatus();
@@ -382,6 +393,7 @@ void BecomeNobodyWithUserfaultfd() {
   const std::string node = NewSocketPath() + ".device";
   CHECK(unshare(CLONE_NEWNS) == 0 && mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
   CHECK(mknod(node.c_str(), S_IFCHR | 0660, device.st_rdev) == 0 && chown(node.c_str(), 0, kDeviceGroup) == 0);
+  CHECK(chmod(node.c_str(), 0660) == 0);
   CHECK(mount(node.c_str(), "/dev/userfaultfd", nullptr, MS_BIND, nullptr) == 0);
   const gid_t group = kDeviceGroup;
   CHECK(setgroups(1, &group) == 0 && setgid(kNobody) == 0 && setuid(kNobody) == 0);

@@ -96,6 +96,8 @@ class TestNode final : public NodeOperations, public FaultService {
   std::unique_ptr<MappedClients> mapped_clients_;
   std::map<std::string, TableEntry> regions_;
   PageId next_page_ = kFirstReservablePage;
+  std::set<PageId> being_taken_;
+  std::map<PageId, PageBuffer> taken_;  // Their content; zeros otherwise.
   std::map<uint64_t, HeldLock> locks_;
   std::set<ClientId> ended_;
   uint64_t next_lock_ = 1;

@@ -123,8 +123,7 @@ TEST_F(AttachSession, ArgumentsAreCheckedByName) {
   EXPECT_TRUE(Mentions(region->Flush(0, 2 * kSize), "table"));
   EXPECT_EQ(region->Unmap(0, kPageBytes).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(region->Lock(0, kPageBytes, LockMode::kShared, -1).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(session->Reserve({.name = "table", .size_bytes = kSize}).status().code(),
-            absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(session->Reserve({.name = "table", .size_bytes = kSize}).status().code(), absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(session->Open("nothing", AccessMode::kRead).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(session->Open(std::string(300, 'x'), AccessMode::kRead).status().code(),
             absl::StatusCode::kInvalidArgument);

@@ -1,0 +1,118 @@
+// The same session over a node in this process (LoopBackend): no socket, and the node's loop is driven by who calls.
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "engine/attach/local_session.h"
+#include "engine/attach/loop_backend.h"
+#include "tests/unit/engine/attach_harness.h"
+
+namespace mangrove::attach_test {
+namespace {
+
+constexpr uint64_t kSize = 64 * kPageBytes;
+
+class AttachEmbedded : public testing::Test {
+ protected:
+  std::shared_ptr<Session> NewSession(ClientId client, int64_t timeout_ms = 10'000) {
+    auto parts = SessionParts::Create();
+    EXPECT_TRUE(parts.ok()) << parts.status();
+    LoopBackendNode node{.loop = &node_.loop(),
+                         .operations = &node_,
+                         .mapped_clients = &node_.mapped_clients(),
+                         .find_region = node_.find_region()};
+    parts->backend = std::make_unique<LoopBackend>(std::move(node), client, Limits{timeout_ms}, parts->events.get());
+    return std::make_shared<LocalSession>(*std::move(parts));
+  }
+  static std::shared_ptr<Region> NewRegion(const std::shared_ptr<Session>& session) {
+    auto region = session->Reserve({.name = "table", .size_bytes = kSize});
+    EXPECT_TRUE(region.ok()) << region.status();
+    EXPECT_TRUE((*region)->Allocate(0, kSize, {}).ok());
+    return *region;
+  }
+
+  TestNode node_;
+};
+
+TEST_F(AttachEmbedded, MapsReadsWritesAndLocks) {
+  auto session = NewSession(1);
+  auto region = NewRegion(session);
+  auto base = region->Map(0, kSize);
+  ASSERT_TRUE(base.ok()) << base.status();
+  std::atomic_ref(*reinterpret_cast<uint64_t*>(*base)).fetch_add(42);
+  uint64_t word = 0;
+  ASSERT_TRUE(region->Read(0, std::as_writable_bytes(std::span(&word, 1))).ok());
+  EXPECT_EQ(word, 42u);
+  auto view = region->Access(0, kSize, AccessMode::kWrite, 100);
+  ASSERT_TRUE(view.ok()) << view.status();
+  auto other = *NewSession(2)->Open("table", AccessMode::kWrite);
+  EXPECT_EQ(other->Lock(0, kPageBytes, LockMode::kShared, 5).status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(view->Release().ok());
+  EXPECT_TRUE(other->Lock(0, kPageBytes, LockMode::kShared, 5).ok());
+  EXPECT_TRUE(region->Flush(0, kSize).ok());
+  EXPECT_EQ(session->ListRegions()->size(), 1u);
+  EXPECT_EQ(session->Space()->total_bytes, 1000u);
+}
+
+TEST_F(AttachEmbedded, CallsTakeNoFaultsForWhatTheyFetch) {
+  auto region = NewRegion(NewSession(1));
+  std::vector<std::byte> bytes(20 * kPageBytes, std::byte{3});
+  ASSERT_TRUE(region->Write(0, bytes).ok());
+  ASSERT_TRUE(region->Read(20 * kPageBytes, bytes).ok());
+  const RegionCounters counters = region->Counters();
+  EXPECT_EQ(counters.read_faults, 0u);
+  EXPECT_EQ(counters.write_faults, 0u);
+  EXPECT_EQ(node_.acquisitions, 2);
+}
+
+TEST_F(AttachEmbedded, FailuresAreStatuses) {
+  auto region = NewRegion(NewSession(1, 100));
+  std::byte word[8];
+  node_.MakeFail(3);
+  EXPECT_EQ(region->Read(3 * kPageBytes, word).code(), absl::StatusCode::kDataLoss);
+  node_.MakeHang(3);
+  EXPECT_EQ(region->Write(3 * kPageBytes, word).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(AttachEmbedded, EventsReachTheCallback) {
+  auto region = NewRegion(NewSession(1));
+  std::atomic<uint64_t> lost{0};
+  region->SetEventCallback([&](const RegionEvent& event) { lost += event.length_bytes; });
+  node_.Announce({RegionEvent::Kind::kLost, {PageOf(region->info().address) + 60, 100}});
+  EXPECT_TRUE(Eventually([&] { return lost == 4 * kPageBytes; }));
+}
+
+TEST_F(AttachEmbedded, ManyThreadsCallWhilePagesAreTakenAway) {
+  auto region = NewRegion(NewSession(1));
+  std::vector<std::thread> threads;
+  std::atomic<int> failures{0};
+  for (uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (uint64_t i = 0; i < 500; ++i) {
+        uint64_t value = t << 32 | i;
+        uint64_t read = 0;
+        const uint64_t page = t * 8 + i % 8;
+        if (!region->Write(page * kPageBytes, std::as_writable_bytes(std::span(&value, 1))).ok()) ++failures;
+        if (i % 2 == 0) node_.TakeAway(PageOf(region->info().address) + page);
+        if (!region->Read(page * kPageBytes, std::as_writable_bytes(std::span(&read, 1))).ok()) ++failures;
+        if (read != value) ++failures;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(failures, 0);
+}
+
+TEST_F(AttachEmbedded, TheEndOfTheSessionIsTheEndOfTheClient) {
+  auto region = NewRegion(NewSession(1));
+  ASSERT_TRUE(region->Map(0, kSize).ok());
+  EXPECT_EQ(node_.ended_clients, 0);
+  region.reset();
+  EXPECT_EQ(node_.ended_clients, 1);
+}
+
+}  // namespace
+}  // namespace mangrove::attach_test

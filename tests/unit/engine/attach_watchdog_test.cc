@@ -1,0 +1,183 @@
+// The daemon dies or stops under attached programs.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "tests/unit/engine/attach_harness.h"
+
+namespace mangrove::attach_test {
+namespace {
+
+constexpr uint64_t kSize = 16 * kPageBytes;
+constexpr uint64_t kHangingPage = 5;
+constexpr std::chrono::seconds kBound{3};
+
+using Time = std::chrono::steady_clock;
+
+// A program with a region mapped, one thread in a fault that nobody answers and one that computes.
+class AttachWatchdog : public testing::Test {
+ protected:
+  AttachWatchdog() : daemon_(path_, [](TestNode& node) { node.MakeHang(kHangingPage); }) {}
+
+  void Begin() {
+    session_ = *Session::Attach({.socket_path = path_});
+    region_ = *session_->Reserve({.name = "r", .size_bytes = kSize});
+    ASSERT_TRUE(region_->Allocate(0, kSize, {}).ok());
+    base_ = *region_->Map(0, kSize);
+    region_->SetEventCallback([this](const RegionEvent& event) {
+      if (event.kind == RegionEvent::Kind::kFenced) fenced_ = true;
+    });
+    ASSERT_EQ(TryStore(base_, 7), 0);
+    blocked_ = std::thread([this] { blocked_signal_ = TryLoad(base_ + kHangingPage * kPageBytes); });
+    computing_ = std::thread([this] {
+      int signal = 0;
+      for (uint64_t i = 0; signal == 0; ++i) signal = TryStore(base_ + kPageBytes, i);
+      computing_signal_ = signal;
+    });
+    // The fault has been taken up.
+    ASSERT_TRUE(Eventually([this] { return region_->Counters().read_faults >= 1; }));
+  }
+
+  void ExpectCutOffSince(Time::time_point start) {
+    blocked_.join();
+    computing_.join();
+    EXPECT_LT(Time::now() - start, kBound);
+    EXPECT_EQ(blocked_signal_, SIGBUS);
+    EXPECT_EQ(computing_signal_, SIGBUS);
+    EXPECT_TRUE(Eventually([this] { return fenced_.load(); }));
+    EXPECT_LT(Time::now() - start, kBound);
+    uint64_t value = 0;
+    EXPECT_EQ(TryLoad(base_, &value), SIGBUS);
+    // What was never touched reads as an error too, not as zeros.
+    EXPECT_EQ(TryLoad(base_ + 9 * kPageBytes, &value), SIGBUS);
+    std::byte word[8];
+    EXPECT_EQ(region_->Read(0, word).code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(session_->Space().status().code(), absl::StatusCode::kUnavailable);
+    const absl::Status gone = region_->Lock(0, kPageBytes, LockMode::kShared, 0).status();
+    EXPECT_NE(gone.message().find("attach again"), std::string::npos) << gone;
+  }
+
+  const std::string path_ = NewSocketPath();
+  ChildDaemon daemon_;
+  std::shared_ptr<Session> session_;
+  std::shared_ptr<Region> region_;
+  std::byte* base_ = nullptr;
+  std::atomic<bool> fenced_{false};
+  std::thread blocked_;
+  std::thread computing_;
+  std::atomic<int> blocked_signal_{0};
+  std::atomic<int> computing_signal_{0};
+};
+
+TEST_F(AttachWatchdog, AKilledDaemonEndsEveryAccessWithSigbus) {
+  Begin();
+  const auto start = Time::now();
+  daemon_.KillAndReap();
+  ExpectCutOffSince(start);
+}
+
+TEST_F(AttachWatchdog, AStoppedDaemonEndsEveryAccessWithSigbus) {
+  Begin();
+  const auto start = Time::now();
+  daemon_.Signal(SIGSTOP);
+  ExpectCutOffSince(start);
+  // It goes on, and has lost a client.
+  daemon_.Signal(SIGCONT);
+  auto again = Session::Attach({.socket_path = path_});
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(TryLoad(base_), SIGBUS);
+  uint64_t value = 0;
+  auto region = (*again)->Open("r", AccessMode::kRead);
+  ASSERT_TRUE(region.ok()) << region.status();
+  EXPECT_EQ(TryLoad(*(*region)->Map(0, kSize), &value), 0);
+  EXPECT_EQ(value, 7u);
+}
+
+TEST_F(AttachWatchdog, AProgramAttachesToTheNextDaemon) {
+  Begin();
+  const auto start = Time::now();
+  daemon_.KillAndReap();
+  ExpectCutOffSince(start);
+  TestDaemon next(path_);
+  ASSERT_TRUE(next.started().ok()) << next.started();
+  auto again = Session::Attach({.socket_path = path_});
+  ASSERT_TRUE(again.ok()) << again.status();
+  auto region = *(*again)->Reserve({.name = "r", .size_bytes = kSize});
+  ASSERT_TRUE(region->Allocate(0, kSize, {}).ok());
+  EXPECT_EQ(TryStore(*region->Map(0, kSize), 1), 0);
+  // The old one stays what it is, and can be dropped.
+  EXPECT_EQ(TryLoad(base_), SIGBUS);
+  region_.reset();
+  session_.reset();
+  EXPECT_EQ(TryStore(*region->Map(0, kSize), 2), 0);
+}
+
+TEST_F(AttachWatchdog, AStoppedDaemonIsNotAttachedTo) {
+  daemon_.Signal(SIGSTOP);
+  const auto session = Session::Attach({.socket_path = path_, .limits = {200}});
+  EXPECT_EQ(session.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(session.status().message().find(path_), std::string::npos) << session.status();
+}
+
+TEST_F(AttachWatchdog, ACallUnderWayEndsWithTheDaemon) {
+  session_ = *Session::Attach({.socket_path = path_, .limits = {60'000}});
+  region_ = *session_->Reserve({.name = "r", .size_bytes = kSize});
+  absl::Status result;
+  std::atomic<bool> calling{false};
+  std::thread caller([&] {
+    std::byte word[8];
+    calling = true;
+    result = region_->Read(kHangingPage * kPageBytes, word);
+  });
+  ASSERT_TRUE(Eventually([&] { return calling.load(); }));
+  const auto start = Time::now();
+  daemon_.KillAndReap();
+  caller.join();
+  EXPECT_LT(Time::now() - start, kBound);
+  EXPECT_EQ(result.code(), absl::StatusCode::kUnavailable) << result;
+}
+
+TEST_F(AttachWatchdog, ADaemonThatIsIdleForLongIsBelieved) {
+  session_ = *Session::Attach({.socket_path = path_});
+  region_ = *session_->Reserve({.name = "r", .size_bytes = kSize});
+  ASSERT_TRUE(region_->Allocate(0, kSize, {}).ok());
+  base_ = *region_->Map(0, kSize);
+  // Longer than any deadline that was set before.
+  std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+  EXPECT_EQ(TryStore(base_, 1), 0);
+  EXPECT_TRUE(session_->Space().ok());
+}
+
+TEST_F(AttachWatchdog, AChildOfForkIsToldThatItHasNoSession) {
+  session_ = *Session::Attach({.socket_path = path_});
+  region_ = *session_->Reserve({.name = "r", .size_bytes = kSize});
+  ASSERT_TRUE(region_->Allocate(0, kSize, {}).ok());
+  base_ = *region_->Map(0, kSize);
+  std::byte word[8];
+  ASSERT_TRUE(region_->Read(0, word).ok());
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool told = region_->Read(0, word).code() == absl::StatusCode::kUnavailable &&
+                      region_->Flush(0, kPageBytes).code() == absl::StatusCode::kUnavailable &&
+                      session_->Space().status().code() == absl::StatusCode::kUnavailable;
+    region_.reset();
+    session_.reset();
+    auto own = Session::Attach({.socket_path = path_});
+    _exit(told && own.ok() && (*own)->Space().ok() ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  // What the child dropped is still the parent's.
+  EXPECT_EQ(TryStore(base_, 1), 0);
+  EXPECT_TRUE(region_->Flush(0, kPageBytes).ok());
+}
+
+}  // namespace
+}  // namespace mangrove::attach_test
