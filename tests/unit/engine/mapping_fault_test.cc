@@ -380,10 +380,11 @@ TEST(MappedFault, AddRefusesWhatIsNoUserfaultfd) {
   EXPECT_EQ(node.clients().Add(std::move(options)).status().code(), absl::StatusCode::kInvalidArgument);
   auto userfaultfd = OpenUserfaultfd();
   ASSERT_TRUE(userfaultfd.ok()) << userfaultfd.status();
-  options.userfaultfd = *std::move(userfaultfd);
-  options.region = node.shared_region();
-  options.base = 0x7f0000000123;
-  EXPECT_EQ(node.clients().Add(std::move(options)).status().code(), absl::StatusCode::kInvalidArgument);
+  MappedClientOptions unaligned;
+  unaligned.userfaultfd = *std::move(userfaultfd);
+  unaligned.region = node.shared_region();
+  unaligned.base = 0x7f0000000123;
+  EXPECT_EQ(node.clients().Add(std::move(unaligned)).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(MappedFault, EmbeddedNodeServesItsOwnProcess) {

@@ -437,31 +437,35 @@ void Program::Kill() {
 }
 
 void Program::Attach(Node& node, MappedClientOptions options) {
-  auto frames = read_only_ ? node.region().OpenFramesReadOnly() : node.region().OpenFrames();
-  auto states = node.region().OpenStates();
+  Attach(node.clients(), node.shared_region(), std::move(options));
+}
+
+void Program::Attach(MappedClients& clients, std::shared_ptr<RegionFrames> region, MappedClientOptions options) {
+  auto frames = read_only_ ? region->OpenFramesReadOnly() : region->OpenFrames();
+  auto states = region->OpenStates();
   CHECK(frames.ok() && states.ok());
-  Hello hello{.base = 0, .size_bytes = node.region().size_bytes()};
+  Hello hello{.base = 0, .size_bytes = region->size_bytes()};
   SendBytes(socket_, &hello, sizeof(hello), frames->get());
   SendBytes(socket_, &hello, sizeof(hello), states->get());
   int userfaultfd = -1;
   CHECK(ReceiveBytes(socket_, &hello, sizeof(hello), &userfaultfd));
   options.userfaultfd.Reset(userfaultfd);
   options.base = hello.base;
-  options.region = node.shared_region();
+  options.region = std::move(region);
   options.read_only = read_only_;
-  auto id = node.clients().Add(std::move(options));
+  auto id = clients.Add(std::move(options));
   CHECK(id.ok());
   id_ = *id;
 }
 
-void Program::Send(const Request& request) { SendBytes(socket_, &request, sizeof(request)); }
+void Program::Send(const Request& request) const { SendBytes(socket_, &request, sizeof(request)); }
 
-int64_t Program::Receive() {
+int64_t Program::Receive() const {
   int64_t answer = 0;
   return ReceiveBytes(socket_, &answer, sizeof(answer)) ? answer : kNoAnswer;
 }
 
-int64_t Program::Call(const Request& request) {
+int64_t Program::Call(const Request& request) const {
   Send(request);
   return Receive();
 }

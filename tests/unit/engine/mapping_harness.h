@@ -136,12 +136,15 @@ class Program {
 
   // Gives it the descriptors, and has its faults served.
   void Attach(Node& node, MappedClientOptions options = {});
-  int64_t Call(const Request& request);
+  void Attach(MappedClients& clients, std::shared_ptr<RegionFrames> region, MappedClientOptions options = {});
+  int64_t Call(const Request& request) const;
   // The two halves of Call.
-  void Send(const Request& request);
-  int64_t Receive();
-  int64_t Load(uint64_t offset) { return Call({.op = Op::kLoad, .offset = offset}); }
-  int64_t Store(uint64_t offset, uint64_t value) { return Call({.op = Op::kStore, .offset = offset, .value = value}); }
+  void Send(const Request& request) const;
+  int64_t Receive() const;
+  int64_t Load(uint64_t offset) const { return Call({.op = Op::kLoad, .offset = offset}); }
+  int64_t Store(uint64_t offset, uint64_t value) const {
+    return Call({.op = Op::kStore, .offset = offset, .value = value});
+  }
 
   void Kill();
   MappingId id() const { return id_; }
