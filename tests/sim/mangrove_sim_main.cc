@@ -186,7 +186,7 @@ bool RunAll(const Arguments& arguments, Totals& totals) {
     return RunOne(*arguments.seed, arguments.scenario ? *arguments.scenario : Scenarios()[0], arguments, totals);
   }
   const auto scenario_of = [&](uint64_t seed) -> const Scenario& {
-    return arguments.scenario ? *arguments.scenario : Scenarios()[seed % Scenarios().size()];
+    return arguments.scenario ? *arguments.scenario : ScenarioInTurn(seed);
   };
   if (arguments.seeds) {
     for (uint64_t seed = arguments.seeds->first; seed <= arguments.seeds->second; ++seed) {

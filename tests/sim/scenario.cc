@@ -204,9 +204,25 @@ const std::vector<Scenario>& Scenarios() {
        {25, 8, 6, 0, 15, 4, 4, 2, 8, 4, 15, 10, 4},
        false},
       {"allocation", "pages are freed and allocated again", kChurn, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 2, 2, 8}, false},
-      {"wipes", "nodes come back with an empty disk", kFlushes, {10, 4, 2, 20, 6, 4, 4, 0, 8, 4, 0, 0, 4}, false},
+      {"wipes",
+       "nodes come back with an empty disk",
+       kFlushes,
+       {10, 4, 2, 20, 6, 4, 4, 0, 8, 4, 0, 0, 4},
+       false,
+       false},
   };
   return kScenarios;
+}
+
+const Scenario& ScenarioInTurn(uint64_t seed) {
+  static const std::vector<const Scenario*> kInTurn = [] {
+    std::vector<const Scenario*> in_turn;
+    for (const Scenario& scenario : Scenarios()) {
+      if (scenario.in_turn) in_turn.push_back(&scenario);
+    }
+    return in_turn;
+  }();
+  return *kInTurn[seed % kInTurn.size()];
 }
 
 const Scenario* FindScenario(std::string_view name) {

@@ -22,11 +22,15 @@ struct Scenario {
   std::array<uint32_t, kOperationKinds> work{};
   std::array<uint32_t, kFaultKinds> faults{};
   bool small_caches = false;
+  // False: asked for by name only, since it needs what the engine does not have yet.
+  bool in_turn = true;
 };
 
 // The first is the default.
 const std::vector<Scenario>& Scenarios();
 const Scenario* FindScenario(std::string_view name);
+// Many seeds take turns in the scenarios that are in_turn.
+const Scenario& ScenarioInTurn(uint64_t seed);
 
 // The flags of PlantedBugs by name.
 struct PlantedBug {

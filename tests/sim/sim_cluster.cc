@@ -122,8 +122,8 @@ void SimCluster::OnStartFailed(int slot, const absl::Status& status) {
 }
 
 void SimCluster::EndProcess(int slot, uint64_t life) {
-  // Not inside the call that brought the news to it.
-  world_->After(random_.Spread(1, kMillisecond), kNoNode, EventKind::kFault, [this, slot, life] {
+  // Not inside the call that brought the news to it; but before it can tell anybody.
+  world_->After(0, kNoNode, EventKind::kFault, [this, slot, life] {
     if (!host(slot).up() || host(slot).life != life) return;
     Crash(slot);
     StartAfter(slot, random_.Spread(10 * kMillisecond, kSecond));

@@ -72,7 +72,7 @@ class SimCluster {
 
  private:
   void OnStartFailed(int slot, const absl::Status& status);
-  // Soon; and it is started again after a while.
+  // At once after the current event; and it is started again after a while.
   void EndProcess(int slot, uint64_t life);
 
   SimWorld* const world_;
