@@ -17,4 +17,6 @@ struct PlantedBugs {
   bool keep_rights_on_forward = false;   // An owner keeps its write right when it sends a read copy.
 };
 
+inline constexpr PlantedBugs kNoPlantedBugs;
+
 }  // namespace mangrove

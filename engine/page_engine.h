@@ -51,7 +51,7 @@ struct PageEngineOptions {
   DurationNs hold = 100 * kMicrosecond;            // See CacheContext::hold.
   DurationNs resend_after = 20 * kMillisecond;     // Without an answer, a message is sent again.
   DurationNs holder_timeout = 300 * kMillisecond;  // A core holder that does not answer by then counts as absent.
-  const PlantedBugs* bugs = nullptr;
+  const PlantedBugs* bugs = &kNoPlantedBugs;
 };
 
 struct PageEngineCounters {
