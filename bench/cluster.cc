@@ -1,0 +1,125 @@
+#include "bench/cluster.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "bench/node_worker.h"
+
+namespace mangrove::bench {
+namespace {
+
+constexpr uint64_t kCacheMib = 256;
+
+// Ports that nobody has now, all different.
+std::vector<uint16_t> FreePorts(size_t count) {
+  std::vector<int> sockets;
+  std::vector<uint16_t> ports;
+  for (size_t i = 0; i < count; ++i) {
+    sockets.push_back(static_cast<int>(Must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket")));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    auto* generic = reinterpret_cast<sockaddr*>(&address);
+    Must(bind(sockets.back(), generic, sizeof(address)), "bind");
+    socklen_t length = sizeof(address);
+    Must(getsockname(sockets.back(), generic, &length), "getsockname");
+    ports.push_back(ntohs(address.sin_port));
+  }
+  for (int descriptor : sockets) close(descriptor);
+  return ports;
+}
+
+}  // namespace
+
+Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
+  std::filesystem::create_directories(options_.directory);
+  WriteKey();
+  const std::vector<uint16_t> ports = FreePorts(options_.cores.size());
+  for (size_t i = 0; i < ports.size(); ++i) {
+    members_.push_back({NodeId(i + 1), absl::StrCat("node-", i + 1), absl::StrCat("127.0.0.1:", ports[i])});
+  }
+  if (!options_.daemon.empty()) StartDaemon();
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const NodeConfig config = ConfigOf(i);
+    OpenSession open = [config] { return Session::Embed(config); };
+    if (i == 0 && !options_.daemon.empty()) {
+      open = [config] { return Session::Attach({.socket_path = config.socket_path, .limits = {}}); };
+    }
+    workers_.push_back(
+        std::make_unique<Worker>(members_[i].name, options_.cores[i], [open] { return MakeNodeVerbs(open); }));
+  }
+  for (auto& worker : workers_) worker->Begin("start");
+  for (auto& worker : workers_) worker->End();
+  if (options_.pages == 0) return;
+  workers_[0]->Call("reserve", options_.pages);
+  for (size_t i = 1; i < workers_.size(); ++i) workers_[i]->Call("open", options_.pages);
+}
+
+// Workers end while their peers are there to take what they flush.
+Cluster::~Cluster() {
+  workers_.clear();
+  if (daemon_ != 0) {
+    kill(daemon_, SIGTERM);
+    AwaitEnd(daemon_);
+  }
+  std::error_code ignored;
+  std::filesystem::remove_all(options_.directory, ignored);
+}
+
+void Cluster::WriteKey() const {
+  const std::string path = options_.directory + "/key";
+  const int file = static_cast<int>(Must(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), path));
+  const std::string key(64, 'b');
+  Must(write(file, key.data(), key.size()), path);
+  close(file);
+}
+
+NodeConfig Cluster::ConfigOf(size_t index) const {
+  NodeConfig config;
+  config.name = members_[index].name;
+  config.data_dir = absl::StrCat(options_.directory, "/", config.name);
+  std::filesystem::create_directories(config.data_dir);
+  if (index == 0 && !options_.daemon.empty()) config.socket_path = config.data_dir + "/socket";
+  config.cache_size_bytes = kCacheMib << 20;
+  config.spin_us = options_.spin_us;
+  config.log_level = "error";
+  config.cluster_name = "bench";
+  config.key_file = options_.directory + "/key";
+  config.replicas = options_.replicas;
+  config.members = members_;
+  return config;
+}
+
+void Cluster::StartDaemon() {
+  const NodeConfig config = ConfigOf(0);
+  const std::string path = config.data_dir + "/mangroved.toml";
+  std::ofstream file(path);
+  file << "[node]\nname = \"" << config.name << "\"\ndata_dir = \"" << config.data_dir << "\"\nsocket = \""
+       << config.socket_path << "\"\ncache_size_mib = " << kCacheMib << "\nspin_us = " << config.spin_us
+       << "\nlog_level = \"error\"\n[cluster]\nname = \"" << config.cluster_name << "\"\nkey_file = \""
+       << config.key_file << "\"\nreplicas = " << config.replicas << "\n";
+  for (const MemberConfig& member : members_) {
+    file << "[[members]]\nid = " << member.id.value << "\nname = \"" << member.name << "\"\naddress = \""
+         << member.address << "\"\n";
+  }
+  file.close();
+  if (!file) Die("cannot write " + path);
+  daemon_ = static_cast<pid_t>(Must(fork(), "fork"));
+  if (daemon_ != 0) return;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  PinTo(options_.cores[0]);
+  execl(options_.daemon.c_str(), options_.daemon.c_str(), "--config", path.c_str(), static_cast<char*>(nullptr));
+  Die("cannot start " + options_.daemon);
+}
+
+}  // namespace mangrove::bench

@@ -1,0 +1,48 @@
+// A cluster on loopback, each of its nodes in a process of its own, its state in a directory that goes with it.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench/worker.h"
+#include "engine/node_config.h"
+
+namespace mangrove::bench {
+
+struct ClusterOptions {
+  std::string directory;   // Made here, removed at the end.
+  std::vector<int> cores;  // Of each node; as many nodes as there are. Negative: any.
+  int64_t spin_us = 0;
+  uint32_t replicas = 2;
+  // Not empty: the first node is this daemon, and a program attached to it, on the same core, is its worker.
+  std::string daemon;
+  uint64_t pages = 0;  // Of the region that every node has mapped; 0: none.
+};
+
+class Cluster {
+ public:
+  // Returns when every node serves, and the region is mapped.
+  explicit Cluster(ClusterOptions options);
+  ~Cluster();
+  Cluster(const Cluster&) = delete;
+  Cluster& operator=(const Cluster&) = delete;
+
+  // See MakeNodeVerbs.
+  Worker& node(size_t index) { return *workers_[index]; }
+
+ private:
+  void WriteKey() const;
+  NodeConfig ConfigOf(size_t index) const;
+  void StartDaemon();
+
+  const ClusterOptions options_;
+  std::vector<MemberConfig> members_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  pid_t daemon_ = 0;
+};
+
+}  // namespace mangrove::bench

@@ -1,0 +1,224 @@
+#include "bench/node_worker.h"
+
+#include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "bench/timing.h"
+
+namespace mangrove::bench {
+namespace {
+
+constexpr char kRegionName[] = "bench";
+constexpr uint64_t kSetPages = 64;  // Of the cached accesses: 256 KiB, in the second-level cache.
+constexpr size_t kLineBytes = 64;
+constexpr int64_t kStartNs = 20'000'000'000;
+
+// The result of `call`, tried again as long as other nodes are still starting.
+template <typename Call>
+auto Patiently(Call call) {
+  const int64_t limit = NowNs() + kStartNs;
+  while (true) {
+    auto result = call();
+    if (result.ok() || NowNs() > limit) return result;
+    usleep(20'000);
+  }
+}
+
+// One cycle through all lines of the set in random order, as offsets.
+void WriteCycle(std::byte* base) {
+  std::vector<uint64_t> lines(kSetPages * kPageBytes / kLineBytes);
+  for (size_t i = 0; i < lines.size(); ++i) lines[i] = i * kLineBytes;
+  std::shuffle(lines.begin(), lines.end(), std::mt19937_64(1));
+  for (size_t i = 0; i < lines.size(); ++i) {
+    std::memcpy(base + lines[i], &lines[(i + 1) % lines.size()], sizeof(uint64_t));
+  }
+}
+
+double ChaseNs(const std::byte* base, uint64_t count) {
+  uint64_t at = 0;
+  const int64_t begin = NowNs();
+  for (uint64_t i = 0; i < count; ++i) std::memcpy(&at, base + at, sizeof(at));
+  const int64_t end = NowNs();
+  asm volatile("" : : "r"(at));
+  return static_cast<double>(end - begin) / static_cast<double>(count);
+}
+
+// Ns per call of copy(page), over the set in an order that no prefetcher knows.
+template <typename Copy>
+double CopyNs(uint64_t count, Copy copy) {
+  const int64_t begin = NowNs();
+  for (uint64_t i = 0; i < count; ++i) copy(i * 37 % kSetPages);
+  return static_cast<double>(NowNs() - begin) / static_cast<double>(count);
+}
+
+// Of pages of 4 KiB, as the region's.
+std::byte* PrivateSet() {
+  void* set = mmap(nullptr, kSetPages * kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (set == MAP_FAILED) Die("no private memory");
+  madvise(set, kSetPages * kPageBytes, MADV_NOHUGEPAGE);
+  auto* bytes = static_cast<std::byte*>(set);
+  WriteCycle(bytes);
+  return bytes;
+}
+
+class NodeProgram {
+ public:
+  explicit NodeProgram(OpenSession open) : open_(std::move(open)) {}
+
+  void Start() {
+    auto session = Patiently(open_);
+    Must(session.status(), "opening a session");
+    session_ = *std::move(session);
+  }
+
+  void Reserve(uint64_t pages) {
+    auto region = Patiently([&] { return session_->Reserve({.name = kRegionName, .size_bytes = pages * kPageBytes}); });
+    Must(region.status(), "reserving the region");
+    region_ = *std::move(region);
+    Must(region_->Allocate(0, pages * kPageBytes, {}), "allocating");
+    Map(pages);
+  }
+
+  void Open(uint64_t pages) {
+    auto region = Patiently([&] { return session_->Open(kRegionName, AccessMode::kWrite); });
+    Must(region.status(), "opening the region");
+    region_ = *std::move(region);
+    Map(pages);
+  }
+
+  double Load(uint64_t first, uint64_t count) {
+    return MedianNs(count, [&](uint64_t i) { Word(first + i).load(std::memory_order_relaxed); });
+  }
+  double Store(uint64_t first, uint64_t count) {
+    return MedianNs(count, [&](uint64_t i) { Word(first + i).store(++stamp_, std::memory_order_relaxed); });
+  }
+  double Read(uint64_t first, uint64_t count) {
+    return MedianNs(count, [&](uint64_t i) { Must(region_->Read((first + i) * kPageBytes, buffer_), "reading"); });
+  }
+  double Write(uint64_t first, uint64_t count) {
+    return MedianNs(count, [&](uint64_t i) { Must(region_->Write((first + i) * kPageBytes, buffer_), "writing"); });
+  }
+
+  double Flush(uint64_t first, uint64_t count) {
+    Must(region_->Flush(first * kPageBytes, count * kPageBytes), "flushing");
+    return 0;
+  }
+
+  double FlushEach(uint64_t first, uint64_t count) {
+    std::vector<double> samples;
+    for (uint64_t i = 0; i < count; ++i) {
+      WriteWord(first + i, i);
+      const int64_t begin = NowNs();
+      Flush(first + i, 1);
+      samples.push_back(static_cast<double>(NowNs() - begin));
+    }
+    return Median(std::move(samples));
+  }
+
+  double FlushRate(uint64_t threads, uint64_t count) {
+    const auto body = [this, count](uint64_t page) {
+      for (uint64_t i = 0; i < count; ++i) {
+        WriteWord(page, i);
+        Flush(page, 1);
+      }
+    };
+    const int64_t begin = NowNs();
+    std::vector<std::thread> others;
+    for (uint64_t page = 1; page < threads; ++page) others.emplace_back(body, page);
+    body(0);
+    for (std::thread& other : others) other.join();
+    return static_cast<double>(threads * count) * 1e9 / static_cast<double>(NowNs() - begin);
+  }
+
+  double Turns(uint64_t parity, uint64_t count) {
+    std::atomic_ref<uint64_t> counter = Word(0);
+    const int64_t begin = NowNs();
+    for (uint64_t i = 0; i < count; ++i) {
+      while (counter.load(std::memory_order_acquire) % 2 != parity) sched_yield();
+      counter.fetch_add(1, std::memory_order_acq_rel);
+    }
+    return static_cast<double>(NowNs() - begin) / static_cast<double>(2 * count);
+  }
+
+  double Chase(uint64_t count) {
+    WriteCycle(base_);
+    return ChaseNs(base_, count);
+  }
+  double Copy(uint64_t count) {
+    WriteCycle(base_);
+    return CopyNs(count, [&](uint64_t page) { Must(region_->Read(page * kPageBytes, buffer_), "reading"); });
+  }
+  double ChasePrivate(uint64_t count) { return ChaseNs(private_set_, count); }
+  double CopyPrivate(uint64_t count) {
+    return CopyNs(count, [&](uint64_t page) {
+      std::memcpy(buffer_.data(), private_set_ + page * kPageBytes, kPageBytes);
+      asm volatile("" : : "r"(buffer_.data()) : "memory");
+    });
+  }
+
+ private:
+  void Map(uint64_t pages) {
+    auto base = region_->Map(0, pages * kPageBytes);
+    Must(base.status(), "mapping");
+    base_ = *base;
+  }
+  std::atomic_ref<uint64_t> Word(uint64_t page) const {
+    return std::atomic_ref<uint64_t>(*reinterpret_cast<uint64_t*>(base_ + page * kPageBytes));
+  }
+  void WriteWord(uint64_t page, uint64_t word) {
+    Must(region_->Write(page * kPageBytes, std::as_bytes(std::span(&word, 1))), "writing");
+  }
+
+  const OpenSession open_;
+  std::shared_ptr<Session> session_;
+  std::shared_ptr<Region> region_;
+  std::byte* base_ = nullptr;
+  std::byte* private_set_ = PrivateSet();
+  uint64_t stamp_ = 0;
+  alignas(kLineBytes) std::array<std::byte, kPageBytes> buffer_{};
+};
+
+}  // namespace
+
+double ResidentMib(pid_t pid) {
+  const std::string path = absl::StrCat("/proc/", pid == 0 ? getpid() : pid, "/statm");
+  std::FILE* file = std::fopen(path.c_str(), "re");
+  if (file == nullptr) Die("cannot open " + path);
+  unsigned long long pages[2] = {0, 0};  // NOLINT(runtime/int): as scanf wants it.
+  if (std::fscanf(file, "%llu %llu", &pages[0], &pages[1]) != 2) Die("cannot read " + path);
+  std::fclose(file);
+  return static_cast<double>(pages[1]) * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1 << 20);
+}
+
+Verbs MakeNodeVerbs(OpenSession open) {
+  auto p = std::make_shared<NodeProgram>(std::move(open));
+  return {
+      {"start", [p](const Arguments&) { return p->Start(), 0; }},
+      {"reserve", [p](const Arguments& a) { return p->Reserve(a[0]), 0; }},
+      {"open", [p](const Arguments& a) { return p->Open(a[0]), 0; }},
+      {"load", [p](const Arguments& a) { return p->Load(a[0], a[1]); }},
+      {"store", [p](const Arguments& a) { return p->Store(a[0], a[1]); }},
+      {"read", [p](const Arguments& a) { return p->Read(a[0], a[1]); }},
+      {"write", [p](const Arguments& a) { return p->Write(a[0], a[1]); }},
+      {"flush", [p](const Arguments& a) { return p->Flush(a[0], a[1]); }},
+      {"flush_each", [p](const Arguments& a) { return p->FlushEach(a[0], a[1]); }},
+      {"flush_rate", [p](const Arguments& a) { return p->FlushRate(a[0], a[1]); }},
+      {"turns", [p](const Arguments& a) { return p->Turns(a[0], a[1]); }},
+      {"chase", [p](const Arguments& a) { return p->Chase(a[0]); }},
+      {"copy", [p](const Arguments& a) { return p->Copy(a[0]); }},
+      {"chase_private", [p](const Arguments& a) { return p->ChasePrivate(a[0]); }},
+      {"copy_private", [p](const Arguments& a) { return p->CopyPrivate(a[0]); }},
+      {"resident", [](const Arguments&) { return ResidentMib(0); }},
+  };
+}
+
+}  // namespace mangrove::bench

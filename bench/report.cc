@@ -1,0 +1,53 @@
+#include "bench/report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "bench/timing.h"
+
+namespace mangrove::bench {
+
+Row Measure(const Measurement& measurement, int repetitions) {
+  std::vector<double> values;
+  std::vector<double> floors;
+  for (int i = 0; i < repetitions; ++i) {
+    floors.push_back(measurement.floor());
+    values.push_back(measurement.value());
+  }
+  Row row{.name = measurement.name, .unit = measurement.unit, .repetitions = repetitions};
+  row.value = Median(values);
+  row.floor = Median(floors);
+  row.ratio = row.value / row.floor;
+  const auto [least, most] = std::minmax_element(values.begin(), values.end());
+  row.spread = (*most - *least) / row.value;
+  return row;
+}
+
+std::string ToJson(const std::vector<Row>& rows) {
+  const auto rounded = [](double number) { return std::round(number * 1000) / 1000; };
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const Row& row : rows) {
+    list.push_back({{"name", row.name},
+                    {"value", rounded(row.value)},
+                    {"unit", row.unit},
+                    {"floor", rounded(row.floor)},
+                    {"ratio", rounded(row.ratio)},
+                    {"repetitions", row.repetitions},
+                    {"spread", rounded(row.spread)}});
+  }
+  return list.dump(2);
+}
+
+std::string ToTable(const std::vector<Row>& rows) {
+  std::string table = absl::StrFormat("%-28s %12s %5s %12s %7s %7s\n", "", "value", "unit", "floor", "ratio", "spread");
+  for (const Row& row : rows) {
+    absl::StrAppendFormat(&table, "%-28s %12.2f %5s %12.2f %7.2f %6.0f%%\n", row.name, row.value, row.unit, row.floor,
+                          row.ratio, 100 * row.spread);
+  }
+  return table;
+}
+
+}  // namespace mangrove::bench

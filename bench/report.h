@@ -1,0 +1,50 @@
+// What is measured, beside what it is compared with, and how it is printed.
+
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace mangrove::bench {
+
+// One name of the report. `value` and `floor` measure once each, long enough for a figure of its own.
+struct Measurement {
+  std::string name;
+  std::string unit;  // "ns", "us", "1/s", "MiB".
+  std::function<double()> value;
+  std::function<double()> floor;
+};
+
+struct Row {
+  std::string name;
+  std::string unit;
+  double value = 0;  // Medians of the repetitions.
+  double floor = 0;
+  double ratio = 0;  // value / floor.
+  int repetitions = 0;
+  double spread = 0;  // (largest - smallest value) / median.
+};
+
+// What was asked for on the command line.
+struct RunOptions {
+  int repetitions = 7;
+  std::set<std::string> only;  // Empty: all.
+  std::string directory;       // For stores and files; on the disk to be measured.
+  std::string bin_directory;   // Where this program and mangroved are.
+  int64_t spin_us = 200;       // How long nodes and floors poll before they sleep,
+  int64_t flush_spin_us = 20;  // and where they wait for a disk.
+  uint64_t pages = 512;        // Pages, or operations, of one repetition.
+
+  bool Wants(const std::string& name) const { return only.empty() || only.contains(name); }
+};
+
+// Measures floor and value by turns, so that what disturbs the machine meets both.
+Row Measure(const Measurement& measurement, int repetitions);
+
+std::string ToJson(const std::vector<Row>& rows);
+std::string ToTable(const std::vector<Row>& rows);
+
+}  // namespace mangrove::bench
