@@ -83,7 +83,7 @@ absl::Status LocalRegion::CopySlowly(uint64_t offset, uint64_t length, AccessMod
       if (absl::Status s = backend().Acquire(Pages(at, part), mode); !s.ok()) return s;
     }
     if (!here || part >= kPrefaultBytes) {
-      (*mapping)->Prefault(PageFloor(at), PageCeiling(at + part) - PageFloor(at), mode);
+      (*mapping)->Prefault(PageFloor(at), PageCeiling(at + part) - PageFloor(at), mode, shared_->states());
     }
     copy((*mapping)->base() + at, done, part);
     done += part;
@@ -143,7 +143,7 @@ absl::StatusOr<std::byte*> LocalRegion::ViewAddress(uint64_t offset, uint64_t le
   if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
   auto mapping = shared_->Mapping();
   if (!mapping.ok()) return mapping.status();
-  (*mapping)->Prefault(offset, length, AccessMode::kRead);
+  (*mapping)->Prefault(offset, length, AccessMode::kRead, shared_->states());
   return (*mapping)->base() + offset;
 }
 

@@ -78,14 +78,34 @@ bool RegionMapping::Seal(int nothing) const {
   return true;
 }
 
-// A load-only entry for a page that the memfd has is right whatever the page's right is at that moment: the frame is
-// there only while it has the page's last content, and whoever takes the page away punches it out after he has cleared
-// the right, and with it this entry (engine/mapping/page_state.h). So no pin is needed.
-FaultCall RegionMapping::FillForReading(uint64_t offset, uint64_t length) const {
-  return ContinueFault(userfaultfd_.get(), reinterpret_cast<uint64_t>(base()) + offset, length, !local_->read_only());
+// Entries for loads, as a program can make them that takes no pins. What it maps is the frame that is in the memfd, and
+// whoever takes the page away clears its right, then punches the frame out, and with it the entry
+// (engine/mapping/page_state.h). So an entry is right when the page has the right after the entry was made. Without, the
+// frame may be one that a program made by touching a hole without registration; the entry is dropped.
+void RegionMapping::FillForReading(uint64_t offset, uint64_t length, const StatesView& states) const {
+  const uint64_t address = reinterpret_cast<uint64_t>(base()) + offset;
+  const auto fill = [&](uint64_t done, uint64_t part) {
+    return ContinueFault(userfaultfd_.get(), address + done, part, !local_->read_only());
+  };
+  // All in one, which is what it takes after a fetch. Otherwise some are mapped already, or gone again.
+  if (fill(0, length) != FaultCall::kDone && length > kPageBytes) {
+    for (uint64_t done = 0; done < length; done += kPageBytes) fill(done, kPageBytes);
+  }
+  for (uint64_t done = 0; done < length; done += kPageBytes) {
+    const uint64_t page = (offset + done) >> kPageShift;
+    if (!states.HaveRights(page, page, Rights::kRead)) madvise(base() + offset + done, kPageBytes, MADV_DONTNEED);
+  }
 }
 
-// A writable entry needs a pin, which only the node's own process can take.
+// The node's own process is a resolver like any other: under a pin.
+void RegionMapping::FillPageForReading(uint64_t offset) const {
+  const PageId page = frames_->pages().first + (offset >> kPageShift);
+  Rights granted;
+  if (frames_->Pin(page, Rights::kRead, false, &granted) != PinOutcome::kPinned) return;
+  ContinueFault(userfaultfd_.get(), reinterpret_cast<uint64_t>(base()) + offset, kPageBytes, !local_->read_only());
+  frames_->Unpin(page);
+}
+
 void RegionMapping::FillPageForWriting(uint64_t offset) const {
   const PageId page = frames_->pages().first + (offset >> kPageShift);
   Rights granted;
@@ -97,15 +117,16 @@ void RegionMapping::FillPageForWriting(uint64_t offset) const {
   frames_->Unpin(page);
 }
 
-void RegionMapping::Prefault(uint64_t offset, uint64_t length, AccessMode mode) {
-  if (mode == AccessMode::kWrite) {
-    for (uint64_t done = 0; done < length && frames_ != nullptr; done += kPageBytes) FillPageForWriting(offset + done);
+void RegionMapping::Prefault(uint64_t offset, uint64_t length, AccessMode mode, const StatesView& states) const {
+  const bool write = mode == AccessMode::kWrite;
+  if (frames_ == nullptr) {
+    // A writable entry takes a pin: the first store faults.
+    if (!write) FillForReading(offset, length, states);
     return;
   }
-  // All in one, which is what it takes after a fetch. Otherwise some are mapped already, or gone again.
-  const FaultCall whole = FillForReading(offset, length);
-  if (whole == FaultCall::kDone || length == kPageBytes) return;
-  for (uint64_t done = 0; done < length; done += kPageBytes) FillForReading(offset + done, kPageBytes);
+  for (uint64_t done = 0; done < length; done += kPageBytes) {
+    write ? FillPageForWriting(offset + done) : FillPageForReading(offset + done);
+  }
 }
 
 // --- StatesView -------------------------------------------------------------------------------------------------------

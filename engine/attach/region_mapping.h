@@ -48,37 +48,6 @@ class MappingTable {
   std::set<const RegionMapping*> mappings_;
 };
 
-class RegionMapping {
- public:
-  // `opened`: as the backend gave it.
-  static absl::StatusOr<std::unique_ptr<RegionMapping>> Create(const Backend::Opened& opened, const Liveness* liveness,
-                                                               MappingTable* table);
-  ~RegionMapping();
-  RegionMapping(const RegionMapping&) = delete;
-  RegionMapping& operator=(const RegionMapping&) = delete;
-
-  std::byte* base() const { return local_->base(); }
-  const UniqueFd& userfaultfd() const { return userfaultfd_; }
-
-  // Fills in this process's entries for pages that are here with the right, where it can be done without the node.
-  // Only saves faults: pages that it leaves out fault later. Offsets in bytes, of whole pages.
-  void Prefault(uint64_t offset, uint64_t length, AccessMode mode);
-  absl::Status Heal(uint64_t offset, uint64_t length) { return local_->Heal(offset, length); }
-  // False: could not.
-  bool Seal(int nothing) const;
-
- private:
-  RegionMapping() = default;
-  FaultCall FillForReading(uint64_t offset, uint64_t length) const;
-  void FillPageForWriting(uint64_t offset) const;
-
-  std::unique_ptr<LocalMapping> local_;
-  UniqueFd userfaultfd_;
-  std::shared_ptr<RegionFrames> frames_;  // Only when the node is in this process.
-  const Liveness* liveness_ = nullptr;
-  MappingTable* table_ = nullptr;
-};
-
 // The state bytes of a region, as a program sees them.
 class StatesView {
  public:
@@ -97,6 +66,38 @@ class StatesView {
   StatesView() = default;
   const std::atomic<uint8_t>* states_ = nullptr;
   uint64_t pages_ = 0;
+};
+
+class RegionMapping {
+ public:
+  // `opened`: as the backend gave it.
+  static absl::StatusOr<std::unique_ptr<RegionMapping>> Create(const Backend::Opened& opened, const Liveness* liveness,
+                                                               MappingTable* table);
+  ~RegionMapping();
+  RegionMapping(const RegionMapping&) = delete;
+  RegionMapping& operator=(const RegionMapping&) = delete;
+
+  std::byte* base() const { return local_->base(); }
+  const UniqueFd& userfaultfd() const { return userfaultfd_; }
+
+  // Fills in this process's entries for pages that are here with the right, where it can be done without the node.
+  // Only saves faults: pages that it leaves out fault later. Offsets in bytes, of whole pages.
+  void Prefault(uint64_t offset, uint64_t length, AccessMode mode, const StatesView& states) const;
+  absl::Status Heal(uint64_t offset, uint64_t length) { return local_->Heal(offset, length); }
+  // False: could not.
+  bool Seal(int nothing) const;
+
+ private:
+  RegionMapping() = default;
+  void FillForReading(uint64_t offset, uint64_t length, const StatesView& states) const;
+  void FillPageForReading(uint64_t offset) const;
+  void FillPageForWriting(uint64_t offset) const;
+
+  std::unique_ptr<LocalMapping> local_;
+  UniqueFd userfaultfd_;
+  std::shared_ptr<RegionFrames> frames_;  // Only when the node is in this process.
+  const Liveness* liveness_ = nullptr;
+  MappingTable* table_ = nullptr;
 };
 
 }  // namespace mangrove
