@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -129,6 +130,8 @@ absl::Status FabricCore::OpenFabric() {
   if (!address.ok()) return address.status();
   const auto& [host, port] = *address;
   const Info hints = MakeHints(config_.provider);
+  // libfabric would initialize every provider that it finds; some of them take over signals and write files of their own.
+  setenv("FI_PROVIDER", config_.provider.c_str(), /*replace=*/0);
   fi_info* found = nullptr;
   int result = fi_getinfo(FI_VERSION(1, 17), host.c_str(), port.c_str(), FI_SOURCE, hints.get(), &found);
   info_.reset(found);
