@@ -1,0 +1,188 @@
+#include "node/commands.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "directory/address.h"
+#include "node/arguments.h"
+#include "node/render.h"
+
+namespace mangrove {
+namespace {
+
+struct Command {
+  std::vector<std::string> words;
+  const char* parameter;  // Null: it takes none.
+  const char* what;       // For Inspect.
+  absl::StatusOr<std::string> (*render)(const std::string& document);
+  const char* summary;
+  const char* help;
+};
+
+const std::vector<Command>& Commands() {
+  static const std::vector<Command> commands{
+      {{"status"},
+       nullptr,
+       "status",
+       RenderStatus,
+       "what the node says of itself",
+       "Whether the node is ready, its cache and disk, the connections to its peers, its counters.\n"
+       "A node is ready when it knows what every other node holds of the pages that it is responsible for."},
+      {{"node", "list"},
+       nullptr,
+       "nodes",
+       RenderNodes,
+       "the nodes of the cluster, as this one sees them",
+       "The members by the configuration, and whether this node is connected to them."},
+      {{"region", "list"},
+       nullptr,
+       "regions",
+       RenderRegions,
+       "the regions of the cluster",
+       "Name, address, size, allocated bytes, owner, group and mode of each region."},
+      {{"page", "show"},
+       "ADDRESS",
+       "page",
+       RenderPage,
+       "where a page is, and in which state",
+       "The page that has ADDRESS, a number below 2^128 such as 0x100000000 or as \"region list\" prints it: its\n"
+       "responsible node, core holders, owner and sharers, and what this node's cache has of it."},
+  };
+  return commands;
+}
+
+std::string UsageOf(const Command& command) {
+  return absl::StrCat("mangrove [--socket PATH] ", absl::StrJoin(command.words, " "),
+                      command.parameter != nullptr ? absl::StrCat(" ", command.parameter) : "", " [--json]");
+}
+
+std::string FlagsHelp() {
+  return absl::StrCat(
+      "  --socket PATH   where the node's daemon serves this host; otherwise MANGROVE_SOCKET of the environment,\n"
+      "                  otherwise ",
+      kDefaultSocketPath,
+      "\n"
+      "  --json          print the document as the daemon gives it, for programs\n"
+      "  --timeout S     wait for the daemon at most S seconds (default 10)\n"
+      "  --help          this text, or that of a command\n"
+      "  --version       print the version\n");
+}
+
+std::string Help() {
+  std::string text = "mangrove: asks a node of the cluster.\n\n";
+  for (const Command& command : Commands())
+    absl::StrAppend(&text, "  ", UsageOf(command), "\n      ", command.summary, "\n");
+  return absl::StrCat(text, "\n", FlagsHelp(), "\nExit codes: 0 done, 1 no answer or an error, 2 wrong usage.\n");
+}
+
+std::string HelpOf(const Command& command) {
+  return absl::StrCat("usage: ", UsageOf(command), "\n\n", command.help, "\n\n", FlagsHelp());
+}
+
+struct Options {
+  std::string socket;
+  double timeout_s = 10;
+  bool json = false;
+  bool help = false;
+  bool version = false;
+};
+
+std::vector<Flag> Flags(Options* options) {
+  const auto take_timeout = [options](const std::string& text) {
+    if (absl::SimpleAtod(text, &options->timeout_s) && options->timeout_s > 0 && options->timeout_s <= 3600) {
+      return absl::OkStatus();
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat("--timeout is \"", text, "\", expected a number of seconds up to 3600"));
+  };
+  return {TextFlag("--socket", &options->socket),
+          SwitchFlag("--json", &options->json),
+          SwitchFlag("--help", &options->help),
+          SwitchFlag("-h", &options->help),
+          {"--timeout", take_timeout},
+          SwitchFlag("--version", &options->version)};
+}
+
+// The command that the words begin with, or null.
+const Command* Find(const std::vector<std::string>& words) {
+  for (const Command& command : Commands()) {
+    if (words.size() >= command.words.size() && std::equal(command.words.begin(), command.words.end(), words.begin())) {
+      return &command;
+    }
+  }
+  return nullptr;
+}
+
+int FailUsage(const CommandEnvironment& environment, const std::string& what) {
+  environment.err << "mangrove: " << what << "; see mangrove --help\n";
+  return kExitUsage;
+}
+
+int Fail(const CommandEnvironment& environment, const absl::Status& status) {
+  environment.err << "mangrove: " << status.message() << "\n";
+  return kExitFailed;
+}
+
+std::string SocketPath(const Options& options, const CommandEnvironment& environment) {
+  if (!options.socket.empty()) return options.socket;
+  if (environment.socket_path != nullptr && *environment.socket_path != '\0') return environment.socket_path;
+  return kDefaultSocketPath;
+}
+
+int Ask(const Command& command, const Options& options, const std::string& argument,
+        const CommandEnvironment& environment) {
+  AttachOptions attach;
+  attach.socket_path = SocketPath(options, environment);
+  attach.limits.call_timeout_ms = std::max<int64_t>(1, static_cast<int64_t>(options.timeout_s * 1000));
+  const absl::StatusOr<std::string> document = environment.inspect(attach, command.what, argument);
+  if (!document.ok()) return Fail(environment, document.status());
+  if (options.json) {
+    environment.out << *document << (document->ends_with('\n') ? "" : "\n");
+    return kExitDone;
+  }
+  const absl::StatusOr<std::string> text = command.render(*document);
+  if (!text.ok()) return Fail(environment, text.status());
+  environment.out << *text;
+  return kExitDone;
+}
+
+}  // namespace
+
+int RunCommand(std::span<const std::string> arguments, const CommandEnvironment& environment) {
+  Options options;
+  const absl::StatusOr<std::vector<std::string>> words = ParseArguments(arguments, Flags(&options));
+  if (!words.ok()) return FailUsage(environment, std::string(words.status().message()));
+  if (options.version) {
+    environment.out << "mangrove " << MANGROVE_VERSION << "\n";
+    return kExitDone;
+  }
+  const Command* command = Find(*words);
+  if (options.help) {
+    environment.out << (command != nullptr ? HelpOf(*command) : Help());
+    return kExitDone;
+  }
+  if (words->empty()) return FailUsage(environment, "no command is given");
+  if (command == nullptr) {
+    return FailUsage(environment, absl::StrCat("unknown command \"", absl::StrJoin(*words, " "), "\""));
+  }
+  const size_t expected = command->words.size() + (command->parameter != nullptr ? 1 : 0);
+  if (words->size() > expected) {
+    return FailUsage(environment, absl::StrCat("unexpected argument \"", (*words)[expected], "\""));
+  }
+  if (words->size() < expected) {
+    return FailUsage(environment,
+                     absl::StrCat("\"", absl::StrJoin(command->words, " "), "\" needs ", command->parameter));
+  }
+  const std::string argument = command->parameter != nullptr ? words->back() : "";
+  if (command->parameter != nullptr) {
+    if (const auto address = ParseGlobalAddress(argument); !address.ok()) {
+      return FailUsage(environment, std::string(address.status().message()));
+    }
+  }
+  return Ask(*command, options, argument, environment);
+}
+
+}  // namespace mangrove

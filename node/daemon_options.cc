@@ -1,0 +1,75 @@
+#include "node/daemon_options.h"
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "net/check.h"
+#include "node/arguments.h"
+
+namespace mangrove {
+
+std::string DaemonHelp() {
+  return R"(mangroved: a node of a Mangrove cluster.
+
+usage: mangroved --config FILE [flags]
+
+  --config FILE        the node's configuration, in TOML; docs/OPERATIONS.md lists its keys
+  --check-config       only say whether the configuration and its key are good
+  --log-level LEVEL    debug, info, warning, error or off, instead of the configuration's
+  --log-file FILE      log there, instead of where the configuration says
+  --socket PATH        serve local programs there, instead of where the configuration says
+  --drain-timeout S    when stopping, flush what is not on disk for at most S seconds (default 10)
+  --help, --version
+
+SIGTERM, SIGINT and SIGHUP stop the node in order: what is not on disk is flushed, then it ends. A second signal ends it
+at once. Exit codes: 0 stopped in order, 1 could not start or not end in time, 2 wrong usage or configuration, 3 stopped
+but not everything was flushed, 128 and the signal's number when ended by a second signal.
+)";
+}
+
+absl::StatusOr<DaemonOptions> ParseDaemonOptions(std::span<const std::string> arguments) {
+  DaemonOptions options;
+  const auto take_drain_timeout = [&options](const std::string& text) {
+    if (absl::SimpleAtoi(text, &options.drain_timeout_s) && options.drain_timeout_s >= 0 &&
+        options.drain_timeout_s <= 3600) {
+      return absl::OkStatus();
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat("--drain-timeout is \"", text, "\", expected a whole number of seconds from 0 to 3600"));
+  };
+  const auto words = ParseArguments(
+      arguments, {TextFlag("--config", &options.config_path), SwitchFlag("--check-config", &options.check_config),
+                  TextFlag("--log-level", &options.log_level), TextFlag("--log-file", &options.log_file),
+                  TextFlag("--socket", &options.socket_path), Flag{"--drain-timeout", take_drain_timeout},
+                  SwitchFlag("--help", &options.help), SwitchFlag("-h", &options.help),
+                  SwitchFlag("--version", &options.version)});
+  if (!words.ok()) return words.status();
+  if (!words->empty()) return absl::InvalidArgumentError(absl::StrCat("unexpected argument \"", words->front(), "\""));
+  if (options.config_path.empty() && !options.help && !options.version) {
+    return absl::InvalidArgumentError("--config FILE is missing");
+  }
+  return options;
+}
+
+absl::StatusOr<NodeConfig> ConfigOf(const DaemonOptions& options) {
+  absl::StatusOr<NodeConfig> config = LoadNodeConfig(options.config_path);
+  if (!config.ok()) return config.status();
+  if (!options.log_level.empty()) config->log_level = options.log_level;
+  if (!options.log_file.empty()) config->log_file = options.log_file;
+  if (!options.socket_path.empty()) config->socket_path = options.socket_path;
+  if (absl::Status s = ValidateNodeConfig(*config); !s.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("with the flags given: ", std::string(s.message())));
+  }
+  if (const auto key = LoadClusterKey(config->key_file); !key.ok()) return key.status();
+  return config;
+}
+
+LogLevel LogLevelOf(const std::string& name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "info") return LogLevel::kInfo;
+  if (name == "warning") return LogLevel::kWarning;
+  if (name == "error") return LogLevel::kError;
+  CHECK(name == "off");
+  return LogLevel::kOff;
+}
+
+}  // namespace mangrove

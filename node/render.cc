@@ -1,0 +1,148 @@
+#include "node/render.h"
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "node/text.h"
+
+namespace mangrove {
+namespace {
+
+using nlohmann::json;
+
+std::string Text(const json& object, const char* key) { return object.at(key).get<std::string>(); }
+uint64_t Number(const json& object, const char* key) { return object.at(key).get<uint64_t>(); }
+bool Flag(const json& object, const char* key) { return object.at(key).get<bool>(); }
+
+std::string Names(const json& names, const char* none) {
+  return names.empty() ? none : absl::StrJoin(names.get<std::vector<std::string>>(), ", ");
+}
+
+std::string Percent(uint64_t part, uint64_t whole) {
+  return whole == 0 ? "0 %" : absl::StrCat(static_cast<uint64_t>(100.0 * static_cast<double>(part) / whole), " %");
+}
+
+// A peer that was never met has no incarnation.
+std::string IncarnationText(const json& node) {
+  const uint64_t incarnation = Number(node, "incarnation");
+  return incarnation == 0 ? "-" : std::to_string(incarnation);
+}
+
+std::string StatusLine(const json& status, size_t connected) {
+  const std::string name = Text(status.at("node"), "name");
+  const size_t peers = status.at("peers").size();
+  const std::string of_peers =
+      peers == 0 ? "alone in its cluster" : absl::StrCat("connected to ", connected, " of ", CountText(peers, "peer"));
+  if (Flag(status, "ready")) return absl::StrCat(name, " is ready, ", of_peers, "\n");
+  return absl::StrCat(name, " is not ready, ", of_peers, "; waiting for ", Names(status.at("waiting_for"), "nobody"),
+                      "\n");
+}
+
+std::string PeersTable(const json& peers) {
+  TextTable table({Align::kLeft, Align::kRight, Align::kLeft, Align::kLeft, Align::kRight, Align::kLeft});
+  table.AddRow({"peer", "id", "address", "connected", "incarnation", "last error"});
+  for (const json& peer : peers) {
+    table.AddRow({Text(peer, "name"), std::to_string(Number(peer, "id")), Text(peer, "address"),
+                  Flag(peer, "connected") ? "yes" : "no", IncarnationText(peer), Text(peer, "last_error")});
+  }
+  return table.ToString();
+}
+
+std::string Status(const json& status) {
+  const json& node = status.at("node");
+  const json& cache = status.at("cache");
+  const json& disk = status.at("disk");
+  size_t connected = 0;
+  for (const json& peer : status.at("peers")) connected += Flag(peer, "connected") ? 1 : 0;
+  TextTable facts({Align::kLeft, Align::kLeft});
+  facts.AddRow({"cluster", Text(status, "cluster")});
+  facts.AddRow({"node", absl::StrCat("id ", Number(node, "id"), ", incarnation ", Number(node, "incarnation"), ", at ",
+                                     Text(node, "address"))});
+  const uint64_t used = Number(cache, "used_bytes");
+  const uint64_t size = Number(cache, "size_bytes");
+  facts.AddRow({"cache", absl::StrCat(BytesText(used), " of ", BytesText(size), ", ", Percent(used, size))});
+  facts.AddRow(
+      {"disk", absl::StrCat(CountText(Number(disk, "pages"), "page"), ", ", BytesText(Number(disk, "used_bytes")),
+                            " used, ", BytesText(Number(disk, "free_bytes")), " free")});
+  TextTable counters({Align::kLeft, Align::kRight});
+  for (const auto& [name, value] : status.at("counters").items()) {
+    std::string words = name;
+    std::replace(words.begin(), words.end(), '_', ' ');
+    counters.AddRow({words, value.dump()});
+  }
+  std::string text = StatusLine(status, connected) + facts.ToString();
+  if (!status.at("peers").empty()) absl::StrAppend(&text, "\n", PeersTable(status.at("peers")));
+  return absl::StrCat(text, "\nsince its start\n", counters.ToString());
+}
+
+std::string Nodes(const json& nodes) {
+  size_t connected = 0;
+  for (const json& node : nodes) connected += Flag(node, "connected") ? 1 : 0;
+  TextTable table({Align::kLeft, Align::kRight, Align::kLeft, Align::kLeft, Align::kRight});
+  table.AddRow({"node", "id", "address", "connected", "incarnation"});
+  for (const json& node : nodes) {
+    table.AddRow({Text(node, "name"), std::to_string(Number(node, "id")), Text(node, "address"),
+                  Flag(node, "connected") ? "yes" : "no", IncarnationText(node)});
+  }
+  return absl::StrCat(connected, " of ", CountText(nodes.size(), "node"), " connected\n\n", table.ToString());
+}
+
+std::string Regions(const json& regions) {
+  uint64_t size = 0;
+  uint64_t allocated = 0;
+  TextTable table({Align::kLeft, Align::kLeft, Align::kRight, Align::kRight, Align::kLeft, Align::kLeft, Align::kLeft});
+  table.AddRow({"region", "address", "size", "allocated", "owner", "group", "mode"});
+  for (const json& region : regions) {
+    size += Number(region, "size_bytes");
+    allocated += Number(region, "allocated_bytes");
+    table.AddRow({Text(region, "name"), Text(region, "address"), BytesText(Number(region, "size_bytes")),
+                  BytesText(Number(region, "allocated_bytes")), UserText(static_cast<uid_t>(Number(region, "owner"))),
+                  GroupText(static_cast<gid_t>(Number(region, "group"))),
+                  ModeText(static_cast<unsigned>(Number(region, "mode")))});
+  }
+  if (regions.empty()) return "no regions\n";
+  return absl::StrCat(CountText(regions.size(), "region"), ", ", BytesText(size), " reserved, ", BytesText(allocated),
+                      " allocated\n\n", table.ToString());
+}
+
+std::string Page(const json& page) {
+  const std::string address = Text(page, "address");
+  const std::string responsible = Text(page, "responsible");
+  const char* kind = !Flag(page, "allocated") ? "is not allocated"
+                     : Flag(page, "volatile") ? "is volatile"
+                                              : "is persistent";
+  TextTable table({Align::kLeft, Align::kLeft});
+  table.AddRow({"responsible node", responsible});
+  table.AddRow({"core holders", Names(page.at("core_holders"), "none")});
+  const json& home = page.at("home");
+  if (home.is_null()) {
+    table.AddRow({"state there", "not in use"});
+  } else {
+    const json& owner = home.at("owner");
+    table.AddRow({"state there", Text(home, "state")});
+    table.AddRow({"owner", owner.is_null() ? "none" : owner.get<std::string>()});
+    table.AddRow({"sharers", Names(home.at("sharers"), "none")});
+  }
+  table.AddRow({"in this node's cache", absl::StrCat(Text(page, "cache_state"), Flag(page, "dirty") ? ", dirty" : "")});
+  table.AddRow({"version here", Text(page, "version")});
+  return absl::StrCat("page ", address, " ", kind, "\n\n", table.ToString());
+}
+
+absl::StatusOr<std::string> Render(const std::string& document, std::string (*render)(const json&)) {
+  try {
+    return render(json::parse(document));
+  } catch (const json::exception& error) {
+    return absl::DataLossError(absl::StrCat("the daemon's answer is not understood (", error.what(),
+                                            "); are mangrove and mangroved of the same version?"));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> RenderStatus(const std::string& document) { return Render(document, Status); }
+absl::StatusOr<std::string> RenderNodes(const std::string& document) { return Render(document, Nodes); }
+absl::StatusOr<std::string> RenderRegions(const std::string& document) { return Render(document, Regions); }
+absl::StatusOr<std::string> RenderPage(const std::string& document) { return Render(document, Page); }
+
+}  // namespace mangrove

@@ -1,0 +1,18 @@
+// What the daemon says of its node (NodeOperations::Inspect), for people. The first line says the essential.
+//
+// Pure. Each takes the JSON document of its name; DataLoss if it is not of the form that docs/OPERATIONS.md describes.
+
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace mangrove {
+
+absl::StatusOr<std::string> RenderStatus(const std::string& document);
+absl::StatusOr<std::string> RenderNodes(const std::string& document);
+absl::StatusOr<std::string> RenderRegions(const std::string& document);
+absl::StatusOr<std::string> RenderPage(const std::string& document);
+
+}  // namespace mangrove

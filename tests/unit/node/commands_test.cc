@@ -1,0 +1,177 @@
+#include "node/commands.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <sstream>
+#include <vector>
+
+namespace mangrove {
+namespace {
+
+using testing::HasSubstr;
+using testing::StartsWith;
+
+constexpr char kStatus[] = R"({
+  "node": {"id": 1, "name": "node-1", "incarnation": 7, "address": "127.0.0.1:7101"},
+  "cluster": "demo", "ready": true, "waiting_for": [],
+  "peers": [
+    {"id": 2, "name": "node-2", "address": "127.0.0.1:7102", "connected": true, "incarnation": 9, "last_error": ""},
+    {"id": 3, "name": "node-3", "address": "127.0.0.1:7103", "connected": false, "incarnation": 0, "last_error": "refused"}],
+  "cache": {"used_bytes": 1048576, "size_bytes": 4194304},
+  "disk": {"pages": 1, "used_bytes": 4096, "free_bytes": 3221225472},
+  "counters": {"read_requests": 12, "pages_given": 3}})";
+
+// A command line with a daemon that answers everything with `answer`.
+class CommandLine : public testing::Test {
+ protected:
+  int Run(const std::vector<std::string>& arguments) {
+    out_.str("");
+    err_.str("");
+    const auto inspect = [this](const AttachOptions& options, const std::string& what, const std::string& argument) {
+      asked_ = options.socket_path + " " + what + " " + argument;
+      timeout_ms_ = options.limits.call_timeout_ms;
+      return answer_;
+    };
+    return RunCommand(arguments, {inspect, environment_socket_, out_, err_});
+  }
+
+  absl::StatusOr<std::string> answer_ = std::string(kStatus);
+  const char* environment_socket_ = nullptr;
+  std::string asked_;
+  int64_t timeout_ms_ = 0;
+  std::ostringstream out_;
+  std::ostringstream err_;
+};
+
+TEST_F(CommandLine, TheSocketIsThatOfTheFlagThenTheEnvironmentThenTheDefault) {
+  EXPECT_EQ(Run({"status"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock status ");
+  environment_socket_ = "e.sock";
+  EXPECT_EQ(Run({"status"}), kExitDone);
+  EXPECT_EQ(asked_, "e.sock status ");
+  EXPECT_EQ(Run({"--socket", "f.sock", "status"}), kExitDone);
+  EXPECT_EQ(asked_, "f.sock status ");
+  EXPECT_EQ(Run({"status", "--socket=g.sock", "--timeout", "0.5"}), kExitDone);
+  EXPECT_EQ(asked_, "g.sock status ");
+  EXPECT_EQ(timeout_ms_, 500);
+}
+
+TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
+  EXPECT_EQ(Run({"status"}), kExitDone);
+  EXPECT_EQ(out_.str(),
+            "node-1 is ready, connected to 1 of 2 peers\n"
+            "cluster  demo\n"
+            "node     id 1, incarnation 7, at 127.0.0.1:7101\n"
+            "cache    1.0 MiB of 4.0 MiB, 25 %\n"
+            "disk     1 page, 4.0 KiB used, 3.0 GiB free\n"
+            "\n"
+            "peer    id  address         connected  incarnation  last error\n"
+            "node-2   2  127.0.0.1:7102  yes                  9\n"
+            "node-3   3  127.0.0.1:7103  no                   -  refused\n"
+            "\n"
+            "since its start\n"
+            "pages given     3\n"
+            "read requests  12\n");
+  answer_ = R"({"node": {"id": 1, "name": "a", "incarnation": 7, "address": "h:1"}, "cluster": "c", "ready": false,
+    "waiting_for": ["b", "c"], "peers": [], "cache": {"used_bytes": 0, "size_bytes": 0},
+    "disk": {"pages": 0, "used_bytes": 0, "free_bytes": 0}, "counters": {}})";
+  EXPECT_EQ(Run({"status"}), kExitDone);
+  EXPECT_THAT(out_.str(), StartsWith("a is not ready, alone in its cluster; waiting for b, c\n"));
+}
+
+TEST_F(CommandLine, JsonIsTheDocumentItself) {
+  answer_ = R"({"a":1})";
+  EXPECT_EQ(Run({"status", "--json"}), kExitDone);
+  EXPECT_EQ(out_.str(), "{\"a\":1}\n");
+}
+
+TEST_F(CommandLine, NodesRegionsAndPagesAreTables) {
+  answer_ = R"([{"id": 1, "name": "node-1", "address": "h:1", "connected": true, "incarnation": 7, "last_error": ""},
+                {"id": 2, "name": "n2", "address": "h:2", "connected": false, "incarnation": 0, "last_error": "x"}])";
+  EXPECT_EQ(Run({"node", "list"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock nodes ");
+  EXPECT_EQ(out_.str(),
+            "1 of 2 nodes connected\n\n"
+            "node    id  address  connected  incarnation\n"
+            "node-1   1  h:1      yes                  7\n"
+            "n2       2  h:2      no                   -\n");
+  answer_ = R"([{"name": "t", "address": "0x1_0", "size_bytes": 8192, "allocated_bytes": 4096, "owner": 0, "group": 0,
+                 "mode": 416}])";
+  EXPECT_EQ(Run({"region", "list"}), kExitDone);
+  EXPECT_EQ(out_.str(),
+            "1 region, 8.0 KiB reserved, 4.0 KiB allocated\n\n"
+            "region  address     size  allocated  owner  group  mode\n"
+            "t       0x1_0    8.0 KiB    4.0 KiB  root   root   rw-r-----\n");
+  answer_ = "[]";
+  EXPECT_EQ(Run({"region", "list"}), kExitDone);
+  EXPECT_EQ(out_.str(), "no regions\n");
+  answer_ = R"({"address": "0x1_0", "responsible": "a", "core_holders": ["a", "b"], "cache_state": "shared",
+                "version": "1.4", "dirty": true, "home": {"state": "shared", "owner": null, "sharers": ["a", "b"]},
+                "allocated": true, "volatile": false})";
+  EXPECT_EQ(Run({"page", "show", "0x1000"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock page 0x1000");
+  EXPECT_EQ(out_.str(),
+            "page 0x1_0 is persistent\n\n"
+            "responsible node      a\n"
+            "core holders          a, b\n"
+            "state there           shared\n"
+            "owner                 none\n"
+            "sharers               a, b\n"
+            "in this node's cache  shared, dirty\n"
+            "version here          1.4\n");
+}
+
+TEST_F(CommandLine, WithoutADaemonItSaysSoAndFails) {
+  answer_ = absl::UnavailableError("nobody serves x.sock; is mangroved running?");
+  EXPECT_EQ(Run({"status"}), kExitFailed);
+  EXPECT_EQ(err_.str(), "mangrove: nobody serves x.sock; is mangroved running?\n");
+  EXPECT_EQ(out_.str(), "");
+}
+
+TEST_F(CommandLine, AnAnswerThatIsNotUnderstoodIsAnError) {
+  for (const char* answer : {"", "{", "[]", "{}", R"({"node": 3})", R"([{"name": 1}])", "null"}) {
+    answer_ = std::string(answer);
+    EXPECT_EQ(Run({"status"}), kExitFailed) << answer;
+    EXPECT_THAT(err_.str(), HasSubstr("is not understood")) << answer;
+    EXPECT_EQ(out_.str(), "");
+  }
+}
+
+TEST_F(CommandLine, WrongUsageIsNamed) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases{
+      {{}, "no command is given"},
+      {{"stat"}, "unknown command \"stat\""},
+      {{"node"}, "unknown command \"node\""},
+      {{"node", "lst"}, "unknown command \"node lst\""},
+      {{"status", "now"}, "unexpected argument \"now\""},
+      {{"page", "show"}, "\"page show\" needs ADDRESS"},
+      {{"page", "show", "zero"}, "zero"},
+      {{"status", "--jsn"}, "unknown flag --jsn"},
+      {{"status", "--json=1"}, "--json takes no value"},
+      {{"status", "--socket"}, "--socket needs a value"},
+      {{"status", "--json", "--json"}, "--json is given twice"},
+      {{"status", "--timeout", "-1"}, "--timeout is \"-1\", expected a number of seconds up to 3600"},
+  };
+  for (const auto& [arguments, message] : cases) {
+    asked_ = "";
+    EXPECT_EQ(Run(arguments), kExitUsage) << message;
+    EXPECT_THAT(err_.str(), HasSubstr(message));
+    EXPECT_THAT(err_.str(), HasSubstr("; see mangrove --help\n"));
+    EXPECT_EQ(asked_, "");
+  }
+}
+
+TEST_F(CommandLine, EveryCommandHasHelp) {
+  EXPECT_EQ(Run({"--help"}), kExitDone);
+  for (const char* command : {"status", "node list", "region list", "page show ADDRESS"}) {
+    EXPECT_THAT(out_.str(), HasSubstr(std::string("mangrove [--socket PATH] ") + command + " [--json]\n"));
+  }
+  EXPECT_EQ(Run({"page", "show", "--help"}), kExitDone);
+  EXPECT_THAT(out_.str(), StartsWith("usage: mangrove [--socket PATH] page show ADDRESS [--json]\n"));
+  EXPECT_EQ(Run({"--version"}), kExitDone);
+  EXPECT_THAT(out_.str(), StartsWith("mangrove "));
+}
+
+}  // namespace
+}  // namespace mangrove
