@@ -482,6 +482,7 @@ void Step::Run(CacheEvent event) {
 }
 
 bool Blocked(const CacheEntry& e, const Message& m, TimeNs now) {
+  if (m.kind == MessageKind::kResolve && m.holding == Holding::kNone) return IsPinned(e);
   const bool read_forward = m.kind == MessageKind::kForward && m.access == Access::kRead;
   const bool revokes = m.kind == MessageKind::kForward || m.kind == MessageKind::kInvalidate;
   if (!revokes || !e.HasRead()) return false;
