@@ -107,9 +107,10 @@ bool IsAwaited(const HomeEntry& e, HomeEvent event, const Message& m, NodeInstan
   if (!e.txn || m.txn != e.txn->id) return false;
   switch (event) {
     case E::kInvalidateAck:
-    case E::kEvictAck:
-    case E::kReported:
-    case E::kResolveAck: return Has(e.txn->waiting, from);
+      return (e.state == S::kGranting || e.state == S::kDiscarding) && Has(e.txn->waiting, from);
+    case E::kEvictAck: return e.state == S::kEvicting && Has(e.txn->waiting, from);
+    case E::kReported: return e.state == S::kReporting && Has(e.txn->waiting, from);
+    case E::kResolveAck: return e.state == S::kResolving && Has(e.txn->waiting, from);
     case E::kGrantAck:
     case E::kGrantRefused: return e.state == S::kGranting && from == e.txn->request.from;
     default:  // kNotHeld
