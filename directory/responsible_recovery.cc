@@ -91,6 +91,10 @@ void Step::Resolve(Version on_disk) {
   const HolderReport best = Best();
   std::vector<HolderReport> reports = std::move(t().reports);
   const bool disk_wins = best.holding != Holding::kOwner && best.version < on_disk;
+  // Newer than whatever the lost owner wrote, and than what survived: a flush of an older number would store nothing.
+  const Version renumbered = best.version.epoch < context_.grant_epoch
+                                 ? Version{context_.grant_epoch, 1}
+                                 : Version{best.version.epoch, best.version.counter + 1};
   Begin(S::kResolving, HomeRequest{.kind = HomeRequest::Kind::kEvict, .from = {}, .request = {}});
   e_.owner = disk_wins ? NodeInstance{} : best.node;
   e_.sharers.clear();
@@ -98,7 +102,7 @@ void Step::Resolve(Version on_disk) {
   for (HolderReport& report : reports) {
     const bool same_copy = report.holding == Holding::kShared && report.version == best.version && !disk_wins;
     report.holding = report.node == e_.owner ? Holding::kOwner : same_copy ? Holding::kShared : Holding::kNone;
-    report.version = best.holding == Holding::kOwner ? Version{} : Version{context_.grant_epoch, 1};
+    report.version = best.holding == Holding::kOwner ? Version{} : renumbered;
     if (report.holding == Holding::kShared) InsertSorted(e_.sharers, report.node);
     t().waiting.push_back(report.node);
     SendResolve(report);
