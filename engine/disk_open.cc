@@ -166,6 +166,7 @@ Task<absl::Status> PageEngine::Complete(PageId page, const Message& newest, cons
   store.page = page;
   store.version = newest.version;
   store.config = newest.config;
+  store.replicas = newest.replicas;
   store.complete = true;
   store.data = newest.data ? newest.data : std::make_shared<PageBytes>();
   const absl::Status status = co_await CallAll(behind, store, deadline);

@@ -71,6 +71,7 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
     store.page = frozen.page;
     store.version = frozen.version;
     store.config = frozen.config;
+    store.replicas = frozen.replicas;
     store.data = std::move(frozen.data);
     Turn turn(this);
     std::vector<NodeId> holders = locator_->CoreHolders(frozen.page, frozen.replicas);

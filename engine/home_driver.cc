@@ -8,6 +8,12 @@
 #include "engine/page_turn.h"
 
 namespace mangrove {
+namespace {
+
+// Longer than any message is on its way: a connection that does not carry one within seconds is closed.
+constexpr DurationNs kMessageLifetime = 60 * kSecond;
+
+}  // namespace
 
 HomeEntry& PageEngine::Home(PageId page) {
   std::unique_ptr<HomeEntry>& slot = homes_[page];
@@ -101,11 +107,15 @@ void PageEngine::TickHome() {
   }
 }
 
+// Whether a part of `range`, as allocated under `config`, was unallocated since.
+bool PageEngine::IsDiscarded(PageRange range, ConfigNumber config) const {
+  return std::any_of(discarded_.begin(), discarded_.end(),
+                     [&](const Discarded& d) { return d.range.Overlaps(range) && config <= d.config; });
+}
+
 bool PageEngine::IsDiscarded(PageId page) const {
   const Extent* found = core_.Find(page);
-  return std::any_of(discarded_.begin(), discarded_.end(), [&](const auto& discarded) {
-    return discarded.first.Contains(page) && (found == nullptr || found->config <= discarded.second);
-  });
+  return IsDiscarded({page, 1}, found == nullptr ? ConfigNumber{} : found->config);
 }
 
 // Drops every copy in the cluster of the pages that this node is responsible for.
@@ -130,13 +140,21 @@ void PageEngine::DiscardCopies(PageRange range, absl::AnyInvocable<void()> done)
 void PageEngine::DropExtentHere(const Message& message, NodeInstance from) {
   Turn turn(this);
   if (!registering_.empty()) return;  // The asker asks again.
-  const std::pair<PageRange, ConfigNumber> dropped{{message.page, message.count}, message.config};
-  if (std::find(discarded_.begin(), discarded_.end(), dropped) == discarded_.end()) discarded_.push_back(dropped);
-  DiscardCopies(dropped.first, [this, message, dropped, to = from.node] {
-    core_.Handle(message, [this, dropped, to, alive = alive_](Message answer) {
+  const TimeNs now = clock_->Now();
+  std::erase_if(discarded_, [&](const Discarded& d) { return d.until <= now; });
+  const PageRange range{message.page, message.count};
+  const auto same = [range, config = message.config](const Discarded& d) {
+    return d.range == range && d.config == config;
+  };
+  if (std::none_of(discarded_.begin(), discarded_.end(), same)) discarded_.push_back({range, message.config});
+  DiscardCopies(range, [this, message, same, to = from.node] {
+    core_.Handle(message, [this, same, to, alive = alive_](Message answer) {
       if (!*alive) return;
       Turn done(this);
-      if (answer.code == absl::StatusCode::kOk && !disk_was_empty_) std::erase(discarded_, dropped);
+      const auto it = std::find_if(discarded_.begin(), discarded_.end(), same);
+      if (it != discarded_.end() && answer.code == absl::StatusCode::kOk && !disk_was_empty_) {
+        it->until = clock_->Now() + kMessageLifetime;
+      }
       Post(to, std::move(answer));
     });
   });

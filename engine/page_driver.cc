@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "directory/codec.h"
 #include "engine/page_engine.h"
 #include "engine/page_turn.h"
@@ -404,11 +405,34 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
 }
 
 void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
-  core_.Handle(message, [this, to = from.node, alive = alive_](Message answer) {
+  auto reply = [this, to = from.node, alive = alive_](Message answer) {
     if (!*alive) return;
     Turn turn(this);
     Post(to, std::move(answer));
-  });
+  };
+  const PageRange range{message.page, message.count};
+  if (message.kind == MessageKind::kPutExtent && IsDiscarded(range, message.config)) {
+    Message answer;
+    answer.kind = MessageKind::kDone;
+    answer.page = message.page;
+    answer.count = message.count;
+    answer.request = message.request;
+    answer.SetStatus(absl::FailedPreconditionError(absl::StrCat(ToString(range), " was unallocated meanwhile")));
+    reply(std::move(answer));
+    return;
+  }
+  // A disk that began empty learns from the owners of pages what it should hold.
+  if (message.kind == MessageKind::kStore && disk_was_empty_ && core_.Find(message.page) == nullptr &&
+      !IsDiscarded({message.page, 1}, message.config)) {
+    Message put = message;
+    put.kind = MessageKind::kPutExtent;
+    put.data = nullptr;
+    core_.Handle(put, [this, message, reply, alive = alive_](const Message&) mutable {
+      if (*alive) core_.Handle(message, reply);
+    });
+    return;
+  }
+  core_.Handle(message, std::move(reply));
 }
 
 void PageEngine::DispatchHome(const Message& message, NodeInstance from) {

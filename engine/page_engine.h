@@ -258,6 +258,7 @@ class PageEngine final : public TransportEvents {
   void DropExtentHere(const Message& message, NodeInstance from);
   void DiscardCopies(PageRange range, absl::AnyInvocable<void()> done);
   bool IsDiscarded(PageId page) const;
+  bool IsDiscarded(PageRange range, ConfigNumber config) const;
 
   // registration.cc
   void AskForRegistrations();
@@ -307,9 +308,15 @@ class PageEngine final : public TransportEvents {
   std::map<NodeId, Registration> registering_;  // Members whose registration is not complete.
   TimeNs next_registration_ask_ = 0;
 
-  // Ranges that are being unallocated: nothing of them is opened from disk. Where the disk began empty they stay, since
-  // there other holders are believed.
-  std::vector<std::pair<PageRange, ConfigNumber>> discarded_;
+  // Ranges that are being or were unallocated: nothing of them is opened from disk, and late messages of the allocation
+  // do not bring it back. Kept for longer than a message can be on its way; for ever where the disk began empty, since
+  // there others are believed.
+  struct Discarded {
+    PageRange range;
+    ConfigNumber config;
+    TimeNs until = kForever;
+  };
+  std::vector<Discarded> discarded_;
   struct Discard {
     size_t left = 0;  // Pages.
     absl::AnyInvocable<void()> done;
