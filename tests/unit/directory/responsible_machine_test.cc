@@ -55,9 +55,7 @@ std::string Text(const std::vector<HomeEffect>& effects) {
       case HomeEffect::Kind::kSend:
         text += std::string(Name(e.message.kind)) + "->" + std::to_string(e.to.value);
         break;
-      case HomeEffect::Kind::kLoad:
-        text += e.version_only ? "LoadVersion" : e.recover ? "LoadRecover" : "Load";
-        break;
+      case HomeEffect::Kind::kLoad: text += e.version_only ? "LoadVersion" : e.recover ? "LoadRecover" : "Load"; break;
       case HomeEffect::Kind::kArmResend: text += "Arm"; break;
       case HomeEffect::Kind::kDiscarded: text += "Discarded"; break;
       case HomeEffect::Kind::kReverted: text += "Reverted"; break;
@@ -114,7 +112,9 @@ struct Home {
     StepHomeResend(e, context, effects);
     did = Text(effects);
   }
-  bool Shares(NodeInstance node) const { return std::find(e.sharers.begin(), e.sharers.end(), node) != e.sharers.end(); }
+  bool Shares(NodeInstance node) const {
+    return std::find(e.sharers.begin(), e.sharers.end(), node) != e.sharers.end();
+  }
 };
 
 // --- The table --------------------------------------------------------------------------------------------------------
@@ -198,7 +198,8 @@ struct Outcome {
 Outcome ExpectedOfServe(S s, E event) {
   const bool owned = s == S::kOwned;
   switch (event) {
-    case E::kRequest: return owned ? Outcome{S::kGranting, "Arm, Forward->2"} : Outcome{S::kLoading, "Arm, LoadRecover"};
+    case E::kRequest:
+      return owned ? Outcome{S::kGranting, "Arm, Forward->2"} : Outcome{S::kLoading, "Arm, LoadRecover"};
     case E::kFlush: return owned ? Outcome{s, "Flush->2"} : Outcome{S::kLoading, "Arm, LoadRecover"};
     case E::kEvictRequest: return {S::kEvicting, "Arm, EvictGrant->2"};
     default: return {S::kDiscarding, owned ? "Arm, Invalidate->3, Invalidate->2" : "Arm, Invalidate->3"};
@@ -253,9 +254,7 @@ void FeedLocal(Home& h, E event) {
     case E::kLoaded:
       StepHomeLoaded(h.e, kTxn, {.version = {}, .config = {}, .replicas = 2, .data = nullptr}, h.Next(), h.effects);
       break;
-    case E::kLoadFailed:
-      StepHomeLoadFailed(h.e, kTxn, absl::UnavailableError("away"), h.Next(), h.effects);
-      break;
+    case E::kLoadFailed: StepHomeLoadFailed(h.e, kTxn, absl::UnavailableError("away"), h.Next(), h.effects); break;
     case E::kPeerLost: StepHomePeerLost(h.e, kFarOff, h.Next(), h.effects); break;
     case E::kResend: StepHomeResend(h.e, h.Next(), h.effects); break;
     default: StepHomeReady(h.e, h.Next(), h.effects); break;
