@@ -117,7 +117,7 @@ enum class CacheAction : uint8_t {
   kForgetRequest,
   kDropRetained,
   kTakeBack,  // The retained frame is a copy again, the owner's or a reader's, as it was.
-  kEvict,  // Unless it was pinned meanwhile.
+  kEvict,     // Unless it was pinned meanwhile.
   kRefuseEvict,
   kAckEvicted,  // Unless it is retained here.
   kAnswerReport,

@@ -106,8 +106,7 @@ using home::Step;
 bool IsAwaited(const HomeEntry& e, HomeEvent event, const Message& m, NodeInstance from) {
   if (!e.txn || m.txn != e.txn->id) return false;
   switch (event) {
-    case E::kInvalidateAck:
-      return (e.state == S::kGranting || e.state == S::kDiscarding) && Has(e.txn->waiting, from);
+    case E::kInvalidateAck: return (e.state == S::kGranting || e.state == S::kDiscarding) && Has(e.txn->waiting, from);
     case E::kEvictAck: return e.state == S::kEvicting && Has(e.txn->waiting, from);
     case E::kReported: return e.state == S::kReporting && Has(e.txn->waiting, from);
     case E::kResolveAck: return e.state == S::kResolving && Has(e.txn->waiting, from);
