@@ -320,6 +320,7 @@ void Step::AnswerReport() {
   report.holding = HoldingOf(e_);
   report.version = HeldVersion(e_);
   report.flushed = e_.retained ? e_.retained->flushed : e_.flushed;
+  report.config = e_.config;
   e_.reported = e_.HasRead();
   Tell(std::move(report));
   if (e_.IsWaiting()) {

@@ -188,7 +188,7 @@ void Step::Load() {
 
 void Step::Loaded() {
   if (!t().reports.empty()) {
-    Resolve(loaded->version);
+    Resolve(loaded);
     return;
   }
   if (e_.reverting) Effect(HomeEffect::Kind::kReverted);
@@ -224,8 +224,11 @@ void Step::LoadFailed() {
   if (!t().reports.empty()) {
     if (load_status.code() == absl::StatusCode::kUnavailable) {
       e_.state = S::kReporting;  // Compared again at the next kResend.
+    } else if (load_status.code() == absl::StatusCode::kFailedPrecondition) {
+      const LoadedPage unallocated{.version = {}, .config = ConfigNumber(UINT64_MAX), .data = nullptr};
+      Resolve(&unallocated);  // Not allocated: no copy counts.
     } else {
-      Resolve({});
+      Resolve(nullptr);  // No disk has it any more.
     }
     return;
   }

@@ -112,6 +112,7 @@ struct HolderReport {
   NodeInstance node;
   Holding holding = Holding::kNone;
   Version version;
+  ConfigNumber config;
 };
 
 // Something that waits for its turn.

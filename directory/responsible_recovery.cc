@@ -56,7 +56,8 @@ void Step::SendReport(NodeInstance to) { Send(to.node, Make(K::kReport)); }
 
 void Step::CountReport() {
   Erase(t().waiting, from);
-  t().reports.push_back({.node = from, .holding = message->holding, .version = message->version});
+  t().reports.push_back(
+      {.node = from, .holding = message->holding, .version = message->version, .config = message->config});
   Progress();
 }
 
@@ -67,6 +68,7 @@ const HolderReport& Step::Best() const {
   };
   const std::vector<HolderReport>& reports = e_.txn->reports;
   return *std::max_element(reports.begin(), reports.end(), [&](const auto& a, const auto& b) {
+    if (a.config != b.config) return a.config < b.config;
     if (a.version != b.version) return a.version < b.version;
     if (rank(a) != rank(b)) return rank(a) < rank(b);
     return b.node < a.node;
@@ -80,17 +82,19 @@ void Step::Decide() {
     OwnerIsGone();
     End();
   } else if (Best().holding == Holding::kOwner) {
-    Resolve({});
+    Resolve(nullptr);
   } else {
     e_.clean = false;
     Load();  // I6
   }
 }
 
-void Step::Resolve(Version on_disk) {
+// `rival`: what the disks have, unless the best copy needs no comparison. A copy from before the page was allocated anew
+// is a copy of another page.
+void Step::Resolve(const LoadedPage* rival) {
   const HolderReport best = Best();
   std::vector<HolderReport> reports = std::move(t().reports);
-  const bool disk_wins = best.holding != Holding::kOwner && best.version < on_disk;
+  const bool disk_wins = rival != nullptr && (best.version < rival->version || best.config < rival->config);
   // Newer than whatever the lost owner wrote, and than what survived: a flush of an older number would store nothing.
   const Version renumbered = best.version.epoch < context_.grant_epoch
                                  ? Version{context_.grant_epoch, 1}

@@ -80,7 +80,7 @@ class Step {
   void CountReport();
   const HolderReport& Best() const;
   void Decide();
-  void Resolve(Version on_disk);
+  void Resolve(const LoadedPage* rival);
   void CountResolve();
   void ForgetPeer();
   void ForgetPeerOfGrant();

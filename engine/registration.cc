@@ -126,11 +126,13 @@ void PageEngine::SendRegistrations(const Message& message, NodeInstance from) {
     if (answer.holding == Holding::kNone) continue;
     answer.page = page;
     answer.version = HeldVersion(entry);
+    answer.config = entry.config;
     Post(from.node, answer);
     ++count;
   }
   answer.kind = MessageKind::kRegisterEnd;
   answer.page = {};
+  answer.config = {};
   answer.holding = Holding::kNone;
   answer.count = count;
   Post(from.node, std::move(answer));
@@ -142,7 +144,8 @@ void PageEngine::Registrations(const Message& message, NodeInstance from) {
   Registration& registration = it->second;
   if (message.kind == MessageKind::kRegister) {
     if (locator_->Responsible(message.page) != options_.self.node) return;
-    registration.reports[message.page] = {.node = from, .holding = message.holding, .version = message.version};
+    registration.reports[message.page] = {
+        .node = from, .holding = message.holding, .version = message.version, .config = message.config};
     return;
   }
   if (registration.reports.size() != message.count) return;  // Some are late or lost: asked again.
