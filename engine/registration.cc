@@ -116,11 +116,15 @@ void PageEngine::AskForRegistrations() {
 
 void PageEngine::SendRegistrations(const Message& message, NodeInstance from) {
   if (!IsCurrent(from)) return;
+  const std::vector<PageId> pages = SortedPages([&](PageId p) { return locator_->Responsible(p) == from.node; });
+  // A page whose copy is being taken away is nothing any more for its machine, but may still be read here. Then this is
+  // not the moment; the question comes again.
+  if (std::any_of(pages.begin(), pages.end(), [&](PageId p) { return FindCached(p)->carrying; })) return;
   Message answer;
   answer.request = message.request;
   answer.kind = MessageKind::kRegister;
   uint64_t count = 0;
-  for (PageId page : SortedPages([&](PageId p) { return locator_->Responsible(p) == from.node; })) {
+  for (PageId page : pages) {
     const CacheEntry& entry = Cached(page).entry;
     answer.holding = HoldingOf(entry);
     if (answer.holding == Holding::kNone) continue;
