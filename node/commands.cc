@@ -138,6 +138,12 @@ int Ask(const Command& command, const Options& options, const std::string& argum
   attach.socket_path = SocketPath(options, environment);
   attach.limits.call_timeout_ms = std::max<int64_t>(1, static_cast<int64_t>(options.timeout_s * 1000));
   const absl::StatusOr<std::string> document = environment.inspect(attach, command.what, argument);
+  if (absl::IsUnavailable(document.status())) {
+    return Fail(environment, absl::UnavailableError(absl::StrCat(
+                                 document.status().message(),
+                                 "\nmangrove: --socket or MANGROVE_SOCKET name the socket of a running mangroved; its "
+                                 "configuration says where it is")));
+  }
   if (!document.ok()) return Fail(environment, document.status());
   if (options.json) {
     environment.out << *document << (document->ends_with('\n') ? "" : "\n");
