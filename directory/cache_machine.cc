@@ -472,12 +472,11 @@ void Step::Run(CacheEvent event) {
       Effect(CacheEffect::Kind::kTake);
       ForgetCopy();
       break;
-    case A::kAskEvict: {
+    case A::kAskEvict:
       CHECK(!e_.IsDirty() && !e_.open);
       e_.state = S::kEvicting;
       Tell(Answer(MessageKind::kEvictRequest));
       break;
-    }
     default: RunRevocation(action);
   }
 }

@@ -104,7 +104,8 @@ void Step::Resolve(const LoadedPage* rival) {
   e_.sharers.clear();
   e_.clean = false;
   for (HolderReport& report : reports) {
-    const bool same_copy = report.holding == Holding::kShared && report.version == best.version && !disk_wins;
+    const bool same_copy = report.holding == Holding::kShared && report.version == best.version &&
+                           report.config == best.config && !disk_wins;
     report.holding = report.node == e_.owner ? Holding::kOwner : same_copy ? Holding::kShared : Holding::kNone;
     report.version = best.holding == Holding::kOwner ? Version{} : renumbered;
     if (report.holding == Holding::kShared) InsertSorted(e_.sharers, report.node);
