@@ -90,6 +90,7 @@ struct Home {
     Message m = About(kind, e.txn ? e.txn->id : Txn(1));
     m.holding = holding;
     m.version = version;
+    m.config = ConfigNumber(1);
     Hear(m, from);
   }
   void Lose(NodeInstance node) {
@@ -448,6 +449,13 @@ TEST(ResponsibleNode, SurvivingCopyAsNewAsTheDiskBecomesTheOwnersUnderANewNumber
   EXPECT_EQ(h.effects.back().message.holding, Holding::kOwner);
   EXPECT_EQ(h.effects.back().message.version, (Version{Epoch(4), 1}));
   EXPECT_EQ(h.e.owner, kSharer);
+}
+
+TEST(ResponsibleNode, CopyFromBeforeThePageWasAllocatedAnewLosesToTheDisk) {
+  Home h = Recovering({Epoch(3), 5});
+  StepHomeLoaded(h.e, h.e.txn->id, {.version = {}, .config = ConfigNumber(2), .replicas = 2, .data = nullptr}, h.Next(),
+                 h.effects);
+  EXPECT_EQ(h.effects.back().message.holding, Holding::kNone);
 }
 
 TEST(ResponsibleNode, RecoveryWithoutALossDoesNotNumberBackwards) {
