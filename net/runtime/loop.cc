@@ -76,6 +76,7 @@ bool Loop::State::HandOver() {
     Waiter* waiter = waiters.front();
     waiters.pop_front();
     if (waiter->completion->IsSet()) continue;
+    promised.store(true, std::memory_order_relaxed);
     const uint32_t before = waiter->completion->state_.fetch_or(Completion::kDrive, std::memory_order_acq_rel);
     if (before & Completion::kAsleep) FutexWake(&waiter->completion->state_);
     return true;
@@ -129,6 +130,8 @@ void Loop::State::OwnThread() {
   }
 }
 
+bool Loop::State::TryDrive() { return !promised.load(std::memory_order_relaxed) && driver.try_lock(); }
+
 // Waits until the waiter's completion is set, or this thread holds the driver's mutex (then returns true).
 bool Loop::State::WaitForTurn(Waiter& waiter) {
   std::atomic<uint32_t>& state = waiter.completion->state_;
@@ -140,7 +143,7 @@ bool Loop::State::WaitForTurn(Waiter& waiter) {
       return true;
     }
     if (now & Completion::kSet) return false;
-    if (driver.try_lock()) return true;
+    if (TryDrive()) return true;
     // A leaving driver wakes the loop's own thread or a waiter, so this caller may sleep although the mutex is free.
     if (MonotonicNow() < spin_until) {
       Pause();
@@ -253,7 +256,7 @@ void Loop::Post(absl::AnyInvocable<void()> task) {
 
 void Loop::RunUntil(absl::FunctionRef<void()> start, Completion& completion) {
   CHECK(state_->running.load(std::memory_order_relaxed) && !IsDriving());
-  if (state_->driver.try_lock()) {
+  if (state_->TryDrive()) {
     state_->BeginDriving();
     // Before `start`: the answer to what it sends may come before it returns.
     state_->Disarm();

@@ -6,7 +6,8 @@
 // it leaves: an event that is pending then fires at once.
 //
 //  I1  At every moment somebody drives, or the inner descriptor is armed, or one waiting caller has been told to drive
-//      (Completion::kDrive) and will take the mutex before it returns.
+//      (Completion::kDrive) and will take the mutex before it returns. Until somebody drives again, `promised` keeps other callers off
+//      the mutex: one that calls again and again would win it each time, since it is awake.
 //  I2  While nobody polls, `asleep` is true, and whoever makes something to do after that writes the event descriptor.
 //  I3  The timer descriptor expires no later than the earliest timer while nobody polls. It may expire earlier.
 
@@ -85,6 +86,7 @@ struct Loop::State {
   void OwnThread();
   bool WaitForTurn(Waiter& waiter);
   bool WaitForDriver(Waiter& waiter);
+  bool TryDrive();
   void WakeSleeper();
   void DropPosts();
 
@@ -117,6 +119,7 @@ struct Loop::State {
   std::atomic<bool> asleep{true};
   std::atomic<bool> event_fd_written{false};
 
+  std::atomic<bool> promised{false};
   std::atomic<uint32_t> waiting{0};
   std::mutex waiters_mutex;
   std::deque<Waiter*> waiters;  // Guarded by waiters_mutex, in the order of arrival.

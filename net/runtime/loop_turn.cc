@@ -75,7 +75,10 @@ void Loop::State::Unwatch(int fd) {
   fds.erase(it);
 }
 
-void Loop::State::BeginDriving() { driving.store(&thread_marker, std::memory_order_relaxed); }
+void Loop::State::BeginDriving() {
+  promised.store(false, std::memory_order_relaxed);
+  driving.store(&thread_marker, std::memory_order_relaxed);
+}
 
 void Loop::State::EndDriving() {
   driving.store(nullptr, std::memory_order_relaxed);

@@ -5,6 +5,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -160,6 +162,28 @@ TEST_P(LoopTest, RunUntilFromManyThreadsRunsEachStartOnceUnderOneDriver) {
   for (auto& thread : threads) thread.join();
   EXPECT_TRUE(alone);
   OnLoop([&] { EXPECT_EQ(count, kThreads * kCalls); });
+}
+
+// One that calls again at once does not keep off those who were told to drive and are still waking up.
+TEST_P(LoopTest, CallersThatWaitAreServedTogether) {
+  constexpr int kThreads = 4;
+  std::atomic<bool> stop{false};
+  std::array<int, kThreads> calls{};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (; !stop; ++calls[t]) {
+        Completion completion;
+        auto start = [&] { loop_.CallAt(loop_.Now() + 500 * kMicrosecond, [&] { completion.Set(); }); };
+        loop_.RunUntil(start, completion);
+      }
+    });
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  stop = true;
+  for (auto& thread : threads) thread.join();
+  const auto [least, most] = std::minmax_element(calls.begin(), calls.end());
+  EXPECT_GT(*least, *most / 3);
 }
 
 // What a remote peer does to the loop: an event on a descriptor at any moment, whoever drives.
