@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <iterator>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +18,9 @@ namespace {
 
 // Longer than an exchange with a daemon that is awake, shorter than a sleep and a wake-up on another core.
 constexpr int64_t kSpinNs = 50 * kMicrosecond;
+// Where spinning is in vain (the daemon needs this very processor, or is slow), it is tried seldom.
+constexpr int kVainSpins = 2;
+constexpr int kReadsWithoutSpin = 62;
 // A day; longer ones would overflow.
 constexpr int64_t kMaxTimeoutMs = 86'400'000;
 
@@ -38,12 +40,6 @@ void Append(AttachReply& reply, AttachReply part) {
   auto* const text = std::get_if<TextReply>(&reply.result);
   const auto* const more_text = std::get_if<TextReply>(&part.result);
   if (text != nullptr && more_text != nullptr) text->text += more_text->text;
-}
-
-// Spinning where the daemon cannot run meanwhile only delays it.
-bool MaySpin() {
-  static const bool may = std::thread::hardware_concurrency() > 1;
-  return may;
 }
 
 }  // namespace
@@ -116,12 +112,29 @@ void CallChannel::LetAnotherRead() {
   }
 }
 
-PacketResult CallChannel::Receive(ReceivedPacket& packet, int64_t deadline_ns) const {
-  const int64_t spin_end_ns = MaySpin() ? MonotonicNowNs() + kSpinNs : 0;
+int64_t CallChannel::SpinNs() {
+  if (reads_no_spin_ > 0) {
+    --reads_no_spin_;
+    return 0;
+  }
+  if (vain_spins_ < kVainSpins) return kSpinNs;
+  vain_spins_ = kVainSpins - 1;  // One more in vain is enough.
+  reads_no_spin_ = kReadsWithoutSpin;
+  return 0;
+}
+
+PacketResult CallChannel::Receive(ReceivedPacket& packet, int64_t deadline_ns) {
+  const int64_t spin_ns = SpinNs();
+  const int64_t spin_end_ns = spin_ns > 0 ? MonotonicNowNs() + spin_ns : 0;
+  bool slept = false;
   for (;;) {
     const PacketResult result = ReceivePacket(socket_.get(), packet);
-    if (result != PacketResult::kNotNow) return result;
+    if (result != PacketResult::kNotNow) {
+      if (spin_ns > 0) vain_spins_ = slept ? vain_spins_ + 1 : 0;
+      return result;
+    }
     if (MonotonicNowNs() < spin_end_ns) continue;
+    slept = true;
     if (!WaitForSocket(socket_.get(), POLLIN, deadline_ns)) return PacketResult::kNotNow;
   }
 }

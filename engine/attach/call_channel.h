@@ -66,7 +66,8 @@ class CallChannel {
   void Wait(Waiting& waiting, int64_t deadline_ns, std::unique_lock<std::mutex>& lock);
   // One packet, or none by the deadline. The lock is not held while waiting.
   void Read(int64_t deadline_ns, std::unique_lock<std::mutex>& lock);
-  PacketResult Receive(ReceivedPacket& packet, int64_t deadline_ns) const;
+  PacketResult Receive(ReceivedPacket& packet, int64_t deadline_ns);
+  int64_t SpinNs();
   void OnPacket(ReceivedPacket& packet);
   void OnReply(AttachReply reply, std::vector<UniqueFd> descriptors);
   void OnLateReply(const AttachReply& reply);
@@ -82,6 +83,9 @@ class CallChannel {
   absl::Status failed_;
   uint64_t next_id_ = 1;
   bool reading_ = false;
+  // Of the reader.
+  int vain_spins_ = 0;     // In a row.
+  int reads_no_spin_ = 0;  // The next reads, which sleep at once.
   std::map<uint64_t, Waiting*> waiting_;
   // Calls for locks that nobody waits for any more: what comes is given back.
   std::set<uint64_t> abandoned_locks_;
