@@ -72,7 +72,7 @@ std::byte* PrivateSet() {
 
 class NodeProgram {
  public:
-  explicit NodeProgram(OpenSession open) : open_(std::move(open)) {}
+  explicit NodeProgram(OpenSession open) : open_(std::move(open)) { buffer_.fill(std::byte{7}); }
 
   void Start() {
     auto session = Patiently(open_);
@@ -184,7 +184,7 @@ class NodeProgram {
   std::byte* base_ = nullptr;
   std::byte* private_set_ = PrivateSet();
   uint64_t stamp_ = 0;
-  alignas(kLineBytes) std::array<std::byte, kPageBytes> buffer_{};
+  alignas(kLineBytes) std::array<std::byte, kPageBytes> buffer_;
 };
 
 }  // namespace
