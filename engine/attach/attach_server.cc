@@ -129,11 +129,11 @@ void AttachServer::Accept(UniqueFd socket) {
     SendPacket(socket.get(), EncodeWelcome({.status = admitted, .node_name = options_.node_name}));
     return;
   }
-  if (stamp_timer_ == 0) Stamp();
   const ClientId id = next_client_++;
   ++clients_of_user_[peer->credentials.uid];
   auto client = std::make_shared<AttachedClient>(this, id, *std::move(peer), std::move(socket));
   clients_.emplace(id, client);
+  if (stamp_timer_ == 0) Stamp();
   client->Start();
 }
 
@@ -159,8 +159,9 @@ void AttachServer::Forget(ClientId client) {
 
 void AttachServer::Stamp() {
   stamp_timer_ = 0;
+  // Nobody looks: the loop may sleep.
+  if (clients_.empty()) return;
   deadline_->Set(MonotonicNowNs() + options_.deadline);
-  if (clients_.empty() && started_ && next_client_ != kFirstAttachedClient) return;
   stamp_timer_ = loop_->CallAt(loop_->Now() + options_.stamp_interval, [this] { Stamp(); });
 }
 

@@ -186,9 +186,8 @@ absl::Status AttachedClient::DoMap(const MapCall& call, UniqueFd userfaultfd) {
   auto region = Find(call.region);
   if (!region.ok()) return region.status();
   OpenRegion& open = **region;
-  if (open.mapping) {
-    return absl::FailedPreconditionError(absl::StrCat("region '", open.opened.info.name, "' is mapped already"));
-  }
+  // One that the program gave up before it was told of the first.
+  if (open.mapping) server_->mapped_clients_->Remove(*std::exchange(open.mapping, std::nullopt));
   auto mapping = server_->mapped_clients_->Add({.userfaultfd = std::move(userfaultfd),
                                                 .base = call.base,
                                                 .region = open.frames,

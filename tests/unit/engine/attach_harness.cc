@@ -48,6 +48,9 @@ TestNode::TestNode() {
 }
 
 TestNode::~TestNode() {
+  // Applets that wait when the loop ends are freed by nobody.
+  ending_ = true;
+  CHECK(Eventually([this] { return hanging_ == 0; }));
   mapped_clients_.reset();
   loop_.Stop();
 }
@@ -203,7 +206,9 @@ Task<absl::Status> TestNode::Acquire(PageRange range, Rights rights, TimeNs dead
     case Fate::kServed: break;
     case Fate::kFails: co_return absl::DataLossError(absl::StrCat("every copy of ", ToString(range), " is lost"));
     case Fate::kHangs:
-      co_await SleepUntil(&loop_, deadline);
+      ++hanging_;
+      while (loop_.Now() < deadline && !ending_) co_await SleepUntil(&loop_, loop_.Now() + kMillisecond);
+      --hanging_;
       co_return absl::UnavailableError("node 7 does not answer");
   }
   for (uint64_t i = 0; i < range.count; ++i) {
@@ -229,10 +234,12 @@ bool TestNode::IsFree(const PageRange& range, LockMode mode) const {
 
 Task<absl::StatusOr<uint64_t>> TestNode::Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline) {
   if (!IsFree(range, mode)) ++waiting_locks;
-  while (!IsFree(range, mode)) {
-    if (loop_.Now() >= deadline || ended_.contains(client)) co_return absl::DeadlineExceededError("locked by another");
+  ++hanging_;
+  while (!IsFree(range, mode) && loop_.Now() < deadline && !ended_.contains(client) && !ending_) {
     co_await SleepUntil(&loop_, loop_.Now() + kMillisecond);
   }
+  --hanging_;
+  if (!IsFree(range, mode)) co_return absl::DeadlineExceededError("locked by another");
   const Rights rights = mode == LockMode::kExclusive ? Rights::kWrite : Rights::kRead;
   if (absl::Status s = co_await Acquire(range, rights, deadline); !s.ok()) co_return s;
   locks_.emplace(next_lock_, HeldLock{client, range, mode});
@@ -325,7 +332,10 @@ ChildDaemon::ChildDaemon(const std::string& socket_path, const std::function<voi
 }
 
 ChildDaemon::~ChildDaemon() { KillAndReap(); }
-void ChildDaemon::Signal(int signal) const { CHECK(kill(pid_, signal) == 0); }
+void ChildDaemon::Signal(int signal) const {
+  CHECK(kill(pid_, signal) == 0);
+  if (signal == SIGSTOP) CHECK(waitpid(pid_, nullptr, WUNTRACED) == pid_);
+}
 void ChildDaemon::KillAndReap() {
   if (pid_ < 0) return;
   kill(pid_, SIGKILL);

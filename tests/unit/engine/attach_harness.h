@@ -103,6 +103,8 @@ class TestNode final : public NodeOperations, public FaultService {
   uint64_t next_lock_ = 1;
   std::map<uint64_t, EventSink> sinks_;
   uint64_t next_sink_ = 1;
+  std::atomic<bool> ending_{false};
+  std::atomic<int> hanging_{0};  // Applets that wait.
   std::mutex mutex_;
   std::map<uint64_t, Fate> fates_;
 };

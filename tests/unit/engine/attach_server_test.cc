@@ -8,7 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "engine/attach/attach_codec.h"
@@ -299,7 +301,6 @@ TEST_F(AttachServerTest, ADeadProgramsLocksAndMappingsAreGivenBack) {
   auto session = *Session::Attach({.socket_path = path_});
   auto region = *session->Reserve({.name = "r", .size_bytes = kSize});
   ASSERT_TRUE(region->Allocate(0, kSize, {}).ok());
-  node().fault_timeout_ms = 500;
   node().MakeHang(5);
   const int before = node().acquisitions;
   ASSERT_EQ(write(go[1], "g", 1), 1);
@@ -356,6 +357,19 @@ TEST_F(AttachServerTest, AFileThatIsNoSocketIsLeftAlone) {
   TestDaemon daemon(path_);
   EXPECT_EQ(daemon.started().code(), absl::StatusCode::kFailedPrecondition) << daemon.started();
   EXPECT_EQ(access(path_.c_str(), F_OK), 0);
+}
+
+TEST_F(AttachServerTest, TheDeadlineMovesForEveryProgramThatComes) {
+  Serve({.deadline = 700 * kMillisecond, .stamp_interval = 10 * kMillisecond});
+  for (int i = 0; i < 2; ++i) {
+    auto session = *Session::Attach({.socket_path = path_});
+    // Longer than one deadline. The second time after nobody was there, and the deadline stood still.
+    std::this_thread::sleep_for(std::chrono::milliseconds(900));
+    EXPECT_TRUE(session->Space().ok());
+    session.reset();
+    ASSERT_TRUE(Eventually([&] { return Clients() == 0; }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
 }
 
 TEST_F(AttachServerTest, CredentialsAreThoseOfTheProgram) {

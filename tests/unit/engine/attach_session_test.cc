@@ -1,4 +1,5 @@
 // Attached programs against a daemon in this process: what the public interface promises.
+// Covers: G03, G04, G05
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
