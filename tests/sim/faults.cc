@@ -119,7 +119,16 @@ bool FaultInjector::Wipe() {
 bool FaultInjector::Corrupt() {
   const int slot = PickVictim();
   if (slot == kNoNode) return false;
-  const std::optional<PageId> page = cluster_->host(slot).disk->CorruptOne();
+  // Only what another disk has as well, or should have: the single copy of what was never flushed may be lost, but
+  // nobody can tell damage to it from damage to the single copy of what somebody has seen.
+  const auto is_elsewhere = [&](const StoredPage& stored) {
+    if (cluster_->oracle().WasFlushed(stored.page, stored.data->bytes.data())) return true;
+    for (int other = 0; other < cluster_->nodes(); ++other) {
+      if (other != slot && cluster_->host(other).disk->DurableVersion(stored.page) >= stored.version) return true;
+    }
+    return false;
+  };
+  const std::optional<PageId> page = cluster_->host(slot).disk->CorruptOne(is_elsewhere);
   if (!page) return false;
   world_->Trace("fault: page ", *page, " is corrupt on node ", slot + 1);
   return true;

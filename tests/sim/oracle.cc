@@ -224,6 +224,16 @@ void Oracle::EndFlush(const FlushTicket& ticket, const absl::Status& status) {
   }
 }
 
+bool Oracle::WasFlushed(PageId id, const std::byte* data) const {
+  const Page* page = Find(id);
+  const ParsedPage found = ParsePage(id, data);
+  if (page == nullptr || found.content != PageContent::kStamped || found.stamp.op >= store_records_.size())
+    return false;
+  const StoreRecord& record = store_records_[found.stamp.op];
+  return record.generation == page->generation && record.version <= page->flushed &&
+         page->versions[record.version] == found.stamp.op;
+}
+
 // --- Allocation -------------------------------------------------------------------------------------------------------
 
 void Oracle::SetAllocation(Page& page, Allocation allocation) {

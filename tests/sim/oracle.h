@@ -71,6 +71,8 @@ class Oracle final : public MemoryObserver {
   // Flushes.
   FlushTicket BeginFlush(const PageRange& range);
   void EndFlush(const FlushTicket& ticket, const absl::Status& status);
+  // Is `data` of the page (kPageBytes) a version that every core holder has, because a flush said so?
+  bool WasFlushed(PageId page, const std::byte* data) const;
 
   // Allocation. One call at a time for a page, from Begin to End. Allocate: of free pages. Unallocate: of pages that are
   // not free; after an answer that leaves it open what happened, until one that does not.

@@ -25,11 +25,12 @@ constexpr std::array<uint32_t, kOperationKinds> kFlushes{20, 30, 10, 5, 35, 0};
 constexpr std::array<uint32_t, kOperationKinds> kChurn{20, 20, 10, 5, 15, 30};
 
 ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, const RunOptions& options) {
+  const bool small_caches = (scenario.traits & kSmallCaches) != 0;
   ClusterOptions cluster;
   // Small clusters oftener: they are quicker, and most faults need few nodes.
   cluster.nodes = static_cast<int>(random.PerMille(700) ? random.Between(3, 5) : random.Between(6, 12));
   cluster.replicas = static_cast<uint32_t>(random.PerMille(600) ? 2 : random.Between(1, 3));
-  cluster.cache_pages = static_cast<size_t>(scenario.small_caches ? random.Between(24, 40) : random.Between(48, 256));
+  cluster.cache_pages = static_cast<size_t>(small_caches ? random.Between(24, 40) : random.Between(48, 256));
   cluster.max_drift_ppm = random.PerMille(500) ? 0 : random.Between(1, 2000);
   cluster.memory.inline_per_mille = static_cast<uint32_t>(random.Below(1000));
   cluster.memory.slow_per_mille = static_cast<uint32_t>(random.Below(10));
@@ -39,15 +40,15 @@ ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, const RunO
 }
 
 WorkloadOptions WorkloadOf(const Scenario& scenario, SimRandom& random) {
+  const bool small_caches = (scenario.traits & kSmallCaches) != 0;
   WorkloadOptions work;
   work.weights = scenario.work;
   work.clients_per_node = static_cast<int>(random.Between(1, 4));
   work.hot_pages = static_cast<int>(2 * random.Between(1, 4));
-  work.cold_pages = static_cast<int>(16 * random.Between(scenario.small_caches ? 4 : 1, 8));
+  work.cold_pages = static_cast<int>(16 * random.Between(small_caches ? 4 : 1, 8));
   work.churn_extents = static_cast<int>(random.Between(1, 4));
   work.max_range = static_cast<uint64_t>(random.Between(1, 8));
-  work.hot_per_mille =
-      static_cast<uint32_t>(scenario.small_caches ? random.Between(100, 400) : random.Between(300, 900));
+  work.hot_per_mille = static_cast<uint32_t>(small_caches ? random.Between(100, 400) : random.Between(300, 900));
   work.max_think = random.Spread(100 * kMicrosecond, 10 * kMillisecond);
   work.max_hold = random.Spread(100 * kMicrosecond, 20 * kMillisecond);
   return work;
@@ -63,6 +64,15 @@ FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random) {
     faults.calm.lose_per_mille = static_cast<uint32_t>(random.Below(20));
     faults.calm.double_per_mille = static_cast<uint32_t>(random.Below(20));
     faults.calm.overtake_per_mille = static_cast<uint32_t>(random.Below(100));
+    faults.calm.late_per_mille = static_cast<uint32_t>(random.Below(10));
+  }
+  if ((scenario.traits & kStragglers) != 0) {
+    faults.calm.lose_per_mille = static_cast<uint32_t>(random.Between(20, 150));
+    faults.calm.late_per_mille = static_cast<uint32_t>(random.Between(50, 250));
+    faults.calm.overtake_per_mille = 900;
+    faults.calm.late_delay = random.Spread(50 * kMillisecond, 500 * kMillisecond);
+    faults.max_down = 20 * kMillisecond;
+    faults.mean_events = static_cast<uint64_t>(random.Between(150, 400));
   }
   return faults;
 }
@@ -180,37 +190,23 @@ class Run {
 }  // namespace
 
 const std::vector<Scenario>& Scenarios() {
-  // Faults: crash, several, power, wipe, corrupt, cut, one-way, split, storm, pause, full, write error, false alarm.
+  // clang-format off
   static const std::vector<Scenario> kScenarios{
-      {"default", "a bit of everything", kMixed, {20, 5, 2, 0, 2, 8, 8, 4, 12, 12, 4, 3, 12}, false},
-      {"calm", "no faults but broken connections", kMixed, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10}, false},
-      {"crashes", "nodes die, alone and together", kMixed, {60, 15, 6, 0, 0, 0, 0, 0, 10, 5, 0, 0, 4}, false},
-      {"partitions",
-       "links are cut, in one direction or both",
-       kMixed,
-       {6, 0, 0, 0, 0, 25, 25, 20, 8, 6, 0, 0, 10},
-       false},
-      {"storms",
-       "messages are lost, doubled, late and out of order",
-       kMixed,
-       {8, 0, 0, 0, 0, 0, 0, 0, 80, 8, 0, 0, 4},
-       false},
-      {"pauses", "nodes and their programs stand still", kMixed, {10, 0, 0, 0, 0, 5, 5, 0, 10, 65, 0, 0, 5}, false},
-      {"locks", "programs hold page locks", kLocks, {25, 4, 1, 0, 0, 8, 8, 4, 15, 15, 0, 0, 10}, false},
-      {"evictions", "more pages than fit into memory", kMixed, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 4, 0, 10}, true},
-      {"storage",
-       "flushes, and disks that are full, corrupt or fail",
-       kFlushes,
-       {25, 8, 6, 0, 15, 4, 4, 2, 8, 4, 15, 10, 4},
-       false},
-      {"allocation", "pages are freed and allocated again", kChurn, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 2, 2, 8}, false},
-      {"wipes",
-       "nodes come back with an empty disk",
-       kFlushes,
-       {10, 4, 2, 20, 6, 4, 4, 0, 8, 4, 0, 0, 4},
-       false,
-       false},
+      // Faults: crash, several, power, wipe, corrupt, cut, one-way, split, storm, pause, full, write error, false alarm.
+      {"default", "a bit of everything", kMixed, {20, 5, 2, 0, 2, 8, 8, 4, 12, 12, 4, 3, 12}},
+      {"calm", "no faults but broken connections", kMixed, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10}},
+      {"crashes", "nodes die, alone and together", kMixed, {60, 15, 6, 0, 0, 0, 0, 0, 10, 5, 0, 0, 4}},
+      {"partitions", "links are cut, in one direction or both", kMixed, {6, 0, 0, 0, 0, 25, 25, 20, 8, 6, 0, 0, 10}},
+      {"storms", "messages are lost, doubled, late", kMixed, {8, 0, 0, 0, 0, 0, 0, 0, 80, 8, 0, 0, 4}},
+      {"stragglers", "the dead are heard for long", kFlushes, {70, 5, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 15}, kStragglers},
+      {"pauses", "nodes and their programs stand still", kMixed, {10, 0, 0, 0, 0, 5, 5, 0, 10, 65, 0, 0, 5}},
+      {"locks", "programs hold page locks", kLocks, {25, 4, 1, 0, 0, 8, 8, 4, 15, 15, 0, 0, 10}},
+      {"evictions", "more pages than fit into memory", kMixed, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 4, 0, 10}, kSmallCaches},
+      {"storage", "disks are full, corrupt or fail", kFlushes, {25, 8, 6, 0, 15, 4, 4, 2, 8, 4, 15, 10, 4}},
+      {"allocation", "pages are freed and allocated again", kChurn, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 2, 2, 8}},
+      {"wipes", "nodes come back with empty disks", kFlushes, {10, 4, 2, 20, 6, 4, 4, 0, 8, 4, 0, 0, 4}, kByNameOnly},
   };
+  // clang-format on
   return kScenarios;
 }
 
@@ -218,7 +214,7 @@ const Scenario& ScenarioInTurn(uint64_t seed) {
   static const std::vector<const Scenario*> kInTurn = [] {
     std::vector<const Scenario*> in_turn;
     for (const Scenario& scenario : Scenarios()) {
-      if (scenario.in_turn) in_turn.push_back(&scenario);
+      if ((scenario.traits & kByNameOnly) == 0) in_turn.push_back(&scenario);
     }
     return in_turn;
   }();
@@ -240,7 +236,7 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"activate_before_acks", &PlantedBugs::activate_before_acks, "default"},
       {"accept_stale_grant", &PlantedBugs::accept_stale_grant, "storms"},
       {"skip_completion", &PlantedBugs::skip_completion, "crashes"},
-      {"skip_seal", &PlantedBugs::skip_seal, "crashes"},
+      {"skip_seal", &PlantedBugs::skip_seal, "stragglers"},
       {"flush_one_holder", &PlantedBugs::flush_one_holder, "storage"},
       {"keep_rights_on_forward", &PlantedBugs::keep_rights_on_forward, "default"},
   };

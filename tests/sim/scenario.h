@@ -15,21 +15,23 @@
 
 namespace mangrove::sim {
 
+constexpr uint32_t kSmallCaches = 1;  // More pages than fit.
+constexpr uint32_t kStragglers = 2;   // Many messages are late, and nodes come back soon.
+constexpr uint32_t kByNameOnly = 4;   // Needs what the engine does not have yet.
+
 struct Scenario {
   std::string_view name;
   std::string_view about;
   // How much of each kind, before the seed decides on the rest.
   std::array<uint32_t, kOperationKinds> work{};
   std::array<uint32_t, kFaultKinds> faults{};
-  bool small_caches = false;
-  // False: asked for by name only, since it needs what the engine does not have yet.
-  bool in_turn = true;
+  uint32_t traits = 0;  // kSmallCaches and so on.
 };
 
 // The first is the default.
 const std::vector<Scenario>& Scenarios();
 const Scenario* FindScenario(std::string_view name);
-// Many seeds take turns in the scenarios that are in_turn.
+// Many seeds take turns in the scenarios that are not kByNameOnly.
 const Scenario& ScenarioInTurn(uint64_t seed);
 
 // The flags of PlantedBugs by name.

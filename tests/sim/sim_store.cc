@@ -18,12 +18,16 @@ void SimDisk::Wipe() {
   full_ = false;
 }
 
-std::optional<PageId> SimDisk::CorruptOne() {
-  if (durable_.empty()) return std::nullopt;
-  auto it = std::next(durable_.begin(), static_cast<ptrdiff_t>(random_.Below(durable_.size())));
-  it->second.corrupt_data = true;
-  it->second.corrupt_header = random_.PerMille(300);
-  return it->first;
+std::optional<PageId> SimDisk::CorruptOne(absl::FunctionRef<bool(const StoredPage&)> may) {
+  std::vector<DiskPage*> candidates;
+  for (auto& [id, page] : durable_) {
+    if (may(page.page)) candidates.push_back(&page);
+  }
+  if (candidates.empty()) return std::nullopt;
+  DiskPage* hit = candidates[random_.Below(candidates.size())];
+  hit->corrupt_data = true;
+  hit->corrupt_header = random_.PerMille(300);
+  return hit->page.page;
 }
 
 std::optional<Version> SimDisk::DurableVersion(PageId page) const {

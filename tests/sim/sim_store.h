@@ -16,6 +16,7 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "engine/page_store.h"
 #include "tests/sim/sim_world.h"
@@ -43,8 +44,8 @@ class SimDisk {
   // Neither full nor about to fail. What was damaged stays so.
   void Repair() { full_ = fail_next_ = false; }
   void Wipe();  // REQUIRES: no store is open.
-  // Damages one page chosen by chance, or none if the disk is empty. Returns which.
-  std::optional<PageId> CorruptOne();
+  // Damages one of the pages of which `may` says yes, chosen by chance. Returns which, if there is one.
+  std::optional<PageId> CorruptOne(absl::FunctionRef<bool(const StoredPage&)> may);
 
   size_t durable_pages() const { return durable_.size(); }
   // Of what is durable; for tests and checkers.

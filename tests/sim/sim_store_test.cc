@@ -148,7 +148,7 @@ TEST_F(SimStoreTest, AFailedWritePoisonsTheStore) {
 
 TEST_F(SimStoreTest, ADamagedPageIsReadAsDataLossUntilItIsWrittenAgain) {
   ASSERT_TRUE(Commit(Put(1, 1)).ok());
-  ASSERT_EQ(disk_.CorruptOne(), PageId(1));
+  ASSERT_EQ(disk_.CorruptOne([](const StoredPage&) { return true; }), PageId(1));
   EXPECT_TRUE(absl::IsDataLoss(Read(1).status()));
   ASSERT_TRUE(Commit(Put(1, 2)).ok());
   EXPECT_TRUE(Read(1).ok());

@@ -94,8 +94,10 @@ void SimNetwork::ScheduleConnect(int a, int b) {
   Pair& p = pair(a, b);
   if (p.connecting) return;
   p.connecting = true;
-  world_->After(random_.Spread(200 * kMicrosecond, 20 * kMillisecond), kNoNode, EventKind::kConnect,
-                [this, a, b] { Connect(a, b); });
+  // Most often at once, sometimes only when an attempt has timed out: then one peer knows of a new life long before others.
+  const DurationNs delay = random_.PerMille(850) ? random_.Spread(200 * kMicrosecond, 20 * kMillisecond)
+                                                 : random_.Spread(20 * kMillisecond, kSecond);
+  world_->After(delay, kNoNode, EventKind::kConnect, [this, a, b] { Connect(a, b); });
 }
 
 void SimNetwork::Connect(int a, int b) {
