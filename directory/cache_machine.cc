@@ -574,7 +574,13 @@ std::optional<CacheEvent> StepCacheMessage(CacheEntry& entry, const Message& mes
 }
 
 void StepCacheUnblocked(CacheEntry& entry, const CacheContext& context, std::vector<CacheEffect>& effects) {
-  if (!entry.deferred || Blocked(entry, *entry.deferred, context.now)) return;
+  if (!entry.deferred) return;
+  if (Blocked(entry, *entry.deferred, context.now)) {
+    if (context.now < entry.hold_until) {
+      effects.push_back({.kind = CacheEffect::Kind::kHoldTimer, .to = {}, .message = {}, .data = {}});
+    }
+    return;
+  }
   const Message message = std::move(*entry.deferred);
   entry.deferred.reset();
   StepCacheMessage(entry, message, context.responsible, context, effects);

@@ -55,9 +55,9 @@ void PageEngine::StartLoad(const HomeEffect& effect) {
 Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool recover, bool version_only) {
   const Extent* found = core_.Find(page);
   if (IsDiscarded(page)) co_return NotAllocated(page);
-  // The responsible node is a core holder: what it knows nothing of is not there, unless its disk was lost.
-  if (found == nullptr && !disk_was_empty_) co_return NotAllocated(page);
-  if (!recover && found != nullptr) {
+  // The responsible node is a core holder: what it knows nothing of is not there.
+  if (found == nullptr) co_return NotAllocated(page);
+  if (!recover) {
     if (found->is_volatile) {
       LoadedPage zeros;
       zeros.config = found->config;
@@ -73,9 +73,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
   query.grant_epoch = grant_epoch_;
   query.seal = recover;
   query.with_data = !version_only;
-  // Whoever may hold it: with the extent unknown here (this disk was lost), any number of replicas is possible.
-  const uint32_t replicas = found ? found->replicas : static_cast<uint32_t>(options_.members.size());
-  const std::vector<NodeId> holders = locator_->CoreHolders(page, replicas);
+  const std::vector<NodeId> holders = locator_->CoreHolders(page, found->replicas);
   std::vector<Outcome<Message>> outcomes;
   {
     Turn turn(this);
@@ -103,8 +101,9 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
     co_return absl::DataLossError(
         absl::StrCat("page ", ToString(page), " is volatile, and the node that held it is gone"));
   }
-  // No record means zeros only where a record would be: a disk that was lost knows nothing of the system's pages.
-  if (!newest->have && absent + corrupt > 0 && (TouchesSystemPages({page, 1}) || corrupt > 0)) {
+  // No record means zeros only where a record would be. A holder whose disk was lost has none either, though it has learned
+  // of the extent since; so every holder has to say so.
+  if (!newest->have && absent + corrupt > 0) {
     co_return absent > 0 ? absl::UnavailableError(trouble.message()) : absl::DataLossError(trouble.message());
   }
   LoadedPage loaded{
@@ -145,11 +144,6 @@ Task<absl::Status> PageEngine::Complete(PageId page, const Message& newest, cons
     if (absl::IsNotFound(status)) ignorant.push_back(holders[i]);
     if (!status.ok() || answers[i].version < newest.version) behind.push_back(holders[i]);
   }
-  // Only those that the page's number of replicas names; the query may have gone to more.
-  const std::vector<NodeId> wanted = locator_->CoreHolders(page, newest.replicas);
-  const auto unwanted = [&](NodeId node) { return std::find(wanted.begin(), wanted.end(), node) == wanted.end(); };
-  std::erase_if(behind, unwanted);
-  std::erase_if(ignorant, unwanted);
   const TimeNs deadline = clock_->Now() + 2 * kSecond;
   if (!ignorant.empty()) {
     Message put;

@@ -137,10 +137,12 @@ Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
       }
     }
     if (!first.ok()) co_return first;
-    if (!left.empty() && clock_->Now() >= deadline) {
+    if (left.empty()) break;
+    if (clock_->Now() >= deadline) {
       co_return absl::UnavailableError(
           absl::StrCat("page ", ToString(left.front()), " moves too fast between nodes to be flushed; try again"));
     }
+    co_await SleepUntil(clock_, clock_->Now() + kMillisecond);
   }
   co_return absl::OkStatus();
 }

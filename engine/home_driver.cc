@@ -119,9 +119,11 @@ bool PageEngine::IsDiscarded(PageId page) const {
 }
 
 // Drops every copy in the cluster of the pages that this node is responsible for.
-void PageEngine::DiscardCopies(PageRange range, absl::AnyInvocable<void()> done) {
+void PageEngine::DiscardCopies(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done) {
   std::vector<PageId> pages;
   for (const auto& [page, entry] : homes_) {
+    const Extent* extent = range.Contains(page) ? core_.Find(page) : nullptr;
+    if (extent != nullptr && extent->config > config) continue;  // Allocated anew since.
     if (range.Contains(page) && (entry->state != HomeState::kUnowned || !entry->sharers.empty())) pages.push_back(page);
   }
   if (pages.empty()) return done();
@@ -147,12 +149,12 @@ void PageEngine::DropExtentHere(const Message& message, NodeInstance from) {
     return d.range == range && d.config == config;
   };
   if (std::none_of(discarded_.begin(), discarded_.end(), same)) discarded_.push_back({range, message.config});
-  DiscardCopies(range, [this, message, same, to = from.node] {
+  DiscardCopies(range, message.config, [this, message, same, to = from.node] {
     core_.Handle(message, [this, same, to, alive = alive_](Message answer) {
       if (!*alive) return;
       Turn done(this);
       const auto it = std::find_if(discarded_.begin(), discarded_.end(), same);
-      if (it != discarded_.end() && answer.code == absl::StatusCode::kOk && !disk_was_empty_) {
+      if (it != discarded_.end() && answer.code == absl::StatusCode::kOk) {
         it->until = clock_->Now() + kMessageLifetime;
       }
       Post(to, std::move(answer));

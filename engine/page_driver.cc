@@ -250,7 +250,9 @@ void PageEngine::Tick() {
   TickHome();
   TickCalls();
   AskForRegistrations();
-  if (!watched_.empty() || !home_resends_.empty() || !calls_.empty() || !registering_.empty()) ArmTick();
+  if (!watched_.empty() || !home_resends_.empty() || !calls_.empty() || !registering_.empty()) {
+    ArmTick();
+  }
 }
 
 void PageEngine::TickCache() {
@@ -421,17 +423,8 @@ void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
     reply(std::move(answer));
     return;
   }
-  // A disk that began empty learns from the owners of pages what it should hold.
-  if (message.kind == MessageKind::kStore && disk_was_empty_ && core_.Find(message.page) == nullptr &&
-      !IsDiscarded({message.page, 1}, message.config)) {
-    Message put = message;
-    put.kind = MessageKind::kPutExtent;
-    put.data = nullptr;
-    core_.Handle(put, [this, message, reply, alive = alive_](const Message&) mutable {
-      if (*alive) core_.Handle(message, reply);
-    });
-    return;
-  }
+  // Until this disk has learned what it is to keep, it cannot refuse what it does not know. The asker asks again.
+  if (message.kind == MessageKind::kStore && disk_incomplete_ && core_.Find(message.page) == nullptr) return;
   core_.Handle(message, std::move(reply));
 }
 

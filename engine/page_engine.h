@@ -187,7 +187,7 @@ class PageEngine final : public TransportEvents {
     LockMode mode;
   };
 
-  // Several applets that are waited for together.
+  struct Registration;
   class Turn;
 
   // page_driver.cc
@@ -256,14 +256,18 @@ class PageEngine final : public TransportEvents {
   void HomeMessage(const Message& message, NodeInstance from);
   void TickHome();
   void DropExtentHere(const Message& message, NodeInstance from);
-  void DiscardCopies(PageRange range, absl::AnyInvocable<void()> done);
+  void DiscardCopies(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done);
   bool IsDiscarded(PageId page) const;
   bool IsDiscarded(PageRange range, ConfigNumber config) const;
 
   // registration.cc
   void AskForRegistrations();
   void Registrations(const Message& message, NodeInstance from);
+  void AskForRegistration(NodeId node, Registration& registration);
   void SendRegistrations(const Message& message, NodeInstance from);
+  void SendExtents(const Message& message, NodeInstance from, Message& end);
+  void LearnExtents(const Message& end, NodeInstance from);
+  void NextPart(NodeId node, PageId next);
   void BecomeReady();
   void BumpGrantEpoch();
   std::vector<PageId> SortedPages(absl::FunctionRef<bool(PageId)> wanted) const;
@@ -294,7 +298,7 @@ class PageEngine final : public TransportEvents {
   uint64_t next_request_ = 1;
   uint64_t next_txn_ = 1;
   Epoch grant_epoch_;
-  bool disk_was_empty_ = false;  // At this start: what other holders know of this node's pages is news to it.
+  bool disk_incomplete_ = false;  // What this node should keep is still being learned from the others.
   Clock::TimerId tick_ = 0;
   bool stopped_ = false;
 
@@ -302,15 +306,17 @@ class PageEngine final : public TransportEvents {
   std::map<NodeId, Incarnation> known_;
   std::set<NodeId> up_;
   struct Registration {
+    bool extents = false;  // First what this disk should keep, where it does not know; then the pages.
+    PageId next;           // Where the part that is asked for begins.
     RequestId round;
-    std::map<PageId, HolderReport> reports;
+    TimeNs ask_at = 0;
+    DurationNs wait = 0;
+    std::map<PageId, Message> parts;
   };
   std::map<NodeId, Registration> registering_;  // Members whose registration is not complete.
-  TimeNs next_registration_ask_ = 0;
 
   // Ranges that are being or were unallocated: nothing of them is opened from disk, and late messages of the allocation
-  // do not bring it back. Kept for longer than a message can be on its way; for ever where the disk began empty, since
-  // there others are believed.
+  // do not bring it back. Kept for longer than a message can be on its way.
   struct Discarded {
     PageRange range;
     ConfigNumber config;

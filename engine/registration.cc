@@ -14,7 +14,10 @@
 namespace mangrove {
 namespace {
 
-constexpr char kOpenedKey[] = "engine/opened";
+// Written when this disk knows every range that it is to keep.
+constexpr char kCompleteKey[] = "engine/complete";
+// A registration travels in parts, so that it fits whatever bounds a connection has.
+constexpr uint64_t kRegistersAtOnce = 256;
 // Grant epochs of one incarnation: one is used up with each loss of a node.
 constexpr int kGrantEpochBits = 16;
 
@@ -25,20 +28,16 @@ void PageEngine::Open(absl::AnyInvocable<void(absl::Status)> done) {
   auto with_records = [this, done = std::move(done), alive = alive_](auto records) mutable {
     if (!*alive) return;
     if (!records.ok()) return done(records.status());
-    disk_was_empty_ = records->empty();
-    StoreBatch batch;
-    batch.records.push_back({kOpenedKey, std::to_string(options_.self.incarnation.value)});
-    store_->Commit(std::move(batch), [this, done = std::move(done), alive](absl::Status status) mutable {
+    disk_incomplete_ = records->empty();
+    core_.Open([this, done = std::move(done), alive](absl::Status opened) mutable {
       if (!*alive) return;
-      if (!status.ok()) return done(status);
-      core_.Open([this, done = std::move(done), alive](absl::Status opened) mutable {
-        if (!*alive) return;
-        ArmTick();
-        done(opened);
-      });
+      for (auto& [node, registration] : registering_) registration.extents = disk_incomplete_;
+      if (registering_.empty()) BecomeReady();
+      ArmTick();
+      done(opened);
     });
   };
-  store_->ReadRecords(kOpenedKey, std::move(with_records));
+  store_->ReadRecords(kCompleteKey, std::move(with_records));
 }
 
 // Versions granted from now on beat every earlier one of a page, also those that this node has never heard of: they are
@@ -62,11 +61,13 @@ void PageEngine::OnPeerUp(NodeInstance peer) {
   Turn turn(this);
   up_.insert(peer.node);
   ArmTick();
-  next_registration_ask_ = 0;
+  const auto registering = registering_.find(peer.node);
+  if (registering != registering_.end()) registering->second.ask_at = 0;
   Incarnation& known = known_[peer.node];
   const Incarnation before = known;
   if (peer.incarnation <= before) return;
   known = peer.incarnation;
+  if (registering != registering_.end()) registering->second = {.extents = disk_incomplete_};
   if (before.value == 0) return;
   if (options_.bugs && options_.bugs->forget_incarnation) return;
 
@@ -99,47 +100,83 @@ std::vector<NodeId> PageEngine::Unregistered() const {
   return nodes;
 }
 
+// Asks each member for the next part of what it has to register, again if it has not come.
 void PageEngine::AskForRegistrations() {
-  const TimeNs now = clock_->Now();
-  if (registering_.empty() || now < next_registration_ask_) return;
-  next_registration_ask_ = now + 5 * options_.resend_after;
   for (auto& [node, registration] : registering_) {
-    if (!up_.contains(node)) continue;
-    registration.round = NextRequest();
-    registration.reports.clear();
-    Message ask;
-    ask.kind = MessageKind::kRegisterRequest;
-    ask.request = registration.round;
-    Post(node, std::move(ask));
+    if (up_.contains(node) && registration.ask_at <= clock_->Now()) AskForRegistration(node, registration);
   }
 }
 
+void PageEngine::AskForRegistration(NodeId node, Registration& registration) {
+  registration.wait = std::min(std::max<DurationNs>(2 * registration.wait, 5 * options_.resend_after), 2 * kSecond);
+  registration.ask_at = clock_->Now() + registration.wait;
+  registration.round = NextRequest();
+  registration.parts.clear();
+  Message ask;
+  ask.kind = MessageKind::kRegisterRequest;
+  ask.request = registration.round;
+  ask.page = registration.next;
+  ask.with_data = registration.extents;
+  Post(node, std::move(ask));
+}
+
+// As the one that is asked: the pages, or extents, from message.page on.
 void PageEngine::SendRegistrations(const Message& message, NodeInstance from) {
   if (!IsCurrent(from)) return;
-  const std::vector<PageId> pages = SortedPages([&](PageId p) { return locator_->Responsible(p) == from.node; });
-  // A page whose copy is being taken away is nothing any more for its machine, but may still be read here. Then this is
-  // not the moment; the question comes again.
-  if (std::any_of(pages.begin(), pages.end(), [&](PageId p) { return FindCached(p)->carrying; })) return;
-  Message answer;
-  answer.request = message.request;
-  answer.kind = MessageKind::kRegister;
-  uint64_t count = 0;
-  for (PageId page : pages) {
-    const CacheEntry& entry = Cached(page).entry;
-    answer.holding = HoldingOf(entry);
-    if (answer.holding == Holding::kNone) continue;
-    answer.page = page;
-    answer.version = HeldVersion(entry);
-    answer.config = entry.config;
-    Post(from.node, answer);
-    ++count;
+  Message end;
+  end.kind = MessageKind::kRegisterEnd;
+  end.request = message.request;
+  end.count = 0;
+  if (message.with_data) {
+    SendExtents(message, from, end);
+  } else {
+    const auto wanted = [&](PageId page) { return message.page <= page && locator_->Responsible(page) == from.node; };
+    const std::vector<PageId> pages = SortedPages(wanted);
+    // A page whose copy is being taken away is nothing any more for its machine, but may still be read here. Then this
+    // is not the moment; the question comes again.
+    if (std::any_of(pages.begin(), pages.end(), [&](PageId p) { return FindCached(p)->carrying; })) return;
+    for (PageId page : pages) {
+      const CacheEntry& entry = Cached(page).entry;
+      if (HoldingOf(entry) == Holding::kNone) continue;
+      if (end.count == kRegistersAtOnce) {
+        end.page = page;
+        break;
+      }
+      Message report;
+      report.kind = MessageKind::kRegister;
+      report.request = message.request;
+      report.page = page;
+      report.holding = HoldingOf(entry);
+      report.version = HeldVersion(entry);
+      report.config = entry.config;
+      Post(from.node, std::move(report));
+      ++end.count;
+    }
   }
-  answer.kind = MessageKind::kRegisterEnd;
-  answer.page = {};
-  answer.config = {};
-  answer.holding = Holding::kNone;
-  answer.count = count;
-  Post(from.node, std::move(answer));
+  Post(from.node, std::move(end));
+}
+
+// The extents of which the asking node is a core holder.
+void PageEngine::SendExtents(const Message& message, NodeInstance from, Message& end) {
+  for (const auto& [first, extent] : core_.extents()) {
+    if (extent.range.first < message.page || TouchesSystemPages(extent.range)) continue;
+    const std::vector<NodeId> holders = locator_->CoreHolders(extent.range, std::max<uint32_t>(extent.replicas, 1));
+    if (std::find(holders.begin(), holders.end(), from.node) == holders.end()) continue;
+    if (end.count == kRegistersAtOnce) {
+      end.page = extent.range.first;
+      return;
+    }
+    Message report;
+    report.kind = MessageKind::kRegister;
+    report.request = message.request;
+    report.page = extent.range.first;
+    report.count = extent.range.count;
+    report.config = extent.config;
+    report.replicas = extent.replicas;
+    report.is_volatile = extent.is_volatile;
+    Post(from.node, std::move(report));
+    ++end.count;
+  }
 }
 
 void PageEngine::Registrations(const Message& message, NodeInstance from) {
@@ -147,18 +184,62 @@ void PageEngine::Registrations(const Message& message, NodeInstance from) {
   if (it == registering_.end() || it->second.round != message.request || !IsCurrent(from)) return;
   Registration& registration = it->second;
   if (message.kind == MessageKind::kRegister) {
-    if (locator_->Responsible(message.page) != options_.self.node) return;
-    registration.reports[message.page] = {
-        .node = from, .holding = message.holding, .version = message.version, .config = message.config};
+    registration.parts[message.page] = message;
     return;
   }
-  if (registration.reports.size() != message.count) return;  // Some are late or lost: asked again.
-  for (const auto& [page, report] : registration.reports) Register(Home(page), report);
-  registering_.erase(it);
+  if (registration.parts.size() != message.count) return;  // Some are late or lost: asked again.
+  if (registration.extents) {
+    LearnExtents(message, from);
+    return;
+  }
+  for (const auto& [page, part] : registration.parts) {
+    if (locator_->Responsible(page) != options_.self.node) continue;
+    Register(Home(page), {.node = from, .holding = part.holding, .version = part.version, .config = part.config});
+  }
+  NextPart(from.node, message.page);
+}
+
+// This disk was lost, or is new: it keeps what the other core holders say that it should.
+void PageEngine::LearnExtents(const Message& end, NodeInstance from) {
+  Registration& registration = registering_.at(from.node);
+  auto left = std::make_shared<size_t>(registration.parts.size() + 1);
+  auto kept = [this, left, from, round = registration.round, next = end.page, alive = alive_](const Message& answer) {
+    if (!*alive || answer.code == absl::StatusCode::kResourceExhausted || --*left > 0) return;
+    const auto it = registering_.find(from.node);
+    if (it == registering_.end() || it->second.round != round) return;
+    Turn turn(this);
+    NextPart(from.node, next);
+  };
+  const std::map<PageId, Message> parts = std::move(registration.parts);
+  registration.parts.clear();
+  for (const auto& [page, part] : parts) {
+    Message put = part;
+    put.kind = MessageKind::kPutExtent;
+    core_.Handle(put, kept);
+  }
+  kept(end);
+}
+
+void PageEngine::NextPart(NodeId node, PageId next) {
+  Registration& registration = registering_.at(node);
+  registration.wait = 0;
+  registration.next = next;
+  if (next != PageId{} || registration.extents) {
+    if (next == PageId{}) registration.extents = false;  // The pages follow.
+    AskForRegistration(node, registration);
+    return;
+  }
+  registering_.erase(node);
   if (registering_.empty()) BecomeReady();
 }
 
 void PageEngine::BecomeReady() {
+  if (disk_incomplete_) {
+    StoreBatch batch;
+    batch.records.push_back({kCompleteKey, std::to_string(options_.self.incarnation.value)});
+    store_->Commit(std::move(batch), [](absl::Status) {});  // If it fails, the next start asks again.
+    disk_incomplete_ = false;
+  }
   std::vector<PageId> pages;
   for (const auto& [page, entry] : homes_) pages.push_back(page);
   std::sort(pages.begin(), pages.end());

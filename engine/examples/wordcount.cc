@@ -48,7 +48,7 @@ struct Options {
   std::vector<std::string> sockets;
   std::string region = "wordcount";
   std::string output;
-  uint64_t slots = uint64_t{1} << 20;
+  uint64_t slots = 0;  // 0: by the size of the files.
   uint64_t arena_mib = 16;
   bool read = false;
   std::vector<std::string> paths;
@@ -261,6 +261,13 @@ void AddFiles(const std::string& path, Job* job) {
   for (const auto& file : found) AddFile(file, job);
 }
 
+// Ordinary text of some MB has fewer different words than one in a hundred bytes.
+uint64_t SlotsFor(const Job& job) {
+  uint64_t bytes = 0;
+  for (const Chunk& chunk : job.chunks) bytes += chunk.end - chunk.begin;
+  return std::clamp(std::bit_ceil(bytes / 64), uint64_t{1} << 16, uint64_t{1} << 26);
+}
+
 // Removes what an earlier run has left, also one that was killed half-way.
 void RemoveTable(Session& session, const std::string& name) {
   constexpr uint64_t kStepBytes = uint64_t{2} << 20;
@@ -375,6 +382,7 @@ void PrintSummary(const Job& job, const std::vector<Report>& reports, size_t dis
 void CountWords(const Options& options) {
   Job job{options, {options.slots, options.arena_mib << 20}, {}, {}};
   for (const std::string& path : options.paths) AddFiles(path, &job);
+  if (job.layout.slots == 0) job.layout.slots = SlotsFor(job);
   Workers workers(job);  // Before anything that has threads.
   const auto session = Check(Session::Attach({.socket_path = options.sockets.front()}));
   const auto region = MakeTable(*session, job);
