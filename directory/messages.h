@@ -78,7 +78,8 @@ enum class MessageKind : uint8_t {
   kQueryStored,  // H→C  request, grant_epoch: refuse stores of older epochs from now on, if seal; with_data
   kStoredInfo,   // C→H  request, status (NotFound: no such extent here; DataLoss: corrupt), version, config,
                  //      replicas, is_volatile, data
-  kPutExtent,    // A,H→C  request, count, config, replicas, is_volatile: the range is allocated, all zeros.
+  kPutExtent,    // A,H→C  request, count, config, replicas, is_volatile: the range is allocated, all zeros;
+                 //        complete: it was so before.
   kDropExtent,   // A→C  request, count, config: the range is not allocated any more. H drops every copy in RAM first.
   kDone,         // →    request, status. Answers the two before.
   // News for everybody.

@@ -485,7 +485,7 @@ absl::StatusOr<CoreHolder::Change> CoreHolder::PlanPut(const Message& message) c
                         .config = message.config,
                         .replicas = message.replicas,
                         .is_volatile = message.is_volatile,
-                        .fresh = true,
+                        .fresh = !message.complete,
                         .all_known = true};
   change.batch.records.push_back({ExtentKey(range.first), EncodeExtent(*change.added)});
   return change;

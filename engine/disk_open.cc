@@ -145,14 +145,18 @@ Task<absl::Status> PageEngine::Complete(PageId page, const Message& newest, cons
     if (!status.ok() || answers[i].version < newest.version) behind.push_back(holders[i]);
   }
   const TimeNs deadline = clock_->Now() + 2 * kSecond;
-  if (!ignorant.empty()) {
+  const Extent* extent = core_.Find(page);
+  if (!ignorant.empty() && extent != nullptr) {
     Message put;
     put.kind = MessageKind::kPutExtent;
-    put.page = page;
-    put.config = newest.config;
-    put.replicas = newest.replicas;
+    put.page = extent->range.first;
+    put.count = extent->range.count;
+    put.config = extent->config;
+    put.replicas = extent->replicas;
+    put.complete = true;
     const absl::Status status = co_await CallAll(ignorant, put, deadline);
-    if (!status.ok()) co_return status;
+    if (absl::IsUnavailable(status))
+      co_return status;  // Otherwise it has learned of it meanwhile: the store will tell.
   }
   if (behind.empty()) co_return absl::OkStatus();
   Message store;

@@ -215,6 +215,7 @@ void PageEngine::LearnExtents(const Message& end, NodeInstance from) {
   for (const auto& [page, part] : parts) {
     Message put = part;
     put.kind = MessageKind::kPutExtent;
+    put.complete = true;
     core_.Handle(put, kept);
   }
   kept(end);
