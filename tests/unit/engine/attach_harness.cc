@@ -15,6 +15,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <thread>
 #include <utility>
 
@@ -293,9 +294,26 @@ absl::Status TestNode::AcquireForFault(PageId page, Rights rights) {
 
 // --- Daemons ----------------------------------------------------------------------------------------------------------
 
+namespace {
+
+// Removed at the end of the process that made them.
+struct Directories {
+  ~Directories() {
+    for (const std::string& name : names) {
+      if (getpid() == process) std::filesystem::remove_all(name);
+    }
+  }
+  const pid_t process = getpid();
+  std::vector<std::string> names;
+};
+
+}  // namespace
+
 std::string NewSocketPath() {
+  static Directories directories;
   std::string directory = "/tmp/mangrove-attach-XXXXXX";
   CHECK(mkdtemp(directory.data()) != nullptr && chmod(directory.c_str(), 0755) == 0);
+  directories.names.push_back(directory);
   return directory + "/mangroved.sock";
 }
 
