@@ -551,12 +551,6 @@ std::optional<CacheEvent> Classify(const CacheEntry& e, const Message& m, NodeId
 
 }  // namespace
 
-bool CacheEntry::HasRead() const { return state != S::kInvalid && state != S::kWaitRead && state != S::kWaitWrite; }
-
-bool CacheEntry::IsOwner() const {
-  return state == S::kOwned || state == S::kExclusive || state == S::kOwnedWait || state == S::kEvicting;
-}
-
 void StepCacheLocal(CacheEntry& entry, PageId page, CacheEvent event, const CacheContext& context,
                     std::vector<CacheEffect>& effects) {
   CHECK(event == E::kWantRead || event == E::kWantWrite || event == E::kWantEvict || event == E::kCancel);
@@ -584,13 +578,6 @@ void StepCacheUnblocked(CacheEntry& entry, const CacheContext& context, std::vec
   const Message message = std::move(*entry.deferred);
   entry.deferred.reset();
   StepCacheMessage(entry, message, context.responsible, context, effects);
-}
-
-void NoteFlushed(CacheEntry& entry, const Version& version) {
-  if (entry.IsOwner() && entry.flushed < version && version <= entry.version) entry.flushed = version;
-  if (entry.retained && entry.retained->flushed < version && version <= entry.retained->version) {
-    entry.retained->flushed = version;
-  }
 }
 
 void ForgetResponsible(CacheEntry& entry, const CacheContext& context) {

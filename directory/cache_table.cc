@@ -107,4 +107,17 @@ bool Consistent(const CacheEntry& e) {
   return e.exclusive_pins == 0 || e.state == S::kExclusive;                // I6
 }
 
+bool CacheEntry::HasRead() const { return state != S::kInvalid && state != S::kWaitRead && state != S::kWaitWrite; }
+
+bool CacheEntry::IsOwner() const {
+  return state == S::kOwned || state == S::kExclusive || state == S::kOwnedWait || state == S::kEvicting;
+}
+
+void NoteFlushed(CacheEntry& entry, const Version& version) {
+  if (entry.IsOwner() && entry.flushed < version && version <= entry.version) entry.flushed = version;
+  if (entry.retained && entry.retained->flushed < version && version <= entry.retained->version) {
+    entry.retained->flushed = version;
+  }
+}
+
 }  // namespace mangrove

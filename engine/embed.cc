@@ -36,6 +36,7 @@ absl::StatusOr<std::shared_ptr<Session>> Session::Embed(const NodeConfig& config
   doors.operations = (*node)->operations();
   doors.mapped_clients = (*node)->mapped_clients();
   doors.find_region = [memory = (*node)->memory()](PageId page) { return memory->FindRegion(page); };
+  doors.pages_fetched = [owner = node->get()](PageRange pages) { return owner->PagesFetched(pages); };
   parts->backend = std::make_unique<EmbeddedBackend>(*std::move(node), doors, limits, parts->events.get());
   return std::make_shared<LocalSession>(*std::move(parts));
 }

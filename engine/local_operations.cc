@@ -70,6 +70,7 @@ absl::StatusOr<OpenedRegion> LocalOperations::Known(absl::StatusOr<OpenedRegion>
   if (std::find(known_regions_.begin(), known_regions_.end(), pages) == known_regions_.end()) {
     if (absl::Status added = memory_->AddRegion(pages); !added.ok()) return added;
     known_regions_.push_back(pages);
+    engine_->CountFetched(pages);
   }
   return opened;
 }

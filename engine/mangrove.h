@@ -147,10 +147,10 @@ class PageLock {
 
 struct RegionEvent {
   enum class Kind : uint8_t {
-    kReverted,  // The pages went back to an older version: the newest died with a node, unflushed.
+    kReverted,       // The pages went back to an older version: the newest died with a node, unflushed.
     kMaybeReverted,  // The node responsible for the pages restarted; what was unflushed on it is gone.
-    kLost,      // No copy is left; accesses fail until the pages are allocated anew.
-    kFenced,    // This process was cut off from its node; every mapping of it ends with SIGBUS.
+    kLost,           // No copy is left; accesses fail until the pages are allocated anew.
+    kFenced,         // This process was cut off from its node; every mapping of it ends with SIGBUS.
   };
   Kind kind;
   uint64_t offset_bytes = 0;
@@ -158,10 +158,10 @@ struct RegionEvent {
 };
 
 struct RegionCounters {
-  uint64_t read_faults = 0;       // Mapped accesses of this process that waited for a page.
+  uint64_t read_faults = 0;  // Mapped accesses of this process that waited for a page.
   uint64_t write_faults = 0;
-  uint64_t pages_fetched = 0;     // Pages that came to this node from others or from disk, for any of its processes.
-  uint64_t reverts = 0;           // Pages reverted since the region was opened; see RegionEvent.
+  uint64_t pages_fetched = 0;  // Pages that came to this node from others or from disk, for any of its processes.
+  uint64_t reverts = 0;        // Pages reverted since the region was opened; see RegionEvent.
 };
 
 // A named range of the global address space. Obtained from a Session, which it keeps alive.

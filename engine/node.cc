@@ -177,6 +177,7 @@ absl::Status Node::State::StartServing() {
   AttachServerOptions options;
   options.socket_path = config.socket_path;
   options.node_name = config.name;
+  options.pages_fetched = [this](PageRange pages) { return engine->Fetched(pages.first); };
   absl::Status status;
   RunOnLoop(&loop, [&] {
     attach_server = std::make_unique<AttachServer>(
@@ -232,6 +233,7 @@ absl::Status Node::Drain(DurationNs timeout) {
 Loop* Node::loop() { return &state_->loop; }
 NodeOperations* Node::operations() { return state_->operations.get(); }
 RegionMemory* Node::memory() { return state_->memory.get(); }
+uint64_t Node::PagesFetched(PageRange pages) const { return state_->engine->Fetched(pages.first); }
 MappedClients* Node::mapped_clients() { return state_->mapped_clients.get(); }
 FaultService* Node::fault_service() { return state_.get(); }
 const NodeConfig& Node::config() const { return state_->config; }

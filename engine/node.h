@@ -34,6 +34,8 @@ class Node {
   Loop* loop();
   // On the loop.
   NodeOperations* operations();
+  // Pages of an open region that came here since it was first opened on this node.
+  uint64_t PagesFetched(PageRange pages) const;
   RegionMemory* memory();
   MappedClients* mapped_clients();
   FaultService* fault_service();

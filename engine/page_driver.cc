@@ -171,7 +171,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
     case Kind::kInstall:
       memory_->Install(page, effect.data ? effect.data->bytes.data() : nullptr,
                        effect.write ? Rights::kWrite : Rights::kRead);
-      ++counters_.pages_received;
+      NoteFetched(page);
       return true;
     case Kind::kRaise: memory_->Raise(page); return true;
     case Kind::kSend: Post(effect.to, std::move(effect.message)); return true;
@@ -195,6 +195,19 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
       return true;
   }
   return true;
+}
+
+void PageEngine::NoteFetched(PageId page) {
+  ++counters_.pages_received;
+  const auto next = fetched_.upper_bound(page.value);
+  if (next == fetched_.begin()) return;
+  auto& [range, count] = std::prev(next)->second;
+  if (range.Contains(page)) ++count;
+}
+
+uint64_t PageEngine::Fetched(PageId page) const {
+  const auto next = fetched_.upper_bound(page.value);
+  return next == fetched_.begin() ? 0 : std::prev(next)->second.second;
 }
 
 void PageEngine::Unblock(PageId page) {

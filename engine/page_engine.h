@@ -128,6 +128,11 @@ class PageEngine final : public TransportEvents {
   // The document of another node. Unavailable: it does not answer.
   Task<absl::StatusOr<std::string>> InspectAt(NodeId node, PageId page, TimeNs deadline);
 
+  // Counts the pages of `range` that come here, from now on.
+  void CountFetched(PageRange range) { fetched_.try_emplace(range.first.value, range, 0); }
+  // Of the counted range that holds `page`.
+  uint64_t Fetched(PageId page) const;
+
   // Members that have not said yet what they hold; until then the pages that this node is responsible for wait.
   std::vector<NodeId> Unregistered() const;
   PageSummary Describe(PageId page) const;
@@ -202,6 +207,7 @@ class PageEngine final : public TransportEvents {
   void AfterEffects(PageId page, CachedPage& cached);
   void WakeWaiters(CachedPage& cached);
   void FailWaiters(CachedPage& cached, const absl::Status& status);
+  void NoteFetched(PageId page);
   void Unblock(PageId page);
   void Watch(PageId page);
   void TickCache();
@@ -342,6 +348,7 @@ class PageEngine final : public TransportEvents {
   absl::AnyInvocable<void(const NodeOperations::Event&)> event_sink_;
   absl::AnyInvocable<std::string(PageId)> inspector_;
   PageEngineCounters counters_;
+  std::map<absl::uint128, std::pair<PageRange, uint64_t>> fetched_;  // By first page; they do not overlap.
   LogOnce said_once_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // False once this object is gone, for callbacks.
 };

@@ -52,7 +52,7 @@ struct StoreBatch {
     std::string key;
     std::optional<std::string> value;  // Empty: delete.
   };
-  std::vector<StoredPage> put_pages;  // REQUIRES: data is there.
+  std::vector<StoredPage> put_pages;    // REQUIRES: data is there.
   std::vector<PageRange> delete_pages;  // Applied before put_pages.
   std::vector<Record> records;
 };
