@@ -1,0 +1,333 @@
+#include "tests/cluster/cluster.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <stdexcept>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace mangrove::cluster_test {
+namespace {
+
+constexpr int kStopLimitS = 30;
+constexpr int kStartLimitS = 60;
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// Outside of the range that outgoing connections take their ports from.
+std::vector<int> FreePorts(int count) {
+  std::random_device entropy;
+  std::uniform_int_distribution<int> any(20'000, 31'999);
+  std::vector<int> ports;
+  while (static_cast<int>(ports.size()) < count) {
+    const int port = any(entropy);
+    if (std::find(ports.begin(), ports.end(), port) != ports.end()) continue;
+    const int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (bind(s, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) ports.push_back(port);
+    close(s);
+  }
+  return ports;
+}
+
+// Returns the process. It dies with this thread.
+pid_t Spawn(const std::vector<std::string>& command, const std::string& out, const std::string& err) {
+  std::vector<std::string> words = command;
+  if (words[0].front() != '/') words[0] = absl::StrCat(MANGROVE_BIN_DIR, "/", words[0]);
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid != 0) return pid;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(127);
+  const int in_fd = open("/dev/null", O_RDONLY);
+  const int out_fd = open(out.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+  const int err_fd = open(err.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+  if (in_fd < 0 || out_fd < 0 || err_fd < 0) _exit(127);
+  dup2(in_fd, 0);
+  dup2(out_fd, 1);
+  dup2(err_fd, 2);
+  for (int fd = 3; fd < 1024; ++fd) close(fd);
+  execv(argv[0], argv.data());
+  _exit(127);
+}
+
+// The exit code, or 128 + the signal's number; -1 and killed if it does not end in time.
+int Await(pid_t pid, int timeout_s) {
+  int status = 0;
+  const bool ended = Eventually([&] { return waitpid(pid, &status, WNOHANG) == pid; }, timeout_s);
+  if (!ended) {
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    return -1;
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+}  // namespace
+
+TemporaryDirectory::TemporaryDirectory() {
+  std::string pattern = std::filesystem::temp_directory_path() / "mangrove_cluster_XXXXXX";
+  if (mkdtemp(pattern.data()) == nullptr || chmod(pattern.c_str(), 0755) != 0) std::abort();
+  path_ = pattern;
+}
+
+TemporaryDirectory::~TemporaryDirectory() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+bool Eventually(const std::function<bool()>& condition, int timeout_s) {
+  const Stopwatch watch;
+  while (!condition()) {
+    if (watch.Seconds() > timeout_s) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return true;
+}
+
+Output RunProgram(const std::vector<std::string>& command, int timeout_s) {
+  const TemporaryDirectory directory;
+  Output output;
+  output.exit_code = Await(Spawn(command, directory / "out", directory / "err"), timeout_s);
+  EXPECT_NE(output.exit_code, -1) << absl::StrJoin(command, " ") << " does not end in " << timeout_s << " s";
+  output.out = ReadFile(directory / "out");
+  output.err = ReadFile(directory / "err");
+  return output;
+}
+
+// --- Cluster ----------------------------------------------------------------------------------------------------------
+
+Cluster::Cluster(const ClusterOptions& options) : options_(options), ports_(FreePorts(options.nodes)) {
+  const std::string key = directory_ / "key";
+  std::ofstream(key) << std::string(64, 'a');
+  chmod(key.c_str(), 0600);
+  for (int node = 1; node <= size(); ++node) WriteConfig(node, ConfigText(node));
+}
+
+Cluster::~Cluster() {
+  if (testing::Test::HasFailure()) {
+    for (int node = 1; node <= size(); ++node) {
+      std::cerr << "--- log of node-" << node << "\n" << log(node);
+    }
+  }
+  KillAll();
+}
+
+std::string Cluster::socket(int node) const { return directory_ / absl::StrCat("node-", node, ".sock"); }
+std::string Cluster::config(int node) const { return directory_ / absl::StrCat("node-", node, ".toml"); }
+std::string Cluster::log(int node) const { return ReadFile(directory_ / absl::StrCat("node-", node, ".log")); }
+
+std::string Cluster::sockets() const {
+  std::vector<std::string> all;
+  for (int node = 1; node <= size(); ++node) all.push_back(socket(node));
+  return absl::StrJoin(all, ",");
+}
+
+std::string Cluster::ConfigText(int node) const {
+  std::string text = absl::StrCat(
+      "[node]\nname = \"node-", node, "\"\ndata_dir = \"", directory_ / absl::StrCat("data-", node), "\"\nsocket = \"",
+      socket(node), "\"\ncache_size_mib = ", options_.cache_size_mib,
+      "\nfault_timeout_ms = ", options_.fault_timeout_ms, "\n", options_.node_settings,
+      "\n[cluster]\nname = \"test\"\nkey_file = \"", directory_ / "key", "\"\nreplicas = ", options_.replicas, "\n");
+  for (int member = 1; member <= size(); ++member) {
+    absl::StrAppend(&text, "[[members]]\nid = ", member, "\nname = \"node-", member,
+                    "\"\naddress = \"127.0.0.1:", ports_[static_cast<size_t>(member) - 1], "\"\n");
+  }
+  return text;
+}
+
+void Cluster::WriteConfig(int node, const std::string& text) const { std::ofstream(config(node)) << text; }
+
+void Cluster::Start(int node) {
+  ASSERT_FALSE(IsRunning(node));
+  const std::string log = directory_ / absl::StrCat("node-", node, ".log");
+  processes_[node] = Spawn({"mangroved", "--config", config(node)}, log, log);
+}
+
+void Cluster::StartAll() {
+  for (int node = 1; node <= size(); ++node) Start(node);
+  AwaitConnected();
+}
+
+int Cluster::AwaitEnd(int node) {
+  const int code = Await(processes_.at(node), kStopLimitS);
+  EXPECT_NE(code, -1) << "node-" << node << " does not end";
+  processes_.erase(node);
+  return code;
+}
+
+int Cluster::Stop(int node, int signal) {
+  kill(processes_.at(node), signal == 0 ? SIGTERM : signal);
+  return AwaitEnd(node);
+}
+
+void Cluster::StopAll() {
+  for (const auto& [node, pid] : processes_) kill(pid, SIGTERM);
+  while (!processes_.empty()) {
+    const int node = processes_.begin()->first;
+    EXPECT_EQ(AwaitEnd(node), 0) << "node-" << node;
+  }
+}
+
+void Cluster::Kill(int node) {
+  kill(processes_.at(node), SIGKILL);
+  EXPECT_EQ(AwaitEnd(node), 128 + SIGKILL);
+}
+
+void Cluster::KillAll() {
+  for (const auto& [node, pid] : processes_) kill(pid, SIGKILL);
+  for (const auto& [node, pid] : processes_) waitpid(pid, nullptr, 0);
+  processes_.clear();
+}
+
+void Cluster::AwaitConnected() {
+  const auto is_connected = [this](int node) {
+    const Output status = RunProgram({"mangrove", "--socket", socket(node), "status", "--json"});
+    if (status.exit_code != 0) return false;
+    const nlohmann::json document = nlohmann::json::parse(status.out);
+    size_t connected = 0;
+    for (const auto& peer : document["peers"]) connected += peer["connected"].get<bool>() ? 1 : 0;
+    const bool all_run = static_cast<int>(processes_.size()) == size();
+    return connected + 1 >= processes_.size() && (!all_run || document["ready"].get<bool>());
+  };
+  for (const auto& [node, pid] : processes_) {
+    if (Eventually([&, n = node] { return is_connected(n); }, kStartLimitS)) continue;
+    throw std::runtime_error(absl::StrCat("node-", node, " is not connected:\n",
+                                          RunProgram({"mangrove", "--socket", socket(node), "status"}).out));
+  }
+}
+
+nlohmann::json Cluster::Ask(int node, const std::vector<std::string>& command) {
+  std::vector<std::string> words{"mangrove", "--socket", socket(node), "--json"};
+  words.insert(words.end(), command.begin(), command.end());
+  const Output output = RunProgram(words);
+  EXPECT_EQ(output.exit_code, 0) << output.err;
+  return nlohmann::json::parse(output.out, nullptr, false);
+}
+
+std::shared_ptr<Session> Cluster::Attach(int node, int call_timeout_ms) {
+  return Take(Session::Attach({.socket_path = socket(node), .limits = {.call_timeout_ms = call_timeout_ms}}));
+}
+
+// --- Child ------------------------------------------------------------------------------------------------------------
+
+Child::Child(const std::function<int(const Tell& tell)>& body) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) std::abort();
+  const pid_t parent = getpid();
+  pid_ = fork();
+  if (pid_ == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(127);
+    const int code = body([fd = ends[1]](char what) {
+      if (write(fd, &what, 1) != 1) _exit(127);
+    });
+    _exit(code);
+  }
+  close(ends[1]);
+  told_ = ends[0];
+}
+
+Child::~Child() {
+  Kill();
+  close(told_);
+}
+
+char Child::AwaitTold(int timeout_s) {
+  pollfd readable{told_, POLLIN, 0};
+  char what = 0;
+  if (poll(&readable, 1, timeout_s * 1000) != 1 || read(told_, &what, 1) != 1) return 0;
+  return what;
+}
+
+void Child::Kill() {
+  if (pid_ <= 0) return;
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+  pid_ = -1;
+}
+
+int Child::AwaitEnd(int timeout_s) {
+  const int code = Await(std::exchange(pid_, -1), timeout_s);
+  EXPECT_NE(code, -1) << "a child does not end in " << timeout_s << " s";
+  return code;
+}
+
+// --- Mapped accesses --------------------------------------------------------------------------------------------------
+
+namespace {
+
+thread_local sigjmp_buf g_escape;
+thread_local volatile sig_atomic_t g_escaping = 0;
+
+extern "C" void Escape(int signal) {
+  if (g_escaping == 0) {
+    ::signal(signal, SIG_DFL);
+    raise(signal);
+    return;
+  }
+  siglongjmp(g_escape, signal);
+}
+
+template <typename Access>
+int Try(Access access) {
+  struct sigaction action {};
+  action.sa_handler = Escape;
+  action.sa_flags = SA_NODEFER;
+  sigaction(SIGBUS, &action, nullptr);
+  sigaction(SIGSEGV, &action, nullptr);
+  const int signal = sigsetjmp(g_escape, 1);
+  g_escaping = 1;
+  if (signal == 0) access();
+  g_escaping = 0;
+  return signal;
+}
+
+}  // namespace
+
+int TryLoad(const std::byte* place, uint64_t* value) {
+  return Try([&] {
+    const uint64_t loaded = *reinterpret_cast<const volatile uint64_t*>(place);
+    if (value != nullptr) *value = loaded;
+  });
+}
+
+int TryStore(std::byte* place, uint64_t value) {
+  return Try([&] { *reinterpret_cast<volatile uint64_t*>(place) = value; });
+}
+
+std::shared_ptr<Region> MakeRegion(Session& session, const std::string& name, uint64_t size_bytes,
+                                   const AllocateOptions& options, uint16_t mode) {
+  auto region = Take(session.Reserve({.name = name, .size_bytes = size_bytes, .mode = mode}));
+  const absl::Status allocated = region->Allocate(0, size_bytes, options);
+  if (!allocated.ok()) throw std::runtime_error(allocated.ToString());
+  return region;
+}
+
+}  // namespace mangrove::cluster_test

@@ -1,0 +1,142 @@
+// Nodes as processes on this machine, with a directory and ports of their own; and the programs that use them.
+//
+// Nothing outlives the test: every process that is started here is killed with the thread that started it. What a test
+// cannot go on without is an exception, which ends the test.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/mangrove.h"
+
+namespace mangrove::cluster_test {
+
+// A directory that everybody may enter, removed with this object.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  ~TemporaryDirectory();
+  const std::string& path() const { return path_; }
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+struct Output {
+  int exit_code = -1;  // 128 + the signal's number, if one ended it.
+  std::string out;
+  std::string err;
+};
+
+// Runs a program to its end; a test failure if that takes longer. What does not begin with '/' is in build/bin.
+Output RunProgram(const std::vector<std::string>& command, int timeout_s = 60);
+
+class Stopwatch {
+ public:
+  double Seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// Waits until `condition` holds; false if it does not in time.
+bool Eventually(const std::function<bool()>& condition, int timeout_s = 20);
+
+struct ClusterOptions {
+  int nodes = 3;
+  int replicas = 2;
+  int cache_size_mib = 64;
+  int fault_timeout_ms = 3000;
+  std::string node_settings;  // Further lines of [node].
+};
+
+// Nodes are numbered from 1.
+class Cluster {
+ public:
+  explicit Cluster(const ClusterOptions& options = {});
+  ~Cluster();
+  Cluster(const Cluster&) = delete;
+  Cluster& operator=(const Cluster&) = delete;
+
+  int size() const { return options_.nodes; }
+  std::string directory() const { return directory_.path(); }
+  std::string socket(int node) const;
+  std::string sockets() const;  // Of all, with commas between.
+  std::string config(int node) const;
+  std::string log(int node) const;  // What it has written there.
+  pid_t pid(int node) const { return processes_.at(node); }
+  bool IsRunning(int node) const { return processes_.contains(node); }
+
+  void Start(int node);
+  void StartAll();
+  // SIGTERM, or another signal; returns the exit code.
+  int Stop(int node, int signal = 0);
+  void StopAll();  // All at once.
+  void Kill(int node);
+  void KillAll();
+  // Until every running node is connected to every other, and, if all of them run, ready.
+  void AwaitConnected();
+  // Waits for the end of a node that was not told to end.
+  int AwaitEnd(int node);
+
+  nlohmann::json Ask(int node, const std::vector<std::string>& command);
+  // Attaches this process.
+  std::shared_ptr<Session> Attach(int node, int call_timeout_ms = 5000);
+
+  // For changes before Start.
+  std::string ConfigText(int node) const;
+  void WriteConfig(int node, const std::string& text) const;
+
+ private:
+  const ClusterOptions options_;
+  const TemporaryDirectory directory_;
+  std::vector<int> ports_;
+  std::map<int, pid_t> processes_;
+};
+
+// A part of this test in a process of its own. REQUIRES: no session in this process.
+class Child {
+ public:
+  // `body` returns the exit code; it may tell the parent that it has come to a place.
+  using Tell = std::function<void(char)>;
+  explicit Child(const std::function<int(const Tell& tell)>& body);
+  ~Child();                            // Kills it.
+  char AwaitTold(int timeout_s = 20);  // 0 if nothing is told.
+  void Kill();
+  int AwaitEnd(int timeout_s = 60);  // The exit code, or 128 + the signal's number.
+
+ private:
+  pid_t pid_ = -1;
+  int told_ = -1;
+};
+
+// The value, or an exception that ends the test.
+template <typename T>
+T Take(absl::StatusOr<T> result) {
+  if (!result.ok()) throw std::runtime_error(result.status().ToString());
+  return *std::move(result);
+}
+
+// A mapped access that may get a signal: its number, or 0.
+int TryLoad(const std::byte* place, uint64_t* value = nullptr);
+int TryStore(std::byte* place, uint64_t value);
+
+// A region of `size_bytes`, all of it allocated.
+std::shared_ptr<Region> MakeRegion(Session& session, const std::string& name, uint64_t size_bytes,
+                                   const AllocateOptions& options = {}, uint16_t mode = 0600);
+
+}  // namespace mangrove::cluster_test

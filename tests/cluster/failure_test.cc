@@ -1,0 +1,294 @@
+// Nodes, daemons and programs that are killed: what does not need them goes on, what does fails within its bound.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <atomic>
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "tests/cluster/cluster.h"
+
+namespace mangrove::cluster_test {
+namespace {
+
+using testing::Contains;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr uint64_t kSegmentBytes = kSegmentPages * kPageBytes;
+constexpr int kFaultTimeoutMs = 2000;
+constexpr int kCallTimeoutMs = 2000;
+// What scheduling on a busy machine may add to a bound.
+constexpr double kSlackS = 4;
+constexpr double kBoundS = 2 + kSlackS;
+
+class Failures : public testing::Test {
+ protected:
+  // The first pages of segments that need `node` (as responsible node or core holder), or do not.
+  std::vector<uint64_t> Offsets(const Region& region, const std::string& node, bool needs) {
+    std::vector<uint64_t> offsets;
+    for (uint64_t offset = 0; offset < region.info().size_bytes; offset += kSegmentBytes) {
+      const auto page = cluster_.Ask(1, {"page", "show", ToString(region.info().address + offset)});
+      const auto holders = page["core_holders"].get<std::vector<std::string>>();
+      const bool is_holder = std::find(holders.begin(), holders.end(), node) != holders.end();
+      if ((is_holder || page["responsible"] == node) == needs) offsets.push_back(offset);
+    }
+    return offsets;
+  }
+
+  Cluster cluster_{{.fault_timeout_ms = kFaultTimeoutMs}};
+};
+
+// Covers: G08, G19
+TEST_F(Failures, WhatDoesNotNeedAKilledNodeGoesOnAndWhatDoesFailsInItsBound) {
+  cluster_.StartAll();
+  const auto session = cluster_.Attach(1, kCallTimeoutMs);
+  const auto region = MakeRegion(*session, "r", 16 * kSegmentBytes);
+  const std::vector<uint64_t> free = Offsets(*region, "node-3", false);
+  const std::vector<uint64_t> bound = Offsets(*region, "node-3", true);
+  ASSERT_GE(free.size(), 2u);
+  ASSERT_GE(bound.size(), 2u);
+  std::byte* const base = Take(region->Map(0, region->info().size_bytes));
+  // Pages that were used before, and pages that were not.
+  ASSERT_EQ(TryStore(base + free[0], 1), 0);
+  ASSERT_TRUE(region->Flush(free[0], kPageBytes).ok());
+  // What is needed to open a region may be anywhere.
+  const auto other = cluster_.Attach(2, kCallTimeoutMs);
+  const auto same = Take(other->Open("r", AccessMode::kWrite));
+  cluster_.Kill(3);
+
+  for (const uint64_t offset : free) {
+    EXPECT_EQ(TryStore(base + offset + 8, 2), 0) << offset;
+    const absl::Status flushed = region->Flush(offset, kPageBytes);
+    EXPECT_TRUE(flushed.ok()) << flushed;
+  }
+  uint64_t value = 0;
+  EXPECT_TRUE(same->Read(free[0] + 8, std::as_writable_bytes(std::span(&value, 1))).ok());
+  EXPECT_EQ(value, 2u);
+
+  Stopwatch call;
+  const absl::Status read = region->Read(bound[0], std::as_writable_bytes(std::span(&value, 1)));
+  EXPECT_EQ(read.code(), absl::StatusCode::kUnavailable) << read;
+  EXPECT_THAT(std::string(read.message()), HasSubstr("node 3"));
+  EXPECT_LT(call.Seconds(), kBoundS);
+  Stopwatch access;
+  EXPECT_EQ(TryLoad(base + bound[1]), SIGBUS);
+  EXPECT_LT(access.Seconds(), kBoundS);
+
+  cluster_.Start(3);
+  cluster_.AwaitConnected();
+  EXPECT_TRUE(Eventually([&] { return region->Read(bound[0], std::as_writable_bytes(std::span(&value, 1))).ok(); }));
+  EXPECT_TRUE(region->Heal(bound[1], kPageBytes).ok());
+  EXPECT_EQ(TryStore(base + bound[1], 5), 0);
+  EXPECT_TRUE(same->Read(bound[1], std::as_writable_bytes(std::span(&value, 1))).ok());
+  EXPECT_EQ(value, 5u);
+}
+
+// Covers: G17
+TEST_F(Failures, AKilledNodeComesBackAsANewIncarnationWithWhatWasFlushed) {
+  cluster_.StartAll();
+  const auto before = cluster_.Ask(3, {"status"})["node"];
+  {
+    const auto session = cluster_.Attach(3);
+    const auto region = MakeRegion(*session, "r", 4 * kSegmentBytes);
+    std::byte* const base = Take(region->Map(0, region->info().size_bytes));
+    for (uint64_t i = 0; i < 4; ++i) ASSERT_EQ(TryStore(base + i * kSegmentBytes, 100 + i), 0);
+    const absl::Status flushed = region->Flush(0, region->info().size_bytes);
+    ASSERT_TRUE(flushed.ok()) << flushed;
+  }
+  cluster_.Kill(3);
+  cluster_.Start(3);
+  cluster_.AwaitConnected();
+  const auto after = cluster_.Ask(3, {"status"})["node"];
+  EXPECT_EQ(before["id"], after["id"]);
+  EXPECT_LT(before["incarnation"].get<uint64_t>(), after["incarnation"].get<uint64_t>());
+  for (int node = 1; node <= 3; ++node) {
+    const auto session = cluster_.Attach(node);
+    const auto region = Take(session->Open("r", AccessMode::kRead));
+    for (uint64_t i = 0; i < 4; ++i) {
+      uint64_t value = 0;
+      const absl::Status read = region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1)));
+      EXPECT_TRUE(read.ok()) << read;
+      EXPECT_EQ(value, 100 + i) << "node-" << node;
+    }
+  }
+}
+
+// Covers: G19
+TEST_F(Failures, AProgramWhoseDaemonIsKilledGetsTheEventSigbusAndErrors) {
+  cluster_.StartAll();
+  auto session = cluster_.Attach(1, kCallTimeoutMs);
+  auto region = MakeRegion(*session, "r", 4 * kPageBytes);
+  std::byte* const base = Take(region->Map(0, region->info().size_bytes));
+  ASSERT_EQ(TryStore(base, 1), 0);
+  std::mutex mutex;
+  std::vector<RegionEvent::Kind> events;
+  region->SetEventCallback([&](const RegionEvent& event) {
+    const std::lock_guard lock(mutex);
+    events.push_back(event.kind);
+  });
+  Stopwatch watch;
+  cluster_.Kill(1);
+  EXPECT_TRUE(Eventually([&] {
+    const std::lock_guard lock(mutex);
+    return std::find(events.begin(), events.end(), RegionEvent::Kind::kFenced) != events.end();
+  }));
+  EXPECT_LT(watch.Seconds(), kBoundS);
+  // A page that was here, and one that was not.
+  EXPECT_TRUE(Eventually([&] { return TryLoad(base) == SIGBUS; }));
+  EXPECT_EQ(TryLoad(base + kPageBytes), SIGBUS);
+  EXPECT_LT(watch.Seconds(), kBoundS);
+  uint64_t value = 0;
+  EXPECT_EQ(region->Read(0, std::as_writable_bytes(std::span(&value, 1))).code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(session->Open("r", AccessMode::kRead).ok());
+  region.reset();
+  session.reset();
+
+  // The way on is to attach again.
+  cluster_.Start(1);
+  cluster_.AwaitConnected();
+  session = cluster_.Attach(1);
+  region = Take(session->Open("r", AccessMode::kWrite));
+  std::byte* const again = Take(region->Map(0, region->info().size_bytes));
+  EXPECT_EQ(TryStore(again, 2), 0);
+}
+
+// Covers: G04
+TEST_F(Failures, TheLocksOfAKilledProgramAreFree) {
+  cluster_.StartAll();
+  Child holder([this](const Child::Tell& tell) {
+    const auto session = cluster_.Attach(1);
+    const auto region = MakeRegion(*session, "r", 4 * kPageBytes);
+    const auto lock = region->Lock(0, 2 * kPageBytes, LockMode::kExclusive, 5000);
+    tell(lock.ok() ? 'y' : 'n');
+    pause();
+    return 0;
+  });
+  ASSERT_EQ(holder.AwaitTold(), 'y');
+  const auto session = cluster_.Attach(2);
+  const auto region = Take(session->Open("r", AccessMode::kWrite));
+  for (const LockMode mode : {LockMode::kShared, LockMode::kExclusive}) {
+    EXPECT_EQ(region->Lock(0, kPageBytes, mode, 300).status().code(), absl::StatusCode::kDeadlineExceeded);
+  }
+  EXPECT_TRUE(region->Lock(2 * kPageBytes, kPageBytes, LockMode::kExclusive, 2000).ok());
+  holder.Kill();
+  Stopwatch watch;
+  const auto lock = region->Lock(0, 2 * kPageBytes, LockMode::kExclusive, 10'000);
+  EXPECT_TRUE(lock.ok()) << lock.status();
+  EXPECT_LT(watch.Seconds(), kBoundS);
+}
+
+// Covers: G03
+TEST_F(Failures, ProgramsKilledAmidFaultsLeaveTheNodesAndThePagesInOrder) {
+  cluster_.StartAll();
+  constexpr uint64_t kSize = 4 * kSegmentBytes;
+  Child maker([this](const Child::Tell&) {
+    const auto session = cluster_.Attach(1);
+    MakeRegion(*session, "r", kSize);
+    return 0;
+  });
+  ASSERT_EQ(maker.AwaitEnd(), 0);
+  for (int round = 0; round < 4; ++round) {
+    std::vector<std::unique_ptr<Child>> children;
+    for (int node = 1; node <= 3; ++node) {
+      children.push_back(std::make_unique<Child>([this, node](const Child::Tell& tell) {
+        const auto session = cluster_.Attach(node);
+        const auto region = Take(session->Open("r", AccessMode::kWrite));
+        std::byte* const base = Take(region->Map(0, kSize));
+        tell('b');
+        for (uint64_t i = 0;; i = (i + 7 * kPageBytes) % kSize) {
+          std::atomic_ref(*reinterpret_cast<uint64_t*>(base + i)).fetch_add(1);
+        }
+        return 0;
+      }));
+    }
+    for (const auto& child : children) ASSERT_EQ(child->AwaitTold(), 'b');
+    usleep(100'000);
+    for (const auto& child : children) child->Kill();
+  }
+  for (int node = 1; node <= 3; ++node) {
+    const auto session = cluster_.Attach(node);
+    const auto region = Take(session->Open("r", AccessMode::kWrite));
+    auto view = region->Access(0, kSegmentBytes, AccessMode::kWrite, 10'000);
+    ASSERT_TRUE(view.ok()) << view.status();
+    EXPECT_TRUE(view->Release().ok());
+    std::byte* const base = Take(region->Map(0, kSize));
+    uint64_t value = 0;
+    for (uint64_t i = 0; i < kSize; i += 16 * kPageBytes) EXPECT_EQ(TryLoad(base + i, &value), 0);
+  }
+}
+
+// Covers: G17
+TEST_F(Failures, AnOrderlyStopOfEverythingKeepsWhatNobodyFlushed) {
+  cluster_.StartAll();
+  for (int node = 1; node <= 3; ++node) {
+    const auto session = cluster_.Attach(node);
+    const auto region = MakeRegion(*session, absl::StrCat("r", node), 2 * kSegmentBytes);
+    std::byte* const base = Take(region->Map(0, region->info().size_bytes));
+    for (uint64_t page = 0; page < 64; ++page) ASSERT_EQ(TryStore(base + page * 16 * kPageBytes, page + 1), 0);
+  }
+  cluster_.StopAll();
+  cluster_.StartAll();
+  for (int node = 1; node <= 3; ++node) {
+    const auto session = cluster_.Attach(node % 3 + 1);
+    const auto region = Take(session->Open(absl::StrCat("r", node), AccessMode::kRead));
+    for (uint64_t page = 0; page < 64; ++page) {
+      uint64_t value = 0;
+      const absl::Status read = region->Read(page * 16 * kPageBytes, std::as_writable_bytes(std::span(&value, 1)));
+      ASSERT_TRUE(read.ok()) << read;
+      ASSERT_EQ(value, page + 1) << "page " << page << " of node-" << node;
+    }
+  }
+}
+
+TEST_F(Failures, ASecondSignalEndsADaemonAtOnce) {
+  cluster_.StartAll();
+  {
+    const auto session = cluster_.Attach(1);
+    const auto region = MakeRegion(*session, "r", 8 * kSegmentBytes);
+    std::byte* const base = Take(region->Map(0, region->info().size_bytes));
+    for (uint64_t i = 0; i < 8; ++i) ASSERT_EQ(TryStore(base + i * kSegmentBytes, 1), 0);
+  }
+  // Without them it waits: not everything can be flushed.
+  cluster_.Kill(2);
+  cluster_.Kill(3);
+  kill(cluster_.pid(1), SIGINT);
+  ASSERT_TRUE(Eventually([&] { return cluster_.log(1).find("stopping, since") != std::string::npos; }));
+  const Stopwatch watch;
+  EXPECT_EQ(cluster_.Stop(1, SIGTERM), 128 + SIGTERM);
+  EXPECT_LT(watch.Seconds(), kSlackS);
+}
+
+TEST_F(Failures, AStopThatCannotFlushIsBoundedAndSaysSo) {
+  cluster_.StartAll();
+  {
+    const auto session = cluster_.Attach(1);
+    const auto region = MakeRegion(*session, "r", 8 * kSegmentBytes);
+    std::byte* const base = Take(region->Map(0, region->info().size_bytes));
+    for (uint64_t i = 0; i < 8; ++i) ASSERT_EQ(TryStore(base + i * kSegmentBytes, 1), 0);
+  }
+  cluster_.Kill(2);
+  cluster_.Kill(3);
+  const Stopwatch watch;
+  EXPECT_EQ(cluster_.Stop(1), 3);
+  EXPECT_LT(watch.Seconds(), 10 + 5 + kSlackS);
+  EXPECT_THAT(cluster_.log(1), HasSubstr("not everything that was written here is on disk"));
+}
+
+TEST_F(Failures, AStoppedDaemonFencesItsProgramsAndTheyTheirCluster) {
+  cluster_.StartAll();
+  const auto session = cluster_.Attach(1, kCallTimeoutMs);
+  const auto region = MakeRegion(*session, "r", 4 * kPageBytes);
+  std::byte* const base = Take(region->Map(0, region->info().size_bytes));
+  ASSERT_EQ(TryStore(base, 1), 0);
+  kill(cluster_.pid(1), SIGSTOP);
+  const Stopwatch watch;
+  EXPECT_EQ(TryLoad(base + kPageBytes), SIGBUS);
+  EXPECT_LT(watch.Seconds(), 5 + kBoundS);
+  kill(cluster_.pid(1), SIGCONT);
+}
+
+}  // namespace
+}  // namespace mangrove::cluster_test
