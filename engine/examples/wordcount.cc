@@ -40,7 +40,7 @@ using namespace mangrove::example;  // NOLINT(google-build-using-namespace)
 
 namespace {
 
-constexpr uint64_t kChunkBytes = uint64_t{4} << 20;
+constexpr uint64_t kChunkBytes = uint64_t{1} << 20;
 constexpr size_t kMergeAtWords = size_t{1} << 20;  // Distinct ones that a worker holds.
 constexpr uint64_t kReadStepBytes = uint64_t{1} << 20;
 
@@ -261,11 +261,11 @@ void AddFiles(const std::string& path, Job* job) {
   for (const auto& file : found) AddFile(file, job);
 }
 
-// Ordinary text of some MB has fewer different words than one in a hundred bytes.
+// Ordinary text of some MB has a different word for every few hundred bytes. Tables are best half empty or more.
 uint64_t SlotsFor(const Job& job) {
   uint64_t bytes = 0;
   for (const Chunk& chunk : job.chunks) bytes += chunk.end - chunk.begin;
-  return std::clamp(std::bit_ceil(bytes / 64), uint64_t{1} << 16, uint64_t{1} << 26);
+  return std::clamp(std::bit_ceil(bytes / 128), uint64_t{1} << 16, uint64_t{1} << 26);
 }
 
 // Removes what an earlier run has left, also one that was killed half-way.
