@@ -54,10 +54,12 @@ WorkloadOptions WorkloadOf(const Scenario& scenario, SimRandom& random) {
   return work;
 }
 
-FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random) {
+FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes) {
   FaultOptions faults;
   faults.weights = scenario.faults;
-  faults.mean_events = static_cast<uint64_t>(random.Between(400, 1600));
+  // Every node makes events; a large cluster must get something done between two faults as well.
+  const uint64_t size = static_cast<uint64_t>(std::max(nodes, 4));
+  faults.mean_events = size * static_cast<uint64_t>(random.Between(100, 400));
   faults.max_down = random.Spread(20 * kMillisecond, kSecond);
   faults.max_cut = random.Spread(50 * kMillisecond, 2 * kSecond);
   if (random.PerMille(300)) {  // Never quite calm.
@@ -72,7 +74,7 @@ FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random) {
     faults.calm.overtake_per_mille = 900;
     faults.calm.late_delay = random.Spread(50 * kMillisecond, 500 * kMillisecond);
     faults.max_down = 20 * kMillisecond;
-    faults.mean_events = static_cast<uint64_t>(random.Between(150, 400));
+    faults.mean_events = size * static_cast<uint64_t>(random.Between(50, 100));
   }
   return faults;
 }
@@ -88,7 +90,7 @@ class Run {
         cluster_(&world_, &oracle_, ClusterOf(scenario, random_, options),
                  options.factory ? options.factory : NodeFactory(MakeEngineNode)),
         work_(&cluster_, WorkloadOf(scenario, random_)),
-        faults_(&cluster_, FaultsOf(scenario, random_)) {
+        faults_(&cluster_, FaultsOf(scenario, random_, cluster_.nodes())) {
     world_.SetVerbose(options.verbose);
     world_.SetAfterEvent([this] {
       oracle_.AfterEvent();

@@ -41,7 +41,7 @@ class SimTransportTest : public testing::Test {
  protected:
   SimTransportTest() : world_(11), network_(&world_, 3) {
     for (int slot = 0; slot < 3; ++slot) Start(slot);
-    Run(kSecond);
+    Run(2 * kSecond);  // A connection takes up to one.
   }
 
   void Start(int slot) {
@@ -144,7 +144,7 @@ TEST_F(SimTransportTest, NewsOfACrashAreAHintAndANewLifeIsCertain) {
     heard += listeners_[0]->downs > before;
     const int ups = listeners_[0]->ups;
     Start(1);
-    Run(kSecond);
+    Run(2 * kSecond);
     EXPECT_EQ(listeners_[0]->ups, ups + 1);
   }
   EXPECT_GT(heard, kCrashes / 2);
@@ -159,7 +159,7 @@ TEST_F(SimTransportTest, AFalseAlarmEndsInANewConnection) {
   EXPECT_FALSE(transports_[0]->Peers()[0].connected);
   Send(0, 1, "dropped");
   EXPECT_EQ(transports_[0]->Counters().messages_dropped, 1u);
-  Run(kSecond);
+  Run(2 * kSecond);
   EXPECT_EQ(listeners_[0]->ups, ups + 1);
   Send(0, 1, "arrives");
   Run(kSecond);
