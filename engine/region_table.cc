@@ -287,6 +287,11 @@ Task<absl::Status> RegionTable::Allocate(Credentials who, PageRange range, Alloc
   drawn.unclean = true;
   absl::Status status = co_await WriteSlot(held->slot, &drawn, deadline);
   if (!status.ok()) co_return status;
+  if (!RunsWithin(before.runs, OffsetIn(before, range.first), range.count).empty()) {
+    // Pages that are lost: their responsible node forgets that, as it forgets all of what is unallocated.
+    status = co_await pages_->DropExtent(range, NewestConfig(before), deadline);
+    if (!status.ok()) co_return status;
+  }
   status = co_await pages_->PutExtent(range, before.next_config, *replicas, !options.persistent, deadline);
   if (!status.ok()) co_return status;
   status = co_await WriteSlot(held->slot, &*after, deadline);

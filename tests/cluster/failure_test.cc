@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <filesystem>
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
@@ -241,6 +242,101 @@ TEST_F(Failures, AnOrderlyStopOfEverythingKeepsWhatNobodyFlushed) {
       ASSERT_EQ(value, page + 1) << "page " << page << " of node-" << node;
     }
   }
+}
+
+// Covers: G19
+TEST_F(Failures, WhoUsesAPageThatWentBackToItsFlushedVersionIsTold) {
+  cluster_.StartAll();
+  const auto session = cluster_.Attach(2, kCallTimeoutMs);
+  const auto region = MakeRegion(*session, "r", 16 * kSegmentBytes);
+  const std::vector<uint64_t> offsets = Offsets(*region, "node-1", false);
+  ASSERT_FALSE(offsets.empty());
+  const uint64_t offset = offsets[0];
+  std::byte* const base = Take(region->Map(0, region->info().size_bytes));
+  ASSERT_EQ(TryStore(base + offset, 1), 0);
+  ASSERT_TRUE(region->Flush(offset, kPageBytes).ok());
+  std::mutex mutex;
+  std::vector<RegionEvent> events;
+  region->SetEventCallback([&](const RegionEvent& event) {
+    const std::lock_guard lock(mutex);
+    events.push_back(event);
+  });
+  // Changed on node-1, and nowhere else.
+  Child writer([&, this](const Child::Tell& tell) {
+    const auto its_session = cluster_.Attach(1);
+    const auto its_region = Take(its_session->Open("r", AccessMode::kWrite));
+    std::byte* const its_base = Take(its_region->Map(0, its_region->info().size_bytes));
+    tell(TryStore(its_base + offset, 2) == 0 ? 'y' : 'n');
+    pause();
+    return 0;
+  });
+  ASSERT_EQ(writer.AwaitTold(), 'y');
+  cluster_.Kill(1);
+  // Until it is back, nobody can know that it has lost the change.
+  uint64_t value = 0;
+  const absl::Status away = region->Read(offset, std::as_writable_bytes(std::span(&value, 1)));
+  EXPECT_EQ(away.code(), absl::StatusCode::kUnavailable) << away;
+  EXPECT_THAT(std::string(away.message()), HasSubstr("node 1"));
+  cluster_.Start(1);
+  EXPECT_TRUE(Eventually([&] { return region->Read(offset, std::as_writable_bytes(std::span(&value, 1))).ok(); }));
+  EXPECT_EQ(value, 1u);
+  EXPECT_TRUE(Eventually([&] {
+    const std::lock_guard lock(mutex);
+    return std::any_of(events.begin(), events.end(), [&](const RegionEvent& e) {
+      return e.kind == RegionEvent::Kind::kReverted && e.offset_bytes <= offset &&
+             offset < e.offset_bytes + e.length_bytes;
+    });
+  }));
+  EXPECT_GE(region->Counters().reverts, 1u);
+}
+
+// Covers: G17
+TEST_F(Failures, ANodeThatLostItsDiskGetsTheFlushedPagesFromTheOthers) {
+  cluster_.StartAll();
+  constexpr uint64_t kSegments = 12;
+  {
+    const auto session = cluster_.Attach(3);
+    const auto region = MakeRegion(*session, "r", kSegments * kSegmentBytes);
+    std::byte* const base = Take(region->Map(0, region->info().size_bytes));
+    for (uint64_t i = 0; i < kSegments; ++i) ASSERT_EQ(TryStore(base + i * kSegmentBytes, 100 + i), 0);
+    ASSERT_TRUE(region->Flush(0, region->info().size_bytes).ok());
+  }
+  cluster_.KillAll();
+  ASSERT_GT(std::filesystem::remove_all(cluster_.directory() + "/data-3"), 0u);
+  cluster_.StartAll();
+  for (const int node : {3, 1}) {
+    const auto session = cluster_.Attach(node);
+    const auto region = Take(session->Open("r", AccessMode::kRead));
+    for (uint64_t i = 0; i < kSegments; ++i) {
+      uint64_t value = 0;
+      const absl::Status read = region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1)));
+      EXPECT_TRUE(read.ok()) << read;
+      EXPECT_EQ(value, 100 + i) << "node-" << node;
+    }
+  }
+}
+
+// Covers: G02, G05
+TEST_F(Failures, VolatilePagesAreLostWithTheirNodesAndSayThatTheyAre) {
+  cluster_.StartAll();
+  {
+    const auto session = cluster_.Attach(1);
+    const auto region = MakeRegion(*session, "r", 2 * kPageBytes, {.persistent = false});
+    std::byte* const base = Take(region->Map(0, 2 * kPageBytes));
+    ASSERT_EQ(TryStore(base, 1), 0);
+  }
+  cluster_.KillAll();
+  cluster_.StartAll();
+  const auto session = cluster_.Attach(2);
+  const auto region = Take(session->Open("r", AccessMode::kWrite));
+  uint64_t value = 0;
+  const absl::Status read = region->Read(0, std::as_writable_bytes(std::span(&value, 1)));
+  EXPECT_EQ(read.code(), absl::StatusCode::kDataLoss) << read;
+  // Allocating them anew is the way on.
+  EXPECT_TRUE(Eventually([&] { return region->Allocate(0, kPageBytes, {.persistent = false}).ok(); }));
+  const absl::Status again = region->Read(0, std::as_writable_bytes(std::span(&value, 1)));
+  EXPECT_TRUE(again.ok()) << again;
+  EXPECT_EQ(value, 0u);
 }
 
 TEST_F(Failures, ASecondSignalEndsADaemonAtOnce) {
