@@ -183,7 +183,7 @@ struct HomeContext {
   TimeNs now = 0;
   DurationNs resend_after = 20 * kMillisecond;  // Doubles up to 16 times as much.
   Epoch grant_epoch;  // For grants of this step; newer than every loss that this node has seen.
-  Txn next_txn;       // The first of the transactions that this step may begin; it takes at most kTxnsPerStep.
+  Txn next_txn;  // The first of the transactions that this step may begin, at most kTxnsPerStep: one for each kArmResend.
   bool ready = true;
   const PlantedBugs* bugs = nullptr;
 };

@@ -16,6 +16,11 @@ Outcome<Message> PageEngine::StartCall(NodeId to, Message message, TimeNs deadli
   const TimeNs now = clock_->Now();
   message.request = NextRequest();
   Outcome<Message> outcome(clock_);
+  if (stopped_) {
+    message.SetStatus(absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down")));
+    outcome.Set(std::move(message));
+    return outcome;
+  }
   calls_.emplace(message.request, Call{outcome, message, to, deadline, now + resend_after, resend_after});
   Post(to, std::move(message));
   ArmTick();

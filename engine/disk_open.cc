@@ -54,9 +54,8 @@ void PageEngine::StartLoad(const HomeEffect& effect) {
 
 Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool recover, bool version_only) {
   const Extent* found = core_.Find(page);
-  if (IsDiscarded(page)) co_return NotAllocated(page);
   // The responsible node is a core holder: what it knows nothing of is not there.
-  if (found == nullptr) co_return NotAllocated(page);
+  if (found == nullptr || IsDiscarded(page)) co_return NotAllocated(page);
   if (!recover) {
     if (found->is_volatile) {
       LoadedPage zeros;
@@ -64,9 +63,11 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
       co_return zeros;
     }
     absl::StatusOr<LoadedPage> own = co_await OpenOwnCopy(page);
-    if (own.ok() || !absl::IsDataLoss(own.status())) co_return own;
+    if (own.ok() || absl::IsNotFound(own.status())) co_return own;
     LogWarning(own.status().message(), "; it is read from another core holder");
   }
+  found = core_.Find(page);  // It may have been unallocated meanwhile.
+  if (found == nullptr || IsDiscarded(page)) co_return NotAllocated(page);
   Message query;
   query.kind = MessageKind::kQueryStored;
   query.page = page;
@@ -89,8 +90,11 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
     Message answer = co_await outcome.Get();
     answers.push_back(answer);
     const absl::Status status = answer.status();
-    if (absl::IsUnavailable(status)) ++absent;
-    if (absl::IsDataLoss(status)) ++corrupt;
+    if (absl::IsDataLoss(status)) {
+      ++corrupt;
+    } else if (!status.ok() && !absl::IsNotFound(status)) {
+      ++absent;  // It may have anything.
+    }
     if (!status.ok() && (trouble.ok() || absl::IsDataLoss(status))) trouble = status;
     if (status.ok() && (!newest || newest->version < answer.version || (!newest->have && answer.have))) newest = answer;
   }
@@ -110,7 +114,10 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
       .version = newest->version, .config = newest->config, .replicas = newest->replicas, .data = newest->data};
   if (version_only) co_return loaded;
   const bool skip = options_.bugs && options_.bugs->skip_completion;
-  if (absent > 0 && recover && !skip) newest->version = Version{grant_epoch_, 0};
+  if (absent > 0 && recover && !skip) {
+    BumpGrantEpoch();  // A number of its own for each attempt: another may have stored other content.
+    newest->version = Version{grant_epoch_, 0};
+  }
   if (!skip) {
     const absl::Status completed = co_await Complete(page, *newest, answers);
     if (!completed.ok()) co_return completed;
@@ -140,7 +147,7 @@ Task<absl::Status> PageEngine::Complete(PageId page, const Message& newest, cons
   std::vector<NodeId> ignorant;
   for (size_t i = 0; i < answers.size(); ++i) {
     const absl::Status status = answers[i].status();
-    if (absl::IsUnavailable(status)) continue;
+    if (!status.ok() && !absl::IsNotFound(status) && !absl::IsDataLoss(status)) continue;
     if (absl::IsNotFound(status)) ignorant.push_back(holders[i]);
     if (!status.ok() || answers[i].version < newest.version) behind.push_back(holders[i]);
   }

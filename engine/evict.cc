@@ -26,7 +26,7 @@ void PageEngine::Charge(PageId page, CachedPage& cached) {
     ++charged_;
     if (!cached.queued) {
       cached.queued = true;
-      clock_list_.push_back(page);
+      cached.in_clock = clock_list_.insert(clock_list_.end(), page);
     }
     const uint64_t margin = std::min<uint64_t>(options_.cache_pages / 16, 4 * kVictimsPerRound);
     if (charged_ + margin >= options_.cache_pages) StartEvicting();
@@ -62,16 +62,15 @@ bool PageEngine::PickVictims(std::vector<PageId>& clean, std::vector<PageId>& di
   const auto kept = [&](PageId page) {
     return std::any_of(keep_in_ram_.begin(), keep_in_ram_.end(), [&](const PageRange& r) { return r.Contains(page); });
   };
-  while (rounds-- > 0 && clean.size() + dirty.size() < kVictimsPerRound) {
+  while (rounds-- > 0 && !clock_list_.empty() && clean.size() + dirty.size() < kVictimsPerRound) {
     const PageId page = clock_list_.front();
-    clock_list_.pop_front();
     CachedPage* cached = FindCached(page);
-    if (cached == nullptr) continue;
     if (!cached->charged) {
+      clock_list_.pop_front();
       cached->queued = false;
       continue;
     }
-    clock_list_.push_back(page);
+    clock_list_.splice(clock_list_.end(), clock_list_, clock_list_.begin());
     const CacheEntry& e = cached->entry;
     const bool under_way = cached->carrying || e.IsWaiting() || e.state == CacheState::kEvicting || e.reported;
     if (under_way) hope = true;

@@ -101,6 +101,7 @@ Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
   std::vector<PageId> left;
   for (uint64_t i = 0; i < range.count; ++i) left.push_back(range.first + i);
   while (!left.empty()) {
+    if (stopped_) co_return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down"));
     std::vector<PageId> owned;
     std::vector<std::pair<PageId, Outcome<Message>>> others;
     {

@@ -26,14 +26,12 @@ HomeEntry& PageEngine::Home(PageId page) {
 }
 
 HomeContext PageEngine::HomeContextOf(PageId page) {
-  const uint64_t first = next_txn_;
-  next_txn_ += kTxnsPerStep;
   return {.self = options_.self,
           .page = page,
           .now = clock_->Now(),
           .resend_after = options_.resend_after,
           .grant_epoch = grant_epoch_,
-          .next_txn = Txn((options_.self.incarnation.value << 40) | first),
+          .next_txn = Txn((options_.self.incarnation.value << 40) + next_txn_),
           .ready = registering_.empty(),
           .bugs = options_.bugs};
 }
@@ -44,6 +42,7 @@ void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
       case HomeEffect::Kind::kSend: Post(effect.to, std::move(effect.message)); break;
       case HomeEffect::Kind::kLoad: StartLoad(effect); break;
       case HomeEffect::Kind::kArmResend: {
+        ++next_txn_;  // Each transaction that began says so here.
         const HomeEntry& entry = Home(page);
         if (!entry.txn) break;
         home_resends_.insert({entry.txn->resend_at, page});
@@ -73,8 +72,9 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
   Turn turn(this);
   if (!IsCurrent(from)) return;
   // A request for a range is a request for each of its pages; the answers travel together again.
-  for (uint64_t i = 0; i < std::max<uint64_t>(message.count, 1); ++i) {
+  for (uint64_t i = 0; i < std::clamp<uint64_t>(message.count, 1, kSegmentPages); ++i) {
     const PageId page = message.page + i;
+    if (locator_->Responsible(page) != options_.self.node) break;
     std::vector<HomeEffect> effects;
     HomeEntry& entry = Home(page);
     if (!StepHomeMessage(entry, message, from, HomeContextOf(page), effects)) ++counters_.stale_messages;
@@ -141,7 +141,8 @@ void PageEngine::DiscardCopies(PageRange range, ConfigNumber config, absl::AnyIn
 // core holders still have.
 void PageEngine::DropExtentHere(const Message& message, NodeInstance from) {
   Turn turn(this);
-  if (!registering_.empty()) return;  // The asker asks again.
+  if (!registering_.empty() || message.count == 0) return;                                     // The asker asks again.
+  if (TouchesSystemPages({message.page, message.count})) return AskCoreHolder(message, from);  // Refuses it.
   const TimeNs now = clock_->Now();
   std::erase_if(discarded_, [&](const Discarded& d) { return d.until <= now; });
   const PageRange range{message.page, message.count};

@@ -54,7 +54,7 @@ void PageEngine::Shutdown() {
   WakeFrameWaiters(status);
 }
 
-RequestId PageEngine::NextRequest() { return RequestId((options_.self.incarnation.value << 40) | next_request_++); }
+RequestId PageEngine::NextRequest() { return RequestId((options_.self.incarnation.value << 40) + next_request_++); }
 
 PageEngine::CachedPage& PageEngine::Cached(PageId page) {
   std::unique_ptr<CachedPage>& slot = cache_[page];
@@ -91,7 +91,8 @@ void PageEngine::WithPage(PageId page, PageEvent event) {
 void PageEngine::LocalEvent(PageId page, CacheEvent event) {
   WithPage(page, [this, page, event] {
     CachedPage& cached = Cached(page);
-    if (event == CacheEvent::kWantEvict && (cached.entry.IsDirty() || IsPinned(cached.entry))) return;
+    if (event == CacheEvent::kWantEvict && (cached.entry.open || cached.entry.IsDirty() || IsPinned(cached.entry)))
+      return;
     const bool waited = cached.entry.IsWaiting();
     StepCacheLocal(cached.entry, page, event, ContextOf(page), cached.effects);
     if (!waited && cached.entry.IsWaiting()) {
@@ -327,6 +328,7 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
   } else if (cached.unlock_waiters.empty() && cached.sent_at + kForgetAfter <= now && !cached.carrying) {
     watched_.erase(page);
     CHECK(!cached.charged);
+    if (cached.queued) clock_list_.erase(cached.in_clock);
     cache_.erase(page);
   }
 }
@@ -354,6 +356,10 @@ void PageEngine::Pump() {
 }
 
 void PageEngine::FlushOutboxes() {
+  if (stopped_) {
+    outboxes_.clear();  // The transport may be gone.
+    return;
+  }
   for (auto& [node, messages] : outboxes_) {
     if (messages.empty()) continue;
     Encode(messages, [&, to = node](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });

@@ -163,8 +163,9 @@ class PageEngine final : public TransportEvents {
     std::vector<Outcome<absl::Status>> unlock_waiters;
     bool charged = false;     // Counted in charged_.
     bool referenced = false;  // Used since the clock hand passed.
-    bool queued = false;      // In clock_.
-    TimeNs sent_at = 0;       // The last message that waits for an answer.
+    bool queued = false;      // In clock_list_, at in_clock.
+    std::list<PageId>::iterator in_clock;
+    TimeNs sent_at = 0;  // The last message that waits for an answer.
   };
 
   // A request to another node that is answered once.

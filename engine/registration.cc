@@ -19,7 +19,7 @@ constexpr char kCompleteKey[] = "engine/complete";
 // A registration travels in parts, so that it fits whatever bounds a connection has.
 constexpr uint64_t kRegistersAtOnce = 256;
 // Grant epochs of one incarnation: one is used up with each loss of a node.
-constexpr int kGrantEpochBits = 16;
+constexpr int kGrantEpochBits = 32;
 
 }  // namespace
 
@@ -31,6 +31,7 @@ void PageEngine::Open(absl::AnyInvocable<void(absl::Status)> done) {
     disk_incomplete_ = records->empty();
     core_.Open([this, done = std::move(done), alive](absl::Status opened) mutable {
       if (!*alive) return;
+      if (!opened.ok()) return done(opened);
       for (auto& [node, registration] : registering_) registration.extents = disk_incomplete_;
       if (registering_.empty()) BecomeReady();
       ArmTick();
@@ -204,7 +205,9 @@ void PageEngine::LearnExtents(const Message& end, NodeInstance from) {
   Registration& registration = registering_.at(from.node);
   auto left = std::make_shared<size_t>(registration.parts.size() + 1);
   auto kept = [this, left, from, round = registration.round, next = end.page, alive = alive_](const Message& answer) {
-    if (!*alive || answer.code == absl::StatusCode::kResourceExhausted || --*left > 0) return;
+    const bool kept_or_known =
+        answer.code == absl::StatusCode::kOk || answer.code == absl::StatusCode::kFailedPrecondition;
+    if (!*alive || !kept_or_known || --*left > 0) return;  // Otherwise it is asked for again.
     const auto it = registering_.find(from.node);
     if (it == registering_.end() || it->second.round != round) return;
     Turn turn(this);
