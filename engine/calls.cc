@@ -38,18 +38,35 @@ void PageEngine::Answer(const Message& message) {
   outcome.Set(message);
 }
 
+// A flush of a page that has moved on is not pressed: its new owner's version may have been lost and the page reopened,
+// and then this one must not come after.
+bool PageEngine::IsOutdatedStore(const Message& message) const {
+  if (message.kind != MessageKind::kStore || message.complete) return false;
+  const CachedPage* cached = FindCached(message.page);
+  return cached == nullptr || !cached->entry.IsOwner();
+}
+
 void PageEngine::TickCalls() {
   const TimeNs now = clock_->Now();
   std::vector<RequestId> over;
+  std::vector<RequestId> outdated;
   for (auto& [request, call] : calls_) {
     if (call.deadline <= now) {
       over.push_back(request);
+    } else if (call.resend_at <= now && IsOutdatedStore(call.message)) {
+      outdated.push_back(request);
     } else if (call.resend_at <= now) {
       call.resend_after = std::min<DurationNs>(2 * call.resend_after, kSecond);
       call.resend_at = now + call.resend_after;
       ++counters_.resends;
       Post(call.to, call.message);
     }
+  }
+  for (RequestId request : outdated) {
+    Message answer = calls_.at(request).message;
+    answer.data = nullptr;
+    answer.SetStatus(absl::AbortedError("the page has another owner"));
+    Answer(answer);
   }
   for (RequestId request : over) {
     const Call& call = calls_.at(request);

@@ -283,6 +283,7 @@ class PageEngine final : public TransportEvents {
   Outcome<Message> StartCall(NodeId to, Message message, TimeNs deadline, DurationNs resend_after);
   Task<absl::Status> CallAll(std::vector<NodeId> nodes, Message message, TimeNs deadline);
   void Answer(const Message& message);
+  bool IsOutdatedStore(const Message& message) const;
   void TickCalls();
 
   const PageEngineOptions options_;
