@@ -3,9 +3,12 @@
 #include <signal.h>
 #include <string.h>
 
+#include <chrono>
 #include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -13,14 +16,18 @@
 #include "engine/node.h"
 #include "engine/node_config.h"
 #include "net/log.h"
+#include "net/runtime/task.h"
 #include "node/daemon_options.h"
 #include "node/stop_signals.h"
 
 namespace mangrove {
 namespace {
 
-// What the end of a node may take beside flushing. The node's own waits are shorter.
-constexpr int64_t kEndLimitS = 5;
+// What the end of a node may take beside flushing: AwaitQuiet, and the node's own waits.
+constexpr int64_t kEndLimitS = 6;
+constexpr int kLookMs = 100;
+constexpr int kQuietLooks = 4;
+constexpr int kMostLooks = 30;
 
 int Fail(int exit_code, const absl::Status& status) {
   std::cerr << "mangroved: " << status.message() << "\n";
@@ -33,13 +40,47 @@ absl::Status OpenLog(const NodeConfig& config) {
   return config.log_file.empty() ? absl::OkStatus() : SetLogFile(config.log_file);
 }
 
+uint64_t MessagesReceived(Node* node) {
+  std::string document;
+  Completion done;
+  node->loop()->RunUntil(
+      [&] {
+        Spawn<absl::StatusOr<std::string>>(node->operations()->Inspect("status", "", node->loop()->Now() + kSecond),
+                                           [&](absl::StatusOr<std::string> status) {
+                                             if (status.ok()) document = *std::move(status);
+                                             done.Set();
+                                           });
+      },
+      done);
+  const nlohmann::json status = nlohmann::json::parse(document, nullptr, false);
+  if (!status.is_object() || !status.contains("counters")) return 0;
+  return status["counters"].value("messages_received", uint64_t{0});
+}
+
+// Where the whole cluster is stopped, others may still be flushing to this node's disk: it goes when it is no longer
+// asked for anything, or after a while where others work on.
+void AwaitQuiet(Node* node) {
+  int quiet_looks = 0;
+  uint64_t before = MessagesReceived(node);
+  for (int look = 0; look < kMostLooks && quiet_looks < kQuietLooks; ++look) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(kLookMs));
+    const uint64_t now = MessagesReceived(node);
+    quiet_looks = now == before ? quiet_looks + 1 : 0;
+    before = now;
+  }
+}
+
 int Stop(std::unique_ptr<Node> node, StopSignals* signals, int64_t drain_timeout_s) {
   const int signal = signals->Wait();
   LogInfo("stopping, since it got ", strsignal(signal), ": flushing for at most ", drain_timeout_s,
           " s; a second signal ends it at once");
   signals->EndWithin(drain_timeout_s + kEndLimitS, kDaemonFailed,
                      [] { LogError("the node did not end in time, and is cut off"); });
-  const absl::Status drained = node->Drain(drain_timeout_s * kSecond);
+  absl::Status drained = node->Drain(drain_timeout_s * kSecond);
+  if (drained.ok()) {
+    AwaitQuiet(node.get());
+    drained = node->Drain(kSecond);  // What programs of this host have written meanwhile.
+  }
   if (!drained.ok()) LogError("not everything that was written here is on disk: ", drained.message());
   node.reset();
   LogInfo("stopped");

@@ -223,21 +223,22 @@ TEST_F(Failures, ProgramsKilledAmidFaultsLeaveTheNodesAndThePagesInOrder) {
 
 // Covers: G17
 TEST_F(Failures, AnOrderlyStopOfEverythingKeepsWhatNobodyFlushed) {
+  constexpr uint64_t kPages = 4 * kSegmentPages;
   cluster_.StartAll();
   for (int node = 1; node <= 3; ++node) {
     const auto session = cluster_.Attach(node);
-    const auto region = MakeRegion(*session, absl::StrCat("r", node), 2 * kSegmentBytes);
+    const auto region = MakeRegion(*session, absl::StrCat("r", node), kPages * kPageBytes);
     std::byte* const base = Take(region->Map(0, region->info().size_bytes));
-    for (uint64_t page = 0; page < 64; ++page) ASSERT_EQ(TryStore(base + page * 16 * kPageBytes, page + 1), 0);
+    for (uint64_t page = 0; page < kPages; ++page) ASSERT_EQ(TryStore(base + page * kPageBytes, page + 1), 0);
   }
   cluster_.StopAll();
   cluster_.StartAll();
   for (int node = 1; node <= 3; ++node) {
     const auto session = cluster_.Attach(node % 3 + 1);
     const auto region = Take(session->Open(absl::StrCat("r", node), AccessMode::kRead));
-    for (uint64_t page = 0; page < 64; ++page) {
+    for (uint64_t page = 0; page < kPages; ++page) {
       uint64_t value = 0;
-      const absl::Status read = region->Read(page * 16 * kPageBytes, std::as_writable_bytes(std::span(&value, 1)));
+      const absl::Status read = region->Read(page * kPageBytes, std::as_writable_bytes(std::span(&value, 1)));
       ASSERT_TRUE(read.ok()) << read;
       ASSERT_EQ(value, page + 1) << "page " << page << " of node-" << node;
     }

@@ -125,10 +125,11 @@ TEST_F(CommandLine, NodesRegionsAndPagesAreTables) {
 TEST_F(CommandLine, WithoutADaemonItSaysSoAndFails) {
   answer_ = absl::UnavailableError("nobody serves x.sock");
   EXPECT_EQ(Run({"status"}), kExitFailed);
-  EXPECT_EQ(err_.str(),
-            "mangrove: nobody serves x.sock\n"
-            "mangrove: --socket or MANGROVE_SOCKET name the socket of a running mangroved; its configuration says where "
-            "it is\n");
+  EXPECT_EQ(
+      err_.str(),
+      "mangrove: nobody serves x.sock\n"
+      "mangrove: --socket or MANGROVE_SOCKET name the socket of a running mangroved; its configuration says where "
+      "it is\n");
   EXPECT_EQ(out_.str(), "");
 }
 
