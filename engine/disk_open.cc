@@ -52,6 +52,22 @@ void PageEngine::StartLoad(const HomeEffect& effect) {
   });
 }
 
+std::vector<Outcome<Message>> PageEngine::AskHolders(PageId page, uint32_t replicas, bool seal, bool with_data) {
+  Message query;
+  query.kind = MessageKind::kQueryStored;
+  query.page = page;
+  query.grant_epoch = grant_epoch_;
+  query.seal = seal;
+  query.with_data = with_data;
+  std::vector<Outcome<Message>> outcomes;
+  Turn turn(this);
+  const TimeNs deadline = clock_->Now() + options_.holder_timeout;
+  for (NodeId holder : locator_->CoreHolders(page, replicas)) {
+    outcomes.push_back(StartCall(holder, query, deadline, options_.resend_after));
+  }
+  return outcomes;
+}
+
 Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool recover, bool version_only) {
   const Extent* found = core_.Find(page);
   // The responsible node is a core holder: what it knows nothing of is not there.
@@ -68,19 +84,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
   }
   found = core_.Find(page);  // It may have been unallocated meanwhile.
   if (found == nullptr || IsDiscarded(page)) co_return NotAllocated(page);
-  Message query;
-  query.kind = MessageKind::kQueryStored;
-  query.page = page;
-  query.grant_epoch = grant_epoch_;
-  query.seal = recover;
-  query.with_data = !version_only;
-  const std::vector<NodeId> holders = locator_->CoreHolders(page, found->replicas);
-  std::vector<Outcome<Message>> outcomes;
-  {
-    Turn turn(this);
-    const TimeNs deadline = clock_->Now() + options_.holder_timeout;
-    for (NodeId holder : holders) outcomes.push_back(StartCall(holder, query, deadline, options_.resend_after));
-  }
+  std::vector<Outcome<Message>> outcomes = AskHolders(page, found->replicas, recover, !version_only);
   std::vector<Message> answers;
   std::optional<Message> newest;
   size_t absent = 0;

@@ -253,6 +253,7 @@ class PageEngine final : public TransportEvents {
   // disk_open.cc
   void StartLoad(const HomeEffect& effect);
   Task<absl::StatusOr<LoadedPage>> OpenFromDisk(PageId page, bool recover, bool version_only);
+  std::vector<Outcome<Message>> AskHolders(PageId page, uint32_t replicas, bool seal, bool with_data);
   Task<absl::StatusOr<LoadedPage>> OpenOwnCopy(PageId page);
   Task<absl::Status> Complete(PageId page, const Message& newest, const std::vector<Message>& answers);
 
