@@ -138,6 +138,16 @@ Task<absl::StatusOr<std::string>> LocalOperations::InspectPage(PageId page, Time
       .dump();
 }
 
+Task<absl::StatusOr<bool>> LocalOperations::IsStillLost(PageId page, TimeNs deadline) {
+  const absl::StatusOr<std::string> told =
+      co_await engine_->InspectAt(engine_->Describe(page).responsible, page, deadline);
+  if (!told.ok()) co_return told.status();
+  const json document = json::parse(*told, nullptr, false);
+  if (!document.is_object()) co_return absl::InternalError("no JSON document about page " + ToString(page));
+  const json home = document.value("home", json(nullptr));
+  co_return home.is_object() && home.value("state", "") == Name(HomeState::kLost);
+}
+
 // Every member's disk, in bytes of distinct data.
 Task<absl::StatusOr<SpaceTotals>> LocalOperations::Space(TimeNs deadline) {
   SpaceTotals totals;

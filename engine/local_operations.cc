@@ -99,6 +99,14 @@ Task<absl::StatusOr<std::vector<RegionInfo>>> LocalOperations::ListRegions(TimeN
 
 Task<absl::Status> LocalOperations::Allocate(Credentials who, PageRange range, AllocateOptions options,
                                              TimeNs deadline) {
+  // Another node may have allocated lost pages anew since they were heard to be lost: then they hold live data.
+  for (auto it = lost_.lower_bound(range.first); it != lost_.end() && *it < range.end();) {
+    const PageId page = *it;
+    const absl::StatusOr<bool> lost = co_await IsStillLost(page, deadline);
+    if (!lost.ok()) co_return lost.status();
+    if (!*lost) lost_.erase(page);
+    it = lost_.lower_bound(page + 1);
+  }
   const absl::Status status = co_await table_->Allocate(std::move(who), range, options, deadline);
   if (status.ok()) lost_.erase(lost_.lower_bound(range.first), lost_.lower_bound(range.end()));
   co_return status;

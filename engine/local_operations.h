@@ -53,6 +53,8 @@ class LocalOperations final : public NodeOperations {
   // Makes the region's frames known on this node.
   absl::StatusOr<OpenedRegion> Known(absl::StatusOr<OpenedRegion> opened);
   void OnEvent(const Event& event);
+  // What the page's responsible node says.
+  Task<absl::StatusOr<bool>> IsStillLost(PageId page, TimeNs deadline);
   std::string NameOf(NodeId node) const;
   std::string InspectStatus() const;
   std::string InspectNodes() const;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 #include <atomic>
 #include <filesystem>
@@ -381,6 +382,9 @@ TEST_F(Failures, AStoppedDaemonFencesItsProgramsAndTheyTheirCluster) {
   std::byte* const base = Take(region->Map(0, region->info().size_bytes));
   ASSERT_EQ(TryStore(base, 1), 0);
   kill(cluster_.pid(1), SIGSTOP);
+  int state = 0;  // Every thread of it has stopped, and none serves a fault any more.
+  ASSERT_EQ(waitpid(cluster_.pid(1), &state, WUNTRACED), cluster_.pid(1));
+  ASSERT_TRUE(WIFSTOPPED(state));
   const Stopwatch watch;
   EXPECT_EQ(TryLoad(base + kPageBytes), SIGBUS);
   EXPECT_LT(watch.Seconds(), 5 + kBoundS);
