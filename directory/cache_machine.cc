@@ -435,7 +435,10 @@ void Step::RunGrant(CacheAction action) {
 
 void Step::RunRecovery(CacheAction action) {
   switch (action) {
-    case A::kDropRetained: e_.retained.reset(); break;
+    case A::kDropRetained:
+      e_.retained.reset();
+      Tell(Answer(MessageKind::kTransferDropped));
+      break;
     case A::kTakeBack: TakeBack(); break;
     case A::kAnswerReport: AnswerReport(); break;
     case A::kBecomeOwner: BecomeOwner(); break;

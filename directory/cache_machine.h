@@ -115,9 +115,9 @@ enum class CacheAction : uint8_t {
   kAnswerOther,  // R3
   kFailWaiters,
   kForgetRequest,
-  kDropRetained,
-  kTakeBack,  // The retained frame is a copy again, the owner's or a reader's, as it was.
-  kEvict,     // Unless it was pinned meanwhile.
+  kDropRetained,  // Say so.
+  kTakeBack,      // The retained frame is a copy again, the owner's or a reader's, as it was.
+  kEvict,         // Unless it was pinned meanwhile.
   kRefuseEvict,
   kAckEvicted,  // Unless it is retained here.
   kAnswerReport,

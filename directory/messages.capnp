@@ -160,6 +160,12 @@ enum Kind {
 
   inspected @37;
   # any→any. Answers inspect: `data` is a JSON document, padded with zeros.
+
+  # A page's transaction again.
+
+  transferDropped @38;
+  # O→H. Answers transferDone: nothing of the transfer `txn`, or of an earlier one, is kept here any more. It waits for another
+  # message to travel with.
 }
 
 enum Access {

@@ -7,14 +7,14 @@ namespace mangrove {
 namespace {
 
 // In the order of MessageKind.
-constexpr const char* kNames[] = {"Request",      "Cancel",        "RequestFailed",   "Delayed",       "Forward",
-                                  "Invalidate",   "InvalidateAck", "Grant",           "Activate",      "GrantAck",
-                                  "GrantRefused", "TransferDone",  "TransferAborted", "StillRetained", "NotHeld",
-                                  "EvictRequest", "EvictGrant",    "EvictAck",        "Report",        "Reported",
-                                  "Resolve",      "ResolveAck",    "RegisterRequest", "Register",      "RegisterEnd",
-                                  "Flush",        "Flushed",       "Store",           "Stored",        "QueryStored",
-                                  "StoredInfo",   "PutExtent",     "DropExtent",      "Done",          "Reverted",
-                                  "Lost",         "Inspect",       "Inspected"};
+constexpr const char* kNames[] = {"Request",      "Cancel",        "RequestFailed",   "Delayed",        "Forward",
+                                  "Invalidate",   "InvalidateAck", "Grant",           "Activate",       "GrantAck",
+                                  "GrantRefused", "TransferDone",  "TransferAborted", "StillRetained",  "NotHeld",
+                                  "EvictRequest", "EvictGrant",    "EvictAck",        "Report",         "Reported",
+                                  "Resolve",      "ResolveAck",    "RegisterRequest", "Register",       "RegisterEnd",
+                                  "Flush",        "Flushed",       "Store",           "Stored",         "QueryStored",
+                                  "StoredInfo",   "PutExtent",     "DropExtent",      "Done",           "Reverted",
+                                  "Lost",         "Inspect",       "Inspected",       "TransferDropped"};
 static_assert(std::size(kNames) == kMessageKinds);
 
 }  // namespace

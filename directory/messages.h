@@ -88,8 +88,10 @@ enum class MessageKind : uint8_t {
   // For operators: what a node knows of a page and of itself.
   kInspect,    // any→any  request
   kInspected,  // any→any  request, data: a JSON document, padded with zeros.
+  // A page's transaction again.
+  kTransferDropped,  // O→H  Answers kTransferDone: nothing of the transfer is kept here any more. Not urgent.
 };
-constexpr int kMessageKinds = static_cast<int>(MessageKind::kInspected) + 1;
+constexpr int kMessageKinds = static_cast<int>(MessageKind::kTransferDropped) + 1;
 
 // One message: the union of the fields above. What a kind does not name has its default.
 struct Message {

@@ -316,9 +316,14 @@ void Step::CountAck() {
 
 void Step::Complete() {
   const NodeInstance requester = t().request.from;
+  ForgetKeeper(requester, t().id);  // Its copy has taken the place of what it kept.
   if (t().request.access == Access::kWrite) {
-    if (t().source.node.value != 0) Send(t().source.node, Make(K::kTransferDone));
-    if (t().backup.node.value != 0) Send(t().backup.node, Make(K::kTransferDone));
+    for (const NodeInstance& keeper : {t().source, t().backup}) {
+      if (keeper.node.value == 0) continue;
+      Send(keeper.node, Make(K::kTransferDone));
+      ForgetKeeper(keeper, t().id);
+      e_.keepers.push_back({keeper, t().id});
+    }
     e_.owner = requester;
     e_.sharers.clear();
   } else if (e_.owner.node.value == 0) {

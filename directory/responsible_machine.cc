@@ -49,6 +49,7 @@ void Step::RunAnswer(HomeAction action) {
     case A::kAbort: Abort(); break;
     case A::kRecover: Recover(); break;
     case A::kAnswerRetained: AnswerRetained(); break;
+    case A::kForgetKeeper: ForgetKeeper(from, message->txn); break;
     case A::kEvicted: Evicted(); break;
     case A::kCountReport: CountReport(); break;
     case A::kCountResolve: CountResolve(); break;
@@ -87,6 +88,7 @@ std::optional<HomeEvent> EventOf(K kind) {
     case K::kGrantRefused: return E::kGrantRefused;
     case K::kNotHeld: return E::kNotHeld;
     case K::kStillRetained: return E::kStillRetained;
+    case K::kTransferDropped: return E::kTransferDropped;
     case K::kEvictAck: return E::kEvictAck;
     case K::kReported: return E::kReported;
     case K::kResolveAck: return E::kResolveAck;
@@ -130,7 +132,8 @@ std::optional<HomeEvent> StepHomeMessage(HomeEntry& entry, const Message& messag
     case E::kRequest:
     case E::kCancel:
     case E::kFlush:
-    case E::kStillRetained: break;
+    case E::kStillRetained:
+    case E::kTransferDropped: break;
     case E::kEvictRequest:
       if (from != entry.owner) return std::nullopt;
       break;

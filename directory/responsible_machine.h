@@ -31,6 +31,9 @@
 //      sharers whose copies are dropped keeps its frame as well.
 //   I6 After the loss of a node a surviving copy that is not a living owner's counts only if no disk holds a newer
 //      version: its successor may have been granted the page, and flushed it, without this node having heard of it.
+//   I7 keepers contains every node that may keep a frame from a transfer that is done, until it has said that it dropped
+//      it, or has the page again. When the new owner dies at once, that frame is the newest version; and it must not come
+//      back after the page was opened at an older one.
 
 #pragma once
 
@@ -74,6 +77,7 @@ enum class HomeEvent : uint8_t {
   kGrantRefused,
   kNotHeld,
   kStillRetained,
+  kTransferDropped,
   kEvictAck,
   kReported,
   kResolveAck,
@@ -81,7 +85,7 @@ enum class HomeEvent : uint8_t {
   kResend,    // Local: the transaction made no progress for a while.
   kReady,     // Local: every member has registered.
 };
-constexpr int kHomeEvents = 18;
+constexpr int kHomeEvents = 19;
 
 enum class HomeAction : uint8_t {
   kImpossible = 0,
@@ -97,6 +101,7 @@ enum class HomeAction : uint8_t {
   kAbort,
   kRecover,  // Ask everybody who may hold the page.
   kAnswerRetained,
+  kForgetKeeper,
   kEvicted,
   kCountReport,
   kCountResolve,
@@ -139,12 +144,19 @@ struct HomeTransaction {
   int resends = 0;
 };
 
+// A node that may still keep the frame that it gave up in a transfer that is done.
+struct Keeper {
+  NodeInstance node;
+  Txn txn;
+};
+
 struct HomeEntry {
   HomeState state = HomeState::kUnowned;
   bool clean = false;      // Unowned: every core holder is known to have the newest version.
   bool reverting = false;  // Unowned: an owner was lost with what may have been newer than the disks.
   NodeInstance owner;
   absl::InlinedVector<NodeInstance, 2> sharers;
+  absl::InlinedVector<Keeper, 2> keepers;  // I7
   std::unique_ptr<HomeTransaction> txn;
   std::deque<HomeRequest> queue;
   std::vector<HolderReport> registered;  // Before `ready`.

@@ -14,6 +14,7 @@ std::vector<NodeInstance> Step::Candidates() const {
   };
   add(e_.owner);
   for (const NodeInstance& node : e_.sharers) add(node);
+  for (const Keeper& keeper : e_.keepers) add(keeper.node);
   if (e_.txn) {
     add(e_.txn->source);
     add(e_.txn->backup);
@@ -41,6 +42,7 @@ void Step::Recover() {
   e_.registered.clear();
   e_.owner = {};
   e_.sharers.clear();
+  e_.keepers.clear();
   if (again) e_.queue.push_front(*again);
   if (candidates.empty()) {
     OwnerIsGone();
@@ -132,6 +134,8 @@ void Step::ForgetPeer() {
   const auto gone = [&](NodeInstance node) { return IsGone(node, from); };
   std::erase_if(e_.queue, [&](const HomeRequest& r) { return gone(r.from); });
   e_.sharers.erase(std::remove_if(e_.sharers.begin(), e_.sharers.end(), gone), e_.sharers.end());
+  e_.keepers.erase(std::remove_if(e_.keepers.begin(), e_.keepers.end(), [&](const Keeper& k) { return gone(k.node); }),
+                   e_.keepers.end());
   std::erase_if(e_.registered, [&](const HolderReport& r) { return gone(r.node); });
   switch (e_.state) {
     case S::kUnowned:
@@ -190,6 +194,13 @@ void Step::AnswerRetained() {
   answer.txn = message->txn;
   Send(from.node, std::move(answer));
 }
+
+void Step::ForgetKeeper(NodeInstance node, Txn txn) {
+  e_.keepers.erase(std::remove_if(e_.keepers.begin(), e_.keepers.end(),
+                                  [&](const Keeper& k) { return k.node == node && k.txn <= txn; }),
+                   e_.keepers.end());
+}
+
 void Step::Adopt() {
   if (e_.registered.empty() || e_.IsBusy()) {
     Serve();

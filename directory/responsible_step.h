@@ -85,6 +85,7 @@ class Step {
   void ForgetPeer();
   void ForgetPeerOfGrant();
   void AnswerRetained();
+  void ForgetKeeper(NodeInstance node, Txn txn);
   void SendAgain();
   void Adopt();
   void OwnerIsGone();

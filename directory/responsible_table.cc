@@ -16,34 +16,34 @@ constexpr A Ign = A::kIgnore;
 // clang-format off
 const std::array<std::array<HomeAction, kHomeEvents>, kHomeStates> kHomeTable = {{
     // Request, Cancel, Flush, EvictRequest, Discard, Loaded, LoadFailed,
-    //   InvalidateAck, GrantAck, GrantRefused, NotHeld, StillRetained, EvictAck, Reported, ResolveAck,
+    //   InvalidateAck, GrantAck, GrantRefused, NotHeld, StillRetained, TransferDropped, EvictAck, Reported, ResolveAck,
     //   PeerLost, Resend, Ready
     /* Unowned    */ {A::kServe, A::kUnqueue, A::kServe, Ign, A::kServe, X, X,
-                      X, X, X, X, A::kAnswerRetained, X, X, X,
+                      X, X, X, X, A::kAnswerRetained, A::kForgetKeeper, X, X, X,
                       A::kForgetPeer, X, A::kAdopt},
     /* Owned      */ {A::kServe, A::kUnqueue, A::kServe, A::kServe, A::kServe, X, X,
-                      X, X, X, X, A::kAnswerRetained, X, X, X,
+                      X, X, X, X, A::kAnswerRetained, A::kForgetKeeper, X, X, X,
                       A::kForgetPeer, X, A::kAdopt},
     /* Loading    */ {A::kEnqueue, A::kUnqueue, A::kEnqueue, Ign, A::kEnqueue, A::kLoaded, A::kLoadFailed,
-                      X, X, X, X, A::kAnswerRetained, X, X, X,
+                      X, X, X, X, A::kAnswerRetained, A::kForgetKeeper, X, X, X,
                       A::kForgetPeer, A::kSendAgain, X},
     /* Granting   */ {A::kEnqueue, A::kUnqueue, A::kEnqueue, A::kEnqueue, A::kEnqueue, X, X,
-                      A::kCountAck, A::kComplete, A::kAbort, A::kRecover, A::kAnswerRetained, X, X, X,
+                      A::kCountAck, A::kComplete, A::kAbort, A::kRecover, A::kAnswerRetained, A::kForgetKeeper, X, X, X,
                       A::kForgetPeer, A::kSendAgain, X},
     /* Evicting   */ {A::kEnqueue, A::kUnqueue, A::kEnqueue, Ign, A::kEnqueue, X, X,
-                      X, X, X, A::kRecover, A::kAnswerRetained, A::kEvicted, X, X,
+                      X, X, X, A::kRecover, A::kAnswerRetained, A::kForgetKeeper, A::kEvicted, X, X,
                       A::kForgetPeer, A::kSendAgain, X},
     /* Discarding */ {A::kEnqueue, A::kUnqueue, A::kEnqueue, Ign, A::kEnqueue, X, X,
-                      A::kCountAck, X, X, Ign, A::kAnswerRetained, X, X, X,
+                      A::kCountAck, X, X, Ign, A::kAnswerRetained, A::kForgetKeeper, X, X, X,
                       A::kForgetPeer, A::kSendAgain, X},
     /* Reporting  */ {A::kEnqueue, A::kUnqueue, A::kEnqueue, Ign, A::kEnqueue, X, X,
-                      X, X, X, Ign, A::kAnswerRetained, X, A::kCountReport, X,
+                      X, X, X, Ign, A::kAnswerRetained, A::kForgetKeeper, X, A::kCountReport, X,
                       A::kForgetPeer, A::kSendAgain, X},
     /* Resolving  */ {A::kEnqueue, A::kUnqueue, A::kEnqueue, Ign, A::kEnqueue, X, X,
-                      X, X, X, A::kRecover, A::kAnswerRetained, X, X, A::kCountResolve,
+                      X, X, X, A::kRecover, A::kAnswerRetained, A::kForgetKeeper, X, X, A::kCountResolve,
                       A::kForgetPeer, A::kSendAgain, X},
     /* Lost       */ {A::kRefuseLost, Ign, A::kRefuseLost, Ign, A::kRefuseLost, X, X,
-                      X, X, X, X, A::kAnswerRetained, X, X, X,
+                      X, X, X, X, A::kAnswerRetained, A::kForgetKeeper, X, X, X,
                       A::kForgetPeer, X, A::kAdopt},
 }};
 // clang-format on
@@ -56,9 +56,9 @@ const char* Name(HomeState state) {
 
 const char* Name(HomeEvent event) {
   constexpr const char* kNames[kHomeEvents] = {
-      "Request",    "Cancel",        "Flush",      "EvictRequest", "Discard", "Loaded",
-      "LoadFailed", "InvalidateAck", "GrantAck",   "GrantRefused", "NotHeld", "StillRetained",
-      "EvictAck",   "Reported",      "ResolveAck", "PeerLost",     "Resend",  "Ready"};
+      "Request",       "Cancel",     "Flush",        "EvictRequest", "Discard",       "Loaded",          "LoadFailed",
+      "InvalidateAck", "GrantAck",   "GrantRefused", "NotHeld",      "StillRetained", "TransferDropped", "EvictAck",
+      "Reported",      "ResolveAck", "PeerLost",     "Resend",       "Ready"};
   return kNames[static_cast<size_t>(event)];
 }
 

@@ -31,12 +31,13 @@ void PageEngine::Store(PageId page, size_t offset, std::span<const std::byte> by
   memory_->Store(page, offset, bytes);
 }
 
-// The outcome is OK when the page has had `rights`, Aborted when it came with less and must be asked for again.
+// The outcome is OK when the page has had `rights`, Aborted when it must be asked for again: it came with less, or a
+// request was refused that was older than this wish, and the reason may be over.
 Outcome<absl::Status> PageEngine::Want(PageId page, Rights rights, TimeNs deadline) {
   CachedPage& cached = Cached(page);
   cached.referenced = true;
   Outcome<absl::Status> outcome(clock_);
-  cached.waiters.push_back({outcome, deadline, rights});
+  cached.waiters.push_back({outcome, deadline, rights, cached.entry.IsWaiting()});
   LocalEvent(page, rights == Rights::kWrite ? CacheEvent::kWantWrite : CacheEvent::kWantRead);
   return outcome;
 }

@@ -188,7 +188,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
       if (options_.bugs && options_.bugs->drop_frame_at_send) cached.entry.retained.reset();
       return true;
     case Kind::kWake: WakeWaiters(cached); return true;
-    case Kind::kFail: FailWaiters(cached, effect.message.status()); return true;
+    case Kind::kFail: RefuseWaiters(cached, effect.message.status()); return true;
     case Kind::kHoldTimer:
       clock_->CallAt(cached.entry.hold_until, [this, page, alive = alive_] {
         if (*alive) Unblock(page);
@@ -243,6 +243,14 @@ void PageEngine::WakeWaiters(CachedPage& cached) {
   }
 }
 
+void PageEngine::RefuseWaiters(CachedPage& cached, const absl::Status& status) {
+  std::vector<Waiter> waiters = std::move(cached.waiters);
+  cached.waiters.clear();
+  for (Waiter& waiter : waiters) {
+    waiter.outcome.Set(waiter.joined ? absl::AbortedError("an older request was refused") : status);
+  }
+}
+
 void PageEngine::FailWaiters(CachedPage& cached, const absl::Status& status) {
   std::vector<Waiter> waiters = std::move(cached.waiters);
   cached.waiters.clear();
@@ -260,6 +268,7 @@ void PageEngine::ArmTick() {
 
 void PageEngine::Tick() {
   Turn turn(this);
+  sends_all_ = true;
   TickCache();
   TickHome();
   TickCalls();
@@ -360,11 +369,17 @@ void PageEngine::FlushOutboxes() {
     outboxes_.clear();  // The transport may be gone.
     return;
   }
+  const auto can_wait = [](const Message& m) { return m.kind == MessageKind::kTransferDropped; };
   for (auto& [node, messages] : outboxes_) {
     if (messages.empty()) continue;
+    if (!sends_all_ && std::all_of(messages.begin(), messages.end(), can_wait)) {
+      ArmTick();
+      continue;
+    }
     Encode(messages, [&, to = node](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
     messages.clear();
   }
+  sends_all_ = false;
 }
 
 bool PageEngine::IsCurrent(NodeInstance node) const {

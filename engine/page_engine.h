@@ -149,6 +149,7 @@ class PageEngine final : public TransportEvents {
     Outcome<absl::Status> outcome;
     TimeNs deadline;
     Rights rights;
+    bool joined;  // The request was out before.
   };
   using PageEvent = absl::AnyInvocable<void()>;
 
@@ -207,6 +208,7 @@ class PageEngine final : public TransportEvents {
   bool CarryOne(PageId page, CachedPage& cached, CacheEffect& effect);
   void AfterEffects(PageId page, CachedPage& cached);
   void WakeWaiters(CachedPage& cached);
+  void RefuseWaiters(CachedPage& cached, const absl::Status& status);
   void FailWaiters(CachedPage& cached, const absl::Status& status);
   void NoteFetched(PageId page);
   void Unblock(PageId page);
@@ -301,6 +303,7 @@ class PageEngine final : public TransportEvents {
   std::set<PageId> watched_;  // Pages with something that TickPage looks after.
   std::set<std::pair<TimeNs, PageId>> home_resends_;
   std::map<NodeId, std::vector<Message>> outboxes_;
+  bool sends_all_ = false;     // Also what waits for company; see FlushOutboxes.
   std::deque<Message> local_;  // To this node itself.
   int depth_ = 0;              // Of Turn.
   std::map<RequestId, Call> calls_;
