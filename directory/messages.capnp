@@ -131,7 +131,7 @@ enum Kind {
 
   storedInfo @30;
   # C→H. Answers queryStored: `version` (0.0: zeros, never written), `config`, `replicas`, `isVolatile`, `data` if asked for and
-  # `version` is not 0.0. `have`: there is a record on disk. NotFound: the page is in no extent here; DataLoss: its record is
+  # `version` is not 0.0. `have`: there is a record on disk. `complete`: or its absence means zeros. NotFound: the page is in no extent here; DataLoss: its record is
   # corrupt.
 
   putExtent @31;

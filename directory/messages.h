@@ -77,7 +77,7 @@ enum class MessageKind : uint8_t {
   kStored,       // C→O,H  request, version: what it has now, status
   kQueryStored,  // H→C  request, grant_epoch: refuse stores of older epochs from now on, if seal; with_data
   kStoredInfo,   // C→H  request, status (NotFound: no such extent here; DataLoss: corrupt), version, config,
-                 //      replicas, is_volatile, data
+                 //      replicas, is_volatile, have (a record), complete (no record means zeros), data
   kPutExtent,    // A,H→C  request, count, config, replicas, is_volatile: the range is allocated, all zeros;
                  //        complete: it was so before.
   kDropExtent,   // A→C  request, count, config: the range is not allocated any more. H drops every copy in RAM first.

@@ -19,11 +19,13 @@ namespace {
 //   bytes  0      format, 1
 //          1..16  first page, low half first      17..24  pages
 //         25..32  configuration number            33..36  replicas
-//         37      1: volatile                             All integers are little-endian.
+//         37      flags: 1 volatile, 2 learned            All integers are little-endian.
 
 constexpr char kKeyPrefix[] = "extent/";
 constexpr uint8_t kRecordFormat = 1;
 constexpr size_t kRecordBytes = 38;
+constexpr uint8_t kVolatileFlag = 1;
+constexpr uint8_t kLearnedFlag = 2;
 
 using store::GetLittleEndian;
 using store::PutLittleEndian;
@@ -92,7 +94,8 @@ std::string EncodeExtent(const Extent& extent) {
   PutLittleEndian(extent.range.count, out + 17);
   PutLittleEndian(extent.config.value, out + 25);
   PutLittleEndian(extent.replicas, out + 33);
-  PutLittleEndian(static_cast<uint8_t>(extent.is_volatile), out + 37);
+  PutLittleEndian(static_cast<uint8_t>((extent.is_volatile ? kVolatileFlag : 0) | (extent.learned ? kLearnedFlag : 0)),
+                  out + 37);
   return value;
 }
 
@@ -110,14 +113,15 @@ absl::StatusOr<Extent> DecodeExtent(const std::string& key, std::string_view val
   extent.range.count = GetLittleEndian<uint64_t>(in + 17);
   extent.config = ConfigNumber(GetLittleEndian<uint64_t>(in + 25));
   extent.replicas = GetLittleEndian<uint32_t>(in + 33);
-  const auto is_volatile = GetLittleEndian<uint8_t>(in + 37);
-  extent.is_volatile = is_volatile == 1;
+  const auto flags = GetLittleEndian<uint8_t>(in + 37);
+  extent.is_volatile = (flags & kVolatileFlag) != 0;
+  extent.learned = (flags & kLearnedFlag) != 0;
   if (!IsRange(extent.range) || TouchesSystemPages(extent.range)) {
     return bad("the extent ", ToString(extent.range), " is none");
   }
   if (ExtentKey(extent.range.first) != key) return bad("is about another extent, ", ToString(extent.range));
   if (extent.config.value == 0) return bad("configuration number 0");
-  if (is_volatile > 1) return bad("unknown flags ", int{is_volatile});
+  if (flags > (kVolatileFlag | kLearnedFlag)) return bad("unknown flags ", int{flags});
   return extent;
 }
 
@@ -129,7 +133,8 @@ CoreHolder::CoreHolder(PageStore* store, const PlantedBugs* bugs, uint32_t syste
     : store_(store), bugs_(bugs) {
   CHECK(store != nullptr && bugs != nullptr);
   for (const PageRange range : {kRootPages, kRegionTablePages}) {
-    extents_[range.first.value] = Extent{.range = range, .config = kSystemConfig, .replicas = system_replicas};
+    extents_[range.first.value] =
+        Extent{.range = range, .config = kSystemConfig, .replicas = system_replicas, .learned = true};
   }
 }
 
@@ -408,6 +413,7 @@ void CoreHolder::AnswerQuery(const Message& message, Reply reply, const absl::St
   answer.config = extent->config;
   answer.replicas = extent->replicas;
   answer.is_volatile = extent->is_volatile;
+  answer.complete = read.ok() || extent->is_volatile || !extent->learned;
   if (read.ok()) {
     answer.have = true;
     answer.version = read->version;
@@ -485,6 +491,7 @@ absl::StatusOr<CoreHolder::Change> CoreHolder::PlanPut(const Message& message) c
                         .config = message.config,
                         .replicas = message.replicas,
                         .is_volatile = message.is_volatile,
+                        .learned = message.complete,
                         .fresh = !message.complete,
                         .all_known = true};
   change.batch.records.push_back({ExtentKey(range.first), EncodeExtent(*change.added)});

@@ -9,9 +9,10 @@
 //      the next store mends it.
 //  K3  A store is refused (FailedPrecondition) when its page is in no extent here, or its configuration number is not the
 //      extent's; (Aborted) when its version's epoch is older than the page's seal, unless it is a completion (`complete`).
-//  K4  "No record" means zeros, version {0, 0}, exactly for a page in an extent here. kStoredInfo says in `have` whether
-//      there is a record. The system pages are in built-in extents, which have no record of their own; a disk that was
-//      wiped looks like one on which they were never stored.
+//  K4  "No record" means zeros, version {0, 0}, exactly for a page in an extent that is here since its allocation.
+//      kStoredInfo says in `have` whether there is a record, in `complete` whether its absence means zeros. An extent that
+//      was put with `complete` is learned: the page may have been stored elsewhere before. So are the built-in extents of
+//      the system pages, which have no record of their own.
 //  K5  Extents do not overlap. Putting one with a newer configuration number removes what it overlaps (of an extent that
 //      reaches beyond it, only the part inside), pages included, in the same commit; putting the same one again changes
 //      nothing; an older one is refused (FailedPrecondition). Dropping a range removes extents of at most the given
@@ -49,8 +50,9 @@ struct Extent {
   ConfigNumber config;
   uint32_t replicas = 0;
   bool is_volatile = false;
-  bool fresh =
-      false;  // In RAM only: allocated since this start of the node, so nothing of it was lost with an earlier one.
+  bool learned = false;  // From another core holder, by a disk that was lost or away: there may be more than it has.
+  // In RAM only: allocated since this start of the node, so nothing of it was lost with an earlier one.
+  bool fresh = false;
   bool all_known = false;  // In RAM only: a page of it whose version is not remembered was never stored.
 };
 

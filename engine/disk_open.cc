@@ -20,6 +20,11 @@ absl::Status NotAllocated(PageId page) {
   return absl::FailedPreconditionError(absl::StrCat("page ", ToString(page), " is not allocated"));
 }
 
+absl::Status LostWithDisks(PageId page) {
+  return absl::DataLossError(
+      absl::StrCat("page ", ToString(page), " is lost: each of its core holders has lost its disk since"));
+}
+
 }  // namespace
 
 void PageEngine::StartLoad(const HomeEffect& effect) {
@@ -80,7 +85,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
     }
     absl::StatusOr<LoadedPage> own = co_await OpenOwnCopy(page);
     if (own.ok() || absl::IsNotFound(own.status())) co_return own;
-    LogWarning(own.status().message(), "; it is read from another core holder");
+    if (absl::IsDataLoss(own.status())) LogWarning(own.status().message(), "; it is read from another core holder");
   }
   found = core_.Find(page);  // It may have been unallocated meanwhile.
   if (found == nullptr || IsDiscarded(page)) co_return NotAllocated(page);
@@ -89,6 +94,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
   std::optional<Message> newest;
   size_t absent = 0;
   size_t corrupt = 0;
+  size_t unknowing = 0;  // They have no record, and that means nothing.
   absl::Status trouble;
   for (Outcome<Message>& outcome : outcomes) {
     Message answer = co_await outcome.Get();
@@ -100,19 +106,23 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
       ++absent;  // It may have anything.
     }
     if (!status.ok() && (trouble.ok() || absl::IsDataLoss(status))) trouble = status;
+    if (status.ok() && !answer.complete) {
+      ++unknowing;
+      continue;
+    }
     if (status.ok() && (!newest || newest->version < answer.version || (!newest->have && answer.have))) newest = answer;
   }
   if (!newest && absent > 0) co_return absl::UnavailableError(trouble.message());
   if (!newest && corrupt > 0) co_return absl::DataLossError(trouble.message());
+  // No core holder was there from the start: they all lost their disks, or it is a system page of a new cluster.
+  if (!newest && unknowing > 0) {
+    if (!TouchesSystemPages({page, 1})) co_return LostWithDisks(page);
+    newest = *std::find_if(answers.begin(), answers.end(), [](const Message& m) { return m.status().ok(); });
+  }
   if (!newest) co_return NotAllocated(page);
   if (newest->is_volatile) {
     co_return absl::DataLossError(
         absl::StrCat("page ", ToString(page), " is volatile, and the node that held it is gone"));
-  }
-  // No record means zeros only where a record would be. A holder whose disk was lost has none either, though it has learned
-  // of the extent since; so every holder has to say so.
-  if (!newest->have && absent + corrupt > 0) {
-    co_return absent > 0 ? absl::UnavailableError(trouble.message()) : absl::DataLossError(trouble.message());
   }
   LoadedPage loaded{
       .version = newest->version, .config = newest->config, .replicas = newest->replicas, .data = newest->data};
@@ -139,6 +149,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenOwnCopy(PageId page) {
   core_.Handle(query, [outcome](Message answer) mutable { outcome.Set(std::move(answer)); });
   const Message answer = co_await outcome.Get();
   if (!answer.status().ok()) co_return answer.status();
+  if (!answer.complete) co_return absl::UnavailableError("not known here");
   co_return LoadedPage{
       .version = answer.version, .config = answer.config, .replicas = answer.replicas, .data = answer.data};
 }
