@@ -225,6 +225,7 @@ void Step::InstallRead(const Message& grant) {
     e_.retained.reset();
     e_.version = grant.version;
     e_.flushed = grant.flushed;
+    e_.on_disk = grant.owner ? grant.version : Version{};
     e_.grant_epoch = grant.grant_epoch;
     e_.config = grant.config;
     e_.replicas = grant.replicas;
@@ -373,7 +374,9 @@ void Step::Evict() {
   e_.txn = m_->txn;
   Effect(CacheEffect::Kind::kTake);
   ForgetCopy();
-  Tell(Answer(MessageKind::kEvictAck));
+  Message ack = Answer(MessageKind::kEvictAck);
+  ack.complete = e_.version == e_.flushed;
+  Tell(std::move(ack));
 }
 
 void Step::RefuseEvict() {
@@ -476,7 +479,7 @@ void Step::Run(CacheEvent event) {
       ForgetCopy();
       break;
     case A::kAskEvict:
-      CHECK(!e_.IsDirty() && !e_.open);
+      CHECK(e_.CanDrop());
       e_.state = S::kEvicting;
       Tell(Answer(MessageKind::kEvictRequest));
       break;

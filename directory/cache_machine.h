@@ -29,7 +29,8 @@
 //      OwnedWait, Evicting. No right otherwise.
 //   I2 A request is outstanding (request != 0) <=> WaitRead, WaitWrite, SharedWait, OwnedWait.
 //   I3 retained => Invalid, WaitRead or WaitWrite.
-//   I4 The owner's version is dirty <=> version != flushed; Evicting => not dirty.
+//   I4 The owner's version is dirty <=> version != flushed: a flush stores it. It may be dropped if it can be read from a
+//      disk again, though not from every core holder's: Evicting => CanDrop.
 //   I5 Versions: opening takes the next version of the grant's epoch; a copy that was sent or stored is never changed
 //      under its number.
 //   I6 pins => read right; an exclusive pin => Exclusive.
@@ -65,7 +66,7 @@ constexpr int kCacheStates = 9;
 enum class CacheEvent : uint8_t {
   kWantRead = 0,      // A local access needs the read right.
   kWantWrite,         // A local access needs the write right.
-  kWantEvict,         // The frame is wanted for another page. REQUIRES: unpinned, clean if owner.
+  kWantEvict,         // The frame is wanted for another page. REQUIRES: unpinned, CanDrop if owner.
   kForwardRead,       // Send a read copy to another node.
   kForwardWrite,      // Send the page away, keep the frame.
   kInvalidate,        // Drop the copy.
@@ -133,6 +134,7 @@ struct CacheEntry {
   bool open = false;
   Version version;    // Of the copy here; while open: the one being written.
   Version flushed;    // Of an owner: the newest that every core holder is known to have.
+  Version on_disk;    // Of an owner: what it was when it came from the core holders that were there.
   Epoch grant_epoch;  // Under which the next version will be opened.
   ConfigNumber config;
   uint32_t replicas = 0;  // 0: volatile.
@@ -176,7 +178,8 @@ struct CacheEntry {
   bool HasWrite() const { return open; }                            // I1
   bool IsOwner() const;                                             // Owned, Exclusive, OwnedWait, Evicting
   bool IsDirty() const { return IsOwner() && version != flushed; }  // I4
-  bool IsWaiting() const { return request.value != 0; }             // I2
+  bool CanDrop() const { return !open && (version == flushed || version == on_disk); }  // I4
+  bool IsWaiting() const { return request.value != 0; }                                 // I2
 };
 
 struct CacheEffect {

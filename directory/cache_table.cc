@@ -102,7 +102,7 @@ bool Consistent(const CacheEntry& e) {
   if (e.open && e.state != S::kExclusive) return false;                    // I1
   if (e.IsWaiting() != waits) return false;                                // I2
   if (e.retained && e.HasRead()) return false;                             // I3
-  if (e.state == S::kEvicting && e.IsDirty()) return false;                // I4
+  if (e.state == S::kEvicting && !e.CanDrop()) return false;               // I4
   if (e.shared_pins + e.exclusive_pins > 0 && !e.HasRead()) return false;  // I6
   return e.exclusive_pins == 0 || e.state == S::kExclusive;                // I6
 }

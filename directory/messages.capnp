@@ -80,7 +80,7 @@ enum Kind {
   # H→O. It may, in this transaction.
 
   evictAck @17;
-  # O→H. It did; `kept`: it did not, because the page was used meanwhile.
+  # O→H. It did; `kept`: it did not, because the page was used meanwhile. `complete`: every core holder has what was dropped.
 
   # Recovery of a page after the loss of a node.
 

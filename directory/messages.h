@@ -59,7 +59,7 @@ enum class MessageKind : uint8_t {
   kNotHeld,          // O→H  Nothing to forward here.
   kEvictRequest,     // O→H  No txn. The owner's copy is clean and it wants to drop it.
   kEvictGrant,       // H→O
-  kEvictAck,         // O→H  kept: it did not drop it.
+  kEvictAck,         // O→H  kept: it did not drop it. complete: every core holder has what it dropped.
   // Recovery of a page after the loss of a node.
   kReport,      // H→*  Say what you hold; forget every earlier transaction of the page.
   kReported,    // *→H  holding, version, flushed

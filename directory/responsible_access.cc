@@ -186,6 +186,11 @@ void Step::Load() {
                       .request = {}});
 }
 
+absl::Status Step::NotOnEveryHolder(NodeId absent) const {
+  return absl::UnavailableError("page " + ToString(context_.page) + " is not on " + ToString(absent) +
+                                ", a core holder of it, which does not answer; start it, or try again later");
+}
+
 void Step::Loaded() {
   if (!t().reports.empty()) {
     Resolve(loaded);
@@ -193,12 +198,14 @@ void Step::Loaded() {
   }
   if (e_.reverting) Effect(HomeEffect::Kind::kReverted);
   e_.reverting = false;
-  e_.clean = true;
+  const bool complete = loaded->absent.value == 0;
+  e_.clean = complete;
   const HomeRequest request = t().request;
   if (request.kind == HomeRequest::Kind::kFlush || request.from.node.value == 0) {  // Or the requester is gone.
     e_.txn.reset();
     e_.state = S::kUnowned;
-    if (request.from.node.value != 0) StartFlush(request);
+    if (request.from.node.value != 0 && complete) StartFlush(request);
+    if (request.from.node.value != 0 && !complete) Fail(request, NotOnEveryHolder(loaded->absent));
     Serve();
     return;
   }
@@ -206,7 +213,7 @@ void Step::Loaded() {
   t().from_disk = true;
   Message grant = Make(K::kGrant);
   grant.version = loaded->version;
-  grant.flushed = loaded->version;
+  grant.flushed = complete ? loaded->version : Version{};
   grant.config = loaded->config;
   grant.replicas = loaded->replicas;
   grant.data = loaded->data;
@@ -351,7 +358,7 @@ void Step::Abort() {
 void Step::Evicted() {
   if (!message->kept) {
     e_.owner = {};
-    e_.clean = true;
+    e_.clean = message->complete;
   }
   End();
 }

@@ -164,12 +164,13 @@ struct HomeEntry {
   bool IsBusy() const { return txn != nullptr; }
 };
 
-// A page as it was read from disk, complete on every core holder that is there.
+// A page as it was read from disk, complete on every core holder but `absent` ones.
 struct LoadedPage {
   Version version;
   ConfigNumber config;
   uint32_t replicas = 0;
   PageBuffer data;  // Null: zeros; or only the version was asked for.
+  NodeId absent;    // A core holder that did not answer, and may not have it; 0 if there is none.
 };
 
 struct HomeEffect {

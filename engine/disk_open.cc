@@ -93,6 +93,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
   std::vector<Message> answers;
   std::optional<Message> newest;
   size_t absent = 0;
+  NodeId an_absent;
   size_t corrupt = 0;
   size_t unknowing = 0;  // They have no record, and that means nothing.
   absl::Status trouble;
@@ -104,6 +105,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
       ++corrupt;
     } else if (!status.ok() && !absl::IsNotFound(status)) {
       ++absent;  // It may have anything.
+      an_absent = locator_->CoreHolders(page, static_cast<uint32_t>(outcomes.size()))[answers.size() - 1];
     }
     if (!status.ok() && (trouble.ok() || absl::IsDataLoss(status))) trouble = status;
     if (status.ok() && !answer.complete) {
@@ -137,6 +139,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
     if (!completed.ok()) co_return completed;
   }
   loaded.version = newest->version;
+  if (!skip) loaded.absent = an_absent;
   co_return loaded;
 }
 

@@ -79,7 +79,7 @@ bool PageEngine::PickVictims(std::vector<PageId>& clean, std::vector<PageId>& di
     hope = true;
     if (std::exchange(cached->referenced, false) || clock_->Now() < e.hold_until) continue;
     if (kept(page) && rounds > clock_list_.size()) continue;
-    (e.IsDirty() ? dirty : clean).push_back(page);
+    (e.IsOwner() && !e.CanDrop() ? dirty : clean).push_back(page);
   }
   return hope;
 }

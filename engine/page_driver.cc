@@ -91,8 +91,8 @@ void PageEngine::WithPage(PageId page, PageEvent event) {
 void PageEngine::LocalEvent(PageId page, CacheEvent event) {
   WithPage(page, [this, page, event] {
     CachedPage& cached = Cached(page);
-    if (event == CacheEvent::kWantEvict && (cached.entry.open || cached.entry.IsDirty() || IsPinned(cached.entry)))
-      return;
+    const bool must_stay = (cached.entry.IsOwner() && !cached.entry.CanDrop()) || IsPinned(cached.entry);
+    if (event == CacheEvent::kWantEvict && must_stay) return;
     const bool waited = cached.entry.IsWaiting();
     StepCacheLocal(cached.entry, page, event, ContextOf(page), cached.effects);
     if (!waited && cached.entry.IsWaiting()) {

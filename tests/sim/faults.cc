@@ -180,6 +180,7 @@ bool FaultInjector::Storm() {
   weather.double_per_mille = static_cast<uint32_t>(random_.Below(200));
   weather.overtake_per_mille = static_cast<uint32_t>(random_.Below(500));
   weather.late_per_mille = static_cast<uint32_t>(random_.Below(60));
+  weather.late_pages_per_mille = weather.late_per_mille;
   world_->Trace("fault: storm: per mille ", weather.lose_per_mille, " lost, ", weather.double_per_mille, " doubled, ",
                 weather.overtake_per_mille, " out of order, ", weather.late_per_mille, " late");
   cluster_->network().SetWeather(weather);

@@ -17,7 +17,6 @@ namespace mangrove::sim {
 
 constexpr uint32_t kSmallCaches = 1;  // More pages than fit.
 constexpr uint32_t kStragglers = 2;   // Many messages are late, and nodes come back soon.
-constexpr uint32_t kByNameOnly = 4;   // Needs what the engine does not have yet.
 
 struct Scenario {
   std::string_view name;
@@ -31,7 +30,7 @@ struct Scenario {
 // The first is the default.
 const std::vector<Scenario>& Scenarios();
 const Scenario* FindScenario(std::string_view name);
-// Many seeds take turns in the scenarios that are not kByNameOnly.
+// Many seeds take turns in the scenarios.
 const Scenario& ScenarioInTurn(uint64_t seed);
 
 // The flags of PlantedBugs by name.

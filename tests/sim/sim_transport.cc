@@ -179,8 +179,9 @@ void SimNetwork::FalseAlarm(int slot, int peer) {
   });
 }
 
-DurationNs SimNetwork::Delay() {
-  if (weather_.late_per_mille != 0 && random_.PerMille(weather_.late_per_mille)) {
+DurationNs SimNetwork::Delay(bool with_pages) {
+  const uint32_t late = with_pages ? weather_.late_pages_per_mille : weather_.late_per_mille;
+  if (late != 0 && random_.PerMille(late)) {
     return random_.Spread(weather_.max_delay, std::max(weather_.max_delay, weather_.late_delay));
   }
   return random_.Spread(weather_.min_delay, weather_.max_delay);
@@ -218,7 +219,7 @@ void SimNetwork::Send(SimTransport* from, int to, std::span<const std::byte> mes
 void SimNetwork::Transmit(const std::shared_ptr<Wire>& wire) {
   Link& l = link(wire->from, wire->to);
   if (l.cut) return;
-  TimeNs time = world_->now() + Delay();
+  TimeNs time = world_->now() + Delay(!wire->pages.empty());
   if (!random_.PerMille(weather_.overtake_per_mille)) time = l.last_delivery = std::max(time, l.last_delivery + 1);
   world_->At(time, wire->to, EventKind::kDelivery, [this, wire] { Deliver(wire); });
 }

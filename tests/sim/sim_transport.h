@@ -24,8 +24,9 @@ struct Weather {
   DurationNs max_delay = 500 * kMicrosecond;
   uint32_t lose_per_mille = 0;
   uint32_t double_per_mille = 0;
-  uint32_t overtake_per_mille = 0;  // How often a message does not keep its place.
-  uint32_t late_per_mille = 0;      // How often it takes up to `late_delay`.
+  uint32_t overtake_per_mille = 0;    // How often a message does not keep its place.
+  uint32_t late_per_mille = 0;        // How often it takes up to `late_delay`.
+  uint32_t late_pages_per_mille = 0;  // The same for messages with pages.
   DurationNs late_delay = 200 * kMillisecond;
 };
 
@@ -111,7 +112,7 @@ class SimNetwork {
   void Send(SimTransport* from, int to, std::span<const std::byte> message, std::span<const PageBuffer> pages);
   void Transmit(const std::shared_ptr<Wire>& wire);
   void Deliver(const std::shared_ptr<Wire>& wire);
-  DurationNs Delay();
+  DurationNs Delay(bool with_pages = false);
 
   SimWorld* const world_;
   const int nodes_;

@@ -107,7 +107,7 @@ Outcome Expected(A action, const CacheEntry& e) {
     case A::kAnswerOther: return {s, "GrantRefused->1"};
     case A::kFailWaiters: return {WithoutRequest(s), "Fail"};
     case A::kForgetRequest: return {WithoutRequest(s), ""};
-    case A::kDropRetained: return {s, ""};
+    case A::kDropRetained: return {s, "TransferDropped->1"};
     case A::kTakeBack: return {s == S::kWaitWrite ? S::kOwnedWait : S::kOwned, "Install, Wake"};
     default: return ExpectedOfRevocation(action, e);
   }

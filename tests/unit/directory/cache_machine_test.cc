@@ -73,6 +73,22 @@ TEST(CacheMachine, ForwardMeetsAnEvictionThatWasAskedFor) {
   EXPECT_FALSE(c.event.has_value());
 }
 
+// It came from the core holders that were there: it is there to be read again, but not flushed.
+TEST(CacheMachine, PageThatACoreHolderLacksIsDirtyAndMayBeDropped) {
+  Cache c(S::kWaitRead);
+  Message grant = Grant(Access::kRead);
+  grant.owner = true;
+  grant.flushed = {};
+  c.Hear(grant);
+  ASSERT_EQ(c.e.state, S::kOwned);
+  EXPECT_TRUE(c.e.IsDirty());
+  EXPECT_TRUE(c.e.CanDrop());
+  c.Want(E::kWantEvict);
+  c.Hear(About(K::kEvictGrant, 12));
+  ASSERT_EQ(c.did, "Take, EvictAck->1");
+  EXPECT_FALSE(c.effects.back().message.complete);
+}
+
 TEST(CacheMachine, PinKeepsAPageThatAskedToBeEvicted) {
   Cache c(S::kEvicting);
   c.e.shared_pins = 1;
@@ -226,6 +242,8 @@ TEST(CacheMachine, WhatWasGivenUpIsKeptUntilTheTransferIsDone) {
   EXPECT_TRUE(c.e.retained.has_value());
   c.Hear(About(K::kTransferDone, 11));
   EXPECT_FALSE(c.e.retained.has_value());
+  EXPECT_EQ(c.did, "TransferDropped->1");
+  EXPECT_EQ(c.effects.back().message.txn, Txn(11));
 }
 
 TEST(CacheMachine, SecondKeeperGetsItsReadCopyBackAndDoesNotBecomeTheOwner) {

@@ -38,6 +38,7 @@ void CopyHome(const HomeEntry& from, HomeEntry& to) {
   to.reverting = from.reverting;
   to.owner = from.owner;
   to.sharers = from.sharers;
+  to.keepers = from.keepers;
   to.txn = from.txn ? std::make_unique<HomeTransaction>(*from.txn) : nullptr;
   to.queue = from.queue;
   to.registered = from.registered;
@@ -422,7 +423,7 @@ std::vector<Action> World::Actions() const {
     if (limits_.wants > 0 && !e.HasRead() && !e.IsWaiting()) add(Act::kWantRead, i);
     if (limits_.wants > 0 && !e.HasWrite() && !e.IsWaiting()) add(Act::kWantWrite, i);
     if (limits_.writes > 0 && n.right == Right::kWrite) add(Act::kWrite, i);
-    const bool may_drop = e.HasRead() && !e.IsWaiting() && !e.IsDirty() && !IsPinned(e);
+    const bool may_drop = e.HasRead() && !e.IsWaiting() && (!e.IsOwner() || e.CanDrop()) && !IsPinned(e);
     if (limits_.evicts > 0 && may_drop && e.state != CacheState::kEvicting) add(Act::kEvict, i);
     if (limits_.cancels > 0 && e.IsWaiting()) add(Act::kCancel, i);
     if (limits_.flushes > 0 && e.IsDirty() && !n.flush.on) add(Act::kFlush, i);

@@ -173,7 +173,7 @@ void World::Settle(bool lose) {
   ReadEverywhere();
   for (int i = 0; i < limits_.nodes && broken_.empty(); ++i) {
     const CacheEntry& e = nodes_[i].cache;
-    if (!e.HasRead() || e.IsDirty()) continue;
+    if (!e.HasRead() || (e.IsOwner() && !e.CanDrop())) continue;
     Local(i, CacheEvent::kWantEvict);
     Pump();
     Rest();

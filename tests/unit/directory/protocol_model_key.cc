@@ -34,7 +34,8 @@ class KeyWriter {
     Add(static_cast<uint64_t>(m.access) << 1 | static_cast<uint64_t>(m.holding) << 2 |
         static_cast<uint64_t>(m.active) << 5 | static_cast<uint64_t>(m.have) << 6 |
         static_cast<uint64_t>(m.exclusive) << 7 | static_cast<uint64_t>(m.owner) << 8 |
-        static_cast<uint64_t>(m.retain) << 9 | static_cast<uint64_t>(m.kept) << 10);
+        static_cast<uint64_t>(m.retain) << 9 | static_cast<uint64_t>(m.kept) << 10 |
+        static_cast<uint64_t>(m.complete) << 11);
     Add(m.version);
     Add(m.flushed);
     Add(m.grant_epoch.value);
@@ -45,6 +46,7 @@ class KeyWriter {
     Add(static_cast<uint64_t>(e.state) << 2 | static_cast<uint64_t>(e.open) << 1 | static_cast<uint64_t>(e.reported));
     Add(e.version);
     Add(e.flushed);
+    Add(e.on_disk);
     Add(e.grant_epoch.value);
     Add(e.txn.value);
     Add(e.request.value);
@@ -77,6 +79,10 @@ class KeyWriter {
     Add(r.from);
     Add(r.request.value);
   }
+  void Add(const Keeper& k) {
+    Add(k.node);
+    Add(k.txn.value);
+  }
   void Add(const HolderReport& r) {
     Add(r.node);
     Add(static_cast<uint64_t>(r.holding));
@@ -91,6 +97,7 @@ class KeyWriter {
     Add(static_cast<uint64_t>(e.state) << 2 | static_cast<uint64_t>(e.clean) << 1 | static_cast<uint64_t>(e.reverting));
     Add(e.owner);
     AddAll(e.sharers);
+    AddAll(e.keepers);
     AddAll(e.queue);
     AddAll(e.registered);
     if (!e.txn) return;

@@ -1,311 +1,14 @@
-#include "directory/responsible_machine.h"
+// The rules of the responsible node's machine, and its races.
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <memory>
-#include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
-namespace mangrove {
+#include "tests/unit/directory/responsible_machine_support.h"
+
+namespace mangrove::home_test {
 namespace {
-
-using A = HomeAction;
-using E = HomeEvent;
-using S = HomeState;
-using K = MessageKind;
-
-constexpr PageId kPage{7};
-constexpr NodeInstance kSelf{NodeId(1), Incarnation(1)};
-constexpr NodeInstance kOwner{NodeId(2), Incarnation(1)};
-constexpr NodeInstance kSharer{NodeId(3), Incarnation(1)};
-constexpr NodeInstance kAsker{NodeId(4), Incarnation(1)};
-constexpr NodeInstance kFarOff{NodeId(9), Incarnation(2)};
-constexpr Txn kTxn{50};
-
-HomeContext Context(TimeNs now = 1000) {
-  return {.self = kSelf, .page = kPage, .now = now, .resend_after = 10, .grant_epoch = Epoch(3), .next_txn = Txn(100)};
-}
-
-NodeInstance Reborn(NodeInstance node) { return {node.node, Incarnation(node.incarnation.value + 1)}; }
-
-Message About(K kind, Txn txn = kTxn) {
-  Message m;
-  m.kind = kind;
-  m.page = kPage;
-  m.txn = txn;
-  return m;
-}
-
-Message Request(Access access, uint64_t number = 5, bool have = false) {
-  Message m = About(K::kRequest, {});
-  m.request = RequestId(number);
-  m.access = access;
-  m.have = have;
-  return m;
-}
-
-std::string Text(const std::vector<HomeEffect>& effects) {
-  std::string text;
-  for (const HomeEffect& e : effects) {
-    if (!text.empty()) text += ", ";
-    switch (e.kind) {
-      case HomeEffect::Kind::kSend:
-        text += std::string(Name(e.message.kind)) + "->" + std::to_string(e.to.value);
-        break;
-      case HomeEffect::Kind::kLoad: text += e.version_only ? "LoadVersion" : e.recover ? "LoadRecover" : "Load"; break;
-      case HomeEffect::Kind::kArmResend: text += "Arm"; break;
-      case HomeEffect::Kind::kDiscarded: text += "Discarded"; break;
-      case HomeEffect::Kind::kReverted: text += "Reverted"; break;
-    }
-  }
-  return text;
-}
-
-// A home, and what its last step did.
-struct Home {
-  HomeEntry e;
-  std::string did;
-  std::optional<E> event;
-  std::vector<HomeEffect> effects;
-  uint64_t next_txn = 100;
-  Epoch epoch{3};
-
-  HomeContext Next() {
-    HomeContext context = Context();
-    context.next_txn = Txn(next_txn);
-    context.grant_epoch = epoch;
-    next_txn += kTxnsPerStep;
-    effects.clear();
-    return context;
-  }
-  void Hear(const Message& m, NodeInstance from) {
-    event = StepHomeMessage(e, m, from, Next(), effects);
-    did = Text(effects);
-  }
-  // An answer of the current transaction.
-  void Answer(K kind, NodeInstance from, Holding holding = Holding::kNone, Version version = {}) {
-    Message m = About(kind, e.txn ? e.txn->id : Txn(1));
-    m.holding = holding;
-    m.version = version;
-    m.config = ConfigNumber(1);
-    Hear(m, from);
-  }
-  void Lose(NodeInstance node) {
-    ++epoch.value;
-    StepHomePeerLost(e, Reborn(node), Next(), effects);
-    did = Text(effects);
-  }
-  void Load(Version version) {
-    LoadedPage page{.version = version, .config = ConfigNumber(1), .replicas = 2, .data = nullptr};
-    StepHomeLoaded(e, e.txn->id, page, Next(), effects);
-    did = Text(effects);
-  }
-  void LoadFails(const absl::Status& status) {
-    StepHomeLoadFailed(e, e.txn->id, status, Next(), effects);
-    did = Text(effects);
-  }
-  void Resend() {
-    HomeContext context = Next();
-    context.now = 1000000;
-    StepHomeResend(e, context, effects);
-    did = Text(effects);
-  }
-  bool Shares(NodeInstance node) const {
-    return std::find(e.sharers.begin(), e.sharers.end(), node) != e.sharers.end();
-  }
-};
-
-// --- The table --------------------------------------------------------------------------------------------------------
-
-HomeEntry EntryIn(S state) {
-  HomeEntry e;
-  e.state = state;
-  const bool owned = state == S::kOwned || state == S::kGranting || state == S::kEvicting || state == S::kDiscarding ||
-                     state == S::kResolving;
-  if (owned) e.owner = kOwner;
-  if (state != S::kLost && state != S::kReporting) e.sharers = {kSharer};
-  if (state == S::kUnowned || state == S::kOwned || state == S::kLost) return e;
-  e.txn = std::make_unique<HomeTransaction>();
-  HomeTransaction& t = *e.txn;
-  t.id = kTxn;
-  t.request = {.kind = HomeRequest::Kind::kAccess, .from = kAsker, .request = RequestId(4), .access = Access::kWrite};
-  switch (state) {
-    case S::kLoading: t.request.access = Access::kRead; break;
-    case S::kGranting:
-      t.source = kOwner;
-      t.waiting = {kSharer};
-      break;
-    case S::kEvicting:
-      t.request = {.kind = HomeRequest::Kind::kEvict, .from = kOwner, .request = {}};
-      t.waiting = {kOwner};
-      break;
-    case S::kDiscarding:
-      t.request = {.kind = HomeRequest::Kind::kDiscard, .from = kSelf, .request = RequestId(4)};
-      t.waiting = {kOwner, kSharer};
-      break;
-    default:
-      t.request = {.kind = HomeRequest::Kind::kEvict, .from = {}, .request = {}};
-      t.waiting = {kOwner, kSharer};
-      if (state == S::kResolving) {
-        t.reports = {{.node = kOwner, .holding = Holding::kOwner, .version = {}},
-                     {.node = kSharer, .holding = Holding::kShared, .version = {}}};
-      }
-  }
-  return e;
-}
-
-// Who sends the message of the column, such that rule H1 lets it pass if any sender can.
-NodeInstance SenderOf(S state, E event) {
-  switch (event) {
-    case E::kInvalidateAck: return kSharer;
-    case E::kGrantAck:
-    case E::kGrantRefused:
-    case E::kRequest:
-    case E::kCancel:
-    case E::kFlush: return kAsker;
-    case E::kReported:
-    case E::kResolveAck: return state == S::kGranting ? kSharer : kOwner;
-    case E::kEvictAck: return state == S::kGranting ? kSharer : kOwner;
-    default: return kOwner;
-  }
-}
-
-std::optional<K> KindOf(E event) {
-  switch (event) {
-    case E::kRequest: return K::kRequest;
-    case E::kCancel: return K::kCancel;
-    case E::kFlush: return K::kFlush;
-    case E::kEvictRequest: return K::kEvictRequest;
-    case E::kInvalidateAck: return K::kInvalidateAck;
-    case E::kGrantAck: return K::kGrantAck;
-    case E::kGrantRefused: return K::kGrantRefused;
-    case E::kNotHeld: return K::kNotHeld;
-    case E::kStillRetained: return K::kStillRetained;
-    case E::kEvictAck: return K::kEvictAck;
-    case E::kReported: return K::kReported;
-    case E::kResolveAck: return K::kResolveAck;
-    default: return std::nullopt;
-  }
-}
-
-struct Outcome {
-  S state;
-  std::string effects;
-};
-
-Outcome ExpectedOfServe(S s, E event) {
-  const bool owned = s == S::kOwned;
-  switch (event) {
-    case E::kRequest:
-      return owned ? Outcome{S::kGranting, "Arm, Forward->2"} : Outcome{S::kLoading, "Arm, LoadRecover"};
-    case E::kFlush: return owned ? Outcome{s, "Flush->2"} : Outcome{S::kLoading, "Arm, LoadRecover"};
-    case E::kEvictRequest: return {S::kEvicting, "Arm, EvictGrant->2"};
-    default: return {S::kDiscarding, owned ? "Arm, Invalidate->3, Invalidate->2" : "Arm, Invalidate->3"};
-  }
-}
-
-Outcome ExpectedOfSendAgain(S s) {
-  switch (s) {
-    case S::kGranting: return {s, "Arm, Invalidate->3, Forward->2"};
-    case S::kEvicting: return {s, "Arm, EvictGrant->2"};
-    case S::kDiscarding: return {s, "Arm, Invalidate->2, Invalidate->3"};
-    case S::kReporting: return {s, "Arm, Report->2, Report->3"};
-    case S::kResolving: return {s, "Arm, Resolve->2, Resolve->3"};
-    default: return {s, "Arm"};
-  }
-}
-
-Outcome Expected(A action, S s, E event) {
-  switch (action) {
-    case A::kIgnore:
-    case A::kEnqueue:
-    case A::kUnqueue:
-    case A::kForgetPeer:  // Of a node that has nothing to do with the page.
-    case A::kAdopt:       // Of nothing.
-    case A::kCountReport:
-    case A::kCountResolve: return {s, ""};
-    case A::kServe: return ExpectedOfServe(s, event);
-    case A::kRefuseLost:
-      return event == E::kRequest ? Outcome{s, "RequestFailed->4"}
-             : event == E::kFlush ? Outcome{s, "Flushed->4"}
-                                  : Outcome{S::kUnowned, "Arm, Discarded"};
-    case A::kLoaded: return {S::kGranting, "Grant->4"};
-    case A::kLoadFailed: return {S::kUnowned, "RequestFailed->4"};
-    case A::kCountAck: return {s, s == S::kGranting ? "Activate->4" : ""};
-    case A::kComplete: return {S::kOwned, "TransferDone->2"};
-    case A::kAbort: return {S::kOwned, "TransferAborted->2"};
-    case A::kRecover:
-      return {S::kReporting, s == S::kGranting ? "Arm, Report->2, Report->3, Report->4" : "Arm, Report->2, Report->3"};
-    case A::kAnswerRetained: {
-      if (s == S::kReporting || s == S::kResolving) return {s, ""};
-      return {s, s == S::kUnowned || s == S::kLoading || s == S::kLost ? "TransferDone->2" : "TransferAborted->2"};
-    }
-    case A::kEvicted: return {S::kUnowned, ""};
-    case A::kSendAgain: return ExpectedOfSendAgain(s);
-    default: ADD_FAILURE() << "no expectation for action " << static_cast<int>(action); return {s, ""};
-  }
-}
-
-void FeedLocal(Home& h, E event) {
-  switch (event) {
-    case E::kDiscard: StepHomeDiscard(h.e, RequestId(9), h.Next(), h.effects); break;
-    case E::kLoaded:
-      StepHomeLoaded(h.e, kTxn, {.version = {}, .config = {}, .replicas = 2, .data = nullptr}, h.Next(), h.effects);
-      break;
-    case E::kLoadFailed: StepHomeLoadFailed(h.e, kTxn, absl::UnavailableError("away"), h.Next(), h.effects); break;
-    case E::kPeerLost: StepHomePeerLost(h.e, kFarOff, h.Next(), h.effects); break;
-    case E::kResend: StepHomeResend(h.e, h.Next(), h.effects); break;
-    default: StepHomeReady(h.e, h.Next(), h.effects); break;
-  }
-}
-
-TEST(ResponsibleNode, EveryCellOfTheTableDoesWhatItSays) {
-  for (int s = 0; s < kHomeStates; ++s) {
-    for (int v = 0; v < kHomeEvents; ++v) {
-      const auto state = static_cast<S>(s);
-      const auto event = static_cast<E>(v);
-      SCOPED_TRACE(std::string(Name(event)) + " in " + Name(state));
-      const A action = kHomeTable[s][v];
-      Home h{.e = EntryIn(state)};
-      ASSERT_TRUE(Consistent(h.e));
-      const NodeInstance sender = SenderOf(state, event);
-      if (action == A::kUnqueue) h.e.queue.push_back({.from = kAsker, .request = RequestId(5)});
-      const size_t queued = h.e.queue.size();
-      if (event == E::kReady && h.e.txn != nullptr) continue;  // Nothing is begun before every member has registered.
-      if (const std::optional<K> kind = KindOf(event)) {
-        Message m = About(*kind, event == E::kStillRetained ? Txn(40) : kTxn);
-        m.request = RequestId(5);
-        const bool stranger = event == E::kEvictRequest && h.e.owner != sender;
-        h.event = StepHomeMessage(h.e, m, sender, h.Next(), h.effects);
-        if (action == A::kImpossible || stranger) {
-          EXPECT_FALSE(h.event.has_value());
-          EXPECT_EQ(h.e.state, state);
-          EXPECT_EQ(Text(h.effects), "");
-          continue;
-        }
-        if (action == A::kIgnore && !h.event) continue;  // H1 was first.
-        EXPECT_EQ(h.event, event);
-      } else {
-        FeedLocal(h, event);
-        if (action == A::kImpossible) {
-          EXPECT_EQ(h.e.state, state);
-          EXPECT_EQ(Text(h.effects), "");
-          continue;
-        }
-      }
-      EXPECT_TRUE(Consistent(h.e));
-      const Outcome expected = Expected(action, state, event);
-      EXPECT_EQ(std::string(Name(h.e.state)), Name(expected.state));
-      EXPECT_EQ(Text(h.effects), expected.effects);
-      EXPECT_EQ(h.e.queue.size(), queued + (action == A::kEnqueue ? 1 : 0) - (action == A::kUnqueue ? 1 : 0));
-    }
-  }
-}
-
-// --- Rules and races --------------------------------------------------------------------------------------------------
 
 Home Owned() {
   Home h;
@@ -471,6 +174,44 @@ TEST(ResponsibleNode, RecoveryWithoutALossDoesNotNumberBackwards) {
   EXPECT_LT((Version{Epoch(3), 7}), h.effects.back().message.version);
 }
 
+// The old owner, which has not heard yet that its transfer is done, has the newest version when the new one dies.
+TEST(ResponsibleNode, WhoMayKeepAFrameOfAFinishedTransferIsAskedWhenTheNewOwnerDies) {
+  Home h = Owned();
+  h.Hear(Request(Access::kWrite), kAsker);
+  h.Answer(K::kGrantAck, kAsker);
+  EXPECT_EQ(h.did, "TransferDone->2");
+  h.Lose(kAsker);
+  EXPECT_EQ(h.did, "Arm, Report->2");
+  h.Answer(K::kReported, kOwner, Holding::kRetained, {Epoch(3), 5});
+  h.Load({Epoch(3), 4});
+  EXPECT_EQ(h.effects.back().message.holding, Holding::kOwner);
+  EXPECT_EQ(h.e.owner, kOwner);
+}
+
+TEST(ResponsibleNode, WhoDroppedItsFrameOrHasThePageAgainOrDiedIsNotAsked) {
+  Home h = Owned();
+  const auto moves_to = [&h](NodeInstance to, uint64_t number) {
+    h.Hear(Request(Access::kWrite, number), to);
+    const Txn txn = h.e.txn->id;
+    h.Answer(K::kGrantAck, to);
+    return txn;
+  };
+  const Txn first = moves_to(kAsker, 5);   // kOwner keeps.
+  const Txn second = moves_to(kOwner, 6);  // kAsker keeps, kOwner has the page.
+  const Txn third = moves_to(kSharer, 7);  // kAsker and kOwner keep.
+  ASSERT_EQ(h.e.keepers.size(), 2u);
+  h.Hear(About(K::kTransferDropped, first), kOwner);  // Late: of the first time.
+  EXPECT_EQ(h.e.keepers.size(), 2u);
+  h.Hear(About(K::kTransferDropped, second), kAsker);
+  ASSERT_EQ(h.e.keepers.size(), 1u);
+  EXPECT_EQ(h.e.keepers[0].txn, third);
+  h.Lose(kOwner);
+  EXPECT_TRUE(h.e.keepers.empty());
+  h.Lose(kSharer);
+  EXPECT_EQ(h.e.state, S::kUnowned);
+  EXPECT_TRUE(h.e.reverting);
+}
+
 TEST(ResponsibleNode, NothingLeftMeansTheDisksAndANewsOfIt) {
   Home h = Recovering({}, Holding::kNone);
   EXPECT_EQ(h.e.state, S::kUnowned);
@@ -546,10 +287,40 @@ TEST(ResponsibleNode, EvictedPageIsCleanAndAKeptOneStaysOwned) {
   h.Hear(kept, kOwner);
   EXPECT_EQ(h.e.owner, kOwner);
   h.Hear(About(K::kEvictRequest, {}), kOwner);
-  h.Answer(K::kEvictAck, kOwner);
+  Message dropped = About(K::kEvictAck, h.e.txn->id);
+  dropped.complete = true;
+  h.Hear(dropped, kOwner);
   EXPECT_EQ(h.e.state, S::kUnowned);
   h.Hear(Request(Access::kRead), kAsker);
   EXPECT_EQ(h.did, "Arm, Load");
+}
+
+// What one core holder lacks is not flushed, whoever reads it meanwhile, and all are asked again when it is dropped.
+TEST(ResponsibleNode, PageThatACoreHolderLacksIsNotFlushed) {
+  Home h;
+  const LoadedPage page{
+      .version = {Epoch(3), 5}, .config = ConfigNumber(1), .replicas = 2, .data = nullptr, .absent = NodeId(8)};
+  const auto load = [&] {
+    StepHomeLoaded(h.e, h.e.txn->id, page, h.Next(), h.effects);
+    h.did = Text(h.effects);
+  };
+  Message flush = About(K::kFlush, {});
+  flush.request = RequestId(6);
+  h.Hear(flush, kAsker);
+  load();
+  ASSERT_EQ(h.did, "Flushed->4");
+  EXPECT_EQ(h.effects[0].message.code, absl::StatusCode::kUnavailable);
+  EXPECT_NE(h.effects[0].message.text.find("is not on " + ToString(NodeId(8))), std::string::npos);
+  h.Hear(Request(Access::kRead), kAsker);
+  EXPECT_EQ(h.did, "Arm, LoadRecover");
+  load();
+  ASSERT_EQ(h.did, "Grant->4");
+  EXPECT_EQ(h.effects[0].message.flushed, Version{});
+  h.Answer(K::kGrantAck, kAsker);
+  h.Hear(About(K::kEvictRequest, {}), kAsker);
+  h.Answer(K::kEvictAck, kAsker);  // Not complete.
+  h.Hear(Request(Access::kRead), kAsker);
+  EXPECT_EQ(h.did, "Arm, LoadRecover");
 }
 
 TEST(ResponsibleNode, CorruptDisksMakeThePageLostForAllWhoWait) {
@@ -562,4 +333,4 @@ TEST(ResponsibleNode, CorruptDisksMakeThePageLostForAllWhoWait) {
 }
 
 }  // namespace
-}  // namespace mangrove
+}  // namespace mangrove::home_test

@@ -35,6 +35,24 @@ TEST_F(CoreHolderTest, K5ExtentsSurviveARestart) {
   EXPECT_EQ(holder_->extents().size(), 4u);
 }
 
+// K4: a disk that learned of a range later does not answer for what it lacks of it.
+TEST_F(CoreHolderTest, K4NoRecordMeansZerosOnlyWhereTheExtentIsFromItsAllocationOn) {
+  PutTen();
+  Message learned = Put(kBase + 10, 5, 7);
+  learned.complete = true;
+  ASSERT_EQ(Call(learned).code, StatusCode::kOk);
+  Call(Store(kBase + 11, 7, V(1)));
+  for (int start = 0; start < 2; ++start) {
+    EXPECT_TRUE(Call(Query(kBase)).complete);
+    EXPECT_FALSE(Call(Query(kBase + 10)).complete);
+    EXPECT_FALSE(Call(Query(kBase + 10)).have);
+    EXPECT_TRUE(Call(Query(kBase + 11)).complete);
+    EXPECT_FALSE(Call(Query(kSuperRootPage)).complete);
+    ASSERT_EQ(Call(Put(kBase + 10, 5, 7)).code, StatusCode::kOk);  // The allocation, repeated: no news.
+    Restart();
+  }
+}
+
 TEST_F(CoreHolderTest, K5FirstUnallocatedPage) {
   PutTen();
   Call(Put(kBase + 10, 5, 7));
@@ -114,7 +132,7 @@ TEST_F(CoreHolderTest, K5CorruptRecordsOfExtentsAreNamedAtOpen) {
   Extent none = extent;
   none.config = ConfigNumber(0);
   std::string flags = EncodeExtent(extent);
-  flags.back() = 2;
+  flags.back() = 4;
   std::string format = EncodeExtent(extent);
   format[0] = 9;
   const std::string key = ExtentKey(kBase);
