@@ -121,6 +121,7 @@ void Step::Retain(Message answer) {
 
 void Step::Open() {
   e_.version = NextVersion(e_.version, e_.grant_epoch);
+  e_.on_disk = {};
   e_.open = true;
 }
 

@@ -225,8 +225,8 @@ std::optional<CacheEvent> StepCacheMessage(CacheEntry& entry, const Message& mes
 // Hands in again what was deferred, if nothing blocks it any more.
 void StepCacheUnblocked(CacheEntry& entry, const CacheContext& context, std::vector<CacheEffect>& effects);
 
-// Every core holder has `version`.
-void NoteFlushed(CacheEntry& entry, const Version& version);
+// Every core holder has `version` of the page as it was allocated under `config`.
+void NoteFlushed(CacheEntry& entry, const Version& version, ConfigNumber config);
 
 // The responsible node has a new incarnation: an outstanding request is a new one, what its predecessor began is void.
 void ForgetResponsible(CacheEntry& entry, const CacheContext& context);

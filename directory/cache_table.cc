@@ -113,7 +113,8 @@ bool CacheEntry::IsOwner() const {
   return state == S::kOwned || state == S::kExclusive || state == S::kOwnedWait || state == S::kEvicting;
 }
 
-void NoteFlushed(CacheEntry& entry, const Version& version) {
+void NoteFlushed(CacheEntry& entry, const Version& version, ConfigNumber config) {
+  if (entry.config != config) return;  // Allocated anew since: numbers begin again.
   if (entry.IsOwner() && entry.flushed < version && version <= entry.version) entry.flushed = version;
   if (entry.retained && entry.retained->flushed < version && version <= entry.retained->version) {
     entry.retained->flushed = version;

@@ -51,6 +51,7 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
   struct Stored {
     PageId page;
     Version version;
+    ConfigNumber config;
     Outcome<Message> outcome;
     bool last;
   };
@@ -77,8 +78,8 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
     std::vector<NodeId> holders = locator_->CoreHolders(frozen.page, frozen.replicas);
     if (options_.bugs && options_.bugs->flush_one_holder) holders.resize(1);
     for (size_t i = 0; i < holders.size(); ++i) {
-      stores.push_back({frozen.page, frozen.version, StartCall(holders[i], store, deadline, 10 * options_.resend_after),
-                        i + 1 == holders.size()});
+      stores.push_back({frozen.page, frozen.version, frozen.config,
+                        StartCall(holders[i], store, deadline, 10 * options_.resend_after), i + 1 == holders.size()});
     }
   }
   bool all = true;
@@ -90,7 +91,7 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
     if (!store.last) continue;
     if (all) {
       ++counters_.pages_flushed;
-      if (FindCached(store.page) != nullptr) NoteFlushed(Cached(store.page).entry, store.version);
+      if (FindCached(store.page) != nullptr) NoteFlushed(Cached(store.page).entry, store.version, store.config);
     }
     all = true;
   }

@@ -73,6 +73,7 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"wipes", 377},
     {"wipes", 434},
     {"storage", 121468676486757},
+    {"evictions", 102592427984360},
 });
 // So many seeds a planted bug may take, and so often it is looked for.
 constexpr uint64_t kMaxSeeds = 500;

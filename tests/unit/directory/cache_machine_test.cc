@@ -89,6 +89,32 @@ TEST(CacheMachine, PageThatACoreHolderLacksIsDirtyAndMayBeDropped) {
   EXPECT_FALSE(c.effects.back().message.complete);
 }
 
+// The number may come again after the page was allocated anew.
+TEST(CacheMachine, WrittenPageIsNotTakenForWhatOnceCameFromDisk) {
+  constexpr TimeNs kMuchLater = 1'000'000'000;
+  Cache c(S::kWaitRead);
+  Message grant = Grant(Access::kRead);
+  grant.owner = true;
+  grant.exclusive = true;
+  grant.version = {Epoch(3), 1};
+  c.Hear(grant);
+  ASSERT_TRUE(c.e.CanDrop());
+  c.Hear(Invalidate(false), kHome, kMuchLater);
+  c.Want(E::kWantWrite);
+  Message zeros = Grant(Access::kWrite, true, 12, c.e.request);
+  zeros.owner = true;
+  zeros.version = zeros.flushed = {};
+  zeros.grant_epoch = Epoch(3);
+  zeros.data = nullptr;
+  c.Hear(zeros);
+  ASSERT_EQ(c.e.version, (Version{Epoch(3), 1}));
+  EXPECT_FALSE(c.e.CanDrop());
+  NoteFlushed(c.e, c.e.version, ConfigNumber(c.e.config.value + 1));  // A flush from before.
+  EXPECT_TRUE(c.e.IsDirty());
+  c.Hear(Forward(Access::kRead, 13), kHome, kMuchLater);  // Ends the writing.
+  EXPECT_FALSE(c.e.CanDrop());
+}
+
 TEST(CacheMachine, PinKeepsAPageThatAskedToBeEvicted) {
   Cache c(S::kEvicting);
   c.e.shared_pins = 1;
@@ -320,12 +346,12 @@ TEST(CacheMachine, NewIncarnationOfTheResponsibleNodeIsAskedAnew) {
 TEST(CacheMachine, WriteAfterAFlushTakesTheNextVersion) {
   Cache c(S::kExclusive);
   c.e.open = false;  // As a flush freezes it.
-  NoteFlushed(c.e, kCurrent);
+  NoteFlushed(c.e, kCurrent, c.e.config);
   EXPECT_FALSE(c.e.IsDirty());
   c.Want(E::kWantWrite);
   EXPECT_EQ(c.did, "Raise, Wake");
   EXPECT_EQ(c.e.version, (Version{Epoch(3), 6}));
-  NoteFlushed(c.e, kCurrent);  // A doubled answer.
+  NoteFlushed(c.e, kCurrent, c.e.config);  // A doubled answer.
   EXPECT_TRUE(c.e.IsDirty());
 }
 

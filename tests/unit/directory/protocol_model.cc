@@ -146,7 +146,7 @@ void World::Dispatch(const Message& message, NodeInstance from, int to) {
     flush.stored |= 1u << (from.node.value - 1);
     if (flush.stored != (1u << Holders()) - 1) return;
     acknowledged_ = std::max(acknowledged_, flush.content);
-    NoteFlushed(nodes_[to].cache, flush.version);
+    NoteFlushed(nodes_[to].cache, flush.version, nodes_[to].cache.config);
     flush = {};
     return;
   }
