@@ -138,6 +138,7 @@ absl::Status LoopBackend::Map(RegionHandle region, uint64_t base, const UniqueFd
                                             .base = base,
                                             .region = open.frames,
                                             .read_only = !open.may_write,
+                                            .own_process = true,
                                             .max_workers = node_.max_workers,
                                             .spin_ns = node_.spin_ns});
   if (!mapping.ok()) return mapping.status();

@@ -26,7 +26,15 @@ FaultResolver::FaultResolver(MappedClientOptions options)
     : userfaultfd_(std::move(options.userfaultfd)),
       base_(options.base),
       region_(std::move(options.region)),
-      read_only_(options.read_only) {}
+      read_only_(options.read_only) {
+  if (!read_only_) region_->AddWritableMapping(userfaultfd_.get(), base_, options.own_process);
+}
+
+void FaultResolver::Close() {
+  if (!userfaultfd_.ok()) return;
+  if (!read_only_) region_->RemoveWritableMapping(userfaultfd_.get());
+  userfaultfd_.Reset();
+}
 
 bool FaultResolver::Decode(const Fault& fault, PageFault* out) {
   if (fault.address < base_ || fault.address - base_ >= region_->size_bytes()) {

@@ -28,6 +28,7 @@ namespace mangrove {
 class FaultResolver {
  public:
   explicit FaultResolver(MappedClientOptions options);
+  ~FaultResolver() { Close(); }
 
   // False: the fault is outside of the mapping.
   bool Decode(const Fault& fault, PageFault* out);
@@ -40,7 +41,7 @@ class FaultResolver {
   int Read(std::span<Fault> out) { return ReadFaults(userfaultfd_.get(), out); }
   int userfaultfd() const { return userfaultfd_.get(); }
   // No call may be under way or follow.
-  void Close() { userfaultfd_.Reset(); }
+  void Close();
 
   void CountCoalesced() { Add(counters_.coalesced); }
   MappingCounters Counters() const;

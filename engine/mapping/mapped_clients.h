@@ -41,6 +41,7 @@ struct MappedClientOptions {
   uint64_t base = 0;  // Of the region's first byte, in the program.
   std::shared_ptr<RegionFrames> region;
   bool read_only = false;
+  bool own_process = false;  // The program is the node's own process, and unmaps before Remove.
   int max_workers = 4;
   // How long an idle worker polls before it sleeps. Costs a processor for as long.
   DurationNs spin_ns = 0;

@@ -18,7 +18,7 @@
 //   I4  Without "mapped writable" and without pins, a store faults in every mapping.
 //   I5  Punching a page out of the region's memfd removes it from every mapping, and no store is under way when the call
 //       returns. What a pipe holds of the page since before (splice) has every store up to then.
-//   I6  "Mapped writable" is cleared when the frame is punched, not before.
+//   I6  "Mapped writable" is cleared when the frame is punched, or every mapping of it write-protected, not before.
 
 #pragma once
 

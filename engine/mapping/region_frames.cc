@@ -5,12 +5,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/mapping/userfaultfd.h"
 #include "net/check.h"
 
 namespace mangrove {
@@ -85,6 +87,29 @@ PinOutcome RegionFrames::Pin(PageId page, Rights wanted, bool may_map_writable, 
 void RegionFrames::Unpin(PageId page) {
   CHECK(page_state::IsPinned(StateOf(page).load(std::memory_order_relaxed)));
   if (mangrove::Unpin(StateOf(page))) requests_.on_last_unpin(page);
+}
+
+void RegionFrames::AddWritableMapping(int userfaultfd, uint64_t base, bool own_process) {
+  std::lock_guard lock(mappings_mutex_);
+  if (own_process) {
+    own_mappings_.push_back({userfaultfd, base});
+  } else {
+    foreign_mappings_ = true;  // For good: a program may keep its mapping when it no longer serves faults for it.
+  }
+}
+
+void RegionFrames::RemoveWritableMapping(int userfaultfd) {
+  std::lock_guard lock(mappings_mutex_);
+  std::erase_if(own_mappings_, [userfaultfd](const OwnMapping& own) { return own.userfaultfd == userfaultfd; });
+}
+
+bool RegionFrames::WriteProtect(PageId page) {
+  std::lock_guard lock(mappings_mutex_);
+  if (foreign_mappings_) return false;
+  return std::all_of(own_mappings_.begin(), own_mappings_.end(), [&](const OwnMapping& own) {
+    const FaultCall done = ForbidStores(own.userfaultfd, own.base + OffsetOf(page), kPageBytes);
+    return done == FaultCall::kDone || done == FaultCall::kNotMapped;
+  });
 }
 
 }  // namespace mangrove

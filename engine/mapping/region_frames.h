@@ -9,7 +9,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
@@ -54,6 +56,14 @@ class RegionFrames {
   // Pins `page` for a resolver, see page_state.h. REQUIRES: the page is in the region.
   PinOutcome Pin(PageId page, Rights wanted, bool may_map_writable, Rights* granted);
   void Unpin(PageId page);
+
+  // A read-write mapping of the region: `userfaultfd` serves it, the region's first byte is at `base` there. Before it can
+  // map a page, and after it no longer can.
+  void AddWritableMapping(int userfaultfd, uint64_t base, bool own_process);
+  void RemoveWritableMapping(int userfaultfd);
+  // Takes the write right from every mapping, in place. False: there is, or was, one of another process, whose lock the
+  // loop does not wait for, or it cannot be done now. REQUIRES: settled.
+  bool WriteProtect(PageId page);
   void Unmap(PageId page, absl::AnyInvocable<void(bool)> done) const { requests_.unmap(page, std::move(done)); }
 
  private:
@@ -64,6 +74,14 @@ class RegionFrames {
   UniqueFd states_fd_;
   std::atomic<uint8_t>* states_ = nullptr;
   FrameRequests requests_;
+
+  struct OwnMapping {
+    int userfaultfd;
+    uint64_t base;
+  };
+  std::mutex mappings_mutex_;
+  std::vector<OwnMapping> own_mappings_;
+  bool foreign_mappings_ = false;
 };
 
 }  // namespace mangrove

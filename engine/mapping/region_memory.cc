@@ -195,17 +195,17 @@ void RegionMemory::Protect(PageId page, absl::AnyInvocable<void()> done) {
     const auto lowered = static_cast<uint8_t>((seen & ~kRightsMask) | static_cast<uint8_t>(Rights::kRead));
     if (state.compare_exchange_weak(seen, lowered, std::memory_order_acq_rel)) return done();
   }
-  auto replace = [self = implementation_.get(), page] {
+  auto protect = [self = implementation_.get(), page] {
     RegionFrames& r = self->RegionOf(page);
-    self->Replace(r, page);
+    if (!r.WriteProtect(page)) self->Replace(r, page);
     SetRights(r.StateOf(page), Rights::kRead);
   };
   if (Settle(state)) {
-    replace();
+    protect();
     return done();
   }
-  implementation_->WhenUnpinned(page, [replace, done = std::move(done)]() mutable {
-    replace();
+  implementation_->WhenUnpinned(page, [protect, done = std::move(done)]() mutable {
+    protect();
     done();
   });
 }
@@ -219,7 +219,7 @@ void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuff
     const uint64_t offset = r.OffsetOf(page);
     std::shared_ptr<PageBytes> content;
     if (keep) content = std::make_shared_for_overwrite<PageBytes>();
-    if (keep && IsMappedWritable(r.StateOf(page))) {
+    if (keep && IsMappedWritable(r.StateOf(page)) && !r.WriteProtect(page)) {
       self->detacher.Detach(r.frames_fd(), offset, content->bytes.data());
     } else {
       if (keep) ReadFrame(r.frames_fd(), offset, content->bytes.data());

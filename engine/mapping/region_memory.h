@@ -2,10 +2,11 @@
 //
 //   Install   one write of a full page into the memfd, then the right
 //   Raise     the right; the next store's fault makes the mapping writable
-//   Protect   nothing but the right when no mapping is writable; otherwise the frame is replaced by a copy
+//   Protect   nothing but the right when no mapping is writable; otherwise every mapping is write-protected if all are of
+//             this process, or the frame is replaced by a copy
 //   Take      the right, then the frame is punched out of the memfd, which removes it from every mapping
 //
-// Neither takes a lock of an application. A frame that somebody may be storing to is first put into a pipe (splice: by
+// Neither takes a lock of another process. A frame that such a one may be storing to is first put into a pipe (splice: by
 // reference, no copy), then punched, then read from the pipe: so the copy has the last store, and there is no moment at
 // which a store can be lost. That stands in for write-protecting every mapping, which takes each application's mmap
 // lock and therefore a thread for each. The price: after Protect the next load faults too.

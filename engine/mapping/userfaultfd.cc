@@ -180,6 +180,13 @@ FaultCall AllowStores(int userfaultfd, uint64_t address, uint64_t length) {
   return Call(userfaultfd, UFFDIO_WRITEPROTECT, &request);
 }
 
+FaultCall ForbidStores(int userfaultfd, uint64_t address, uint64_t length) {
+  uffdio_writeprotect request{};
+  request.range = {.start = PageStart(address), .len = length};
+  request.mode = UFFDIO_WRITEPROTECT_MODE_WP;
+  return Call(userfaultfd, UFFDIO_WRITEPROTECT, &request);
+}
+
 FaultCall ForgetProtection(int userfaultfd, uint64_t address, uint64_t length) {
   uffdio_writeprotect request{};
   request.range = {.start = PageStart(address), .len = length};

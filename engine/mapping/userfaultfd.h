@@ -51,6 +51,8 @@ enum class FaultCall : uint8_t {
 FaultCall ContinueFault(int userfaultfd, uint64_t address, uint64_t length, bool write_protected);
 // Allows stores to the mapped page, and wakes. Does nothing but wake when the page is not mapped.
 FaultCall AllowStores(int userfaultfd, uint64_t address, uint64_t length);
+// Takes stores away from the page, mapped or not. No store is under way when it returns.
+FaultCall ForbidStores(int userfaultfd, uint64_t address, uint64_t length);
 // Forgets that the page, which is not mapped any more, was write-protected when it was. REQUIRES: it is not mapped;
 // otherwise this allows stores to it.
 FaultCall ForgetProtection(int userfaultfd, uint64_t address, uint64_t length);

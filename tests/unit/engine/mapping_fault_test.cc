@@ -125,10 +125,13 @@ TEST(MappedFault, RaiseNeedsNoFaultOfItsOwn) {
 }
 
 // Every increment is a load and a store, by one thread per word: a store that is lost makes the sum smaller.
-void HammerWhile(int pages, const std::function<void(Node&, uint64_t)>& disturb) {
+// `in_place`: the program's mappings are write-protected, as those of an embedded node's own process.
+void HammerWhile(int pages, bool in_place, const std::function<void(Node&, uint64_t)>& disturb) {
   Program program;
   Node node(16);
-  program.Attach(node);
+  MappedClientOptions options;
+  options.own_process = in_place;
+  program.Attach(node, std::move(options));
   ASSERT_EQ(program.Call({.op = Op::kHammer, .pages = static_cast<uint32_t>(pages), .offset = 0, .value = 2}), 0);
   for (uint64_t round = 0; round < 500; ++round) {
     const uint64_t page = round % static_cast<uint64_t>(pages);
@@ -151,16 +154,21 @@ void HammerWhile(int pages, const std::function<void(Node&, uint64_t)>& disturb)
   EXPECT_EQ(sum, static_cast<uint64_t>(increments));
 }
 
-TEST(MappedFault, NoStoreIsLostWhenPagesAreTaken) {
-  HammerWhile(1, [](Node& node, uint64_t page) { node.Take(page); });
+class StoresUnderChange : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(Mapped, StoresUnderChange, testing::Bool(), [](const auto& in_place) {
+  return std::string(in_place.param ? "WriteProtected" : "Replaced");
+});
+
+TEST_P(StoresUnderChange, AreNotLostWhenPagesAreTaken) {
+  HammerWhile(1, GetParam(), [](Node& node, uint64_t page) { node.Take(page); });
 }
 
-TEST(MappedFault, NoStoreIsLostWhenPagesAreProtected) {
-  HammerWhile(2, [](Node& node, uint64_t page) { node.Protect(page); });
+TEST_P(StoresUnderChange, AreNotLostWhenPagesAreProtected) {
+  HammerWhile(2, GetParam(), [](Node& node, uint64_t page) { node.Protect(page); });
 }
 
-TEST(MappedFault, NoStoreIsLostWhenPagesComeBackReadOnly) {
-  HammerWhile(3, [](Node& node, uint64_t page) {
+TEST_P(StoresUnderChange, AreNotLostWhenPagesComeBackReadOnly) {
+  HammerWhile(3, GetParam(), [](Node& node, uint64_t page) {
     node.Take(page);
     ASSERT_TRUE(node.AcquireForFault(kFirst + page, Rights::kRead).ok());
     node.Protect(page);
@@ -397,6 +405,7 @@ TEST(MappedFault, EmbeddedNodeServesItsOwnProcess) {
   options.userfaultfd = (*mapping)->ReleaseUserfaultfd();
   options.base = reinterpret_cast<uint64_t>((*mapping)->base());
   options.region = node.shared_region();
+  options.own_process = true;
   ASSERT_TRUE(node.clients().Add(std::move(options)).ok());
   auto* words = reinterpret_cast<std::atomic<uint64_t>*>((*mapping)->base());
   for (uint64_t i = 1; i < 100; ++i) {
