@@ -14,6 +14,8 @@ namespace mangrove {
 namespace {
 
 constexpr DurationNs kTick = 10 * kMillisecond;
+// How long an acknowledgement waits for another message to the same node: less than the hold time.
+constexpr DurationNs kLateSend = 50 * kMicrosecond;
 // A page that was given up is remembered for a while, so that what is stale about it is seen to be.
 constexpr DurationNs kForgetAfter = 50 * kMillisecond;
 
@@ -268,7 +270,6 @@ void PageEngine::ArmTick() {
 
 void PageEngine::Tick() {
   Turn turn(this);
-  sends_all_ = true;
   TickCache();
   TickHome();
   TickCalls();
@@ -369,17 +370,31 @@ void PageEngine::FlushOutboxes() {
     outboxes_.clear();  // The transport may be gone.
     return;
   }
-  const auto can_wait = [](const Message& m) { return m.kind == MessageKind::kTransferDropped; };
+  // Nobody waits for these, or only who would meet the hold time: they travel with what comes next.
+  const auto can_wait = [](const Message& m) {
+    return m.kind == MessageKind::kGrantAck || m.kind == MessageKind::kTransferDropped;
+  };
   for (auto& [node, messages] : outboxes_) {
     if (messages.empty()) continue;
     if (!sends_all_ && std::all_of(messages.begin(), messages.end(), can_wait)) {
-      ArmTick();
+      ArmLateSend();
       continue;
     }
     Encode(messages, [&, to = node](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
     messages.clear();
   }
   sends_all_ = false;
+}
+
+void PageEngine::ArmLateSend() {
+  if (late_send_armed_) return;
+  late_send_armed_ = true;
+  clock_->CallAt(clock_->Now() + kLateSend, [this, alive = alive_] {
+    if (!*alive) return;
+    late_send_armed_ = false;
+    Turn turn(this);
+    sends_all_ = true;
+  });
 }
 
 bool PageEngine::IsCurrent(NodeInstance node) const {

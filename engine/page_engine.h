@@ -219,6 +219,7 @@ class PageEngine final : public TransportEvents {
   void Broadcast(Message message);
   void Pump();
   void FlushOutboxes();
+  void ArmLateSend();
   void Dispatch(const Message& message, NodeInstance from);
   void DispatchHome(const Message& message, NodeInstance from);
   void AskCoreHolder(const Message& message, NodeInstance from);
@@ -303,7 +304,8 @@ class PageEngine final : public TransportEvents {
   std::set<PageId> watched_;  // Pages with something that TickPage looks after.
   std::set<std::pair<TimeNs, PageId>> home_resends_;
   std::map<NodeId, std::vector<Message>> outboxes_;
-  bool sends_all_ = false;     // Also what waits for company; see FlushOutboxes.
+  bool sends_all_ = false;  // Also what waits for company; see FlushOutboxes.
+  bool late_send_armed_ = false;
   std::deque<Message> local_;  // To this node itself.
   int depth_ = 0;              // Of Turn.
   std::map<RequestId, Call> calls_;

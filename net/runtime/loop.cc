@@ -286,7 +286,7 @@ void Loop::RunUntil(absl::FunctionRef<void()> start, Completion& completion) {
   TimeNs last_event = MonotonicNow();
   while (!completion.IsSet()) {
     const TimeNs now = MonotonicNow();
-    if (state_->Turn(now)) {
+    if (state_->Turn(now, &completion)) {
       last_event = now;
     } else if (now - last_event < state_->options.spin_ns) {
       Pause();

@@ -70,7 +70,8 @@ struct Loop::State {
   void Watch(int fd, uint32_t events, absl::AnyInvocable<void(uint32_t)> handler);
   void Unwatch(int fd);
 
-  bool Turn(TimeNs now);
+  // `until`: what the driver waits for; when it is set, nothing more is begun.
+  bool Turn(TimeNs now, const Completion* until = nullptr);
   bool RunPosts();
   bool RunTimers(TimeNs now);
   bool RunSoon();

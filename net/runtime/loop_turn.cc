@@ -88,11 +88,12 @@ void Loop::State::EndDriving() {
 // --- One turn ---------------------------------------------------------------------------------------------------------
 
 // Runs what was posted, due at `now`, deferred or polled. Returns whether there was anything.
-bool Loop::State::Turn(TimeNs now) {
+bool Loop::State::Turn(TimeNs now, const Completion* until) {
   bool any = RunPosts();
   any |= RunTimers(now);
   any |= RunSoon();
   for (size_t i = 0; i < sources.size(); ++i) any |= sources[i]->Poll();
+  if (until != nullptr && until->IsSet()) return true;
   if (handlers > 0 && now >= next_fd_poll) {
     next_fd_poll = now + kFdPollInterval;
     any |= PollFds(0);
