@@ -98,4 +98,8 @@ bool LogOnce::Log(LogLevel level, const std::string& key, std::string_view text)
   return true;
 }
 
+void LogOnce::Forget(std::string_view prefix) {
+  absl::erase_if(keys_, [prefix](const std::string& key) { return key.starts_with(prefix); });
+}
+
 }  // namespace mangrove

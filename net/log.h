@@ -49,8 +49,8 @@ class LogOnce {
   explicit LogOnce(size_t max_keys = 1024) : max_keys_(max_keys) {}
   // Logs the first time that `key` comes. Returns whether it did.
   bool Log(LogLevel level, const std::string& key, std::string_view text);
-  // The next time is a first time again.
-  void Forget(const std::string& key) { keys_.erase(key); }
+  // Of each key that begins with `prefix` the next time is a first time again.
+  void Forget(std::string_view prefix);
 
  private:
   const size_t max_keys_;

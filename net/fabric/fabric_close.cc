@@ -53,9 +53,12 @@ void FabricCore::Destroy(Connection& connection) {
   node = {};  // Endpoint, registrations, memory, in this order.
   const std::string reason(failure.message());
   if (was_up) {
-    LogInfo("lost ", peer->member.name, " (", ToString(instance), "): ", reason);
+    // Not by its text, which may name what was read.
+    log_once_.Log(absl::IsDataLoss(failure) ? LogLevel::kWarning : LogLevel::kInfo,
+                  absl::StrCat(peer->member.name, ": lost ", static_cast<int>(failure.code())),
+                  absl::StrCat("lost ", peer->member.name, " (", ToString(instance), "): ", reason));
   } else if (peer->up == nullptr) {
-    log_once_.Log(LogLevel::kWarning, absl::StrCat("down ", peer->member.name, reason),
+    log_once_.Log(LogLevel::kWarning, absl::StrCat(peer->member.name, ": down ", reason),
                   absl::StrCat("no connection with ", peer->member.name, " at ", peer->member.address, ": ", reason));
   }
   // Where another connection stands already, this one is history.
@@ -64,6 +67,16 @@ void FabricCore::Destroy(Connection& connection) {
     if (peer->we_connect) DialLater(*peer);
   }
   if (was_up) events_->OnPeerDown(instance, failure);
+}
+
+void FabricCore::Settle(Connection& connection) {
+  connection.settled = true;
+  Peer* peer = FindPeer(connection.peer);
+  peer->backoff = kFirstBackoff;
+  log_once_.Forget(absl::StrCat(peer->member.name, ": "));
+  if (!connection.said_up) {
+    LogInfo("connected with ", peer->member.name, " (", ToString(connection.peer_instance()), ") again");
+  }
 }
 
 void FabricCore::Tick() {
@@ -77,6 +90,7 @@ void FabricCore::Tick() {
       if (now >= c.handshake_deadline) Fail(c, absl::DeadlineExceededError("the handshake took longer than 2 s"));
       continue;
     }
+    if (!c.settled && now - c.up_since >= kSettledAfter) Settle(c);
     const bool stuck = (!c.in_flight.empty() && now - c.in_flight.front().since > kSendDeadline) ||
                        (!c.queue.empty() && now - c.queue.front()->since > kSendDeadline);
     if (stuck) {

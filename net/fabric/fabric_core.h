@@ -47,6 +47,8 @@ constexpr DurationNs kSendDeadline = 5 * kSecond;
 constexpr DurationNs kTickInterval = 250 * kMillisecond;
 constexpr DurationNs kFirstBackoff = 5 * kMillisecond;
 constexpr DurationNs kLastBackoff = 500 * kMillisecond;
+// A connection that breaks sooner may break again at once: the back-off goes on, and the log does not say it again.
+constexpr DurationNs kSettledAfter = kSecond;
 
 // Posted per connection. Half a message's memory is what a connection costs: see net/README.md.
 constexpr size_t kReceiveBuffers = 16;
@@ -127,6 +129,9 @@ struct Connection {
   bool connector = false;  // We are.
   ConnectionState state = ConnectionState::kConnecting;
   bool was_up = false;
+  TimeNs up_since = 0;
+  bool said_up = false;  // In the log.
+  bool settled = false;  // Has been up for kSettledAfter.
   absl::Status failure;
   HandshakeFacts facts;
   TimeNs handshake_deadline = 0;
@@ -277,6 +282,7 @@ class FabricCore {
   void Fail(Connection& connection, absl::Status why);
   void Reap();
   void Destroy(Connection& connection);
+  void Settle(Connection& connection);
   void Tick();
 
   Peer* FindPeer(NodeId id);

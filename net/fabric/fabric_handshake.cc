@@ -218,12 +218,13 @@ void FabricCore::BringUp(Connection& connection) {
   }
   connection.state = ConnectionState::kUp;
   connection.was_up = true;
+  connection.up_since = loop_->Now();
   peer->up = &connection;
   peer->newest = connection.peer_instance().incarnation;
-  peer->backoff = kFirstBackoff;
   peer->last_error.clear();
-  log_once_.Forget(absl::StrCat("down ", peer->member.name));
-  LogInfo("connected with ", peer->member.name, " (", ToString(connection.peer_instance()), ")");
+  const std::string who = absl::StrCat(peer->member.name, " (", ToString(connection.peer_instance()), ")");
+  connection.said_up = log_once_.Log(LogLevel::kInfo, absl::StrCat(peer->member.name, ": up ", who),
+                                     absl::StrCat("connected with ", who));
   events_->OnPeerUp(connection.peer_instance());
 }
 
