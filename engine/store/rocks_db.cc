@@ -143,10 +143,10 @@ absl::StatusOr<RocksDb::Records> RocksDb::ReadRecords(std::string_view prefix) c
   for (it->Seek(ToSlice(prefix)); it->Valid(); it->Next()) {
     const std::string_view key(it->key().data(), it->key().size());
     auto value = DecodeRecordValue(key, std::string_view(it->value().data(), it->value().size()));
-    if (!value.ok()) return value.status();
+    if (!value.ok()) return WithAdvice(value.status(), handles_->path);
     records.emplace_back(std::string(key), *std::move(value));
   }
-  if (!it->status().ok()) return CorruptRecord(prefix, it->status().ToString());
+  if (!it->status().ok()) return WithAdvice(CorruptRecord(prefix, it->status().ToString()), handles_->path);
   return records;
 }
 

@@ -128,10 +128,14 @@ absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, 
     if (status.ok()) return opened;
     error = Translate(status, absl::StrCat("store ", path, ": open"));
   }
-  if (!absl::IsDataLoss(error)) return error;
-  return absl::DataLossError(absl::StrCat(error.message(),
-                                          "; some of what was committed cannot be read: move the directory ", path,
-                                          " away, so that this node starts empty and is caught up by the others"));
+  return absl::IsDataLoss(error) ? WithAdvice(error, path) : error;
+}
+
+absl::Status WithAdvice(const absl::Status& damaged, const std::string& path) {
+  return absl::Status(
+      damaged.code(),
+      absl::StrCat(damaged.message(), "; some of what was committed cannot be read: move the directory ", path,
+                   " away, so that this node starts empty and is caught up by the others"));
 }
 
 absl::Status Translate(const rocksdb::Status& status, std::string_view what) {

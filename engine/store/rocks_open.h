@@ -40,5 +40,7 @@ absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, 
 
 // The only place where RocksDB's errors become ours. `what` was being done, to what: "store /x: commit".
 absl::Status Translate(const rocksdb::Status& status, std::string_view what);
+// `damaged`, of the store at `path`, and what is to be done about it.
+absl::Status WithAdvice(const absl::Status& damaged, const std::string& path);
 
 }  // namespace mangrove::store

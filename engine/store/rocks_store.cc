@@ -16,6 +16,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/store/page_record.h"
+#include "engine/store/rocks_open.h"
 #include "engine/store/sealed_value.h"
 #include "engine/store/store_directory.h"
 #include "engine/store/uncommitted_index.h"
@@ -86,7 +87,8 @@ absl::Status ClaimStore(RocksDb& db, const RocksStoreOptions& options) {
   if (!stored.ok()) return stored.status();
   if (stored->has_value()) {
     const auto found = store::DecodeStamp(**stored);
-    return found.ok() ? store::CheckStamp(options.path, *found, wanted) : found.status();
+    return found.ok() ? store::CheckStamp(options.path, *found, wanted)
+                      : store::WithAdvice(found.status(), options.path);
   }
   const auto empty = db.Empty();
   if (!empty.ok()) return empty.status();
@@ -203,7 +205,8 @@ void RocksStore::State::Poison(const absl::Status& status) {
   {
     const std::lock_guard guard(poison_mutex);
     // Never ResourceExhausted, which would promise that nothing was applied.
-    poison = absl::InternalError(absl::StrCat("the store is poisoned by a failed write: ", status.ToString()));
+    const absl::Status why = absl::IsDataLoss(status) ? store::WithAdvice(status, options.path) : status;
+    poison = absl::InternalError(absl::StrCat("the store is poisoned by a failed write: ", why.ToString()));
   }
   is_poisoned = true;
   if (options.on_poisoned) {

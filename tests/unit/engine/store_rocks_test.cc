@@ -4,8 +4,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
+#include <mutex>
 
+#include "absl/strings/str_cat.h"
 #include "engine/store/page_record.h"
 #include "engine/store/rocks_store.h"
 #include "engine/store/sealed_value.h"
@@ -412,6 +415,51 @@ TEST(RocksStore, CorruptOrMissingStampIsRefused) {
   const auto opened = RocksStore::Open(OptionsFor(directory.path(), loop));
   EXPECT_TRUE(absl::IsFailedPrecondition(opened.status()));
   EXPECT_TRUE(Mentions(opened.status(), "format 2")) << opened.status();
+}
+
+// A table that a merge cannot read stops every write: the store ends with the way on in its last words.
+TEST(RocksStore, ATableThatIsFoundDamagedByAMergePoisonsAndSaysWhatToDo) {
+  TemporaryDirectory directory;
+  const auto small_tables = [](RocksStoreOptions& options) {
+    options.tuning.write_buffer_bytes = 64 << 10;
+    options.tuning.blob_files = false;
+  };
+  const auto put_many = [](WaitingStore& s, uint64_t round) {
+    absl::Status status;
+    for (uint64_t i = 0; i < 40 && status.ok(); ++i) status = s.Put(kPage + i, 100 * round + i);
+    return status;
+  };
+  {
+    WaitingStore s(directory.path(), small_tables);
+    ASSERT_TRUE(put_many(s, 0).ok());
+  }
+  int damaged = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(directory.path())) {
+    if (entry.path().extension() != ".sst") continue;
+    std::fstream file(entry.path(), std::ios::binary | std::ios::in | std::ios::out);
+    for (uint64_t at = 1000; at + 8192 < entry.file_size(); at += 4096)
+      file.seekp(static_cast<std::streamoff>(at)).put('?');
+    ++damaged;
+  }
+  ASSERT_GT(damaged, 0);
+  absl::Status poison;
+  std::mutex mutex;
+  WaitingStore s(directory.path(), [&](RocksStoreOptions& options) {
+    small_tables(options);
+    options.on_poisoned = [&](const absl::Status& status) {
+      const std::lock_guard lock(mutex);
+      poison = status;
+    };
+  });
+  absl::Status written;
+  for (uint64_t round = 1; round < 500 && written.ok(); ++round) written = put_many(s, round);
+  EXPECT_FALSE(written.ok());
+  const std::lock_guard lock(mutex);
+  for (const absl::Status& status : {written, poison}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
+    EXPECT_TRUE(Mentions(status, "block checksum mismatch")) << status;
+    EXPECT_TRUE(Mentions(status, absl::StrCat("move the directory ", directory.path(), " away"))) << status;
+  }
 }
 
 }  // namespace
