@@ -260,7 +260,7 @@ void CoreHolder::OnVersionRead(PageId page, uint64_t generation, absl::StatusOr<
     } else if (absl::IsNotFound(read.status())) {
       versions_[page] = Version{};
     } else if (absl::IsDataLoss(read.status())) {
-      corrupt_.insert(page);
+      NoteCorrupt(page, read.status());
     } else {
       failure = read.status();
     }
@@ -346,6 +346,14 @@ void CoreHolder::ForgetVersionsIfMany() {
   ++generation_;
 }
 
+// An operator has to hear of it, also where another core holder's copy hides it from everybody else.
+void CoreHolder::NoteCorrupt(PageId page, const absl::Status& why) {
+  if (!corrupt_.insert(page).second) return;
+  ++corrupt_pages_found_;
+  said_corrupt_.Log(LogLevel::kWarning, ToString(page),
+                    absl::StrCat(why.message(), "; another core holder's copy has to replace it"));
+}
+
 // --- Queries ----------------------------------------------------------------------------------------------------------
 
 void CoreHolder::HandleQuery(const Message& message, Reply reply) {
@@ -397,7 +405,7 @@ void CoreHolder::OnQueryRead(const Message& message, Reply reply, uint64_t gener
     // A write since the read began may have mended it.
     if (written_meanwhile) return HandleQuery(message, std::move(reply));
     versions_.erase(page);
-    corrupt_.insert(page);
+    NoteCorrupt(page, read.status());
   } else if (!known_before && !written_meanwhile && !corrupt_.contains(page) &&
              (read.ok() || absl::IsNotFound(read.status()))) {
     ForgetVersionsIfMany();

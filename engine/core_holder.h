@@ -41,6 +41,7 @@
 #include "absl/status/statusor.h"
 #include "directory/messages.h"
 #include "engine/page_store.h"
+#include "net/log.h"
 
 namespace mangrove {
 
@@ -90,6 +91,8 @@ class CoreHolder {
   std::optional<PageId> FirstUnallocated(PageRange range) const;
   // Extents in the order of their addresses, the built-in ones included.
   const std::map<absl::uint128, Extent>& extents() const { return extents_; }
+  // Pages whose record was found to be corrupt, since the start; one that was stored again may count again.
+  uint64_t corrupt_pages_found() const { return corrupt_pages_found_; }
 
  private:
   // A version of a page on its way to the disk. `after` runs when it is there, or failed.
@@ -124,6 +127,7 @@ class CoreHolder {
   void OnWritten(PageId page, const std::shared_ptr<Write>& write, const absl::Status& status);
   void OnNewestWriteFailed(PageId page, const Write& write);
   void ForgetVersionsIfMany();
+  void NoteCorrupt(PageId page, const absl::Status& why);
 
   void HandleQuery(const Message& message, Reply reply);
   void OnQueryRead(const Message& message, Reply reply, uint64_t generation, std::optional<Version> known_before,
@@ -152,6 +156,8 @@ class CoreHolder {
   // Newest version known to be stored or on its way there, of pages that were stored or read since the start.
   absl::flat_hash_map<PageId, Version> versions_;
   absl::flat_hash_set<PageId> corrupt_;
+  uint64_t corrupt_pages_found_ = 0;
+  LogOnce said_corrupt_;
   absl::flat_hash_map<PageId, Epoch> seals_;
   // Of each page, in the order of their commits; never empty.
   absl::flat_hash_map<PageId, std::vector<std::shared_ptr<Write>>> writes_;

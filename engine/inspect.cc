@@ -64,6 +64,7 @@ std::string LocalOperations::InspectStatus() const {
         {"pages_flushed", c.pages_flushed},
         {"stale_messages", c.stale_messages},
         {"bad_messages", c.bad_messages},
+        {"corrupt_pages", engine_->core_holder().corrupt_pages_found()},
         {"resends", c.resends},
         {"messages_sent", t.messages_sent},
         {"messages_received", t.messages_received},
