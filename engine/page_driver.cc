@@ -405,14 +405,31 @@ bool PageEngine::IsCurrent(NodeInstance node) const {
 void PageEngine::OnDelivery(const Delivery& delivery) {
   if (stopped_) return;
   absl::StatusOr<std::vector<Message>> messages = Decode(delivery.message, delivery.pages);
-  if (!messages.ok()) {
-    ++counters_.bad_messages;
-    said_once_.Log(LogLevel::kError, ToString(delivery.from),
-                   ToString(delivery.from) + " sent what cannot be read: " + std::string(messages.status().message()));
-    return;
-  }
+  if (!messages.ok()) return RefuseMessage(delivery.from, messages.status());
   Turn turn(this);
-  for (const Message& message : *messages) Dispatch(message, delivery.from);
+  for (const Message& message : *messages) {
+    if (const absl::Status sense = CheckSense(message); !sense.ok()) {
+      RefuseMessage(delivery.from, sense);
+    } else {
+      Dispatch(message, delivery.from);
+    }
+  }
+}
+
+// What the codec, which knows no cluster, cannot check. From here on a message may be stale, but not impossible.
+absl::Status PageEngine::CheckSense(const Message& message) const {
+  const NodeId peer = message.peer.node;
+  if (peer.value != 0 && std::find(options_.members.begin(), options_.members.end(), peer) == options_.members.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("bad message: ", Name(message.kind), " names ", ToString(peer), ", which is no member"));
+  }
+  return absl::OkStatus();
+}
+
+void PageEngine::RefuseMessage(NodeInstance from, const absl::Status& why) {
+  ++counters_.bad_messages;
+  said_once_.Log(LogLevel::kError, ToString(from),
+                 absl::StrCat(ToString(from), " sent what cannot be read: ", why.message()));
 }
 
 void PageEngine::Dispatch(const Message& message, NodeInstance from) {
@@ -487,8 +504,9 @@ void PageEngine::DispatchHome(const Message& message, NodeInstance from) {
 
 void PageEngine::RaiseEvent(const Message& message) {
   if (!event_sink_) return;
+  // Each page of it is remembered: no more than anybody has reason to tell of at once.
   event_sink_({.kind = message.kind == MessageKind::kLost ? RegionEvent::Kind::kLost : RegionEvent::Kind::kReverted,
-               .range = {message.page, message.count}});
+               .range = {message.page, std::clamp<uint64_t>(message.count, 1, kSegmentPages)}});
 }
 
 PageSummary PageEngine::Describe(PageId page) const {

@@ -220,6 +220,8 @@ class PageEngine final : public TransportEvents {
   void Pump();
   void FlushOutboxes();
   void ArmLateSend();
+  absl::Status CheckSense(const Message& message) const;
+  void RefuseMessage(NodeInstance from, const absl::Status& why);
   void Dispatch(const Message& message, NodeInstance from);
   void DispatchHome(const Message& message, NodeInstance from);
   void AskCoreHolder(const Message& message, NodeInstance from);

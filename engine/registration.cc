@@ -92,7 +92,7 @@ void PageEngine::OnPeerUp(NodeInstance peer) {
 
 void PageEngine::OnPeerDown(NodeInstance peer, const absl::Status& reason) {
   if (IsCurrent(peer)) up_.erase(peer.node);
-  LogInfo(ToString(peer), " is away: ", reason.message());
+  LogDebug(ToString(peer), " is away: ", reason.message());
 }
 
 std::vector<NodeId> PageEngine::Unregistered() const {
