@@ -1,7 +1,5 @@
 #include "engine/node.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <ctime>
 #include <utility>
@@ -20,12 +18,6 @@ namespace mangrove {
 namespace {
 
 constexpr char kIncarnationKey[] = "node/incarnation";
-
-// Clusters of one name and different keys never get past the handshake; the name keeps their errors apart.
-ClusterId ClusterIdOf(const std::string& name) {
-  const XXH128_hash_t hash = XXH3_128bits(name.data(), name.size());
-  return {hash.high64, hash.low64};
-}
 
 // Runs `start(done)` on the loop and returns what it hands to `done`.
 template <typename T>

@@ -51,6 +51,9 @@ absl::StatusOr<NodeConfig> ParseNodeConfig(const std::string& text, const std::s
 // more replicas than members. The same for configurations that were made in code.
 absl::Status ValidateNodeConfig(const NodeConfig& config);
 
+// Clusters of one name and different keys never get past the handshake; the name keeps their errors apart.
+ClusterId ClusterIdOf(const std::string& cluster_name);
+
 // The 32 bytes in `path`. Errors say what is wrong with the file, never what is in it.
 absl::StatusOr<std::array<std::byte, 32>> LoadClusterKey(const std::string& path);
 

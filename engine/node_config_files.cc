@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <cstring>
 
@@ -81,6 +82,11 @@ absl::StatusOr<NodeConfig> LoadNodeConfig(const std::string& path) {
   const absl::StatusOr<std::string> text = ReadSmallFile("the configuration", path, kMaxConfigBytes, nullptr);
   if (!text.ok()) return text.status();
   return ParseNodeConfig(*text, path);
+}
+
+ClusterId ClusterIdOf(const std::string& cluster_name) {
+  const XXH128_hash_t hash = XXH3_128bits(cluster_name.data(), cluster_name.size());
+  return {hash.high64, hash.low64};
 }
 
 absl::StatusOr<std::array<std::byte, 32>> LoadClusterKey(const std::string& path) {

@@ -42,13 +42,6 @@ class BadInput : public testing::Test {
     ASSERT_NE(text, cluster_.ConfigText(node)) << piece;
     cluster_.WriteConfig(node, text);
   }
-  nlohmann::json PeerOf(int node, const std::string& name) {
-    const nlohmann::json status = cluster_.Ask(node, {"status"});
-    for (const auto& peer : status["peers"]) {
-      if (peer["name"] == name) return peer;
-    }
-    return nullptr;
-  }
   // The other two go on, and say of node-3 what is wrong with it.
   void ExpectRefused(const std::string& error) {
     cluster_.Start(1);
@@ -58,18 +51,14 @@ class BadInput : public testing::Test {
     EXPECT_TRUE(Eventually([&] {
       return cluster_.log(1).find(error) != std::string::npos || cluster_.log(3).find(error) != std::string::npos;
     })) << error;
-    EXPECT_FALSE(PeerOf(1, "node-3")["connected"].get<bool>());
-    EXPECT_TRUE(PeerOf(1, "node-2")["connected"].get<bool>());
+    EXPECT_FALSE(cluster_.PeerOf(1, "node-3")["connected"].get<bool>());
+    EXPECT_TRUE(cluster_.PeerOf(1, "node-2")["connected"].get<bool>());
     // It is said once, not at each try.
-    const auto lines = [&] {
-      size_t count = 0;
-      const std::string log = cluster_.log(1);
-      for (size_t at = log.find(error); at != std::string::npos; at = log.find(error, at + 1)) ++count;
-      return count;
-    };
-    const size_t before = lines();
-    sleep(2);
-    EXPECT_LE(lines(), before + 1);
+    const auto tries = [&] { return cluster_.Ask(1, {"status"})["counters"]["peers_refused"].get<uint64_t>(); };
+    const uint64_t before = tries();
+    EXPECT_TRUE(Eventually([&] { return tries() >= before + 5; }));
+    EXPECT_LE(cluster_.LinesOf(1, error), 1u);
+    EXPECT_LE(cluster_.LinesOf(3, error), 2u);  // Of each of the two.
   }
 
   Cluster cluster_;
@@ -104,7 +93,7 @@ TEST_F(BadInput, AStoreAndASocketAndAnAddressHaveOneDaemon) {
   output = RunDaemon(1);
   EXPECT_EQ(output.exit_code, 1);
   EXPECT_THAT(output.err, HasSubstr("cannot start"));
-  EXPECT_TRUE(PeerOf(2, "node-1")["connected"].get<bool>());
+  EXPECT_TRUE(cluster_.PeerOf(2, "node-1")["connected"].get<bool>());
   EXPECT_EQ(cluster_.Ask(1, {"node", "list"}).size(), 3u);
 }
 

@@ -22,6 +22,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 
 namespace mangrove::cluster_test {
 namespace {
@@ -121,6 +122,12 @@ Output RunProgram(const std::vector<std::string>& command, int timeout_s) {
   return output;
 }
 
+size_t LinesWith(const std::string& path, const std::string& words) {
+  const std::vector<std::string> lines = absl::StrSplit(ReadFile(path), '\n');
+  return static_cast<size_t>(std::count_if(
+      lines.begin(), lines.end(), [&](const std::string& line) { return line.find(words) != std::string::npos; }));
+}
+
 // --- Cluster ----------------------------------------------------------------------------------------------------------
 
 Cluster::Cluster(const ClusterOptions& options) : options_(options), ports_(FreePorts(options.nodes)) {
@@ -142,6 +149,10 @@ Cluster::~Cluster() {
 std::string Cluster::socket(int node) const { return directory_ / absl::StrCat("node-", node, ".sock"); }
 std::string Cluster::config(int node) const { return directory_ / absl::StrCat("node-", node, ".toml"); }
 std::string Cluster::log(int node) const { return ReadFile(directory_ / absl::StrCat("node-", node, ".log")); }
+
+size_t Cluster::LinesOf(int node, const std::string& words) const {
+  return LinesWith(directory_ / absl::StrCat("node-", node, ".log"), words);
+}
 
 std::string Cluster::sockets() const {
   std::vector<std::string> all;
@@ -221,6 +232,14 @@ void Cluster::AwaitConnected() {
     throw std::runtime_error(absl::StrCat("node-", node, " is not connected:\n",
                                           RunProgram({"mangrove", "--socket", socket(node), "status"}).out));
   }
+}
+
+nlohmann::json Cluster::PeerOf(int node, const std::string& name) {
+  const nlohmann::json status = Ask(node, {"status"});
+  for (const auto& peer : status["peers"]) {
+    if (peer["name"] == name) return peer;
+  }
+  return nullptr;
 }
 
 nlohmann::json Cluster::Ask(int node, const std::vector<std::string>& command) {

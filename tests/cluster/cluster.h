@@ -56,6 +56,9 @@ class Stopwatch {
 // Waits until `condition` holds; false if it does not in time.
 bool Eventually(const std::function<bool()>& condition, int timeout_s = 20);
 
+// How many lines of the file have these words.
+size_t LinesWith(const std::string& path, const std::string& words);
+
 struct ClusterOptions {
   int nodes = 3;
   int replicas = 2;
@@ -77,7 +80,9 @@ class Cluster {
   std::string socket(int node) const;
   std::string sockets() const;  // Of all, with commas between.
   std::string config(int node) const;
-  std::string log(int node) const;  // What it has written there.
+  int port(int node) const { return ports_[static_cast<size_t>(node) - 1]; }
+  std::string log(int node) const;                           // What it has written there.
+  size_t LinesOf(int node, const std::string& words) const;  // Of its log.
   pid_t pid(int node) const { return processes_.at(node); }
   bool IsRunning(int node) const { return processes_.contains(node); }
 
@@ -93,6 +98,8 @@ class Cluster {
   // Waits for the end of a node that was not told to end.
   int AwaitEnd(int node);
 
+  // What its status says of another one.
+  nlohmann::json PeerOf(int node, const std::string& name);
   nlohmann::json Ask(int node, const std::vector<std::string>& command);
   // Attaches this process.
   std::shared_ptr<Session> Attach(int node, int call_timeout_ms = 5000);

@@ -1,0 +1,208 @@
+// A disk that hands out what was not written: the pages come from another core holder, the damage is told, and the node
+// lives on; or it ends and says what to do.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rocksdb/db.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "engine/store/page_record.h"
+#include "tests/cluster/cluster.h"
+
+namespace mangrove::cluster_test {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr uint64_t kSegmentBytes = kSegmentPages * kPageBytes;
+constexpr uint64_t kSegments = 12;
+
+// What stands in the page at `offset`: of its own, and to be found in a file.
+std::string ContentOf(uint64_t offset) {
+  const std::string word = absl::StrCat("page of the region at ", offset, ". ");
+  std::string content;
+  while (content.size() < kPageBytes) content += word;
+  content.resize(kPageBytes);
+  return content;
+}
+
+// The store of a node that does not run, written through RocksDB itself, as no store would. With this, everything moves
+// from the log into tables.
+class OpenedStore {
+ public:
+  OpenedStore(const std::string& path, bool blob_files) {
+    rocksdb::ColumnFamilyOptions options;
+    options.compression = rocksdb::kNoCompression;
+    options.enable_blob_files = blob_files;
+    std::vector<rocksdb::ColumnFamilyDescriptor> families;
+    for (const char* name : {"default", "pages", "records"}) families.push_back({name, options});
+    rocksdb::DB* db = nullptr;
+    const auto status = rocksdb::DB::Open({}, path, families, &families_, &db);
+    if (!status.ok()) throw std::runtime_error(status.ToString());
+    db_.reset(db);
+  }
+  OpenedStore(const OpenedStore&) = delete;
+  OpenedStore& operator=(const OpenedStore&) = delete;
+  ~OpenedStore() {
+    for (auto* family : families_) db_->DestroyColumnFamilyHandle(family);
+  }
+
+  // Changes one bit of the page's content, under a checksum of RocksDB's that is right. False: it is not there.
+  bool FlipBit(PageId page) {
+    const std::string key(store::View(store::EncodePageKey(page)));
+    std::string value;
+    if (!db_->Get({}, families_[1], key, &value).ok()) return false;
+    value[store::kPageHeaderBytes + 77] ^= 4;
+    return db_->Put({}, families_[1], key, value).ok();
+  }
+
+ private:
+  std::vector<rocksdb::ColumnFamilyHandle*> families_;
+  std::unique_ptr<rocksdb::DB> db_;
+};
+
+// Changes one bit wherever `content` stands in files whose names end with `suffix`. Returns how often that was.
+int FlipBitsInFiles(const std::string& directory, const std::string& suffix, const std::string& content) {
+  int flipped = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    if (!entry.path().string().ends_with(suffix)) continue;
+    std::ifstream in(entry.path(), std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+    std::fstream out(entry.path(), std::ios::binary | std::ios::in | std::ios::out);
+    for (size_t at = bytes.find(content); at != std::string::npos; at = bytes.find(content, at + 1)) {
+      out.seekp(static_cast<std::streamoff>(at + 77));
+      out.put(static_cast<char>(bytes[at + 77] ^ 4));
+      ++flipped;
+    }
+  }
+  return flipped;
+}
+
+class Damage : public testing::Test {
+ protected:
+  std::string store(int node) const { return absl::StrCat(cluster_.directory(), "/data-", node, "/store"); }
+
+  // Flushes a page in each segment, and stops the nodes.
+  void WriteAndStop() {
+    cluster_.StartAll();
+    {
+      const auto session = cluster_.Attach(2);
+      const auto region = MakeRegion(*session, "r", kSegments * kSegmentBytes);
+      address_ = region->info().address;
+      for (uint64_t i = 0; i < kSegments; ++i) {
+        const std::string content = ContentOf(i * kSegmentBytes);
+        ASSERT_TRUE(region->Write(i * kSegmentBytes, std::as_bytes(std::span(content))).ok());
+      }
+      const absl::Status flushed = region->Flush(0, region->info().size_bytes);
+      ASSERT_TRUE(flushed.ok()) << flushed;
+    }
+    cluster_.StopAll();
+  }
+
+  void ExpectEverythingReadable() {
+    for (int node = 1; node <= 3; ++node) {
+      const auto session = cluster_.Attach(node);
+      const auto region = Take(session->Open("r", AccessMode::kRead));
+      for (uint64_t i = 0; i < kSegments; ++i) {
+        std::string content(kPageBytes, '\0');
+        const absl::Status read = region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(content)));
+        ASSERT_TRUE(read.ok()) << read;
+        ASSERT_EQ(content, ContentOf(i * kSegmentBytes)) << "node-" << node;
+      }
+    }
+  }
+
+  uint64_t CorruptPages(int node) {
+    return cluster_.Ask(node, {"status"})["counters"]["corrupt_pages"].get<uint64_t>();
+  }
+
+  // After `damaged` pages of node-1's store were damaged.
+  void ExpectServedToldAndMended(uint64_t damaged) {
+    cluster_.StartAll();
+    ExpectEverythingReadable();
+    EXPECT_EQ(CorruptPages(1), damaged);
+    EXPECT_EQ(CorruptPages(2), 0u);
+    EXPECT_THAT(cluster_.log(1), AllOf(HasSubstr("the stored record"), HasSubstr("another core holder's copy")));
+    // The sound copies have replaced them.
+    cluster_.StopAll();
+    cluster_.StartAll();
+    ExpectEverythingReadable();
+    EXPECT_EQ(CorruptPages(1), 0u);
+  }
+
+  Cluster cluster_;
+  GlobalAddress address_;
+};
+
+TEST_F(Damage, ACorruptPageIsReadFromAnotherCoreHolderToldAndMended) {
+  WriteAndStop();
+  uint64_t damaged = 0;
+  {
+    OpenedStore opened(store(1), /*blob_files=*/true);
+    for (uint64_t i = 0; i < kSegments; ++i) damaged += opened.FlipBit(PageOf(address_ + i * kSegmentBytes)) ? 1 : 0;
+  }
+  ASSERT_GE(damaged, 2u);
+  ExpectServedToldAndMended(damaged);
+}
+
+TEST_F(Damage, ACorruptBlobFileCostsThePagesInIt) {
+  WriteAndStop();
+  { const OpenedStore opened(store(1), /*blob_files=*/true); }
+  uint64_t damaged = 0;
+  for (uint64_t i = 0; i < kSegments; ++i) {
+    damaged += FlipBitsInFiles(store(1), ".blob", ContentOf(i * kSegmentBytes)) > 0 ? 1 : 0;
+  }
+  ASSERT_GE(damaged, 2u);
+  ExpectServedToldAndMended(damaged);
+}
+
+// Pages that stand in the tables themselves, whose blocks have checksums of RocksDB's.
+TEST_F(Damage, ACorruptTableCostsThePagesInIt) {
+  WriteAndStop();
+  { const OpenedStore opened(store(1), /*blob_files=*/false); }
+  uint64_t damaged = 0;
+  for (uint64_t i = 0; i < kSegments; ++i) {
+    damaged += FlipBitsInFiles(store(1), ".sst", ContentOf(i * kSegmentBytes)) > 0 ? 1 : 0;
+  }
+  ASSERT_GE(damaged, 2u);
+  ExpectServedToldAndMended(damaged);
+}
+
+TEST_F(Damage, APageThatIsCorruptOnEveryCoreHolderIsAnErrorOfItsOwn) {
+  WriteAndStop();
+  const PageId page = PageOf(address_);
+  for (int node = 1; node <= 3; ++node) OpenedStore(store(node), /*blob_files=*/true).FlipBit(page);
+  cluster_.StartAll();
+  const auto session = cluster_.Attach(1);
+  const auto region = Take(session->Open("r", AccessMode::kWrite));
+  uint64_t value = 0;
+  const absl::Status read = region->Read(0, std::as_writable_bytes(std::span(&value, 1)));
+  EXPECT_EQ(read.code(), absl::StatusCode::kDataLoss) << read;
+  EXPECT_THAT(std::string(read.message()), HasSubstr(ToString(page)));
+  for (uint64_t i = 1; i < kSegments; ++i) {
+    EXPECT_TRUE(region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1))).ok()) << i;
+  }
+}
+
+// What the node keeps of itself is on no other node.
+TEST_F(Damage, ACorruptRecordKeepsANodeFromStartingAndItSaysWhatToDo) {
+  WriteAndStop();
+  { const OpenedStore opened(store(1), /*blob_files=*/false); }
+  // A key stands there without what it shares with the one before.
+  ASSERT_GT(FlipBitsInFiles(store(1), ".sst", "xtent/0"), 0);
+  const Output output = RunProgram({"mangroved", "--config", cluster_.config(1)});
+  EXPECT_EQ(output.exit_code, 1);
+  EXPECT_THAT(output.err, AllOf(HasSubstr("cannot start"), HasSubstr("record \"node/"),
+                                HasSubstr(absl::StrCat("move the directory ", store(1), " away"))));
+  // And that helps.
+  std::filesystem::rename(store(1), store(1) + ".damaged");
+  cluster_.StartAll();
+  ExpectEverythingReadable();
+}
+
+}  // namespace
+}  // namespace mangrove::cluster_test

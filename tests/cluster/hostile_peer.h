@@ -1,0 +1,84 @@
+// Peers as no node should be: one in this process that holds the cluster's key and sends what it likes, and a wire that
+// changes what goes over it.
+
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "net/fabric_transport.h"
+#include "net/runtime/loop.h"
+#include "net/runtime/system_entropy.h"
+#include "tests/cluster/cluster.h"
+
+namespace mangrove::cluster_test {
+
+// In the place of `node`, which must not run, with its configuration and its key. Answers nothing.
+class Impostor final : public TransportEvents {
+ public:
+  Impostor(const Cluster& cluster, int node, Incarnation incarnation, uint16_t protocol_version = kProtocolVersion);
+  Impostor(const Impostor&) = delete;
+  Impostor& operator=(const Impostor&) = delete;
+  ~Impostor() override;
+
+  bool AwaitConnected(size_t peers);
+  void Send(int to, std::span<const std::byte> message, std::span<const PageBuffer> pages = {});
+  TransportCounters Counters();
+  // What it holds against its peers.
+  std::vector<PeerStatus> Peers();
+
+  void OnDelivery(const Delivery&) override {}
+  void OnPeerUp(NodeInstance peer) override;
+  void OnPeerDown(NodeInstance peer, const absl::Status& reason) override;
+
+ private:
+  void OnLoop(absl::FunctionRef<void()> task);
+
+  Loop loop_{{.spin_ns = 0}};
+  SystemEntropy entropy_;
+  std::unique_ptr<FabricTransport> transport_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::set<NodeId> up_;
+};
+
+// Listens on a port of this host and hands every connection's bytes on to another, both ways.
+class Wire {
+ public:
+  // Sees bytes as they come, and may change them. False: the connection is cut behind them.
+  using Alter = std::function<bool(std::string& bytes)>;
+  Wire(int to_port, Alter alter);
+  Wire(const Wire&) = delete;
+  Wire& operator=(const Wire&) = delete;
+  ~Wire();
+  int port() const { return port_; }
+
+ private:
+  struct Pair {
+    int ends[2];
+  };
+  void Run();
+  void Accept();
+  bool Forward(const Pair& pair, int from);
+
+  const int to_port_;
+  const Alter alter_;
+  int port_ = 0;
+  int listener_ = -1;
+  std::vector<Pair> pairs_;
+  std::atomic<bool> ending_{false};
+  std::thread thread_;
+};
+
+// A connection to a port of this host.
+int ConnectTo(int port);
+
+}  // namespace mangrove::cluster_test
