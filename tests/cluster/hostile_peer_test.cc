@@ -262,13 +262,13 @@ class AlteringWire : public HostilePeer {
       return what != Alteration::kCut;
     });
   }
-  // Alters what goes over the wire until it has been done ten times, over as many connections.
+  // Alters what goes over the wire until it has been done eight times, over as many connections.
   void AlterForAWhile(Alteration what) {
     const uint64_t before = altered_;
     alteration_ = what;
     const auto asks = [&] {
       RunProgram({"mangrove", "--socket", cluster_.socket(3), "--timeout", "1", "page", "show", node_1s_page_});
-      return altered_ >= before + 10;
+      return altered_ >= before + 8;
     };
     EXPECT_TRUE(Eventually(asks, 60));
     alteration_ = Alteration::kNone;
