@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/inspect_json.h"
 #include "engine/mapping/region_memory.h"
 #include "engine/node_config.h"
 #include "engine/node_operations.h"
@@ -59,6 +60,7 @@ class LocalOperations final : public NodeOperations {
   std::string InspectStatus() const;
   std::string InspectNodes() const;
   std::string InspectForPeer(PageId page) const;
+  Task<absl::StatusOr<PeerReport>> AskPeer(NodeId node, PageId page, TimeNs deadline);
   Task<absl::StatusOr<std::string>> InspectPage(PageId page, TimeNs deadline);
 
   const NodeConfig* const config_;
