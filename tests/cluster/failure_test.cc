@@ -199,15 +199,15 @@ TEST_F(Failures, ProgramsKilledAmidFaultsLeaveTheNodesAndThePagesInOrder) {
         const auto session = cluster_.Attach(node);
         const auto region = Take(session->Open("r", AccessMode::kWrite));
         std::byte* const base = Take(region->Map(0, kSize));
-        tell('b');
+        uint64_t accesses = 0;
         for (uint64_t i = 0;; i = (i + 7 * kPageBytes) % kSize) {
           std::atomic_ref(*reinterpret_cast<uint64_t*>(base + i)).fetch_add(1);
+          if (++accesses == 100) tell('b');
         }
         return 0;
       }));
     }
     for (const auto& child : children) ASSERT_EQ(child->AwaitTold(), 'b');
-    usleep(100'000);
     for (const auto& child : children) child->Kill();
   }
   for (int node = 1; node <= 3; ++node) {

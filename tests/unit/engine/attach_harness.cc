@@ -330,14 +330,15 @@ TestDaemon::~TestDaemon() {
   node_.OnLoop([this] { server_.Stop(); });
 }
 
-ChildDaemon::ChildDaemon(const std::string& socket_path, const std::function<void(TestNode&)>& prepare) {
+ChildDaemon::ChildDaemon(const std::string& socket_path, const std::function<void(TestNode&)>& prepare,
+                         AttachServerOptions options) {
   int ready[2];
   CHECK(pipe2(ready, O_CLOEXEC) == 0);
   pid_ = fork();
   CHECK(pid_ >= 0);
   if (pid_ == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    TestDaemon daemon(socket_path);
+    TestDaemon daemon(socket_path, std::move(options));
     CHECK(daemon.started().ok());
     if (prepare) prepare(daemon.node());
     CHECK(write(ready[1], "r", 1) == 1);

@@ -130,7 +130,8 @@ class TestDaemon {
 // The same in a child process, which can be killed and stopped. REQUIRES: this process has one thread.
 class ChildDaemon {
  public:
-  explicit ChildDaemon(const std::string& socket_path, const std::function<void(TestNode&)>& prepare = {});
+  explicit ChildDaemon(const std::string& socket_path, const std::function<void(TestNode&)>& prepare = {},
+                       AttachServerOptions options = {});
   ~ChildDaemon();  // Kills it.
   void Signal(int signal) const;
   void KillAndReap();

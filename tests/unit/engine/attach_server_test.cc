@@ -9,11 +9,13 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <optional>
 #include <random>
 #include <thread>
 #include <vector>
 
 #include "engine/attach/attach_codec.h"
+#include "engine/attach/deadline_page.h"
 #include "engine/attach/packet_socket.h"
 #include "tests/unit/engine/attach_harness.h"
 
@@ -58,8 +60,11 @@ class RawProgram {
     ASSERT_TRUE(Send(EncodeHello({})));
     ASSERT_TRUE(Welcome().ok());
     ASSERT_EQ(packet_.descriptors.size(), 2u);
+    deadline_.emplace(*DeadlineView::Create(packet_.descriptors[0]));
     events_ = std::move(packet_.descriptors[1]);
   }
+  // REQUIRES: SayHello.
+  int64_t deadline_ns() const { return deadline_->Get(); }
   AttachReply Ask(AttachRequest request, std::span<const int> descriptors = {}) {
     request.id = next_id_++;
     EXPECT_TRUE(Send(EncodeRequest(request), descriptors));
@@ -76,6 +81,7 @@ class RawProgram {
  private:
   UniqueFd socket_;
   UniqueFd events_;
+  std::optional<DeadlineView> deadline_;
   ReceivedPacket packet_;
   uint64_t next_id_ = 1;
 };
@@ -360,15 +366,24 @@ TEST_F(AttachServerTest, AFileThatIsNoSocketIsLeftAlone) {
 }
 
 TEST_F(AttachServerTest, TheDeadlineMovesForEveryProgramThatComes) {
-  Serve({.deadline = 700 * kMillisecond, .stamp_interval = 10 * kMillisecond});
+  constexpr DurationNs kDeadline = 700 * kMillisecond;
+  constexpr DurationNs kInterval = 10 * kMillisecond;
+  Serve({.deadline = kDeadline, .stamp_interval = kInterval});
+  // The second time after nobody was there.
   for (int i = 0; i < 2; ++i) {
-    auto session = *Session::Attach({.socket_path = path_});
-    // Longer than one deadline. The second time after nobody was there, and the deadline stood still.
-    std::this_thread::sleep_for(std::chrono::milliseconds(900));
-    EXPECT_TRUE(session->Space().ok());
-    session.reset();
-    ASSERT_TRUE(Eventually([&] { return Clients() == 0; }));
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    const int64_t before = MonotonicNowNs();
+    RawProgram program(path_);
+    program.SayHello();
+    int64_t last = program.deadline_ns();
+    EXPECT_GE(last, before + kDeadline);
+    for (int moves = 0; moves < 5; ++moves) {
+      ASSERT_TRUE(Eventually([&] { return program.deadline_ns() > last; }));
+      last = program.deadline_ns();
+    }
+    EXPECT_LE(last, MonotonicNowNs() + kDeadline);
+    shutdown(program.fd(), SHUT_RDWR);
+    // The deadline stands still then.
+    ASSERT_TRUE(Eventually([&] { return program.deadline_ns() < MonotonicNowNs() + kDeadline - 10 * kInterval; }));
   }
 }
 
