@@ -101,7 +101,7 @@ struct PageAttributes {
 // Which of a page's attributes SetAttributes changes: those that have a value. Persistence cannot change.
 struct PageAttributesChange {
   std::optional<CoherenceProtocol> protocol;
-  std::optional<uint32_t> replicas;
+  std::optional<uint32_t> replicas;  // As the pages were allocated with: InvalidArgument otherwise.
   std::optional<bool> keep_in_ram;
   std::optional<std::array<std::byte, 16>> user;
 };

@@ -344,9 +344,10 @@ Task<absl::Status> RegionTable::SetAttributes(Credentials who, PageRange range, 
     if (!replicas.ok()) co_return replicas.status();
     for (const RegionRun& run : RunsWithin(after.runs, offset, range.count)) {
       if (run.replicas == *replicas) continue;
-      co_return absl::UnimplementedError(absl::StrCat("page ", ToString(after.pages.first + run.offset), " has ",
-                                                      run.replicas, " replicas, and their number cannot change to ",
-                                                      *replicas));
+      // They stand on other disks then, under another configuration number.
+      co_return absl::InvalidArgumentError(absl::StrCat(
+          "replicas is ", *replicas, ", and page ", ToString(after.pages.first + run.offset), " was allocated with ",
+          run.replicas, ": a page keeps their number; unallocate it and allocate it again with another"));
     }
   }
   ChangeRuns(after.runs, offset, range.count, [&change](RegionRun& run) {

@@ -102,7 +102,7 @@ class RegionTable {
   // FailedPrecondition: the page is not allocated.
   Task<absl::StatusOr<PageAttributes>> GetAttributes(PageId page, TimeNs deadline);
 
-  // As Unallocate and, for the runs, Allocate. Unimplemented: another number of replicas than the pages have.
+  // As Unallocate and, for the runs, Allocate. InvalidArgument: another number of replicas than the pages have.
   Task<absl::Status> SetAttributes(Credentials who, PageRange range, PageAttributesChange change, TimeNs deadline);
 
   // FailedPrecondition names the first page that is not allocated.

@@ -150,6 +150,9 @@ TEST_F(BadInput, CallsNameTheArgumentAndChangeNothing) {
   EXPECT_ERROR(region->Read(8 * kPageBytes - 4, std::as_writable_bytes(std::span(&value, 1))), kInvalidArgument, "");
 
   ASSERT_TRUE(region->Allocate(0, 4 * kPageBytes, {}).ok());
+  EXPECT_ERROR(region->SetAttributes(0, kPageBytes, {.replicas = 3}), kInvalidArgument, "replicas is 3");
+  EXPECT_TRUE(region->Allocate(4 * kPageBytes, kPageBytes, {.replicas = 3}).ok());  // Others may have another number.
+  EXPECT_TRUE(region->Unallocate(4 * kPageBytes, kPageBytes).ok());
   EXPECT_ERROR(region->Allocate(3 * kPageBytes, 2 * kPageBytes, {}), kAlreadyExists, "");
   EXPECT_ERROR(region->Unallocate(2 * kPageBytes, 4 * kPageBytes), kFailedPrecondition, "");
   EXPECT_ERROR(session->Free("r"), kFailedPrecondition, "r");

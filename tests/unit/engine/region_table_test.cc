@@ -338,7 +338,7 @@ TEST_F(RegionTableTest, NumberOfReplicasDoesNotChange) {
   ASSERT_TRUE(Allocate({first, 10}).ok());
   EXPECT_TRUE(Change({first, 10}, {.replicas = 2}).ok());
   EXPECT_TRUE(Change({first, 10}, {.replicas = 0}).ok());  // The default.
-  ExpectError(Change({first, 10}, {.replicas = 3}), StatusCode::kUnimplemented, "has 2 replicas");
+  ExpectError(Change({first, 10}, {.replicas = 3}), StatusCode::kInvalidArgument, "was allocated with 2");
   ExpectError(Change({first, 10}, {.replicas = 4}), StatusCode::kInvalidArgument, "expected at most");
 }
 
