@@ -1,5 +1,6 @@
 // A disk that hands out what was not written: the pages come from another core holder, the damage is told, and the node
 // lives on; or it ends and says what to do.
+// Covers: G11, G17
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // The real engine in the simulated cluster: histories repeat, seeds hold, and planted bugs are found.
+// Covers: B01, G16
 
 #include <sys/wait.h>
 #include <unistd.h>
