@@ -110,7 +110,7 @@ std::string LocalOperations::InspectForPeer(PageId page) const {
 Task<absl::StatusOr<PeerReport>> LocalOperations::AskPeer(NodeId node, PageId page, TimeNs deadline) {
   const absl::StatusOr<std::string> told = co_await engine_->InspectAt(node, page, deadline);
   if (!told.ok()) co_return told.status();
-  co_return DecodePeerReport(NameOf(node), *told);
+  co_return DecodePeerReport(ToString(node), *told);
 }
 
 Task<absl::StatusOr<std::string>> LocalOperations::InspectPage(PageId page, TimeNs deadline) {

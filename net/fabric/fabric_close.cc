@@ -59,7 +59,7 @@ void FabricCore::Destroy(Connection& connection) {
                   absl::StrCat("lost ", peer->member.name, " (", ToString(instance), "): ", reason));
   } else if (peer->up == nullptr) {
     log_once_.Log(LogLevel::kWarning, absl::StrCat(peer->member.name, ": down ", reason),
-                  absl::StrCat("no connection with ", peer->member.name, " at ", peer->member.address, ": ", reason));
+                  absl::StrCat("no connection with ", NameOf(*peer), " at ", peer->member.address, ": ", reason));
   }
   // Where another connection stands already, this one is history.
   if (peer->up == nullptr) {

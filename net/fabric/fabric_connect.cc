@@ -128,8 +128,8 @@ void FabricCore::Dial(Peer& peer) {
   auto made = MakeConnection(peer, info.get(), true);
   if (!made.ok()) {
     peer.last_error = std::string(made.status().message());
-    log_once_.Log(LogLevel::kWarning, peer.member.name + peer.last_error,
-                  absl::StrCat("no connection to ", peer.member.name, ": ", peer.last_error));
+    log_once_.Log(LogLevel::kWarning, absl::StrCat(peer.member.name, ": down ", peer.last_error),
+                  absl::StrCat("no connection with ", NameOf(peer), ": ", peer.last_error));
     DialLater(peer);
     return;
   }

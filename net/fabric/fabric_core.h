@@ -33,6 +33,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
+#include "absl/strings/str_cat.h"
 #include "net/envelope.h"
 #include "net/fabric_transport.h"
 #include "net/handshake.h"
@@ -180,6 +181,11 @@ struct Peer {
   int handshakes = 0;  // Of connections that it opened.
   std::string last_error;
 };
+
+// "alpha (node 3)": as operators name it, and as errors do.
+inline std::string NameOf(const Peer& peer) {
+  return absl::StrCat(peer.member.name, " (", ToString(peer.member.id), ")");
+}
 
 class FabricCore {
  public:

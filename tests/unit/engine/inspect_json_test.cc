@@ -25,7 +25,7 @@ PeerReport SomeReport() {
 }
 
 TEST(PeerReport, IsReadAsItWasWritten) {
-  const auto read = DecodePeerReport("node-1", EncodePeerReport(SomeReport()));
+  const auto read = DecodePeerReport("node 1", EncodePeerReport(SomeReport()));
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(read->disk_used_bytes, 1u);
   EXPECT_EQ(read->disk_free_bytes, ~uint64_t{0});
@@ -39,10 +39,10 @@ TEST(PeerReport, IsReadAsItWasWritten) {
 }
 
 TEST(PeerReport, OfAPageThatNobodyUsesHasNoHome) {
-  const auto read = DecodePeerReport("node-1", EncodePeerReport({}));
+  const auto read = DecodePeerReport("node 1", EncodePeerReport({}));
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_FALSE(read->home_known);
-  const auto empty = DecodePeerReport("node-1", "{}");
+  const auto empty = DecodePeerReport("node 1", "{}");
   ASSERT_TRUE(empty.ok()) << empty.status();
   EXPECT_FALSE(empty->home_known);
 }
@@ -61,16 +61,16 @@ TEST(PeerReport, NoDocumentOfAnotherFormIsReadAndTheErrorNamesWhoSentIt) {
                            R"({"home": 1})",
                            R"({"home": []})",
                            R"({"home": {"state": 1}})",
-                           R"({"home": {"owner": "node-1"}})",
-                           R"({"home": {"sharers": ["node-1"]}})",
+                           R"({"home": {"owner": "alpha"}})",
+                           R"({"home": {"sharers": ["alpha"]}})",
                            R"({"home": {"sharers": [null]}})",
                            R"({"home": {"sharers": 5}})",
                            R"({"allocated": 1})",
                            R"({"volatile": "yes"})",
                            R"({"replicas": {}})"}) {
-    const auto read = DecodePeerReport("node-1", text);
+    const auto read = DecodePeerReport("node 1", text);
     EXPECT_EQ(read.status().code(), absl::StatusCode::kInternal) << text;
-    EXPECT_THAT(std::string(read.status().message()), HasSubstr("node-1 sent")) << text;
+    EXPECT_THAT(std::string(read.status().message()), HasSubstr("node 1 sent")) << text;
   }
 }
 
@@ -81,10 +81,10 @@ TEST(PeerReport, ADamagedOneIsReadOrRefused) {
     for (const char byte : {'0', '"', '{', ']', 'n', '\xff', '\0'}) {
       std::string damaged = good;
       damaged[i] = byte;
-      const auto read = DecodePeerReport("node-1", damaged);
+      const auto read = DecodePeerReport("node 1", damaged);
       EXPECT_TRUE(read.ok() || absl::IsInternal(read.status())) << damaged;
     }
-    EXPECT_FALSE(DecodePeerReport("node-1", good.substr(0, i)).ok());
+    EXPECT_FALSE(DecodePeerReport("node 1", good.substr(0, i)).ok());
   }
 }
 
