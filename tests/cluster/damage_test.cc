@@ -189,6 +189,35 @@ TEST_F(Damage, APageThatIsCorruptOnEveryCoreHolderIsAnErrorOfItsOwn) {
   }
 }
 
+// Pages that nobody has in RAM any more.
+TEST(DamageWhileRunning, ADiskThatGoesBadCostsNothingButIsTold) {
+  Cluster cluster({.cache_size_mib = 4});
+  cluster.StartAll();
+  constexpr uint64_t kSize = uint64_t{24} << 20;
+  constexpr uint64_t kStep = uint64_t{1} << 19;
+  const auto session = cluster.Attach(2, 20'000);
+  const auto region = MakeRegion(*session, "r", kSize);
+  for (uint64_t at = 0; at < kSize; at += kPageBytes) {
+    const std::string content = ContentOf(at);
+    ASSERT_TRUE(region->Write(at, std::as_bytes(std::span(content))).ok());
+  }
+  const absl::Status flushed = region->Flush(0, kSize);
+  ASSERT_TRUE(flushed.ok()) << flushed;
+  int damaged = 0;
+  for (uint64_t at = 0; at < kSize; at += kStep) {
+    damaged += FlipBitsInFiles(cluster.directory() + "/data-1/store", ".blob", ContentOf(at));
+  }
+  ASSERT_GT(damaged, 0);
+  for (uint64_t at = 0; at < kSize; at += kStep) {
+    std::string content(kPageBytes, '\0');
+    const absl::Status read = region->Read(at, std::as_writable_bytes(std::span(content)));
+    ASSERT_TRUE(read.ok()) << read;
+    ASSERT_EQ(content, ContentOf(at));
+  }
+  EXPECT_GT(cluster.Ask(1, {"status"})["counters"]["corrupt_pages"].get<uint64_t>(), 0u);
+  EXPECT_GT(cluster.LinesOf(1, "it is read from another core holder"), 0u);
+}
+
 // What the node keeps of itself is on no other node.
 TEST_F(Damage, ACorruptRecordKeepsANodeFromStartingAndItSaysWhatToDo) {
   WriteAndStop();
