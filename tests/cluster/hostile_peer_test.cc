@@ -360,9 +360,10 @@ TEST_F(HostilePeer, GarbageOfStrangersOnThePortDisturbsNobody) {
     ASSERT_GE(fd, 0);
     std::vector<std::byte> bytes = RandomBytes(random, i * 7);
     const std::string_view request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    if (i % 5 == 0)
+    if (i % 5 == 0) {
       bytes.assign(reinterpret_cast<const std::byte*>(request.begin()),
                    reinterpret_cast<const std::byte*>(request.end()));
+    }
     send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (i % 4 == 0) {
       silent.push_back(fd);
