@@ -464,6 +464,7 @@ void Step::Run(CacheEvent event) {
       CheckFailed(__FILE__, __LINE__, (std::string("impossible: ") + Name(event) + " in " + Name(e_.state)).c_str());
       break;
     case A::kIgnore: break;
+    case A::kRefuse: Send(CacheEffect::Kind::kRefused, {}, *m_); break;
     case A::kWake: Effect(CacheEffect::Kind::kWake); break;
     case A::kRequestRead: RequestAccess(Access::kRead); break;
     case A::kRequestWrite: RequestAccess(Access::kWrite); break;
@@ -488,8 +489,13 @@ void Step::Run(CacheEvent event) {
   }
 }
 
+CacheEvent ClassifyResolve(const Message& m) {
+  if (m.holding == Holding::kOwner) return E::kResolveOwner;
+  return m.holding == Holding::kShared ? E::kResolveShared : E::kResolveNone;
+}
+
 bool Blocked(const CacheEntry& e, const Message& m, TimeNs now) {
-  if (m.kind == MessageKind::kResolve && m.holding == Holding::kNone) return IsPinned(e);
+  if (m.kind == MessageKind::kResolve) return ClassifyResolve(m) == E::kResolveNone && IsPinned(e);
   const bool read_forward = m.kind == MessageKind::kForward && m.access == Access::kRead;
   const bool revokes = m.kind == MessageKind::kForward || m.kind == MessageKind::kInvalidate;
   if (!revokes || !e.HasRead()) return false;
@@ -516,14 +522,6 @@ CacheEvent ClassifyGrant(const CacheEntry& e, const Message& m) {
   if (!CarriesContent(m) && !e.HasRead() && !e.retained) return E::kGrantOther;
   if (m.access == Access::kRead) return E::kGrantRead;
   return m.active ? E::kGrantWrite : E::kGrantPending;
-}
-
-CacheEvent ClassifyResolve(const Message& m) {
-  switch (m.holding) {
-    case Holding::kOwner: return E::kResolveOwner;
-    case Holding::kShared: return E::kResolveShared;
-    default: return E::kResolveNone;
-  }
 }
 
 // The event that `m` is, or nothing if it is stale.

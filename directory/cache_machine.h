@@ -90,10 +90,13 @@ enum class CacheEvent : uint8_t {
 };
 constexpr int kCacheEvents = 23;
 
-// What a cell does. Impossible cells are unreachable however messages are lost, doubled and delayed; reaching one is a
-// bug and ends the process.
+// What a cell does. Impossible cells are unreachable whatever other nodes send: this node itself rules them out (R1 to
+// R3, I1 to I6); reaching one is a bug and ends the process. Refused ones are unreachable however messages are lost,
+// doubled and delayed, as long as the responsible node keeps to the protocol: one that is confused must not end this
+// process.
 enum class CacheAction : uint8_t {
   kImpossible = 0,
+  kRefuse,        // Nothing changes; kRefused tells the driver.
   kIgnore,        // Counted.
   kDefer,         // R2
   kWake,          // The right is there already.
@@ -195,6 +198,7 @@ struct CacheEffect {
     kWake,          // Whoever waits for a right looks again.
     kFail,          // Whoever waits for a right fails with message.status().
     kHoldTimer,     // Hand in what was deferred at hold_until.
+    kRefused,       // `message` makes no sense here: count it, and say so.
   };
   Kind kind;
   bool write = false;

@@ -8,6 +8,7 @@ namespace {
 using A = CacheAction;
 using S = CacheState;
 constexpr A X = A::kImpossible;
+constexpr A Bad = A::kRefuse;
 constexpr A Ign = A::kIgnore;
 
 }  // namespace
@@ -25,10 +26,10 @@ const std::array<std::array<CacheAction, kCacheEvents>, kCacheStates> kCacheTabl
                       A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
     /* Owned      */ {A::kWake, A::kRequestWrite, A::kAskEvict, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
                       X, X, X, X, A::kAnswerOther, X, Ign, X, X,
-                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
-    /* Exclusive  */ {A::kWake, A::kOpen, A::kAskEvict, A::kSendCopy, A::kSendAway, A::kGiveUp, X, A::kDefer, X,
+                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, Bad, A::kDropAll},
+    /* Exclusive  */ {A::kWake, A::kOpen, A::kAskEvict, A::kSendCopy, A::kSendAway, A::kGiveUp, Bad, A::kDefer, X,
                       X, X, X, X, A::kAnswerOther, X, Ign, X, X,
-                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
+                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, Bad, A::kDropAll},
     /* WaitRead   */ {Ign, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kAckInvalid, X, A::kResendRetained,
                       A::kInstallRead, X, X, X, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, A::kDropRetained, A::kTakeBack,
                       A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
@@ -40,10 +41,10 @@ const std::array<std::array<CacheAction, kCacheEvents>, kCacheStates> kCacheTabl
                       A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
     /* OwnedWait  */ {A::kWake, Ign, Ign, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
                       X, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, X, X,
-                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
+                      A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, Bad, A::kDropAll},
     /* Evicting   */ {A::kWake, A::kRequestWrite, Ign, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
                       X, X, X, X, A::kAnswerOther, X, Ign, X, X,
-                      A::kEvict, A::kAnswerReport, A::kBecomeOwner, X, A::kDropAll},
+                      A::kEvict, A::kAnswerReport, A::kBecomeOwner, Bad, A::kDropAll},
 }};
 // clang-format on
 

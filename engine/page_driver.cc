@@ -196,8 +196,17 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
         if (*alive) Unblock(page);
       });
       return true;
+    case Kind::kRefused: RefuseMessage(effect.message, locator_->Responsible(page)); return true;
   }
   return true;
+}
+
+// What no node that keeps to the protocol sends.
+void PageEngine::RefuseMessage(const Message& message, NodeId from) {
+  ++counters_.bad_messages;
+  said_once_.Log(LogLevel::kError, absl::StrCat(ToString(from), " ", Name(message.kind)),
+                 absl::StrCat(ToString(from), " sent ", Name(message.kind), " of page ", ToString(message.page),
+                              ", which makes no sense here; it is ignored"));
 }
 
 void PageEngine::NoteFetched(PageId page) {

@@ -63,7 +63,7 @@ struct PageEngineCounters {
   uint64_t evictions = 0;
   uint64_t pages_flushed = 0;
   uint64_t stale_messages = 0;  // Ignored by R1 and H1.
-  uint64_t bad_messages = 0;    // Not understood.
+  uint64_t bad_messages = 0;    // Not understood, or against the protocol.
   uint64_t resends = 0;
 };
 
@@ -206,6 +206,7 @@ class PageEngine final : public TransportEvents {
   void CacheMessage(const Message& message, NodeInstance from);
   void Carry(PageId page, CachedPage& cached);
   bool CarryOne(PageId page, CachedPage& cached, CacheEffect& effect);
+  void RefuseMessage(const Message& message, NodeId from);
   void AfterEffects(PageId page, CachedPage& cached);
   void WakeWaiters(CachedPage& cached);
   void RefuseWaiters(CachedPage& cached, const absl::Status& status);

@@ -24,6 +24,9 @@ class EngineNode final : public SimNode {
                  .bugs = setup.bugs},
                 &locator_, doors.clock, doors.transport, doors.store, doors.memory, doors.entropy) {}
 
+  // Here nobody sends nonsense: what is refused was sent by a machine that is wrong.
+  ~EngineNode() override { CHECK(engine_.counters().bad_messages == 0); }
+
   void Start(absl::AnyInvocable<void(absl::Status)> ready) override {
     engine_.Open([this, ready = std::move(ready)](absl::Status opened) mutable {
       ready(opened.ok() ? transport_->Start(&engine_) : opened);

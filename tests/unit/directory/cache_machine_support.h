@@ -132,6 +132,7 @@ inline std::string Text(const std::vector<CacheEffect>& effects) {
       case Kind::kWake: text += "Wake"; break;
       case Kind::kFail: text += "Fail"; break;
       case Kind::kHoldTimer: text += "HoldTimer"; break;
+      case Kind::kRefused: text += std::string("refused ") + Name(e.message.kind); break;
     }
   }
   return text;

@@ -206,6 +206,7 @@ void World::CarryCache(int node, std::vector<CacheEffect>& effects) {
       case Kind::kWake:
       case Kind::kFail:
       case Kind::kHoldTimer: break;
+      case Kind::kRefused: Break("a message is refused, though nobody is confused"); break;
     }
   }
   if (n.cache.hold_until > 0 && limits_.holds > 0 && n.cache.hold_until != 2) {
