@@ -142,6 +142,12 @@ bool MayNameNoPage(MessageKind kind) {
          kind == MessageKind::kInspected;
 }
 
+// Kinds whose receiver looks at each page of their range.
+bool IsOfAFewPages(MessageKind kind) {
+  return kind == MessageKind::kRequest || kind == MessageKind::kFlush || kind == MessageKind::kReverted ||
+         kind == MessageKind::kLost;
+}
+
 // What enumerations, ranges and the text must satisfy beyond what the library checks.
 absl::Status CheckFields(wire::PageMessage::Reader in, unsigned index) {
   const auto kind = static_cast<unsigned>(in.getKind());
@@ -162,6 +168,9 @@ absl::Status CheckFields(wire::PageMessage::Reader in, unsigned index) {
   if (page >= kSpacePages || in.getCount() > kSpacePages - page) {
     return Bad(name, " (entry ", index, ") names ", in.getCount(), " pages from ", ToString(PageId(page)),
                " on, which leave the address space");
+  }
+  if (IsOfAFewPages(static_cast<MessageKind>(kind)) && (in.getCount() == 0 || in.getCount() > kSegmentPages)) {
+    return Bad(name, " (entry ", index, ") is about ", in.getCount(), " pages, expected 1 to ", kSegmentPages);
   }
   return absl::OkStatus();
 }

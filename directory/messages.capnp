@@ -10,7 +10,8 @@
 # C a core holder, A who allocates, * every node.
 #
 # What a reader refuses: an unknown kind, access, holding or status code; a page 0 where the kind names a page; a range
-# that leaves the address space; a data index without a page, a page named twice or not at all; a text without an error.
+# that leaves the address space, or is of no or more than 512 pages in request, flush, reverted and lost; a data index
+# without a page, a page named twice or not at all; a text without an error.
 
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("mangrove::wire");

@@ -471,7 +471,7 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kPutExtent: AskCoreHolder(message, from); return;
     case MessageKind::kDropExtent: DropExtentHere(message, from); return;
     case MessageKind::kReverted:
-    case MessageKind::kLost: RaiseEvent(message); return;
+    case MessageKind::kLost: RaiseEvent(message, from); return;
     default:
       if (IsForCache(message.kind)) {
         CacheMessage(message, from);
@@ -511,7 +511,8 @@ void PageEngine::DispatchHome(const Message& message, NodeInstance from) {
   }
 }
 
-void PageEngine::RaiseEvent(const Message& message) {
+void PageEngine::RaiseEvent(const Message& message, NodeInstance from) {
+  if (from.node != locator_->Responsible(message.page)) return RefuseMessage(message, from.node);
   if (!event_sink_) return;
   // Each page of it is remembered: no more than anybody has reason to tell of at once.
   event_sink_({.kind = message.kind == MessageKind::kLost ? RegionEvent::Kind::kLost : RegionEvent::Kind::kReverted,

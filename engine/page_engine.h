@@ -231,7 +231,7 @@ class PageEngine final : public TransportEvents {
   void ArmTick();
   void Tick();
   RequestId NextRequest();
-  void RaiseEvent(const Message& message);
+  void RaiseEvent(const Message& message, NodeInstance from);
 
   // acquire.cc
   bool HasRights(PageId page, Rights rights) const;

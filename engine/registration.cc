@@ -185,6 +185,9 @@ void PageEngine::Registrations(const Message& message, NodeInstance from) {
   if (it == registering_.end() || it->second.round != message.request || !IsCurrent(from)) return;
   Registration& registration = it->second;
   if (message.kind == MessageKind::kRegister) {
+    if (registration.parts.size() == kRegistersAtOnce && !registration.parts.contains(message.page)) {
+      return RefuseMessage(message, from.node);
+    }
     registration.parts[message.page] = message;
     return;
   }

@@ -373,6 +373,19 @@ TEST(Codec, RangesThatLeaveTheSpaceAreRefused) {
   ExpectRefused(DecodePacket(EncodeOne(last)), "leave the address space");
 }
 
+TEST(Codec, RangesWhosePagesAreLookedAtAreOfOneSegmentAtMost) {
+  for (const MessageKind kind :
+       {MessageKind::kRequest, MessageKind::kFlush, MessageKind::kReverted, MessageKind::kLost}) {
+    Message m = Small(kind);
+    m.count = kSegmentPages;
+    ExpectRoundTrip(m);
+    m.count = kSegmentPages + 1;
+    ExpectRefused(DecodePacket(EncodeOne(m)), "is about 513 pages, expected 1 to 512");
+    m.count = 0;
+    ExpectRefused(DecodePacket(EncodeOne(m)), "is about 0 pages, expected 1 to 512");
+  }
+}
+
 TEST(Codec, BadPageIndexIsRefused) {
   const Packet packet = Changed(Full(), [](auto m) { m.setData(2); });
   ExpectRefused(DecodePacket(packet), "names page 2 of 1 that came with it");

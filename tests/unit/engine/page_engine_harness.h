@@ -1,0 +1,283 @@
+// Page engines of a small cluster in one thread: a clock that stands still until the test waits, a network that delivers
+// at once, disks and memories in maps. What the simulator is too random for is tested here.
+
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "directory/codec.h"
+#include "directory/locator.h"
+#include "engine/page_engine.h"
+#include "net/check.h"
+#include "net/log.h"
+#include "tests/unit/engine/core_holder_harness.h"
+
+namespace mangrove {
+
+class ManualClock final : public Clock {
+ public:
+  TimeNs Now() const override { return now_; }
+  TimerId CallAt(TimeNs deadline, absl::AnyInvocable<void()> callback) override {
+    const TimerId id = ++next_;
+    timers_.emplace(std::pair(deadline, id), std::move(callback));
+    deadlines_[id] = deadline;
+    return id;
+  }
+  void CallSoon(absl::AnyInvocable<void()> callback) override { soon_.push_back(std::move(callback)); }
+  void Cancel(TimerId timer) override {
+    const auto it = deadlines_.find(timer);
+    if (it == deadlines_.end()) return;
+    timers_.erase({it->second, timer});
+    deadlines_.erase(it);
+  }
+
+  bool RunSoon() {
+    if (soon_.empty()) return false;
+    auto callback = std::move(soon_.front());
+    soon_.pop_front();
+    callback();
+    return true;
+  }
+  // The next timer that is due by `until`, whose time it becomes.
+  bool RunTimer(TimeNs until) {
+    if (timers_.empty() || timers_.begin()->first.first > until) return false;
+    auto node = timers_.extract(timers_.begin());
+    now_ = std::max(now_, node.key().first);
+    deadlines_.erase(node.key().second);
+    node.mapped()();
+    return true;
+  }
+  void AdvanceTo(TimeNs time) { now_ = std::max(now_, time); }
+
+ private:
+  TimeNs now_ = kSecond;
+  TimerId next_ = 0;
+  std::map<std::pair<TimeNs, TimerId>, absl::AnyInvocable<void()>> timers_;
+  std::map<TimerId, TimeNs> deadlines_;
+  std::deque<absl::AnyInvocable<void()>> soon_;
+};
+
+class MapMemory final : public PageMemory {
+ public:
+  void Install(PageId page, const std::byte* data, Rights) override {
+    auto frame = std::make_shared<PageBytes>();
+    if (data != nullptr) std::memcpy(frame->bytes.data(), data, kPageBytes);
+    CHECK(frames_.emplace(page, std::move(frame)).second);
+  }
+  void Raise(PageId) override {}
+  void Protect(PageId, absl::AnyInvocable<void()> done) override {
+    if (hold_protects) {
+      held.push_back(std::move(done));
+    } else {
+      done();
+    }
+  }
+  void Take(PageId page, bool, absl::AnyInvocable<void(PageBuffer)> done) override {
+    auto frame = std::move(frames_.at(page));
+    frames_.erase(page);
+    done(std::move(frame));
+  }
+  PageBuffer Copy(PageId page) override {
+    ++copies;
+    auto copy = std::make_shared<PageBytes>(*frames_.at(page));
+    alive_.push_back(copy);
+    std::erase_if(alive_, [](const auto& weak) { return weak.expired(); });
+    most_alive = std::max(most_alive, alive_.size());
+    return copy;
+  }
+  void Load(PageId page, size_t offset, std::span<std::byte> out) override {
+    std::memcpy(out.data(), frames_.at(page)->bytes.data() + offset, out.size());
+  }
+  void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override {
+    std::memcpy(frames_.at(page)->bytes.data() + offset, bytes.data(), bytes.size());
+  }
+
+  bool hold_protects = false;  // A program holds its mmap lock for ever.
+  std::deque<absl::AnyInvocable<void()>> held;
+  int copies = 0;
+  size_t most_alive = 0;  // Copies at the same time.
+
+ private:
+  std::map<PageId, std::shared_ptr<PageBytes>> frames_;
+  std::vector<std::weak_ptr<const PageBytes>> alive_;
+};
+
+class ZeroEntropy final : public Entropy {
+ public:
+  uint64_t Next() override { return 0; }
+};
+
+class EngineCluster;
+
+class DirectTransport final : public Transport {
+ public:
+  DirectTransport(EngineCluster* cluster, NodeInstance self) : cluster_(cluster), self_(self) {}
+  absl::Status Start(TransportEvents*) override { return absl::OkStatus(); }
+  void Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
+  void SetEpoch(Epoch) override {}
+  std::vector<PeerStatus> Peers() const override { return {}; }
+  TransportCounters Counters() const override { return {}; }
+
+ private:
+  EngineCluster* const cluster_;
+  const NodeInstance self_;
+};
+
+struct EngineHost {
+  NodeInstance self;
+  FakeCoreHolderStore store;
+  MapMemory memory;
+  std::unique_ptr<DirectTransport> transport;
+  std::unique_ptr<PageEngine> engine;
+};
+
+// Nodes are numbered from 1 on.
+class EngineCluster {
+ public:
+  EngineCluster(int nodes, std::function<void(PageEngineOptions&)> change = {}) : change_(std::move(change)) {
+    for (int i = 1; i <= nodes; ++i) members_.push_back(NodeId(static_cast<uint64_t>(i)));
+    locator_ = std::make_unique<HashLocator>(members_);
+    for (NodeId member : members_) Start({member, Incarnation(1)});
+    RunFor(kSecond);
+  }
+  ~EngineCluster() {
+    for (auto& [node, host] : hosts_) host->engine->Shutdown();
+    while (Step(clock.Now() + 60 * kSecond)) {
+    }
+  }
+
+  // A life of a node on an empty disk; the one before is gone, without a word.
+  void Start(NodeInstance self) {
+    auto host = std::make_unique<EngineHost>();
+    host->self = self;
+    host->transport = std::make_unique<DirectTransport>(this, self);
+    PageEngineOptions options{.self = self, .members = members_, .cache_pages = 4096};
+    if (change_) change_(options);
+    host->engine = std::make_unique<PageEngine>(options, locator_.get(), &clock, host->transport.get(), &host->store,
+                                                &host->memory, &entropy_);
+    host->engine->Open([](absl::Status s) { CHECK(s.ok()); });
+    if (hosts_.contains(self.node)) Stop(self.node);
+    for (auto& [node, other] : hosts_) {
+      other->engine->OnPeerUp(self);
+      host->engine->OnPeerUp(other->self);
+    }
+    hosts_[self.node] = std::move(host);
+  }
+  void Stop(NodeId node) {
+    hosts_.at(node)->engine->Shutdown();
+    while (clock.RunSoon()) {
+    }
+    hosts_.erase(node);
+    for (auto& [other, host] : hosts_) host->engine->OnPeerDown({node, Incarnation(1)}, absl::UnavailableError("gone"));
+  }
+
+  EngineHost& host(uint64_t node) { return *hosts_.at(NodeId(node)); }
+  PageEngine& engine(uint64_t node) { return *host(node).engine; }
+  const Locator& locator() const { return *locator_; }
+  // The first page from `from` on, of a whole segment, that `node` is responsible for.
+  PageId SegmentOf(uint64_t node, PageId from = kBase) const {
+    PageId page = SegmentStart(from + (kSegmentPages - 1));
+    while (locator_->Responsible(page) != NodeId(node)) page = page + kSegmentPages;
+    return page;
+  }
+
+  bool Step(TimeNs until) {
+    if (clock.RunSoon()) return true;
+    if (!wire_.empty()) {
+      auto [to, from, packet] = std::move(wire_.front());
+      wire_.pop_front();
+      Deliver(to, from, packet);
+      return true;
+    }
+    for (auto& [node, host] : hosts_) {
+      if (host->store.commits.empty() && host->store.reads.empty()) continue;
+      host->store.FinishAll();
+      return true;
+    }
+    return clock.RunTimer(until);
+  }
+  void RunFor(DurationNs duration) {
+    const TimeNs until = clock.Now() + duration;
+    while (Step(until)) {
+    }
+    clock.AdvanceTo(until);
+  }
+  template <typename T>
+  T Wait(Task<T> task) {
+    std::optional<T> result;
+    Spawn<T>(std::move(task), [&](T value) { result.emplace(std::move(value)); });
+    while (!result) CHECK(Step(clock.Now() + 600 * kSecond));
+    return *std::move(result);
+  }
+
+  void Deliver(NodeId to, NodeInstance from, const Packet& packet) {
+    const auto it = hosts_.find(to);
+    if (it == hosts_.end()) return;
+    std::vector<const std::byte*> pages;
+    for (const PageBuffer& page : packet.pages) pages.push_back(page->bytes.data());
+    it->second->engine->OnDelivery({.from = from, .epoch = Epoch(1), .message = packet.bytes, .pages = pages});
+  }
+  // As if `from` had sent it.
+  void Inject(uint64_t to, uint64_t from, const Message& message) {
+    Encode({&message, 1}, [&](const Packet& packet) { Deliver(NodeId(to), host(from).self, packet); });
+  }
+  void OnSend(NodeInstance from, NodeId to, Packet packet) {
+    std::vector<const std::byte*> pages;
+    for (const PageBuffer& page : packet.pages) pages.push_back(page->bytes.data());
+    const auto messages = Decode(packet.bytes, pages);
+    CHECK(messages.ok());
+    for (const Message& m : *messages) {
+      ++sent[m.kind];
+      last_request = m.request;
+    }
+    if (!cut.contains(from.node) && !cut.contains(to)) wire_.emplace_back(to, from, std::move(packet));
+  }
+
+  TimeNs In(DurationNs duration) const { return clock.Now() + duration; }
+  absl::Status Write(uint64_t node, PageId page, uint8_t value) {
+    absl::Status status = Wait(engine(node).Acquire({page, 1}, Rights::kWrite, In(5 * kSecond)));
+    if (status.ok()) engine(node).Store(page, 0, std::vector<std::byte>(1, std::byte{value}));
+    return status;
+  }
+  absl::StatusOr<int> Read(uint64_t node, PageId page) {
+    absl::Status status = Wait(engine(node).Acquire({page, 1}, Rights::kRead, In(5 * kSecond)));
+    if (!status.ok()) return status;
+    std::byte value{};
+    engine(node).Load(page, 0, {&value, 1});
+    return static_cast<int>(value);
+  }
+  void Allocate(PageRange range, uint64_t config = 1, bool is_volatile = false) {
+    const absl::Status put = Wait(engine(1).PutExtent(range, ConfigNumber(config), 2, is_volatile, In(5 * kSecond)));
+    ASSERT_TRUE(put.ok()) << put;
+  }
+
+  ManualClock clock;
+  std::map<MessageKind, int> sent;
+  RequestId last_request;
+  std::set<NodeId> cut;  // What they send or are sent is lost.
+
+ private:
+  const std::function<void(PageEngineOptions&)> change_;
+  ZeroEntropy entropy_;
+  std::vector<NodeId> members_;
+  std::unique_ptr<HashLocator> locator_;
+  std::deque<std::tuple<NodeId, NodeInstance, Packet>> wire_;
+  std::map<NodeId, std::unique_ptr<EngineHost>> hosts_;
+};
+
+inline void DirectTransport::Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) {
+  cluster_->OnSend(self_, to, {{message.begin(), message.end()}, {pages.begin(), pages.end()}});
+}
+
+}  // namespace mangrove

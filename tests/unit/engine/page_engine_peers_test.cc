@@ -1,0 +1,76 @@
+// What peers that do not keep to the protocol can do to a page engine.
+
+#include "tests/unit/engine/page_engine_harness.h"
+
+namespace mangrove {
+namespace {
+
+class PageEnginePeers : public testing::Test {
+ protected:
+  PageEnginePeers() { SetLogLevel(LogLevel::kOff); }
+
+  static Message Make(MessageKind kind, PageId page, uint64_t count = 1) {
+    Message m;
+    m.kind = kind;
+    m.page = page;
+    m.count = count;
+    return m;
+  }
+};
+
+TEST_F(PageEnginePeers, NewsOfRangesAreRefusedUnlessTheyAreOfAFewPages) {
+  EngineCluster cluster(2);
+  uint64_t pages = 0;
+  cluster.engine(1).SetEventSink([&](const NodeOperations::Event& event) { pages += event.range.count; });
+  const PageId page = cluster.SegmentOf(2);
+  for (const MessageKind kind : {MessageKind::kLost, MessageKind::kReverted}) {
+    cluster.Inject(1, 2, Make(kind, page, kSegmentPages));
+    cluster.Inject(1, 2, Make(kind, page, uint64_t{1} << 40));
+    cluster.Inject(1, 2, Make(kind, page, 0));  // Would stand for everything that is open here.
+  }
+  EXPECT_EQ(pages, 2 * kSegmentPages);
+  EXPECT_EQ(cluster.engine(1).counters().bad_messages, 4u);
+}
+
+TEST_F(PageEnginePeers, NewsOfAPageAreItsResponsibleNodesToTell) {
+  EngineCluster cluster(2);
+  int events = 0;
+  cluster.engine(1).SetEventSink([&](const NodeOperations::Event&) { ++events; });
+  cluster.Inject(1, 2, Make(MessageKind::kLost, cluster.SegmentOf(1)));
+  EXPECT_EQ(events, 0);
+  EXPECT_EQ(cluster.engine(1).counters().bad_messages, 1u);
+}
+
+TEST_F(PageEnginePeers, ARegistrationHasSoManyPartsAtMost) {
+  EngineCluster cluster(2);
+  cluster.cut = {NodeId(1), NodeId(2)};
+  cluster.Start({NodeId(1), Incarnation(2)});
+  ASSERT_EQ(cluster.engine(1).Unregistered().size(), 1u);
+  cluster.RunFor(50 * kMillisecond);  // Asks.
+  ASSERT_GT(cluster.sent[MessageKind::kRegisterRequest], 0);
+  Message part = Make(MessageKind::kRegister, cluster.SegmentOf(1));
+  part.request = cluster.last_request;
+  for (int i = 0; i < 300; ++i) {
+    part.page = part.page + 1;
+    cluster.Inject(1, 2, part);
+  }
+  EXPECT_EQ(cluster.engine(1).counters().bad_messages, 300u - 256u);
+}
+
+// The case of kCacheTable that only a confused node reaches.
+TEST_F(PageEnginePeers, WhatMakesNoSenseIsCountedAndIgnored) {
+  EngineCluster cluster(2);
+  const PageId page = cluster.SegmentOf(2);
+  cluster.Allocate({page, 1});
+  ASSERT_TRUE(cluster.Write(1, page, 7).ok());
+  cluster.RunFor(kSecond);
+  Message resolve = Make(MessageKind::kResolve, page);
+  resolve.txn = Txn(UINT64_MAX);
+  resolve.holding = Holding::kShared;
+  cluster.Inject(1, 2, resolve);
+  EXPECT_EQ(cluster.engine(1).counters().bad_messages, 1u);
+  EXPECT_EQ(cluster.engine(1).RightsOf(page), Rights::kWrite);
+}
+
+}  // namespace
+}  // namespace mangrove
