@@ -111,10 +111,12 @@ enum Kind {
   # Flush. No txn.
 
   flush @25;
-  # F→H, H→O. Make what the page holds durable, and answer `peer` (F) as `request`.
+  # F→H, H→O. Make what the page holds durable, and answer `peer` (F) as `request`. F→H of `count` pages: is every one of them
+  # without owner, and the same at all its core holders?
 
   flushed @26;
-  # O,H→F. Answers flush: done, or `code` and `text`. Aborted: the owner has changed meanwhile, ask again.
+  # O,H→F. Answers flush: done, or `code` and `text`. Aborted: the owner has changed meanwhile, ask again; of several pages:
+  # not all of them are, ask for each.
 
   # Core holders. No txn. A holder echoes page, count and request.
 

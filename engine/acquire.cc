@@ -1,5 +1,6 @@
 // The operation behind every access: which pages lack the right, ask for all of them at once, wait.
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +17,12 @@ Rights PageEngine::RightsOf(PageId page) const {
 }
 
 bool PageEngine::HasRights(PageId page, Rights rights) const { return RightsOf(page) >= rights; }
+
+bool PageEngine::HasRights(PageRange block, Rights rights) const {
+  uint64_t here = 0;
+  while (here < block.count && HasRights(block.first + here, rights)) ++here;
+  return here == block.count;
+}
 
 void PageEngine::Load(PageId page, size_t offset, std::span<std::byte> out) {
   CHECK(HasRights(page, Rights::kRead));
@@ -42,10 +49,48 @@ Outcome<absl::Status> PageEngine::Want(PageId page, Rights rights, TimeNs deadli
   return outcome;
 }
 
+// The part of `range` from its page `done` on that an operation has in hand at a time. It lies in one segment.
+PageRange PageEngine::BlockOf(PageRange range, uint64_t done) {
+  static_assert(kSegmentPages % kBlockPages == 0);
+  const PageId first = range.first + done;
+  const uint64_t into_block = absl::Uint128Low64(first.value) % kBlockPages;
+  return {first, std::min(range.count - done, kBlockPages - into_block)};
+}
+
+// Between two blocks: may the operation, which has done so much of its range, go on?
+absl::Status PageEngine::CheckGoesOn(const char* what, PageRange range, uint64_t done, TimeNs deadline) const {
+  if (stopped_) return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down"));
+  if (clock_->Now() < deadline) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat(done, " of the ", range.count, " pages from ", ToString(range.first),
+                                                  " on were ", what,
+                                                  " in the given time; take smaller ranges, or give it more time"));
+}
+
+absl::Status PageEngine::CheckFits(PageRange range) const {
+  if (range.count <= options_.cache_pages) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("a range of ", range.count,
+                                                   " pages does not fit into the RAM cache of ", options_.cache_pages,
+                                                   " pages; take smaller ranges, or give the node a larger cache"));
+}
+
 Task<absl::Status> PageEngine::Acquire(PageRange range, Rights rights, TimeNs deadline) {
+  absl::Status status = CheckFits(range);
+  for (uint64_t done = 0; status.ok() && done < range.count;) {
+    const PageRange block = BlockOf(range, done);
+    status = co_await AcquireBlock(block, rights, deadline);
+    done += block.count;
+    if (!status.ok() || done == range.count) break;
+    co_await YieldTo(clock_);
+    // What is here already takes no time.
+    status = CheckGoesOn("brought here", range, done, HasRights(BlockOf(range, done), rights) ? kForever : deadline);
+  }
+  co_return status;
+}
+
+Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, TimeNs deadline) {
   std::vector<PageId> missing;
-  for (uint64_t i = 0; i < range.count; ++i) {
-    const PageId page = range.first + i;
+  for (uint64_t i = 0; i < block.count; ++i) {
+    const PageId page = block.first + i;
     if (!HasRights(page, rights)) {
       missing.push_back(page);
     } else {
@@ -77,14 +122,7 @@ Task<absl::Status> PageEngine::Acquire(PageRange range, Rights rights, TimeNs de
       }
     }
     if (asked.empty()) {
-      Outcome<absl::Status> room(clock_);
-      frame_waiters_.push_back(room);
-      StartEvicting();
-      const absl::Status full = absl::ResourceExhaustedError(absl::StrCat(
-          "the RAM cache of ", options_.cache_pages, " pages is full, and nothing of it could be evicted in time"));
-      const Clock::TimerId timer = clock_->CallAt(deadline, [room, full]() mutable { room.Set(full); });
-      absl::Status status = co_await room.Get();
-      clock_->Cancel(timer);
+      const absl::Status status = co_await WaitForRoom(deadline);
       if (!status.ok()) co_return status;
     }
     if (!again.empty() && clock_->Now() >= deadline) {
@@ -96,9 +134,9 @@ Task<absl::Status> PageEngine::Acquire(PageRange range, Rights rights, TimeNs de
   co_return absl::OkStatus();
 }
 
-absl::Status PageEngine::TimeoutStatus(PageId page, const CachedPage& cached, Rights rights) const {
-  const NodeId responsible = locator_->Responsible(page);
-  const NodeId culprit = cached.entry.delayed_by.value != 0 ? cached.entry.delayed_by : responsible;
+// `delayed_by`: whom the page waits for, if that is known.
+absl::Status PageEngine::TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const {
+  const NodeId culprit = delayed_by.value != 0 ? delayed_by : locator_->Responsible(page);
   const std::string what =
       absl::StrCat(rights == Rights::kWrite ? "write" : "read", " access to page ", ToString(page));
   if (culprit == options_.self.node || up_.contains(culprit)) {

@@ -31,11 +31,18 @@ void PageEngine::Answer(const Message& message) {
   const auto it = calls_.find(message.request);
   if (it == calls_.end()) {
     ++counters_.stale_messages;
-    return;
+  } else if (it->second.message.kind == MessageKind::kDropExtent && message.code == absl::StatusCode::kUnavailable) {
+    it->second.trouble = message.text;  // Not yet: it is asked again.
+  } else {
+    EndCall(message);
   }
+}
+
+void PageEngine::EndCall(const Message& answer) {
+  const auto it = calls_.find(answer.request);
   Outcome<Message> outcome = it->second.outcome;
   calls_.erase(it);
-  outcome.Set(message);
+  outcome.Set(answer);
 }
 
 // A flush of a page that has moved on is not pressed: its new owner's version may have been lost and the page reopened,
@@ -66,16 +73,17 @@ void PageEngine::TickCalls() {
     Message answer = calls_.at(request).message;
     answer.data = nullptr;
     answer.SetStatus(absl::AbortedError("the page has another owner"));
-    Answer(answer);
+    EndCall(answer);
   }
   for (RequestId request : over) {
     const Call& call = calls_.at(request);
     Message answer = call.message;
     answer.data = nullptr;
     answer.SetStatus(absl::UnavailableError(
-        absl::StrCat(ToString(call.to), " does not answer (", Name(call.message.kind), " of page ",
-                     ToString(call.message.page), "); start it, or try again later")));
-    Answer(answer);
+        call.trouble.empty() ? absl::StrCat(ToString(call.to), " does not answer (", Name(call.message.kind),
+                                            " of page ", ToString(call.message.page), "); start it, or try again later")
+                             : call.trouble));
+    EndCall(answer);
   }
 }
 

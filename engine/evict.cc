@@ -42,6 +42,20 @@ void PageEngine::WakeFrameWaiters(const absl::Status& status) {
   for (auto& waiter : waiters) waiter.Set(status);
 }
 
+Task<absl::Status> PageEngine::WaitForRoom(TimeNs deadline) {
+  Outcome<absl::Status> room(clock_);
+  frame_waiters_.push_back(room);
+  StartEvicting();
+  const absl::Status full = absl::ResourceExhaustedError(absl::StrCat(
+      "the RAM cache of ", options_.cache_pages, " pages is full, and nothing of it could be evicted in time"));
+  const Clock::TimerId timer = clock_->CallAt(deadline, [room, full]() mutable { room.Set(full); });
+  absl::Status status = co_await room.Get();
+  clock_->Cancel(timer);
+  // As long as somebody waits, more is evicted: whoever waits no longer must not stay.
+  std::erase_if(frame_waiters_, [](const auto& waiter) { return waiter.IsSet(); });
+  co_return status;
+}
+
 void PageEngine::StartEvicting() {
   if (evicting_ || stopped_) return;
   evicting_ = true;

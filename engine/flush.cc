@@ -1,10 +1,12 @@
 // Makes pages durable: freeze what is here, store it on every core holder, and ask the owners of the rest to do so.
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/page_engine.h"
 #include "engine/page_turn.h"
+#include "net/check.h"
 
 namespace mangrove {
 
@@ -41,12 +43,33 @@ Outcome<PageEngine::Frozen> PageEngine::Freeze(PageId page) {
   return outcome;
 }
 
-Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs deadline) {
+std::vector<Outcome<PageEngine::Frozen>> PageEngine::FreezeAll(const std::vector<PageId>& pages) {
+  Turn turn(this);
   std::vector<Outcome<Frozen>> freezes;
-  {
-    Turn turn(this);
-    for (PageId page : pages) freezes.push_back(Freeze(page));
-  }
+  for (PageId page : pages) freezes.push_back(Freeze(page));
+  return freezes;
+}
+
+// A program that does not let go of its memory must not keep the flush for ever.
+Clock::TimerId PageEngine::LimitFreezes(const std::vector<PageId>& pages, std::vector<Outcome<Frozen>> freezes,
+                                        TimeNs deadline) {
+  if (std::all_of(freezes.begin(), freezes.end(), [](const auto& freeze) { return freeze.IsSet(); })) return 0;
+  return clock_->CallAt(deadline, [pages, freezes = std::move(freezes)]() mutable {
+    for (size_t i = 0; i < pages.size(); ++i) {
+      freezes[i].Set({.status = absl::DeadlineExceededError(
+                          absl::StrCat("page ", ToString(pages[i]),
+                                       " could not be protected in time against stores by the programs of this node")),
+                      .page = pages[i],
+                      .data = nullptr});
+    }
+  });
+}
+
+// At most kBlockPages pages, which are copied.
+Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs deadline) {
+  CHECK(pages.size() <= kBlockPages);
+  std::vector<Outcome<Frozen>> freezes = FreezeAll(pages);
+  const Clock::TimerId limit = LimitFreezes(pages, freezes, deadline);
   absl::Status first;
   struct Stored {
     PageId page;
@@ -82,6 +105,7 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
                         StartCall(holders[i], store, deadline, 10 * options_.resend_after), i + 1 == holders.size()});
     }
   }
+  clock_->Cancel(limit);
   bool all = true;
   for (Stored& store : stores) {
     const Message answer = co_await store.outcome.Get();
@@ -99,8 +123,46 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
 }
 
 Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
+  absl::Status status;
+  for (uint64_t done = 0; status.ok() && done < range.count;) {
+    const PageRange block = BlockOf(range, done);
+    status = co_await FlushBlock(block, deadline);
+    done += block.count;
+    if (!status.ok() || done == range.count) break;
+    co_await YieldTo(clock_);
+    status = CheckGoesOn("flushed", range, done, deadline);
+  }
+  co_return status;
+}
+
+// In a large range most of what this node does not own has nothing to flush: one question to the responsible node settles
+// that for a block.
+Task<absl::Status> PageEngine::FlushBlock(PageRange block, TimeNs deadline) {
+  constexpr uint64_t kWorthAsking = 8;
+  bool owns_some = false;
+  for (uint64_t i = 0; i < block.count && !owns_some; ++i) {
+    const CachedPage* cached = FindCached(block.first + i);
+    owns_some = cached != nullptr && cached->entry.IsOwner();
+  }
+  if (!owns_some && block.count >= kWorthAsking && !stopped_) {
+    const Message answer = co_await AskToFlush(block, deadline).Get();
+    if (answer.code != absl::StatusCode::kAborted) co_return answer.status();
+  }
+  const absl::Status status = co_await FlushPages(block, deadline);
+  co_return status;
+}
+
+Outcome<Message> PageEngine::AskToFlush(PageRange block, TimeNs deadline) {
+  Message ask;
+  ask.kind = MessageKind::kFlush;
+  ask.page = block.first;
+  ask.count = block.count;
+  return StartCall(locator_->Responsible(block.first), std::move(ask), deadline, 5 * options_.resend_after);
+}
+
+Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
   std::vector<PageId> left;
-  for (uint64_t i = 0; i < range.count; ++i) left.push_back(range.first + i);
+  for (uint64_t i = 0; i < block.count; ++i) left.push_back(block.first + i);
   while (!left.empty()) {
     if (stopped_) co_return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down"));
     std::vector<PageId> owned;
@@ -112,11 +174,7 @@ Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
         if (cached != nullptr && cached->entry.IsOwner()) {
           owned.push_back(page);
         } else {
-          Message ask;
-          ask.kind = MessageKind::kFlush;
-          ask.page = page;
-          others.emplace_back(
-              page, StartCall(locator_->Responsible(page), std::move(ask), deadline, 5 * options_.resend_after));
+          others.emplace_back(page, AskToFlush({page, 1}, deadline));
         }
       }
     }
@@ -149,19 +207,39 @@ Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
   co_return absl::OkStatus();
 }
 
+// What of a page only this node has: its own dirty copy, or one that it gave up and may get back.
+bool PageEngine::HoldsUnflushed(PageId page) const {
+  const CachedPage* cached = FindCached(page);
+  if (cached == nullptr || cached->entry.replicas == 0) return false;
+  const auto& retained = cached->entry.retained;
+  return cached->entry.IsDirty() || (retained && retained->owner && retained->version != retained->flushed);
+}
+
 Task<absl::Status> PageEngine::FlushAll(TimeNs deadline) {
-  constexpr size_t kPagesAtOnce = 256;
-  const std::vector<PageId> all = SortedPages([this](PageId page) {
-    const CacheEntry& entry = FindCached(page)->entry;
-    return entry.IsDirty() && entry.replicas > 0;
-  });
+  const std::vector<PageId> all = SortedPages([this](PageId page) { return HoldsUnflushed(page); });
   absl::Status first;
-  for (size_t begin = 0; begin < all.size(); begin += kPagesAtOnce) {
-    const std::vector<PageId> some(all.begin() + begin, all.begin() + std::min(begin + kPagesAtOnce, all.size()));
-    const absl::Status status = co_await FlushOwned(some, deadline);
-    if (first.ok() && !absl::IsAborted(status)) first = status;
+  for (size_t begin = 0; begin < all.size(); begin += kBlockPages) {
+    std::vector<PageId> some(all.begin() + begin, all.begin() + std::min(begin + kBlockPages, all.size()));
+    const absl::Status status = co_await FlushUnlessGone(std::move(some), deadline);
+    if (first.ok()) first = status;
   }
   co_return first;
+}
+
+// A page that was not flushed since it moves is another node's only when it has arrived there.
+Task<absl::Status> PageEngine::FlushUnlessGone(std::vector<PageId> pages, TimeNs deadline) {
+  while (true) {
+    absl::Status status = co_await FlushOwned(pages, deadline);
+    if (!absl::IsAborted(status)) co_return status;
+    std::erase_if(pages, [this](PageId page) { return !HoldsUnflushed(page); });
+    if (pages.empty()) co_return absl::OkStatus();
+    if (stopped_ || clock_->Now() >= deadline) {
+      co_return absl::UnavailableError(
+          absl::StrCat("page ", ToString(pages.front()),
+                       " was not flushed, and has not arrived at another node: ", status.message()));
+    }
+    co_await SleepUntil(clock_, clock_->Now() + kMillisecond);
+  }
 }
 
 // As the owner, for the node that the message names.

@@ -68,9 +68,32 @@ void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
   }
 }
 
+// Nobody owns the page, and every core holder is known to have its newest version.
+bool PageEngine::HasNothingToFlush(PageId page) const {
+  const Extent* extent = core_.Find(page);
+  if (locator_->Responsible(page) != options_.self.node || extent == nullptr || IsDiscarded(page)) return false;
+  const auto it = homes_.find(page);
+  if (it == homes_.end()) return extent->fresh;
+  const HomeEntry& entry = *it->second;
+  return entry.state == HomeState::kUnowned && entry.clean && entry.queue.empty() && entry.registered.empty();
+}
+
+// OK if no page has anything to flush. Otherwise Aborted: the asker asks page by page.
+void PageEngine::AnswerFlushOfRange(const Message& message, NodeInstance from) {
+  uint64_t settled = 0;
+  while (registering_.empty() && settled < message.count && HasNothingToFlush(message.page + settled)) ++settled;
+  Message answer;
+  answer.kind = MessageKind::kFlushed;
+  answer.page = message.page;
+  answer.request = message.request;
+  if (settled < message.count) answer.SetStatus(absl::AbortedError("ask page by page"));
+  Post(from.node, std::move(answer));
+}
+
 void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
   Turn turn(this);
   if (!IsCurrent(from)) return;
+  if (message.kind == MessageKind::kFlush && message.count > 1) return AnswerFlushOfRange(message, from);
   // A request for a range is a request for each of its pages; the answers travel together again.
   for (uint64_t i = 0; i < std::clamp<uint64_t>(message.count, 1, kSegmentPages); ++i) {
     const PageId page = message.page + i;
@@ -137,12 +160,26 @@ void PageEngine::DiscardCopies(PageRange range, ConfigNumber config, absl::AnyIn
   }
 }
 
+// The asker asks again.
+void PageEngine::AnswerNotReady(const Message& message, NodeInstance from) {
+  Message answer;
+  answer.kind = MessageKind::kDone;
+  answer.page = message.page;
+  answer.count = message.count;
+  answer.request = message.request;
+  answer.SetStatus(absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
+                                                       ToString(registering_.begin()->first),
+                                                       " to say which pages it holds; start it, or try again later")));
+  Post(from.node, std::move(answer));
+}
+
 // The responsible node comes first: when it has dropped the range, nothing of it is ever opened again, whatever the other
 // core holders still have.
 void PageEngine::DropExtentHere(const Message& message, NodeInstance from) {
   Turn turn(this);
-  if (!registering_.empty() || message.count == 0) return;                                     // The asker asks again.
-  if (TouchesSystemPages({message.page, message.count})) return AskCoreHolder(message, from);  // Refuses it.
+  if (!registering_.empty()) return AnswerNotReady(message, from);
+  const bool refused = message.count == 0 || TouchesSystemPages({message.page, message.count});
+  if (refused) return AskCoreHolder(message, from);
   const TimeNs now = clock_->Now();
   std::erase_if(discarded_, [&](const Discarded& d) { return d.until <= now; });
   const PageRange range{message.page, message.count};

@@ -131,17 +131,34 @@ Task<absl::Status> LocalOperations::CheckAllocated(PageRange range, TimeNs deadl
   return table_->CheckAllocated(range, deadline);
 }
 
+// A large range is worked on block by block: all of it must be allocated before the first block changes anything. Of a
+// small one the pages themselves tell.
+Task<absl::Status> LocalOperations::CheckIfLarge(PageRange range, TimeNs deadline) {
+  if (range.count <= PageEngine::kBlockPages) co_return absl::OkStatus();
+  const absl::Status status = co_await table_->CheckAllocated(range, deadline);
+  co_return status;
+}
+
 Task<absl::Status> LocalOperations::Acquire(PageRange range, Rights rights, TimeNs deadline) {
-  return engine_->Acquire(range, rights, deadline);
+  absl::Status status = co_await CheckIfLarge(range, deadline);
+  if (status.ok()) status = co_await engine_->Acquire(range, rights, deadline);
+  co_return status;
 }
 
 Task<absl::StatusOr<uint64_t>> LocalOperations::Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline) {
-  return engine_->Lock(client, range, mode, deadline);
+  const absl::Status status = co_await CheckIfLarge(range, deadline);
+  if (!status.ok()) co_return status;
+  const absl::StatusOr<uint64_t> lock = co_await engine_->Lock(client, range, mode, deadline);
+  co_return lock;
 }
 
 absl::Status LocalOperations::Unlock(ClientId client, uint64_t lock_id) { return engine_->Unlock(client, lock_id); }
 
-Task<absl::Status> LocalOperations::Flush(PageRange range, TimeNs deadline) { return engine_->Flush(range, deadline); }
+Task<absl::Status> LocalOperations::Flush(PageRange range, TimeNs deadline) {
+  absl::Status status = co_await CheckIfLarge(range, deadline);
+  if (status.ok()) status = co_await engine_->Flush(range, deadline);
+  co_return status;
+}
 
 void LocalOperations::EndClient(ClientId client) { engine_->EndClient(client); }
 

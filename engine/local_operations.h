@@ -53,6 +53,7 @@ class LocalOperations final : public NodeOperations {
 
   // Makes the region's frames known on this node.
   absl::StatusOr<OpenedRegion> Known(absl::StatusOr<OpenedRegion> opened);
+  Task<absl::Status> CheckIfLarge(PageRange range, TimeNs deadline);
   void OnEvent(const Event& event);
   // What the page's responsible node says.
   Task<absl::StatusOr<bool>> IsStillLost(PageId page, TimeNs deadline);

@@ -31,28 +31,50 @@ void PageEngine::Unpin(PageId page, LockMode mode) {
   Unblock(page);
 }
 
-Task<absl::StatusOr<uint64_t>> PageEngine::Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline) {
+// Until the page has been pinned. Its rights may go before that, and others may have it locked.
+Task<absl::Status> PageEngine::WaitToPin(PageId page, LockMode mode, TimeNs deadline) {
   const Rights rights = mode == LockMode::kExclusive ? Rights::kWrite : Rights::kRead;
-  absl::Status status = co_await Acquire(range, rights, deadline);
-  uint64_t pinned = 0;
-  while (status.ok() && pinned < range.count) {
-    const PageId page = range.first + pinned;
-    if (TryPin(page, mode)) {
-      ++pinned;
-      continue;
-    }
+  while (!TryPin(page, mode)) {
+    CachedPage* cached = FindCached(page);
+    const bool here = HasRights(page, rights);  // Then another local program has it locked.
     if (clock_->Now() >= deadline) {
-      status = absl::DeadlineExceededError(
+      if (!here) co_return TimeoutStatus(page, cached == nullptr ? NodeId{} : cached->entry.delayed_by, rights);
+      co_return absl::DeadlineExceededError(
           absl::StrCat("page ", ToString(page), " is locked by another program of this node"));
-    } else if (HasRights(page, rights)) {  // Locked by another local program.
+    }
+    absl::Status status;
+    if (here) {
       Outcome<absl::Status> unlocked(clock_);
-      Cached(page).unlock_waiters.push_back(unlocked);
+      cached->unlock_waiters.push_back(unlocked);
       const Clock::TimerId timer = clock_->CallAt(deadline, [unlocked]() mutable { unlocked.Set(absl::OkStatus()); });
       status = co_await unlocked.Get();
       clock_->Cancel(timer);
+      cached = FindCached(page);
+      if (cached != nullptr) std::erase_if(cached->unlock_waiters, [](const auto& waiter) { return waiter.IsSet(); });
     } else {
-      status = co_await Acquire({page, 1}, rights, deadline);
+      status = co_await AcquireBlock({page, 1}, rights, deadline);
     }
+    if (!status.ok()) co_return status;
+  }
+  co_return absl::OkStatus();
+}
+
+// In the order of the addresses, so that of two programs that lock overlapping ranges one gets all of its own.
+Task<absl::StatusOr<uint64_t>> PageEngine::Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline) {
+  const Rights rights = mode == LockMode::kExclusive ? Rights::kWrite : Rights::kRead;
+  absl::Status status = CheckFits(range);
+  uint64_t pinned = 0;
+  while (status.ok() && pinned < range.count) {
+    const PageRange block = BlockOf(range, pinned);
+    status = co_await AcquireBlock(block, rights, deadline);
+    while (status.ok() && range.first + pinned < block.end()) {
+      const PageId page = range.first + pinned;
+      if (!TryPin(page, mode)) status = co_await WaitToPin(page, mode, deadline);
+      if (status.ok()) ++pinned;
+    }
+    if (!status.ok() || pinned == range.count) break;
+    co_await YieldTo(clock_);
+    status = CheckGoesOn("locked", range, pinned, HasRights(BlockOf(range, pinned), rights) ? kForever : deadline);
   }
   if (!status.ok()) {
     Turn turn(this);

@@ -20,11 +20,14 @@
 //   AlreadyExists       a region of that name exists, or a part of the range is allocated already.
 //   PermissionDenied    the caller's credentials do not allow it, or the attachment is read-only.
 //   FailedPrecondition  the range is not allocated, or the region is in use in a way that forbids it.
-//   ResourceExhausted   the space, a disk or the RAM cache (everything pinned) is full. Trying later may help.
+//   ResourceExhausted   the space, a disk or the RAM cache (everything pinned) is full. Trying later may help, but not
+//                       to lock more pages than the cache holds; the message names both numbers.
 //   Unavailable         a node that is needed does not answer; the message names it. Trying later may help. After a
 //                       write, flush or allocation it may or may not have happened.
-//   DeadlineExceeded    a lock is held by someone else for longer than the given time.
+//   DeadlineExceeded    a lock is held by someone else for longer than the given time, or the range is too large for
+//                       it; then the message says how far the call came.
 //   DataLoss            every copy of the page is lost or corrupt.
+// A call on more than 256 pages changes nothing unless all of them are allocated.
 // A mapped access that cannot be served ends with SIGBUS at the accessed address, within the node's fault_timeout_ms.
 // After the cause is gone, Region::Heal makes the page accessible again.
 //

@@ -55,6 +55,7 @@ class NodeOperations {
   virtual Task<absl::StatusOr<PageAttributes>> GetAttributes(PageId page, TimeNs deadline) = 0;
   virtual Task<absl::Status> SetAttributes(Credentials who, PageRange range, PageAttributesChange change,
                                            TimeNs deadline) = 0;
+  // Below, a range of more than PageEngine::kBlockPages pages is refused so too.
   // OK when all of `range` is allocated; FailedPrecondition names the first page that is not.
   virtual Task<absl::Status> CheckAllocated(PageRange range, TimeNs deadline) = 0;
 

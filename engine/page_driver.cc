@@ -308,7 +308,7 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
   cached.waiters.clear();
   for (Waiter& waiter : waiters) {
     if (waiter.deadline <= now) {
-      waiter.outcome.Set(TimeoutStatus(page, cached, waiter.rights));
+      waiter.outcome.Set(TimeoutStatus(page, e.delayed_by, waiter.rights));
     } else {
       cached.waiters.push_back(std::move(waiter));
     }

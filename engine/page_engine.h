@@ -82,6 +82,9 @@ struct PageSummary {
 
 class PageEngine final : public TransportEvents {
  public:
+  // Operations on ranges have so many pages in hand at a time, and let others run in between.
+  static constexpr uint64_t kBlockPages = 256;
+
   PageEngine(const PageEngineOptions& options, const Locator* locator, Clock* clock, Transport* transport,
              PageStore* store, PageMemory* memory, Entropy* entropy);
   ~PageEngine() override;
@@ -96,12 +99,13 @@ class PageEngine final : public TransportEvents {
   void OnPeerUp(NodeInstance peer) override;
   void OnPeerDown(NodeInstance peer, const absl::Status& reason) override;
 
-  // As NodeOperations' operations of the same names.
+  // As NodeOperations' operations of the same names; whether all of a large range is allocated is checked there.
+  // ResourceExhausted: to be brought here or locked, the range is larger than the cache.
   Task<absl::Status> Acquire(PageRange range, Rights rights, TimeNs deadline);
   Task<absl::StatusOr<uint64_t>> Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline);
   absl::Status Unlock(ClientId client, uint64_t lock_id);
   Task<absl::Status> Flush(PageRange range, TimeNs deadline);
-  // Every dirty page that is here and not volatile.
+  // Every dirty page that is here and not volatile. OK: each is durable, or has arrived at another node.
   Task<absl::Status> FlushAll(TimeNs deadline);
   void EndClient(ClientId client);
 
@@ -142,6 +146,7 @@ class PageEngine final : public TransportEvents {
   const PageEngineCounters& counters() const { return counters_; }
   const CoreHolder& core_holder() const { return core_; }
   uint64_t cached_pages() const { return charged_; }
+  size_t waiting_for_frames() const { return frame_waiters_.size(); }
   uint64_t cache_pages() const { return options_.cache_pages; }
 
  private:
@@ -177,6 +182,7 @@ class PageEngine final : public TransportEvents {
     TimeNs deadline;
     TimeNs resend_at;
     DurationNs resend_after;
+    std::string trouble = {};  // Why it is not done yet, as far as the other node has said.
   };
 
   struct Frozen {
@@ -235,12 +241,18 @@ class PageEngine final : public TransportEvents {
 
   // acquire.cc
   bool HasRights(PageId page, Rights rights) const;
+  bool HasRights(PageRange block, Rights rights) const;
+  static PageRange BlockOf(PageRange range, uint64_t done);
+  absl::Status CheckGoesOn(const char* what, PageRange range, uint64_t done, TimeNs deadline) const;
+  absl::Status CheckFits(PageRange range) const;
+  Task<absl::Status> AcquireBlock(PageRange block, Rights rights, TimeNs deadline);
   Outcome<absl::Status> Want(PageId page, Rights rights, TimeNs deadline);
-  absl::Status TimeoutStatus(PageId page, const CachedPage& cached, Rights rights) const;
+  absl::Status TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const;
 
   // evict.cc
   void Charge(PageId page, CachedPage& cached);
   bool HasRoom() const;
+  Task<absl::Status> WaitForRoom(TimeNs deadline);
   void StartEvicting();
   Task<absl::Status> EvictSome();
   bool PickVictims(std::vector<PageId>& clean, std::vector<PageId>& dirty);
@@ -249,11 +261,19 @@ class PageEngine final : public TransportEvents {
   // lock.cc
   static bool IsPinned(const CacheEntry& entry) { return entry.shared_pins + entry.exclusive_pins > 0; }
   bool TryPin(PageId page, LockMode mode);
+  Task<absl::Status> WaitToPin(PageId page, LockMode mode, TimeNs deadline);
   void Unpin(PageId page, LockMode mode);
 
   // flush.cc
   Task<absl::Status> FlushOwned(std::vector<PageId> pages, TimeNs deadline);
   Outcome<Frozen> Freeze(PageId page);
+  std::vector<Outcome<Frozen>> FreezeAll(const std::vector<PageId>& pages);
+  Clock::TimerId LimitFreezes(const std::vector<PageId>& pages, std::vector<Outcome<Frozen>> freezes, TimeNs deadline);
+  Task<absl::Status> FlushBlock(PageRange block, TimeNs deadline);
+  Task<absl::Status> FlushPages(PageRange block, TimeNs deadline);
+  Task<absl::Status> FlushUnlessGone(std::vector<PageId> pages, TimeNs deadline);
+  Outcome<Message> AskToFlush(PageRange block, TimeNs deadline);
+  bool HoldsUnflushed(PageId page) const;
   void FlushForOther(const Message& message, NodeInstance from);
 
   // disk_open.cc
@@ -268,7 +288,10 @@ class PageEngine final : public TransportEvents {
   HomeContext HomeContextOf(PageId page);
   void CarryHome(PageId page, std::vector<HomeEffect>& effects);
   void HomeMessage(const Message& message, NodeInstance from);
+  bool HasNothingToFlush(PageId page) const;
+  void AnswerFlushOfRange(const Message& message, NodeInstance from);
   void TickHome();
+  void AnswerNotReady(const Message& message, NodeInstance from);
   void DropExtentHere(const Message& message, NodeInstance from);
   void DiscardCopies(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done);
   bool IsDiscarded(PageId page) const;
@@ -290,6 +313,7 @@ class PageEngine final : public TransportEvents {
   Outcome<Message> StartCall(NodeId to, Message message, TimeNs deadline, DurationNs resend_after);
   Task<absl::Status> CallAll(std::vector<NodeId> nodes, Message message, TimeNs deadline);
   void Answer(const Message& message);
+  void EndCall(const Message& answer);
   bool IsOutdatedStore(const Message& message) const;
   void TickCalls();
 

@@ -9,8 +9,8 @@
 namespace mangrove {
 namespace {
 
-// A call on more pages goes in parts: what comes first is not evicted by what comes last.
-constexpr uint64_t kPartBytes = 1024 * kPageBytes;
+// A call on more pages goes in parts: what comes first is not evicted by what comes last. The smallest cache holds one.
+constexpr uint64_t kPartBytes = 256 * kPageBytes;
 // From so many bytes on, asking the kernel for entries costs less than the copy.
 constexpr uint64_t kPrefaultBytes = 8 * kPageBytes;
 
@@ -75,6 +75,10 @@ absl::Status LocalRegion::CopySlowly(uint64_t offset, uint64_t length, AccessMod
   auto mapping = shared_->Mapping();
   if (!mapping.ok()) return mapping.status();
   const Rights rights = mode == AccessMode::kWrite ? Rights::kWrite : Rights::kRead;
+  // All of it is allocated, before the first part changes anything.
+  if (length > PageFloor(offset) + kPartBytes - offset && InPlace(offset, length, rights) == nullptr) {
+    if (absl::Status s = backend().CheckAllocated(Pages(offset, length)); !s.ok()) return s;
+  }
   for (uint64_t done = 0; done < length;) {
     const uint64_t at = offset + done;
     const uint64_t part = std::min(length - done, PageFloor(at) + kPartBytes - at);

@@ -143,4 +143,17 @@ inline auto SleepUntil(Clock* clock, TimeNs deadline) {
   return Awaiter{clock, deadline};
 }
 
+// co_await YieldTo(clock): everything that is due already runs first.
+inline auto YieldTo(Clock* clock) {
+  struct Awaiter {
+    Clock* clock;
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> h) {
+      clock->CallSoon([h] { h.resume(); });
+    }
+    void await_resume() noexcept {}
+  };
+  return Awaiter{clock};
+}
+
 }  // namespace mangrove

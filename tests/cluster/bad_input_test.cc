@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -180,6 +182,31 @@ TEST_F(BadInput, AnAddressThatWasFreedIsNeverHandedOutAgain) {
       cluster_.StartAll();
     }
   }
+}
+
+TEST_F(BadInput, RangesThatAreMuchTooLargeAreRefusedWhileTheNodeServesOthers) {
+  constexpr uint64_t kReserved = uint64_t{1} << 46;
+  constexpr uint64_t kAllocated = uint64_t{4} << 30;
+  cluster_.StartAll();
+  const auto session = cluster_.Attach(1);
+  const auto region = Take(session->Reserve({.name = "r", .size_bytes = kReserved}));
+  ASSERT_TRUE(region->Allocate(0, kAllocated, {}).ok());
+  const uint64_t value = 1;
+  ASSERT_TRUE(region->Write(kPageBytes, std::as_bytes(std::span(&value, 1))).ok());
+  EXPECT_ERROR(region->Flush(0, kReserved), kFailedPrecondition, "not allocated");
+  EXPECT_ERROR(region->Lock(0, kReserved, LockMode::kShared, 1000), kFailedPrecondition, "not allocated");
+  EXPECT_ERROR(region->Access(0, kAllocated, AccessMode::kRead, 1000), kResourceExhausted, "1048576 pages");
+  const absl::Status flushed = region->Flush(0, kAllocated);
+  EXPECT_TRUE(flushed.ok()) << flushed;
+  // What cannot end in time says how far it came, and leaves the node to others meanwhile.
+  ASSERT_TRUE(region->Allocate(kAllocated, kReserved - kAllocated, {}).ok());
+  const auto hasty = cluster_.Attach(1, 1000);
+  const auto again = Take(hasty->Open("r", AccessMode::kWrite));
+  std::thread flushing(
+      [&] { EXPECT_ERROR(again->Flush(0, kReserved), kDeadlineExceeded, "of the 17179869184 pages"); });
+  std::array<std::byte, 8> word;
+  for (uint64_t i = 0; i < 20; ++i) EXPECT_TRUE(region->Read(i * kPageBytes, word).ok());
+  flushing.join();
 }
 
 class SmallNodes : public testing::Test {

@@ -91,6 +91,20 @@ TEST_F(AttachSession, ACallOnPagesThatAreHereSendsNothing) {
   EXPECT_EQ(node().acquisitions, before + 1);
 }
 
+TEST_F(AttachSession, AWriteOfManyPagesChangesNothingUnlessAllAreAllocated) {
+  auto session = Attach();
+  auto region = *session->Reserve({.name = "large", .size_bytes = 600 * kPageBytes});
+  ASSERT_TRUE(region->Allocate(0, 500 * kPageBytes, {}).ok());
+  std::vector<std::byte> bytes(600 * kPageBytes, std::byte{7});
+  EXPECT_EQ(region->Write(0, bytes).code(), absl::StatusCode::kFailedPrecondition);
+  std::vector<std::byte> read(500 * kPageBytes);
+  ASSERT_TRUE(region->Read(0, read).ok());
+  EXPECT_EQ(read, std::vector<std::byte>(500 * kPageBytes));
+  ASSERT_TRUE(region->Write(0, {bytes.data(), read.size()}).ok());
+  ASSERT_TRUE(region->Read(0, read).ok());
+  EXPECT_EQ(read, std::vector<std::byte>(500 * kPageBytes, std::byte{7}));
+}
+
 TEST_F(AttachSession, APageThatCannotBeHadFailsTheCallAndNotTheProgram) {
   auto region = NewRegion(Attach(300));
   std::byte word[8];

@@ -25,6 +25,7 @@
 
 namespace mangrove {
 
+// Every step takes a microsecond.
 class ManualClock final : public Clock {
  public:
   TimeNs Now() const override { return now_; }
@@ -44,6 +45,7 @@ class ManualClock final : public Clock {
 
   bool RunSoon() {
     if (soon_.empty()) return false;
+    now_ += kMicrosecond;
     auto callback = std::move(soon_.front());
     soon_.pop_front();
     callback();
@@ -90,11 +92,7 @@ class MapMemory final : public PageMemory {
   }
   PageBuffer Copy(PageId page) override {
     ++copies;
-    auto copy = std::make_shared<PageBytes>(*frames_.at(page));
-    alive_.push_back(copy);
-    std::erase_if(alive_, [](const auto& weak) { return weak.expired(); });
-    most_alive = std::max(most_alive, alive_.size());
-    return copy;
+    return std::make_shared<PageBytes>(*frames_.at(page));
   }
   void Load(PageId page, size_t offset, std::span<std::byte> out) override {
     std::memcpy(out.data(), frames_.at(page)->bytes.data() + offset, out.size());
@@ -106,11 +104,9 @@ class MapMemory final : public PageMemory {
   bool hold_protects = false;  // A program holds its mmap lock for ever.
   std::deque<absl::AnyInvocable<void()>> held;
   int copies = 0;
-  size_t most_alive = 0;  // Copies at the same time.
 
  private:
   std::map<PageId, std::shared_ptr<PageBytes>> frames_;
-  std::vector<std::weak_ptr<const PageBytes>> alive_;
 };
 
 class ZeroEntropy final : public Entropy {
@@ -145,7 +141,7 @@ struct EngineHost {
 // Nodes are numbered from 1 on.
 class EngineCluster {
  public:
-  EngineCluster(int nodes, std::function<void(PageEngineOptions&)> change = {}) : change_(std::move(change)) {
+  explicit EngineCluster(int nodes, std::function<void(PageEngineOptions&)> change = {}) : change_(std::move(change)) {
     for (int i = 1; i <= nodes; ++i) members_.push_back(NodeId(static_cast<uint64_t>(i)));
     locator_ = std::make_unique<HashLocator>(members_);
     for (NodeId member : members_) Start({member, Incarnation(1)});
@@ -192,7 +188,9 @@ class EngineCluster {
     return page;
   }
 
+  // Timers that are due come first: nothing that goes on and on keeps them away.
   bool Step(TimeNs until) {
+    if (clock.RunTimer(clock.Now())) return true;
     if (clock.RunSoon()) return true;
     if (!wire_.empty()) {
       auto [to, from, packet] = std::move(wire_.front());
