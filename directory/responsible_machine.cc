@@ -26,6 +26,7 @@ void Step::SendAgain() {
     }
     case S::kEvicting: Send(e_.owner.node, Make(K::kEvictGrant)); break;
     case S::kDiscarding:
+      if (t().request.request == kCallIn) return End();
       for (const NodeInstance& node : t().waiting) SendInvalidate(node);
       break;
     case S::kReporting:
@@ -165,6 +166,8 @@ void StepHomeLoadFailed(HomeEntry& entry, Txn txn, const absl::Status& status, c
 
 void StepHomeDiscard(HomeEntry& entry, RequestId request, const HomeContext& context,
                      std::vector<HomeEffect>& effects) {
+  const bool may_call_in = context.ready && entry.state == S::kUnowned && entry.clean && !entry.reverting;
+  CHECK(request != kCallIn || may_call_in);
   Step step(entry, context, effects);
   step.discard = request;
   step.from = context.self;

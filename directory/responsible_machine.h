@@ -211,6 +211,9 @@ void StepHomeLoaded(HomeEntry& entry, Txn txn, const LoadedPage& page, const Hom
 // DataLoss makes the page Lost.
 void StepHomeLoadFailed(HomeEntry& entry, Txn txn, const absl::Status& status, const HomeContext& context,
                         std::vector<HomeEffect>& effects);
+// `request` numbers the discard; kCallIn is given up when a copy is not dropped at once, its sharer staying one.
+// REQUIRES of kCallIn: Unowned, clean, not reverting; `ready`.
+constexpr RequestId kCallIn{};
 void StepHomeDiscard(HomeEntry& entry, RequestId request, const HomeContext& context, std::vector<HomeEffect>& effects);
 // Every incarnation of `node` before `alive` is gone for ever.
 void StepHomePeerLost(HomeEntry& entry, NodeInstance alive, const HomeContext& context,

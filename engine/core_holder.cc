@@ -198,17 +198,26 @@ absl::Status CoreHolder::CheckStore(const Message& message) const {
     return Precondition("page ", ToString(message.page), " has configuration ", extent->config.value,
                         ", and the store is of configuration ", message.config.value);
   }
-  const auto seal = seals_.find(message.page);
-  if (seal != seals_.end() && message.version.epoch < seal->second && !message.complete) {
+  const Epoch seal = SealOf(message.page);
+  if (message.version.epoch < seal && !message.complete) {
     return absl::AbortedError(absl::StrCat("version ", ToString(message.version), " of page ", ToString(message.page),
-                                           " is older than epoch ", seal->second.value,
-                                           ", which the page is sealed at"));
+                                           " is older than epoch ", seal.value, ", which the page is sealed at"));
   }
   if (message.data == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat("a store of page ", ToString(message.page), " without its content"));
   }
   return absl::OkStatus();
 }
+
+Epoch CoreHolder::SealOf(PageId page) const {
+  Epoch seal;
+  for (const auto* seals : {&seals_, &old_seals_}) {
+    if (const auto it = seals->find(page); it != seals->end()) seal = std::max(seal, it->second);
+  }
+  return seal;
+}
+
+void CoreHolder::ForgetOldSeals() { old_seals_ = std::exchange(seals_, {}); }
 
 std::optional<Version> CoreHolder::KnownVersion(PageId page) const {
   const auto it = versions_.find(page);
@@ -358,8 +367,7 @@ void CoreHolder::NoteCorrupt(PageId page, const absl::Status& why) {
 
 void CoreHolder::HandleQuery(const Message& message, Reply reply) {
   if (message.seal && !bugs_->skip_seal) {
-    Epoch& seal = seals_[message.page];
-    seal = std::max(seal, message.grant_epoch);
+    seals_[message.page] = std::max(SealOf(message.page), message.grant_epoch);
   }
   const PageId page = message.page;
   const Extent* const extent = Find(page);

@@ -85,6 +85,10 @@ class CoreHolder {
   // kStored, kStoredInfo, kDone, kDone, echoing page, count and request. Not at all if this object ends before.
   void Handle(const Message& message, Reply reply);
 
+  // Forgets the seals that were set before the last call. Called no more often than a message's life lasts.
+  void ForgetOldSeals();
+  size_t seals() const { return seals_.size() + old_seals_.size(); }
+
   // The extent that holds `page`, if any.
   const Extent* Find(PageId page) const;
   // The first page of `range` that is in no extent, if any.
@@ -118,6 +122,7 @@ class CoreHolder {
 
   void HandleStore(const Message& message, Reply reply);
   absl::Status CheckStore(const Message& message) const;
+  Epoch SealOf(PageId page) const;
   std::optional<Version> KnownVersion(PageId page) const;
   absl::StatusOr<StoredPage> OfThisExtent(PageId page, absl::StatusOr<StoredPage> read) const;
   void ReadVersionThenStore(const Message& message, Reply reply);
@@ -159,6 +164,7 @@ class CoreHolder {
   uint64_t corrupt_pages_found_ = 0;
   LogOnce said_corrupt_;
   absl::flat_hash_map<PageId, Epoch> seals_;
+  absl::flat_hash_map<PageId, Epoch> old_seals_;  // Set before the last ForgetOldSeals.
   // Of each page, in the order of their commits; never empty.
   absl::flat_hash_map<PageId, std::vector<std::shared_ptr<Write>>> writes_;
   // Stores, in their order, that wait for their page's version to be read.

@@ -10,8 +10,18 @@
 namespace mangrove {
 namespace {
 
-// Longer than any message is on its way: a connection that does not carry one within seconds is closed.
-constexpr DurationNs kMessageLifetime = 60 * kSecond;
+// Copies that are called in at a time, and how often it is looked for them.
+constexpr size_t kCallsAtOnce = 64;
+constexpr DurationNs kCallEvery = kSecond;
+
+// Whether an entry says no more than: nobody has the page or asks for it, and its disks agree or not. Every field has its
+// part in that, so one that is added has to be thought of here.
+bool IsIdle(const HomeEntry& entry) {
+  const auto& [state, clean, reverting, owner, sharers, keepers, txn, queue, registered] = entry;
+  static_cast<void>(clean);
+  return state == HomeState::kUnowned && !reverting && owner == NodeInstance{} && sharers.empty() && keepers.empty() &&
+         txn == nullptr && queue.empty() && registered.empty();
+}
 
 }  // namespace
 
@@ -20,9 +30,64 @@ HomeEntry& PageEngine::Home(PageId page) {
   if (slot == nullptr) {
     slot = std::make_unique<HomeEntry>();
     const Extent* extent = core_.Find(page);
-    slot->clean = extent != nullptr && extent->fresh;
+    slot->clean = (extent != nullptr && extent->fresh) || IsSettled(page);
+    const auto settled = settled_.find(SegmentStart(page));
+    if (settled == settled_.end()) return *slot;
+    settled->second.reset(page - SegmentStart(page));  // The entry knows it now.
+    if (settled->second.none()) settled_.erase(settled);
   }
   return *slot;
+}
+
+bool PageEngine::IsSettled(PageId page) const {
+  const auto it = settled_.find(SegmentStart(page));
+  return it != settled_.end() && it->second.test(page - SegmentStart(page));
+}
+
+// Drops an entry that Home() would make again. That the disks of a page agree is not forgotten, since finding it out
+// anew needs all of them: of a page that was not allocated just now it is kept as one bit.
+void PageEngine::ForgetIfIdle(PageId page) {
+  const auto it = homes_.find(page);
+  if (it == homes_.end() || !IsIdle(*it->second)) return;
+  const bool clean = it->second->clean;
+  const Extent* extent = core_.Find(page);
+  const bool fresh = extent != nullptr && extent->fresh;
+  if (fresh && !clean) return;  // Rare: it was let go of while a core holder was away.
+  if (!fresh && clean) settled_[SegmentStart(page)].set(page - SegmentStart(page));
+  homes_.erase(it);
+}
+
+// Of an entry that would be idle but for its sharers. It cannot be dropped: readers drop their copies without a word, and
+// one that is there still would never be invalidated.
+bool PageEngine::IsOnlyShared(const HomeEntry& entry) const {
+  if (entry.state != HomeState::kUnowned || !entry.clean || entry.reverting || entry.sharers.empty()) return false;
+  return entry.queue.empty() && entry.registered.empty() && entry.keepers.empty() &&
+         std::all_of(entry.sharers.begin(), entry.sharers.end(),
+                     [&](NodeInstance node) { return node.node == options_.self.node || up_.contains(node.node); });
+}
+
+// When there are too many entries, the read copies of pages without an owner are called in, some at a time.
+void PageEngine::CallInCopies() {
+  if (homes_.size() <= options_.home_entries || !registering_.empty()) {
+    call_in_.clear();
+    return;
+  }
+  if (call_in_.empty() && next_call_in_ <= clock_->Now()) {
+    next_call_in_ = clock_->Now() + kCallEvery;
+    for (const auto& [page, entry] : homes_) {
+      if (IsOnlyShared(*entry)) call_in_.push_back(page);
+    }
+    std::sort(call_in_.begin(), call_in_.end());
+  }
+  for (size_t i = 0; i < kCallsAtOnce && !call_in_.empty(); ++i) {
+    const PageId page = call_in_.back();
+    call_in_.pop_back();
+    const auto it = homes_.find(page);
+    if (it == homes_.end() || !IsOnlyShared(*it->second)) continue;
+    std::vector<HomeEffect> effects;
+    StepHomeDiscard(*it->second, kCallIn, HomeContextOf(page), effects);
+    CarryHome(page, effects);
+  }
 }
 
 HomeContext PageEngine::HomeContextOf(PageId page) {
@@ -43,9 +108,9 @@ void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
       case HomeEffect::Kind::kLoad: StartLoad(effect); break;
       case HomeEffect::Kind::kArmResend: {
         ++next_txn_;  // Each transaction that began says so here.
-        const HomeEntry& entry = Home(page);
-        if (!entry.txn) break;
-        home_resends_.insert({entry.txn->resend_at, page});
+        const auto it = homes_.find(page);
+        if (it == homes_.end() || !it->second->txn) break;
+        home_resends_.insert({it->second->txn->resend_at, page});
         ArmTick();
         break;
       }
@@ -66,6 +131,7 @@ void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
       }
     }
   }
+  ForgetIfIdle(page);
 }
 
 // Nobody owns the page, and every core holder is known to have its newest version.
@@ -73,7 +139,7 @@ bool PageEngine::HasNothingToFlush(PageId page) const {
   const Extent* extent = core_.Find(page);
   if (locator_->Responsible(page) != options_.self.node || extent == nullptr || IsDiscarded(page)) return false;
   const auto it = homes_.find(page);
-  if (it == homes_.end()) return extent->fresh;
+  if (it == homes_.end()) return extent->fresh || IsSettled(page);
   const HomeEntry& entry = *it->second;
   return entry.state == HomeState::kUnowned && entry.clean && entry.queue.empty() && entry.registered.empty();
 }
@@ -121,13 +187,16 @@ void PageEngine::TickHome() {
     home_resends_.erase(home_resends_.begin());
   }
   for (PageId page : due) {
-    HomeEntry& entry = Home(page);
+    const auto it = homes_.find(page);
+    if (it == homes_.end()) continue;
+    HomeEntry& entry = *it->second;
     if (!entry.txn || entry.txn->resend_at > now) continue;  // Another transaction, armed by itself.
     std::vector<HomeEffect> effects;
     ++counters_.resends;
     StepHomeResend(entry, HomeContextOf(page), effects);
     CarryHome(page, effects);
   }
+  CallInCopies();
 }
 
 // Whether a part of `range`, as allocated under `config`, was unallocated since.
@@ -194,6 +263,8 @@ void PageEngine::DropExtentHere(const Message& message, NodeInstance from) {
       const auto it = std::find_if(discarded_.begin(), discarded_.end(), same);
       if (it != discarded_.end() && answer.code == absl::StatusCode::kOk) {
         it->until = clock_->Now() + kMessageLifetime;
+        const PageRange dropped = it->range;
+        absl::erase_if(settled_, [&](const auto& s) { return dropped.Overlaps({s.first, kSegmentPages}); });
       }
       Post(to, std::move(answer));
     });

@@ -42,6 +42,7 @@ PageEngine::~PageEngine() { *alive_ = false; }
 void PageEngine::Shutdown() {
   stopped_ = true;
   clock_->Cancel(tick_);
+  clock_->Cancel(seal_timer_);
   const absl::Status status = absl::UnavailableError(ToString(options_.self.node) + " is shutting down");
   for (PageId page : SortedPages([](PageId) { return true; })) {
     CachedPage& cached = *FindCached(page);
@@ -283,9 +284,21 @@ void PageEngine::Tick() {
   TickHome();
   TickCalls();
   AskForRegistrations();
-  if (!watched_.empty() || !home_resends_.empty() || !calls_.empty() || !registering_.empty()) {
+  if (!watched_.empty() || !home_resends_.empty() || !calls_.empty() || !registering_.empty() ||
+      homes_.size() > options_.home_entries) {
     ArmTick();
   }
+}
+
+// A seal is against what a lost owner may have sent: past a message's life there is nothing left of it.
+void PageEngine::ArmSealTimer() {
+  if (seal_timer_ != 0 || stopped_ || core_.seals() == 0) return;
+  seal_timer_ = clock_->CallAt(clock_->Now() + kMessageLifetime, [this, alive = alive_] {
+    if (!*alive) return;
+    seal_timer_ = 0;
+    core_.ForgetOldSeals();
+    ArmSealTimer();
+  });
 }
 
 void PageEngine::TickCache() {
@@ -501,6 +514,7 @@ void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
   // Until this disk has learned what it is to keep, it cannot refuse what it does not know. The asker asks again.
   if (message.kind == MessageKind::kStore && disk_incomplete_ && core_.Find(message.page) == nullptr) return;
   core_.Handle(message, std::move(reply));
+  ArmSealTimer();
 }
 
 void PageEngine::DispatchHome(const Message& message, NodeInstance from) {

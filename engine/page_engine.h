@@ -17,6 +17,7 @@
 
 #pragma once
 
+#include <bitset>
 #include <deque>
 #include <list>
 #include <map>
@@ -51,6 +52,7 @@ struct PageEngineOptions {
   DurationNs hold = 100 * kMicrosecond;            // See CacheContext::hold.
   DurationNs resend_after = 20 * kMillisecond;     // Without an answer, a message is sent again.
   DurationNs holder_timeout = 300 * kMillisecond;  // A core holder that does not answer by then counts as absent.
+  uint64_t home_entries = 65536;  // Of the pages that this node is responsible for; past it read copies are called in.
   const PlantedBugs* bugs = &kNoPlantedBugs;
 };
 
@@ -146,6 +148,7 @@ class PageEngine final : public TransportEvents {
   const PageEngineCounters& counters() const { return counters_; }
   const CoreHolder& core_holder() const { return core_; }
   uint64_t cached_pages() const { return charged_; }
+  uint64_t home_entries() const { return homes_.size(); }
   size_t waiting_for_frames() const { return frame_waiters_.size(); }
   uint64_t cache_pages() const { return options_.cache_pages; }
 
@@ -203,6 +206,9 @@ class PageEngine final : public TransportEvents {
   struct Registration;
   class Turn;
 
+  // Longer than any message is on its way: a connection that does not carry one within seconds is closed.
+  static constexpr DurationNs kMessageLifetime = 60 * kSecond;
+
   // page_driver.cc
   CachedPage& Cached(PageId page);
   CachedPage* FindCached(PageId page) const;
@@ -235,6 +241,7 @@ class PageEngine final : public TransportEvents {
   void AnswerInspect(const Message& message, NodeInstance from);
   bool IsCurrent(NodeInstance node) const;
   void ArmTick();
+  void ArmSealTimer();
   void Tick();
   RequestId NextRequest();
   void RaiseEvent(const Message& message, NodeInstance from);
@@ -285,6 +292,10 @@ class PageEngine final : public TransportEvents {
 
   // home_driver.cc
   HomeEntry& Home(PageId page);
+  bool IsSettled(PageId page) const;
+  void ForgetIfIdle(PageId page);
+  bool IsOnlyShared(const HomeEntry& entry) const;
+  void CallInCopies();
   HomeContext HomeContextOf(PageId page);
   void CarryHome(PageId page, std::vector<HomeEffect>& effects);
   void HomeMessage(const Message& message, NodeInstance from);
@@ -328,6 +339,10 @@ class PageEngine final : public TransportEvents {
 
   absl::flat_hash_map<PageId, std::unique_ptr<CachedPage>> cache_;
   absl::flat_hash_map<PageId, std::unique_ptr<HomeEntry>> homes_;
+  // Pages without an entry whose core holders are known to have their newest version: a bit each, by segment.
+  absl::flat_hash_map<PageId, std::bitset<kSegmentPages>> settled_;
+  std::vector<PageId> call_in_;  // Pages whose read copies are about to be called in.
+  TimeNs next_call_in_ = 0;
   std::set<PageId> watched_;  // Pages with something that TickPage looks after.
   std::set<std::pair<TimeNs, PageId>> home_resends_;
   std::map<NodeId, std::vector<Message>> outboxes_;
@@ -341,6 +356,7 @@ class PageEngine final : public TransportEvents {
   Epoch grant_epoch_;
   bool disk_incomplete_ = false;  // What this node should keep is still being learned from the others.
   Clock::TimerId tick_ = 0;
+  Clock::TimerId seal_timer_ = 0;
   bool stopped_ = false;
 
   // Peers. `known_`: the newest incarnation of each that was ever up. `up_`: connected now, as far as is known.

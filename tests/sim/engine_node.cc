@@ -21,6 +21,7 @@ class EngineNode final : public SimNode {
                  .members = setup.nodes,
                  .system_replicas = setup.replicas,
                  .cache_pages = setup.cache_pages,
+                 .home_entries = 8,  // So that copies are called in, too.
                  .bugs = setup.bugs},
                 &locator_, doors.clock, doors.transport, doors.store, doors.memory, doors.entropy) {}
 

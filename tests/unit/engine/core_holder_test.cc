@@ -368,5 +368,19 @@ TEST_F(CoreHolderTest, K4RecordOfAnotherConfigurationIsDataLoss) {
   EXPECT_EQ(Call(Query(kBase)).version, V(1));
 }
 
+TEST_F(CoreHolderTest, SealsAreForgottenWhenNothingOlderCanBeUnderWay) {
+  PutTen();
+  ASSERT_EQ(Call(Query(kBase, false, 5)).code, absl::StatusCode::kOk);
+  ASSERT_EQ(Call(Query(kBase + 1, false, 5)).code, absl::StatusCode::kOk);
+  EXPECT_EQ(holder_->seals(), 2u);
+  holder_->ForgetOldSeals();
+  EXPECT_EQ(Call(Store(kBase, 5, V(1, 4))).code, absl::StatusCode::kAborted);
+  ASSERT_EQ(Call(Query(kBase + 1, false, 4)).code, absl::StatusCode::kOk);  // Sealed again, and lower.
+  holder_->ForgetOldSeals();
+  EXPECT_EQ(holder_->seals(), 1u);
+  EXPECT_EQ(Call(Store(kBase, 5, V(1, 4))).code, absl::StatusCode::kOk);
+  EXPECT_EQ(Call(Store(kBase + 1, 5, V(1, 4))).code, absl::StatusCode::kAborted);
+}
+
 }  // namespace
 }  // namespace mangrove

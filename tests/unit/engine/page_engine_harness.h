@@ -132,7 +132,7 @@ class DirectTransport final : public Transport {
 
 struct EngineHost {
   NodeInstance self;
-  FakeCoreHolderStore store;
+  FakeCoreHolderStore& store;
   MapMemory memory;
   std::unique_ptr<DirectTransport> transport;
   std::unique_ptr<PageEngine> engine;
@@ -153,17 +153,20 @@ class EngineCluster {
     }
   }
 
-  // A life of a node on an empty disk; the one before is gone, without a word.
+  // A life of a node; the one before is gone, without a word.
   void Start(NodeInstance self) {
-    auto host = std::make_unique<EngineHost>();
-    host->self = self;
+    auto& disk = disks_[self.node];
+    if (disk == nullptr) disk = std::make_unique<FakeCoreHolderStore>();
+    if (hosts_.contains(self.node)) Stop(self.node);
+    disk->Crash();
+    std::unique_ptr<EngineHost> host(
+        new EngineHost{.self = self, .store = *disk, .memory = {}, .transport = nullptr, .engine = nullptr});
     host->transport = std::make_unique<DirectTransport>(this, self);
     PageEngineOptions options{.self = self, .members = members_, .cache_pages = 4096};
     if (change_) change_(options);
     host->engine = std::make_unique<PageEngine>(options, locator_.get(), &clock, host->transport.get(), &host->store,
                                                 &host->memory, &entropy_);
     host->engine->Open([](absl::Status s) { CHECK(s.ok()); });
-    if (hosts_.contains(self.node)) Stop(self.node);
     for (auto& [node, other] : hosts_) {
       other->engine->OnPeerUp(self);
       host->engine->OnPeerUp(other->self);
@@ -174,7 +177,7 @@ class EngineCluster {
     hosts_.at(node)->engine->Shutdown();
     while (clock.RunSoon()) {
     }
-    hosts_.erase(node);
+    hosts_.erase(node);  // Its disk stays.
     for (auto& [other, host] : hosts_) host->engine->OnPeerDown({node, Incarnation(1)}, absl::UnavailableError("gone"));
   }
 
@@ -271,6 +274,7 @@ class EngineCluster {
   std::vector<NodeId> members_;
   std::unique_ptr<HashLocator> locator_;
   std::deque<std::tuple<NodeId, NodeInstance, Packet>> wire_;
+  std::map<NodeId, std::unique_ptr<FakeCoreHolderStore>> disks_;
   std::map<NodeId, std::unique_ptr<EngineHost>> hosts_;
 };
 

@@ -1,0 +1,123 @@
+// What a responsible node keeps in mind of its pages: no more than it must.
+
+#include "tests/unit/engine/page_engine_harness.h"
+
+namespace mangrove {
+namespace {
+
+class PageEngineHomes : public testing::Test {
+ protected:
+  PageEngineHomes() { SetLogLevel(LogLevel::kOff); }
+
+  // Node 1's cache is small.
+  static void SmallCache(PageEngineOptions& options) {
+    if (options.self.node == NodeId(1)) options.cache_pages = 16;
+  }
+  // Node 1 reads pages one after the other; most leave its cache again.
+  static void ReadAll(EngineCluster& cluster, PageRange range) {
+    for (uint64_t i = 0; i < range.count; ++i) {
+      ASSERT_TRUE(cluster.Read(1, range.first + i).ok());
+      cluster.RunFor(kMillisecond);
+    }
+    cluster.RunFor(kSecond);
+  }
+  // What the responsible node (2) says of pages that node 1 has owned and let go of, and node 3 has a copy of.
+  static void ShareAll(EngineCluster& cluster, PageRange range) {
+    for (uint64_t i = 0; i < range.count; ++i) {
+      ASSERT_TRUE(cluster.Read(1, range.first + i).ok());
+      ASSERT_TRUE(cluster.Read(3, range.first + i).ok());
+      cluster.RunFor(kMillisecond);
+    }
+  }
+};
+
+TEST_F(PageEngineHomes, PagesThatNobodyHasTakeNoEntry) {
+  EngineCluster cluster(2, SmallCache);
+  const PageRange range{cluster.SegmentOf(2), 300};
+  cluster.Allocate(range);
+  ReadAll(cluster, range);
+  EXPECT_LE(cluster.engine(2).home_entries(), 16u);
+  const uint64_t before = cluster.engine(2).home_entries();
+  EXPECT_FALSE(cluster.Read(1, range.end()).ok());  // Not allocated.
+  EXPECT_EQ(cluster.engine(2).home_entries(), before);
+}
+
+TEST_F(PageEngineHomes, WrittenPagesAreReadAgainAfterTheirEntriesHaveGone) {
+  EngineCluster cluster(2, SmallCache);
+  const PageRange range{cluster.SegmentOf(2), 100};
+  cluster.Allocate(range);
+  for (uint64_t i = 0; i < range.count; ++i) {
+    ASSERT_TRUE(cluster.Write(1, range.first + i, static_cast<uint8_t>(i)).ok());
+    cluster.RunFor(kMillisecond);
+  }
+  cluster.RunFor(kSecond);
+  EXPECT_LE(cluster.engine(2).home_entries(), 16u);
+  for (uint64_t i = 0; i < range.count; ++i) EXPECT_EQ(*cluster.Read(2, range.first + i), static_cast<int>(i));
+}
+
+// Finding it out anew would take asking the other core holder, which may be away.
+TEST_F(PageEngineHomes, ThatDisksAgreeIsKeptWithoutAnEntry) {
+  EngineCluster cluster(2, SmallCache);
+  const PageRange range{cluster.SegmentOf(1), 100};
+  cluster.Allocate(range);
+  cluster.Start({NodeId(1), Incarnation(2)});  // From now on its extents are not fresh.
+  cluster.RunFor(kSecond);
+  ReadAll(cluster, range);
+  EXPECT_LE(cluster.engine(1).home_entries(), 16u);
+  cluster.sent.clear();
+  EXPECT_EQ(*cluster.Read(1, range.first), 0);
+  EXPECT_EQ(cluster.sent[MessageKind::kQueryStored], 0);
+}
+
+TEST_F(PageEngineHomes, ReadCopiesAreCalledInWhenThereAreTooMany) {
+  EngineCluster cluster(3, [](PageEngineOptions& options) {
+    SmallCache(options);
+    options.home_entries = 50;
+  });
+  const PageRange range{cluster.SegmentOf(2), 200};
+  cluster.Allocate(range);
+  ShareAll(cluster, range);
+  cluster.RunFor(10 * kSecond);
+  EXPECT_LE(cluster.engine(2).home_entries(), 50u);
+  for (uint64_t i = 0; i < range.count; ++i) ASSERT_TRUE(cluster.Write(1, range.first + i, 1).ok());
+  for (uint64_t i = 0; i < range.count; ++i) EXPECT_EQ(*cluster.Read(3, range.first + i), 1);
+}
+
+TEST_F(PageEngineHomes, ACopyThatIsLockedIsLeftWhereItIs) {
+  EngineCluster cluster(3, [](PageEngineOptions& options) {
+    SmallCache(options);
+    options.home_entries = 50;
+  });
+  const PageRange range{cluster.SegmentOf(2), 200};
+  cluster.Allocate(range);
+  const PageRange locked{range.first + 20, 100};
+  ShareAll(cluster, {range.first, 120});
+  const auto lock = cluster.Wait(cluster.engine(3).Lock(9, locked, LockMode::kShared, cluster.In(kSecond)));
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  ShareAll(cluster, {range.first + 120, 80});
+  cluster.RunFor(10 * kSecond);
+  EXPECT_LE(cluster.engine(2).home_entries(), 120u);
+  for (uint64_t i = 0; i < locked.count; ++i) {
+    EXPECT_EQ(cluster.engine(3).RightsOf(locked.first + i), Rights::kRead);
+    const TimeNs before = cluster.clock.Now();
+    ASSERT_TRUE(cluster.Read(1, locked.first + i).ok());
+    EXPECT_LT(cluster.clock.Now(), before + 100 * kMillisecond);
+  }
+}
+
+TEST_F(PageEngineHomes, SealsGoWhenTheirTimeIsOver) {
+  EngineCluster cluster(2);
+  const PageRange range{cluster.SegmentOf(2), 8};
+  cluster.Allocate(range);
+  cluster.Start({NodeId(2), Incarnation(2)});
+  cluster.RunFor(kSecond);
+  for (uint64_t i = 0; i < range.count; ++i) ASSERT_TRUE(cluster.Read(1, range.first + i).ok());
+  EXPECT_GE(cluster.engine(1).core_holder().seals(), 8u);
+  cluster.RunFor(50 * kSecond);
+  EXPECT_GE(cluster.engine(1).core_holder().seals(), 8u);
+  cluster.RunFor(100 * kSecond);
+  EXPECT_EQ(cluster.engine(1).core_holder().seals(), 0u);
+}
+
+}  // namespace
+}  // namespace mangrove
