@@ -1,5 +1,7 @@
 // Keeps the RAM cache within its size. The clock algorithm: a page that was used since the hand passed is spared once.
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +14,9 @@ namespace {
 constexpr size_t kVictimsPerRound = 64;
 constexpr DurationNs kFlushTimeout = 2 * kSecond;
 constexpr DurationNs kPause = 5 * kMillisecond;
+
+// Before it can be dropped.
+bool MustFlush(const CacheEntry& e) { return e.IsOwner() && !e.CanDrop(); }
 
 }  // namespace
 
@@ -72,10 +77,9 @@ void PageEngine::StartEvicting() {
 // Returns whether there is anything that can be evicted, now or after waiting for what is under way.
 bool PageEngine::PickVictims(std::vector<PageId>& clean, std::vector<PageId>& dirty) {
   bool hope = false;
+  bool others_soon = false;  // A page that is not kept can be evicted in a moment.
+  std::vector<PageId> kept;
   size_t rounds = 2 * clock_list_.size();
-  const auto kept = [&](PageId page) {
-    return std::any_of(keep_in_ram_.begin(), keep_in_ram_.end(), [&](const PageRange& r) { return r.Contains(page); });
-  };
   while (rounds-- > 0 && !clock_list_.empty() && clean.size() + dirty.size() < kVictimsPerRound) {
     const PageId page = clock_list_.front();
     CachedPage* cached = FindCached(page);
@@ -89,12 +93,20 @@ bool PageEngine::PickVictims(std::vector<PageId>& clean, std::vector<PageId>& di
     const bool under_way = cached->carrying || e.IsWaiting() || e.state == CacheState::kEvicting || e.reported;
     if (under_way) hope = true;
     const bool is_volatile = e.IsOwner() && e.replicas == 0;
+    const bool is_kept = IsKeptInRam(page);
+    if (!is_kept && !IsPinned(e) && !is_volatile && !e.IsWaiting() && (under_way || clock_->Now() < e.hold_until)) {
+      others_soon = true;
+    }
     if (under_way || IsPinned(e) || is_volatile) continue;
     hope = true;
     if (std::exchange(cached->referenced, false) || clock_->Now() < e.hold_until) continue;
-    if (kept(page) && rounds > clock_list_.size()) continue;
-    (e.IsOwner() && !e.CanDrop() ? dirty : clean).push_back(page);
+    (is_kept ? kept : MustFlush(e) ? dirty : clean).push_back(page);
   }
+  if (!clean.empty() || !dirty.empty() || others_soon) return hope;
+  std::sort(kept.begin(), kept.end());  // The hand may have passed twice.
+  kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
+  if (kept.size() > kVictimsPerRound) kept.resize(kVictimsPerRound);
+  for (PageId page : kept) (MustFlush(FindCached(page)->entry) ? dirty : clean).push_back(page);
   return hope;
 }
 
@@ -133,9 +145,29 @@ Task<absl::Status> PageEngine::EvictSome() {
   co_return absl::OkStatus();
 }
 
+bool PageEngine::IsKeptInRam(PageId page) const {
+  const auto after = keep_in_ram_.upper_bound(page.value);
+  return after != keep_in_ram_.begin() && std::prev(after)->second.Contains(page);
+}
+
 void PageEngine::SetKeepInRam(PageRange range, bool keep) {
-  std::erase_if(keep_in_ram_, [&](const PageRange& r) { return range.Contains(r); });
-  if (keep) keep_in_ram_.push_back(range);
+  const auto put = [this](PageId first, PageId end) {
+    if (first < end) keep_in_ram_[first.value] = {first, end - first};
+  };
+  // What there is of the range goes; what of it lies outside stays.
+  auto it = keep_in_ram_.upper_bound(range.first.value);
+  if (it != keep_in_ram_.begin()) --it;
+  while (it != keep_in_ram_.end() && it->second.first < range.end()) {
+    const PageRange old = it->second;
+    if (!old.Overlaps(range)) {
+      ++it;
+      continue;
+    }
+    it = keep_in_ram_.erase(it);
+    put(old.first, std::min(old.end(), range.first));
+    put(std::max(old.first, range.end()), old.end());
+  }
+  if (keep) put(range.first, range.end());
 }
 
 }  // namespace mangrove

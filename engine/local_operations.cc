@@ -72,6 +72,8 @@ absl::StatusOr<OpenedRegion> LocalOperations::Known(absl::StatusOr<OpenedRegion>
     known_regions_.push_back(pages);
     engine_->CountFetched(pages);
   }
+  engine_->SetKeepInRam(pages, false);
+  for (const PageRange& kept : opened->kept_in_ram) engine_->SetKeepInRam(kept, true);
   return opened;
 }
 
@@ -113,7 +115,9 @@ Task<absl::Status> LocalOperations::Allocate(Credentials who, PageRange range, A
 }
 
 Task<absl::Status> LocalOperations::Unallocate(Credentials who, PageRange range, TimeNs deadline) {
-  return table_->Unallocate(std::move(who), range, deadline);
+  const absl::Status status = co_await table_->Unallocate(std::move(who), range, deadline);
+  if (status.ok()) engine_->SetKeepInRam(range, false);
+  co_return status;
 }
 
 Task<absl::StatusOr<PageAttributes>> LocalOperations::GetAttributes(PageId page, TimeNs deadline) {

@@ -97,7 +97,9 @@ struct PageAttributes {
   CoherenceProtocol protocol = CoherenceProtocol::kInvalidate;
   bool persistent = true;
   uint32_t replicas = 0;
-  bool keep_in_ram = false;  // Not evicted while there is another page to evict.
+  // Not evicted while there is another page to evict: at the node that set it, and at every node where a program opens
+  // the region from then on. Other nodes go on as before.
+  bool keep_in_ram = false;
   std::array<std::byte, 16> user{};
 };
 

@@ -125,6 +125,7 @@ class PageEngine final : public TransportEvents {
 
   // Pages of extents that are kept in the cache while there is another page to evict.
   void SetKeepInRam(PageRange range, bool keep);
+  bool IsKeptInRam(PageId page) const;
 
   // Called with each region event (reverted, lost) that this node hears of.
   void SetEventSink(absl::AnyInvocable<void(const NodeOperations::Event&)> sink) { event_sink_ = std::move(sink); }
@@ -385,7 +386,7 @@ class PageEngine final : public TransportEvents {
     absl::AnyInvocable<void()> done;
   };
   std::map<RequestId, Discard> discards_;
-  std::vector<PageRange> keep_in_ram_;
+  std::map<absl::uint128, PageRange> keep_in_ram_;  // By first page; they do not overlap.
 
   // RAM cache.
   uint64_t charged_ = 0;

@@ -77,10 +77,15 @@ RegionInfo InfoOf(const RegionDescriptor& region) {
 }
 
 OpenedRegion OpenedBy(const Credentials& who, const RegionDescriptor& region) {
-  return {.info = InfoOf(region),
-          .pages = region.pages,
-          .may_write = May(who, region, kMayRead | kMayWrite),
-          .is_owner = Owns(who, region)};
+  OpenedRegion opened{.info = InfoOf(region),
+                      .pages = region.pages,
+                      .may_write = May(who, region, kMayRead | kMayWrite),
+                      .is_owner = Owns(who, region),
+                      .kept_in_ram = {}};
+  for (const RegionRun& run : region.runs) {
+    if (run.keep_in_ram) opened.kept_in_ram.push_back({region.pages.first + run.offset, run.count});
+  }
+  return opened;
 }
 
 absl::Status CheckOptions(const Credentials& who, const RegionOptions& options) {

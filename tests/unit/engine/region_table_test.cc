@@ -326,6 +326,15 @@ TEST_F(RegionTableTest, AttributesOfPartsSplitRunsAndJoinThemAgain) {
   EXPECT_EQ(Slot(0).runs.size(), 1u);
 }
 
+TEST_F(RegionTableTest, WhoOpensARegionLearnsWhatIsKeptInRam) {
+  const PageId first = ReserveSmall();
+  ASSERT_TRUE(Allocate({first + 5, 20}).ok());
+  EXPECT_TRUE(Open("r")->kept_in_ram.empty());
+  ASSERT_TRUE(Change({first + 7, 3}, KeepInRam()).ok());
+  ASSERT_TRUE(Change({first + 20, 2}, KeepInRam()).ok());
+  EXPECT_EQ(Open("r")->kept_in_ram, (std::vector<PageRange>{{first + 7, 3}, {first + 20, 2}}));
+}
+
 TEST_F(RegionTableTest, AttributesOfUnallocatedPagesAreRefused) {
   const PageId first = ReserveSmall();
   ASSERT_TRUE(Allocate({first, 10}).ok());
