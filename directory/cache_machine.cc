@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "directory/cache_rules.h"
 #include "net/check.h"
 
 namespace mangrove {
@@ -31,6 +32,7 @@ class Step {
   void SendAway();
   void GiveUp(bool retain);
   void ResendRetained();
+  void AcknowledgeGrant(const Message& grant);
   void InstallRead(const Message& grant);
   void InstallWrite(const Message& grant);
   void KeepPending();
@@ -55,6 +57,7 @@ class Step {
     effects_.push_back({.kind = kind, .to = to, .message = std::move(message), .data = {}});
   }
   void Tell(Message message) { Send(CacheEffect::Kind::kSend, context_.responsible, std::move(message)); }
+  void TellLate(Message message) { Send(CacheEffect::Kind::kSendLate, context_.responsible, std::move(message)); }
   void Install(PageBuffer data, bool write) {
     effects_.push_back(
         {.kind = CacheEffect::Kind::kInstall, .write = write, .to = {}, .message = {}, .data = std::move(data)});
@@ -70,9 +73,6 @@ class Step {
 };
 
 bool IsPinned(const CacheEntry& e) { return e.shared_pins + e.exclusive_pins > 0; }
-
-// False for a grant to whom has the content already. A grant from disk may carry zeros, without data.
-bool CarriesContent(const Message& grant) { return grant.data != nullptr || grant.owner; }
 
 Version NextVersion(const Version& version, Epoch grant_epoch) {
   if (grant_epoch > version.epoch) return {grant_epoch, 1};
@@ -97,6 +97,7 @@ Message Step::GrantOf(const Version& version, const Version& flushed) const {
   grant.config = e_.config;
   grant.replicas = e_.replicas;
   grant.active = m_->active;
+  grant.hurry = m_->hurry;
   return grant;
 }
 
@@ -219,6 +220,13 @@ void Step::EndRequest() {
   }
 }
 
+// Whoever waits for it meets the hold time anyway, unless there are others already.
+void Step::AcknowledgeGrant(const Message& grant) {
+  Message ack = Answer(MessageKind::kGrantAck);
+  ack.txn = grant.txn;
+  grant.hurry ? Tell(std::move(ack)) : TellLate(std::move(ack));
+}
+
 void Step::InstallRead(const Message& grant) {
   if (e_.retained && !CarriesContent(grant)) {  // The owner is still us.
     TakeBack();
@@ -236,9 +244,7 @@ void Step::InstallRead(const Message& grant) {
   }
   e_.txn = grant.txn;
   e_.hold_until = context_.now + context_.hold;
-  Message ack = Answer(MessageKind::kGrantAck);
-  ack.txn = grant.txn;
-  Tell(std::move(ack));
+  AcknowledgeGrant(grant);
   Effect(CacheEffect::Kind::kWake);
 }
 
@@ -265,9 +271,7 @@ void Step::InstallWrite(const Message& grant) {
   e_.state = S::kExclusive;
   e_.txn = grant.txn;
   e_.hold_until = context_.now + context_.hold;
-  Message ack = Answer(MessageKind::kGrantAck);
-  ack.txn = grant.txn;
-  Tell(std::move(ack));
+  AcknowledgeGrant(grant);
   Effect(CacheEffect::Kind::kWake);
 }
 
@@ -441,7 +445,7 @@ void Step::RunRecovery(CacheAction action) {
   switch (action) {
     case A::kDropRetained:
       e_.retained.reset();
-      Tell(Answer(MessageKind::kTransferDropped));
+      TellLate(Answer(MessageKind::kTransferDropped));
       break;
     case A::kTakeBack: TakeBack(); break;
     case A::kAnswerReport: AnswerReport(); break;
@@ -489,71 +493,6 @@ void Step::Run(CacheEvent event) {
   }
 }
 
-CacheEvent ClassifyResolve(const Message& m) {
-  if (m.holding == Holding::kOwner) return E::kResolveOwner;
-  return m.holding == Holding::kShared ? E::kResolveShared : E::kResolveNone;
-}
-
-bool Blocked(const CacheEntry& e, const Message& m, TimeNs now) {
-  if (m.kind == MessageKind::kResolve) return ClassifyResolve(m) == E::kResolveNone && IsPinned(e);
-  const bool read_forward = m.kind == MessageKind::kForward && m.access == Access::kRead;
-  const bool revokes = m.kind == MessageKind::kForward || m.kind == MessageKind::kInvalidate;
-  if (!revokes || !e.HasRead()) return false;
-  if (e.exclusive_pins > 0) return true;
-  if (read_forward) return e.open && now < e.hold_until;
-  return e.shared_pins > 0 || now < e.hold_until;
-}
-
-bool IsRevocation(MessageKind kind) {
-  switch (kind) {
-    case MessageKind::kForward:
-    case MessageKind::kInvalidate:
-    case MessageKind::kEvictGrant:
-    case MessageKind::kReport:
-    case MessageKind::kResolve: return true;
-    default: return false;
-  }
-}
-
-CacheEvent ClassifyGrant(const CacheEntry& e, const Message& m) {
-  if (!e.IsWaiting() || m.request != e.request) return E::kGrantOther;
-  if (m.kind == MessageKind::kActivate) return e.wanted == Access::kWrite ? E::kActivate : E::kGrantOther;
-  if (m.access != e.wanted) return E::kGrantOther;
-  if (!CarriesContent(m) && !e.HasRead() && !e.retained) return E::kGrantOther;
-  if (m.access == Access::kRead) return E::kGrantRead;
-  return m.active ? E::kGrantWrite : E::kGrantPending;
-}
-
-// The event that `m` is, or nothing if it is stale.
-std::optional<CacheEvent> Classify(const CacheEntry& e, const Message& m, NodeId from, const CacheContext& context) {
-  if (IsRevocation(m.kind)) {
-    if (from != context.responsible || m.txn < e.txn) return std::nullopt;
-    if (Blocked(e, m, context.now)) return E::kBlocked;
-  }
-  const bool of_retained = e.retained && m.txn >= e.retained->txn;
-  switch (m.kind) {
-    case MessageKind::kForward:
-      if (of_retained) return E::kResend;
-      return m.access == Access::kRead ? E::kForwardRead : E::kForwardWrite;
-    case MessageKind::kInvalidate:
-      if (of_retained) return E::kResend;
-      return m.retain ? E::kInvalidateRetain : E::kInvalidate;
-    case MessageKind::kGrant:
-    case MessageKind::kActivate: return ClassifyGrant(e, m);
-    case MessageKind::kRequestFailed:
-      if (from != context.responsible || !e.IsWaiting() || m.request != e.request) return std::nullopt;
-      return E::kFailed;
-    case MessageKind::kTransferDone:
-    case MessageKind::kTransferAborted:
-      if (from != context.responsible || !e.retained || m.txn != e.retained->txn) return std::nullopt;
-      return m.kind == MessageKind::kTransferDone ? E::kTransferDone : E::kTransferAborted;
-    case MessageKind::kEvictGrant: return E::kEvictGrant;
-    case MessageKind::kReport: return E::kReport;
-    case MessageKind::kResolve: return ClassifyResolve(m);
-    default: CheckFailed(__FILE__, __LINE__, "not for a cache");
-  }
-}
-
 }  // namespace
 
 void StepCacheLocal(CacheEntry& entry, PageId page, CacheEvent event, const CacheContext& context,
@@ -574,7 +513,7 @@ std::optional<CacheEvent> StepCacheMessage(CacheEntry& entry, const Message& mes
 
 void StepCacheUnblocked(CacheEntry& entry, const CacheContext& context, std::vector<CacheEffect>& effects) {
   if (!entry.deferred) return;
-  if (Blocked(entry, *entry.deferred, context.now)) {
+  if (IsBlocked(entry, *entry.deferred, context.now)) {
     if (context.now < entry.hold_until) {
       effects.push_back({.kind = CacheEffect::Kind::kHoldTimer, .to = {}, .message = {}, .data = {}});
     }

@@ -193,6 +193,7 @@ struct CacheEffect {
     kInstall,       // Memory: `data` (null: zeros) with the read right, or the write right if `write`.
     kRaise,         // Memory: give the write right.
     kSend,          // `message` to `to`.
+    kSendLate,      // The same; it may wait shortly for another message to travel with.
     kSendFrame,     // `message` with a copy of the frame.
     kSendRetained,  // `message` with retained->data.
     kWake,          // Whoever waits for a right looks again.

@@ -86,6 +86,7 @@ void Fill(wire::PageMessage::Builder out, const Message& m, size_t data_index) {
   out.setComplete(m.complete);
   out.setWithData(m.with_data);
   out.setIsVolatile(m.is_volatile);
+  out.setHurry(m.hurry);
   out.setCode(static_cast<uint8_t>(m.code));
   out.setData(static_cast<uint8_t>(data_index));
   const std::string_view text = TextOf(m);
@@ -200,6 +201,7 @@ Message Read(wire::PageMessage::Reader in) {
   m.complete = in.getComplete();
   m.with_data = in.getWithData();
   m.is_volatile = in.getIsVolatile();
+  m.hurry = in.getHurry();
   m.code = static_cast<absl::StatusCode>(in.getCode());
   return m;
 }

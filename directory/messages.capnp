@@ -246,4 +246,7 @@ struct PageMessage {
 
   text @29 :Text;
   # Of the error, for people; at most 200 bytes. Only where `code` is not 0.
+
+  hurry @30 :Bool;
+  # Of forward and grant: others wait for the page, so that grantAck must not wait for another message to travel with.
 }

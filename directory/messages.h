@@ -118,6 +118,7 @@ struct Message {
   bool complete = false;
   bool with_data = false;
   bool is_volatile = false;
+  bool hurry = false;  // Of kForward and kGrant: others wait for the page.
   absl::StatusCode code = absl::StatusCode::kOk;
   std::string text;  // Of the error.
   PageBuffer data;

@@ -17,6 +17,7 @@ Message Step::Make(K kind) const {
     m.access = e_.txn->request.access;
     m.peer = e_.txn->request.from;
     m.active = e_.txn->active;
+    m.hurry = !e_.queue.empty();
   }
   m.grant_epoch = context_.grant_epoch;
   return m;

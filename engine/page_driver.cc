@@ -14,8 +14,8 @@ namespace mangrove {
 namespace {
 
 constexpr DurationNs kTick = 10 * kMillisecond;
-// How long an acknowledgement waits for another message to the same node: less than the hold time.
-constexpr DurationNs kLateSend = 50 * kMicrosecond;
+// How long an acknowledgement waits for another message to the same node: no more than the hold time.
+constexpr DurationNs kLateSend = 100 * kMicrosecond;
 // A page that was given up is remembered for a while, so that what is stale about it is seen to be.
 constexpr DurationNs kForgetAfter = 50 * kMillisecond;
 
@@ -179,6 +179,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
       return true;
     case Kind::kRaise: memory_->Raise(page); return true;
     case Kind::kSend: Post(effect.to, std::move(effect.message)); return true;
+    case Kind::kSendLate: PostLate(effect.to, std::move(effect.message)); return true;
     case Kind::kSendFrame:
       effect.message.data = memory_->Copy(page);
       ++counters_.pages_given;
@@ -368,9 +369,24 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
 void PageEngine::Post(NodeId to, Message message) {
   if (to == options_.self.node) {
     local_.push_back(std::move(message));
-  } else {
-    outboxes_[to].push_back(std::move(message));
+    return;
   }
+  Outbox& outbox = outboxes_[to];
+  outbox.messages.push_back(std::move(message));
+  outbox.leaves = true;
+}
+
+// With the next message to that node, or after kLateSend.
+void PageEngine::PostLate(NodeId to, Message message) {
+  if (to == options_.self.node) return Post(to, std::move(message));
+  outboxes_[to].messages.push_back(std::move(message));
+  if (late_send_ != 0) return;
+  late_send_ = clock_->CallAt(clock_->Now() + kLateSend, [this, alive = alive_] {
+    if (!*alive) return;
+    late_send_ = 0;
+    Turn turn(this);
+    for (auto& [node, outbox] : outboxes_) outbox.leaves = !outbox.messages.empty();
+  });
 }
 
 void PageEngine::Broadcast(Message message) {
@@ -392,31 +408,14 @@ void PageEngine::FlushOutboxes() {
     outboxes_.clear();  // The transport may be gone.
     return;
   }
-  // Nobody waits for these, or only who would meet the hold time: they travel with what comes next.
-  const auto can_wait = [](const Message& m) {
-    return m.kind == MessageKind::kGrantAck || m.kind == MessageKind::kTransferDropped;
-  };
-  for (auto& [node, messages] : outboxes_) {
-    if (messages.empty()) continue;
-    if (!sends_all_ && std::all_of(messages.begin(), messages.end(), can_wait)) {
-      ArmLateSend();
-      continue;
-    }
-    Encode(messages, [&, to = node](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
-    messages.clear();
+  for (auto& [node, outbox] : outboxes_) {
+    if (!std::exchange(outbox.leaves, false)) continue;
+    Encode(outbox.messages, [&, to = node](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
+    outbox.messages.clear();
   }
-  sends_all_ = false;
-}
-
-void PageEngine::ArmLateSend() {
-  if (late_send_armed_) return;
-  late_send_armed_ = true;
-  clock_->CallAt(clock_->Now() + kLateSend, [this, alive = alive_] {
-    if (!*alive) return;
-    late_send_armed_ = false;
-    Turn turn(this);
-    sends_all_ = true;
-  });
+  if (late_send_ == 0) return;
+  if (std::any_of(outboxes_.begin(), outboxes_.end(), [](const auto& o) { return !o.second.messages.empty(); })) return;
+  clock_->Cancel(std::exchange(late_send_, 0));
 }
 
 bool PageEngine::IsCurrent(NodeInstance node) const {

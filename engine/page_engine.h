@@ -230,10 +230,10 @@ class PageEngine final : public TransportEvents {
   void TickCache();
   void TickPage(PageId page, CachedPage& cached);
   void Post(NodeId to, Message message);
+  void PostLate(NodeId to, Message message);
   void Broadcast(Message message);
   void Pump();
   void FlushOutboxes();
-  void ArmLateSend();
   absl::Status CheckSense(const Message& message) const;
   void RefuseMessage(NodeInstance from, const absl::Status& why);
   void Dispatch(const Message& message, NodeInstance from);
@@ -346,9 +346,12 @@ class PageEngine final : public TransportEvents {
   TimeNs next_call_in_ = 0;
   std::set<PageId> watched_;  // Pages with something that TickPage looks after.
   std::set<std::pair<TimeNs, PageId>> home_resends_;
-  std::map<NodeId, std::vector<Message>> outboxes_;
-  bool sends_all_ = false;  // Also what waits for company; see FlushOutboxes.
-  bool late_send_armed_ = false;
+  struct Outbox {
+    std::vector<Message> messages;
+    bool leaves = false;  // At the end of the turn.
+  };
+  std::map<NodeId, Outbox> outboxes_;
+  Clock::TimerId late_send_ = 0;
   std::deque<Message> local_;  // To this node itself.
   int depth_ = 0;              // Of Turn.
   std::map<RequestId, Call> calls_;

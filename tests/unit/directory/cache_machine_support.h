@@ -126,7 +126,8 @@ inline std::string Text(const std::vector<CacheEffect>& effects) {
       case Kind::kTakeRetain: text += "TakeRetain"; break;
       case Kind::kInstall: text += e.write ? "InstallWrite" : "Install"; break;
       case Kind::kRaise: text += "Raise"; break;
-      case Kind::kSend: text += message; break;
+      case Kind::kSend:
+      case Kind::kSendLate: text += message; break;
       case Kind::kSendFrame: text += "frame " + message; break;
       case Kind::kSendRetained: text += "retained " + message; break;
       case Kind::kWake: text += "Wake"; break;

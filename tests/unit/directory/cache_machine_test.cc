@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -227,6 +228,19 @@ TEST(CacheMachine, GrantAfterAReportIsRefused) {
   c.Hear(About(K::kActivate, 11));
   EXPECT_EQ(c.did, "GrantRefused->1");
   EXPECT_EQ(c.e.state, S::kWaitWrite);
+}
+
+TEST(CacheMachine, AcknowledgementOfAGrantWaitsForCompanyUnlessOthersWaitForThePage) {
+  for (const bool hurry : {false, true}) {
+    Cache c(S::kWaitRead);
+    Message grant = Grant(Access::kRead);
+    grant.hurry = hurry;
+    c.Hear(grant);
+    const auto ack = std::find_if(c.effects.begin(), c.effects.end(),
+                                  [](const CacheEffect& e) { return e.message.kind == K::kGrantAck; });
+    ASSERT_NE(ack, c.effects.end());
+    EXPECT_EQ(ack->kind, hurry ? CacheEffect::Kind::kSend : CacheEffect::Kind::kSendLate);
+  }
 }
 
 TEST(CacheMachine, ActivateBeforeTheData) {

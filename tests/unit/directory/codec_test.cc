@@ -74,6 +74,7 @@ void ExpectEqual(const Message& a, const Message& b) {
   EXPECT_EQ(a.complete, b.complete);
   EXPECT_EQ(a.with_data, b.with_data);
   EXPECT_EQ(a.is_volatile, b.is_volatile);
+  EXPECT_EQ(a.hurry, b.hurry);
   EXPECT_EQ(a.code, b.code);
   EXPECT_EQ(a.text, b.text);
   ASSERT_EQ(a.data != nullptr, b.data != nullptr);
@@ -114,7 +115,7 @@ Message Full(int seed = 1) {
   m.config = ConfigNumber(11);
   m.replicas = 0xffffffff;
   m.active = m.have = m.exclusive = m.owner = m.retain = true;
-  m.kept = m.seal = m.complete = m.with_data = m.is_volatile = true;
+  m.kept = m.seal = m.complete = m.with_data = m.is_volatile = m.hurry = true;
   m.SetStatus(absl::UnavailableError("node 3 does not answer"));
   m.data = MakePage(seed);
   return m;
@@ -197,6 +198,7 @@ TEST(Codec, EachFieldAloneIsReadBack) {
       [](Message& m, const Message&) { m.complete = true; },
       [](Message& m, const Message&) { m.with_data = true; },
       [](Message& m, const Message&) { m.is_volatile = true; },
+      [](Message& m, const Message&) { m.hurry = true; },
       [](Message& m, const Message&) { m.code = absl::StatusCode::kAborted; },
       [](Message& m, const Message& f) { m.SetStatus(f.status()); },
       [](Message& m, const Message& f) { m.data = f.data; },

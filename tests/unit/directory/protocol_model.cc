@@ -188,7 +188,8 @@ void World::CarryCache(int node, std::vector<CacheEffect>& effects) {
         if (n.frame < 0) Break("a right is raised where no frame is");
         n.right = Right::kWrite;
         break;
-      case Kind::kSend: Send(node, effect.to, std::move(effect.message)); break;
+      case Kind::kSend:
+      case Kind::kSendLate: Send(node, effect.to, std::move(effect.message)); break;
       case Kind::kSendFrame:
         if (n.frame < 0) Break("a frame is sent that is not there");
         effect.message.data = Content(n.frame);

@@ -67,6 +67,17 @@ TEST(ResponsibleNode, RequestsAreServedOneAfterTheOther) {
   EXPECT_EQ(h.did, "TransferDone->2, Arm, Forward->4");
 }
 
+TEST(ResponsibleNode, RequesterHurriesWhenOthersWait) {
+  Home h = Owned();
+  h.Hear(Request(Access::kRead), kAsker);
+  EXPECT_FALSE(h.effects.back().message.hurry);
+  h.Hear(Request(Access::kRead, 6), kSharer);
+  h.Hear(Request(Access::kWrite, 7), kFarOff);
+  h.Answer(K::kGrantAck, kAsker);
+  ASSERT_EQ(h.did, "Arm, Forward->2");
+  EXPECT_TRUE(h.effects.back().message.hurry);
+}
+
 TEST(ResponsibleNode, AnswerOfAnEarlierTransactionIsIgnored) {
   Home h = Owned();
   h.Hear(Request(Access::kWrite), kAsker);
