@@ -299,7 +299,7 @@ void Loop::RunUntil(absl::FunctionRef<void()> start, Completion& completion) {
 
 bool Loop::IsDriving() const { return state_->IsDriving(); }
 
-TimeNs Loop::Now() const { return MonotonicNow(); }
+TimeNs Loop::Now() const { return IsDriving() ? state_->turn_now : MonotonicNow(); }
 
 Clock::TimerId Loop::CallAt(TimeNs deadline, absl::AnyInvocable<void()> callback) {
   state_->CheckOwned();

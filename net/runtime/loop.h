@@ -81,6 +81,7 @@ class Loop final : public Clock {
   bool IsDriving() const;
 
   // Clock. CallAt, CallSoon and Cancel: only while driving, or before Start.
+  // On the loop: when the present turn began, or its driver last woke.
   TimeNs Now() const override;
   TimerId CallAt(TimeNs deadline, absl::AnyInvocable<void()> callback) override;
   void CallSoon(absl::AnyInvocable<void()> callback) override;

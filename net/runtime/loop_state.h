@@ -113,6 +113,7 @@ struct Loop::State {
   size_t handlers = 0;  // Entries of `fds` with a handler.
   uint32_t next_generation = 1;
   TimeNs next_fd_poll = 0;
+  TimeNs turn_now = 0;  // When the turn began.
   bool armed = false;
 
   // Of everybody.

@@ -78,6 +78,7 @@ void Loop::State::Unwatch(int fd) {
 void Loop::State::BeginDriving() {
   promised.store(false, std::memory_order_relaxed);
   driving.store(&thread_marker, std::memory_order_relaxed);
+  turn_now = MonotonicNow();
 }
 
 void Loop::State::EndDriving() {
@@ -89,10 +90,14 @@ void Loop::State::EndDriving() {
 
 // Runs what was posted, due at `now`, deferred or polled. Returns whether there was anything.
 bool Loop::State::Turn(TimeNs now, const Completion* until) {
+  turn_now = now;
   bool any = RunPosts();
   any |= RunTimers(now);
   any |= RunSoon();
+  if (until != nullptr && until->IsSet()) return true;
   for (size_t i = 0; i < sources.size(); ++i) any |= sources[i]->Poll();
+  // What came is waited for by what is to run soon: not after another look at everything.
+  any |= RunSoon();
   if (until != nullptr && until->IsSet()) return true;
   if (handlers > 0 && now >= next_fd_poll) {
     next_fd_poll = now + kFdPollInterval;
@@ -140,6 +145,7 @@ bool Loop::State::PollFds(int timeout_ms) {
   std::array<epoll_event, 32> events;
   const int count = epoll_wait(inner, events.data(), events.size(), timeout_ms);
   asleep.store(false, std::memory_order_relaxed);
+  if (timeout_ms != 0) turn_now = MonotonicNow();
   bool any = false;
   for (int i = 0; i < count; ++i) {
     const int fd = static_cast<int>(events[i].data.u64 & UINT32_MAX);
