@@ -45,6 +45,7 @@
 
 #include "directory/messages.h"
 #include "directory/planted_bugs.h"
+#include "net/boxed.h"
 #include "net/runtime/clock.h"
 
 namespace mangrove {
@@ -155,7 +156,7 @@ struct CacheEntry {
     bool activated = false;
     Txn txn;
   };
-  std::optional<Pending> pending;
+  Boxed<Pending> pending;
 
   struct Retained {
     Txn txn;
@@ -169,12 +170,12 @@ struct CacheEntry {
     TimeNs since = 0;
     Message answer;  // What was sent, for sending again: kGrant or kInvalidateAck.
   };
-  std::optional<Retained> retained;
+  Boxed<Retained> retained;
 
   uint32_t shared_pins = 0;
   uint32_t exclusive_pins = 0;
   TimeNs hold_until = 0;
-  std::optional<Message> deferred;
+  Boxed<Message> deferred;
   bool reported = false;  // A report of this copy is out, and what it is to be is not in: it must not be dropped.
 
   bool HasRead() const;                                             // I1

@@ -92,7 +92,7 @@ void Step::Unqueue() {
 void Step::Serve() {
   while (context_.ready && !e_.IsBusy() && !e_.queue.empty() && begun_ < kTxnsPerStep) {
     HomeRequest next = e_.queue.front();
-    e_.queue.pop_front();
+    e_.queue.erase(e_.queue.begin());
     Start(std::move(next));
   }
 }
@@ -247,7 +247,7 @@ void Step::LoadFailed() {
   if (e_.state == S::kLost) {
     while (!e_.queue.empty()) {
       const HomeRequest next = e_.queue.front();
-      e_.queue.pop_front();
+      e_.queue.erase(e_.queue.begin());
       Start(next);
       if (e_.IsBusy()) return;
     }

@@ -39,7 +39,6 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -158,7 +157,7 @@ struct HomeEntry {
   absl::InlinedVector<NodeInstance, 2> sharers;
   absl::InlinedVector<Keeper, 2> keepers;  // I7
   std::unique_ptr<HomeTransaction> txn;
-  std::deque<HomeRequest> queue;
+  std::vector<HomeRequest> queue;
   std::vector<HolderReport> registered;  // Before `ready`.
 
   bool IsBusy() const { return txn != nullptr; }

@@ -43,7 +43,7 @@ void Step::Recover() {
   e_.owner = {};
   e_.sharers.clear();
   e_.keepers.clear();
-  if (again) e_.queue.push_front(*again);
+  if (again) e_.queue.insert(e_.queue.begin(), *again);
   if (candidates.empty()) {
     OwnerIsGone();
     End();

@@ -28,7 +28,7 @@ Outcome<PageEngine::Frozen> PageEngine::Freeze(PageId page) {
       cached.effects.push_back({.kind = CacheEffect::Kind::kProtect, .to = {}, .message = {}, .data = {}});
     }
     // Runs when the protection is done.
-    cached.events.push_front([this, page, outcome]() mutable {
+    cached.events.insert(cached.events.begin(), [this, page, outcome]() mutable {
       const CacheEntry& e = Cached(page).entry;
       Frozen frozen{.status = absl::OkStatus(),
                     .page = page,

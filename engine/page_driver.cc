@@ -126,7 +126,7 @@ void PageEngine::Carry(PageId page, CachedPage& cached) {
     cached.next_effect = 0;
     if (cached.events.empty()) break;
     PageEvent event = std::move(cached.events.front());
-    cached.events.pop_front();
+    cached.events.erase(cached.events.begin());
     event();
   }
   cached.carrying = false;

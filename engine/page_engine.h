@@ -165,8 +165,8 @@ class PageEngine final : public TransportEvents {
   // A page that this node has, wants, or is about to forget.
   struct CachedPage {
     CacheEntry entry;
-    bool carrying = false;  // Effects are being carried out: events wait.
-    std::deque<PageEvent> events;
+    bool carrying = false;             // Effects are being carried out: events wait.
+    std::vector<PageEvent> events;     // In their order; mostly none.
     std::vector<CacheEffect> effects;  // Being carried out, from next_effect on.
     size_t next_effect = 0;
     std::vector<Waiter> waiters;
