@@ -113,6 +113,8 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Time
         }
       }
     }
+    // Now that the requests are out.
+    for (const auto& [page, outcome] : asked) Expect(page);
     for (auto& [page, outcome] : asked) {
       absl::Status status = co_await outcome.Get();
       if (absl::IsAborted(status)) {
@@ -132,6 +134,14 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Time
     missing = std::move(again);
   }
   co_return absl::OkStatus();
+}
+
+void PageEngine::Expect(PageId page) {
+  CachedPage* cached = FindCached(page);
+  if (cached == nullptr || cached->expected || !cached->entry.IsWaiting() || cached->entry.HasRead()) return;
+  if (cached->carrying) return;  // Its frame is being taken away.
+  cached->expected = true;
+  memory_->Expect(page);
 }
 
 // `delayed_by`: whom the page waits for, if that is known.

@@ -173,6 +173,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
       return finished_inside();
     }
     case Kind::kInstall:
+      cached.expected = false;
       memory_->Install(page, effect.data ? effect.data->bytes.data() : nullptr,
                        effect.write ? Rights::kWrite : Rights::kRead);
       NoteFetched(page);
@@ -362,6 +363,7 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
     watched_.erase(page);
     CHECK(!cached.charged);
     if (cached.queued) clock_list_.erase(cached.in_clock);
+    if (cached.expected) memory_->Unexpect(page);
     cache_.erase(page);
   }
 }

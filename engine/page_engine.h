@@ -172,6 +172,7 @@ class PageEngine final : public TransportEvents {
     std::vector<Waiter> waiters;
     std::vector<Outcome<absl::Status>> unlock_waiters;
     bool charged = false;     // Counted in charged_.
+    bool expected = false;    // By memory_.
     bool referenced = false;  // Used since the clock hand passed.
     bool queued = false;      // In clock_list_, at in_clock.
     std::list<PageId>::iterator in_clock;
@@ -254,6 +255,7 @@ class PageEngine final : public TransportEvents {
   absl::Status CheckGoesOn(const char* what, PageRange range, uint64_t done, TimeNs deadline) const;
   absl::Status CheckFits(PageRange range) const;
   Task<absl::Status> AcquireBlock(PageRange block, Rights rights, TimeNs deadline);
+  void Expect(PageId page);
   Outcome<absl::Status> Want(PageId page, Rights rights, TimeNs deadline);
   absl::Status TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const;
 

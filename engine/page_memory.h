@@ -33,6 +33,11 @@ class PageMemory {
  public:
   virtual ~PageMemory() = default;
 
+  // The page is on its way: what Install needs may be made ready while nobody waits for this thread. Until Install, or
+  // Unexpect, it has no right. REQUIRES: the page has none, and its region is known here.
+  virtual void Expect(PageId) {}
+  virtual void Unexpect(PageId) {}
+
   // Puts a copy of `data` (kPageBytes; null: zeros) into the page's frame and gives `rights` (kRead or kWrite).
   // REQUIRES: the page has none, and its region is known here.
   virtual void Install(PageId page, const std::byte* data, Rights rights) = 0;

@@ -27,12 +27,12 @@ FaultResolver::FaultResolver(MappedClientOptions options)
       base_(options.base),
       region_(std::move(options.region)),
       read_only_(options.read_only) {
-  if (!read_only_) region_->AddWritableMapping(userfaultfd_.get(), base_, options.own_process);
+  region_->AddMapping(userfaultfd_.get(), base_, options.own_process, !read_only_);
 }
 
 void FaultResolver::Close() {
   if (!userfaultfd_.ok()) return;
-  if (!read_only_) region_->RemoveWritableMapping(userfaultfd_.get());
+  region_->RemoveMapping(userfaultfd_.get());
   userfaultfd_.Reset();
 }
 

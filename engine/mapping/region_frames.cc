@@ -89,18 +89,23 @@ void RegionFrames::Unpin(PageId page) {
   if (mangrove::Unpin(StateOf(page))) requests_.on_last_unpin(page);
 }
 
-void RegionFrames::AddWritableMapping(int userfaultfd, uint64_t base, bool own_process) {
+void RegionFrames::AddMapping(int userfaultfd, uint64_t base, bool own_process, bool writable) {
   std::lock_guard lock(mappings_mutex_);
   if (own_process) {
-    own_mappings_.push_back({userfaultfd, base});
+    if (writable) own_mappings_.push_back({userfaultfd, base});
   } else {
     foreign_mappings_ = true;  // For good: a program may keep its mapping when it no longer serves faults for it.
   }
 }
 
-void RegionFrames::RemoveWritableMapping(int userfaultfd) {
+void RegionFrames::RemoveMapping(int userfaultfd) {
   std::lock_guard lock(mappings_mutex_);
   std::erase_if(own_mappings_, [userfaultfd](const OwnMapping& own) { return own.userfaultfd == userfaultfd; });
+}
+
+bool RegionFrames::HasForeignMappings() {
+  std::lock_guard lock(mappings_mutex_);
+  return foreign_mappings_;
 }
 
 bool RegionFrames::WriteProtect(PageId page) {

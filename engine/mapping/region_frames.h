@@ -57,10 +57,12 @@ class RegionFrames {
   PinOutcome Pin(PageId page, Rights wanted, bool may_map_writable, Rights* granted);
   void Unpin(PageId page);
 
-  // A read-write mapping of the region: `userfaultfd` serves it, the region's first byte is at `base` there. Before it can
-  // map a page, and after it no longer can.
-  void AddWritableMapping(int userfaultfd, uint64_t base, bool own_process);
-  void RemoveWritableMapping(int userfaultfd);
+  // A mapping of the region: `userfaultfd` serves it, the region's first byte is at `base` there. Before it can map a page,
+  // and after it no longer can.
+  void AddMapping(int userfaultfd, uint64_t base, bool own_process, bool writable);
+  void RemoveMapping(int userfaultfd);
+  // Is there, or was there, a mapping of another process?
+  bool HasForeignMappings();
   // Takes the write right from every mapping, in place. False: there is, or was, one of another process, whose lock the
   // loop does not wait for, or it cannot be done now. REQUIRES: settled.
   bool WriteProtect(PageId page);
@@ -80,7 +82,7 @@ class RegionFrames {
     uint64_t base;
   };
   std::mutex mappings_mutex_;
-  std::vector<OwnMapping> own_mappings_;
+  std::vector<OwnMapping> own_mappings_;  // The writable ones.
   bool foreign_mappings_ = false;
 };
 

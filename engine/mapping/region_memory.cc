@@ -170,6 +170,18 @@ std::shared_ptr<RegionFrames> RegionMemory::FindRegion(PageId page) const {
   return region == nullptr ? nullptr : *region;
 }
 
+void RegionMemory::Expect(PageId page) {
+  RegionFrames& region = implementation_->RegionOf(page);
+  CHECK(page_state::RightsOf(region.StateOf(page).load(std::memory_order_acquire)) == Rights::kNone);
+  if (!region.HasForeignMappings()) RefillFrame(region.frames_fd(), region.OffsetOf(page));
+}
+
+void RegionMemory::Unexpect(PageId page) {
+  RegionFrames& region = implementation_->RegionOf(page);
+  CHECK(page_state::RightsOf(region.StateOf(page).load(std::memory_order_acquire)) == Rights::kNone);
+  PunchFrame(region.frames_fd(), region.OffsetOf(page));
+}
+
 void RegionMemory::Install(PageId page, const std::byte* data, Rights rights) {
   CHECK(rights != Rights::kNone);
   RegionFrames& region = implementation_->RegionOf(page);

@@ -1,5 +1,6 @@
 // The real PageMemory: every region's frames in a sparse memfd that local programs map.
 //
+//   Expect    allocates the frame, all zeros
 //   Install   one write of a full page into the memfd, then the right
 //   Raise     the right; the next store's fault makes the mapping writable
 //   Protect   nothing but the right when no mapping is writable; otherwise every mapping is write-protected if all are of
@@ -49,6 +50,10 @@ class RegionMemory final : public PageMemory {
   // The region that has `page`, or null. The result may be used by any thread.
   std::shared_ptr<RegionFrames> FindRegion(PageId page) const;
 
+  // Nothing where another process has the region mapped: it makes entries without a pin (engine/attach/region_mapping.h),
+  // and must not find a frame of a page without a right.
+  void Expect(PageId page) override;
+  void Unexpect(PageId page) override;
   void Install(PageId page, const std::byte* data, Rights rights) override;
   void Raise(PageId page) override;
   void Protect(PageId page, absl::AnyInvocable<void()> done) override;

@@ -81,6 +81,26 @@ TEST_F(RegionMemoryTest, LoadAndStoreReachAnyBytesOfThePage) {
   EXPECT_EQ(std::memcmp(read, text, 8), 0);
 }
 
+TEST_F(RegionMemoryTest, ExpectedPageHasAFrameAndNoRight) {
+  memory_->Expect(kFirst);
+  memory_->Expect(kFirst + 1);
+  EXPECT_EQ(FramesInUse(), 2u);
+  EXPECT_EQ(State(kFirst), 0);
+  EXPECT_EQ(Pin(kFirst, Rights::kRead), PinOutcome::kInsufficient);
+  Install(kFirst, 5, Rights::kRead);
+  EXPECT_THAT(memory_->Copy(kFirst)->bytes, testing::Each(std::byte{5}));
+  memory_->Unexpect(kFirst + 1);
+  EXPECT_EQ(FramesInUse(), 1u);
+}
+
+// A program that may look at frames without a pin must not find one of a page that has no right.
+TEST_F(RegionMemoryTest, NoFrameIsMadeReadyWhereAnotherProcessMapsTheRegion) {
+  region_->AddMapping(/*userfaultfd=*/-1, /*base=*/0, /*own_process=*/false, /*writable=*/false);
+  memory_->Expect(kFirst);
+  EXPECT_EQ(FramesInUse(), 0u);
+  memory_->Unexpect(kFirst);
+}
+
 TEST_F(RegionMemoryTest, TakeGivesTheContentAndFreesTheFrame) {
   for (Rights rights : {Rights::kRead, Rights::kWrite}) {
     Install(kFirst, 5, rights);
