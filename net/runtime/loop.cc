@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -26,6 +27,14 @@ constexpr int kTurnsBeforeLeaving = 3;
 // A caller that waits for another driver spins at most this long: the driver may need its processor.
 constexpr DurationNs kMaxWaiterSpin = 20 * kMicrosecond;
 
+// So many callers that leave within so long come often.
+constexpr int kBurstCalls = 8;
+constexpr DurationNs kBurstSpan = 500 * kMicrosecond;
+// How often a loop is looked at that is watched, and how often in vain, since a caller drives it all the time.
+constexpr DurationNs kWatchInterval = 100 * kMicrosecond;
+constexpr int kLooksInVain = 4;
+constexpr int kTurnsPerLook = 16;
+
 void Pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -34,6 +43,11 @@ void Pause() {
 
 void FutexWait(std::atomic<uint32_t>* word, uint32_t expected) {
   syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
+}
+
+void FutexWaitFor(std::atomic<uint32_t>* word, uint32_t expected, DurationNs span) {
+  const timespec timeout{.tv_sec = span / kSecond, .tv_nsec = span % kSecond};
+  syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAIT_PRIVATE, expected, &timeout, nullptr, 0);
 }
 
 void FutexWake(std::atomic<uint32_t>* word) {
@@ -93,7 +107,7 @@ void Loop::State::Leave() {
       idle = PrepareToSleep();
     }
     Arm();
-    if (!idle) {
+    if (!idle || wants_watch) {
       asleep.store(true, std::memory_order_seq_cst);
       WakeSleeper();
     }
@@ -101,12 +115,70 @@ void Loop::State::Leave() {
   EndDriving();
 }
 
+// A caller's Leave.
+void Loop::State::LeaveAsCaller() {
+  if (!watching.load(std::memory_order_relaxed)) {
+    if (CallersComeOften()) wants_watch = true;
+    return Leave();
+  }
+  visits.fetch_add(1, std::memory_order_relaxed);
+  if (!HandOver()) {
+    for (int turn = 0; HasWork() && turn < kTurnsBeforeLeaving; ++turn) Turn(MonotonicNow());
+    if (HasWork()) CallWatch();
+  }
+  EndDriving();
+}
+
+bool Loop::State::CallersComeOften() {
+  if (options.spin_ns == 0) return false;  // Nobody is to poll.
+  if (turn_now - burst_began > kBurstSpan) {
+    burst_began = turn_now;
+    burst = 0;
+  }
+  return ++burst >= kBurstCalls;
+}
+
+bool Loop::State::HasWork() const { return posts.load(std::memory_order_seq_cst) != nullptr || !soon.empty(); }
+
+void Loop::State::CallWatch() {
+  if (watch_call.exchange(1, std::memory_order_seq_cst) == 0) FutexWake(&watch_call);
+}
+
+// Of the own thread, driving before and after.
+void Loop::State::Watch() {
+  wants_watch = false;
+  watching.store(true, std::memory_order_seq_cst);
+  uint64_t seen = visits.load(std::memory_order_relaxed);
+  bool used = true;
+  for (int in_vain = 0; used && !stopping.load(std::memory_order_relaxed);) {
+    HandOver();
+    EndDriving();
+    bool drives = false;
+    while (!drives) {
+      FutexWaitFor(&watch_call, 0, kWatchInterval);
+      watch_call.store(0, std::memory_order_seq_cst);
+      used = std::exchange(seen, visits.load(std::memory_order_relaxed)) != seen;
+      drives = TryDrive();
+      in_vain = drives || used ? 0 : in_vain + 1;
+      if (in_vain >= kLooksInVain || stopping.load(std::memory_order_relaxed)) break;
+    }
+    if (!drives) driver.lock();
+    BeginDriving();
+    for (int turn = 0; turn < kTurnsPerLook && Turn(MonotonicNow()); ++turn) {
+    }
+  }
+  watching.store(false, std::memory_order_seq_cst);
+  burst_began = 0;
+}
+
 void Loop::State::OwnThread() {
+  prctl(PR_SET_TIMERSLACK, 1000);  // ns: Watch sleeps for short.
   while (true) {
     driver.lock();
     BeginDriving();
     armed = false;  // What woke this thread has disarmed it.
     asleep.store(false, std::memory_order_relaxed);
+    if (wants_watch) Watch();
     TimeNs last_event = MonotonicNow();
     while (!stopping.load(std::memory_order_relaxed)) {
       const TimeNs now = MonotonicNow();
@@ -241,6 +313,7 @@ void Loop::Stop() {
   state_->event_fd_written.store(true);
   while (write(state_->event_fd, &one, sizeof(one)) < 0 && errno == EINTR) {
   }
+  state_->CallWatch();
   state_->thread.join();
   state_->running.store(false);
   state_->DropPosts();
@@ -252,6 +325,8 @@ void Loop::Post(absl::AnyInvocable<void()> task) {
   while (!state_->posts.compare_exchange_weak(node->next, node, std::memory_order_seq_cst)) {
   }
   state_->WakeSleeper();
+  // A driver looks for it. One that is leaving may miss it until the next look.
+  if (state_->watching.load(std::memory_order_seq_cst) && state_->driving.load() == nullptr) state_->CallWatch();
 }
 
 void Loop::RunUntil(absl::FunctionRef<void()> start, Completion& completion) {
@@ -294,7 +369,7 @@ void Loop::RunUntil(absl::FunctionRef<void()> start, Completion& completion) {
       state_->SleepOnInner();
     }
   }
-  state_->Leave();
+  state_->LeaveAsCaller();
 }
 
 bool Loop::IsDriving() const { return state_->IsDriving(); }

@@ -8,8 +8,13 @@
 //  I1  At every moment somebody drives, or the inner descriptor is armed, or one waiting caller has been told to drive
 //      (Completion::kDrive) and will take the mutex before it returns. Until somebody drives again, `promised` keeps other callers off
 //      the mutex: one that calls again and again would win it each time, since it is awake.
-//  I2  While nobody polls, `asleep` is true, and whoever makes something to do after that writes the event descriptor.
+//      Or the loop's thread *watches*: see I4.
+//  I2  While nobody polls, nor watches, `asleep` is true, and whoever makes something to do after that writes the event descriptor.
 //  I3  The timer descriptor expires no later than the earliest timer while nobody polls. It may expire earlier.
+//  I4  When callers come often, arming and disarming for each costs more than it saves. Then the loop's thread watches: it
+//      looks every kWatchInterval, or when it is called (`watch_call`), and drives if nobody does; callers leave without a
+//      system call, if nothing is left to do. It stops watching, and arms, when no caller has come since its last look.
+//      `watching` changes under the driver's mutex.
 
 #pragma once
 
@@ -83,6 +88,11 @@ struct Loop::State {
   void Arm();
   void Disarm();
   void Leave();
+  void LeaveAsCaller();
+  bool CallersComeOften();
+  bool HasWork() const;
+  void Watch();
+  void CallWatch();
   bool HandOver();
   void OwnThread();
   bool WaitForTurn(Waiter& waiter);
@@ -115,11 +125,18 @@ struct Loop::State {
   TimeNs next_fd_poll = 0;
   TimeNs turn_now = 0;  // When the turn began.
   bool armed = false;
+  bool wants_watch = false;
+  TimeNs burst_began = 0;
+  int burst = 0;  // Callers that left since then.
 
   // Of everybody.
   std::atomic<PostNode*> posts{nullptr};  // Last first.
   std::atomic<bool> asleep{true};
   std::atomic<bool> event_fd_written{false};
+
+  std::atomic<bool> watching{false};
+  std::atomic<uint32_t> watch_call{0};
+  std::atomic<uint64_t> visits{0};  // Callers that left while the loop was watched.
 
   std::atomic<bool> promised{false};
   std::atomic<uint32_t> waiting{0};

@@ -269,6 +269,46 @@ TEST_P(LoopTest, ATimerArmedByACallerThatLeftFiresOnTheOwnThread) {
   EXPECT_TRUE(done.Wait());
 }
 
+// Callers that come often leave the loop without arming it: whatever comes then is served all the same.
+TEST_P(LoopTest, ServesWhatComesAfterABurstOfCalls) {
+  constexpr int kRounds = 300;
+  const int event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  ASSERT_GE(event_fd, 0);
+  std::unique_ptr<Latch> served;
+  OnLoop([&] {
+    loop_.AddFd(event_fd, EPOLLIN, [&](uint32_t) {
+      uint64_t count = 0;
+      if (read(event_fd, &count, sizeof(count)) == sizeof(count)) served->Done();
+    });
+  });
+  for (int round = 0; round < kRounds; ++round) {
+    served = std::make_unique<Latch>(3);
+    // At another moment of the thread's looks each time; sometimes none has begun yet.
+    for (int i = 0; i < 5 + round % 40; ++i) OnLoop([] {});
+    OnLoop([&] { loop_.CallAt(loop_.Now() + 50 * kMicrosecond, [&] { served->Done(); }); });
+    loop_.Post([&] { served->Done(); });
+    const uint64_t one = 1;
+    ASSERT_EQ(write(event_fd, &one, sizeof(one)), static_cast<ssize_t>(sizeof(one)));
+    ASSERT_TRUE(served->Wait()) << "round " << round;
+  }
+  OnLoop([&] { loop_.RemoveFd(event_fd); });
+  close(event_fd);
+}
+
+// It is the processor time of a while that is looked at.
+TEST_P(LoopTest, SleepsWhenABurstOfCallsIsOver) {
+  const auto used = [] {
+    timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return static_cast<TimeNs>(now.tv_sec) * kSecond + now.tv_nsec;
+  };
+  for (int i = 0; i < 1000; ++i) OnLoop([] {});
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  const TimeNs before = used();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_LT(used() - before, 2 * kMillisecond);
+}
+
 TEST_P(LoopTest, CallSoonRunsAfterWhatIsDueAndNeverInside) {
   std::vector<int> order;
   Completion completion;
