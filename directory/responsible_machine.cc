@@ -48,7 +48,7 @@ void Step::RunAnswer(HomeAction action) {
     case A::kCountAck: CountAck(); break;
     case A::kComplete: Complete(); break;
     case A::kAbort: Abort(); break;
-    case A::kRecover: Recover(); break;
+    case A::kRecover: Recover(false); break;
     case A::kAnswerRetained: AnswerRetained(); break;
     case A::kForgetKeeper: ForgetKeeper(from, message->txn); break;
     case A::kEvicted: Evicted(); break;
@@ -201,7 +201,8 @@ std::vector<NodeInstance> WaitsFor(const HomeEntry& entry) {
   if (!entry.txn) return {};
   if (!entry.txn->waiting.empty()) return entry.txn->waiting;
   if (entry.state != S::kGranting) return {};
-  if (entry.txn->source.node.value != 0 && !entry.txn->upgrade) return {entry.txn->source};
+  // The source may have sent the page, and the requester not have said that it came.
+  if (entry.txn->source.node.value != 0 && !entry.txn->upgrade) return {entry.txn->source, entry.txn->request.from};
   return {entry.txn->request.from};
 }
 

@@ -136,6 +136,7 @@ struct HomeTransaction {
   bool upgrade = false;  // The requester's own copy is current: no data moves.
   bool from_disk = false;
   bool active = false;                // Every invalidation is acknowledged.
+  bool lost = false;                  // It recovers from the loss of a node that may have written the page.
   std::vector<NodeInstance> waiting;  // Acknowledgements that are out.
   Message grant;                      // What was sent to the requester by this node, for sending again.
   std::vector<HolderReport> reports;  // Reporting: those in. Loading: the disks' version is being compared with them.

@@ -33,10 +33,12 @@ void Step::OwnerIsGone() {
   e_.reverting = true;
 }
 
-void Step::Recover() {
+// `lost`: a node is gone that may have written the page.
+void Step::Recover(bool lost) {
   std::vector<NodeInstance> candidates = Candidates();
   std::erase_if(candidates, [&](NodeInstance node) { return IsGone(node, from); });
   // An eviction or discard goes on afterwards; a requester asks again under a new number.
+  lost = lost || (e_.txn && e_.txn->lost);
   std::optional<HomeRequest> again;
   if (e_.txn && e_.txn->request.kind == HomeRequest::Kind::kDiscard) again = e_.txn->request;
   e_.registered.clear();
@@ -50,6 +52,7 @@ void Step::Recover() {
     return;
   }
   Begin(S::kReporting, HomeRequest{.kind = HomeRequest::Kind::kEvict, .from = {}, .request = {}});
+  t().lost = lost;
   t().waiting = std::move(candidates);
   for (const NodeInstance& node : t().waiting) SendReport(node);
 }
@@ -96,12 +99,17 @@ void Step::Decide() {
 void Step::Resolve(const LoadedPage* rival) {
   const HolderReport best = Best();
   std::vector<HolderReport> reports = std::move(t().reports);
+  const bool lost = t().lost;
   const bool disk_wins = rival != nullptr && (best.version < rival->version || best.config < rival->config);
   // Newer than whatever the lost owner wrote, and than what survived: a flush of an older number would store nothing.
   const Version renumbered = best.version.epoch < context_.grant_epoch
                                  ? Version{context_.grant_epoch, 1}
                                  : Version{best.version.epoch, best.version.counter + 1};
   Begin(S::kResolving, HomeRequest{.kind = HomeRequest::Kind::kEvict, .from = {}, .request = {}});
+  t().lost = lost;
+  // Whoever was lost had been given the page since, or was writing to it.
+  e_.reverting = lost && disk_wins;
+  if (lost && !disk_wins && best.holding == Holding::kRetained) Effect(HomeEffect::Kind::kReverted);
   e_.owner = disk_wins ? NodeInstance{} : best.node;
   e_.sharers.clear();
   e_.clean = false;
@@ -142,11 +150,11 @@ void Step::ForgetPeer() {
     case S::kLost: break;
     case S::kLoading:
       if (gone(t().request.from)) t().request.from = {};
-      if (std::erase_if(t().reports, [&](const HolderReport& r) { return gone(r.node); }) > 0) Recover();
+      if (std::erase_if(t().reports, [&](const HolderReport& r) { return gone(r.node); }) > 0) Recover(true);
       break;
     case S::kOwned:
     case S::kEvicting:
-      if (gone(e_.owner)) Recover();
+      if (gone(e_.owner)) Recover(true);
       break;
     case S::kGranting: ForgetPeerOfGrant(); break;
     case S::kDiscarding:
@@ -160,7 +168,8 @@ void Step::ForgetPeer() {
       Progress();
       break;
     case S::kResolving:
-      if (std::any_of(t().reports.begin(), t().reports.end(), [&](const auto& r) { return gone(r.node); })) Recover();
+      if (std::any_of(t().reports.begin(), t().reports.end(), [&](const auto& r) { return gone(r.node); }))
+        Recover(true);
       break;
   }
 }
@@ -168,11 +177,11 @@ void Step::ForgetPeer() {
 void Step::ForgetPeerOfGrant() {
   const auto gone = [&](NodeInstance node) { return IsGone(node, from); };
   if (gone(t().source) || gone(e_.owner)) {
-    Recover();
+    Recover(true);
   } else if (gone(t().request.from)) {
     const bool may_have_written = t().active && (t().request.access == Access::kWrite || t().from_disk);
     if (may_have_written) {
-      Recover();
+      Recover(true);
     } else {
       Abort();
     }
@@ -214,7 +223,7 @@ void Step::Adopt() {
                                     [](const HolderReport& r) { return r.holding == Holding::kRetained; });
   if (owners != 1 || retained) {
     e_.registered = std::move(reports);
-    Recover();
+    Recover(false);
     return;
   }
   for (const HolderReport& report : reports) {

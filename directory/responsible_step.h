@@ -77,7 +77,7 @@ class Step {
   void Complete();
   void Abort();
   void Evicted();
-  void Recover();
+  void Recover(bool lost);
   void CountReport();
   const HolderReport& Best() const;
   void Decide();

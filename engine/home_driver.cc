@@ -101,10 +101,22 @@ HomeContext PageEngine::HomeContextOf(PageId page) {
           .bugs = options_.bugs};
 }
 
+// Of the nodes whom the page waits for one that is away, if there is such a one.
+NodeId PageEngine::Culprit(PageId page, const Message& delayed) {
+  const std::vector<NodeInstance> waits = WaitsFor(Home(page));
+  const auto away = std::find_if(waits.begin(), waits.end(), [this](NodeInstance node) {
+    return node.node != options_.self.node && node.node.value != 0 && !up_.contains(node.node);
+  });
+  return away == waits.end() ? delayed.peer.node : away->node;
+}
+
 void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
   for (HomeEffect& effect : effects) {
     switch (effect.kind) {
-      case HomeEffect::Kind::kSend: Post(effect.to, std::move(effect.message)); break;
+      case HomeEffect::Kind::kSend:
+        if (effect.message.kind == MessageKind::kDelayed) effect.message.peer.node = Culprit(page, effect.message);
+        Post(effect.to, std::move(effect.message));
+        break;
       case HomeEffect::Kind::kLoad: StartLoad(effect); break;
       case HomeEffect::Kind::kArmResend: {
         ++next_txn_;  // Each transaction that began says so here.

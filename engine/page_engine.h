@@ -300,6 +300,7 @@ class PageEngine final : public TransportEvents {
   bool IsOnlyShared(const HomeEntry& entry) const;
   void CallInCopies();
   HomeContext HomeContextOf(PageId page);
+  NodeId Culprit(PageId page, const Message& delayed);
   void CarryHome(PageId page, std::vector<HomeEffect>& effects);
   void HomeMessage(const Message& message, NodeInstance from);
   bool HasNothingToFlush(PageId page) const;

@@ -106,8 +106,8 @@ class KeyWriter {
     Add(t.request);
     Add(t.source);
     Add(t.backup);
-    Add(static_cast<uint64_t>(t.upgrade) << 2 | static_cast<uint64_t>(t.from_disk) << 1 |
-        static_cast<uint64_t>(t.active));
+    Add(static_cast<uint64_t>(t.lost) << 3 | static_cast<uint64_t>(t.upgrade) << 2 |
+        static_cast<uint64_t>(t.from_disk) << 1 | static_cast<uint64_t>(t.active));
     AddAll(t.waiting);
     Add(t.grant);
     AddAll(t.reports);

@@ -155,11 +155,15 @@ TEST(ResponsibleNode, DiskNewerThanTheRetainedCopyWins) {
   h.Answer(K::kResolveAck, kSharer);
   EXPECT_EQ(h.e.state, S::kUnowned);
   EXPECT_FALSE(h.e.clean);
+  h.Hear(Request(Access::kRead), kAsker);
+  h.Load({Epoch(3), 6});
+  EXPECT_EQ(h.did, "Reverted, Grant->4");  // There may have been a newer one yet.
 }
 
 TEST(ResponsibleNode, SurvivingCopyAsNewAsTheDiskBecomesTheOwnersUnderANewNumber) {
   Home h = Recovering({Epoch(3), 5});
   h.Load({Epoch(3), 5});
+  EXPECT_EQ(h.did, "Arm, Resolve->3");  // Readers have what the owner had.
   EXPECT_EQ(h.effects.back().message.holding, Holding::kOwner);
   EXPECT_EQ(h.effects.back().message.version, (Version{Epoch(4), 1}));
   EXPECT_EQ(h.e.owner, kSharer);
@@ -195,6 +199,7 @@ TEST(ResponsibleNode, WhoMayKeepAFrameOfAFinishedTransferIsAskedWhenTheNewOwnerD
   EXPECT_EQ(h.did, "Arm, Report->2");
   h.Answer(K::kReported, kOwner, Holding::kRetained, {Epoch(3), 5});
   h.Load({Epoch(3), 4});
+  EXPECT_EQ(h.did, "Arm, Reverted, Resolve->2");  // What the new owner may have written is lost.
   EXPECT_EQ(h.effects.back().message.holding, Holding::kOwner);
   EXPECT_EQ(h.e.owner, kOwner);
 }

@@ -33,6 +33,19 @@ TEST_F(PageEngineWaits, ALockThatLacksARightSaysSo) {
   EXPECT_THAT(lock->status().message(), Not(HasSubstr("another program")));
 }
 
+// The page has left its old owner, and the new one is away before it has said that it came.
+TEST_F(PageEngineWaits, ATransferToANodeThatIsAwayNamesThatNode) {
+  EngineCluster cluster(3);
+  const PageId page = cluster.SegmentOf(3);
+  cluster.Allocate({page, 1});
+  ASSERT_TRUE(cluster.Write(2, page, 1).ok());
+  ASSERT_TRUE(cluster.Write(1, page, 2).ok());
+  cluster.Stop(NodeId(1));
+  const absl::StatusOr<int> read = cluster.Read(2, page);
+  EXPECT_EQ(read.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(read.status().message(), HasSubstr("needs " + ToString(NodeId(1))));
+}
+
 TEST_F(PageEngineWaits, ALockedPageSaysThatItIsLocked) {
   EngineCluster cluster(2);
   const PageId page = cluster.SegmentOf(2);
