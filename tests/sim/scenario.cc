@@ -72,9 +72,9 @@ FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes) {
   if ((scenario.traits & kStragglers) != 0) {
     faults.calm.lose_per_mille = static_cast<uint32_t>(random.Between(20, 150));
     faults.calm.late_per_mille = static_cast<uint32_t>(random.Below(50));
-    faults.calm.late_pages_per_mille = static_cast<uint32_t>(random.Between(100, 600));
+    faults.calm.late_pages_per_mille = static_cast<uint32_t>(random.Between(300, 800));
     faults.calm.overtake_per_mille = 900;
-    faults.calm.late_delay = random.Spread(50 * kMillisecond, 500 * kMillisecond);
+    faults.calm.late_delay = random.Spread(200 * kMillisecond, 1500 * kMillisecond);
     faults.max_down = 20 * kMillisecond;
     faults.mean_events = size * static_cast<uint64_t>(random.Between(50, 100));
   }
