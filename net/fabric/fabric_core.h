@@ -63,8 +63,10 @@ constexpr size_t kMaxQueuedBytes = 1024 * 1024;
 constexpr size_t kMaxQueuedPages = 8192;
 // Operations of one connection that libfabric may hold.
 constexpr uint32_t kMaxOutstandingOps = 192;
-// Small messages are copied by libfabric and tell nothing when they are out; every so many one asks for a completion.
-constexpr uint32_t kInjectsPerCompletion = 32;
+// Most messages tell nothing when they are out: a completion costs a signal, which also wakes who sleeps on the queue. So
+// many operations at most go before one that asks for a completion, and so many pages, which are held as long.
+constexpr uint32_t kOpsPerCompletion = 32;
+constexpr size_t kPagesPerCompletion = 16;
 // Handshakes that one peer may have under way towards us.
 constexpr int kMaxHandshakesPerPeer = 4;
 
@@ -109,10 +111,12 @@ struct OutMessage {
   TimeNs since = 0;  // When it was queued.
 };
 
+using OutMessages = absl::InlinedVector<std::unique_ptr<OutMessage>, 1>;
+
 // What one completion of a send stands for.
 struct InFlight {
-  std::unique_ptr<OutMessage> message;  // Null for a small one.
-  uint32_t ops = 0;                     // Operations that it completes, with those before it that told nothing.
+  OutMessages messages;  // Larger ones that are out now, with those before it that told nothing.
+  uint32_t ops = 0;      // Operations that it completes, likewise.
   TimeNs since = 0;
 };
 
@@ -160,6 +164,8 @@ struct Connection {
   uint32_t outstanding_ops = 0;
   uint32_t silent_ops = 0;  // Of these, the last ones, for which no completion has been asked.
   TimeNs silent_since = 0;
+  OutMessages silent_messages;  // Their larger messages.
+  size_t silent_pages = 0;
   size_t queued_bytes = 0;
   size_t queued_pages = 0;
 
@@ -261,7 +267,8 @@ class FabricCore {
   // fabric_send.cc
   enum class Outcome { kDone, kBlocked, kFailed };
   Outcome SendSmall(Connection& connection, EnvelopeKind kind, std::span<const std::byte> message);
-  Outcome SendHead(Connection& connection, OutMessage& message);
+  Outcome SendHead(Connection& connection, OutMessage& message, bool tell);
+  void NoteSent(Connection& connection, bool told);
   Outcome Submit(Connection& connection, std::unique_ptr<OutMessage>& message);
   Outcome WritePages(Connection& connection, OutMessage& message);
   bool HasRoom(const Connection& connection, uint32_t ops, uint32_t slots) const;

@@ -1,7 +1,7 @@
 // Messages go. What happens to one, by its size:
 //
 //   without pages, up to the provider's inject size:  one operation, copied by libfabric, no completion
-//   up to kMaxInlinePages pages that fit:             one operation that gathers head and pages, one completion
+//   up to kMaxInlinePages pages that fit:             one operation that gathers head and pages, mostly no completion
 //   more pages:                                       a write for each iov_limit_ pages into the peer's slots, then one
 //                                                     operation for the head, whose completion stands for all of them
 //
@@ -93,7 +93,7 @@ FabricCore::Outcome FabricCore::SendSmall(Connection& c, EnvelopeKind kind, std:
   const Envelope envelope = NextEnvelope(c, kind, message.size());
   EncodeEnvelope(envelope, head);
   // Credits are also what asks after small messages that nothing followed, see Tick.
-  const bool tell = c.silent_ops + 1 >= kInjectsPerCompletion || kind == EnvelopeKind::kCredit;
+  const bool tell = c.silent_ops + 1 >= kOpsPerCompletion || kind == EnvelopeKind::kCredit;
   ssize_t result = 0;
   if (tell) {
     iovec iov{head.data(), head.size()};
@@ -107,15 +107,18 @@ FabricCore::Outcome FabricCore::SendSmall(Connection& c, EnvelopeKind kind, std:
   }
   const Outcome outcome = OutcomeOf(c, result, "a message cannot be sent");
   if (outcome != Outcome::kDone) return outcome;
-  ++c.outstanding_ops;
-  if (tell) {
-    c.in_flight.push_back({nullptr, c.silent_ops + 1, loop_->Now()});
-    c.silent_ops = 0;
-  } else if (++c.silent_ops == 1) {
-    c.silent_since = loop_->Now();
-  }
+  NoteSent(c, tell);
   CountSent(c, envelope);
   return Outcome::kDone;
+}
+
+// One more operation is out. `told`: its completion was asked for, and stands for those before it too.
+void FabricCore::NoteSent(Connection& c, bool told) {
+  ++c.outstanding_ops;
+  if (++c.silent_ops == 1) c.silent_since = loop_->Now();
+  if (!told) return;
+  c.in_flight.push_back({std::exchange(c.silent_messages, {}), std::exchange(c.silent_ops, 0), loop_->Now()});
+  c.silent_pages = 0;
 }
 
 void FabricCore::SendCredit(Connection& c) { SendSmall(c, EnvelopeKind::kCredit, {}); }
@@ -180,11 +183,14 @@ FabricCore::Outcome FabricCore::Submit(Connection& c, std::unique_ptr<OutMessage
   } else if (!HasRoom(c, 1, 0)) {
     return Outcome::kBlocked;
   }
-  const Outcome outcome = SendHead(c, m);
+  // One that waited in the queue is asked after, so that what waits behind it goes on.
+  const bool tell = (pages > 0 && !m.inline_pages) || !c.queue.empty() || c.silent_ops + 1 >= kOpsPerCompletion ||
+                    c.silent_pages + pages > kPagesPerCompletion;
+  const Outcome outcome = SendHead(c, m, tell);
   if (outcome != Outcome::kDone) return outcome;
-  ++c.outstanding_ops;
-  c.in_flight.push_back({std::move(message), c.silent_ops + 1, loop_->Now()});
-  c.silent_ops = 0;
+  c.silent_messages.push_back(std::move(message));
+  c.silent_pages += pages;
+  NoteSent(c, tell);
   return Outcome::kDone;
 }
 
@@ -221,7 +227,7 @@ FabricCore::Outcome FabricCore::WritePages(Connection& c, OutMessage& m) {
   return Outcome::kDone;
 }
 
-FabricCore::Outcome FabricCore::SendHead(Connection& c, OutMessage& m) {
+FabricCore::Outcome FabricCore::SendHead(Connection& c, OutMessage& m, bool tell) {
   Envelope envelope = NextEnvelope(c, EnvelopeKind::kMessage, m.message_bytes);
   envelope.page_count = static_cast<uint16_t>(m.pages.size());
   envelope.inline_pages = m.inline_pages;
@@ -241,7 +247,8 @@ FabricCore::Outcome FabricCore::SendHead(Connection& c, OutMessage& m) {
   msg.desc = local_registration_ ? descriptors.data() : nullptr;
   msg.iov_count = parts;
   msg.context = MakeContext(c.serial, 0);
-  const Outcome outcome = OutcomeOf(c, fi_sendmsg(c.endpoint.get(), &msg, FI_COMPLETION), "a message cannot be sent");
+  const Outcome outcome =
+      OutcomeOf(c, fi_sendmsg(c.endpoint.get(), &msg, tell ? FI_COMPLETION : 0), "a message cannot be sent");
   if (outcome != Outcome::kDone) return outcome;
   if (in_slots) c.slots_taken += envelope.page_count;
   CHECK(c.slots_taken - c.slots_freed <= kPageSlots);
@@ -285,7 +292,7 @@ void FabricCore::OnSendCompleted(Connection& c) {
   c.in_flight.pop_front();
   CHECK(c.outstanding_ops >= done.ops);
   c.outstanding_ops -= done.ops;
-  Recycle(std::move(done.message));
+  for (std::unique_ptr<OutMessage>& message : done.messages) Recycle(std::move(message));
   if (!c.queue.empty()) Drain(c);
   ReturnSlots(c);
 }
