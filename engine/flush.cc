@@ -97,9 +97,10 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
     store.config = frozen.config;
     store.replicas = frozen.replicas;
     store.data = std::move(frozen.data);
-    Turn turn(this);
     std::vector<NodeId> holders = locator_->CoreHolders(frozen.page, frozen.replicas);
     if (options_.bugs && options_.bugs->flush_one_holder) holders.resize(1);
+    // The page is on its way to the others before this disk begins.
+    std::stable_partition(holders.begin(), holders.end(), [this](NodeId node) { return node != options_.self.node; });
     for (size_t i = 0; i < holders.size(); ++i) {
       stores.push_back({frozen.page, frozen.version, frozen.config,
                         StartCall(holders[i], store, deadline, 10 * options_.resend_after), i + 1 == holders.size()});
