@@ -497,9 +497,7 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
 
 void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
   auto reply = [this, to = from.node, alive = alive_](Message answer) {
-    if (!*alive) return;
-    Turn turn(this);
-    Post(to, std::move(answer));
+    if (*alive) PostAnswer(to, std::move(answer));
   };
   const PageRange range{message.page, message.count};
   if (message.kind == MessageKind::kPutExtent && IsDiscarded(range, message.config)) {
@@ -516,6 +514,17 @@ void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
   if (message.kind == MessageKind::kStore && disk_incomplete_ && core_.Find(message.page) == nullptr) return;
   core_.Handle(message, std::move(reply));
   ArmSealTimer();
+}
+
+// What one commit has made durable is answered in one message: its callbacks come one after the other.
+void PageEngine::PostAnswer(NodeId to, Message answer) {
+  answers_.emplace_back(to, std::move(answer));
+  if (answers_.size() > 1) return;
+  clock_->CallSoon([this, alive = alive_] {
+    if (!*alive) return;
+    Turn turn(this);
+    for (auto& [node, message] : std::exchange(answers_, {})) Post(node, std::move(message));
+  });
 }
 
 void PageEngine::DispatchHome(const Message& message, NodeInstance from) {

@@ -240,6 +240,7 @@ class PageEngine final : public TransportEvents {
   void Dispatch(const Message& message, NodeInstance from);
   void DispatchHome(const Message& message, NodeInstance from);
   void AskCoreHolder(const Message& message, NodeInstance from);
+  void PostAnswer(NodeId to, Message answer);
   void AnswerInspect(const Message& message, NodeInstance from);
   bool IsCurrent(NodeInstance node) const;
   void ArmTick();
@@ -355,8 +356,9 @@ class PageEngine final : public TransportEvents {
   };
   std::map<NodeId, Outbox> outboxes_;
   Clock::TimerId late_send_ = 0;
-  std::deque<Message> local_;  // To this node itself.
-  int depth_ = 0;              // Of Turn.
+  std::deque<Message> local_;                        // To this node itself.
+  std::vector<std::pair<NodeId, Message>> answers_;  // Of this disk, given in the same turn of the loop.
+  int depth_ = 0;                                    // Of Turn.
   std::map<RequestId, Call> calls_;
   uint64_t next_request_ = 1;
   uint64_t next_txn_ = 1;

@@ -24,6 +24,8 @@ namespace {
 
 // A caller that leaves gives what is still to do at most this many turns, then wakes the loop's own thread for it.
 constexpr int kTurnsBeforeLeaving = 3;
+// A visitor gives what follows from its `start` so many.
+constexpr int kTurnsOfVisit = 16;
 // A caller that waits for another driver spins at most this long: the driver may need its processor.
 constexpr DurationNs kMaxWaiterSpin = 20 * kMicrosecond;
 
@@ -54,14 +56,69 @@ void FutexWake(std::atomic<uint32_t>* word) {
   syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
 }
 
+// Callers that this thread has to wake. Who is woken may get this processor at once, and call the loop again: so it is
+// woken when the driver's mutex is free. It may be gone by then, and its stack with it: a wake-up on that address then does
+// nothing, or is one that its next sleeper has to expect anyway.
+struct Wakes {
+  bool drives = false;
+  std::vector<std::atomic<uint32_t>*> words;
+};
+thread_local Wakes to_wake;
+
+void WakeOrNote(std::atomic<uint32_t>* word) {
+  if (to_wake.drives) {
+    to_wake.words.push_back(word);
+  } else {
+    FutexWake(word);
+  }
+}
+
 }  // namespace
 
 void Completion::Set() {
   const uint32_t before = state_.fetch_or(kSet, std::memory_order_acq_rel);
   CHECK((before & kSet) == 0);
-  // The waiter may be gone by now, and its stack with it: a wake-up on that address then does nothing, or is one that
-  // its next sleeper has to expect anyway.
-  if (before & kAsleep) FutexWake(&state_);
+  if ((before & kAsleep) != 0 && (before & kPosted) == 0) WakeOrNote(&state_);
+}
+
+// False if the waiting caller sleeps, or needs no driver any more.
+bool Completion::OfferDuty() {
+  uint32_t now = state_.load(std::memory_order_relaxed);
+  while ((now & (kSet | kAsleep)) == 0) {
+    if (state_.compare_exchange_weak(now, now | kDrive, std::memory_order_acq_rel)) return true;
+  }
+  return false;
+}
+
+// `start` has returned: it uses nothing of the caller's any more.
+void Completion::Started() {
+  const uint32_t before = state_.fetch_and(~kPosted, std::memory_order_acq_rel);
+  if ((before & kSet) != 0 && (before & kAsleep) != 0) WakeOrNote(&state_);
+}
+
+void Loop::State::BeginDriving() {
+  driving.store(&thread_marker, std::memory_order_relaxed);
+  to_wake.drives = true;
+  turn_now = MonotonicNow();
+}
+
+void Loop::State::EndDriving() {
+  driving.store(nullptr, std::memory_order_relaxed);
+  driver.unlock();
+  to_wake.drives = false;
+  for (std::atomic<uint32_t>* word : to_wake.words) FutexWake(word);
+  to_wake.words.clear();
+}
+
+// Between two turns. `on_duty`: as before; false afterwards if a caller has relieved the own thread meanwhile.
+void Loop::State::WakeCallers(bool* on_duty) {
+  if (to_wake.words.empty()) return;
+  const bool own_thread = !caller_on_duty.load(std::memory_order_relaxed);
+  EndDriving();
+  driver.lock();
+  BeginDriving();
+  *on_duty = !own_thread || !caller_on_duty.load(std::memory_order_relaxed);
+  if (*on_duty) asleep.store(false, std::memory_order_relaxed);
 }
 
 // --- Who drives -------------------------------------------------------------------------------------------------------
@@ -82,23 +139,29 @@ void Loop::State::Disarm() {
   CHECK(epoll_ctl(outer, EPOLL_CTL_MOD, inner, &event) == 0);
 }
 
-// Tells a waiting caller to drive. Returns false if none waits.
+// Puts a caller on duty that waits and is awake. Who sleeps goes on sleeping: waking it takes longer than waking the
+// own thread when there is something to do. Returns false if there is none.
 bool Loop::State::HandOver() {
   if (waiting.load(std::memory_order_relaxed) == 0) return false;
   std::lock_guard<std::mutex> lock(waiters_mutex);
-  while (!waiters.empty()) {
-    Waiter* waiter = waiters.front();
-    waiters.pop_front();
-    if (waiter->completion->IsSet()) continue;
-    promised.store(true, std::memory_order_relaxed);
-    const uint32_t before = waiter->completion->state_.fetch_or(Completion::kDrive, std::memory_order_acq_rel);
-    if (before & Completion::kAsleep) FutexWake(&waiter->completion->state_);
+  for (auto it = waiters.begin(); it != waiters.end(); ++it) {
+    if (!(*it)->OfferDuty()) continue;
+    waiters.erase(it);
+    caller_on_duty.store(true, std::memory_order_relaxed);
     return true;
   }
   return false;
 }
 
-// Ends driving and keeps I1.
+// REQUIRES: driving. For a caller, unless another one has it.
+bool Loop::State::TakeDuty() {
+  if (caller_on_duty.load(std::memory_order_relaxed)) return false;
+  caller_on_duty.store(true, std::memory_order_relaxed);
+  Disarm();
+  return true;
+}
+
+// Ends driving, of who is on duty, which passes on. Keeps I1 to I3.
 void Loop::State::Leave() {
   if (!HandOver()) {
     bool idle = PrepareToSleep();
@@ -106,12 +169,25 @@ void Loop::State::Leave() {
       Turn(MonotonicNow());
       idle = PrepareToSleep();
     }
+    caller_on_duty.store(false, std::memory_order_relaxed);
     Arm();
     if (!idle || wants_watch) {
       asleep.store(true, std::memory_order_seq_cst);
       WakeSleeper();
     }
   }
+  EndDriving();
+}
+
+// Ends a visit: what came of `start` at once is done, the rest is that caller's. The
+// sources are left alone: what there is for them wakes the sleeper.
+void Loop::State::EndVisit() {
+  for (int turn = 0; turn < kTurnsOfVisit && (RunPosts() || RunSoon()); ++turn) {
+  }
+  SyncTimerFd();
+  asleep.store(true, std::memory_order_seq_cst);
+  const bool idle = posts.load(std::memory_order_seq_cst) == nullptr && soon.empty();
+  if (!idle || (sleeper != nullptr && sleeper->IsSet())) WakeSleeper();
   EndDriving();
 }
 
@@ -123,6 +199,7 @@ void Loop::State::LeaveAsCaller() {
   }
   visits.fetch_add(1, std::memory_order_relaxed);
   if (!HandOver()) {
+    caller_on_duty.store(false, std::memory_order_seq_cst);
     for (int turn = 0; HasWork() && turn < kTurnsBeforeLeaving; ++turn) Turn(MonotonicNow());
     if (HasWork()) CallWatch();
   }
@@ -144,8 +221,8 @@ void Loop::State::CallWatch() {
   if (watch_call.exchange(1, std::memory_order_seq_cst) == 0) FutexWake(&watch_call);
 }
 
-// Of the own thread, driving before and after.
-void Loop::State::Watch() {
+// Of the own thread, driving before and after. Returns whether it is still on duty.
+bool Loop::State::Watch() {
   wants_watch = false;
   watching.store(true, std::memory_order_seq_cst);
   uint64_t seen = visits.load(std::memory_order_relaxed);
@@ -158,17 +235,22 @@ void Loop::State::Watch() {
       FutexWaitFor(&watch_call, 0, kWatchInterval);
       watch_call.store(0, std::memory_order_seq_cst);
       used = std::exchange(seen, visits.load(std::memory_order_relaxed)) != seen;
-      drives = TryDrive();
+      drives = !caller_on_duty.load(std::memory_order_relaxed) && TryDrive();
       in_vain = drives || used ? 0 : in_vain + 1;
       if (in_vain >= kLooksInVain || stopping.load(std::memory_order_relaxed)) break;
     }
-    if (!drives) driver.lock();
-    BeginDriving();
+    if (!drives) {
+      driver.lock();
+      BeginDriving();
+    }
+    // A caller that has come meanwhile does what there is, now or when it wakes.
+    if (caller_on_duty.load(std::memory_order_relaxed)) continue;
     for (int turn = 0; turn < kTurnsPerLook && Turn(MonotonicNow()); ++turn) {
     }
   }
   watching.store(false, std::memory_order_seq_cst);
   burst_began = 0;
+  return !caller_on_duty.load(std::memory_order_relaxed);
 }
 
 void Loop::State::OwnThread() {
@@ -176,11 +258,15 @@ void Loop::State::OwnThread() {
   while (true) {
     driver.lock();
     BeginDriving();
-    armed = false;  // What woke this thread has disarmed it.
-    asleep.store(false, std::memory_order_relaxed);
-    if (wants_watch) Watch();
+    // What woke this thread was meant for a caller if one is on duty meanwhile.
+    bool on_duty = !caller_on_duty.load(std::memory_order_relaxed);
+    if (on_duty) {
+      armed = false;  // What woke this thread has disarmed it.
+      asleep.store(false, std::memory_order_relaxed);
+      if (wants_watch) on_duty = Watch();
+    }
     TimeNs last_event = MonotonicNow();
-    while (!stopping.load(std::memory_order_relaxed)) {
+    while (on_duty && !stopping.load(std::memory_order_relaxed)) {
       const TimeNs now = MonotonicNow();
       if (Turn(now)) {
         last_event = now;
@@ -189,60 +275,71 @@ void Loop::State::OwnThread() {
       } else {
         Pause();
       }
-      if (waiting.load(std::memory_order_relaxed) > 0) break;
+      WakeCallers(&on_duty);
+      if (on_duty && HandOver()) on_duty = false;
     }
     if (stopping.load(std::memory_order_relaxed)) {
       EndDriving();
       return;
     }
-    Leave();
+    on_duty ? Leave() : EndDriving();
     epoll_event event;
     while (epoll_wait(outer, &event, 1, -1) < 0 && errno == EINTR) {
     }
   }
 }
 
-bool Loop::State::TryDrive() { return !promised.load(std::memory_order_relaxed) && driver.try_lock(); }
+bool Loop::State::TryDrive() {
+  if (!driver.try_lock()) return false;
+  BeginDriving();
+  return true;
+}
 
-// Waits until the waiter's completion is set, or this thread holds the driver's mutex (then returns true).
-bool Loop::State::WaitForTurn(Waiter& waiter) {
-  std::atomic<uint32_t>& state = waiter.completion->state_;
+// Waits until the completion is set, or this thread drives and is on duty (then returns true).
+bool Loop::State::WaitForDuty(Completion& completion) {
+  std::atomic<uint32_t>& state = completion.state_;
   const TimeNs spin_until = MonotonicNow() + std::min(options.spin_ns, kMaxWaiterSpin);
   while (true) {
     const uint32_t now = state.load(std::memory_order_acquire);
     if (now & Completion::kDrive) {
       driver.lock();
+      BeginDriving();
       return true;
     }
-    if (now & Completion::kSet) return false;
-    if (TryDrive()) return true;
-    // A leaving driver wakes the loop's own thread or a waiter, so this caller may sleep although the mutex is free.
-    if (MonotonicNow() < spin_until) {
+    if (Completion::IsOver(now)) return false;
+    if (!caller_on_duty.load(std::memory_order_relaxed) && TryDrive()) {
+      if (TakeDuty()) return true;
+      EndDriving();
+    }
+    // Whoever is on duty sees what this caller has posted, so it may sleep although the mutex is free.
+    if (waiting.load(std::memory_order_relaxed) == 1 && MonotonicNow() < spin_until) {
       Pause();
     } else {
       const uint32_t before = state.fetch_or(Completion::kAsleep, std::memory_order_acq_rel);
-      if ((before & (Completion::kSet | Completion::kDrive)) == 0) FutexWait(&state, before | Completion::kAsleep);
+      if ((before & Completion::kDrive) == 0 && !Completion::IsOver(before))
+        FutexWait(&state, before | Completion::kAsleep);
     }
   }
 }
 
-// WaitForTurn among the waiters that a leaving driver can see.
-bool Loop::State::WaitForDriver(Waiter& waiter) {
+// WaitForDuty among the waiters that may be put on duty.
+bool Loop::State::WaitAmongWaiters(Completion& completion) {
   {
     std::lock_guard<std::mutex> lock(waiters_mutex);
-    waiters.push_back(&waiter);
+    waiters.push_back(&completion);
     waiting.fetch_add(1, std::memory_order_relaxed);
   }
-  const bool drives = WaitForTurn(waiter);
+  const bool on_duty = WaitForDuty(completion);
   {
     std::lock_guard<std::mutex> lock(waiters_mutex);
-    std::erase(waiters, &waiter);
+    std::erase(waiters, &completion);
     waiting.fetch_sub(1, std::memory_order_relaxed);
   }
-  if (drives) return true;
-  if ((waiter.completion->state_.load(std::memory_order_acquire) & Completion::kDrive) == 0) return false;
-  // It was told to drive while its completion was being set: nobody else was told.
+  if (on_duty) return true;
+  if ((completion.state_.load(std::memory_order_acquire) & Completion::kDrive) == 0) return false;
+  // It was put on duty while its completion was being set: nobody else is.
   driver.lock();
+  BeginDriving();
   return true;
 }
 
@@ -326,47 +423,46 @@ void Loop::Post(absl::AnyInvocable<void()> task) {
   }
   state_->WakeSleeper();
   // A driver looks for it. One that is leaving may miss it until the next look.
-  if (state_->watching.load(std::memory_order_seq_cst) && state_->driving.load() == nullptr) state_->CallWatch();
+  if (state_->watching.load(std::memory_order_seq_cst) && state_->driving.load() == nullptr &&
+      !state_->caller_on_duty.load(std::memory_order_seq_cst)) {
+    state_->CallWatch();
+  }
 }
 
 void Loop::RunUntil(absl::FunctionRef<void()> start, Completion& completion) {
   CHECK(state_->running.load(std::memory_order_relaxed) && !IsDriving());
+  bool on_duty = false;
   if (state_->TryDrive()) {
-    state_->BeginDriving();
     // Before `start`: the answer to what it sends may come before it returns.
-    state_->Disarm();
+    on_duty = state_->TakeDuty();
+    if (!on_duty) state_->asleep.store(false, std::memory_order_relaxed);
     start();
-  } else {
-    Waiter waiter{&completion};
-    Post([&waiter, start] {
-      start();
-      waiter.started.store(true, std::memory_order_release);
-    });
-    const bool drives = state_->WaitForDriver(waiter);
-    if (drives) state_->BeginDriving();
-    while (!waiter.started.load(std::memory_order_acquire)) {
-      // As driver it has to run it itself; else whoever set the completion is about to return from it.
-      if (drives) {
-        state_->Turn(MonotonicNow());
-      } else {
-        Pause();
-      }
+    if (!on_duty) {
+      state_->EndVisit();
+      if (!completion.IsSet()) on_duty = state_->WaitAmongWaiters(completion);
     }
-    if (!drives) return;
+  } else {
+    completion.state_.store(Completion::kPosted, std::memory_order_relaxed);
+    Post([&completion, start] {
+      start();
+      completion.Started();
+    });
+    on_duty = state_->WaitAmongWaiters(completion);
+    // As driver it has to run it itself.
+    while (on_duty && completion.IsPosted()) state_->Turn(MonotonicNow());
   }
-  if (!completion.IsSet()) {
-    state_->Disarm();
-    state_->asleep.store(false, std::memory_order_relaxed);
-  }
+  if (!on_duty) return;
+  if (!completion.IsSet()) state_->asleep.store(false, std::memory_order_relaxed);
   TimeNs last_event = MonotonicNow();
   while (!completion.IsSet()) {
     const TimeNs now = MonotonicNow();
     if (state_->Turn(now, &completion)) {
       last_event = now;
-    } else if (now - last_event < state_->options.spin_ns) {
+      state_->WakeCallers(&on_duty);
+    } else if (now - last_event < state_->options.spin_ns && state_->MayPoll()) {
       Pause();
     } else {
-      state_->SleepOnInner();
+      state_->SleepOnInner(completion);
     }
   }
   state_->LeaveAsCaller();

@@ -3,7 +3,8 @@
 // Everything that a node's protocol owns is touched only by the thread that *drives* the loop, one at a time. The
 // loop's own thread drives when nobody else does. A caller that waits for something to happen on the loop drives it
 // itself meanwhile (`RunUntil`), so that a miss costs no hand-over between threads; the loop's own thread is then kept
-// asleep, not woken by what the driver handles.
+// asleep, not woken by what the driver handles. Where one caller waits so already, another one begins what it wants and
+// sleeps until that has come about.
 //
 // Waiting: a driver polls for `spin_ns` after the last thing that happened, then sleeps until a descriptor, a timer or
 // a post wakes it.
@@ -43,7 +44,12 @@ class Completion {
   friend class Loop;
   static constexpr uint32_t kSet = 1;
   static constexpr uint32_t kAsleep = 2;  // The waiting caller sleeps on `state_`.
-  static constexpr uint32_t kDrive = 4;   // The loop has no driver but this caller: it must become one.
+  static constexpr uint32_t kDrive = 4;   // It is on duty (loop_state.h): it must drive.
+  static constexpr uint32_t kPosted = 8;  // The loop has still to run `start`, or is in it: it uses the caller's stack.
+  static bool IsOver(uint32_t state) { return (state & (kSet | kPosted)) == kSet; }
+  bool IsPosted() const { return (state_.load(std::memory_order_acquire) & kPosted) != 0; }
+  bool OfferDuty();
+  void Started();
   std::atomic<uint32_t> state_{0};
 };
 

@@ -1,23 +1,29 @@
 // The inside of Loop: how its threads share it. One turn and sleeping are in loop_turn.cc, who drives in loop.cc.
 //
-// The driver's mutex makes one thread at a time the driver. The loop's own thread sleeps on an *outer* epoll descriptor
-// that holds only the *inner* one, on which everything else is registered. A caller that drives disarms the inner one in
-// the outer (so that the kernel does not wake the loop's thread for what the caller polls anyway) and arms it again when
-// it leaves: an event that is pending then fires at once.
+// The driver's mutex makes one thread at a time the driver. One thread is *on duty*: when nobody drives, it sleeps on the
+// descriptors, and becomes the driver when one is ready. That is the loop's own thread, or a caller that waits. A caller that
+// finds another one on duty visits: it drives for no longer than its `start` and what follows from it at once, then sleeps
+// until its completion is set. So it wakes nobody, and waits for nobody else's answer.
 //
-//  I1  At every moment somebody drives, or the inner descriptor is armed, or one waiting caller has been told to drive
-//      (Completion::kDrive) and will take the mutex before it returns. Until somebody drives again, `promised` keeps other callers off
-//      the mutex: one that calls again and again would win it each time, since it is awake.
-//      Or the loop's thread *watches*: see I4.
-//  I2  While nobody polls, nor watches, `asleep` is true, and whoever makes something to do after that writes the event descriptor.
+// The own thread sleeps on an *outer* epoll descriptor that holds only the *inner* one, on which everything else is
+// registered. A caller that goes on duty disarms the inner one in the outer (so that the kernel does not wake the loop's
+// thread for what the caller waits for) and arms it again at the end: an event that is pending then fires at once.
+//
+//  I1  At every moment one thread is on duty: a caller (`caller_on_duty`), who drives, sleeps on the inner descriptor
+//      (`sleeper`), or has been told to drive (Completion::kDrive) and will take the mutex before it returns; or the own
+//      thread, who drives, *watches* (see I5), or the inner descriptor is armed.
+//  I2  While nobody polls, nor watches, `asleep` is true, and whoever makes something to do after that writes the event
+//      descriptor.
 //  I3  The timer descriptor expires no later than the earliest timer while nobody polls. It may expire earlier.
-//  I4  When callers come often, arming and disarming for each costs more than it saves. Then the loop's thread watches: it
-//      looks every kWatchInterval, or when it is called (`watch_call`), and drives if nobody does; callers leave without a
-//      system call, if nothing is left to do. It stops watching, and arms, when no caller has come since its last look.
-//      `watching` changes under the driver's mutex.
+//  I4  A visitor that sets the completion of the sleeper wakes it: it sleeps on the descriptors.
+//  I5  When callers come often, arming and disarming for each costs more than it saves. Then the loop's thread watches: it
+//      looks every kWatchInterval, or when it is called (`watch_call`), and drives if nobody does and no caller is on duty;
+//      callers leave without a system call, if nothing is left to do. It stops watching, and arms, when no caller has come
+//      since its last look, or one stays on duty. `watching` changes under the driver's mutex.
 
 #pragma once
 
+#include <sys/epoll.h>
 #include <time.h>
 
 #include <atomic>
@@ -25,6 +31,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -51,12 +58,6 @@ struct FdEntry {
   absl::AnyInvocable<void(uint32_t)> handler;  // Null for the descriptors of sources and of the loop itself.
 };
 
-// A caller of RunUntil that does not drive.
-struct Waiter {
-  Completion* completion;
-  std::atomic<bool> started{false};  // `start` has returned: nothing of the caller's stack is used any more.
-};
-
 inline TimeNs MonotonicNow() {
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -72,6 +73,7 @@ struct Loop::State {
   bool IsDriving() const { return driving.load(std::memory_order_relaxed) == &thread_marker; }
   void BeginDriving();
   void EndDriving();
+  void WakeCallers(bool* on_duty);
   void Watch(int fd, uint32_t events, absl::AnyInvocable<void(uint32_t)> handler);
   void Unwatch(int fd);
 
@@ -80,23 +82,27 @@ struct Loop::State {
   bool RunPosts();
   bool RunTimers(TimeNs now);
   bool RunSoon();
-  bool PollFds(int timeout_ms);
+  bool PollFds();
   void SyncTimerFd();
   bool PrepareToSleep();
-  void SleepOnInner();
+  void SleepOnInner(const Completion& completion);
+  bool Dispatch(std::span<const epoll_event> ready);
 
   void Arm();
   void Disarm();
+  bool TakeDuty();
   void Leave();
+  void EndVisit();
+  bool MayPoll() const { return waiting.load(std::memory_order_relaxed) == 0; }
   void LeaveAsCaller();
   bool CallersComeOften();
   bool HasWork() const;
-  void Watch();
+  bool Watch();
   void CallWatch();
   bool HandOver();
   void OwnThread();
-  bool WaitForTurn(Waiter& waiter);
-  bool WaitForDriver(Waiter& waiter);
+  bool WaitForDuty(Completion& completion);
+  bool WaitAmongWaiters(Completion& completion);
   bool TryDrive();
   void WakeSleeper();
   void DropPosts();
@@ -125,6 +131,7 @@ struct Loop::State {
   TimeNs next_fd_poll = 0;
   TimeNs turn_now = 0;  // When the turn began.
   bool armed = false;
+  const Completion* sleeper = nullptr;  // What the caller that sleeps on the inner descriptor waits for.
   bool wants_watch = false;
   TimeNs burst_began = 0;
   int burst = 0;  // Callers that left since then.
@@ -134,14 +141,14 @@ struct Loop::State {
   std::atomic<bool> asleep{true};
   std::atomic<bool> event_fd_written{false};
 
+  std::atomic<bool> caller_on_duty{false};  // Changed by the driver.
   std::atomic<bool> watching{false};
   std::atomic<uint32_t> watch_call{0};
   std::atomic<uint64_t> visits{0};  // Callers that left while the loop was watched.
 
-  std::atomic<bool> promised{false};
   std::atomic<uint32_t> waiting{0};
   std::mutex waiters_mutex;
-  std::deque<Waiter*> waiters;  // Guarded by waiters_mutex, in the order of arrival.
+  std::deque<Completion*> waiters;  // Of callers that do not drive. Guarded by waiters_mutex, in the order of arrival.
 };
 
 }  // namespace mangrove

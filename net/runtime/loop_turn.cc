@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <span>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -20,6 +21,7 @@ namespace {
 
 // While the loop spins, descriptors of AddFd are looked at this often: each look is a system call.
 constexpr DurationNs kFdPollInterval = 5 * kMicrosecond;
+constexpr size_t kEventsAtOnce = 32;
 
 }  // namespace
 
@@ -75,17 +77,6 @@ void Loop::State::Unwatch(int fd) {
   fds.erase(it);
 }
 
-void Loop::State::BeginDriving() {
-  promised.store(false, std::memory_order_relaxed);
-  driving.store(&thread_marker, std::memory_order_relaxed);
-  turn_now = MonotonicNow();
-}
-
-void Loop::State::EndDriving() {
-  driving.store(nullptr, std::memory_order_relaxed);
-  driver.unlock();
-}
-
 // --- One turn ---------------------------------------------------------------------------------------------------------
 
 // Runs what was posted, due at `now`, deferred or polled. Returns whether there was anything.
@@ -101,7 +92,7 @@ bool Loop::State::Turn(TimeNs now, const Completion* until) {
   if (until != nullptr && until->IsSet()) return true;
   if (handlers > 0 && now >= next_fd_poll) {
     next_fd_poll = now + kFdPollInterval;
-    any |= PollFds(0);
+    any |= PollFds();
   }
   return any;
 }
@@ -141,20 +132,22 @@ bool Loop::State::RunSoon() {
 }
 
 // Calls the handlers of the descriptors that are ready. Returns whether a handler was called.
-bool Loop::State::PollFds(int timeout_ms) {
-  std::array<epoll_event, 32> events;
-  const int count = epoll_wait(inner, events.data(), events.size(), timeout_ms);
-  asleep.store(false, std::memory_order_relaxed);
-  if (timeout_ms != 0) turn_now = MonotonicNow();
+bool Loop::State::PollFds() {
+  std::array<epoll_event, kEventsAtOnce> events;
+  const int count = epoll_wait(inner, events.data(), events.size(), 0);
+  return Dispatch(std::span(events).first(static_cast<size_t>(std::max(count, 0))));
+}
+
+bool Loop::State::Dispatch(std::span<const epoll_event> ready) {
   bool any = false;
-  for (int i = 0; i < count; ++i) {
-    const int fd = static_cast<int>(events[i].data.u64 & UINT32_MAX);
+  for (const epoll_event& event : ready) {
+    const int fd = static_cast<int>(event.data.u64 & UINT32_MAX);
     auto it = fds.find(fd);
-    // A handler before it in this batch may have removed it.
-    if (it == fds.end() || it->second->generation != events[i].data.u64 >> 32) continue;
+    // A handler before it in this batch may have removed it, or who drove while these were waited for.
+    if (it == fds.end() || it->second->generation != event.data.u64 >> 32) continue;
     std::shared_ptr<FdEntry> entry = it->second;
     if (!entry->handler) continue;
-    entry->handler(events[i].events);
+    entry->handler(event.events);
     any = true;
   }
   return any;
@@ -194,8 +187,18 @@ bool Loop::State::PrepareToSleep() {
   return idle;
 }
 
-void Loop::State::SleepOnInner() {
-  if (PrepareToSleep()) PollFds(-1);
+// Of the caller that is on duty. Others may drive meanwhile.
+void Loop::State::SleepOnInner(const Completion& completion) {
+  if (!PrepareToSleep()) return;
+  sleeper = &completion;
+  EndDriving();
+  std::array<epoll_event, kEventsAtOnce> events;
+  const int count = epoll_wait(inner, events.data(), events.size(), -1);
+  driver.lock();
+  BeginDriving();
+  sleeper = nullptr;
+  asleep.store(false, std::memory_order_relaxed);
+  Dispatch(std::span(events).first(static_cast<size_t>(std::max(count, 0))));
 }
 
 void Loop::State::WakeSleeper() {

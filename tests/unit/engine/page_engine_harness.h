@@ -238,10 +238,13 @@ class EngineCluster {
     for (const PageBuffer& page : packet.pages) pages.push_back(page->bytes.data());
     const auto messages = Decode(packet.bytes, pages);
     CHECK(messages.ok());
+    std::set<MessageKind> kinds;
     for (const Message& m : *messages) {
       ++sent[m.kind];
+      kinds.insert(m.kind);
       last_request = m.request;
     }
+    for (MessageKind kind : kinds) ++packets[kind];
     if (!cut.contains(from.node) && !cut.contains(to)) wire_.emplace_back(to, from, std::move(packet));
   }
 
@@ -265,6 +268,7 @@ class EngineCluster {
 
   ManualClock clock;
   std::map<MessageKind, int> sent;
+  std::map<MessageKind, int> packets;  // With a message of that kind.
   RequestId last_request;
   std::set<NodeId> cut;  // What they send or are sent is lost.
 

@@ -191,6 +191,53 @@ TEST_P(LoopTest, CallersThatWaitAreServedTogether) {
   EXPECT_GT(least->load(), most->load() / 3);
 }
 
+// It neither wakes the one that sleeps nor waits for it.
+TEST_P(LoopTest, ACallBesideASleepingCallerIsBegunByItsOwnThread) {
+  Completion late;
+  std::thread sleeper([&] { loop_.RunUntil([] {}, late); });
+  bool own = false;
+  for (int tries = 0; tries < 1000 && !own; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));  // Until it sleeps.
+    OnLoop([&, caller = std::this_thread::get_id()] { own = std::this_thread::get_id() == caller; });
+  }
+  EXPECT_TRUE(own);
+  EXPECT_FALSE(late.IsSet());
+  Completion timed;
+  loop_.RunUntil([&] { loop_.CallAt(loop_.Now() + kMillisecond, [&] { timed.Set(); }); }, timed);
+  // I4: the sleeper is not on the futex.
+  OnLoop([&] { late.Set(); });
+  sleeper.join();
+}
+
+// Each has something of its own to wait for; whoever is done first goes first, whoever has the watch.
+TEST_P(LoopTest, CallersOfDifferentLengthsDoNotWaitForEachOther) {
+  constexpr int kThreads = 6;
+  std::atomic<bool> stop{false};
+  std::atomic<int> late{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      const DurationNs length = t * t * kMillisecond;
+      while (!stop) {
+        Completion completion;
+        const TimeNs begin = loop_.Now();
+        loop_.RunUntil(
+            [&] {
+              if (length == 0) return completion.Set();
+              loop_.CallAt(loop_.Now() + length, [&] { completion.Set(); });
+            },
+            completion);
+        // Far beyond what a busy machine does to a thread.
+        if (loop_.Now() - begin > length + 10 * kSecond) ++late;
+      }
+    });
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  stop = true;
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(late, 0);
+}
+
 // What a remote peer does to the loop: an event on a descriptor at any moment, whoever drives.
 TEST_P(LoopTest, NoEventIsLostBetweenCallersAndTheOwnThread) {
   constexpr int kRounds = 20'000;
@@ -318,7 +365,7 @@ TEST_P(LoopTest, CallSoonRunsAfterWhatIsDueAndNeverInside) {
           order.push_back(3);
           completion.Set();
         });
-        loop_.CallAt(loop_.Now(), [&] { order.push_back(2); });
+        loop_.CallAt(loop_.Now() - kMillisecond, [&] { order.push_back(2); });
         order.push_back(1);
       },
       completion);

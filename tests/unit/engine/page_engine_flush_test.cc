@@ -1,0 +1,37 @@
+// Flushes of several callers at once: what they share.
+
+#include "tests/unit/engine/page_engine_harness.h"
+
+namespace mangrove {
+namespace {
+
+class PageEngineFlush : public testing::Test {
+ protected:
+  PageEngineFlush() { SetLogLevel(LogLevel::kOff); }
+};
+
+TEST_F(PageEngineFlush, WhatOneCommitMakesDurableIsAnsweredInOneMessage) {
+  constexpr uint64_t kCallers = 8;
+  EngineCluster cluster(2);
+  const PageId first = cluster.SegmentOf(1);
+  cluster.Allocate({first, kCallers});
+  for (uint64_t i = 0; i < kCallers; ++i) ASSERT_TRUE(cluster.Write(1, first + i, 1).ok());
+  cluster.sent.clear();
+  cluster.packets.clear();
+  uint64_t done = 0;
+  for (uint64_t i = 0; i < kCallers; ++i) {
+    Spawn<absl::Status>(cluster.engine(1).Flush({first + i, 1}, cluster.In(kSecond)), [&](absl::Status s) {
+      EXPECT_TRUE(s.ok()) << s;
+      ++done;
+    });
+  }
+  cluster.RunFor(kSecond);
+  EXPECT_EQ(done, kCallers);
+  EXPECT_EQ(cluster.sent[MessageKind::kStored], static_cast<int>(kCallers));
+  EXPECT_EQ(cluster.packets[MessageKind::kStored], 1);
+  EXPECT_EQ(cluster.host(1).store.durable.pages.size(), kCallers);
+  EXPECT_EQ(cluster.host(2).store.durable.pages.size(), kCallers);
+}
+
+}  // namespace
+}  // namespace mangrove
