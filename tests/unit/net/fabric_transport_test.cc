@@ -122,6 +122,26 @@ TEST(FabricTransport, NothingIsLostOrReorderedUnderLoad) {
   EXPECT_EQ(pair.b->Counters().messages_dropped, 0u);
 }
 
+// No completion is asked for most messages: what they hold is asked after in the end, or when it gets much.
+TEST(FabricTransport, PagesThatAreOutAreLetGo) {
+  Pair pair;
+  PageBuffer page = MakePage(1);
+  const std::weak_ptr<const PageBytes> held = page;
+  pair.a->Send(2, "one", {{page}});
+  page = nullptr;
+  EXPECT_TRUE(pair.a->WaitForStatus([&](const auto&, const auto&) { return held.expired(); }));
+
+  constexpr size_t kPages = 40;
+  std::vector<std::weak_ptr<const PageBytes>> many;
+  for (size_t i = 0; i < kPages; ++i) {
+    const PageBuffer next = MakePage(i);
+    many.push_back(next);
+    pair.a->Send(2, "many", {{next}});
+  }
+  EXPECT_TRUE(pair.a->WaitForStatus([&](const auto&, const auto&) { return many[kPages / 2].expired(); }));
+  EXPECT_TRUE(pair.b->WaitFor([&] { return pair.b->received.size() == 1 + kPages; }));
+}
+
 TEST(FabricTransport, AMessageToAPeerWithoutConnectionIsDroppedAndCounted) {
   auto members = MakeMembers(2);
   TestNode a(MakeConfig(members, 1));
