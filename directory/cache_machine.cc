@@ -328,6 +328,7 @@ void Step::AnswerReport() {
   report.flushed = e_.retained ? e_.retained->flushed : e_.flushed;
   report.config = e_.config;
   e_.reported = e_.HasRead();
+  if (e_.retained) e_.retained->reported = true;
   Tell(std::move(report));
   if (e_.IsWaiting()) {
     e_.request = context_.next_request;
@@ -447,6 +448,7 @@ void Step::RunRecovery(CacheAction action) {
       e_.retained.reset();
       TellLate(Answer(MessageKind::kTransferDropped));
       break;
+    case A::kSayDropped: TellLate(Answer(MessageKind::kTransferDropped)); break;
     case A::kTakeBack: TakeBack(); break;
     case A::kAnswerReport: AnswerReport(); break;
     case A::kBecomeOwner: BecomeOwner(); break;
@@ -531,6 +533,7 @@ void ForgetResponsible(CacheEntry& entry, const CacheContext& context) {
   entry.delayed_by = {};
   if (entry.state == S::kEvicting) entry.state = S::kOwned;
   entry.reported = false;
+  if (entry.retained) entry.retained->reported = false;
   if (entry.IsWaiting()) entry.request = context.next_request;
 }
 

@@ -82,6 +82,7 @@ enum class CacheEvent : uint8_t {
   kFailed,            // The request is refused.
   kCancel,            // Nobody waits for the request any more.
   kTransferDone,      // Of `retained`.
+  kDoneBefore,        // kTransferDone of what is not retained any more.
   kTransferAborted,   // Of `retained`.
   kEvictGrant,
   kReport,
@@ -89,7 +90,7 @@ enum class CacheEvent : uint8_t {
   kResolveShared,
   kResolveNone,
 };
-constexpr int kCacheEvents = 23;
+constexpr int kCacheEvents = 24;
 
 // What a cell does. Impossible cells are unreachable whatever other nodes send: this node itself rules them out (R1 to
 // R3, I1 to I6); reaching one is a bug and ends the process. Refused ones are unreachable however messages are lost,
@@ -121,8 +122,9 @@ enum class CacheAction : uint8_t {
   kFailWaiters,
   kForgetRequest,
   kDropRetained,  // Say so.
-  kTakeBack,      // The retained frame is a copy again, the owner's or a reader's, as it was.
-  kEvict,         // Unless it was pinned meanwhile.
+  kSayDropped,
+  kTakeBack,  // The retained frame is a copy again, the owner's or a reader's, as it was.
+  kEvict,     // Unless it was pinned meanwhile.
   kRefuseEvict,
   kAckEvicted,  // Unless it is retained here.
   kAnswerReport,
@@ -168,7 +170,8 @@ struct CacheEntry {
     bool owner = false;  // What the copy was; else a read copy.
     PageBuffer data;     // Set by the driver when the frame has been taken away.
     TimeNs since = 0;
-    Message answer;  // What was sent, for sending again: kGrant or kInvalidateAck.
+    bool reported = false;  // As CacheEntry::reported: only what recovery says of it counts.
+    Message answer;         // What was sent, for sending again: kGrant or kInvalidateAck.
   };
   Boxed<Retained> retained;
 
@@ -233,6 +236,9 @@ void StepCacheUnblocked(CacheEntry& entry, const CacheContext& context, std::vec
 
 // Every core holder has `version` of the page as it was allocated under `config`.
 void NoteFlushed(CacheEntry& entry, const Version& version, ConfigNumber config);
+
+// A core holder has lost its disk: nothing is known to be on every one. What could be dropped still can.
+void ForgetFlushed(CacheEntry& entry);
 
 // The responsible node has a new incarnation: an outstanding request is a new one, what its predecessor began is void.
 void ForgetResponsible(CacheEntry& entry, const CacheContext& context);

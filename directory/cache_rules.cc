@@ -68,7 +68,10 @@ std::optional<CacheEvent> Classify(const CacheEntry& e, const Message& m, NodeId
       return E::kFailed;
     case MessageKind::kTransferDone:
     case MessageKind::kTransferAborted:
-      if (from != context.responsible || !e.retained || m.txn != e.retained->txn) return std::nullopt;
+      if (from != context.responsible) return std::nullopt;
+      // Told again since the answer was lost.
+      if (m.kind == MessageKind::kTransferDone && (!e.retained || e.retained->txn > m.txn)) return E::kDoneBefore;
+      if (!e.retained || m.txn != e.retained->txn || e.retained->reported) return std::nullopt;
       return m.kind == MessageKind::kTransferDone ? E::kTransferDone : E::kTransferAborted;
     case MessageKind::kEvictGrant: return E::kEvictGrant;
     case MessageKind::kReport: return E::kReport;

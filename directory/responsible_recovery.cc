@@ -144,6 +144,8 @@ void Step::ForgetPeer() {
   e_.sharers.erase(std::remove_if(e_.sharers.begin(), e_.sharers.end(), gone), e_.sharers.end());
   e_.keepers.erase(std::remove_if(e_.keepers.begin(), e_.keepers.end(), [&](const Keeper& k) { return gone(k.node); }),
                    e_.keepers.end());
+  const auto lost_owner = [&](const HolderReport& r) { return gone(r.node) && r.holding == Holding::kOwner; };
+  if (std::any_of(e_.registered.begin(), e_.registered.end(), lost_owner)) e_.reverting = true;
   std::erase_if(e_.registered, [&](const HolderReport& r) { return gone(r.node); });
   switch (e_.state) {
     case S::kUnowned:
@@ -162,11 +164,13 @@ void Step::ForgetPeer() {
       std::erase_if(t().waiting, gone);
       Progress();
       break;
-    case S::kReporting:
-      std::erase_if(t().waiting, gone);
-      std::erase_if(t().reports, [&](const HolderReport& r) { return gone(r.node); });
+    case S::kReporting: {
+      const auto lost = std::erase_if(t().waiting, gone) +
+                        std::erase_if(t().reports, [&](const HolderReport& r) { return gone(r.node); });
+      t().lost = t().lost || lost > 0;
       Progress();
       break;
+    }
     case S::kResolving:
       if (std::any_of(t().reports.begin(), t().reports.end(), [&](const auto& r) { return gone(r.node); }))
         Recover(true);
@@ -223,9 +227,10 @@ void Step::Adopt() {
                                     [](const HolderReport& r) { return r.holding == Holding::kRetained; });
   if (owners != 1 || retained) {
     e_.registered = std::move(reports);
-    Recover(false);
+    Recover(e_.reverting);
     return;
   }
+  e_.reverting = false;
   for (const HolderReport& report : reports) {
     if (report.holding == Holding::kOwner) e_.owner = report.node;
     if (report.holding == Holding::kShared) InsertSorted(e_.sharers, report.node);

@@ -162,6 +162,10 @@ absl::Status CoreHolder::LoadExtents(const std::vector<std::pair<std::string, st
   return absl::OkStatus();
 }
 
+void CoreHolder::ForgetFresh() {
+  for (auto& [first, extent] : extents_) extent.fresh = false;
+}
+
 const Extent* CoreHolder::Find(PageId page) const {
   const auto after = extents_.upper_bound(page.value);
   if (after == extents_.begin()) return nullptr;

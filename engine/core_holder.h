@@ -89,6 +89,8 @@ class CoreHolder {
   void ForgetOldSeals();
   size_t seals() const { return seals_.size() + old_seals_.size(); }
 
+  // What was allocated since the start may be missing on another disk now.
+  void ForgetFresh();
   // The extent that holds `page`, if any.
   const Extent* Find(PageId page) const;
   // The first page of `range` that is in no extent, if any.

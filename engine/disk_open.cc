@@ -1,6 +1,6 @@
 // Opens a page from its core holders' disks.
 //
-// A page that its last owner let go of is the same on every core holder: this node's own copy, as the primary, will do.
+// A page whose last owner let go of what every core holder has: this node's own copy, as the primary, will do.
 // Otherwise (this node restarted, or the owner was lost) the holders may differ: every one is asked, and sealed against
 // late stores of the lost owner; the newest version is completed on all that answer, and only then handed out. Where a
 // holder is absent, what it has may be newer still, though never acknowledged: so the page is written again under a
@@ -20,6 +20,30 @@ absl::Status NotAllocated(PageId page) {
   return absl::FailedPreconditionError(absl::StrCat("page ", ToString(page), " is not allocated"));
 }
 
+// What a page's core holders said.
+struct Answers {
+  std::optional<Message> newest;
+  absl::Status absent;  // Of one that did not answer, and may have anything.
+  NodeId absent_node;
+  absl::Status corrupt;    // Of one whose record is.
+  bool unknowing = false;  // One has no record, and that means nothing.
+};
+
+void Count(const Message& answer, NodeId holder, Answers& all) {
+  const absl::Status status = answer.status();
+  if (absl::IsDataLoss(status)) {
+    all.corrupt = status;
+  } else if (!status.ok() && !absl::IsNotFound(status)) {
+    all.absent = status;
+    all.absent_node = holder;
+  } else if (status.ok() && !answer.complete) {
+    all.unknowing = true;
+  } else if (status.ok()) {
+    const bool newer = !all.newest || all.newest->version < answer.version || (!all.newest->have && answer.have);
+    if (newer) all.newest = answer;
+  }
+}
+
 absl::Status LostWithDisks(PageId page) {
   return absl::DataLossError(
       absl::StrCat("page ", ToString(page), " is lost: each of its core holders has lost its disk since"));
@@ -30,8 +54,9 @@ absl::Status LostWithDisks(PageId page) {
 void PageEngine::StartLoad(const HomeEffect& effect) {
   const PageId page = effect.message.page;
   const Txn txn = effect.message.txn;
-  auto done = [this, page, txn, alive = alive_](absl::StatusOr<LoadedPage> loaded) {
+  auto done = [this, page, txn, losses = disk_losses_, alive = alive_](absl::StatusOr<LoadedPage> loaded) {
     if (!*alive) return;
+    if (loaded.ok() && losses != disk_losses_) loaded->absent = lost_disk_;  // It may have answered before.
     Turn turn(this);
     std::vector<HomeEffect> effects;
     HomeEntry& entry = Home(page);
@@ -90,34 +115,18 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
   found = core_.Find(page);  // It may have been unallocated meanwhile.
   if (found == nullptr || IsDiscarded(page)) co_return NotAllocated(page);
   std::vector<Outcome<Message>> outcomes = AskHolders(page, found->replicas, recover, !version_only);
+  const std::vector<NodeId> holders = locator_->CoreHolders(page, static_cast<uint32_t>(outcomes.size()));
   std::vector<Message> answers;
-  std::optional<Message> newest;
-  size_t absent = 0;
-  NodeId an_absent;
-  size_t corrupt = 0;
-  size_t unknowing = 0;  // They have no record, and that means nothing.
-  absl::Status trouble;
+  Answers all;
   for (Outcome<Message>& outcome : outcomes) {
-    Message answer = co_await outcome.Get();
-    answers.push_back(answer);
-    const absl::Status status = answer.status();
-    if (absl::IsDataLoss(status)) {
-      ++corrupt;
-    } else if (!status.ok() && !absl::IsNotFound(status)) {
-      ++absent;  // It may have anything.
-      an_absent = locator_->CoreHolders(page, static_cast<uint32_t>(outcomes.size()))[answers.size() - 1];
-    }
-    if (!status.ok() && (trouble.ok() || absl::IsDataLoss(status))) trouble = status;
-    if (status.ok() && !answer.complete) {
-      ++unknowing;
-      continue;
-    }
-    if (status.ok() && (!newest || newest->version < answer.version || (!newest->have && answer.have))) newest = answer;
+    answers.push_back(co_await outcome.Get());
+    Count(answers.back(), holders[answers.size() - 1], all);
   }
-  if (!newest && absent > 0) co_return absl::UnavailableError(trouble.message());
-  if (!newest && corrupt > 0) co_return absl::DataLossError(trouble.message());
+  std::optional<Message>& newest = all.newest;
+  if (!newest && !all.absent.ok()) co_return absl::UnavailableError(all.absent.message());
+  if (!newest && !all.corrupt.ok()) co_return all.corrupt;
   // No core holder was there from the start: they all lost their disks, or it is a system page of a new cluster.
-  if (!newest && unknowing > 0) {
+  if (!newest && all.unknowing) {
     if (!TouchesSystemPages({page, 1})) co_return LostWithDisks(page);
     newest = *std::find_if(answers.begin(), answers.end(), [](const Message& m) { return m.status().ok(); });
   }
@@ -130,7 +139,9 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
       .version = newest->version, .config = newest->config, .replicas = newest->replicas, .data = newest->data};
   if (version_only) co_return loaded;
   const bool skip = options_.bugs && options_.bugs->skip_completion;
-  if (absent > 0 && recover && !skip) {
+  // Completed since the last loss already, and not written since: what an absent one has is older.
+  const bool is_completion = newest->version.counter == 0 && newest->version.epoch > last_loss_;
+  if (!all.absent.ok() && recover && !skip && !is_completion) {
     BumpGrantEpoch();  // A number of its own for each attempt: another may have stored other content.
     newest->version = Version{grant_epoch_, 0};
   }
@@ -139,7 +150,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
     if (!completed.ok()) co_return completed;
   }
   loaded.version = newest->version;
-  if (!skip) loaded.absent = an_absent;
+  if (!skip) loaded.absent = all.absent_node;
   co_return loaded;
 }
 

@@ -79,6 +79,7 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
     bool last;
   };
   std::vector<Stored> stores;
+  const uint64_t disk_losses = disk_losses_;
   for (Outcome<Frozen>& freeze : freezes) {
     Frozen frozen = co_await freeze.Get();
     if (frozen.status.ok() && frozen.replicas == 0) {
@@ -114,7 +115,9 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
     if (!status.ok()) all = false;
     if (!status.ok() && (first.ok() || absl::IsAborted(first))) first = status;
     if (!store.last) continue;
-    if (all) {
+    if (all && disk_losses != disk_losses_) {
+      if (first.ok()) first = absl::AbortedError("a core holder has lost its disk meanwhile");
+    } else if (all) {
       ++counters_.pages_flushed;
       if (FindCached(store.page) != nullptr) NoteFlushed(Cached(store.page).entry, store.version, store.config);
     }

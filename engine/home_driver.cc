@@ -13,6 +13,7 @@ namespace {
 // Copies that are called in at a time, and how often it is looked for them.
 constexpr size_t kCallsAtOnce = 64;
 constexpr DurationNs kCallEvery = kSecond;
+constexpr DurationNs kCallSeldom = 60 * kSecond;
 
 // Whether an entry says no more than: nobody has the page or asks for it, and its disks agree or not. Every field has its
 // part in that, so one that is added has to be thought of here.
@@ -73,11 +74,12 @@ void PageEngine::CallInCopies() {
     return;
   }
   if (call_in_.empty() && next_call_in_ <= clock_->Now()) {
-    next_call_in_ = clock_->Now() + kCallEvery;
     for (const auto& [page, entry] : homes_) {
       if (IsOnlyShared(*entry)) call_in_.push_back(page);
     }
     std::sort(call_in_.begin(), call_in_.end());
+    // Looking costs as much as there are entries; where most have owners it finds nothing.
+    next_call_in_ = clock_->Now() + (call_in_.empty() ? kCallSeldom : kCallEvery);
   }
   for (size_t i = 0; i < kCallsAtOnce && !call_in_.empty(); ++i) {
     const PageId page = call_in_.back();
@@ -172,6 +174,11 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
   Turn turn(this);
   if (!IsCurrent(from)) return;
   if (message.kind == MessageKind::kFlush && message.count > 1) return AnswerFlushOfRange(message, from);
+  if (message.kind == MessageKind::kEvictAck && message.complete && Distrusts()) {
+    Message doubted = message;
+    doubted.complete = false;
+    return HomeMessage(doubted, from);
+  }
   // A request for a range is a request for each of its pages; the answers travel together again.
   for (uint64_t i = 0; i < std::clamp<uint64_t>(message.count, 1, kSegmentPages); ++i) {
     const PageId page = message.page + i;

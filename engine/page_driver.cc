@@ -106,8 +106,9 @@ void PageEngine::LocalEvent(PageId page, CacheEvent event) {
 }
 
 void PageEngine::CacheMessage(const Message& message, NodeInstance from) {
-  WithPage(message.page, [this, message, from] {
+  WithPage(message.page, [this, message = Message(message), from]() mutable {
     if (!IsCurrent(from)) return;  // Its sender was lost while this waited.
+    if (message.kind == MessageKind::kGrant && Distrusts()) message.flushed = {};
     CachedPage& cached = Cached(message.page);
     const std::optional<CacheEvent> event =
         StepCacheMessage(cached.entry, message, from.node, ContextOf(message.page), cached.effects);

@@ -318,6 +318,9 @@ class PageEngine final : public TransportEvents {
   void Registrations(const Message& message, NodeInstance from);
   void AskForRegistration(NodeId node, Registration& registration);
   void SendRegistrations(const Message& message, NodeInstance from);
+  void ForgetDisk(NodeId node);
+  void TellKeepers(NodeInstance peer);
+  bool Distrusts() const { return clock_->Now() < distrust_until_; }
   void SendExtents(const Message& message, NodeInstance from, Message& end);
   void LearnExtents(const Message& end, NodeInstance from);
   void NextPart(NodeId node, PageId next);
@@ -363,6 +366,10 @@ class PageEngine final : public TransportEvents {
   uint64_t next_request_ = 1;
   uint64_t next_txn_ = 1;
   Epoch grant_epoch_;
+  Epoch last_loss_;               // grant_epoch_ when a node was last lost.
+  NodeId lost_disk_;              // Whose was lost last.
+  uint64_t disk_losses_ = 0;      // Of core holders, as far as this node has something that they should keep.
+  TimeNs distrust_until_ = 0;     // See ForgetDisk.
   bool disk_incomplete_ = false;  // What this node should keep is still being learned from the others.
   Clock::TimerId tick_ = 0;
   Clock::TimerId seal_timer_ = 0;

@@ -18,13 +18,15 @@ namespace {
 constexpr char kCompleteKey[] = "engine/complete";
 // A registration travels in parts, so that it fits whatever bounds a connection has.
 constexpr uint64_t kRegistersAtOnce = 256;
-// Grant epochs of one incarnation: one is used up with each loss of a node.
+// Grant epochs of one incarnation: one is used up with each loss of a node, and with each page that is completed while a core
+// holder of it is away.
 constexpr int kGrantEpochBits = 32;
 
 }  // namespace
 
 void PageEngine::Open(absl::AnyInvocable<void(absl::Status)> done) {
   grant_epoch_ = Epoch(options_.self.incarnation.value << kGrantEpochBits);
+  last_loss_ = grant_epoch_;
   auto with_records = [this, done = std::move(done), alive = alive_](auto records) mutable {
     if (!*alive) return;
     if (!records.ok()) return done(records.status());
@@ -66,6 +68,7 @@ void PageEngine::OnPeerUp(NodeInstance peer) {
   if (registering != registering_.end()) registering->second.ask_at = 0;
   Incarnation& known = known_[peer.node];
   const Incarnation before = known;
+  if (peer.incarnation == before) TellKeepers(peer);
   if (peer.incarnation <= before) return;
   known = peer.incarnation;
   if (registering != registering_.end()) registering->second = {.extents = disk_incomplete_};
@@ -73,6 +76,7 @@ void PageEngine::OnPeerUp(NodeInstance peer) {
   if (options_.bugs && options_.bugs->forget_incarnation) return;
 
   BumpGrantEpoch();
+  last_loss_ = grant_epoch_;
   std::vector<PageId> homes;
   for (const auto& [page, entry] : homes_) homes.push_back(page);
   std::sort(homes.begin(), homes.end());
@@ -87,6 +91,24 @@ void PageEngine::OnPeerUp(NodeInstance peer) {
   }
   if (event_sink_) {
     event_sink_({.kind = RegionEvent::Kind::kMaybeReverted, .range = {PageId{}, 0}});
+  }
+}
+
+// What it was told on a connection that broke, or what it answered, may be lost.
+void PageEngine::TellKeepers(NodeInstance peer) {
+  std::vector<std::pair<PageId, Txn>> done;
+  for (const auto& [page, entry] : homes_) {
+    for (const Keeper& keeper : entry->keepers) {
+      if (keeper.node == peer) done.emplace_back(page, keeper.txn);
+    }
+  }
+  std::sort(done.begin(), done.end());
+  for (const auto& [page, txn] : done) {
+    Message message;
+    message.kind = MessageKind::kTransferDone;
+    message.page = page;
+    message.txn = txn;
+    Post(peer.node, std::move(message));
   }
 }
 
@@ -130,6 +152,7 @@ void PageEngine::SendRegistrations(const Message& message, NodeInstance from) {
   end.count = 0;
   if (message.with_data) {
     SendExtents(message, from, end);
+    if (end.count > 0 && message.page == PageId{}) ForgetDisk(from.node);
   } else {
     const auto wanted = [&](PageId page) { return message.page <= page && locator_->Responsible(page) == from.node; };
     const std::vector<PageId> pages = SortedPages(wanted);
@@ -155,6 +178,22 @@ void PageEngine::SendRegistrations(const Message& message, NodeInstance from) {
     }
   }
   Post(from.node, std::move(end));
+}
+
+// A core holder has lost its disk, or it is new: what was known to be on every disk may not be on that one. Whatever was
+// on its way meanwhile, and says so, is not believed for as long as a message can be on its way.
+void PageEngine::ForgetDisk(NodeId node) {
+  ++disk_losses_;
+  lost_disk_ = node;
+  distrust_until_ = clock_->Now() + kMessageLifetime;
+  core_.ForgetFresh();
+  settled_.clear();
+  for (auto& [page, entry] : homes_) entry->clean = false;
+  for (auto& [page, cached] : cache_) {
+    CacheEntry& e = cached->entry;
+    const std::vector<NodeId> holders = CoreHoldersOf(page, e.replicas);
+    if (std::find(holders.begin(), holders.end(), node) != holders.end()) ForgetFlushed(e);
+  }
 }
 
 // The extents of which the asking node is a core holder.

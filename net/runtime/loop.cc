@@ -228,7 +228,7 @@ bool Loop::State::Watch() {
   uint64_t seen = visits.load(std::memory_order_relaxed);
   bool used = true;
   for (int in_vain = 0; used && !stopping.load(std::memory_order_relaxed);) {
-    HandOver();
+    if (!caller_on_duty.load(std::memory_order_relaxed)) HandOver();  // Otherwise it is not ours to pass on.
     EndDriving();
     bool drives = false;
     while (!drives) {

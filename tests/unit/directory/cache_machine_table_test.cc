@@ -36,6 +36,7 @@ std::optional<Message> MessageOf(E event, CacheEntry& e) {
     case E::kActivate: return About(K::kActivate, 11);
     case E::kGrantOther: return Grant(Access::kRead, true, 11, RequestId(1));
     case E::kFailed: return About(K::kRequestFailed, 0);
+    case E::kDoneBefore: return About(K::kTransferDone, kApplied.value - 1);
     case E::kTransferDone:
     case E::kTransferAborted:
       if (HoldsNothing(e.state)) Retain(e);
@@ -109,7 +110,8 @@ Outcome Expected(A action, E event, const CacheEntry& e) {
     case A::kAnswerOther: return {s, "GrantRefused->1"};
     case A::kFailWaiters: return {WithoutRequest(s), "Fail"};
     case A::kForgetRequest: return {WithoutRequest(s), ""};
-    case A::kDropRetained: return {s, "TransferDropped->1"};
+    case A::kDropRetained:
+    case A::kSayDropped: return {s, "TransferDropped->1"};
     case A::kTakeBack: return {s == S::kWaitWrite ? S::kOwnedWait : S::kOwned, "Install, Wake"};
     default: return ExpectedOfRevocation(action, e);
   }

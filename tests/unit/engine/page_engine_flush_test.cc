@@ -33,5 +33,19 @@ TEST_F(PageEngineFlush, WhatOneCommitMakesDurableIsAnsweredInOneMessage) {
   EXPECT_EQ(cluster.host(2).store.durable.pages.size(), kCallers);
 }
 
+// What was on every disk is not any more.
+TEST_F(PageEngineFlush, APageIsStoredAgainWhereADiskWasLost) {
+  EngineCluster cluster(2);
+  const PageId page = cluster.SegmentOf(1);
+  cluster.Allocate({page, 1});
+  ASSERT_TRUE(cluster.Write(1, page, 7).ok());
+  ASSERT_TRUE(cluster.Wait(cluster.engine(1).Flush({page, 1}, cluster.In(kSecond))).ok());
+  cluster.StartWithAnEmptyDisk({NodeId(2), Incarnation(2)});
+  cluster.RunFor(kSecond);
+  ASSERT_TRUE(cluster.host(2).store.durable.pages.empty());
+  ASSERT_TRUE(cluster.Wait(cluster.engine(1).Flush({page, 1}, cluster.In(kSecond))).ok());
+  EXPECT_EQ(cluster.host(2).store.durable.pages.size(), 1u);
+}
+
 }  // namespace
 }  // namespace mangrove

@@ -181,6 +181,12 @@ class EngineCluster {
     for (auto& [other, host] : hosts_) host->engine->OnPeerDown({node, Incarnation(1)}, absl::UnavailableError("gone"));
   }
 
+  void StartWithAnEmptyDisk(NodeInstance self) {
+    if (hosts_.contains(self.node)) Stop(self.node);
+    disks_.erase(self.node);
+    Start(self);
+  }
+
   EngineHost& host(uint64_t node) { return *hosts_.at(NodeId(node)); }
   PageEngine& engine(uint64_t node) { return *host(node).engine; }
   const Locator& locator() const { return *locator_; }
