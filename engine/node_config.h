@@ -28,7 +28,7 @@ struct NodeConfig {
   std::string socket_path;  // Where local programs attach; empty: nobody can.
   uint64_t cache_size_bytes = uint64_t{256} << 20;
   int64_t fault_timeout_ms = 10'000;  // A mapped access that waits longer ends with SIGBUS.
-  int64_t spin_us = 20;               // How long the loop polls before it sleeps.
+  int64_t spin_us = 50;               // How long the loop polls before it sleeps.
   std::string provider = "tcp";       // libfabric's.
   std::string log_file;               // Empty: standard error.
   std::string log_level = "info";
