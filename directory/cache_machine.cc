@@ -72,8 +72,6 @@ class Step {
   std::vector<CacheEffect>& effects_;
 };
 
-bool IsPinned(const CacheEntry& e) { return e.shared_pins + e.exclusive_pins > 0; }
-
 Version NextVersion(const Version& version, Epoch grant_epoch) {
   if (grant_epoch > version.epoch) return {grant_epoch, 1};
   return {version.epoch, version.counter + 1};
@@ -372,8 +370,8 @@ void Step::DropAll() {
 // A pin that came after the asking keeps the copy here; so does an earlier refusal, of which this is an echo.
 void Step::Evict() {
   const bool refused = m_->txn == e_.txn;
-  if (IsPinned(e_)) e_.state = S::kOwned;
-  if (refused || IsPinned(e_)) {
+  if (e_.IsPinned()) e_.state = S::kOwned;
+  if (refused || e_.IsPinned()) {
     RefuseEvict();
     return;
   }

@@ -9,7 +9,7 @@
 //   Shared      a read copy.                  WaitWrite   no copy, a write request is out.
 //   Owned       the owner's copy, read right; SharedWait  a read copy, a write request is out.
 //               others may have read copies.  OwnedWait   the owner's copy, read right, a write request is out.
-//   Exclusive   the owner's copy, the only    Evicting    the owner's copy, clean, read right; the responsible node
+//   Exclusive   the owner's copy, the only    Evicting    the owner's copy, CanDrop, read right; the responsible node
 //               one; read right, or write                 has been asked to let it go.
 //               right when `open`.
 //
@@ -67,7 +67,7 @@ constexpr int kCacheStates = 9;
 enum class CacheEvent : uint8_t {
   kWantRead = 0,      // A local access needs the read right.
   kWantWrite,         // A local access needs the write right.
-  kWantEvict,         // The frame is wanted for another page. REQUIRES: unpinned, CanDrop if owner.
+  kWantEvict,         // The frame is wanted for another page. REQUIRES: unpinned, CanDrop.
   kForwardRead,       // Send a read copy to another node.
   kForwardWrite,      // Send the page away, keep the frame.
   kInvalidate,        // Drop the copy.
@@ -122,9 +122,9 @@ enum class CacheAction : uint8_t {
   kFailWaiters,
   kForgetRequest,
   kDropRetained,  // Say so.
-  kSayDropped,
-  kTakeBack,  // The retained frame is a copy again, the owner's or a reader's, as it was.
-  kEvict,     // Unless it was pinned meanwhile.
+  kSayDropped,    // It was dropped before; the answer was lost.
+  kTakeBack,      // The retained frame is a copy again, the owner's or a reader's, as it was.
+  kEvict,         // Unless it was pinned meanwhile.
   kRefuseEvict,
   kAckEvicted,  // Unless it is retained here.
   kAnswerReport,
@@ -138,9 +138,10 @@ extern const std::array<std::array<CacheAction, kCacheEvents>, kCacheStates> kCa
 struct CacheEntry {
   CacheState state = CacheState::kInvalid;
   bool open = false;
-  Version version;    // Of the copy here; while open: the one being written.
-  Version flushed;    // Of an owner: the newest that every core holder is known to have.
-  Version on_disk;    // Of an owner: what it was when it came from the core holders that were there.
+  Version version;  // Of the copy here; while open: the one being written.
+  Version flushed;  // Of an owner: the newest that every core holder is known to have.
+  Version
+      on_disk;  // Of an owner: as it was read from disk. It can be read again, though perhaps not from every holder.
   Epoch grant_epoch;  // Under which the next version will be opened.
   ConfigNumber config;
   uint32_t replicas = 0;  // 0: volatile.
@@ -185,8 +186,10 @@ struct CacheEntry {
   bool HasWrite() const { return open; }                            // I1
   bool IsOwner() const;                                             // Owned, Exclusive, OwnedWait, Evicting
   bool IsDirty() const { return IsOwner() && version != flushed; }  // I4
-  bool CanDrop() const { return !open && (version == flushed || version == on_disk); }  // I4
-  bool IsWaiting() const { return request.value != 0; }                                 // I2
+  bool IsPinned() const { return shared_pins + exclusive_pins > 0; }
+  // I4. A read copy always can.
+  bool CanDrop() const { return !IsOwner() || (!open && (version == flushed || version == on_disk)); }
+  bool IsWaiting() const { return request.value != 0; }  // I2
 };
 
 struct CacheEffect {

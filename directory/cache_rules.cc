@@ -7,8 +7,6 @@ namespace {
 
 using E = CacheEvent;
 
-bool IsPinned(const CacheEntry& e) { return e.shared_pins + e.exclusive_pins > 0; }
-
 bool IsRevocation(MessageKind kind) {
   switch (kind) {
     case MessageKind::kForward:
@@ -39,7 +37,7 @@ CacheEvent ClassifyResolve(const Message& m) {
 bool CarriesContent(const Message& grant) { return grant.data != nullptr || grant.owner; }
 
 bool IsBlocked(const CacheEntry& e, const Message& m, TimeNs now) {
-  if (m.kind == MessageKind::kResolve) return ClassifyResolve(m) == E::kResolveNone && IsPinned(e);
+  if (m.kind == MessageKind::kResolve) return ClassifyResolve(m) == E::kResolveNone && e.IsPinned();
   const bool read_forward = m.kind == MessageKind::kForward && m.access == Access::kRead;
   const bool revokes = m.kind == MessageKind::kForward || m.kind == MessageKind::kInvalidate;
   if (!revokes || !e.HasRead()) return false;

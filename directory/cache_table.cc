@@ -104,7 +104,7 @@ bool Consistent(const CacheEntry& e) {
   if (e.IsWaiting() != waits) return false;                                // I2
   if (e.retained && e.HasRead()) return false;                             // I3
   if (e.state == S::kEvicting && !e.CanDrop()) return false;               // I4
-  if (e.shared_pins + e.exclusive_pins > 0 && !e.HasRead()) return false;  // I6
+  if (e.IsPinned() && !e.HasRead()) return false;  // I6
   return e.exclusive_pins == 0 || e.state == S::kExclusive;                // I6
 }
 

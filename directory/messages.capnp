@@ -75,7 +75,7 @@ enum Kind {
   # O→H. Answers forward or invalidate: the page is not here.
 
   evictRequest @15;
-  # O→H. The owner's copy is clean, and it wants to drop it. No txn.
+  # O→H. The owner wants to drop its copy, which can be read from a disk again. No txn.
 
   evictGrant @16;
   # H→O. It may, in this transaction.

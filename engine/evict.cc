@@ -94,10 +94,10 @@ bool PageEngine::PickVictims(std::vector<PageId>& clean, std::vector<PageId>& di
     if (under_way) hope = true;
     const bool is_volatile = e.IsOwner() && e.replicas == 0;
     const bool is_kept = IsKeptInRam(page);
-    if (!is_kept && !IsPinned(e) && !is_volatile && !e.IsWaiting() && (under_way || clock_->Now() < e.hold_until)) {
+    if (!is_kept && !e.IsPinned() && !is_volatile && !e.IsWaiting() && (under_way || clock_->Now() < e.hold_until)) {
       others_soon = true;
     }
-    if (under_way || IsPinned(e) || is_volatile) continue;
+    if (under_way || e.IsPinned() || is_volatile) continue;
     hope = true;
     if (std::exchange(cached->referenced, false) || clock_->Now() < e.hold_until) continue;
     (is_kept ? kept : MustFlush(e) ? dirty : clean).push_back(page);

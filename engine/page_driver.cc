@@ -94,7 +94,7 @@ void PageEngine::WithPage(PageId page, PageEvent event) {
 void PageEngine::LocalEvent(PageId page, CacheEvent event) {
   WithPage(page, [this, page, event] {
     CachedPage& cached = Cached(page);
-    const bool must_stay = (cached.entry.IsOwner() && !cached.entry.CanDrop()) || IsPinned(cached.entry);
+    const bool must_stay = !cached.entry.CanDrop() || cached.entry.IsPinned();
     if (event == CacheEvent::kWantEvict && must_stay) return;
     const bool waited = cached.entry.IsWaiting();
     StepCacheLocal(cached.entry, page, event, ContextOf(page), cached.effects);

@@ -270,7 +270,6 @@ class PageEngine final : public TransportEvents {
   void WakeFrameWaiters(const absl::Status& status);
 
   // lock.cc
-  static bool IsPinned(const CacheEntry& entry) { return entry.shared_pins + entry.exclusive_pins > 0; }
   bool TryPin(PageId page, LockMode mode);
   Task<absl::Status> WaitToPin(PageId page, LockMode mode, TimeNs deadline);
   void Unpin(PageId page, LockMode mode);

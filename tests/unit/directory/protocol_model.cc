@@ -44,8 +44,6 @@ void CopyHome(const HomeEntry& from, HomeEntry& to) {
   to.registered = from.registered;
 }
 
-bool IsPinned(const CacheEntry& e) { return e.shared_pins + e.exclusive_pins > 0; }
-
 const PlantedBugs kNoBugs;
 
 }  // namespace
@@ -425,13 +423,13 @@ std::vector<Action> World::Actions() const {
     if (limits_.wants > 0 && !e.HasRead() && !e.IsWaiting()) add(Act::kWantRead, i);
     if (limits_.wants > 0 && !e.HasWrite() && !e.IsWaiting()) add(Act::kWantWrite, i);
     if (limits_.writes > 0 && n.right == Right::kWrite) add(Act::kWrite, i);
-    const bool may_drop = e.HasRead() && !e.IsWaiting() && (!e.IsOwner() || e.CanDrop()) && !IsPinned(e);
+    const bool may_drop = e.HasRead() && !e.IsWaiting() && e.CanDrop() && !e.IsPinned();
     if (limits_.evicts > 0 && may_drop && e.state != CacheState::kEvicting) add(Act::kEvict, i);
     if (limits_.cancels > 0 && e.IsWaiting()) add(Act::kCancel, i);
     if (limits_.flushes > 0 && e.IsDirty() && !n.flush.on) add(Act::kFlush, i);
     if (limits_.pins > 0 && e.HasRead() && e.exclusive_pins == 0) add(Act::kPinShared, i);
-    if (limits_.pins > 0 && e.HasWrite() && !IsPinned(e)) add(Act::kPinExclusive, i);
-    if (IsPinned(e)) add(Act::kUnpin, i);
+    if (limits_.pins > 0 && e.HasWrite() && !e.IsPinned()) add(Act::kPinExclusive, i);
+    if (e.IsPinned()) add(Act::kUnpin, i);
     if (e.hold_until > 0) add(Act::kHoldEnds, i);
     if (CanSendAgain(i)) add(Act::kSendAgain, i);
     if (limits_.crashes > 0) add(Act::kCrash, i);

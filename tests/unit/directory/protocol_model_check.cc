@@ -15,8 +15,6 @@ bool IsRecovering(const HomeEntry& home) {
          (home.txn && !home.txn->reports.empty());
 }
 
-bool IsPinned(const CacheEntry& e) { return e.shared_pins + e.exclusive_pins > 0; }
-
 std::string Name(Act act) {
   constexpr const char* kNames[] = {
       "deliver",    "want read",        "want write", "write",     "evict",      "cancel",        "flush",
@@ -173,7 +171,7 @@ void World::Settle(bool lose) {
   ReadEverywhere();
   for (int i = 0; i < limits_.nodes && broken_.empty(); ++i) {
     const CacheEntry& e = nodes_[i].cache;
-    if (!e.HasRead() || (e.IsOwner() && !e.CanDrop())) continue;
+    if (!e.HasRead() || !e.CanDrop()) continue;
     Local(i, CacheEvent::kWantEvict);
     Pump();
     Rest();
@@ -230,7 +228,7 @@ std::string World::Describe() const {
       out << " retained " << ToString(e.retained->version) << " txn " << (e.retained->txn.value & 0xffffffffff);
     if (e.deferred) out << " deferred " << Text(*e.deferred);
     if (e.reported) out << " reported";
-    if (IsPinned(e)) out << " pinned";
+    if (e.IsPinned()) out << " pinned";
     out << ", disk " << ToString(nodes_[i].disk.version) << "=" << nodes_[i].disk.content << "\n";
   }
   for (const Packet& p : packets_) {
