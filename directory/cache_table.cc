@@ -100,12 +100,12 @@ bool IsForCache(MessageKind kind) {
 bool Consistent(const CacheEntry& e) {
   const bool waits =
       e.state == S::kWaitRead || e.state == S::kWaitWrite || e.state == S::kSharedWait || e.state == S::kOwnedWait;
-  if (e.open && e.state != S::kExclusive) return false;                    // I1
-  if (e.IsWaiting() != waits) return false;                                // I2
-  if (e.retained && e.HasRead()) return false;                             // I3
-  if (e.state == S::kEvicting && !e.CanDrop()) return false;               // I4
-  if (e.IsPinned() && !e.HasRead()) return false;  // I6
-  return e.exclusive_pins == 0 || e.state == S::kExclusive;                // I6
+  if (e.open && e.state != S::kExclusive) return false;       // I1
+  if (e.IsWaiting() != waits) return false;                   // I2
+  if (e.retained && e.HasRead()) return false;                // I3
+  if (e.state == S::kEvicting && !e.CanDrop()) return false;  // I4
+  if (e.IsPinned() && !e.HasRead()) return false;             // I6
+  return e.exclusive_pins == 0 || e.state == S::kExclusive;   // I6
 }
 
 bool CacheEntry::HasRead() const { return state != S::kInvalid && state != S::kWaitRead && state != S::kWaitWrite; }

@@ -135,6 +135,15 @@ class Damage : public testing::Test {
     EXPECT_EQ(CorruptPages(1), 0u);
   }
 
+  void DamageFilesAndExpectMended(const char* ending) {
+    uint64_t damaged = 0;
+    for (uint64_t i = 0; i < kSegments; ++i) {
+      damaged += FlipBitsInFiles(store(1), ending, ContentOf(i * kSegmentBytes)) > 0 ? 1 : 0;
+    }
+    ASSERT_GE(damaged, 2u);
+    ExpectServedToldAndMended(damaged);
+  }
+
   Cluster cluster_;
   GlobalAddress address_;
 };
@@ -153,24 +162,14 @@ TEST_F(Damage, ACorruptPageIsReadFromAnotherCoreHolderToldAndMended) {
 TEST_F(Damage, ACorruptBlobFileCostsThePagesInIt) {
   WriteAndStop();
   { const OpenedStore opened(store(1), /*blob_files=*/true); }
-  uint64_t damaged = 0;
-  for (uint64_t i = 0; i < kSegments; ++i) {
-    damaged += FlipBitsInFiles(store(1), ".blob", ContentOf(i * kSegmentBytes)) > 0 ? 1 : 0;
-  }
-  ASSERT_GE(damaged, 2u);
-  ExpectServedToldAndMended(damaged);
+  DamageFilesAndExpectMended(".blob");
 }
 
 // Pages that stand in the tables themselves, whose blocks have checksums of RocksDB's.
 TEST_F(Damage, ACorruptTableCostsThePagesInIt) {
   WriteAndStop();
   { const OpenedStore opened(store(1), /*blob_files=*/false); }
-  uint64_t damaged = 0;
-  for (uint64_t i = 0; i < kSegments; ++i) {
-    damaged += FlipBitsInFiles(store(1), ".sst", ContentOf(i * kSegmentBytes)) > 0 ? 1 : 0;
-  }
-  ASSERT_GE(damaged, 2u);
-  ExpectServedToldAndMended(damaged);
+  DamageFilesAndExpectMended(".sst");
 }
 
 TEST_F(Damage, APageThatIsCorruptOnEveryCoreHolderIsAnErrorOfItsOwn) {

@@ -40,6 +40,18 @@ class Failures : public testing::Test {
     return offsets;
   }
 
+  // Seen from `node`, the first words of so many segments of region r are 100, 101, ...
+  void ExpectCountedSegments(int node, uint64_t segments) {
+    const auto session = cluster_.Attach(node);
+    const auto region = Take(session->Open("r", AccessMode::kRead));
+    for (uint64_t i = 0; i < segments; ++i) {
+      uint64_t value = 0;
+      const absl::Status read = region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1)));
+      EXPECT_TRUE(read.ok()) << read;
+      EXPECT_EQ(value, 100 + i) << "node-" << node;
+    }
+  }
+
   Cluster cluster_{{.fault_timeout_ms = kFaultTimeoutMs}};
 };
 
@@ -106,16 +118,7 @@ TEST_F(Failures, AKilledNodeComesBackAsANewIncarnationWithWhatWasFlushed) {
   const auto after = cluster_.Ask(3, {"status"})["node"];
   EXPECT_EQ(before["id"], after["id"]);
   EXPECT_LT(before["incarnation"].get<uint64_t>(), after["incarnation"].get<uint64_t>());
-  for (int node = 1; node <= 3; ++node) {
-    const auto session = cluster_.Attach(node);
-    const auto region = Take(session->Open("r", AccessMode::kRead));
-    for (uint64_t i = 0; i < 4; ++i) {
-      uint64_t value = 0;
-      const absl::Status read = region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1)));
-      EXPECT_TRUE(read.ok()) << read;
-      EXPECT_EQ(value, 100 + i) << "node-" << node;
-    }
-  }
+  for (int node = 1; node <= 3; ++node) ExpectCountedSegments(node, 4);
 }
 
 // Covers: G19
@@ -306,16 +309,7 @@ TEST_F(Failures, ANodeThatLostItsDiskGetsTheFlushedPagesFromTheOthers) {
   cluster_.KillAll();
   ASSERT_GT(std::filesystem::remove_all(cluster_.directory() + "/data-3"), 0u);
   cluster_.StartAll();
-  for (const int node : {3, 1}) {
-    const auto session = cluster_.Attach(node);
-    const auto region = Take(session->Open("r", AccessMode::kRead));
-    for (uint64_t i = 0; i < kSegments; ++i) {
-      uint64_t value = 0;
-      const absl::Status read = region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1)));
-      EXPECT_TRUE(read.ok()) << read;
-      EXPECT_EQ(value, 100 + i) << "node-" << node;
-    }
-  }
+  for (const int node : {3, 1}) ExpectCountedSegments(node, kSegments);
 }
 
 // Covers: G02, G05
