@@ -1,24 +1,19 @@
 // Programs of users without privileges: what they may do, and what the regions' owners keep from them.
 
 #include <gmock/gmock.h>
-#include <grp.h>
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <signal.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
 #include "tests/cluster/cluster.h"
+#include "tests/nobody.h"
 
 namespace mangrove::cluster_test {
 namespace {
 
-constexpr uid_t kNobody = 65534;
 constexpr gid_t kSharedGroup = 54321;
-constexpr gid_t kDeviceGroup = 54322;
 
 // What is wrong, or "".
 using Step = std::function<std::string()>;
@@ -28,23 +23,9 @@ std::string ExpectCode(const absl::Status& status, absl::StatusCode code, const 
   return Expect(status.code() == code, absl::StrCat(what, ": ", status.ToString()));
 }
 
-// In the child for good: nobody, in one more group, and in that of the device for page faults, as ./run sets it up. The
-// device is one of this process's own: nothing changes for the rest of the machine.
-void BecomeNobody() {
-  const std::string node = "/mnt/userfaultfd";
-  struct stat device {};
-  const gid_t groups[] = {kDeviceGroup, kSharedGroup};
-  const bool done = stat("/dev/userfaultfd", &device) == 0 && unshare(CLONE_NEWNS) == 0 &&
-                    mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-                    mount("none", "/mnt", "tmpfs", 0, nullptr) == 0 &&
-                    mknod(node.c_str(), S_IFCHR | 0660, device.st_rdev) == 0 &&
-                    chown(node.c_str(), 0, kDeviceGroup) == 0 && chmod(node.c_str(), 0660) == 0 &&
-                    mount(node.c_str(), "/dev/userfaultfd", nullptr, MS_BIND, nullptr) == 0 &&
-                    setgroups(2, groups) == 0 && setgid(kNobody) == 0 && setuid(kNobody) == 0;
-  if (!done) {
-    perror("cannot become nobody");
-    _exit(90);
-  }
+// In the child: nobody, in one more group.
+void BecomeOther() {
+  BecomeNobody({kSharedGroup});
   prctl(PR_SET_PDEATHSIG, SIGKILL);  // It does not outlast a change of user.
 }
 
@@ -75,7 +56,7 @@ class Users : public testing::Test {
   }
   void AsNobody(const std::function<std::string(Session&)>& body) {
     Child nobody([&](const Child::Tell&) {
-      BecomeNobody();
+      BecomeOther();
       const auto session = Session::Attach({.socket_path = cluster_.socket(2), .limits = {.call_timeout_ms = 5000}});
       if (!session.ok()) {
         std::cerr << "as nobody: " << session.status() << "\n";

@@ -9,13 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "tests/nobody.h"
 #include "tests/unit/engine/attach_harness.h"
 
 namespace mangrove::attach_test {
 namespace {
 
 constexpr uint64_t kSize = 16 * kPageBytes;
-constexpr gid_t kNobody = 65534;
 
 int Told(const absl::Status& status) {
   std::fprintf(stderr, "%s\n", status.ToString().c_str());
@@ -34,14 +34,14 @@ class AttachUser : public testing::Test {
       const std::pair<const char*, uint16_t> regions[] = {
           {"open", 0666}, {"mine", 0600}, {"readable", 0644}, {"group", 0660}};
       for (const auto& [name, mode] : regions) {
-        auto region = session->Reserve({.name = name, .size_bytes = kSize, .group = 4711, .mode = mode});
+        auto region = session->Reserve({.name = name, .size_bytes = kSize, .group = kDeviceGroup, .mode = mode});
         if (!region.ok() || !(*region)->Allocate(0, kSize, {}).ok()) return 1;
       }
       return 0;
     });
     EXPECT_EQ(root.Wait(), 0);
     ChildProgram program([&] {
-      BecomeNobodyWithUserfaultfd();
+      BecomeNobody();
       auto session = Session::Attach({.socket_path = path_});
       return session.ok() ? body(**session) : Told(session.status());
     });
