@@ -63,8 +63,8 @@ constexpr size_t kMaxQueuedBytes = 1024 * 1024;
 constexpr size_t kMaxQueuedPages = 8192;
 // Operations of one connection that libfabric may hold.
 constexpr uint32_t kMaxOutstandingOps = 192;
-// Most messages tell nothing when they are out: a completion costs a signal, which also wakes who sleeps on the queue. So
-// many operations at most go before one that asks for a completion, and so many pages, which are held as long.
+// Most messages tell nothing when they are out: a completion has to be read, and may wake who sleeps on the queue. So many
+// operations at most go before one that asks for a completion, and so many pages, which are held as long.
 constexpr uint32_t kOpsPerCompletion = 32;
 constexpr size_t kPagesPerCompletion = 16;
 // Handshakes that one peer may have under way towards us.
@@ -222,6 +222,7 @@ class FabricCore {
    public:
     using Source::Source;
     bool Poll() override { return core_->PollCompletions(); }
+    bool MayHaveQueued() const override { return core_->unseen_; }
   };
   class EventSource final : public Source {
    public:
@@ -238,6 +239,7 @@ class FabricCore {
   absl::Status OpenFabric();
   absl::Status CheckProvider() const;
   absl::Status OpenQueues();
+  void LeaveSignalUnread();
   absl::Status Listen();
   absl::Status ResolveMembers();
 
@@ -325,6 +327,7 @@ class FabricCore {
   CompletionSource completion_source_{this};
   EventSource event_source_{this};
   bool sources_added_ = false;
+  bool unseen_ = false;  // Something was sent, or read, since the completion queue was last seen empty.
 
   std::vector<std::unique_ptr<Peer>> peers_;  // In the order of the configuration.
   absl::flat_hash_map<NodeId, Peer*> peer_of_;

@@ -17,7 +17,8 @@ constexpr size_t kCompletionsPerPoll = 16;
 bool FabricCore::PollCompletions() {
   std::array<fi_cq_msg_entry, kCompletionsPerPoll> entries;
   const ssize_t count = fi_cq_read(completion_queue_.get(), entries.data(), entries.size());
-  if (count == -FI_EAGAIN || count == 0) return false;
+  unseen_ = count != -FI_EAGAIN && count != 0;
+  if (!unseen_) return false;
   CHECK(depth_ == 0);
   ++depth_;
   if (count == -FI_EAVAIL) {

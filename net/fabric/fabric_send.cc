@@ -116,6 +116,7 @@ FabricCore::Outcome FabricCore::SendSmall(Connection& c, EnvelopeKind kind, std:
 void FabricCore::NoteSent(Connection& c, bool told) {
   ++c.outstanding_ops;
   if (++c.silent_ops == 1) c.silent_since = loop_->Now();
+  unseen_ = true;
   if (!told) return;
   c.in_flight.push_back({std::exchange(c.silent_messages, {}), std::exchange(c.silent_ops, 0), loop_->Now()});
   c.silent_pages = 0;
@@ -222,6 +223,7 @@ FabricCore::Outcome FabricCore::WritePages(Connection& c, OutMessage& m) {
     if (outcome != Outcome::kDone) return outcome;
     ++c.outstanding_ops;
     ++c.silent_ops;
+    unseen_ = true;
     m.pages_written += run;
   }
   return Outcome::kDone;

@@ -29,6 +29,9 @@ constexpr int kTurnsOfVisit = 16;
 // A caller that waits for another driver spins at most this long: the driver may need its processor.
 constexpr DurationNs kMaxWaiterSpin = 20 * kMicrosecond;
 
+// A caller that has waited so long says so, if it wants to (Completion): others keep the loop busy, and it may never sleep.
+constexpr DurationNs kLongWait = 50 * kMicrosecond;
+
 // So many callers that leave within so long come often.
 constexpr int kBurstCalls = 8;
 constexpr DurationNs kBurstSpan = 500 * kMicrosecond;
@@ -94,6 +97,10 @@ bool Completion::OfferDuty() {
 void Completion::Started() {
   const uint32_t before = state_.fetch_and(~kPosted, std::memory_order_acq_rel);
   if ((before & kSet) != 0 && (before & kAsleep) != 0) WakeOrNote(&state_);
+}
+
+void Completion::BeforeLongWait() {
+  if (const auto call = std::exchange(before_long_wait_, std::nullopt)) (*call)();
 }
 
 void Loop::State::BeginDriving() {
@@ -179,14 +186,14 @@ void Loop::State::Leave() {
   EndDriving();
 }
 
-// Ends a visit: what came of `start` at once is done, the rest is that caller's. The
-// sources are left alone: what there is for them wakes the sleeper.
+// Ends a visit: what came of `start` at once is done, the rest is that caller's. The sources are left alone, unless the
+// visit has queued something there: what else there is for them wakes the sleeper.
 void Loop::State::EndVisit() {
-  for (int turn = 0; turn < kTurnsOfVisit && (RunPosts() || RunSoon()); ++turn) {
+  for (int turn = 0; turn < kTurnsOfVisit && (RunPosts() || RunSoon() || PollQueued()); ++turn) {
   }
   SyncTimerFd();
   asleep.store(true, std::memory_order_seq_cst);
-  const bool idle = posts.load(std::memory_order_seq_cst) == nullptr && soon.empty();
+  const bool idle = posts.load(std::memory_order_seq_cst) == nullptr && soon.empty() && !MayHaveQueued();
   if (!idle || (sleeper != nullptr && sleeper->IsSet())) WakeSleeper();
   EndDriving();
 }
@@ -315,6 +322,7 @@ bool Loop::State::WaitForDuty(Completion& completion) {
     if (waiting.load(std::memory_order_relaxed) == 1 && MonotonicNow() < spin_until) {
       Pause();
     } else {
+      completion.BeforeLongWait();
       const uint32_t before = state.fetch_or(Completion::kAsleep, std::memory_order_acq_rel);
       if ((before & Completion::kDrive) == 0 && !Completion::IsOver(before))
         FutexWait(&state, before | Completion::kAsleep);
@@ -454,8 +462,10 @@ void Loop::RunUntil(absl::FunctionRef<void()> start, Completion& completion) {
   if (!on_duty) return;
   if (!completion.IsSet()) state_->asleep.store(false, std::memory_order_relaxed);
   TimeNs last_event = MonotonicNow();
+  const TimeNs long_wait = last_event + std::min(state_->options.spin_ns, kLongWait);
   while (!completion.IsSet()) {
     const TimeNs now = MonotonicNow();
+    if (now >= long_wait) completion.BeforeLongWait();
     if (state_->Turn(now, &completion)) {
       last_event = now;
       state_->WakeCallers(&on_duty);

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
@@ -32,11 +33,18 @@ class PollSource {
   virtual int WaitFd() const = 0;
   // Called before the loop sleeps: false if there is something to poll already.
   virtual bool MaySleep() = 0;
+  // Whether calls of this process may have made something to poll that WaitFd does not tell of.
+  virtual bool MayHaveQueued() const { return false; }
 };
 
 // A flag that a waiting caller and the loop share. `Set` is called on the loop, once.
 class Completion {
  public:
+  Completion() = default;
+  // `before_long_wait` is called at most once, by the caller that waits: before it sleeps, or when it has driven the loop
+  // for long.
+  explicit Completion(absl::FunctionRef<void()> before_long_wait) : before_long_wait_(before_long_wait) {}
+
   void Set();
   bool IsSet() const { return (state_.load(std::memory_order_acquire) & kSet) != 0; }
 
@@ -50,7 +58,9 @@ class Completion {
   bool IsPosted() const { return (state_.load(std::memory_order_acquire) & kPosted) != 0; }
   bool OfferDuty();
   void Started();
+  void BeforeLongWait();
   std::atomic<uint32_t> state_{0};
+  std::optional<absl::FunctionRef<void()>> before_long_wait_;
 };
 
 struct LoopOptions {

@@ -83,9 +83,11 @@ struct Loop::State {
   bool RunTimers(TimeNs now);
   bool RunSoon();
   bool PollFds();
+  bool PollQueued();
+  bool MayHaveQueued() const;
   void SyncTimerFd();
   bool PrepareToSleep();
-  void SleepOnInner(const Completion& completion);
+  void SleepOnInner(Completion& completion);
   bool Dispatch(std::span<const epoll_event> ready);
 
   void Arm();

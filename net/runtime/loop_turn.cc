@@ -131,6 +131,18 @@ bool Loop::State::RunSoon() {
   return true;
 }
 
+bool Loop::State::MayHaveQueued() const {
+  return std::any_of(sources.begin(), sources.end(), [](const PollSource* source) { return source->MayHaveQueued(); });
+}
+
+bool Loop::State::PollQueued() {
+  bool any = false;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    if (sources[i]->MayHaveQueued()) any |= sources[i]->Poll();
+  }
+  return any;
+}
+
 // Calls the handlers of the descriptors that are ready. Returns whether a handler was called.
 bool Loop::State::PollFds() {
   std::array<epoll_event, kEventsAtOnce> events;
@@ -188,8 +200,9 @@ bool Loop::State::PrepareToSleep() {
 }
 
 // Of the caller that is on duty. Others may drive meanwhile.
-void Loop::State::SleepOnInner(const Completion& completion) {
+void Loop::State::SleepOnInner(Completion& completion) {
   if (!PrepareToSleep()) return;
+  completion.BeforeLongWait();
   sleeper = &completion;
   EndDriving();
   std::array<epoll_event, kEventsAtOnce> events;

@@ -10,9 +10,11 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "net/runtime/timer_heap.h"
@@ -388,6 +390,61 @@ TEST_P(LoopTest, AHandlerMayRemoveItsOwnDescriptor) {
   OnLoop([] {});
   EXPECT_EQ(calls, 1);
   close(event_fd);
+}
+
+// A caller that never sleeps, since there is always something to do, says that its wait is long all the same.
+TEST_P(LoopTest, ALongWaitIsToldOnceHoweverBusyTheLoopIs) {
+  int told = 0;
+  const auto tell = [&] { ++told; };
+  Completion done(tell);
+  const TimeNs end = loop_.Now() + 20 * kMillisecond;
+  std::function<void()> again = [&] { loop_.Now() < end ? loop_.CallSoon(again) : done.Set(); };
+  loop_.RunUntil(again, done);
+  EXPECT_EQ(told, 1);
+}
+
+TEST_P(LoopTest, AShortWaitIsNotTold) {
+  bool told = false;
+  const auto tell = [&] { told = true; };
+  Completion done(tell);
+  loop_.RunUntil([&] { done.Set(); }, done);
+  EXPECT_FALSE(told);
+}
+
+// What a visitor has queued in a source is handled although the sleeper's descriptors do not tell of it.
+TEST_P(LoopTest, WhatAVisitorQueuesInASourceIsHandled) {
+  struct Source final : PollSource {
+    bool Poll() override {
+      if (!queued) return false;
+      queued = false;
+      if (sleeper != nullptr) std::exchange(sleeper, nullptr)->Set();
+      return true;
+    }
+    int WaitFd() const override { return -1; }
+    bool MaySleep() override { return !queued; }
+    bool MayHaveQueued() const override { return queued; }
+    bool queued = false;
+    Completion* sleeper = nullptr;
+  };
+  Source source;
+  OnLoop([&] { loop_.AddSource(&source); });
+  for (int i = 0; i < 20; ++i) {
+    Completion slept;
+    Latch waits(1);
+    std::thread caller([&] {
+      loop_.RunUntil(
+          [&] {
+            source.sleeper = &slept;
+            waits.Done();
+          },
+          slept);
+    });
+    ASSERT_TRUE(waits.Wait());
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    OnLoop([&] { source.queued = true; });
+    caller.join();
+  }
+  OnLoop([&] { loop_.RemoveSource(&source); });
 }
 
 TEST(Loop, StopDropsWhatWasPostedAndEndsPromptly) {
