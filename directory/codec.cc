@@ -229,7 +229,7 @@ class PageTable {
     }
     if (taken_.test(number - 1)) return Bad(Name(m.kind), " (entry ", index, ") names page ", number, " a second time");
     taken_.set(number - 1);
-    auto copy = std::make_shared_for_overwrite<PageBytes>();
+    auto copy = NewPage();
     std::memcpy(copy->bytes.data(), pages_[number - 1], kPageBytes);
     m.data = std::move(copy);
     return absl::OkStatus();

@@ -18,4 +18,7 @@ struct alignas(64) PageBytes {
 // Shared ownership of an immutable copy of a page. Whoever creates it fills it before sharing it. Thread-safe once shared.
 using PageBuffer = std::shared_ptr<const PageBytes>;
 
+// A page to be filled: its bytes are anything. Faster than the general allocator, which moves blocks of this size around.
+std::shared_ptr<PageBytes> NewPage();
+
 }  // namespace mangrove

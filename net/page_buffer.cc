@@ -1,0 +1,69 @@
+#include "net/page_buffer.h"
+
+#include <new>
+#include <vector>
+
+namespace mangrove {
+namespace {
+
+// Of one thread. What another thread lets go of stays there; so few that it does not matter. None where the address
+// sanitizer is to see whoever uses a page too long.
+#if defined(__has_feature)
+#define MANGROVE_HAS_FEATURE(feature) __has_feature(feature)
+#else
+#define MANGROVE_HAS_FEATURE(feature) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || MANGROVE_HAS_FEATURE(address_sanitizer)
+constexpr size_t kSpareBlocks = 0;
+#else
+constexpr size_t kSpareBlocks = 64;
+#endif
+
+struct SpareBlocks {
+  std::vector<void*> blocks;
+  ~SpareBlocks() {
+    for (void* block : blocks) ::operator delete(block, std::align_val_t(alignof(PageBytes)));
+    is_open = false;
+  }
+  // A page may outlive its thread's list.
+  static thread_local bool is_open;
+};
+thread_local bool SpareBlocks::is_open = true;
+thread_local SpareBlocks spare;
+
+// Of blocks that hold a page and what shared_ptr counts with: all of one size.
+template <typename T>
+struct BlockAllocator {
+  using value_type = T;
+  BlockAllocator() = default;
+  template <typename U>
+  BlockAllocator(const BlockAllocator<U>&) {}  // NOLINT(google-explicit-constructor): allocators convert.
+
+  T* allocate(size_t) {
+    if (!SpareBlocks::is_open || spare.blocks.empty()) {
+      return static_cast<T*>(::operator new(sizeof(T), std::align_val_t(alignof(PageBytes))));
+    }
+    void* const block = spare.blocks.back();
+    spare.blocks.pop_back();
+    return static_cast<T*>(block);
+  }
+  void deallocate(T* block, size_t) {
+    if (SpareBlocks::is_open && spare.blocks.size() < kSpareBlocks) {
+      spare.blocks.push_back(block);
+    } else {
+      ::operator delete(block, std::align_val_t(alignof(PageBytes)));
+    }
+  }
+  template <typename U>
+  bool operator==(const BlockAllocator<U>&) const {
+    return true;
+  }
+};
+
+}  // namespace
+
+std::shared_ptr<PageBytes> NewPage() {
+  return std::allocate_shared_for_overwrite<PageBytes>(BlockAllocator<PageBytes>());
+}
+
+}  // namespace mangrove
