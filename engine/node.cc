@@ -57,7 +57,7 @@ struct Node::State final : public FaultService {
   absl::Status StartEngine(Incarnation incarnation);
   absl::Status StartServing();
   void Stop();
-  absl::Status AcquireForFault(PageId page, Rights rights) override;
+  absl::Status AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) override;
 
   const NodeConfig config;
   Loop loop;
@@ -180,11 +180,18 @@ absl::Status Node::State::StartServing() {
   return status;
 }
 
-absl::Status Node::State::AcquireForFault(PageId page, Rights rights) {
-  return RunOnLoop<absl::Status>(&loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
+absl::Status Node::State::AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) {
+  Completion completion(before_long_wait);
+  absl::Status result;
+  const auto start = [&] {
     const TimeNs deadline = loop.Now() + config.fault_timeout_ms * kMillisecond;
-    Spawn<absl::Status>(engine->Acquire({page, 1}, rights, deadline), std::move(done));
-  });
+    Spawn<absl::Status>(engine->Acquire({page, 1}, rights, deadline), [&](absl::Status status) {
+      result = std::move(status);
+      completion.Set();
+    });
+  };
+  loop.RunUntil(start, completion);
+  return result;
 }
 
 // Whoever waits is told first; then, from the outside in, what serves goes before what it uses.

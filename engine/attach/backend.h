@@ -60,6 +60,7 @@ class Backend {
 
   // Why calls fail when the session's Liveness has ended.
   virtual absl::Status Gone() const = 0;
+  virtual const Limits& limits() const = 0;
 };
 
 }  // namespace mangrove

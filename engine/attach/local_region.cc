@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "engine/attach/packet_socket.h"
 #include "net/check.h"
 
 namespace mangrove {
@@ -87,7 +88,10 @@ absl::Status LocalRegion::CopySlowly(uint64_t offset, uint64_t length, AccessMod
       if (absl::Status s = backend().Acquire(Pages(at, part), mode); !s.ok()) return s;
     }
     if (!here || part >= kPrefaultBytes) {
-      (*mapping)->Prefault(PageFloor(at), PageCeiling(at + part) - PageFloor(at), mode, shared_->states());
+      // An entry for stores takes a pin, which only the node can take.
+      if (mode == AccessMode::kRead) {
+        (*mapping)->Prefault(PageFloor(at), PageCeiling(at + part) - PageFloor(at), shared_->states());
+      }
     }
     copy((*mapping)->base() + at, done, part);
     done += part;
@@ -95,7 +99,60 @@ absl::Status LocalRegion::CopySlowly(uint64_t offset, uint64_t length, AccessMod
   return absl::OkStatus();
 }
 
+template <typename Copy>
+absl::Status LocalRegion::CopyPart(uint64_t offset, uint64_t done, uint64_t length, AccessMode mode, Copy& copy) {
+  const PageId first = shared_->frames()->pages().first;
+  int64_t patience_ends_ns = 0;
+  for (const uint64_t end = done + length; done < end;) {
+    const uint64_t at = offset + done;
+    const uint64_t part = std::min(end - done, PageFloor(at) + kPageBytes - at);
+    if (copy(first + (at >> kPageShift), at - PageFloor(at), done, part)) {
+      done += part;
+      patience_ends_ns = 0;
+      continue;
+    }
+    // It was taken away between being brought here and being copied.
+    const int64_t now_ns = MonotonicNowNs();
+    if (patience_ends_ns == 0) patience_ends_ns = now_ns + backend().limits().call_timeout_ms * kMillisecond;
+    if (now_ns >= patience_ends_ns) {
+      return absl::UnavailableError(absl::StrCat("the page at offset ", PageFloor(at), " of region '", info_.name,
+                                                 "' did not stay long enough to be used; try again"));
+    }
+    if (absl::Status s = backend().Acquire(Pages(at, part), mode); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
+template <typename Copy>
+absl::Status LocalRegion::CopyPages(uint64_t offset, uint64_t length, AccessMode mode, Copy copy) {
+  if (absl::Status s = CheckBytes(offset, length); !s.ok()) return s;
+  const Rights rights = mode == AccessMode::kWrite ? Rights::kWrite : Rights::kRead;
+  const auto here = [&](uint64_t at, uint64_t part) {
+    return shared_->states().HaveRights(at >> kPageShift, (at + part - 1) >> kPageShift, rights);
+  };
+  // All of it is allocated, before the first part changes anything.
+  if (length > PageFloor(offset) + kPartBytes - offset && !here(offset, length)) {
+    if (absl::Status s = backend().CheckAllocated(Pages(offset, length)); !s.ok()) return s;
+  }
+  for (uint64_t done = 0; done < length;) {
+    const uint64_t at = offset + done;
+    const uint64_t part = std::min(length - done, PageFloor(at) + kPartBytes - at);
+    if (!here(at, part)) {
+      if (absl::Status s = backend().Acquire(Pages(at, part), mode); !s.ok()) return s;
+    }
+    if (absl::Status s = CopyPart(offset, done, part, mode, copy); !s.ok()) return s;
+    done += part;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status LocalRegion::Read(uint64_t offset, std::span<std::byte> out) {
+  if (RegionFrames* const frames = shared_->frames(); frames != nullptr) {
+    return CopyPages(offset, out.size(), AccessMode::kRead,
+                     [&](PageId page, size_t in_page, uint64_t done, size_t part) {
+                       return frames->ReadPage(page, in_page, out.subspan(done, part));
+                     });
+  }
   if (out.size() < kPrefaultBytes) {
     if (const std::byte* place = InPlace(offset, out.size(), Rights::kRead); place != nullptr) {
       std::memcpy(out.data(), place, out.size());
@@ -109,6 +166,12 @@ absl::Status LocalRegion::Read(uint64_t offset, std::span<std::byte> out) {
 
 absl::Status LocalRegion::Write(uint64_t offset, std::span<const std::byte> bytes) {
   if (!shared_->may_write()) return CheckWritable();
+  if (RegionFrames* const frames = shared_->frames(); frames != nullptr) {
+    return CopyPages(offset, bytes.size(), AccessMode::kWrite,
+                     [&](PageId page, size_t in_page, uint64_t done, size_t part) {
+                       return frames->WritePage(page, in_page, bytes.subspan(done, part));
+                     });
+  }
   if (bytes.size() < kPrefaultBytes) {
     if (std::byte* place = InPlace(offset, bytes.size(), Rights::kWrite); place != nullptr) {
       std::memcpy(place, bytes.data(), bytes.size());
@@ -147,7 +210,7 @@ absl::StatusOr<std::byte*> LocalRegion::ViewAddress(uint64_t offset, uint64_t le
   if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
   auto mapping = shared_->Mapping();
   if (!mapping.ok()) return mapping.status();
-  (*mapping)->Prefault(offset, length, AccessMode::kRead, shared_->states());
+  (*mapping)->Prefault(offset, length, shared_->states());
   return (*mapping)->base() + offset;
 }
 

@@ -43,6 +43,12 @@ class LocalRegion final : public Region {
   // Calls copy(place, done, part) for parts of the range, each brought here before.
   template <typename Copy>
   absl::Status CopySlowly(uint64_t offset, uint64_t length, AccessMode mode, Copy copy);
+  // The same where the node is in this process: copy(page, in_page, done, part) for parts that each lie in one page, again
+  // after it has returned false.
+  template <typename Copy>
+  absl::Status CopyPages(uint64_t offset, uint64_t length, AccessMode mode, Copy copy);
+  template <typename Copy>
+  absl::Status CopyPart(uint64_t offset, uint64_t done, uint64_t length, AccessMode mode, Copy& copy);
 
   absl::Status CheckBytes(uint64_t offset, uint64_t length) const;
   // Alive, whole pages, at least one, in the region.

@@ -39,6 +39,7 @@ absl::StatusOr<RegionMapping*> SharedRegion::Mapping() {
   const auto address = reinterpret_cast<uint64_t>((*mapping)->base());
   absl::Status served = parts_->backend->Map(opened_.region, address, (*mapping)->userfaultfd());
   if (!served.ok()) return served;
+  (*mapping)->SetServed();
   mapping_ = *std::move(mapping);
   base_.store(mapping_->base(), std::memory_order_release);
   return mapping_.get();

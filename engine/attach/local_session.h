@@ -4,8 +4,9 @@
 //  L1  A region has one mapping in a session for each way of opening it (for reading, for writing), made at its first
 //      use and kept until the last Region object is gone. Two sessions of a process have two.
 //  L2  A call on pages that are here with the right sends nothing: it looks at the flag of liveness, at a state byte for
-//      each page, and copies. If a page is taken away meanwhile, the copy faults and is served, like any mapped access;
-//      if it then cannot be had, the copy ends with SIGBUS, not with a status.
+//      each page, and copies. Where the node is in this process it copies under a pin, and uses no mapping. Otherwise the
+//      page may be taken away meanwhile: then the copy faults and is served, like any mapped access; if the page cannot be
+//      had then, the copy ends with SIGBUS, not with a status.
 //  L3  The mapping is gone before the node is told that the region is closed.
 
 #pragma once
@@ -56,6 +57,8 @@ class SharedRegion {
   // Null when it is not mapped.
   RegionMapping* MappingIfAny() const { return base() != nullptr ? mapping_.get() : nullptr; }
   const StatesView& states() const { return states_; }
+  // Null when the node is in another process.
+  RegionFrames* frames() const { return opened_.frames.get(); }
 
  private:
   SharedRegion(SessionParts* parts, Backend::Opened opened, StatesView states);

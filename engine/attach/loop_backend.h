@@ -59,6 +59,7 @@ class LoopBackend : public Backend {
   absl::Status Heal(const RegionPages& pages) override;
   absl::StatusOr<RegionCounters> Counters(RegionHandle region) override;
   absl::Status Gone() const override;
+  const Limits& limits() const override { return limits_; }
 
  private:
   struct OpenRegion {

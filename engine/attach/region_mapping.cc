@@ -67,6 +67,11 @@ RegionMapping::~RegionMapping() {
     return;
   }
   if (table_ != nullptr) table_->Remove(this);
+  if (frames_ != nullptr) frames_->SetMapped(reinterpret_cast<uint64_t>(base()), false);
+}
+
+void RegionMapping::SetServed() const {
+  if (frames_ != nullptr) frames_->SetMapped(reinterpret_cast<uint64_t>(base()), true);
 }
 
 bool RegionMapping::Seal(int nothing) const {
@@ -82,7 +87,7 @@ bool RegionMapping::Seal(int nothing) const {
 // whoever takes the page away clears its right, then punches the frame out, and with it the entry
 // (engine/mapping/page_state.h). So an entry is right when the page has the right after the entry was made. Without, the
 // frame may be one that a program made by touching a hole without registration; the entry is dropped.
-void RegionMapping::FillForReading(uint64_t offset, uint64_t length, const StatesView& states) const {
+void RegionMapping::FillWithoutPins(uint64_t offset, uint64_t length, const StatesView& states) const {
   const uint64_t address = reinterpret_cast<uint64_t>(base()) + offset;
   const auto fill = [&](uint64_t done, uint64_t part) {
     return ContinueFault(userfaultfd_.get(), address + done, part, !local_->read_only());
@@ -98,7 +103,7 @@ void RegionMapping::FillForReading(uint64_t offset, uint64_t length, const State
 }
 
 // The node's own process is a resolver like any other: under a pin.
-void RegionMapping::FillPageForReading(uint64_t offset) const {
+void RegionMapping::FillPage(uint64_t offset) const {
   const PageId page = frames_->pages().first + (offset >> kPageShift);
   Rights granted;
   if (frames_->Pin(page, Rights::kRead, false, &granted) != PinOutcome::kPinned) return;
@@ -106,27 +111,9 @@ void RegionMapping::FillPageForReading(uint64_t offset) const {
   frames_->Unpin(page);
 }
 
-void RegionMapping::FillPageForWriting(uint64_t offset) const {
-  const PageId page = frames_->pages().first + (offset >> kPageShift);
-  Rights granted;
-  if (frames_->Pin(page, Rights::kWrite, true, &granted) != PinOutcome::kPinned) return;
-  const uint64_t address = reinterpret_cast<uint64_t>(base()) + offset;
-  if (ContinueFault(userfaultfd_.get(), address, kPageBytes, false) == FaultCall::kExists) {
-    AllowStores(userfaultfd_.get(), address, kPageBytes);
-  }
-  frames_->Unpin(page);
-}
-
-void RegionMapping::Prefault(uint64_t offset, uint64_t length, AccessMode mode, const StatesView& states) const {
-  const bool write = mode == AccessMode::kWrite;
-  if (frames_ == nullptr) {
-    // A writable entry takes a pin: the first store faults.
-    if (!write) FillForReading(offset, length, states);
-    return;
-  }
-  for (uint64_t done = 0; done < length; done += kPageBytes) {
-    write ? FillPageForWriting(offset + done) : FillPageForReading(offset + done);
-  }
+void RegionMapping::Prefault(uint64_t offset, uint64_t length, const StatesView& states) const {
+  if (frames_ == nullptr) return FillWithoutPins(offset, length, states);
+  for (uint64_t done = 0; done < length; done += kPageBytes) FillPage(offset + done);
 }
 
 // --- StatesView -------------------------------------------------------------------------------------------------------

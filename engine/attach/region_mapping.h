@@ -80,18 +80,19 @@ class RegionMapping {
   std::byte* base() const { return local_->base(); }
   const UniqueFd& userfaultfd() const { return userfaultfd_; }
 
-  // Fills in this process's entries for pages that are here with the right, where it can be done without the node.
-  // Only saves faults: pages that it leaves out fault later. Offsets in bytes, of whole pages.
-  void Prefault(uint64_t offset, uint64_t length, AccessMode mode, const StatesView& states) const;
+  // Fills in this process's entries for loads of the pages that are here. Only saves faults: pages that it leaves out fault
+  // later. Offsets in bytes, of whole pages.
+  void Prefault(uint64_t offset, uint64_t length, const StatesView& states) const;
+  // The node serves it: a node of this process takes pages away from it by itself.
+  void SetServed() const;
   absl::Status Heal(uint64_t offset, uint64_t length) { return local_->Heal(offset, length); }
   // False: could not.
   bool Seal(int nothing) const;
 
  private:
   RegionMapping() = default;
-  void FillForReading(uint64_t offset, uint64_t length, const StatesView& states) const;
-  void FillPageForReading(uint64_t offset) const;
-  void FillPageForWriting(uint64_t offset) const;
+  void FillWithoutPins(uint64_t offset, uint64_t length, const StatesView& states) const;
+  void FillPage(uint64_t offset) const;
 
   std::unique_ptr<LocalMapping> local_;
   UniqueFd userfaultfd_;

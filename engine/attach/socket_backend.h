@@ -38,6 +38,7 @@ class SocketBackend final : public Backend {
   absl::Status Heal(const RegionPages& pages) override;
   absl::StatusOr<RegionCounters> Counters(RegionHandle region) override;
   absl::Status Gone() const override;
+  const Limits& limits() const override { return options_.limits; }
   // NodeOperations::Inspect.
   absl::StatusOr<std::string> Inspect(const std::string& what, const std::string& argument);
 

@@ -1,6 +1,7 @@
 #include "engine/mapping/fault_workers.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -21,6 +22,8 @@ namespace mangrove {
 namespace {
 
 constexpr size_t kFaultsPerRead = 16;
+// After faults of two threads, so many waits count as crowded.
+constexpr int kCrowdedWaits = 64;
 
 TimeNs Now() {
   timespec now;
@@ -146,6 +149,8 @@ bool FaultWorkers::ServeNext() {
   }
   if (wake) resolver_.Wake(fault->page);
   if (!alive) OnGone();
+  // The program goes on. Where it has to do so on this processor its next fault is here when this thread is again.
+  sched_yield();
   return true;
 }
 
@@ -158,6 +163,8 @@ bool FaultWorkers::TakeUpFaults() {
   std::lock_guard lock(mutex_);
   for (int i = 0; i < count; ++i) {
     PageFault fault;
+    const uint32_t thread = faults[static_cast<size_t>(i)].thread;
+    if (std::exchange(last_thread_, thread) != thread) crowded_.store(kCrowdedWaits, std::memory_order_relaxed);
     if (!resolver_.Decode(faults[static_cast<size_t>(i)], &fault)) continue;
     if (!table_.Admit(fault)) resolver_.CountCoalesced();
   }
@@ -166,22 +173,33 @@ bool FaultWorkers::TakeUpFaults() {
 
 absl::Status FaultWorkers::Acquire(PageId page, Rights rights) {
   BeginAcquire();
-  absl::Status status = service_->AcquireForFault(page, rights);
+  absl::Status status = service_->AcquireForFault(page, rights, [this] { CallStandby(); });
   EndAcquire();
   return status;
 }
 
 void FaultWorkers::BeginAcquire() {
+  {
+    std::lock_guard lock(acquire_mutex_);
+    ++acquiring_;
+  }
+  if (crowded_.load(std::memory_order_relaxed) <= 0) return;
+  crowded_.fetch_sub(1, std::memory_order_relaxed);
+  CallStandby();
+}
+
+// From now on, until nobody waits for another node, a standby wakes for each fault.
+void FaultWorkers::CallStandby() {
   // A failure leaves the threads that there are: faults wait longer.
   if (sleeping_standbys_.load() == 0 && alive_.load() < max_workers_) StartThread().IgnoreError();
   std::lock_guard lock(acquire_mutex_);
-  ++acquiring_;
+  called_ = true;
   ArmStandby(true);
 }
 
 void FaultWorkers::EndAcquire() {
   std::lock_guard lock(acquire_mutex_);
-  if (--acquiring_ == 0) ArmStandby(false);
+  if (--acquiring_ == 0 && std::exchange(called_, false)) ArmStandby(false);
 }
 
 // Armed: one standby wakes if a fault is waiting, or as soon as one does. REQUIRES: acquire_mutex_.
@@ -200,7 +218,7 @@ void FaultWorkers::Sleep(bool standby) {
   if (standby) {
     sleeping_standbys_.fetch_add(1);
     std::lock_guard lock(acquire_mutex_);
-    if (acquiring_ > 0) ArmStandby(true);  // What woke us disarmed it.
+    if (called_) ArmStandby(true);  // What woke us disarmed it.
   }
   // Whoever queues a fault later than this sees that we sleep, or we see the fault.
   if (!HasQueued() && !stopping_.load()) {

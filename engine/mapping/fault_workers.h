@@ -1,11 +1,12 @@
 // The threads that serve one mapping.
 //
 //   W1  One thread, the first, sleeps until a fault comes. The others, standbys, sleep until a fault comes *while some
-//       thread waits for another node*: armed by BeginAcquire, disarmed by EndAcquire. Woken for every fault they would
-//       steal it from the first thread while that is on its way back to sleep, at the cost of a switch more per fault.
+//       thread waits for another node* and they are armed. Woken for every fault they would steal it from the first thread
+//       while that is on its way back to sleep, at the cost of a switch more per fault. Arming and disarming takes a system
+//       call each: it is done at once where several threads of the program fault in turn, else before the wait is long.
 //   W2  Faults are read from the kernel only while the queue is empty, so the queue is bounded by max_workers reads.
-//   W3  While a fault waits in the queue or in the kernel and some thread waits for another node, a standby is awake,
-//       has been woken, or does not exist since all max_workers wait.
+//   W3  While a fault waits in the queue or in the kernel and some thread waits for long until another node answers (at most
+//       50 us, Completion), a standby is awake, has been woken, or does not exist since all max_workers wait.
 //   W4  Events are edge-triggered or one-shot: one thread wakes for each.
 //
 // Thread-safe.
@@ -54,6 +55,7 @@ class FaultWorkers {
   absl::Status Acquire(PageId page, Rights rights);
   void BeginAcquire();
   void EndAcquire();
+  void CallStandby();
   void ArmStandby(bool armed);
   bool HasQueued();
   void Sleep(bool standby);
@@ -74,9 +76,14 @@ class FaultWorkers {
   std::atomic<int> sleeping_standbys_{0};
 
   std::mutex acquire_mutex_;
-  int acquiring_ = 0;  // Threads that wait for another node. Guarded by acquire_mutex_, as is the arming of standbys.
+  // Guarded by acquire_mutex_, as is the arming of standbys.
+  int acquiring_ = 0;    // Threads that wait for another node.
+  bool called_ = false;  // Standbys are armed, or have been woken, meanwhile.
+
+  std::atomic<int> crowded_{0};  // So many of the next waits arm at once.
 
   std::mutex mutex_;  // Guards what follows.
+  uint32_t last_thread_ = 0;
   FaultTable table_;
   std::vector<std::thread> threads_;
 };

@@ -24,22 +24,15 @@ auto Retry(Call call) {
   return result;
 }
 
+void ReadFrame(int frames, uint64_t offset, std::byte* out) {
+  CHECK(Retry([&] { return pread(frames, out, kPageBytes, static_cast<off_t>(offset)); }) == kFrame);
+}
+
 }  // namespace
 
-void ReadFrameBytes(int frames, uint64_t offset, std::span<std::byte> out) {
-  const auto size = static_cast<ssize_t>(out.size());
-  CHECK(Retry([&] { return pread(frames, out.data(), out.size(), static_cast<off_t>(offset)); }) == size);
-}
-
-void WriteFrameBytes(int frames, uint64_t offset, std::span<const std::byte> bytes) {
-  const auto size = static_cast<ssize_t>(bytes.size());
-  CHECK(Retry([&] { return pwrite(frames, bytes.data(), bytes.size(), static_cast<off_t>(offset)); }) == size);
-}
-
-void ReadFrame(int frames, uint64_t offset, std::byte* out) { ReadFrameBytes(frames, offset, {out, kPageBytes}); }
-
 void WriteFrame(int frames, uint64_t offset, const std::byte* data) {
-  WriteFrameBytes(frames, offset, {data == nullptr ? kZeros.data() : data, kPageBytes});
+  const std::byte* const from = data == nullptr ? kZeros.data() : data;
+  CHECK(Retry([&] { return pwrite(frames, from, kPageBytes, static_cast<off_t>(offset)); }) == kFrame);
 }
 
 void PunchFrame(int frames, uint64_t offset) {

@@ -1,5 +1,4 @@
-// The system calls on a region's memfd of frames. Offsets are in bytes, of whole pages unless it says
-// otherwise.
+// The system calls on a region's memfd of frames. Offsets are in bytes, of whole pages.
 //
 // A failure here has no remedy (the memory of the host is exhausted beyond the cache's bound, or a descriptor is wrong):
 // it ends the process.
@@ -9,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <span>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -20,10 +18,6 @@ namespace mangrove {
 
 // `data` holds kPageBytes; null: zeros.
 void WriteFrame(int frames, uint64_t offset, const std::byte* data);
-void ReadFrame(int frames, uint64_t offset, std::byte* out);
-// Any bytes.
-void ReadFrameBytes(int frames, uint64_t offset, std::span<std::byte> out);
-void WriteFrameBytes(int frames, uint64_t offset, std::span<const std::byte> bytes);
 // Removes the page from the file and from every mapping of it.
 void PunchFrame(int frames, uint64_t offset);
 // Gives a page that somebody else has punched zeros; does nothing to a page that is there.

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 
@@ -18,7 +19,24 @@ const absl::Status& Probed() {
   return probed;
 }
 
+// All mappings that this process ever had lie between these.
+std::atomic<uintptr_t> lowest{UINTPTR_MAX};
+std::atomic<uintptr_t> highest{0};
+
+void Note(uintptr_t base, uint64_t size_bytes) {
+  for (uintptr_t seen = lowest; base < seen && !lowest.compare_exchange_weak(seen, base);) {
+  }
+  const uintptr_t end = base + size_bytes;
+  for (uintptr_t seen = highest; end > seen && !highest.compare_exchange_weak(seen, end);) {
+  }
+}
+
 }  // namespace
+
+bool LocalMapping::MayReach(const std::byte* first, size_t count) {
+  const auto begin = reinterpret_cast<uintptr_t>(first);
+  return begin < highest.load(std::memory_order_relaxed) && begin + count > lowest.load(std::memory_order_relaxed);
+}
 
 absl::StatusOr<std::unique_ptr<LocalMapping>> LocalMapping::Create(int frames, uint64_t size_bytes, bool read_only) {
   if (!Probed().ok()) return Probed();
@@ -30,6 +48,7 @@ absl::StatusOr<std::unique_ptr<LocalMapping>> LocalMapping::Create(int frames, u
   if (base == MAP_FAILED) {
     return absl::ErrnoToStatus(errno, absl::StrCat("mapping a region of ", size_bytes, " bytes"));
   }
+  Note(reinterpret_cast<uintptr_t>(base), size_bytes);
   std::unique_ptr<LocalMapping> mapping(new LocalMapping());
   mapping->base_ = static_cast<std::byte*>(base);
   mapping->size_bytes_ = size_bytes;

@@ -32,6 +32,9 @@ class LocalMapping {
   LocalMapping(const LocalMapping&) = delete;
   LocalMapping& operator=(const LocalMapping&) = delete;
 
+  // May an access to these bytes of this process fault in such a mapping, or where one has been? Thread-safe.
+  static bool MayReach(const std::byte* first, size_t count);
+
   std::byte* base() const { return base_; }
   uint64_t size_bytes() const { return size_bytes_; }
   bool read_only() const { return read_only_; }

@@ -5,7 +5,8 @@
 //
 // Each mapping of each program has workers of its own: one at first, another when all are busy and a fault waits, at
 // most `max_workers`. A fault of a page that is being served already is dropped; whoever serves the page wakes it.
-// A page that cannot be had is poisoned in that mapping: the access gets SIGBUS, and so do later ones until Heal.
+// A page that cannot be had is poisoned in that mapping: the access gets SIGBUS, and so do later ones until Heal (in the
+// node's own process also until the page has been here, and was taken away again).
 
 #pragma once
 
@@ -14,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "directory/address.h"
@@ -31,7 +33,8 @@ class FaultService {
 
   // Brings the page here with at least `rights`. Thread-safe; blocks, for no longer than the node's fault timeout. OK:
   // it had the right at some moment since the call. Implemented by Loop::RunUntil, so that the worker drives the loop.
-  virtual absl::Status AcquireForFault(PageId page, Rights rights) = 0;
+  // `before_long_wait` is called at most once, by the calling thread: before it sleeps, or when it has waited for long.
+  virtual absl::Status AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) = 0;
 };
 
 using MappingId = uint64_t;

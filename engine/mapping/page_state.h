@@ -4,10 +4,13 @@
 //   bits 0-1  right           as `Rights`; changed by the loop alone
 //   bit  2    mapped writable some mapping of an application may allow stores without a fault
 //   bit  3    waited for      the loop waits until the last pin is gone, and is told by whoever takes it away
-//   bits 4-7  pins            resolvers that are changing an application's page table for this page right now
+//   bits 4-7  pins            resolvers that are changing an application's page table for this page right now, and
+//                             copiers that are copying from or to its frame
 //
 // A *resolver* is a thread that answers a fault. Its ioctl may be delayed without bound by the application's own lock,
-// so the loop never waits for one on the spot; and a delayed ioctl must never map what was taken away meanwhile.
+// so the loop never waits for one on the spot; and a delayed ioctl must never map what was taken away meanwhile. A
+// *copier* is a thread of the node's own process that reads or writes a page for a call, through the mapping that the node
+// has of the frames for itself (RegionFrames::ReadPage): no entry of an application's is made for it.
 //
 //   I1  A resolver changes page tables for a page only while it holds a pin. A pin is had only under a sufficient right.
 //   I2  Under kWrite a resolver of a read-write mapping sets "mapped writable" together with its pin, so before the
@@ -15,10 +18,13 @@
 //   I3  To lower a right the loop first clears it, so that no pin comes any more, and touches the frame when the pins
 //       are gone. Only then does the page get a right again. So an ioctl that began under an older right is over: it can
 //       neither make a page writable that came back read-only, nor show one that is being filled.
-//   I4  Without "mapped writable" and without pins, a store faults in every mapping.
-//   I5  Punching a page out of the region's memfd removes it from every mapping, and no store is under way when the call
-//       returns. What a pipe holds of the page since before (splice) has every store up to then.
-//   I6  "Mapped writable" is cleared when the frame is punched, or every mapping of it write-protected, not before.
+//   I4  Without "mapped writable" and without pins, a store faults in every mapping, and no copier is at it.
+//   I5  Punching a page out of the region's memfd removes it from every mapping, dropping its entry (MADV_DONTNEED) from
+//       one; no store is under way when the call returns. What a pipe holds of the page since before (splice) has every
+//       store up to then.
+//   I6  "Mapped writable" is cleared when no mapping has the page, or each has it write-protected, not before.
+//   I7  A copier touches the frame only while it holds a pin, had under the right for what it does, and touches nothing
+//       else meanwhile that may fault for long. Copiers that write set no "mapped writable": pins stand for them.
 
 #pragma once
 

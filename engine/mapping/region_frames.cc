@@ -1,22 +1,32 @@
 #include "engine/mapping/region_frames.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/mapping/frame_files.h"
+#include "engine/mapping/local_mapping.h"
 #include "engine/mapping/userfaultfd.h"
 #include "net/check.h"
 
 namespace mangrove {
 namespace {
+
+// Of pages that were taken away: 1 MiB of frames. What is more goes while nobody waits, so many at a time.
+constexpr size_t kSpareFrames = 256;
+constexpr size_t kDroppedAtOnce = 4;
+// A page is crowded for as long as it takes to copy it.
+constexpr int kMaxYields = 64;
 
 absl::Status Errno(int error, const std::string& what) { return absl::ErrnoToStatus(error, what); }
 
@@ -32,6 +42,35 @@ absl::StatusOr<UniqueFd> MakeFile(const char* name, uint64_t size_bytes) {
     return Errno(errno, absl::StrCat("sealing memfd ", name));
   }
   return file;
+}
+
+// Children of fork do not get it, and a frame never becomes a part of a huge page. Nothing may touch all of it, which would
+// make frames: neither a core dump nor a process that locks its memory.
+absl::StatusOr<std::byte*> MapForOneself(int frames, uint64_t size_bytes) {
+  void* base = mmap(nullptr, size_bytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE, frames, 0);
+  if (base == MAP_FAILED) return Errno(errno, absl::StrCat("mapping the frames of ", size_bytes, " bytes"));
+  const bool made = munlock(base, size_bytes) == 0 && mprotect(base, size_bytes, PROT_READ | PROT_WRITE) == 0 &&
+                    madvise(base, size_bytes, MADV_DONTFORK) == 0 && madvise(base, size_bytes, MADV_DONTDUMP) == 0;
+  if (!made) {
+    const int error = errno;
+    munmap(base, size_bytes);
+    return Errno(error, absl::StrCat("setting up the mapping of the frames of ", size_bytes, " bytes"));
+  }
+  madvise(base, size_bytes, MADV_NOHUGEPAGE);  // Fails where the kernel has none.
+  return static_cast<std::byte*>(base);
+}
+
+// Memory of the program that is not there yet comes before the pin is taken.
+void Touch(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  static_cast<void>(*static_cast<const volatile std::byte*>(&bytes.front()));
+  static_cast<void>(*static_cast<const volatile std::byte*>(&bytes.back()));
+}
+void TouchToWrite(std::span<std::byte> bytes) {
+  for (std::byte* byte : {bytes.data(), bytes.data() + bytes.size() - 1}) {
+    if (bytes.empty()) return;
+    *static_cast<volatile std::byte*>(byte) = *static_cast<volatile std::byte*>(byte);
+  }
 }
 
 absl::StatusOr<UniqueFd> ReopenReadOnly(int fd) {
@@ -51,6 +90,9 @@ absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pag
   if (!frames.ok()) return frames.status();
   region->frames_ = *std::move(frames);
   if (fcntl(region->frames_.get(), F_ADD_SEALS, F_SEAL_SEAL) != 0) return Errno(errno, "sealing memfd");
+  auto base = MapForOneself(region->frames_.get(), region->size_bytes());
+  if (!base.ok()) return base.status();
+  region->base_ = *base;
 
   auto states = MakeFile("mangrove-states", pages.count);
   if (!states.ok()) return states.status();
@@ -67,6 +109,7 @@ absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pag
 
 RegionFrames::~RegionFrames() {
   if (states_ != nullptr) munmap(states_, pages_.count);
+  if (base_ != nullptr) munmap(base_, size_bytes());
 }
 
 absl::StatusOr<UniqueFd> RegionFrames::OpenFrames() const {
@@ -89,13 +132,58 @@ void RegionFrames::Unpin(PageId page) {
   if (mangrove::Unpin(StateOf(page))) requests_.on_last_unpin(page);
 }
 
+template <typename Copy>
+bool RegionFrames::CopyPinned(PageId page, Rights rights, Copy copy) {
+  Rights granted;
+  PinOutcome pinned = Pin(page, rights, /*may_map_writable=*/false, &granted);
+  for (int tries = 0; pinned == PinOutcome::kCrowded && tries < kMaxYields; ++tries) {
+    sched_yield();
+    pinned = Pin(page, rights, false, &granted);
+  }
+  if (pinned != PinOutcome::kPinned) return false;
+  copy(FrameOf(page));
+  Unpin(page);
+  return true;
+}
+
+bool RegionFrames::ReadPage(PageId page, size_t offset, std::span<std::byte> out) {
+  CHECK(offset + out.size() <= kPageBytes);
+  if (!LocalMapping::MayReach(out.data(), out.size())) {
+    TouchToWrite(out);
+    return CopyPinned(page, Rights::kRead,
+                      [&](const std::byte* frame) { std::memcpy(out.data(), frame + offset, out.size()); });
+  }
+  // Where `out` lies, an access may wait for a page whose taking waits for this pin.
+  PageBytes between;
+  const bool read = CopyPinned(page, Rights::kRead, [&](const std::byte* frame) {
+    std::memcpy(between.bytes.data(), frame + offset, out.size());
+  });
+  if (read) std::memcpy(out.data(), between.bytes.data(), out.size());
+  return read;
+}
+
+bool RegionFrames::WritePage(PageId page, size_t offset, std::span<const std::byte> bytes) {
+  CHECK(offset + bytes.size() <= kPageBytes);
+  PageBytes between;
+  const std::byte* from = bytes.data();
+  if (LocalMapping::MayReach(from, bytes.size())) {
+    std::memcpy(between.bytes.data(), from, bytes.size());  // As above.
+    from = between.bytes.data();
+  } else {
+    Touch(bytes);
+  }
+  return CopyPinned(page, Rights::kWrite, [&](std::byte* frame) { std::memcpy(frame + offset, from, bytes.size()); });
+}
+
 void RegionFrames::AddMapping(int userfaultfd, uint64_t base, bool own_process, bool writable) {
   std::lock_guard lock(mappings_mutex_);
   if (own_process) {
-    if (writable) own_mappings_.push_back({userfaultfd, base});
-  } else {
-    foreign_mappings_ = true;  // For good: a program may keep its mapping when it no longer serves faults for it.
+    own_mappings_.push_back({userfaultfd, base, writable, false});
+    return;
   }
+  foreign_mappings_ = true;  // For good: a program may keep its mapping when it no longer serves faults for it.
+  for (const auto& [page, spare] : std::exchange(ready_, {})) Punch(page);
+  spares_.clear();
 }
 
 void RegionFrames::RemoveMapping(int userfaultfd) {
@@ -103,18 +191,77 @@ void RegionFrames::RemoveMapping(int userfaultfd) {
   std::erase_if(own_mappings_, [userfaultfd](const OwnMapping& own) { return own.userfaultfd == userfaultfd; });
 }
 
-bool RegionFrames::HasForeignMappings() {
+void RegionFrames::SetMapped(uint64_t base, bool mapped) {
   std::lock_guard lock(mappings_mutex_);
-  return foreign_mappings_;
+  for (OwnMapping& own : own_mappings_) {
+    if (own.base == base) own.mapped = mapped;
+  }
 }
 
 bool RegionFrames::WriteProtect(PageId page) {
   std::lock_guard lock(mappings_mutex_);
   if (foreign_mappings_) return false;
   return std::all_of(own_mappings_.begin(), own_mappings_.end(), [&](const OwnMapping& own) {
+    if (!own.writable) return true;
     const FaultCall done = ForbidStores(own.userfaultfd, own.base + OffsetOf(page), kPageBytes);
     return done == FaultCall::kDone || done == FaultCall::kNotMapped;
   });
+}
+
+// --- Frames that are ready --------------------------------------------------------------------------------------------
+
+void RegionFrames::Punch(PageId page) { PunchFrame(frames_.get(), OffsetOf(page)); }
+
+void RegionFrames::MakeReady(PageId page) {
+  std::lock_guard lock(mappings_mutex_);
+  if (foreign_mappings_) return;
+  // The store makes the frame, and the entry for it, unless they are there.
+  *static_cast<volatile std::byte*>(FrameOf(page)) = std::byte{0};
+  ready_[page] = 0;
+}
+
+void RegionFrames::NotReady(PageId page) {
+  std::lock_guard lock(mappings_mutex_);
+  ready_.erase(page);
+  Punch(page);
+}
+
+bool RegionFrames::TakeAway(PageId page) {
+  std::lock_guard lock(mappings_mutex_);
+  if (foreign_mappings_) return false;
+  for (const OwnMapping& own : own_mappings_) {
+    if (!own.mapped) return false;
+    void* const address = reinterpret_cast<void*>(own.base + OffsetOf(page));
+    // Fails where the program has locked its memory.
+    if (madvise(address, kPageBytes, MADV_DONTNEED) != 0) return false;
+  }
+  spares_.push_back({page, ++last_spare_});
+  ready_[page] = last_spare_;
+  return true;
+}
+
+bool RegionFrames::BeginToDropSpares() {
+  std::lock_guard lock(mappings_mutex_);
+  while (!spares_.empty() && !IsSpare(spares_.front())) spares_.pop_front();
+  return spares_.size() > kSpareFrames && !std::exchange(dropping_, true);
+}
+
+bool RegionFrames::IsSpare(const Spare& spare) const {
+  const auto it = ready_.find(spare.page);
+  return it != ready_.end() && it->second == spare.number;
+}
+
+void RegionFrames::DropSpares() {
+  std::lock_guard lock(mappings_mutex_);
+  dropping_ = false;
+  for (size_t dropped = 0; spares_.size() > kSpareFrames && dropped < kDroppedAtOnce;) {
+    const Spare oldest = spares_.front();
+    spares_.pop_front();
+    if (!IsSpare(oldest)) continue;  // In use again, or since.
+    ready_.erase(oldest.page);
+    Punch(oldest.page);
+    ++dropped;
+  }
 }
 
 }  // namespace mangrove

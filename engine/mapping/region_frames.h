@@ -6,13 +6,17 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "directory/address.h"
@@ -53,16 +57,41 @@ class RegionFrames {
   // The daemon's own, valid as long as this object. Offsets in bytes of the region.
   int frames_fd() const { return frames_.get(); }
 
+  // The frame as this process has it mapped for itself, beside the mappings that programs use. The loop's, while the page has
+  // a right or is getting one, and nobody else's but through the two functions below.
+  std::byte* FrameOf(PageId page) { return base_ + OffsetOf(page); }
+
+  // Copies from (to) the page, for a call of this process (page_state.h, I7). False: the page has not the right for it. Any
+  // thread but the loop's driver. REQUIRES: the page is in the region, the bytes in the page.
+  bool ReadPage(PageId page, size_t offset, std::span<std::byte> out);
+  bool WritePage(PageId page, size_t offset, std::span<const std::byte> bytes);
+
   // Pins `page` for a resolver, see page_state.h. REQUIRES: the page is in the region.
   PinOutcome Pin(PageId page, Rights wanted, bool may_map_writable, Rights* granted);
   void Unpin(PageId page);
 
   // A mapping of the region: `userfaultfd` serves it, the region's first byte is at `base` there. Before it can map a page,
-  // and after it no longer can.
+  // and after it no longer can. Of another process: on the loop.
   void AddMapping(int userfaultfd, uint64_t base, bool own_process, bool writable);
   void RemoveMapping(int userfaultfd);
-  // Is there, or was there, a mapping of another process?
-  bool HasForeignMappings();
+  // Whether what is at `base` in this process is such a mapping, until this says otherwise: whoever unmaps it says so before.
+  void SetMapped(uint64_t base, bool mapped);
+
+  // Frames of pages without a right, ready for what comes next: of pages that are on their way, and a bounded number of
+  // others that were taken away. There are none where another process maps the region: it makes entries without a pin
+  // (engine/attach/region_mapping.h), and must not find a frame of a page without a right.
+  void MakeReady(PageId page);
+  void NotReady(PageId page);   // Removes the frame.
+  void UseReady(PageId page) {  // From now on the page has a right.
+    const std::lock_guard lock(mappings_mutex_);
+    ready_.erase(page);
+  }
+  // Removes the page from every mapping and leaves its frame ready. False: it is to be punched. REQUIRES: settled.
+  bool TakeAway(PageId page);
+  // Whether there are more of the latter than there should be, and DropSpares is not to come already. It removes some.
+  bool BeginToDropSpares();
+  void DropSpares();
+
   // Takes the write right from every mapping, in place. False: there is, or was, one of another process, whose lock the
   // loop does not wait for, or it cannot be done now. REQUIRES: settled.
   bool WriteProtect(PageId page);
@@ -70,20 +99,37 @@ class RegionFrames {
 
  private:
   RegionFrames() = default;
+  // Calls copy(frame) under a pin.
+  template <typename Copy>
+  bool CopyPinned(PageId page, Rights rights, Copy copy);
+  void Punch(PageId page);
 
   PageRange pages_;
   UniqueFd frames_;
+  std::byte* base_ = nullptr;
   UniqueFd states_fd_;
   std::atomic<uint8_t>* states_ = nullptr;
   FrameRequests requests_;
 
+  struct Spare {
+    PageId page;
+    uint64_t number;
+  };
+  bool IsSpare(const Spare& spare) const;
+
   struct OwnMapping {
     int userfaultfd;
     uint64_t base;
+    bool writable;
+    bool mapped;
   };
-  std::mutex mappings_mutex_;
-  std::vector<OwnMapping> own_mappings_;  // The writable ones.
+  std::mutex mappings_mutex_;  // Guards what follows.
+  std::vector<OwnMapping> own_mappings_;
   bool foreign_mappings_ = false;
+  absl::flat_hash_map<PageId, uint64_t> ready_;  // With the number of the spare that it is; 0: it is on its way.
+  std::deque<Spare> spares_;                     // The oldest first. Those of other numbers than in ready_ are over.
+  uint64_t last_spare_ = 0;
+  bool dropping_ = false;
 };
 
 }  // namespace mangrove

@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cerrno>
+#include <cstring>
 #include <map>
 #include <utility>
 
@@ -21,7 +21,7 @@ using page_state::kMappedWritable;
 using page_state::kRightsMask;
 using page_state::kWaitedFor;
 
-// A pin lasts for one ioctl; the loop polls about as long before it lets itself be told.
+// A pin lasts for one ioctl, or one copy; the loop polls about as long before it lets itself be told.
 constexpr int kPollsForPins = 64;
 
 void Pause() {
@@ -55,7 +55,7 @@ bool IsMappedWritable(const std::atomic<uint8_t>& state) {
 
 }  // namespace
 
-struct RegionMemory::Implementation {
+struct RegionMemory::Implementation : std::enable_shared_from_this<RegionMemory::Implementation> {
   Implementation(Post p, FrameDetacher d) : post(std::move(p)), detacher(std::move(d)) {}
 
   const std::shared_ptr<RegionFrames>* Find(PageId page) const;
@@ -63,6 +63,7 @@ struct RegionMemory::Implementation {
   void WhenUnpinned(PageId page, absl::AnyInvocable<void()> then);
   void OnUnpinned(PageId page);
   void Replace(RegionFrames& region, PageId page);
+  void DropSparesSoon(RegionFrames& region);
   bool Unmap(PageId page);
 
   Post post;
@@ -108,12 +109,25 @@ void RegionMemory::Implementation::Replace(RegionFrames& region, PageId page) {
   WriteFrame(region.frames_fd(), offset, scratch.bytes.data());
 }
 
+// When who waits for the page has been told.
+void RegionMemory::Implementation::DropSparesSoon(RegionFrames& region) {
+  if (!region.BeginToDropSpares()) return;
+  post([weak = weak_from_this(), first = region.pages().first] {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    const std::shared_ptr<RegionFrames>* const found = self->Find(first);
+    if (found == nullptr) return;
+    (*found)->DropSpares();
+    self->DropSparesSoon(**found);
+  });
+}
+
 bool RegionMemory::Implementation::Unmap(PageId page) {
   const std::shared_ptr<RegionFrames>* region = Find(page);
   if (region == nullptr) return false;
   std::atomic<uint8_t>& state = (*region)->StateOf(page);
   auto seen = static_cast<uint8_t>(Rights::kRead);
-  // Without right, pins and waiting, the frame is gone from everywhere.
+  // Without right, pins and waiting, no mapping has the page.
   if (!state.compare_exchange_strong(seen, 0, std::memory_order_acq_rel)) return seen == 0;
   Replace(**region, page);
   SetRights(state, Rights::kRead);
@@ -173,13 +187,13 @@ std::shared_ptr<RegionFrames> RegionMemory::FindRegion(PageId page) const {
 void RegionMemory::Expect(PageId page) {
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(page_state::RightsOf(region.StateOf(page).load(std::memory_order_acquire)) == Rights::kNone);
-  if (!region.HasForeignMappings()) RefillFrame(region.frames_fd(), region.OffsetOf(page));
+  region.MakeReady(page);
 }
 
 void RegionMemory::Unexpect(PageId page) {
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(page_state::RightsOf(region.StateOf(page).load(std::memory_order_acquire)) == Rights::kNone);
-  PunchFrame(region.frames_fd(), region.OffsetOf(page));
+  region.NotReady(page);
 }
 
 void RegionMemory::Install(PageId page, const std::byte* data, Rights rights) {
@@ -187,7 +201,12 @@ void RegionMemory::Install(PageId page, const std::byte* data, Rights rights) {
   RegionFrames& region = implementation_->RegionOf(page);
   std::atomic<uint8_t>& state = region.StateOf(page);
   CHECK(state.load(std::memory_order_acquire) == 0);
-  WriteFrame(region.frames_fd(), region.OffsetOf(page), data);
+  region.UseReady(page);
+  if (data != nullptr) {
+    std::memcpy(region.FrameOf(page), data, kPageBytes);
+  } else {
+    std::memset(region.FrameOf(page), 0, kPageBytes);
+  }
   SetRights(state, rights);
 }
 
@@ -203,13 +222,13 @@ void RegionMemory::Protect(PageId page, absl::AnyInvocable<void()> done) {
   std::atomic<uint8_t>& state = region.StateOf(page);
   uint8_t seen = state.load(std::memory_order_acquire);
   CHECK(page_state::RightsOf(seen) == Rights::kWrite);
-  while ((seen & kMappedWritable) == 0) {
+  while ((seen & (kMappedWritable | page_state::kPinsMask)) == 0) {
     const auto lowered = static_cast<uint8_t>((seen & ~kRightsMask) | static_cast<uint8_t>(Rights::kRead));
     if (state.compare_exchange_weak(seen, lowered, std::memory_order_acq_rel)) return done();
   }
   auto protect = [self = implementation_.get(), page] {
     RegionFrames& r = self->RegionOf(page);
-    if (!r.WriteProtect(page)) self->Replace(r, page);
+    if (IsMappedWritable(r.StateOf(page)) && !r.WriteProtect(page)) self->Replace(r, page);
     SetRights(r.StateOf(page), Rights::kRead);
   };
   if (Settle(state)) {
@@ -230,11 +249,14 @@ void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuff
     RegionFrames& r = self->RegionOf(page);
     const uint64_t offset = r.OffsetOf(page);
     std::shared_ptr<PageBytes> content;
-    if (keep) content = std::make_shared_for_overwrite<PageBytes>();
-    if (keep && IsMappedWritable(r.StateOf(page)) && !r.WriteProtect(page)) {
+    if (keep) content = NewPage();
+    if (r.TakeAway(page)) {
+      if (keep) std::memcpy(content->bytes.data(), r.FrameOf(page), kPageBytes);
+      self->DropSparesSoon(r);
+    } else if (keep && IsMappedWritable(r.StateOf(page)) && !r.WriteProtect(page)) {
       self->detacher.Detach(r.frames_fd(), offset, content->bytes.data());
     } else {
-      if (keep) ReadFrame(r.frames_fd(), offset, content->bytes.data());
+      if (keep) std::memcpy(content->bytes.data(), r.FrameOf(page), kPageBytes);
       PunchFrame(r.frames_fd(), offset);
     }
     SetRights(r.StateOf(page), Rights::kNone);
@@ -247,8 +269,8 @@ void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuff
 PageBuffer RegionMemory::Copy(PageId page) {
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(HasRights(region.StateOf(page), Rights::kRead));
-  auto content = std::make_shared_for_overwrite<PageBytes>();
-  ReadFrame(region.frames_fd(), region.OffsetOf(page), content->bytes.data());
+  auto content = NewPage();
+  std::memcpy(content->bytes.data(), region.FrameOf(page), kPageBytes);
   return content;
 }
 
@@ -256,14 +278,14 @@ void RegionMemory::Load(PageId page, size_t offset, std::span<std::byte> out) {
   CHECK(offset + out.size() <= kPageBytes);
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(HasRights(region.StateOf(page), Rights::kRead));
-  ReadFrameBytes(region.frames_fd(), region.OffsetOf(page) + offset, out);
+  std::memcpy(out.data(), region.FrameOf(page) + offset, out.size());
 }
 
 void RegionMemory::Store(PageId page, size_t offset, std::span<const std::byte> bytes) {
   CHECK(offset + bytes.size() <= kPageBytes);
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(HasRights(region.StateOf(page), Rights::kWrite));
-  WriteFrameBytes(region.frames_fd(), region.OffsetOf(page) + offset, bytes);
+  std::memcpy(region.FrameOf(page) + offset, bytes.data(), bytes.size());
 }
 
 Rights RegionMemory::RightsOf(PageId page) const {

@@ -1,13 +1,15 @@
 // The real PageMemory: every region's frames in a sparse memfd that local programs map.
 //
-//   Expect    allocates the frame, all zeros
-//   Install   one write of a full page into the memfd, then the right
+//   Expect    makes the frame
+//   Install   one copy of a full page into the frame, then the right
 //   Raise     the right; the next store's fault makes the mapping writable
 //   Protect   nothing but the right when no mapping is writable; otherwise every mapping is write-protected if all are of
 //             this process, or the frame is replaced by a copy
-//   Take      the right, then the frame is punched out of the memfd, which removes it from every mapping
+//   Take      the right, then the page is removed from every mapping and its frame left ready for the next content, if all
+//             are of this process; otherwise the frame is punched out of the memfd, which does so too
 //
-// Neither takes a lock of another process. A frame that such a one may be storing to is first put into a pipe (splice: by
+// Frames are reached through a mapping of this process's own, which no program uses and no fault handler serves.
+// Nothing takes a lock of another process. A frame that such a one may be storing to is first put into a pipe (splice: by
 // reference, no copy), then punched, then read from the pipe: so the copy has the last store, and there is no moment at
 // which a store can be lost. That stands in for write-protecting every mapping, which takes each application's mmap
 // lock and therefore a thread for each. The price: after Protect the next load faults too.

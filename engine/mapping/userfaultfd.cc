@@ -50,6 +50,7 @@ struct Feature {
 constexpr Feature kFeatures[] = {
     {UFFD_FEATURE_PAGEFAULT_FLAG_WP, "PAGEFAULT_FLAG_WP", "5.7"},
     {UFFD_FEATURE_MISSING_SHMEM, "MISSING_SHMEM", "4.11"},
+    {UFFD_FEATURE_THREAD_ID, "THREAD_ID", "4.14"},
     {UFFD_FEATURE_MINOR_SHMEM, "MINOR_SHMEM", "5.14"},
     {UFFD_FEATURE_WP_HUGETLBFS_SHMEM, "WP_HUGETLBFS_SHMEM", "5.19"},
     {UFFD_FEATURE_POISON, "POISON", "6.6"},
@@ -161,7 +162,8 @@ int ReadFaults(int userfaultfd, std::span<Fault> out) {
     const auto& fault = messages[i].arg.pagefault;
     out[static_cast<size_t>(count++)] = {.address = fault.address,
                                          .is_store = (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0,
-                                         .write_protect = (fault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0};
+                                         .write_protect = (fault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0,
+                                         .thread = fault.feat.ptid};
   }
   return count;
 }

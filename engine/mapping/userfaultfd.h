@@ -32,6 +32,7 @@ struct Fault {
   uint64_t address = 0;        // Anywhere in the page.
   bool is_store = false;       // A load otherwise.
   bool write_protect = false;  // The page is mapped, and a store met its write protection.
+  uint32_t thread = 0;         // That waits.
 };
 
 // Reads waiting faults, without blocking. Returns how many; 0: none now; -1: the descriptor is of no use any more.

@@ -1,6 +1,7 @@
 // The same session over a node in this process (LoopBackend): no socket, and the node's loop is driven by who calls.
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <thread>
@@ -104,6 +105,50 @@ TEST_F(AttachEmbedded, ManyThreadsCallWhilePagesAreTakenAway) {
   }
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(failures, 0);
+}
+
+TEST_F(AttachEmbedded, MappedStoresAreNotLostWhilePagesAreTakenAway) {
+  constexpr uint64_t kThreads = 3;
+  constexpr uint64_t kPages = 8;
+  constexpr uint64_t kTurns = 40;
+  auto region = NewRegion(NewSession(1));
+  std::byte* const base = *region->Map(0, kSize);
+  const auto word = [&](uint64_t thread, uint64_t page) {
+    return std::atomic_ref(reinterpret_cast<uint64_t*>(base + page * kPageBytes)[thread]);
+  };
+  std::atomic<bool> stop{false};
+  std::vector<uint64_t> counts(kThreads, 0);
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (; !stop; ++counts[t]) {
+        for (uint64_t page = 0; page < kPages; ++page) word(t, page).fetch_add(1, std::memory_order_relaxed);
+      }
+    });
+  }
+  for (uint64_t i = 0; i < kTurns * kPages; ++i) node_.TakeAway(PageOf(region->info().address) + i % kPages);
+  stop = true;
+  for (auto& thread : threads) thread.join();
+  for (uint64_t t = 0; t < kThreads; ++t) {
+    for (uint64_t page = 0; page < kPages; ++page) EXPECT_EQ(word(t, page).load(), counts[t]);
+  }
+}
+
+TEST_F(AttachEmbedded, ClosedMappingsAreLeftAlone) {
+  auto session = NewSession(1);
+  auto region = NewRegion(session);
+  const PageId first = PageOf(region->info().address);
+  std::byte* base = *region->Map(0, kSize);
+  std::atomic_ref(*reinterpret_cast<uint64_t*>(base)).fetch_add(1);
+  region.reset();
+  // What the program puts into the same place is its own.
+  void* const place =
+      mmap(base, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  ASSERT_EQ(place, base);
+  base[0] = std::byte{42};
+  node_.TakeAway(first);
+  EXPECT_EQ(base[0], std::byte{42});
+  munmap(place, kSize);
 }
 
 TEST_F(AttachEmbedded, TheEndOfTheSessionIsTheEndOfTheClient) {

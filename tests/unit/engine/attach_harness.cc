@@ -2,14 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,9 +20,6 @@
 
 namespace mangrove::attach_test {
 namespace {
-
-constexpr uid_t kNobody = 65534;
-constexpr gid_t kDeviceGroup = 4711;
 
 absl::Status CheckAccess(const Credentials& who, const RegionInfo& info, AccessMode mode) {
   int shift = 0;
@@ -279,8 +272,8 @@ uint64_t TestNode::AddEventSink(EventSink sink) {
 }
 void TestNode::RemoveEventSink(uint64_t sink_id) { sinks_.erase(sink_id); }
 
-absl::Status TestNode::AcquireForFault(PageId page, Rights rights) {
-  Completion done;
+absl::Status TestNode::AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) {
+  Completion done(before_long_wait);
   absl::Status result;
   const auto start = [&] {
     Spawn<absl::Status>(Acquire({page, 1}, rights, loop_.Now() + fault_timeout_ms * kMillisecond), [&](absl::Status s) {
@@ -414,20 +407,6 @@ int TryStore(std::byte* place, uint64_t value) {
   if (const int signal = sigsetjmp(jump, 1); signal != 0) return signal;
   *reinterpret_cast<volatile uint64_t*>(place) = value;
   return 0;
-}
-
-void BecomeNobodyWithUserfaultfd() {
-  struct stat device {};
-  CHECK(stat("/dev/userfaultfd", &device) == 0);
-  const std::string node = "/mnt/userfaultfd";
-  CHECK(unshare(CLONE_NEWNS) == 0 && mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
-  CHECK(mount("none", "/mnt", "tmpfs", 0, nullptr) == 0);
-  CHECK(mknod(node.c_str(), S_IFCHR | 0660, device.st_rdev) == 0 && chown(node.c_str(), 0, kDeviceGroup) == 0);
-  CHECK(chmod(node.c_str(), 0660) == 0);
-  CHECK(mount(node.c_str(), "/dev/userfaultfd", nullptr, MS_BIND, nullptr) == 0);
-  const gid_t group = kDeviceGroup;
-  CHECK(setgroups(1, &group) == 0 && setgid(kNobody) == 0 && setuid(kNobody) == 0);
-  CHECK(prctl(PR_SET_DUMPABLE, 1) == 0);  // As a program has it that such a user starts.
 }
 
 bool Eventually(const std::function<bool()>& condition) {

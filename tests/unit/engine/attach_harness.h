@@ -71,7 +71,7 @@ class TestNode final : public NodeOperations, public FaultService {
   uint64_t AddEventSink(EventSink sink) override;
   void RemoveEventSink(uint64_t sink_id) override;
 
-  absl::Status AcquireForFault(PageId page, Rights rights) override;
+  absl::Status AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) override;
 
  private:
   struct TableEntry {
@@ -156,10 +156,6 @@ class ChildProgram {
 // A store or load that may get SIGBUS or SIGSEGV: the signal's number, or 0. Installs the handlers.
 int TryLoad(const std::byte* place, uint64_t* value = nullptr);
 int TryStore(std::byte* place, uint64_t value);
-
-// Becomes the user nobody, with access to userfaultfd by a group; changes nothing outside of this process.
-// REQUIRES: root, in a child.
-void BecomeNobodyWithUserfaultfd();
 
 // Waits until `condition` holds, at most ten seconds.
 bool Eventually(const std::function<bool()>& condition);

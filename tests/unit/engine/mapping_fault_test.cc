@@ -170,7 +170,7 @@ TEST_P(StoresUnderChange, AreNotLostWhenPagesAreProtected) {
 TEST_P(StoresUnderChange, AreNotLostWhenPagesComeBackReadOnly) {
   HammerWhile(3, GetParam(), [](Node& node, uint64_t page) {
     node.Take(page);
-    ASSERT_TRUE(node.AcquireForFault(kFirst + page, Rights::kRead).ok());
+    ASSERT_TRUE(node.AcquireForFault(kFirst + page, Rights::kRead, [] {}).ok());
     node.Protect(page);
     node.Raise(page);
     node.Protect(page);

@@ -1,13 +1,10 @@
 #include "tests/unit/engine/mapping_harness.h"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,11 +18,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
+#include "tests/nobody.h"
 
 namespace mangrove::mapping_test {
 namespace {
 
-constexpr uid_t kNobody = 65534;
 constexpr timeval kAnswerTimeout{.tv_sec = 10, .tv_usec = 0};
 
 void SendBytes(int socket, const void* data, size_t size, int fd = -1) {
@@ -106,15 +103,6 @@ class ProgramSide {
   }
 
  private:
-  // With the device's group, as a user of mapped memory has it.
-  static void BecomeNobody() {
-    struct stat device {};
-    gid_t group = kNobody;
-    if (stat("/dev/userfaultfd", &device) == 0) group = device.st_gid;
-    CHECK(setgroups(1, &group) == 0 && setgid(kNobody) == 0 && setuid(kNobody) == 0);
-    CHECK(prctl(PR_SET_DUMPABLE, 1) == 0);  // Else /proc/self would be root's, and hide what the memfd's mode does.
-  }
-
   std::atomic<uint64_t>& Word(uint64_t offset) {
     return *reinterpret_cast<std::atomic<uint64_t>*>(mapping_->base() + offset);
   }
@@ -332,8 +320,9 @@ void Node::Give(PageId page, Rights rights) {
   }
 }
 
-absl::Status Node::AcquireForFault(PageId page, Rights rights) {
+absl::Status Node::AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) {
   acquisitions_.fetch_add(1);
+  before_long_wait();
   {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return !blocked_.contains(page); });

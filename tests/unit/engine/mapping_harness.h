@@ -60,7 +60,7 @@ class Node final : public FaultService {
   explicit Node(uint64_t page_count);
   ~Node() override;
 
-  absl::Status AcquireForFault(PageId page, Rights rights) override;
+  absl::Status AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) override;
 
   RegionFrames& region() { return *region_; }
   std::shared_ptr<RegionFrames> shared_region() { return region_; }

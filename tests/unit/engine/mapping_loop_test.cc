@@ -16,8 +16,8 @@ class LoopService final : public FaultService {
  public:
   LoopService(Loop* loop, RegionMemory* memory) : loop_(loop), memory_(memory) {}
 
-  absl::Status AcquireForFault(PageId page, Rights rights) override {
-    Completion done;
+  absl::Status AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) override {
+    Completion done(before_long_wait);
     loop_->RunUntil(
         [&] {
           Give(page, rights);

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <cstring>
 #include <deque>
 
@@ -93,6 +94,51 @@ TEST_F(RegionMemoryTest, ExpectedPageHasAFrameAndNoRight) {
   EXPECT_EQ(FramesInUse(), 1u);
 }
 
+TEST_F(RegionMemoryTest, FramesOfPagesThatWereTakenAreUsedAgain) {
+  Install(kFirst, 5, Rights::kWrite);
+  memory_->Take(kFirst, /*keep=*/false, [](PageBuffer) {});
+  EXPECT_EQ(FramesInUse(), 1u);
+  memory_->Install(kFirst, nullptr, Rights::kRead);
+  EXPECT_EQ(FramesInUse(), 1u);
+  EXPECT_THAT(memory_->Copy(kFirst)->bytes, testing::Each(std::byte{0}));
+}
+
+TEST_F(RegionMemoryTest, FewFramesOutlastTheirPages) {
+  constexpr uint64_t kTaken = 1000;
+  constexpr PageRange kMany{kFirst + 1000, kTaken};
+  ASSERT_TRUE(memory_->AddRegion(kMany).ok());
+  region_ = memory_->FindRegion(kMany.first);
+  for (uint64_t i = 0; i < kTaken; ++i) {
+    Install(kMany.first + i, 5, Rights::kRead);
+    memory_->Take(kMany.first + i, /*keep=*/false, [](PageBuffer) {});
+  }
+  RunPosted();
+  EXPECT_LE(FramesInUse(), 256u);
+}
+
+TEST_F(RegionMemoryTest, APageThatComesAndGoesKeepsItsFrame) {
+  for (int i = 0; i < 1000; ++i) {
+    Install(kFirst, 5, Rights::kRead);
+    memory_->Take(kFirst, /*keep=*/false, [](PageBuffer) {});
+    RunPosted();
+    ASSERT_EQ(FramesInUse(), 1u);
+  }
+}
+
+TEST_F(RegionMemoryTest, ReadyFramesGoWhenAnotherProcessMapsTheRegion) {
+  memory_->Expect(kFirst);
+  Install(kFirst + 1, 5, Rights::kRead);
+  memory_->Take(kFirst + 1, /*keep=*/false, [](PageBuffer) {});
+  Install(kFirst + 2, 5, Rights::kRead);
+  EXPECT_EQ(FramesInUse(), 3u);
+  region_->AddMapping(/*userfaultfd=*/-1, /*base=*/0, /*own_process=*/false, /*writable=*/false);
+  EXPECT_EQ(FramesInUse(), 1u);
+  memory_->Take(kFirst + 2, /*keep=*/false, [](PageBuffer) {});
+  EXPECT_EQ(FramesInUse(), 0u);
+  Install(kFirst, 6, Rights::kRead);
+  EXPECT_THAT(memory_->Copy(kFirst)->bytes, testing::Each(std::byte{6}));
+}
+
 // A program that may look at frames without a pin must not find one of a page that has no right.
 TEST_F(RegionMemoryTest, NoFrameIsMadeReadyWhereAnotherProcessMapsTheRegion) {
   region_->AddMapping(/*userfaultfd=*/-1, /*base=*/0, /*own_process=*/false, /*writable=*/false);
@@ -101,7 +147,7 @@ TEST_F(RegionMemoryTest, NoFrameIsMadeReadyWhereAnotherProcessMapsTheRegion) {
   memory_->Unexpect(kFirst);
 }
 
-TEST_F(RegionMemoryTest, TakeGivesTheContentAndFreesTheFrame) {
+TEST_F(RegionMemoryTest, TakeGivesTheContent) {
   for (Rights rights : {Rights::kRead, Rights::kWrite}) {
     Install(kFirst, 5, rights);
     PageBuffer taken;
@@ -109,7 +155,7 @@ TEST_F(RegionMemoryTest, TakeGivesTheContentAndFreesTheFrame) {
     ASSERT_NE(taken, nullptr);
     EXPECT_THAT(taken->bytes, testing::Each(std::byte{5}));
     EXPECT_EQ(State(kFirst), 0);
-    EXPECT_EQ(FramesInUse(), 0u);
+    EXPECT_EQ(Pin(kFirst, Rights::kRead), PinOutcome::kInsufficient);
   }
   Install(kFirst, 5, Rights::kWrite);
   bool done = false;
@@ -117,15 +163,45 @@ TEST_F(RegionMemoryTest, TakeGivesTheContentAndFreesTheFrame) {
   EXPECT_TRUE(done);
 }
 
-TEST_F(RegionMemoryTest, ProtectOfAPageThatNobodyMappedTouchesNoFrame) {
+TEST_F(RegionMemoryTest, ProtectOfAPageThatNobodyMappedEndsAtOnce) {
   Install(kFirst, 5, Rights::kWrite);
-  ASSERT_EQ(Pin(kFirst, Rights::kRead, /*may_map_writable=*/false), PinOutcome::kPinned);
   bool done = false;
   memory_->Protect(kFirst, [&] { done = true; });
   EXPECT_TRUE(done);
-  region_->Unpin(kFirst);
   EXPECT_EQ(State(kFirst), static_cast<uint8_t>(Rights::kRead));
   EXPECT_TRUE(posted_.empty());
+}
+
+// A call of this process that writes has no more than a pin (I7).
+TEST_F(RegionMemoryTest, ProtectWaitsForACallThatIsCopying) {
+  Install(kFirst, 5, Rights::kWrite);
+  ASSERT_EQ(Pin(kFirst, Rights::kWrite, /*may_map_writable=*/false), PinOutcome::kPinned);
+  bool done = false;
+  memory_->Protect(kFirst, [&] { done = true; });
+  EXPECT_FALSE(done);
+  region_->Unpin(kFirst);
+  RunPosted();
+  EXPECT_TRUE(done);
+  EXPECT_EQ(State(kFirst), static_cast<uint8_t>(Rights::kRead));
+}
+
+TEST_F(RegionMemoryTest, CallsCopyUnderTheRightAndLeaveNothingMappedWritable) {
+  std::array<std::byte, 8> bytes;
+  bytes.fill(std::byte{7});
+  EXPECT_FALSE(region_->ReadPage(kFirst, 0, bytes));
+  EXPECT_FALSE(region_->WritePage(kFirst, 0, bytes));
+  Install(kFirst, 5, Rights::kRead);
+  EXPECT_FALSE(region_->WritePage(kFirst, 0, bytes));
+  ASSERT_TRUE(region_->ReadPage(kFirst, kPageBytes - 8, bytes));
+  EXPECT_THAT(bytes, testing::Each(std::byte{5}));
+  memory_->Raise(kFirst);
+  bytes.fill(std::byte{7});
+  ASSERT_TRUE(region_->WritePage(kFirst, kPageBytes - 8, bytes));
+  EXPECT_EQ(State(kFirst), static_cast<uint8_t>(Rights::kWrite));
+  memory_->Protect(kFirst, [] {});
+  const PageBuffer copy = memory_->Copy(kFirst);
+  EXPECT_EQ(copy->bytes[kPageBytes - 9], std::byte{5});
+  EXPECT_EQ(copy->bytes[kPageBytes - 8], std::byte{7});
 }
 
 TEST_F(RegionMemoryTest, PinNeedsTheRight) {
