@@ -128,13 +128,16 @@ PacketResult CallChannel::Receive(ReceivedPacket& packet, int64_t deadline_ns) {
   const int64_t spin_end_ns = spin_ns > 0 ? MonotonicNowNs() + spin_ns : 0;
   bool slept = false;
   for (;;) {
-    const PacketResult result = ReceivePacket(socket_.get(), packet);
+    // Where it is to sleep anyway, it does so in the call that receives, while there is time for that.
+    const bool wait = (spin_ns == 0 || slept) && MonotonicNowNs() + kReceiveWaitNs < deadline_ns;
+    const PacketResult result = wait ? AwaitPacket(socket_.get(), packet) : ReceivePacket(socket_.get(), packet);
     if (result != PacketResult::kNotNow) {
       if (spin_ns > 0) vain_spins_ = slept ? vain_spins_ + 1 : 0;
       return result;
     }
     if (MonotonicNowNs() < spin_end_ns) continue;
     slept = true;
+    if (wait || MonotonicNowNs() + kReceiveWaitNs < deadline_ns) continue;
     if (!WaitForSocket(socket_.get(), POLLIN, deadline_ns)) return PacketResult::kNotNow;
   }
 }

@@ -39,7 +39,7 @@ class CallChannel {
     std::vector<UniqueFd> descriptors;
   };
 
-  // `path`: for messages. `gone`: what calls get when the daemon has hung up.
+  // `socket`: LetReceiveWait. `path`: for messages. `gone`: what calls get when the daemon has hung up.
   CallChannel(UniqueFd socket, std::string path, absl::Status gone);
 
   // Sends the call and waits for its reply: the daemon's status, or Unavailable `kGraceMs` after `timeout_ms`.

@@ -1,9 +1,11 @@
 #include "engine/attach/packet_socket.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 
@@ -87,13 +89,15 @@ PacketResult SendPacket(int socket, std::span<const std::byte> bytes, std::span<
     c->cmsg_len = CMSG_LEN(descriptors.size_bytes());
     std::memcpy(CMSG_DATA(c), descriptors.data(), descriptors.size_bytes());
   }
-  while (sendmsg(socket, &header, MSG_NOSIGNAL) < 0) {
+  while (sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
     if (errno != EINTR) return ResultOf(errno);
   }
   return PacketResult::kDone;
 }
 
-PacketResult ReceivePacket(int socket, ReceivedPacket& packet) {
+namespace {
+
+PacketResult Receive(int socket, ReceivedPacket& packet, int flags) {
   packet.size = 0;
   packet.descriptors.clear();
   iovec part{packet.buffer, sizeof(packet.buffer)};
@@ -106,10 +110,12 @@ PacketResult ReceivePacket(int socket, ReceivedPacket& packet) {
   header.msg_controllen = sizeof(control);
   ssize_t size;
   bool reset = false;
-  while ((size = recvmsg(socket, &header, MSG_CMSG_CLOEXEC)) < 0) {
+  while ((size = recvmsg(socket, &header, MSG_CMSG_CLOEXEC | flags)) < 0) {
     // A side that closes without having read everything resets the connection; what it sent before is still to be had.
-    const bool again = errno == EINTR || (errno == ECONNRESET && !std::exchange(reset, true));
-    if (!again) return ResultOf(errno);
+    const bool again = errno == ECONNRESET ? !std::exchange(reset, true) : errno == EINTR && flags == MSG_DONTWAIT;
+    if (again) continue;
+    // Who waits looks at its deadline first.
+    return errno == EINTR ? PacketResult::kNotNow : ResultOf(errno);
   }
   TakeDescriptors(header, packet.descriptors);
   if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || packet.descriptors.size() > kMaxAttachDescriptors) {
@@ -120,6 +126,22 @@ PacketResult ReceivePacket(int socket, ReceivedPacket& packet) {
   if (size == 0) return PacketResult::kClosed;
   packet.size = static_cast<size_t>(size);
   return PacketResult::kDone;
+}
+
+}  // namespace
+
+PacketResult ReceivePacket(int socket, ReceivedPacket& packet) { return Receive(socket, packet, MSG_DONTWAIT); }
+
+PacketResult AwaitPacket(int socket, ReceivedPacket& packet) { return Receive(socket, packet, 0); }
+
+absl::Status LetReceiveWait(int socket) {
+  const timeval timeout{.tv_sec = 0, .tv_usec = kReceiveWaitNs / kMicrosecond};
+  const int flags = fcntl(socket, F_GETFL);
+  if (flags >= 0 && fcntl(socket, F_SETFL, flags & ~O_NONBLOCK) == 0 &&
+      setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) == 0) {
+    return absl::OkStatus();
+  }
+  return SocketError(errno, "a socket that waits");
 }
 
 bool WaitForSocket(int socket, short events, int64_t deadline_ns) {

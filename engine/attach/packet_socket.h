@@ -1,7 +1,7 @@
 // Unix sockets of packets (SOCK_SEQPACKET) that carry descriptors; the errnos of sockets are translated here.
 //
 // Packets keep their borders, are sent whole or not at all, by any thread, and a descriptor belongs to its packet.
-// Every socket is non-blocking and closed on exec.
+// Every socket is closed on exec, and non-blocking but for LetReceiveWait.
 
 #pragma once
 
@@ -17,6 +17,7 @@
 #include "engine/attach/attach_messages.h"
 #include "engine/mapping/unique_fd.h"
 #include "engine/node_operations.h"
+#include "net/runtime/clock.h"
 
 namespace mangrove {
 
@@ -35,9 +36,13 @@ struct ReceivedPacket {
   std::span<const std::byte> bytes() const { return {buffer, size}; }
 };
 
-// `descriptors` stay the caller's.
+// `descriptors` stay the caller's. Neither waits.
 PacketResult SendPacket(int socket, std::span<const std::byte> bytes, std::span<const int> descriptors = {});
 PacketResult ReceivePacket(int socket, ReceivedPacket& packet);
+// Waits in the one system call that receives. REQUIRES: LetReceiveWait. kNotNow: nothing came in `kReceiveWaitNs`.
+PacketResult AwaitPacket(int socket, ReceivedPacket& packet);
+constexpr int64_t kReceiveWaitNs = 100 * kMillisecond;
+absl::Status LetReceiveWait(int socket);
 
 // Waits until the socket is ready for `events` (of poll), or hung up, or `deadline_ns` of CLOCK_MONOTONIC has passed.
 // False: the deadline.

@@ -59,6 +59,7 @@ absl::StatusOr<std::unique_ptr<SocketBackend>> SocketBackend::Connect(const Atta
   if (!socket.ok()) return socket.status();
   ReceivedPacket packet;
   if (absl::Status s = SayHello(socket->get(), options, packet); !s.ok()) return s;
+  if (absl::Status s = LetReceiveWait(socket->get()); !s.ok()) return s;
   auto deadline = DeadlineView::Create(packet.descriptors[0]);
   if (!deadline.ok()) return deadline.status();
   std::unique_ptr<SocketBackend> backend(new SocketBackend(options, parts->liveness.get()));
