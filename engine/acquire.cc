@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "engine/page_engine.h"
 #include "engine/page_turn.h"
@@ -45,6 +46,7 @@ Outcome<absl::Status> PageEngine::Want(PageId page, Rights rights, TimeNs deadli
   cached.referenced = true;
   Outcome<absl::Status> outcome(clock_);
   cached.waiters.push_back({outcome, deadline, rights, cached.entry.IsWaiting()});
+  if (cached.carrying) LookAt(page, cached, deadline);
   LocalEvent(page, rights == Rights::kWrite ? CacheEvent::kWantWrite : CacheEvent::kWantRead);
   return outcome;
 }
@@ -74,6 +76,11 @@ absl::Status PageEngine::CheckFits(PageRange range) const {
 }
 
 Task<absl::Status> PageEngine::Acquire(PageRange range, Rights rights, TimeNs deadline) {
+  const bool is_block = BlockOf(range, 0).count == range.count && CheckFits(range).ok();
+  return is_block ? AcquireBlock(range, rights, deadline) : AcquireBlocks(range, rights, deadline);
+}
+
+Task<absl::Status> PageEngine::AcquireBlocks(PageRange range, Rights rights, TimeNs deadline) {
   absl::Status status = CheckFits(range);
   for (uint64_t done = 0; status.ok() && done < range.count;) {
     const PageRange block = BlockOf(range, done);
@@ -88,7 +95,7 @@ Task<absl::Status> PageEngine::Acquire(PageRange range, Rights rights, TimeNs de
 }
 
 Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, TimeNs deadline) {
-  std::vector<PageId> missing;
+  absl::InlinedVector<PageId, 2> missing;
   for (uint64_t i = 0; i < block.count; ++i) {
     const PageId page = block.first + i;
     if (!HasRights(page, rights)) {
@@ -99,8 +106,8 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Time
   }
   while (!missing.empty()) {
     if (stopped_) co_return absl::UnavailableError(ToString(options_.self.node) + " is shutting down");
-    std::vector<PageId> again;
-    std::vector<std::pair<PageId, Outcome<absl::Status>>> asked;
+    absl::InlinedVector<PageId, 2> again;
+    absl::InlinedVector<std::pair<PageId, Outcome<absl::Status>>, 2> asked;
     {
       Turn turn(this);
       for (PageId page : missing) {

@@ -17,8 +17,7 @@ Outcome<PageEngine::Frozen> PageEngine::Freeze(PageId page) {
     outcome.Set({.status = absl::AbortedError("not the owner"), .page = page, .data = nullptr});
     return outcome;
   }
-  WithPage(page, [this, page, outcome]() mutable {
-    CachedPage& cached = Cached(page);
+  WithPage(page, [this, page, outcome](CachedPage& cached) mutable {
     if (!cached.entry.IsOwner()) {
       outcome.Set({.status = absl::AbortedError("not the owner"), .page = page, .data = nullptr});
       return;
@@ -28,8 +27,8 @@ Outcome<PageEngine::Frozen> PageEngine::Freeze(PageId page) {
       cached.effects.push_back({.kind = CacheEffect::Kind::kProtect, .to = {}, .message = {}, .data = {}});
     }
     // Runs when the protection is done.
-    cached.events.insert(cached.events.begin(), [this, page, outcome]() mutable {
-      const CacheEntry& e = Cached(page).entry;
+    cached.events.insert(cached.events.begin(), [this, page, outcome](CachedPage& frozen_page) mutable {
+      const CacheEntry& e = frozen_page.entry;
       Frozen frozen{.status = absl::OkStatus(),
                     .page = page,
                     .version = e.version,

@@ -14,6 +14,8 @@ namespace {
 constexpr size_t kCallsAtOnce = 64;
 constexpr DurationNs kCallEvery = kSecond;
 constexpr DurationNs kCallSeldom = 60 * kSecond;
+// Of a step.
+constexpr size_t kUsualEffects = 4;
 
 // Whether an entry says no more than: nobody has the page or asks for it, and its disks agree or not. Every field has its
 // part in that, so one that is added has to be thought of here.
@@ -124,7 +126,7 @@ void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
         ++next_txn_;  // Each transaction that began says so here.
         const auto it = homes_.find(page);
         if (it == homes_.end() || !it->second->txn) break;
-        home_resends_.insert({it->second->txn->resend_at, page});
+        home_resends_.Add(it->second->txn->resend_at, page);
         ArmTick();
         break;
       }
@@ -184,6 +186,7 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
     const PageId page = message.page + i;
     if (locator_->Responsible(page) != options_.self.node) break;
     std::vector<HomeEffect> effects;
+    effects.reserve(kUsualEffects);
     HomeEntry& entry = Home(page);
     if (!StepHomeMessage(entry, message, from, HomeContextOf(page), effects)) ++counters_.stale_messages;
     CarryHome(page, effects);
@@ -200,21 +203,16 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
 
 void PageEngine::TickHome() {
   const TimeNs now = clock_->Now();
-  std::vector<PageId> due;
-  while (!home_resends_.empty() && home_resends_.begin()->first <= now) {
-    due.push_back(home_resends_.begin()->second);
-    home_resends_.erase(home_resends_.begin());
-  }
-  for (PageId page : due) {
+  home_resends_.PopDue(now, [&](PageId page, TimeNs) {
     const auto it = homes_.find(page);
-    if (it == homes_.end()) continue;
+    if (it == homes_.end()) return;
     HomeEntry& entry = *it->second;
-    if (!entry.txn || entry.txn->resend_at > now) continue;  // Another transaction, armed by itself.
+    if (!entry.txn || entry.txn->resend_at > now) return;  // Another transaction, armed by itself.
     std::vector<HomeEffect> effects;
     ++counters_.resends;
     StepHomeResend(entry, HomeContextOf(page), effects);
     CarryHome(page, effects);
-  }
+  });
   CallInCopies();
 }
 

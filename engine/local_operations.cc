@@ -137,20 +137,27 @@ Task<absl::Status> LocalOperations::CheckAllocated(PageRange range, TimeNs deadl
 
 // A large range is worked on block by block: all of it must be allocated before the first block changes anything. Of a
 // small one the pages themselves tell.
-Task<absl::Status> LocalOperations::CheckIfLarge(PageRange range, TimeNs deadline) {
-  if (range.count <= PageEngine::kBlockPages) co_return absl::OkStatus();
-  const absl::Status status = co_await table_->CheckAllocated(range, deadline);
-  co_return status;
-}
+bool LocalOperations::IsLarge(PageRange range) { return range.count > PageEngine::kBlockPages; }
 
 Task<absl::Status> LocalOperations::Acquire(PageRange range, Rights rights, TimeNs deadline) {
-  absl::Status status = co_await CheckIfLarge(range, deadline);
+  if (!IsLarge(range)) return engine_->Acquire(range, rights, deadline);
+  return AcquireLarge(range, rights, deadline);
+}
+
+Task<absl::Status> LocalOperations::AcquireLarge(PageRange range, Rights rights, TimeNs deadline) {
+  absl::Status status = co_await table_->CheckAllocated(range, deadline);
   if (status.ok()) status = co_await engine_->Acquire(range, rights, deadline);
   co_return status;
 }
 
 Task<absl::StatusOr<uint64_t>> LocalOperations::Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline) {
-  const absl::Status status = co_await CheckIfLarge(range, deadline);
+  if (!IsLarge(range)) return engine_->Lock(client, range, mode, deadline);
+  return LockLarge(client, range, mode, deadline);
+}
+
+Task<absl::StatusOr<uint64_t>> LocalOperations::LockLarge(ClientId client, PageRange range, LockMode mode,
+                                                          TimeNs deadline) {
+  const absl::Status status = co_await table_->CheckAllocated(range, deadline);
   if (!status.ok()) co_return status;
   const absl::StatusOr<uint64_t> lock = co_await engine_->Lock(client, range, mode, deadline);
   co_return lock;
@@ -159,7 +166,12 @@ Task<absl::StatusOr<uint64_t>> LocalOperations::Lock(ClientId client, PageRange 
 absl::Status LocalOperations::Unlock(ClientId client, uint64_t lock_id) { return engine_->Unlock(client, lock_id); }
 
 Task<absl::Status> LocalOperations::Flush(PageRange range, TimeNs deadline) {
-  absl::Status status = co_await CheckIfLarge(range, deadline);
+  if (!IsLarge(range)) return engine_->Flush(range, deadline);
+  return FlushLarge(range, deadline);
+}
+
+Task<absl::Status> LocalOperations::FlushLarge(PageRange range, TimeNs deadline) {
+  absl::Status status = co_await table_->CheckAllocated(range, deadline);
   if (status.ok()) status = co_await engine_->Flush(range, deadline);
   co_return status;
 }

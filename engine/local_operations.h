@@ -53,7 +53,10 @@ class LocalOperations final : public NodeOperations {
 
   // Makes the region's frames known on this node.
   absl::StatusOr<OpenedRegion> Known(absl::StatusOr<OpenedRegion> opened);
-  Task<absl::Status> CheckIfLarge(PageRange range, TimeNs deadline);
+  static bool IsLarge(PageRange range);
+  Task<absl::Status> AcquireLarge(PageRange range, Rights rights, TimeNs deadline);
+  Task<absl::StatusOr<uint64_t>> LockLarge(ClientId client, PageRange range, LockMode mode, TimeNs deadline);
+  Task<absl::Status> FlushLarge(PageRange range, TimeNs deadline);
   void OnEvent(const Event& event);
   // What the page's responsible node says.
   Task<absl::StatusOr<bool>> IsStillLost(PageId page, TimeNs deadline);

@@ -13,11 +13,11 @@
 namespace mangrove {
 namespace {
 
-constexpr DurationNs kTick = 10 * kMillisecond;
 // How long an acknowledgement waits for another message to the same node: no more than the hold time.
 constexpr DurationNs kLateSend = 100 * kMicrosecond;
 // A page that was given up is remembered for a while, so that what is stale about it is seen to be.
 constexpr DurationNs kForgetAfter = 50 * kMillisecond;
+constexpr size_t kSpareEffects = 16;
 
 }  // namespace
 
@@ -79,21 +79,8 @@ CacheContext PageEngine::ContextOf(PageId page) {
           .bugs = options_.bugs};
 }
 
-// Runs `event`, which steps the page's machine and appends to its effects, once the effects of earlier ones are out.
-void PageEngine::WithPage(PageId page, PageEvent event) {
-  CachedPage& cached = Cached(page);
-  if (cached.carrying) {
-    cached.events.push_back(std::move(event));
-    return;
-  }
-  Turn turn(this);
-  event();
-  Carry(page, cached);
-}
-
 void PageEngine::LocalEvent(PageId page, CacheEvent event) {
-  WithPage(page, [this, page, event] {
-    CachedPage& cached = Cached(page);
+  WithPage(page, [this, page, event](CachedPage& cached) {
     const bool must_stay = !cached.entry.CanDrop() || cached.entry.IsPinned();
     if (event == CacheEvent::kWantEvict && must_stay) return;
     const bool waited = cached.entry.IsWaiting();
@@ -106,14 +93,39 @@ void PageEngine::LocalEvent(PageId page, CacheEvent event) {
 }
 
 void PageEngine::CacheMessage(const Message& message, NodeInstance from) {
-  WithPage(message.page, [this, message = Message(message), from]() mutable {
-    if (!IsCurrent(from)) return;  // Its sender was lost while this waited.
-    if (message.kind == MessageKind::kGrant && Distrusts()) message.flushed = {};
-    CachedPage& cached = Cached(message.page);
-    const std::optional<CacheEvent> event =
-        StepCacheMessage(cached.entry, message, from.node, ContextOf(message.page), cached.effects);
-    if (!event) ++counters_.stale_messages;
-  });
+  CachedPage& cached = Cached(message.page);
+  if (cached.carrying) {
+    cached.events.emplace_back([this, message, from](CachedPage& later) { OnCacheMessage(later, message, from); });
+    return;
+  }
+  Turn turn(this);
+  LendRoom(cached);
+  OnCacheMessage(cached, message, from);
+  Carry(message.page, cached);
+}
+
+void PageEngine::OnCacheMessage(CachedPage& cached, const Message& message, NodeInstance from) {
+  if (!IsCurrent(from)) return;  // Its sender was lost while this waited.
+  if (message.kind == MessageKind::kGrant && message.flushed != Version{} && Distrusts()) {
+    Message doubted = message;
+    doubted.flushed = {};
+    return OnCacheMessage(cached, doubted, from);
+  }
+  const std::optional<CacheEvent> event =
+      StepCacheMessage(cached.entry, message, from.node, ContextOf(message.page), cached.effects);
+  if (!event) ++counters_.stale_messages;
+}
+
+// Steps write their effects into room that is there already. Pages that nothing happens to keep none.
+void PageEngine::LendRoom(CachedPage& cached) {
+  if (cached.effects.capacity() > 0 || spare_effects_.empty()) return;
+  cached.effects = std::move(spare_effects_.back());
+  spare_effects_.pop_back();
+}
+
+void PageEngine::ReturnRoom(CachedPage& cached) {
+  if (spare_effects_.size() < kSpareEffects) spare_effects_.push_back(std::move(cached.effects));
+  cached.effects = {};
 }
 
 void PageEngine::Carry(PageId page, CachedPage& cached) {
@@ -128,9 +140,10 @@ void PageEngine::Carry(PageId page, CachedPage& cached) {
     if (cached.events.empty()) break;
     PageEvent event = std::move(cached.events.front());
     cached.events.erase(cached.events.begin());
-    event();
+    event(cached);
   }
   cached.carrying = false;
+  ReturnRoom(cached);
   AfterEffects(page, cached);
 }
 
@@ -142,11 +155,10 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
     Turn turn(this);
     Carry(page, Cached(page));
   };
-  // `step` is 1 while the call below is running, 2 if its callback came meanwhile.
-  auto step = std::make_shared<int>(1);
-  const auto finished_inside = [&] { return std::exchange(*step, 0) == 2; };
   switch (effect.kind) {
-    case Kind::kProtect:
+    case Kind::kProtect: {
+      // 1 while the call below is running, 2 if its callback came meanwhile.
+      auto step = std::make_shared<int>(1);
       memory_->Protect(page, [step, resume] {
         if (*step == 1) {
           *step = 2;
@@ -154,10 +166,12 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
           resume();
         }
       });
-      return finished_inside();
+      return std::exchange(*step, 0) == 2;
+    }
     case Kind::kTake:
     case Kind::kTakeRetain: {
       const bool retain = effect.kind == Kind::kTakeRetain;
+      auto step = std::make_shared<int>(1);  // As above.
       ++counters_.invalidations;
       memory_->Take(page, retain, [this, page, retain, step, resume, alive = alive_](PageBuffer data) {
         if (!*alive) return;
@@ -171,7 +185,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
           resume();
         }
       });
-      return finished_inside();
+      return std::exchange(*step, 0) == 2;
     }
     case Kind::kInstall:
       cached.expected = false;
@@ -228,22 +242,37 @@ uint64_t PageEngine::Fetched(PageId page) const {
 
 void PageEngine::Unblock(PageId page) {
   if (FindCached(page) == nullptr) return;
-  WithPage(page, [this, page] {
-    CachedPage& cached = Cached(page);
-    StepCacheUnblocked(cached.entry, ContextOf(page), cached.effects);
-  });
+  WithPage(page,
+           [this, page](CachedPage& cached) { StepCacheUnblocked(cached.entry, ContextOf(page), cached.effects); });
 }
 
 // What every step may have changed: the cache's size, what is watched.
 void PageEngine::AfterEffects(PageId page, CachedPage& cached) {
   Charge(page, cached);
+  const Watch watch = WatchOf(cached);
+  if (watch != cached.watch) cached.sent_at = clock_->Now();
+  cached.watch = watch;
+  if (watch != Watch::kNot) LookAt(page, cached, NextLook(cached));
+}
+
+PageEngine::Watch PageEngine::WatchOf(const CachedPage& cached) {
   const CacheEntry& e = cached.entry;
-  const bool watched = e.IsWaiting() || e.retained || e.state == CacheState::kEvicting || !cached.waiters.empty() ||
-                       e.state == CacheState::kInvalid;
-  if (watched) {
-    if (watched_.insert(page).second) cached.sent_at = clock_->Now();
-    ArmTick();
-  }
+  if (e.IsWaiting() || e.retained || e.state == CacheState::kEvicting || !cached.waiters.empty())
+    return Watch::kAnswers;
+  return e.state == CacheState::kInvalid ? Watch::kIsOver : Watch::kNot;
+}
+
+TimeNs PageEngine::NextLook(const CachedPage& cached) const {
+  TimeNs next = cached.sent_at + (cached.watch == Watch::kIsOver ? kForgetAfter : 2 * options_.resend_after);
+  if (cached.entry.IsWaiting() && cached.waiters.empty()) next = 0;  // Nobody does any more.
+  for (const Waiter& waiter : cached.waiters) next = std::min(next, waiter.deadline);
+  return std::max(next, clock_->Now() + 1);
+}
+
+void PageEngine::LookAt(PageId page, CachedPage& cached, TimeNs at) {
+  if (cached.look_at != 0 && cached.look_at <= looks_.TickOf(at)) return;
+  cached.look_at = looks_.Add(at, page);
+  ArmTick();
 }
 
 void PageEngine::WakeWaiters(CachedPage& cached) {
@@ -287,7 +316,7 @@ void PageEngine::Tick() {
   TickHome();
   TickCalls();
   AskForRegistrations();
-  if (!watched_.empty() || !home_resends_.empty() || !calls_.empty() || !registering_.empty() ||
+  if (!looks_.empty() || !home_resends_.empty() || !calls_.empty() || !registering_.empty() ||
       homes_.size() > options_.home_entries) {
     ArmTick();
   }
@@ -305,30 +334,33 @@ void PageEngine::ArmSealTimer() {
 }
 
 void PageEngine::TickCache() {
-  const std::vector<PageId> pages(watched_.begin(), watched_.end());
-  for (PageId page : pages) {
+  const TimeNs now = clock_->Now();
+  looks_.PopDue(now, [&](PageId page, TimeNs tick) {
     CachedPage* cached = FindCached(page);
-    if (cached == nullptr) {
-      watched_.erase(page);
-    } else if (!cached->carrying) {
+    if (cached == nullptr || cached->look_at != tick) return;
+    cached->look_at = 0;
+    EndOverdueWaits(page, *cached);
+    if (cached->carrying) {
+      LookAt(page, *cached, now + 1);
+    } else {
       TickPage(page, *cached);
     }
-  }
+  });
 }
 
-// Times out waiters, sends again what was not answered, forgets what is over.
+void PageEngine::EndOverdueWaits(PageId page, CachedPage& cached) {
+  const TimeNs now = clock_->Now();
+  std::erase_if(cached.waiters, [&](Waiter& waiter) {
+    if (waiter.deadline > now) return false;
+    waiter.outcome.Set(TimeoutStatus(page, cached.entry.delayed_by, waiter.rights));
+    return true;
+  });
+}
+
+// Sends again what was not answered, forgets what is over.
 void PageEngine::TickPage(PageId page, CachedPage& cached) {
   const TimeNs now = clock_->Now();
   CacheEntry& e = cached.entry;
-  std::vector<Waiter> waiters = std::move(cached.waiters);
-  cached.waiters.clear();
-  for (Waiter& waiter : waiters) {
-    if (waiter.deadline <= now) {
-      waiter.outcome.Set(TimeoutStatus(page, e.delayed_by, waiter.rights));
-    } else {
-      cached.waiters.push_back(std::move(waiter));
-    }
-  }
   if (e.IsWaiting() && cached.waiters.empty()) {
     Message cancel;
     cancel.kind = MessageKind::kCancel;
@@ -337,7 +369,7 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
     Post(locator_->Responsible(page), std::move(cancel));
     LocalEvent(page, CacheEvent::kCancel);
   }
-  if (cached.sent_at + 2 * options_.resend_after <= now) {
+  if (cached.watch == Watch::kAnswers && cached.sent_at + 2 * options_.resend_after <= now) {
     cached.sent_at = now;
     const NodeId responsible = locator_->Responsible(page);
     Message message;
@@ -356,17 +388,13 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
       Post(responsible, message);
     }
   }
-  const bool over = !e.IsWaiting() && !e.retained && e.state != CacheState::kEvicting && cached.waiters.empty();
-  if (!over) return;
-  if (e.state != CacheState::kInvalid) {
-    watched_.erase(page);
-  } else if (cached.unlock_waiters.empty() && cached.sent_at + kForgetAfter <= now && !cached.carrying) {
-    watched_.erase(page);
-    CHECK(!cached.charged);
-    if (cached.queued) clock_list_.erase(cached.in_clock);
-    if (cached.expected) memory_->Unexpect(page);
-    cache_.erase(page);
-  }
+  if (cached.carrying) return;  // LookAt when that is over.
+  const bool over = cached.watch == Watch::kIsOver && cached.unlock_waiters.empty();
+  if (!over || now < cached.sent_at + kForgetAfter) return AfterEffects(page, cached);
+  CHECK(!cached.charged);
+  if (cached.queued) clock_list_.erase(cached.in_clock);
+  if (cached.expected) memory_->Unexpect(page);
+  cache_.erase(page);
 }
 
 void PageEngine::Post(NodeId to, Message message) {

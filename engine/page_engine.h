@@ -36,6 +36,7 @@
 #include "engine/node_operations.h"
 #include "engine/page_memory.h"
 #include "engine/page_store.h"
+#include "engine/tick_queue.h"
 #include "net/log.h"
 #include "net/runtime/clock.h"
 #include "net/runtime/entropy.h"
@@ -160,7 +161,15 @@ class PageEngine final : public TransportEvents {
     Rights rights;
     bool joined;  // The request was out before.
   };
-  using PageEvent = absl::AnyInvocable<void()>;
+  struct CachedPage;
+  using PageEvent = absl::AnyInvocable<void(CachedPage&)>;
+
+  // What TickPage looks after.
+  enum class Watch : uint8_t {
+    kNot,
+    kIsOver,   // Nothing: the page is to be forgotten.
+    kAnswers,  // Of somebody here, or of another node.
+  };
 
   // A page that this node has, wants, or is about to forget.
   struct CachedPage {
@@ -176,7 +185,9 @@ class PageEngine final : public TransportEvents {
     bool referenced = false;  // Used since the clock hand passed.
     bool queued = false;      // In clock_list_, at in_clock.
     std::list<PageId>::iterator in_clock;
-    TimeNs sent_at = 0;  // The last message that waits for an answer.
+    Watch watch = Watch::kNot;
+    TimeNs sent_at = 0;  // The last message that waits for an answer, or the begin of the watch.
+    TimeNs look_at = 0;  // The tick in looks_; 0: none, or over.
   };
 
   // A request to another node that is answered once.
@@ -208,6 +219,7 @@ class PageEngine final : public TransportEvents {
   struct Registration;
   class Turn;
 
+  static constexpr DurationNs kTick = 10 * kMillisecond;
   // Longer than any message is on its way: a connection that does not carry one within seconds is closed.
   static constexpr DurationNs kMessageLifetime = 60 * kSecond;
 
@@ -215,9 +227,13 @@ class PageEngine final : public TransportEvents {
   CachedPage& Cached(PageId page);
   CachedPage* FindCached(PageId page) const;
   CacheContext ContextOf(PageId page);
-  void WithPage(PageId page, PageEvent event);
+  template <typename Event>
+  void WithPage(PageId page, Event event);
+  void OnCacheMessage(CachedPage& cached, const Message& message, NodeInstance from);
   void LocalEvent(PageId page, CacheEvent event);
   void CacheMessage(const Message& message, NodeInstance from);
+  void LendRoom(CachedPage& cached);
+  void ReturnRoom(CachedPage& cached);
   void Carry(PageId page, CachedPage& cached);
   bool CarryOne(PageId page, CachedPage& cached, CacheEffect& effect);
   void RefuseMessage(const Message& message, NodeId from);
@@ -227,8 +243,11 @@ class PageEngine final : public TransportEvents {
   void FailWaiters(CachedPage& cached, const absl::Status& status);
   void NoteFetched(PageId page);
   void Unblock(PageId page);
-  void Watch(PageId page);
+  static Watch WatchOf(const CachedPage& cached);
+  TimeNs NextLook(const CachedPage& cached) const;
+  void LookAt(PageId page, CachedPage& cached, TimeNs at);
   void TickCache();
+  void EndOverdueWaits(PageId page, CachedPage& cached);
   void TickPage(PageId page, CachedPage& cached);
   void Post(NodeId to, Message message);
   void PostLate(NodeId to, Message message);
@@ -255,6 +274,7 @@ class PageEngine final : public TransportEvents {
   static PageRange BlockOf(PageRange range, uint64_t done);
   absl::Status CheckGoesOn(const char* what, PageRange range, uint64_t done, TimeNs deadline) const;
   absl::Status CheckFits(PageRange range) const;
+  Task<absl::Status> AcquireBlocks(PageRange range, Rights rights, TimeNs deadline);
   Task<absl::Status> AcquireBlock(PageRange block, Rights rights, TimeNs deadline);
   void Expect(PageId page);
   Outcome<absl::Status> Want(PageId page, Rights rights, TimeNs deadline);
@@ -350,8 +370,9 @@ class PageEngine final : public TransportEvents {
   absl::flat_hash_map<PageId, std::bitset<kSegmentPages>> settled_;
   std::vector<PageId> call_in_;  // Pages whose read copies are about to be called in.
   TimeNs next_call_in_ = 0;
-  std::set<PageId> watched_;  // Pages with something that TickPage looks after.
-  std::set<std::pair<TimeNs, PageId>> home_resends_;
+  std::vector<std::vector<CacheEffect>> spare_effects_;  // Empty, with room.
+  TickQueue looks_{kTick};         // Pages with something that TickPage looks after; other ticks than look_at are over.
+  TickQueue home_resends_{kTick};  // Pages with a transaction.
   struct Outbox {
     std::vector<Message> messages;
     bool leaves = false;  // At the end of the turn.

@@ -4,7 +4,7 @@
 // local mapping gives more. It never takes a right away by itself.
 //
 //   rights  frame   local loads   local stores
-//   none    absent  fault         fault
+//   none    any     fault         fault
 //   read    there   work          fault
 //   write   there   work          work
 //

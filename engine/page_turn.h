@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include <utility>
+
 #include "engine/page_engine.h"
 
 namespace mangrove {
@@ -20,5 +22,19 @@ class PageEngine::Turn {
  private:
   PageEngine* const engine_;
 };
+
+// Runs event(cached), which steps the page's machine and appends to its effects, once the effects of earlier ones are out.
+template <typename Event>
+void PageEngine::WithPage(PageId page, Event event) {
+  CachedPage& cached = Cached(page);
+  if (cached.carrying) {
+    cached.events.emplace_back(std::move(event));
+    return;
+  }
+  Turn turn(this);
+  LendRoom(cached);
+  event(cached);
+  Carry(page, cached);
+}
 
 }  // namespace mangrove

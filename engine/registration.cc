@@ -87,7 +87,7 @@ void PageEngine::OnPeerUp(NodeInstance peer) {
   }
   const auto of_peer = [&](PageId page) { return locator_->Responsible(page) == peer.node; };
   for (PageId page : SortedPages(of_peer)) {
-    WithPage(page, [this, page] { ForgetResponsible(Cached(page).entry, ContextOf(page)); });
+    WithPage(page, [this, page](CachedPage& cached) { ForgetResponsible(cached.entry, ContextOf(page)); });
   }
   if (event_sink_) {
     event_sink_({.kind = RegionEvent::Kind::kMaybeReverted, .range = {PageId{}, 0}});
