@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 namespace mangrove::store {
@@ -67,9 +68,8 @@ class WorkQueue {
     for (auto now = begin;; now = std::chrono::steady_clock::now()) {
       const size_t found = size();
       if (found >= expected || now - begin >= (found == 0 ? spin_ : gather_)) return;
-#if defined(__x86_64__)
-      __builtin_ia32_pause();
-#endif
+      // Where cores are few, those that are to push may be waiting for this one.
+      std::this_thread::yield();
     }
   }
 
