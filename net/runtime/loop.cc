@@ -155,6 +155,8 @@ bool Loop::State::HandOver() {
     if (!(*it)->OfferDuty()) continue;
     waiters.erase(it);
     caller_on_duty.store(true, std::memory_order_relaxed);
+    // Somebody who was on duty for a moment may have armed it while the own thread woke others.
+    Disarm();
     return true;
   }
   return false;
@@ -271,6 +273,8 @@ void Loop::State::OwnThread() {
       armed = false;  // What woke this thread has disarmed it.
       asleep.store(false, std::memory_order_relaxed);
       if (wants_watch) on_duty = Watch();
+    } else {
+      CHECK(!armed);
     }
     TimeNs last_event = MonotonicNow();
     while (on_duty && !stopping.load(std::memory_order_relaxed)) {

@@ -392,6 +392,63 @@ TEST_P(LoopTest, AHandlerMayRemoveItsOwnDescriptor) {
   close(event_fd);
 }
 
+// Who waits for what a descriptor brings, beside callers of all lengths: duty passes between these and the own thread in every
+// way. Once it is lost nobody looks at descriptors any more.
+TEST_P(LoopTest, DutyIsNotLostWhereCallersComeAndGo) {
+  constexpr int kClients = 4;
+  constexpr int kCallers = 4;
+  std::array<int, kClients> fds{};
+  std::array<std::atomic<int>, kClients> handled{};
+  OnLoop([&] {
+    for (int c = 0; c < kClients; ++c) {
+      fds[c] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+      loop_.AddFd(fds[c], EPOLLIN, [&, c](uint32_t) {
+        uint64_t count = 0;
+        if (read(fds[c], &count, sizeof(count)) == sizeof(count)) handled[c].fetch_add(1);
+      });
+    }
+  });
+  std::atomic<bool> stop{false};
+  std::atomic<int> lost{0};
+  std::vector<std::thread> threads;
+  for (int c = 0; c < kCallers; ++c) {
+    threads.emplace_back([&, c] {
+      for (int i = 0; !stop; ++i) {
+        Completion done;
+        const auto start = [&] {
+          if ((c + i) % 3 == 0) return done.Set();
+          loop_.CallAt(loop_.Now() + (c + i) % 5 * 10 * kMicrosecond, [&] { done.Set(); });
+        };
+        loop_.RunUntil(start, done);
+        if (i % 16 == 0) std::this_thread::sleep_for(std::chrono::microseconds(100 * (c + 1)));
+      }
+    });
+  }
+  for (int c = 0; c < kClients; ++c) {
+    threads.emplace_back([&, c] {
+      for (int i = 1; i <= 1000 && lost == 0; ++i) {
+        const uint64_t one = 1;
+        if (write(fds[c], &one, sizeof(one)) != sizeof(one)) ++lost;
+        const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+        while (handled[c] < i && lost == 0) {
+          if (std::chrono::steady_clock::now() > end) ++lost;
+          std::this_thread::yield();
+        }
+      }
+    });
+  }
+  for (int c = 0; c < kClients; ++c) threads[kCallers + c].join();
+  stop = true;
+  for (int c = 0; c < kCallers; ++c) threads[c].join();
+  EXPECT_EQ(lost, 0);
+  OnLoop([&] {
+    for (int fd : fds) {
+      loop_.RemoveFd(fd);
+      close(fd);
+    }
+  });
+}
+
 // A caller that never sleeps, since there is always something to do, says that its wait is long all the same.
 TEST_P(LoopTest, ALongWaitIsToldOnceHoweverBusyTheLoopIs) {
   int told = 0;
