@@ -150,6 +150,7 @@ class PageEngine final : public TransportEvents {
   const PageEngineCounters& counters() const { return counters_; }
   const CoreHolder& core_holder() const { return core_; }
   uint64_t cached_pages() const { return charged_; }
+  size_t remembered_pages() const { return cache_.size(); }  // With those that were given up of late.
   uint64_t home_entries() const { return homes_.size(); }
   size_t waiting_for_frames() const { return frame_waiters_.size(); }
   uint64_t cache_pages() const { return options_.cache_pages; }

@@ -95,6 +95,35 @@ TEST_F(PageEngineWaits, AProgramThatDoesNotLetGoDoesNotKeepAFlushForEver) {
   EXPECT_TRUE(cluster.Wait(cluster.engine(1).Flush({page, 1}, cluster.In(kSecond))).ok());
 }
 
+// Nor whoever wants the page meanwhile.
+TEST_F(PageEngineWaits, WhoWantsAPageThatIsBeingTakenIsToldAtItsDeadline) {
+  EngineCluster cluster(2);
+  const PageId page = cluster.SegmentOf(2);
+  cluster.Allocate({page, 1});
+  ASSERT_TRUE(cluster.Write(1, page, 1).ok());
+  cluster.host(1).memory.hold_protects = true;
+  Task<absl::Status> flush = cluster.engine(1).Flush({page, 1}, cluster.In(10 * kSecond));
+  Spawn<absl::Status>(std::move(flush), [](const absl::Status&) {});
+  const TimeNs deadline = cluster.In(100 * kMillisecond);
+  const absl::Status status = cluster.Wait(cluster.engine(1).Acquire({page, 1}, Rights::kWrite, deadline));
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+  EXPECT_LT(cluster.clock.Now(), deadline + 50 * kMillisecond);
+}
+
+TEST_F(PageEngineWaits, PagesThatWereGivenUpAreForgotten) {
+  EngineCluster cluster(2);
+  const PageId page = cluster.SegmentOf(2);
+  cluster.Allocate({page, 3});
+  for (uint64_t i = 0; i < 3; ++i) {
+    ASSERT_TRUE(cluster.Write(1, page + i, 1).ok());
+    ASSERT_TRUE(cluster.Write(2, page + i, 2).ok());
+  }
+  EXPECT_EQ(cluster.engine(1).remembered_pages(), 3u);
+  cluster.RunFor(kSecond);
+  EXPECT_EQ(cluster.engine(1).remembered_pages(), 0u);
+  EXPECT_EQ(*cluster.Read(1, page), 2);
+}
+
 TEST_F(PageEngineWaits, FlushAllIsNotOkWhileAHolderRefusesADirtyPage) {
   EngineCluster cluster(2);
   const PageId page = cluster.SegmentOf(2);
