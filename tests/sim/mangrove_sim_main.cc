@@ -1,9 +1,4 @@
-// mangrove-sim: a cluster in one thread under a seed.
-//
-//   mangrove-sim --seed N [--scenario S] [--verbose]   replays one run exactly and prints its history's hash
-//   mangrove-sim --seeds A..B [--scenario S]           runs each of them
-//   mangrove-sim --budget 60s [--scenario S]           runs fresh seeds for so long
-//   mangrove-sim --list                                names the scenarios and the planted bugs
+// mangrove-sim: a cluster in one thread under a seed. A replay prints its history's hash; --help says the rest.
 //
 // Without --scenario a single seed runs `default`, and many seeds run all scenarios in turn. The exit code is 1 when
 // something did not hold; the line that replays it is then printed.
@@ -30,6 +25,11 @@ namespace mangrove::sim {
 namespace {
 
 constexpr int kUsageError = 2;
+constexpr char kUsage[] =
+    "usage: mangrove-sim --seed N [--scenario S] [--plant BUG] [--verbose]   replays one run exactly\n"
+    "       mangrove-sim --seeds A..B [--scenario S] [--plant BUG]           runs each of them\n"
+    "       mangrove-sim --budget 60s [--scenario S] [--plant BUG]           runs fresh seeds for so long\n"
+    "       mangrove-sim --list                                              names the scenarios and planted bugs\n";
 // No run takes so long in real time; one that does is an endless loop.
 constexpr unsigned kMaxSecondsPerSeed = 600;
 
@@ -41,6 +41,7 @@ struct Arguments {
   const PlantedBug* plant = nullptr;
   bool verbose = false;
   bool list = false;
+  bool help = false;
 };
 
 struct Totals {
@@ -106,7 +107,7 @@ std::string ParseValue(std::string_view flag, std::string_view value, Arguments&
     arguments.plant = FindPlantedBug(value);
     if (arguments.plant == nullptr) return bad("a planted bug; see --list");
   } else {
-    return absl::StrFormat("%s is not a flag; see the top of tests/sim/mangrove_sim_main.cc", flag);
+    return absl::StrFormat("%s is not a flag; see --help", flag);
   }
   return "";
 }
@@ -118,14 +119,17 @@ std::string Parse(int argc, char** argv, Arguments& arguments) {
       arguments.verbose = true;
     } else if (flag == "--list") {
       arguments.list = true;
+    } else if (flag == "--help") {
+      arguments.help = true;
     } else {
-      if (i + 1 == argc) return absl::StrFormat("%s needs a value, or is not a flag", flag);
+      if (i + 1 == argc) return absl::StrFormat("%s needs a value, or is not a flag; see --help", flag);
       std::string error = ParseValue(flag, argv[++i], arguments);
       if (!error.empty()) return error;
     }
   }
   const int ways = arguments.seed.has_value() + arguments.seeds.has_value() + arguments.budget_seconds.has_value();
-  if (ways != 1 && !arguments.list) return "one of --seed N, --seeds A..B and --budget TIME is needed";
+  if (ways != 1 && !arguments.list && !arguments.help)
+    return "one of --seed N, --seeds A..B and --budget TIME is needed";
   return "";
 }
 
@@ -212,6 +216,10 @@ int Main(int argc, char** argv) {
   if (!error.empty()) {
     std::fprintf(stderr, "mangrove-sim: %s\n", error.c_str());
     return kUsageError;
+  }
+  if (arguments.help) {
+    std::fputs(kUsage, stdout);
+    return 0;
   }
   if (arguments.list) {
     List();
