@@ -92,6 +92,7 @@ void PageEngine::LocalEvent(PageId page, CacheEvent event) {
   });
 }
 
+// WithPage, but that the message is copied only where it has to wait.
 void PageEngine::CacheMessage(const Message& message, NodeInstance from) {
   CachedPage& cached = Cached(message.page);
   if (cached.carrying) {

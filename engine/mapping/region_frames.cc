@@ -67,8 +67,8 @@ void Touch(std::span<const std::byte> bytes) {
   static_cast<void>(*static_cast<const volatile std::byte*>(&bytes.back()));
 }
 void TouchToWrite(std::span<std::byte> bytes) {
-  for (std::byte* byte : {bytes.data(), bytes.data() + bytes.size() - 1}) {
-    if (bytes.empty()) return;
+  if (bytes.empty()) return;
+  for (std::byte* byte : {&bytes.front(), &bytes.back()}) {
     *static_cast<volatile std::byte*>(byte) = *static_cast<volatile std::byte*>(byte);
   }
 }
