@@ -497,7 +497,7 @@ TEST_P(LoopTest, WhatAVisitorQueuesInASourceIsHandled) {
           slept);
     });
     ASSERT_TRUE(waits.Wait());
-    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));  // Mostly until it sleeps; it holds either way.
     OnLoop([&] { source.queued = true; });
     caller.join();
   }
