@@ -36,9 +36,8 @@ absl::Status Corrupt(PageId page, std::string_view what) {
 }
 
 // Fixed fields and the header's checksum. An empty answer: nothing is wrong.
-std::string HeaderFault(PageId page, std::string_view value) {
-  if (value.size() != kPageRecordBytes) return absl::StrCat(value.size(), " bytes, not ", kPageRecordBytes);
-  const char* in = value.data();
+std::string HeaderFault(std::string_view header) {
+  const char* in = header.data();
   if (std::memcmp(in, kMagic, sizeof(kMagic)) != 0) return "no magic number";
   const uint64_t sum = XXH3_64bits(in, kHeaderSumAt);
   if (sum != GetLittleEndian<uint64_t>(in + kHeaderSumAt)) return "checksum of the header";
@@ -46,9 +45,31 @@ std::string HeaderFault(PageId page, std::string_view value) {
   if (format != kFormat) return absl::StrCat("format ", format, ", this program reads ", kFormat);
   if (GetLittleEndian<uint16_t>(in + kHeaderBytesAt) != kPageHeaderBytes) return "length of the header";
   if (GetLittleEndian<uint32_t>(in + kDataBytesAt) != kPageBytes) return "length of the data";
-  const PageId stored(GetLittleEndian<absl::uint128>(in + kPageAt));
-  if (stored != page) return absl::StrCat("it is that of page ", ToString(stored));
   return "";
+}
+
+PageId PageIn(std::string_view header) { return PageId(GetLittleEndian<absl::uint128>(header.data() + kPageAt)); }
+
+// A sound header without its data.
+StoredPage DecodeHeader(std::string_view header) {
+  const char* in = header.data();
+  StoredPage stored;
+  stored.page = PageIn(header);
+  stored.version = Version{Epoch(GetLittleEndian<uint64_t>(in + kEpochAt)), GetLittleEndian<uint64_t>(in + kCounterAt)};
+  stored.config = ConfigNumber(GetLittleEndian<uint64_t>(in + kConfigAt));
+  stored.handle.high = GetLittleEndian<uint64_t>(in + kHandleHighAt);
+  stored.handle.low = GetLittleEndian<uint64_t>(in + kHandleLowAt);
+  return stored;
+}
+
+absl::StatusOr<StoredPage> AddData(StoredPage stored, std::string_view header, std::string_view data) {
+  if (XXH3_64bits(data.data(), kPageBytes) != GetLittleEndian<uint64_t>(header.data() + kDataSumAt)) {
+    return Corrupt(stored.page, "checksum of the data");
+  }
+  auto copy = NewPage();
+  std::memcpy(copy->bytes.data(), data.data(), kPageBytes);
+  stored.data = std::move(copy);
+  return stored;
 }
 
 }  // namespace
@@ -81,24 +102,24 @@ PageHeader EncodePageHeader(const StoredPage& page) {
 }
 
 absl::StatusOr<StoredPage> DecodePageRecord(PageId page, std::string_view value, bool with_data) {
-  const std::string fault = HeaderFault(page, value);
-  if (!fault.empty()) return Corrupt(page, fault);
-  const char* in = value.data();
-  StoredPage stored;
-  stored.page = page;
-  stored.version = Version{Epoch(GetLittleEndian<uint64_t>(in + kEpochAt)), GetLittleEndian<uint64_t>(in + kCounterAt)};
-  stored.config = ConfigNumber(GetLittleEndian<uint64_t>(in + kConfigAt));
-  stored.handle.high = GetLittleEndian<uint64_t>(in + kHandleHighAt);
-  stored.handle.low = GetLittleEndian<uint64_t>(in + kHandleLowAt);
+  if (value.size() != kPageRecordBytes)
+    return Corrupt(page, absl::StrCat(value.size(), " bytes, not ", kPageRecordBytes));
+  const std::string_view header = value.substr(0, kPageHeaderBytes);
+  if (const std::string fault = HeaderFault(header); !fault.empty()) return Corrupt(page, fault);
+  if (PageIn(header) != page) return Corrupt(page, absl::StrCat("it is that of page ", ToString(PageIn(header))));
+  StoredPage stored = DecodeHeader(header);
   if (!with_data) return stored;
-  const char* data = in + kPageHeaderBytes;
-  if (XXH3_64bits(data, kPageBytes) != GetLittleEndian<uint64_t>(in + kDataSumAt)) {
-    return Corrupt(page, "checksum of the data");
+  return AddData(std::move(stored), header, value.substr(kPageHeaderBytes));
+}
+
+absl::StatusOr<StoredPage> DecodePageRecord(std::string_view header, std::string_view data) {
+  if (header.size() != kPageHeaderBytes || data.size() != kPageBytes) {
+    return absl::DataLossError(absl::StrCat("a page's record of ", header.size(), " and ", data.size(), " bytes"));
   }
-  auto copy = std::make_shared<PageBytes>();
-  std::memcpy(copy->bytes.data(), data, kPageBytes);
-  stored.data = std::move(copy);
-  return stored;
+  if (const std::string fault = HeaderFault(header); !fault.empty()) {
+    return absl::DataLossError(absl::StrCat("a page's record is corrupt: ", fault));
+  }
+  return AddData(DecodeHeader(header), header, data);
 }
 
 }  // namespace mangrove::store

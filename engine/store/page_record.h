@@ -51,5 +51,7 @@ PageHeader EncodePageHeader(const StoredPage& page);
 // The record of `page`. Total: whatever the bytes are, the answer is what EncodePageHeader was given, or DataLoss that
 // names the page's address and what is wrong. `with_data` false: the data is neither verified nor copied.
 absl::StatusOr<StoredPage> DecodePageRecord(PageId page, std::string_view value, bool with_data);
+// The same of a header and data that stand apart; the page is the one that the header names.
+absl::StatusOr<StoredPage> DecodePageRecord(std::string_view header, std::string_view data);
 
 }  // namespace mangrove::store

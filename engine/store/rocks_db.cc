@@ -4,7 +4,9 @@
 
 #include <array>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "engine/store/little_endian.h"
 #include "engine/store/page_record.h"
 #include "engine/store/rocks_open.h"
 #include "engine/store/sealed_value.h"
@@ -49,13 +51,25 @@ rocksdb::Status AddRecord(rocksdb::WriteBatch& out, const OpenedRocks& rocks, co
   return out.Put(rocks.records(), record.key, EncodeRecordValue(record.key, *record.value));
 }
 
-rocksdb::Status AddBatch(rocksdb::WriteBatch& out, const OpenedRocks& rocks, const StoreBatch& batch) {
+// Where each page is put last. Puts before that need not be applied: the batches take effect at once.
+using LastPuts = absl::flat_hash_map<PageId, const StoredPage*>;
+
+LastPuts FindLastPuts(std::span<const StoreBatch* const> batches) {
+  LastPuts last;
+  for (const StoreBatch* batch : batches) {
+    for (const StoredPage& page : batch->put_pages) last[page.page] = &page;
+  }
+  return last;
+}
+
+rocksdb::Status AddBatch(rocksdb::WriteBatch& out, const OpenedRocks& rocks, const StoreBatch& batch,
+                         const LastPuts& last_puts) {
   rocksdb::Status status;
   for (const PageRange& range : batch.delete_pages) {
     if (status.ok()) status = AddDelete(out, rocks, range);
   }
   for (const StoredPage& page : batch.put_pages) {
-    if (status.ok()) status = AddPut(out, rocks, page);
+    if (status.ok() && last_puts.at(page.page) == &page) status = AddPut(out, rocks, page);
   }
   for (const StoreBatch::Record& record : batch.records) {
     if (status.ok()) status = AddRecord(out, rocks, record);
@@ -63,17 +77,28 @@ rocksdb::Status AddBatch(rocksdb::WriteBatch& out, const OpenedRocks& rocks, con
   return status;
 }
 
-size_t BytesOf(std::span<const StoreBatch* const> batches) {
+size_t BytesOf(std::span<const StoreBatch* const> batches, size_t puts) {
   constexpr size_t kPerEntryBytes = 64;
-  size_t bytes = 0;
+  size_t bytes = puts * (kPageRecordBytes + kPerEntryBytes);
   for (const StoreBatch* batch : batches) {
-    bytes +=
-        batch->put_pages.size() * (kPageRecordBytes + kPerEntryBytes) + batch->delete_pages.size() * kPerEntryBytes;
+    bytes += batch->delete_pages.size() * kPerEntryBytes;
     for (const StoreBatch::Record& record : batch->records) {
       bytes += record.key.size() + (record.value ? record.value->size() : 0) + kPerEntryBytes;
     }
   }
   return bytes;
+}
+
+rocksdb::WriteOptions WithoutLog() {
+  rocksdb::WriteOptions options;
+  options.disableWAL = true;
+  return options;
+}
+
+std::string EncodeNumber(uint64_t number) {
+  std::string bytes(sizeof(number), '\0');
+  PutLittleEndian<uint64_t>(number, bytes.data());
+  return EncodeRecordValue(kAppliedKey, bytes);
 }
 
 // The first key after all that begin with `prefix`; empty if there is none.
@@ -103,19 +128,47 @@ absl::StatusOr<std::unique_ptr<RocksDb>> RocksDb::Open(const std::string& path, 
   return std::unique_ptr<RocksDb>(new RocksDb(std::move(handles)));
 }
 
-absl::Status RocksDb::Write(std::span<const StoreBatch* const> batches) {
+absl::Status RocksDb::Apply(uint64_t number, std::span<const StoreBatch* const> batches) {
   const OpenedRocks& rocks = *handles_->rocks;
-  rocksdb::WriteBatch merged(BytesOf(batches));
+  const LastPuts last_puts = FindLastPuts(batches);
+  rocksdb::WriteBatch merged(BytesOf(batches, last_puts.size()));
   rocksdb::Status status;
   for (const StoreBatch* batch : batches) {
-    if (status.ok()) status = AddBatch(merged, rocks, *batch);
+    if (status.ok()) status = AddBatch(merged, rocks, *batch, last_puts);
   }
-  if (status.ok()) {
-    rocksdb::WriteOptions options;
-    options.sync = true;
-    status = rocks.db->Write(options, &merged);
-  }
+  if (status.ok()) status = merged.Put(rocks.meta(), ToSlice(kAppliedKey), EncodeNumber(number));
+  if (status.ok()) status = rocks.db->Write(WithoutLog(), &merged);
   return Translate(status, absl::StrCat("store ", handles_->path, ": commit"));
+}
+
+absl::StatusOr<uint64_t> RocksDb::DurableGroup() const {
+  const OpenedRocks& rocks = *handles_->rocks;
+  rocksdb::ReadOptions options;
+  options.read_tier = rocksdb::kPersistedTier;
+  std::string value;
+  const rocksdb::Status status = rocks.db->Get(options, rocks.meta(), ToSlice(kAppliedKey), &value);
+  if (status.IsNotFound()) return 0;
+  if (!status.ok()) return Translate(status, absl::StrCat("store ", handles_->path, ": place in the log"));
+  const auto number = DecodeRecordValue(kAppliedKey, value);
+  if (!number.ok()) return WithAdvice(number.status(), handles_->path);
+  if (number->size() != sizeof(uint64_t)) return WithAdvice(CorruptRecord(kAppliedKey, "length"), handles_->path);
+  return GetLittleEndian<uint64_t>(number->data());
+}
+
+absl::Status RocksDb::StartFlush() {
+  rocksdb::FlushOptions options;
+  options.wait = false;
+  // Otherwise it would wait until there is room for one more.
+  options.allow_write_stall = true;
+  return Translate(handles_->rocks->db->Flush(options, handles_->rocks->families),
+                   absl::StrCat("store ", handles_->path, ": writing of tables"));
+}
+
+absl::Status RocksDb::Flush() {
+  rocksdb::FlushOptions options;
+  options.allow_write_stall = true;
+  return Translate(handles_->rocks->db->Flush(options, handles_->rocks->families),
+                   absl::StrCat("store ", handles_->path, ": writing of tables"));
 }
 
 absl::StatusOr<StoredPage> RocksDb::ReadPage(PageId page, bool with_data) const {
@@ -157,11 +210,14 @@ RocksSizes RocksDb::Sizes() const {
   if (rocks.db->GetIntProperty(rocks.pages(), rocksdb::DB::Properties::kEstimateNumKeys, &value)) sizes.pages = value;
   for (rocksdb::ColumnFamilyHandle* family : rocks.families) {
     for (const std::string& property :
-         {rocksdb::DB::Properties::kTotalSstFilesSize, rocksdb::DB::Properties::kTotalBlobFileSize,
-          rocksdb::DB::Properties::kCurSizeAllMemTables}) {
+         {rocksdb::DB::Properties::kTotalSstFilesSize, rocksdb::DB::Properties::kTotalBlobFileSize}) {
       if (rocks.db->GetIntProperty(family, property, &value)) sizes.bytes += value;
     }
+    if (rocks.db->GetIntProperty(family, rocksdb::DB::Properties::kCurSizeAllMemTables, &value)) {
+      sizes.memory_bytes += value;
+    }
   }
+  sizes.bytes += sizes.memory_bytes;
   return sizes;
 }
 
@@ -176,10 +232,9 @@ absl::StatusOr<std::optional<std::string>> RocksDb::ReadStamp() const {
 
 absl::Status RocksDb::WriteStamp(std::string_view stamp) {
   const OpenedRocks& rocks = *handles_->rocks;
-  rocksdb::WriteOptions options;
-  options.sync = true;
-  return Translate(rocks.db->Put(options, rocks.meta(), ToSlice(kStampKey), ToSlice(stamp)),
-                   absl::StrCat("store ", handles_->path, ": stamp"));
+  const rocksdb::Status status = rocks.db->Put(WithoutLog(), rocks.meta(), ToSlice(kStampKey), ToSlice(stamp));
+  if (!status.ok()) return Translate(status, absl::StrCat("store ", handles_->path, ": stamp"));
+  return Flush();
 }
 
 absl::StatusOr<bool> RocksDb::Empty() const {

@@ -7,8 +7,6 @@
 #include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
-#include "engine/store/log_file.h"
-#include "engine/store/log_scan.h"
 
 namespace mangrove::store {
 namespace {
@@ -17,24 +15,18 @@ using rocksdb::ColumnFamilyDescriptor;
 using rocksdb::ColumnFamilyOptions;
 using rocksdb::DBOptions;
 
-DBOptions MakeDbOptions(const RocksTuning& tuning, rocksdb::Env* env) {
+DBOptions MakeDbOptions() {
   DBOptions options;
-  if (env != nullptr) options.env = env;
   options.create_if_missing = true;
   options.create_missing_column_families = true;
-  // RepairLogs has cut off what a crash left unfinished.
-  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
-  options.track_and_verify_wals_in_manifest = true;
+  // The log is ours. Tables that are written then are those of all families up to the same group.
+  options.atomic_flush = true;
   // A failed write poisons the store, so nothing is to be resumed.
   options.max_bgerror_resume_count = 0;
 
-  options.max_total_wal_size = tuning.log_bytes;
-  // Writing into reserved space makes the filesystem convert extents at every sync.
-  options.allow_fallocate = false;
   // Flushed files reach the disk as they are written, not in one burst that delays the log's syncs.
   options.bytes_per_sync = uint64_t{1} << 20;
-  // The log has everything: neither a start nor a stop needs to write tables.
-  options.avoid_flush_during_recovery = true;
+  // The store says when.
   options.avoid_flush_during_shutdown = true;
   options.avoid_unnecessary_blocking_io = true;
 
@@ -95,39 +87,23 @@ std::vector<ColumnFamilyDescriptor> MakeFamilies(const RocksTuning& tuning) {
           ColumnFamilyDescriptor(kRecordsFamily, MakeFamilyOptions(cache, small_buffer_bytes))};
 }
 
-// RocksDB's own lock keeps its tools away, which know nothing of ours.
-absl::Status RepairUnderLock(const std::string& path) {
-  rocksdb::Env* env = rocksdb::Env::Default();
-  rocksdb::FileLock* lock = nullptr;
-  const rocksdb::Status locked = env->LockFile(path + "/LOCK", &lock);
-  if (!locked.ok()) return Translate(locked, absl::StrCat("store ", path, ": open"));
-  absl::Status repaired = RepairLogs(path);
-  const rocksdb::Status unlocked = env->UnlockFile(lock);
-  return repaired.ok() ? Translate(unlocked, absl::StrCat("store ", path, ": open")) : repaired;
-}
-
 }  // namespace
 
 OpenedRocks::~OpenedRocks() {
   if (db == nullptr) return;
   for (rocksdb::ColumnFamilyHandle* family : families) db->DestroyColumnFamilyHandle(family);
   const rocksdb::Status status = db->Close();
-  // Everything that was acknowledged is in the synced log.
+  // Everything that was acknowledged is in the log.
   if (!status.ok()) spdlog::warn("store {}: close: {}", db->GetName(), status.ToString());
 }
 
 absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, const RocksTuning& tuning) {
   auto opened = std::make_unique<OpenedRocks>();
-  if (tuning.prewrite_log) opened->env = MakePrewrittenLogEnv();
-  absl::Status error = RepairUnderLock(path);
-  if (error.ok()) {
-    rocksdb::DB* db = nullptr;
-    const auto status =
-        rocksdb::DB::Open(MakeDbOptions(tuning, opened->env.get()), path, MakeFamilies(tuning), &opened->families, &db);
-    opened->db.reset(db);
-    if (status.ok()) return opened;
-    error = Translate(status, absl::StrCat("store ", path, ": open"));
-  }
+  rocksdb::DB* db = nullptr;
+  const auto status = rocksdb::DB::Open(MakeDbOptions(), path, MakeFamilies(tuning), &opened->families, &db);
+  opened->db.reset(db);
+  if (status.ok()) return opened;
+  const absl::Status error = Translate(status, absl::StrCat("store ", path, ": open"));
   return absl::IsDataLoss(error) ? WithAdvice(error, path) : error;
 }
 

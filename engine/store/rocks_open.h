@@ -1,5 +1,4 @@
-// Opening RocksDB: its options, its errors in our words, and what to do with a damaged log. Includes RocksDB's headers;
-// for rocks_db.cc only.
+// Opening RocksDB: its options, and its errors in our words. Includes RocksDB's headers; for rocks_db.cc only.
 
 #pragma once
 
@@ -23,7 +22,6 @@ struct OpenedRocks {
   OpenedRocks& operator=(const OpenedRocks&) = delete;
   ~OpenedRocks();
 
-  std::unique_ptr<rocksdb::Env> env;  // Null: the default one.
   std::unique_ptr<rocksdb::DB> db;
   // In the order of their names below.
   std::vector<rocksdb::ColumnFamilyHandle*> families;

@@ -17,8 +17,9 @@ constexpr size_t kRecordSumAt = 1;
 constexpr size_t kRecordPrefixBytes = 9;
 
 constexpr char kStampMagic[4] = {'M', 'G', 'S', 'T'};
-constexpr size_t kStampSumAt = 36;
-constexpr size_t kStampBytes = 44;
+constexpr size_t kStampHeadBytes = 8;
+constexpr size_t kStampSumAt = 40;
+constexpr size_t kStampBytes = 48;
 
 uint64_t RecordSum(std::string_view key, std::string_view value) {
   return XXH3_64bits_withSeed(value.data(), value.size(), XXH3_64bits(key.data(), key.size()));
@@ -65,21 +66,27 @@ std::string EncodeStamp(const StoreStamp& stamp) {
   PutLittleEndian<uint64_t>(stamp.cluster.high, out + 8);
   PutLittleEndian<uint64_t>(stamp.cluster.low, out + 16);
   PutLittleEndian<uint64_t>(stamp.node.value, out + 24);
+  PutLittleEndian<uint64_t>(stamp.log_salt, out + 32);
   PutLittleEndian<uint64_t>(XXH3_64bits(out, kStampSumAt), out + kStampSumAt);
   return stored;
 }
 
 absl::StatusOr<StoreStamp> DecodeStamp(std::string_view stored) {
   const char* in = stored.data();
-  if (stored.size() != kStampBytes || std::memcmp(in, kStampMagic, sizeof(kStampMagic)) != 0 ||
-      XXH3_64bits(in, kStampSumAt) != GetLittleEndian<uint64_t>(in + kStampSumAt)) {
-    return CorruptRecord(kStampKey, "length, magic number or checksum");
-  }
   StoreStamp stamp;
+  if (stored.size() < kStampHeadBytes || std::memcmp(in, kStampMagic, sizeof(kStampMagic)) != 0) {
+    return CorruptRecord(kStampKey, "length or magic number");
+  }
   stamp.format = GetLittleEndian<uint32_t>(in + 4);
+  // What follows is known of one's own format only.
+  if (stamp.format != kStoreFormat) return stamp;
+  if (stored.size() != kStampBytes || XXH3_64bits(in, kStampSumAt) != GetLittleEndian<uint64_t>(in + kStampSumAt)) {
+    return CorruptRecord(kStampKey, "length or checksum");
+  }
   stamp.cluster.high = GetLittleEndian<uint64_t>(in + 8);
   stamp.cluster.low = GetLittleEndian<uint64_t>(in + 16);
   stamp.node = NodeId(GetLittleEndian<uint64_t>(in + 24));
+  stamp.log_salt = GetLittleEndian<uint64_t>(in + 32);
   return stamp;
 }
 
@@ -89,7 +96,7 @@ absl::Status CheckStamp(std::string_view path, const StoreStamp& found, const St
     return absl::FailedPreconditionError(absl::StrCat("store ", where, " has format ", found.format,
                                                       "; this program reads and writes format ", wanted.format));
   }
-  if (found == wanted) return absl::OkStatus();
+  if (found.cluster == wanted.cluster && found.node == wanted.node) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat("store ", where, " belongs to ", Describe(found), ", not to ",
                                                     Describe(wanted),
                                                     "; give this node the path of its own store, or an empty one"));

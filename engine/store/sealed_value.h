@@ -6,14 +6,16 @@
 //        1      8  XXH3-64 of the user's value, seeded with the XXH3-64 of the key
 //        9         the user's value
 //
-// The stamp, 44 bytes, under the key "mangrove.stamp"; it says whose store this is:
+// The stamp, 48 bytes, under the key "mangrove.stamp"; it says whose store this is:
 //   offset  bytes  what
 //        0      4  magic "MGST"
-//        4      4  format version of the whole store, 1
+//        4      4  format version of the whole store, 2
 //        8     16  cluster: high 8 bytes, then low 8 bytes
 //       24      8  node
-//       32      4  reserved, 0
-//       36      8  XXH3-64 of the bytes 0 to 35
+//       32      8  salt of the log (log_group.h)
+//       40      8  XXH3-64 of the bytes 0 to 39
+//
+// Under "mangrove.applied", as a record, 8 bytes: the number of the last group of the log that the tables have.
 
 #pragma once
 
@@ -34,20 +36,23 @@ absl::StatusOr<std::string> DecodeRecordValue(std::string_view key, std::string_
 absl::Status CorruptRecord(std::string_view key, std::string_view what);
 
 // The format of everything in a store. A store of another one is not opened.
-constexpr uint32_t kStoreFormat = 1;
+constexpr uint32_t kStoreFormat = 2;
 constexpr std::string_view kStampKey = "mangrove.stamp";
+constexpr std::string_view kAppliedKey = "mangrove.applied";
 
 struct StoreStamp {
   uint32_t format = kStoreFormat;
   ClusterId cluster;
   NodeId node;
+  uint64_t log_salt = 0;
   friend constexpr bool operator==(const StoreStamp&, const StoreStamp&) = default;
 };
 
 std::string EncodeStamp(const StoreStamp& stamp);
-// Total: the stamp, or DataLoss.
+// Total: the stamp, or DataLoss. Of another format, the format alone.
 absl::StatusOr<StoreStamp> DecodeStamp(std::string_view stored);
-// FailedPrecondition that names both sides if a store with the stamp `found` is not to be opened as `wanted`.
+// FailedPrecondition that names both sides if a store with the stamp `found` is not to be opened as `wanted`, whose salt
+// does not matter.
 absl::Status CheckStamp(std::string_view path, const StoreStamp& found, const StoreStamp& wanted);
 
 }  // namespace mangrove::store

@@ -16,15 +16,11 @@
 namespace mangrove::store {
 namespace {
 
-absl::Status SystemError(int error, const std::string& what) { return absl::ErrnoToStatus(error, what); }
+// Others on the disk write less than a reserve in so long.
+constexpr std::chrono::milliseconds kOld{5};
+constexpr uint64_t kMuchBytes = uint64_t{1} << 20;
 
-absl::Status SyncDirectory(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return SystemError(errno, absl::StrCat("store: open of directory ", path));
-  const int error = fsync(fd) == 0 ? 0 : errno;
-  close(fd);
-  return error == 0 ? absl::OkStatus() : SystemError(error, absl::StrCat("store: sync of directory ", path));
-}
+absl::Status SystemError(int error, const std::string& what) { return absl::ErrnoToStatus(error, what); }
 
 // Who holds the lock, as its holder wrote it.
 std::string Holder(int fd) {
@@ -36,6 +32,14 @@ std::string Holder(int fd) {
 }
 
 }  // namespace
+
+absl::Status SyncDirectory(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return SystemError(errno, absl::StrCat("store: open of directory ", path));
+  const int error = fsync(fd) == 0 ? 0 : errno;
+  close(fd);
+  return error == 0 ? absl::OkStatus() : SystemError(error, absl::StrCat("store: sync of directory ", path));
+}
 
 absl::Status MakeStoreDirectory(const std::string& path) {
   struct stat found;
@@ -86,6 +90,13 @@ uint64_t FreeDiskBytes(const std::string& path) {
 void SpaceGuard::Refresh() {
   free_bytes_ = FreeDiskBytes(path_);
   admitted_bytes_ = 0;
+  refreshed_at_ = std::chrono::steady_clock::now();
+}
+
+bool SpaceGuard::RefreshIfOld() {
+  if (admitted_bytes_ < kMuchBytes && std::chrono::steady_clock::now() - refreshed_at_ < kOld) return false;
+  Refresh();
+  return true;
 }
 
 absl::Status SpaceGuard::Admit(uint64_t bytes, bool adds_pages) {

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -14,6 +15,9 @@ namespace mangrove::store {
 // Makes `path` and what is missing above it, durably; the directory is the user's own (mode 0700) if it is made here.
 // FailedPrecondition: it is there and no directory. PermissionDenied.
 absl::Status MakeStoreDirectory(const std::string& path);
+
+// What was made in the directory `path`, or removed from it, is durable when it returns OK.
+absl::Status SyncDirectory(const std::string& path);
 
 // Holds the store against every other opener, in this process too, until it is destroyed.
 class StoreLock {
@@ -40,6 +44,8 @@ class SpaceGuard {
 
   // Looks at the disk. What was admitted before is taken to be written by now.
   void Refresh();
+  // The same, unless it was done a few milliseconds ago and little was admitted since. False: it was left.
+  bool RefreshIfOld();
 
   // May `bytes` more be written? They count until the next Refresh. `adds_pages`: page data is among them; what has none
   // (deletions, records) may use half of the reserve, so that a full disk can be cleared and the node can go on.
@@ -51,6 +57,7 @@ class SpaceGuard {
   const uint64_t reserve_bytes_;
   uint64_t free_bytes_ = 0;
   uint64_t admitted_bytes_ = 0;
+  std::chrono::steady_clock::time_point refreshed_at_;
 };
 
 }  // namespace mangrove::store

@@ -34,10 +34,11 @@ class WorkQueue {
   size_t size() const { return size_.load(std::memory_order_acquire); }
 
   // Waits for work. Moves items from the front to the end of `out`: the first one, and those after it for which
-  // `take(item)` is true. False when the queue is closed and empty.
-  template <typename Out, typename Take>
-  bool Pop(Out& out, size_t expected, Take take) {
+  // `take(item)` is true. Calls `idle()` before it sleeps. False when the queue is closed and empty.
+  template <typename Out, typename Take, typename Idle>
+  bool Pop(Out& out, size_t expected, Take take, Idle idle) {
     Poll(expected);
+    if (size() == 0) idle();
     std::unique_lock lock(mutex_);
     ++sleepers_;
     wake_.wait(lock, [this] { return !items_.empty() || closed_; });

@@ -31,14 +31,13 @@ std::string ContentOf(uint64_t offset) {
   return content;
 }
 
-// The store of a node that does not run, written through RocksDB itself, as no store would. With this, everything moves
-// from the log into tables.
+// The store of a node that was stopped, so that everything is in its tables; written through RocksDB itself, as no store
+// would.
 class OpenedStore {
  public:
-  OpenedStore(const std::string& path, bool blob_files) {
+  explicit OpenedStore(const std::string& path) {
     rocksdb::ColumnFamilyOptions options;
     options.compression = rocksdb::kNoCompression;
-    options.enable_blob_files = blob_files;
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
     for (const char* name : {"default", "pages", "records"}) families.push_back({name, options});
     rocksdb::DB* db = nullptr;
@@ -50,6 +49,16 @@ class OpenedStore {
   OpenedStore& operator=(const OpenedStore&) = delete;
   ~OpenedStore() {
     for (auto* family : families_) db_->DestroyColumnFamilyHandle(family);
+  }
+
+  // Moves page data from files of its own into the tables.
+  void MoveDataIntoTables() {
+    rocksdb::CompactRangeOptions options;
+    options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForce;
+    options.blob_garbage_collection_policy = rocksdb::BlobGarbageCollectionPolicy::kForce;
+    options.blob_garbage_collection_age_cutoff = 1;
+    const auto status = db_->CompactRange(options, families_[1], nullptr, nullptr);
+    if (!status.ok()) throw std::runtime_error(status.ToString());
   }
 
   // Changes one bit of the page's content, under a checksum of RocksDB's that is right. False: it is not there.
@@ -152,7 +161,7 @@ TEST_F(Damage, ACorruptPageIsReadFromAnotherCoreHolderToldAndMended) {
   WriteAndStop();
   uint64_t damaged = 0;
   {
-    OpenedStore opened(store(1), /*blob_files=*/true);
+    OpenedStore opened(store(1));
     for (uint64_t i = 0; i < kSegments; ++i) damaged += opened.FlipBit(PageOf(address_ + i * kSegmentBytes)) ? 1 : 0;
   }
   ASSERT_GE(damaged, 2u);
@@ -161,21 +170,20 @@ TEST_F(Damage, ACorruptPageIsReadFromAnotherCoreHolderToldAndMended) {
 
 TEST_F(Damage, ACorruptBlobFileCostsThePagesInIt) {
   WriteAndStop();
-  { const OpenedStore opened(store(1), /*blob_files=*/true); }
   DamageFilesAndExpectMended(".blob");
 }
 
 // Pages that stand in the tables themselves, whose blocks have checksums of RocksDB's.
 TEST_F(Damage, ACorruptTableCostsThePagesInIt) {
   WriteAndStop();
-  { const OpenedStore opened(store(1), /*blob_files=*/false); }
+  OpenedStore(store(1)).MoveDataIntoTables();
   DamageFilesAndExpectMended(".sst");
 }
 
 TEST_F(Damage, APageThatIsCorruptOnEveryCoreHolderIsAnErrorOfItsOwn) {
   WriteAndStop();
   const PageId page = PageOf(address_);
-  for (int node = 1; node <= 3; ++node) OpenedStore(store(node), /*blob_files=*/true).FlipBit(page);
+  for (int node = 1; node <= 3; ++node) OpenedStore(store(node)).FlipBit(page);
   cluster_.StartAll();
   const auto session = cluster_.Attach(1);
   const auto region = Take(session->Open("r", AccessMode::kWrite));
@@ -220,7 +228,6 @@ TEST(DamageWhileRunning, ADiskThatGoesBadCostsNothingButIsTold) {
 // What the node keeps of itself is on no other node.
 TEST_F(Damage, ACorruptRecordKeepsANodeFromStartingAndItSaysWhatToDo) {
   WriteAndStop();
-  { const OpenedStore opened(store(1), /*blob_files=*/false); }
   // A key stands there without what it shares with the one before.
   ASSERT_GT(FlipBitsInFiles(store(1), ".sst", "xtent/0"), 0);
   const Output output = RunProgram({"mangroved", "--config", cluster_.config(1)});

@@ -13,7 +13,7 @@
 #include <map>
 #include <random>
 
-#include "engine/store/log_scan.h"
+#include "engine/store/log_group.h"
 #include "engine/store/rocks_store.h"
 #include "tests/unit/engine/store_test_support.h"
 
@@ -164,6 +164,24 @@ void FlipByte(const std::string& file, uint64_t offset) {
   ASSERT_TRUE(stream.good());
 }
 
+// What the disk would have if the machine died now.
+void CopyStore(const std::string& from, const std::string& to) {
+  std::filesystem::copy(from, to, std::filesystem::copy_options::recursive);
+}
+
+constexpr uint64_t kBlock = store::kLogBlockBytes;
+// A commit of one page: its header's block, and the page.
+constexpr uint64_t kGroupBlocks = 2;
+
+// The image of a store with pages 1 to 6, each committed by itself and in the log alone. Its log's file.
+std::string MakeImage(const std::string& image) {
+  TemporaryDirectory directory;
+  WaitingStore s(directory / "store");
+  for (uint64_t i = 1; i <= 6; ++i) EXPECT_TRUE(s.Put(kPage + i, i).ok());
+  CopyStore(directory / "store", image);
+  return image + "/commits/0000.log";
+}
+
 void Overwrite(const std::string& file, uint64_t offset, const std::string& bytes) {
   std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
   stream.seekp(static_cast<std::streamoff>(offset));
@@ -171,30 +189,7 @@ void Overwrite(const std::string& file, uint64_t offset, const std::string& byte
   ASSERT_TRUE(stream.good());
 }
 
-// The offset just behind page `n`'s content in the store's log.
-uint64_t EndInLog(const std::string& log, uint64_t n) {
-  std::ifstream stream(log, std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
-  const PageBuffer content = Content(n);
-  // Its last bytes; a page may go over a border of the log's blocks.
-  const std::string tail(reinterpret_cast<const char*>(content->bytes.data()) + kPageBytes - 64, 64);
-  const size_t at = bytes.find(tail);
-  EXPECT_NE(at, std::string::npos);
-  return at + tail.size();
-}
-
-// A store with pages 1 to 6, each committed by itself, closed. Its log's path.
-std::string MakeLog(const std::string& path) {
-  {
-    WaitingStore s(path);
-    for (uint64_t i = 1; i <= 6; ++i) EXPECT_TRUE(s.Put(kPage + i, i).ok());
-  }
-  const std::vector<std::string> logs = FilesOf(path, ".log");
-  EXPECT_FALSE(logs.empty());
-  return logs.back();
-}
-
-// Opens the store twice, with a commit between: the repair is for ever.
+// Opens the store twice, with a commit between: what was dropped is so for ever.
 void ExpectPages(const std::string& path, uint64_t there) {
   {
     WaitingStore s(path);
@@ -207,84 +202,86 @@ void ExpectPages(const std::string& path, uint64_t there) {
   for (uint64_t i = there + 1; i <= 6; ++i) EXPECT_TRUE(absl::IsNotFound(s.Read(kPage + i).status()));
 }
 
-TEST(StoreCrash, UnfinishedCommitAtTheEndOfTheLogIsDropped) {
-  for (const uint64_t missing : {1u, 100u, 4000u, 4190u}) {
-    SCOPED_TRACE(missing);
+TEST(StoreCrash, WhatIsInTheLogAloneIsThere) {
+  TemporaryDirectory directory;
+  MakeImage(directory / "store");
+  ExpectPages(directory / "store", 6);
+}
+
+TEST(StoreCrash, UnfinishedCommitAtTheEndOfTheLogIsDropped) {  // L1
+  for (const uint64_t there : {uint64_t{0}, uint64_t{512}, kBlock, kBlock + 512, 2 * kBlock - 512}) {
+    SCOPED_TRACE(there);
     TemporaryDirectory directory;
-    const std::string log = MakeLog(directory.path());
-    std::filesystem::resize_file(log, EndInLog(log, 6) - missing);
-    ExpectPages(directory.path(), 5);
+    const std::string log = MakeImage(directory / "store");
+    const uint64_t last = 5 * kGroupBlocks * kBlock;
+    Overwrite(log, last + there, std::string(kGroupBlocks * kBlock - there, '\0'));
+    ExpectPages(directory / "store", 5);
   }
 }
 
-TEST(StoreCrash, UnfinishedCommitBeforeUnusedSpaceIsDropped) {
-  for (const uint64_t missing : {1u, 100u, 4000u, 4190u}) {
-    SCOPED_TRACE(missing);
+TEST(StoreCrash, UnfinishedCommitWhoseBeginningIsMissingIsDropped) {  // L1
+  TemporaryDirectory directory;
+  const std::string log = MakeImage(directory / "store");
+  Overwrite(log, 5 * kGroupBlocks * kBlock, std::string(512, '\0'));
+  ExpectPages(directory / "store", 5);
+}
+
+TEST(StoreCrash, FileThatEndsInsideTheUnfinishedCommit) {  // L1
+  for (const uint64_t bytes : {uint64_t{0}, uint64_t{512}, kBlock, kBlock + 100}) {
+    SCOPED_TRACE(bytes);
     TemporaryDirectory directory;
-    const std::string log = MakeLog(directory.path());
-    const uint64_t end = EndInLog(log, 6);
-    std::filesystem::resize_file(log, end - missing);
-    std::filesystem::resize_file(log, end + 100'000);
-    ExpectPages(directory.path(), 5);
+    const std::string log = MakeImage(directory / "store");
+    std::filesystem::resize_file(log, 5 * kGroupBlocks * kBlock + bytes);
+    ExpectPages(directory / "store", 5);
   }
 }
 
-TEST(StoreCrash, UnusedSpaceAtTheEndOfTheLogDoesNoHarm) {
-  TemporaryDirectory directory;
-  const std::string log = MakeLog(directory.path());
-  std::filesystem::resize_file(log, std::filesystem::file_size(log) + 100'000);
-  ExpectPages(directory.path(), 6);
+void ExpectRefusedAsDamaged(const std::string& path, const std::string& file) {
+  TestLoop loop;
+  const auto opened = RocksStore::Open(OptionsFor(path, loop));
+  ASSERT_TRUE(absl::IsDataLoss(opened.status())) << opened.status();
+  EXPECT_NE(opened.status().message().find(file), absl::string_view::npos) << opened.status();
+  EXPECT_NE(opened.status().message().find("move the directory"), absl::string_view::npos) << opened.status();
 }
 
-TEST(StoreCrash, UnfinishedCommitWhoseBeginningIsMissingIsDropped) {
-  TemporaryDirectory directory;
-  const std::string log = MakeLog(directory.path());
-  Overwrite(log, EndInLog(log, 5), std::string(200, '\0'));
-  ExpectPages(directory.path(), 5);
-}
-
-TEST(StoreCrash, DamagedCommitInsideTheLogIsNeverSkipped) {
-  for (const bool zeros : {false, true}) {
+TEST(StoreCrash, DamagedCommitInsideTheLogIsNeverSkipped) {  // L2
+  for (const uint64_t at : {uint64_t{3}, uint64_t{50}, kBlock + 500}) {
     for (uint64_t damaged = 1; damaged <= 5; ++damaged) {
-      SCOPED_TRACE(damaged);
+      SCOPED_TRACE(std::to_string(at) + " of " + std::to_string(damaged));
       TemporaryDirectory directory;
-      const std::string log = MakeLog(directory.path());
-      if (zeros) {
-        Overwrite(log, EndInLog(log, damaged) - 4096, std::string(4096, '\0'));
-      } else {
-        FlipByte(log, EndInLog(log, damaged) - 500);
-      }
-      TestLoop loop;
-      const auto opened = RocksStore::Open(OptionsFor(directory.path(), loop));
-      ASSERT_TRUE(absl::IsDataLoss(opened.status())) << opened.status();
-      EXPECT_NE(opened.status().message().find(log), absl::string_view::npos) << opened.status();
-      EXPECT_NE(opened.status().message().find("move the directory"), absl::string_view::npos) << opened.status();
+      const std::string log = MakeImage(directory / "store");
+      FlipByte(log, (damaged - 1) * kGroupBlocks * kBlock + at);
+      ExpectRefusedAsDamaged(directory / "store", log);
     }
   }
 }
 
-TEST(LogScan, ChecksumIsCrc32c) { EXPECT_EQ(store::Crc32c("123456789"), 0xe3069283u); }
+TEST(StoreCrash, MissingLogIsDamage) {
+  TemporaryDirectory directory;
+  const std::string log = MakeImage(directory / "store");
+  std::filesystem::remove(log);
+  ExpectRefusedAsDamaged(directory / "store", log);
+}
 
-// Whatever is cut off or overwritten: what is left is a beginning of the commits, or the store says that it is damaged.
+// Whatever is overwritten or cut off: what is left is a beginning of the commits, or the store says that it is damaged.
 TEST(StoreCrash, RandomDamageOfTheLogIsNeverTakenForSomethingElse) {
   TemporaryDirectory original;
-  const std::string log = std::filesystem::path(MakeLog(original / "store")).filename();
+  MakeImage(original / "store");
   std::mt19937_64 random(std::random_device{}());
   for (int round = 0; round < 60; ++round) {
     TemporaryDirectory copy;
-    std::filesystem::copy(original / "store", copy / "store");
-    const std::string file = copy / "store/" + log;
-    const uint64_t size = std::filesystem::file_size(file);
+    CopyStore(original / "store", copy / "store");
+    const std::string file = copy / "store/commits/0000.log";
+    const uint64_t size = 6 * kGroupBlocks * kBlock;
     const uint64_t at = random() % size;
     const uint64_t bytes = std::min<uint64_t>(size - at, 1 + random() % (round % 3 == 0 ? 10 : 9'000));
     std::string noise(bytes, '\0');
     if (round % 2 == 0) std::generate(noise.begin(), noise.end(), [&] { return static_cast<char>(random()); });
     Overwrite(file, at, noise);
     if (round % 5 == 0) std::filesystem::resize_file(file, at + bytes);
-    SCOPED_TRACE(std::to_string(bytes) + " bytes at " + std::to_string(at) + " of " + std::to_string(size));
+    SCOPED_TRACE(std::to_string(bytes) + " bytes at " + std::to_string(at));
     TestLoop loop;
-    RocksStoreOptions options = OptionsFor(copy / "store", loop);
-    if (const auto opened = RocksStore::Open(std::move(options)); !opened.ok()) {
+    if (const auto opened = RocksStore::Open(OptionsFor(copy / "store", loop)); !opened.ok()) {
       ASSERT_TRUE(absl::IsDataLoss(opened.status())) << opened.status();
       continue;
     }

@@ -6,7 +6,9 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <mutex>
+#include <random>
 
 #include "absl/strings/str_cat.h"
 #include "engine/store/page_record.h"
@@ -192,6 +194,66 @@ TEST(RocksStore, ReadSeesADeletionCommittedBeforeIt) {  // S3
     s.store->Commit(std::move(batch), [](absl::Status status) { EXPECT_TRUE(status.ok()) << status; });
     EXPECT_TRUE(absl::IsNotFound(s.Read(kPage).status()));
   }
+}
+
+// Without a read between them, many commits are applied at once, and of a page that is written again and again the last
+// content alone.
+TEST(RocksStore, CommitsAppliedAtOnceAreAsOneByOne) {
+  TemporaryDirectory directory;
+  constexpr uint64_t kPages = 12;
+  std::map<uint64_t, uint64_t> model;
+  std::mt19937_64 random(11);
+  const auto expect_model = [&](WaitingStore& s) {
+    for (uint64_t i = 0; i < kPages; ++i) {
+      const auto read = s.Read(kPage + i);
+      ASSERT_EQ(read.ok(), model.contains(i)) << i << " " << read.status();
+      if (read.ok()) ExpectSame(*read, MakePage(kPage + i, model[i]));
+    }
+  };
+  {
+    WaitingStore s(directory.path());
+    for (int round = 0; round < 30; ++round) {
+      int outcomes = 0;
+      const int commits = static_cast<int>(random() % 60);
+      for (int n = 0; n < commits; ++n) {
+        StoreBatch batch;
+        if (random() % 4 == 0) {
+          const uint64_t first = random() % kPages;
+          batch.delete_pages.push_back({kPage + first, 1 + random() % (kPages - first)});
+          std::erase_if(model, [&](const auto& page) { return batch.delete_pages[0].Contains(kPage + page.first); });
+        }
+        for (uint64_t puts = random() % 3; puts > 0; --puts) {
+          const uint64_t page = random() % kPages;
+          model[page] = random();
+          batch.put_pages.push_back(MakePage(kPage + page, model[page]));
+        }
+        s.store->Commit(std::move(batch), [&](absl::Status status) {
+          EXPECT_TRUE(status.ok()) << status;
+          ++outcomes;
+        });
+      }
+      s.loop.RunUntil([&] { return outcomes == commits; });
+      expect_model(s);
+    }
+  }
+  WaitingStore s(directory.path());
+  expect_model(s);
+}
+
+TEST(RocksStore, TheLogDoesNotGrowWithWhatIsWritten) {
+  TemporaryDirectory directory;
+  constexpr uint64_t kLogBytes = 1 << 20;
+  WaitingStore s(directory.path(), [](RocksStoreOptions& options) { options.tuning.log_bytes = kLogBytes; });
+  // 12 MiB of blocks, and so little in the tables' memory that they would not be written for a long time.
+  for (int i = 0; i < 3'000; ++i) {
+    StoreBatch batch;
+    batch.records.push_back({"key", std::to_string(i)});
+    ASSERT_TRUE(s.Commit(std::move(batch)).ok());
+  }
+  uint64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(directory / "commits")) bytes += entry.file_size();
+  EXPECT_LE(bytes, 3 * kLogBytes);
+  EXPECT_EQ(s.Records("key")->at(0).second, "2999");
 }
 
 TEST(RocksStore, EverythingIsThereAfterCloseAndOpen) {
@@ -414,7 +476,15 @@ TEST(RocksStore, CorruptOrMissingStampIsRefused) {
   { Vandal(directory.path()).Put(0, std::string(store::kStampKey), store::EncodeStamp(later)); }
   const auto opened = RocksStore::Open(OptionsFor(directory.path(), loop));
   EXPECT_TRUE(absl::IsFailedPrecondition(opened.status()));
-  EXPECT_TRUE(Mentions(opened.status(), "format 2")) << opened.status();
+  EXPECT_TRUE(Mentions(opened.status(), absl::StrCat("has format ", later.format))) << opened.status();
+  // The first format's stamp was shorter.
+  {
+    Vandal(directory.path())
+        .Put(0, std::string(store::kStampKey), std::string("MGST\1\0\0\0", 8) + std::string(36, 'x'));
+  }
+  const auto first = RocksStore::Open(OptionsFor(directory.path(), loop));
+  EXPECT_TRUE(absl::IsFailedPrecondition(first.status()));
+  EXPECT_TRUE(Mentions(first.status(), "has format 1; this program")) << first.status();
 }
 
 // A table that a merge cannot read stops every write: the store ends with the way on in its last words.
