@@ -16,19 +16,30 @@
 #include "absl/strings/str_split.h"
 #include "bench/engine_bench.h"
 #include "bench/report.h"
+#include "bench/store_bench.h"
 #include "bench/worker.h"
 
 namespace mangrove::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: mangrove-bench engine [--json] [--repetitions N] [--only NAME,...] [--pages N] [--spin-us N] [--dir PATH]\n"
+    "usage: mangrove-bench engine|store [--json] [--repetitions N] [--only NAME,...] [--pages N] [--spin-us N] [--dir "
+    "PATH]\n"
     "  --json           prints an array of {name, value, unit, floor, ratio, repetitions, spread}\n"
     "  --repetitions N  of each measurement and its floor, by turns (default 7)\n"
-    "  --only NAME,...  some of: %s\n"
+    "  --only NAME,...  engine: some of %s;\n"
+    "                   store: some of %s\n"
     "  --pages N        pages or operations of one repetition (default 512, at most 4096)\n"
     "  --spin-us N      how long nodes and floors poll before they sleep (default 200)\n"
     "  --dir PATH       on the disk to be measured (default /var/tmp)\n";
+
+// What can be measured.
+struct Subject {
+  const char* command;
+  std::vector<std::string> (*names)();
+  std::vector<Row> (*run)(const RunOptions& options);
+};
+constexpr Subject kSubjects[] = {{"engine", EngineNames, RunEngine}, {"store", StoreNames, RunStore}};
 
 struct CommandLine {
   RunOptions run;
@@ -37,7 +48,7 @@ struct CommandLine {
 
 [[noreturn]] void Refuse(const std::string& what) {
   std::fprintf(stderr, "mangrove-bench: %s\n", what.c_str());
-  std::fprintf(stderr, kUsage, absl::StrJoin(EngineNames(), ", ").c_str());
+  std::fprintf(stderr, kUsage, absl::StrJoin(EngineNames(), ", ").c_str(), absl::StrJoin(StoreNames(), ", ").c_str());
   std::exit(2);
 }
 
@@ -49,10 +60,16 @@ uint64_t Number(const std::string& flag, const std::string& text, uint64_t least
   return number;
 }
 
-CommandLine Parse(const std::vector<std::string>& arguments) {
+const Subject& FindSubject(const std::string& command) {
+  for (const Subject& subject : kSubjects) {
+    if (command == subject.command) return subject;
+  }
+  Refuse("say what to measure: engine or store");
+}
+
+CommandLine Parse(const std::vector<std::string>& arguments, const std::vector<std::string>& names) {
   CommandLine line;
   line.run.directory = "/var/tmp";
-  const std::vector<std::string> names = EngineNames();
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& flag = arguments[i];
     if (flag == "--json") {
@@ -83,14 +100,14 @@ CommandLine Parse(const std::vector<std::string>& arguments) {
 
 int Main(int argc, char** argv) {
   std::vector<std::string> arguments(argv + 1, argv + argc);
-  if (arguments.empty() || arguments[0] != "engine") Refuse("say what to measure: engine");
-  arguments.erase(arguments.begin());
-  CommandLine line = Parse(arguments);
+  const Subject& subject = FindSubject(arguments.empty() ? "" : arguments[0]);
+  if (!arguments.empty()) arguments.erase(arguments.begin());
+  CommandLine line = Parse(arguments, subject.names());
   if (sysconf(_SC_NPROCESSORS_ONLN) < 2) Refuse("two processors are needed");
   line.run.bin_directory = std::filesystem::read_symlink("/proc/self/exe").parent_path();
   line.run.directory += "/mangrove-bench-XXXXXX";
   if (mkdtemp(line.run.directory.data()) == nullptr) Refuse("cannot make " + line.run.directory);
-  const std::vector<Row> rows = RunEngine(line.run);
+  const std::vector<Row> rows = subject.run(line.run);
   std::error_code ignored;
   std::filesystem::remove_all(line.run.directory, ignored);
   std::printf("%s\n", line.json ? ToJson(rows).c_str() : ToTable(rows).c_str());

@@ -21,23 +21,6 @@ constexpr uint64_t kCachedLoads = 20'000'000;
 constexpr uint64_t kCachedCalls = 500'000;
 constexpr double kNsPerUs = 1000;
 
-// One group's measurements share processes, which are started only if one of its names is wanted.
-class Group {
- public:
-  Group(const RunOptions& options, std::vector<Row>* rows) : options_(options), rows_(rows) {}
-
-  void Add(std::string name, std::string unit, std::function<double()> value, std::function<double()> floor) {
-    if (!options_.Wants(name)) return;
-    std::fprintf(stderr, "%s ...\n", name.c_str());
-    rows_->push_back(
-        Measure({std::move(name), std::move(unit), std::move(value), std::move(floor)}, options_.repetitions));
-  }
-
- private:
-  const RunOptions& options_;
-  std::vector<Row>* const rows_;
-};
-
 bool WantsAny(const RunOptions& options, const std::vector<std::string>& names) {
   return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return options.Wants(name); });
 }

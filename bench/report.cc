@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -24,6 +26,13 @@ Row Measure(const Measurement& measurement, int repetitions) {
   const auto [least, most] = std::minmax_element(values.begin(), values.end());
   row.spread = (*most - *least) / row.value;
   return row;
+}
+
+void Group::Add(std::string name, std::string unit, std::function<double()> value, std::function<double()> floor) {
+  if (!options_.Wants(name)) return;
+  std::fprintf(stderr, "%s ...\n", name.c_str());
+  rows_->push_back(
+      Measure({std::move(name), std::move(unit), std::move(value), std::move(floor)}, options_.repetitions));
 }
 
 std::string ToJson(const std::vector<Row>& rows) {

@@ -13,7 +13,7 @@ namespace mangrove::bench {
 // One name of the report. `value` and `floor` measure once each, long enough for a figure of its own.
 struct Measurement {
   std::string name;
-  std::string unit;  // "ns", "us", "1/s", "MiB".
+  std::string unit;  // "ns", "us", "ms", "1/s", "MiB", "x".
   std::function<double()> value;
   std::function<double()> floor;
 };
@@ -43,6 +43,17 @@ struct RunOptions {
 
 // Measures floor and value by turns, so that what disturbs the machine meets both.
 Row Measure(const Measurement& measurement, int repetitions);
+
+// Adds the rows that are wanted, and says on standard error what is being measured.
+class Group {
+ public:
+  Group(const RunOptions& options, std::vector<Row>* rows) : options_(options), rows_(rows) {}
+  void Add(std::string name, std::string unit, std::function<double()> value, std::function<double()> floor);
+
+ private:
+  const RunOptions& options_;
+  std::vector<Row>* const rows_;
+};
 
 std::string ToJson(const std::vector<Row>& rows);
 std::string ToTable(const std::vector<Row>& rows);

@@ -1,0 +1,258 @@
+#include "bench/store_bench.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bench/timing.h"
+#include "bench/worker.h"
+#include "engine/store/rocks_store.h"
+
+namespace mangrove::bench {
+namespace {
+
+constexpr uint64_t kPages = 50'000;  // 195 MiB that are written again and again, in random order.
+constexpr uint64_t kBatchPages = 100;
+constexpr uint64_t kManyCommits = 2 * kPages;
+constexpr PageId kFirst{1'000'000};
+constexpr double kNsPerUs = 1e3;
+constexpr double kNsPerMs = 1e6;
+constexpr double kNsPerSecond = 1e9;
+
+// What this process made the disk write so far, once the kernel's page cache is empty of it.
+uint64_t WrittenBytes() {
+  std::ifstream io("/proc/self/io");
+  uint64_t value = 0;
+  for (std::string key; io >> key >> value;) {
+    if (key == "write_bytes:") return value;
+  }
+  Die("/proc/self/io has no write_bytes");
+}
+
+uint64_t BytesIn(const std::string& directory) {
+  uint64_t bytes = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
+    if (entry.is_regular_file()) bytes += entry.file_size();
+  }
+  return bytes;
+}
+
+// A store whose loop is the thread that measures, which polls.
+class MeasuredStore {
+ public:
+  explicit MeasuredStore(std::string path) : path_(std::move(path)) {
+    auto opened = RocksStore::Open({.path = path_,
+                                    .post = [this](absl::AnyInvocable<void()> task) { Post(std::move(task)); },
+                                    .cluster = ClusterId{1, 2},
+                                    .node = NodeId(3)});
+    Must(opened.status(), "opening a store");
+    store_ = *std::move(opened);
+  }
+
+  // Every page once.
+  void Fill() {
+    for (uint64_t i = 0; i < kPages; i += kBatchPages) {
+      StoreBatch batch;
+      for (uint64_t page = i; page < i + kBatchPages; ++page) AddPage(kFirst + page, batch);
+      CommitAll(1, 1, [&] { return std::move(batch); });
+    }
+  }
+
+  // So many commits of a page each.
+  void Commit(uint64_t commits, uint64_t outstanding) {
+    CommitAll(commits, outstanding, [this] {
+      StoreBatch batch;
+      AddPage(kFirst + random_() % kPages, batch);
+      return batch;
+    });
+  }
+
+  void Read() {
+    bool done = false;
+    store_->ReadPage(kFirst + random_() % kPages, true, [&done](const absl::StatusOr<StoredPage>& page) {
+      Must(page.status(), "a read");
+      done = true;
+    });
+    while (!done) RunTasks();
+  }
+
+ private:
+  void Post(absl::AnyInvocable<void()> task) {
+    const std::lock_guard lock(mutex_);
+    tasks_.push_back(std::move(task));
+  }
+  void RunTasks() {
+    std::deque<absl::AnyInvocable<void()>> tasks;
+    {
+      const std::lock_guard lock(mutex_);
+      tasks.swap(tasks_);
+    }
+    for (auto& task : tasks) task();
+  }
+  void AddPage(PageId page, StoreBatch& batch) {
+    batch.put_pages.push_back({.page = page, .version = {Epoch(1), ++counter_}, .data = data_});
+  }
+  template <typename MakeBatch>
+  void CommitAll(uint64_t commits, uint64_t outstanding, MakeBatch make) {
+    uint64_t started = 0;
+    uint64_t done = 0;
+    while (done < commits) {
+      for (; started < commits && started - done < outstanding; ++started) {
+        store_->Commit(make(), [&done](const absl::Status& status) {
+          Must(status, "a commit");
+          ++done;
+        });
+      }
+      RunTasks();
+    }
+  }
+
+  const std::string path_;
+  const PageBuffer data_ = std::make_shared<PageBytes>();
+  std::mutex mutex_;
+  std::deque<absl::AnyInvocable<void()>> tasks_;
+  std::mt19937_64 random_{1};
+  uint64_t counter_ = 0;
+  std::unique_ptr<RocksStore> store_;
+};
+
+template <typename Operation>
+double RatePerSecond(uint64_t count, Operation operation) {
+  const int64_t begin = NowNs();
+  operation();
+  return static_cast<double>(count) * kNsPerSecond / static_cast<double>(NowNs() - begin);
+}
+
+// Over so many commits that the store has to reclaim what was overwritten.
+double WriteAmplification(MeasuredStore& store) {
+  const uint64_t before = WrittenBytes();
+  store.Commit(kManyCommits, 64);
+  sync();
+  return static_cast<double>(WrittenBytes() - before) / static_cast<double>(kManyCommits * kPageBytes);
+}
+
+// The end of a process that has the store open, behind commits that it has not moved into tables.
+[[noreturn]] void Crash(MeasuredStore& store) {
+  store.Commit(kPages / 4, 64);
+  _exit(0);
+}
+
+Verbs MakeStoreVerbs(const std::string& path) {
+  auto store = std::make_shared<std::unique_ptr<MeasuredStore>>();
+  return {{"open", [=](const Arguments&) { return *store = std::make_unique<MeasuredStore>(path), 0; }},
+          {"fill", [=](const Arguments&) { return (*store)->Fill(), 0; }},
+          {"latency", [=](const Arguments& a) { return MedianNs(a[0], [&](uint64_t) { (*store)->Commit(1, 1); }); }},
+          {"rate", [=](const Arguments& a) { return RatePerSecond(a[0], [&] { (*store)->Commit(a[0], a[1]); }); }},
+          {"read", [=](const Arguments& a) { return MedianNs(a[0], [&](uint64_t) { (*store)->Read(); }); }},
+          {"amplification", [=](const Arguments&) { return WriteAmplification(**store); }},
+          {"space", [=](const Arguments&) { return static_cast<double>(BytesIn(path)) / (kPages * kPageBytes); }},
+          {"crash", [=](const Arguments&) -> double { Crash(**store); }},
+          {"reopen", [=](const Arguments&) {
+             return MedianNs(1, [&](uint64_t) { *store = std::make_unique<MeasuredStore>(path); });
+           }}};
+}
+
+// One file, whose blocks are written already.
+class BareFile {
+ public:
+  explicit BareFile(const std::string& path) {
+    fd_ = static_cast<int>(Must(open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), "opening " + path));
+    for (uint64_t i = 0; i < kPages; i += kBatchPages) Write(i, kBatchPages);
+    Must(fsync(fd_), "syncing " + path);
+  }
+  ~BareFile() { close(fd_); }
+  BareFile(const BareFile&) = delete;
+  BareFile& operator=(const BareFile&) = delete;
+
+  void Commit(uint64_t pages) {
+    Write(random_() % (kPages - pages), pages);
+    Must(fdatasync(fd_), "fdatasync");
+  }
+  void Read() {
+    Must(pread(fd_, buffer_.data(), kPageBytes, static_cast<off_t>(random_() % kPages * kPageBytes)), "pread");
+  }
+  void ReadInOrder(uint64_t pages) {
+    for (uint64_t i = 0; i < pages; i += kBatchPages) {
+      Must(pread(fd_, buffer_.data(), buffer_.size(), static_cast<off_t>(i * kPageBytes)), "pread");
+    }
+  }
+
+ private:
+  void Write(uint64_t page, uint64_t pages) {
+    Must(pwrite(fd_, buffer_.data(), pages * kPageBytes, static_cast<off_t>(page * kPageBytes)), "pwrite");
+  }
+
+  int fd_ = -1;
+  std::vector<char> buffer_ = std::vector<char>(kBatchPages * kPageBytes);
+  std::mt19937_64 random_{1};
+};
+
+Verbs MakeFloorVerbs(const std::string& path) {
+  auto file = std::make_shared<BareFile>(path);
+  return {
+      {"latency", [=](const Arguments& a) { return MedianNs(a[0], [&](uint64_t) { file->Commit(1); }); }},
+      {"rate",
+       [=](const Arguments& a) {
+         return RatePerSecond(a[0], [&] {
+           for (uint64_t i = 0; i < a[0]; i += a[1]) file->Commit(a[1]);
+         });
+       }},
+      {"read", [=](const Arguments& a) { return MedianNs(a[0], [&](uint64_t) { file->Read(); }); }},
+      {"read_log", [=](const Arguments&) { return MedianNs(1, [&](uint64_t) { file->ReadInOrder(kPages / 4); }); }}};
+}
+
+double RecoveryNs(const std::string& path) {
+  {
+    Worker crashing("crashing store", -1, [=] { return MakeStoreVerbs(path); });
+    crashing.Call("open");
+    crashing.Begin("crash");
+  }
+  Worker recovering("recovering store", -1, [=] { return MakeStoreVerbs(path); });
+  return recovering.Call("reopen");
+}
+
+}  // namespace
+
+std::vector<std::string> StoreNames() {
+  return {"commit_latency", "commit_rate_8", "commit_rate_64", "page_read", "recovery", "write_amplification", "space"};
+}
+
+std::vector<Row> RunStore(const RunOptions& options) {
+  std::vector<Row> rows;
+  Worker store("store", -1, [&] { return MakeStoreVerbs(options.directory + "/store"); });
+  Worker bare("bare file", -1, [&] { return MakeFloorVerbs(options.directory + "/bare"); });
+  store.Call("open");
+  store.Call("fill");
+  const uint64_t n = options.pages;
+  Group group(options, &rows);
+  group.Add(
+      "commit_latency", "us", [&] { return store.Call("latency", n) / kNsPerUs; },
+      [&] { return bare.Call("latency", n) / kNsPerUs; });
+  for (const uint64_t outstanding : {8, 64}) {
+    const uint64_t count = outstanding * n;
+    group.Add(
+        absl::StrCat("commit_rate_", outstanding), "1/s", [&] { return store.Call("rate", count, outstanding); },
+        [&] { return bare.Call("rate", count, outstanding); });
+  }
+  group.Add(
+      "page_read", "us", [&] { return store.Call("read", n) / kNsPerUs; },
+      [&] { return bare.Call("read", n) / kNsPerUs; });
+  group.Add(
+      "recovery", "ms", [&] { return RecoveryNs(options.directory + "/crashed") / kNsPerMs; },
+      [&] { return bare.Call("read_log") / kNsPerMs; });
+  group.Add(
+      "write_amplification", "x", [&] { return store.Call("amplification"); }, [] { return 1; });
+  group.Add(
+      "space", "x", [&] { return store.Call("space"); }, [] { return 1; });
+  return rows;
+}
+
+}  // namespace mangrove::bench
