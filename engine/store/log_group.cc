@@ -14,7 +14,8 @@ namespace mangrove::store {
 namespace {
 
 constexpr char kMagic[4] = {'M', 'G', 'L', 'G'};
-constexpr uint32_t kFormat = 1;
+constexpr uint16_t kFormat = 1;
+constexpr size_t kFilesAt = 6;
 constexpr size_t kNumberAt = 8;
 constexpr size_t kEntryBytesAt = 16;
 constexpr size_t kPagesAt = 20;
@@ -177,11 +178,12 @@ size_t EncodedGroupBytes(std::span<const StoreBatch* const> batches) {
   return RoundUp(kHeaderBytes + EntryBytes(batches)) + PagesOf(batches) * kPageBytes;
 }
 
-void EncodeGroup(uint64_t number, uint64_t salt, std::span<const StoreBatch* const> batches, std::span<char> out) {
+void EncodeGroup(const LogGroupHeader& header, uint64_t salt, std::span<const StoreBatch* const> batches,
+                 std::span<char> out) {
   static_assert(kPageBytes == kLogBlockBytes);
   const size_t entry_bytes = EntryBytes(batches);
   const size_t pages = PagesOf(batches);
-  CHECK(out.size() == EncodedGroupBytes(batches));
+  CHECK(out.size() == EncodedGroupBytes(batches) && header.bytes == out.size());
   CHECK(entry_bytes <= UINT32_MAX && pages <= UINT32_MAX);
   char* const data_begin = out.data() + RoundUp(kHeaderBytes + entry_bytes);
   Writer entries(out.data() + kHeaderBytes);
@@ -191,23 +193,25 @@ void EncodeGroup(uint64_t number, uint64_t salt, std::span<const StoreBatch* con
   std::memset(entries.at(), 0, static_cast<size_t>(data_begin - entries.at()));
 
   std::memcpy(out.data(), kMagic, sizeof(kMagic));
-  Writer header(out.data() + sizeof(kMagic));
-  header.Put<uint32_t>(kFormat);
-  header.Put<uint64_t>(number);
-  header.Put(static_cast<uint32_t>(entry_bytes));
-  header.Put(static_cast<uint32_t>(pages));
-  header.Put<uint64_t>(XXH3_64bits_withSeed(out.data() + kHeaderBytes, entry_bytes, salt));
-  header.Put<uint64_t>(XXH3_64bits_withSeed(out.data(), kHeaderSumAt, salt));
+  Writer first(out.data() + sizeof(kMagic));
+  first.Put<uint16_t>(kFormat);
+  first.Put<uint16_t>(header.files);
+  first.Put<uint64_t>(header.number);
+  first.Put(static_cast<uint32_t>(entry_bytes));
+  first.Put(static_cast<uint32_t>(pages));
+  first.Put<uint64_t>(XXH3_64bits_withSeed(out.data() + kHeaderBytes, entry_bytes, salt));
+  first.Put<uint64_t>(XXH3_64bits_withSeed(out.data(), kHeaderSumAt, salt));
 }
 
 std::optional<LogGroupHeader> DecodeGroupHeader(std::string_view block, uint64_t salt) {
   const char* in = block.data();
   if (block.size() < kHeaderBytes || std::memcmp(in, kMagic, sizeof(kMagic)) != 0) return std::nullopt;
   if (XXH3_64bits_withSeed(in, kHeaderSumAt, salt) != GetLittleEndian<uint64_t>(in + kHeaderSumAt)) return std::nullopt;
-  if (GetLittleEndian<uint32_t>(in + sizeof(kMagic)) != kFormat) return std::nullopt;
+  if (GetLittleEndian<uint16_t>(in + sizeof(kMagic)) != kFormat) return std::nullopt;
   const uint64_t entry_bytes = GetLittleEndian<uint32_t>(in + kEntryBytesAt);
   const uint64_t pages = GetLittleEndian<uint32_t>(in + kPagesAt);
   return LogGroupHeader{.number = GetLittleEndian<uint64_t>(in + kNumberAt),
+                        .files = GetLittleEndian<uint16_t>(in + kFilesAt),
                         .bytes = RoundUp(kHeaderBytes + entry_bytes) + pages * kPageBytes};
 }
 

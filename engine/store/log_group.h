@@ -3,7 +3,8 @@
 // Blocks of 4096 bytes; integers are little endian:
 //   offset  bytes  what
 //        0      4  magic "MGLG"
-//        4      4  format version, 1
+//        4      2  format version, 1
+//        6      2  files that the log has
 //        8      8  number of the group: 1, 2, 3 … in the life of a store
 //       16      4  bytes of the entries
 //       20      4  pages
@@ -40,13 +41,15 @@ constexpr size_t kLogBlockBytes = 4096;
 // What EncodeGroup writes: a number of whole blocks.
 size_t EncodedGroupBytes(std::span<const StoreBatch* const> batches);
 
-// REQUIRES: out.size() is EncodedGroupBytes(batches); pages have their data.
-void EncodeGroup(uint64_t number, uint64_t salt, std::span<const StoreBatch* const> batches, std::span<char> out);
-
 struct LogGroupHeader {
   uint64_t number = 0;
+  uint16_t files = 0;
   uint64_t bytes = 0;  // Of the whole group, from its first block on.
 };
+
+// REQUIRES: out.size() and header.bytes are EncodedGroupBytes(batches); pages have their data.
+void EncodeGroup(const LogGroupHeader& header, uint64_t salt, std::span<const StoreBatch* const> batches,
+                 std::span<char> out);
 
 // Total. Empty: no group begins with `block`.
 std::optional<LogGroupHeader> DecodeGroupHeader(std::string_view block, uint64_t salt);

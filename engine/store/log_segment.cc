@@ -99,6 +99,8 @@ absl::Status LogSegment::Read(uint64_t offset, std::span<char> out) const {
   while (!out.empty()) {
     const ssize_t bytes = pread(fd_.get(), out.data(), out.size(), static_cast<off_t>(offset));
     if (bytes < 0 && errno == EINTR) continue;
+    if (bytes < 0 && errno == EIO)
+      return absl::DataLossError(absl::StrCat("store: ", file_, " cannot be read at ", offset));
     if (bytes < 0) return Failed(errno, "read", file_);
     if (bytes == 0) return absl::DataLossError(absl::StrCat("store: ", file_, " ends at ", offset));
     out = out.subspan(static_cast<size_t>(bytes));

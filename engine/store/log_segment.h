@@ -1,7 +1,8 @@
 // A file of the log: blocks of 4096 bytes, written past the kernel's page cache, each write durable before it is done.
 //
-// A sync after a write into space that is not yet there waits for the filesystem's journal as well, since the file grows.
-// So zeros are written ahead, up to a MiB at a time, in the file's first life; when it is used again, everything is there.
+// A sync after a write into space that is not yet there waits for the filesystem's journal as well, since the file
+// grows. So zeros are written ahead, up to a MiB at a time, in the file's first life; when it is used again, everything
+// is there.
 
 #pragma once
 
@@ -37,8 +38,8 @@ class LogBuffer {
 class LogSegment {
  public:
   // A file that is there, or a new, empty one, whose entry in the directory is durable. Zeros are written up to
-  // `full_bytes`, at most. On a filesystem without direct writes they go through the page cache. INTERNAL and the like: what
-  // the system says, with the file.
+  // `full_bytes`, at most. On a filesystem without direct writes they go through the page cache. INTERNAL and the like:
+  // what the system says, with the file. REQUIRES: `full_bytes` is a multiple of a block.
   static absl::StatusOr<LogSegment> Open(std::string file, uint64_t full_bytes);
   static absl::StatusOr<LogSegment> Create(std::string file, uint64_t full_bytes);
 
@@ -46,9 +47,10 @@ class LogSegment {
   // Blocks from 0 to here have been written. Multiple of a block.
   uint64_t size_bytes() const { return size_bytes_; }
 
-  // Durable when it returns OK; after an error nothing is known of the blocks. REQUIRES: whole blocks, out of a LogBuffer.
+  // Durable when it returns OK; after an error nothing is known of the blocks. REQUIRES: whole blocks, out of a
+  // LogBuffer.
   absl::Status Write(uint64_t offset, std::span<const char> blocks);
-  // Fills `out`. REQUIRES: as above, below size_bytes().
+  // Fills `out`. DataLoss: the disk cannot read it. REQUIRES: as above, below size_bytes().
   absl::Status Read(uint64_t offset, std::span<char> out) const;
 
  private:

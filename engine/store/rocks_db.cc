@@ -155,7 +155,20 @@ absl::StatusOr<uint64_t> RocksDb::DurableGroup() const {
   return GetLittleEndian<uint64_t>(number->data());
 }
 
+absl::Status RocksDb::CheckBackground() const {
+  uint64_t errors = 0;
+  handles_->rocks->db->GetIntProperty(rocksdb::DB::Properties::kBackgroundErrors, &errors);
+  if (errors == 0) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("store ", handles_->path, ": tables could not be written, see the file LOG there"));
+}
+
 absl::Status RocksDb::StartFlush() {
+  // One more would make the next change wait until it is done.
+  uint64_t waiting = 0;
+  handles_->rocks->db->GetIntProperty(handles_->rocks->meta(), rocksdb::DB::Properties::kNumImmutableMemTable,
+                                      &waiting);
+  if (waiting > 0) return absl::OkStatus();
   rocksdb::FlushOptions options;
   options.wait = false;
   // Otherwise it would wait until there is room for one more.

@@ -54,7 +54,9 @@ class RocksDb {
 
   // The last group that is applied durably; 0: none.
   absl::StatusOr<uint64_t> DurableGroup() const;
-  // Begins to make durable what is applied. Does not wait.
+  // INTERNAL: tables could not be written, and will not be.
+  absl::Status CheckBackground() const;
+  // Begins to make durable what is applied, unless that is going on. Does not wait.
   absl::Status StartFlush();
   // Makes durable what is applied.
   absl::Status Flush();

@@ -255,8 +255,8 @@ void RocksStore::State::Hold(const std::shared_ptr<Group>& group, std::span<cons
   held.batches.insert(held.batches.end(), written.begin(), written.end());
 }
 
-// What is held is durable, so that nobody waits for this but reads of it. Many at once: what was written again is applied
-// once.
+// What is held is durable, so that nobody waits for this but reads of it. Many at once: what was written again is
+// applied once.
 void RocksStore::State::Apply() {
   if (held.last_number == applied_number) return;
   apply_wanted = false;
@@ -277,6 +277,7 @@ void RocksStore::State::Apply() {
 absl::Status RocksStore::State::TrimLog() {
   if (log->turns() == log_turns) return absl::OkStatus();
   log_turns = log->turns();
+  if (absl::Status status = db->CheckBackground(); !status.ok()) return status;
   const auto release = [this] {
     const auto durable = db->DurableGroup();
     if (durable.ok()) log->Release(*durable);
@@ -332,8 +333,8 @@ absl::Status RocksStore::State::Poisoned() const {
   return poison;
 }
 
-// At the end: the next start has nothing to replay then, and tools find everything in the tables. Without the space for it,
-// everything stays in the log.
+// At the end: the next start has nothing to replay then, and tools find everything in the tables. Without the space for
+// it, everything stays in the log.
 void RocksStore::State::WriteTables() {
   if (is_poisoned || store::FreeDiskBytes(options.path) / 2 < db->Sizes().memory_bytes) return;
   if (const absl::Status status = db->Flush(); !status.ok()) spdlog::warn("{}", status.ToString());
@@ -445,7 +446,8 @@ RocksStore::~RocksStore() {
 }
 
 void RocksStore::Commit(StoreBatch batch, CommitDone done) {
-  for (const StoredPage& page : batch.put_pages) CHECK(page.data != nullptr);
+  for (const StoredPage& page : batch.put_pages) CHECK(page.data != nullptr && page.page.value < kSpacePages);
+  for (const PageRange& range : batch.delete_pages) CHECK(range.first.value + range.count <= kSpacePages);
   auto commit = std::make_unique<PendingCommit>();
   commit->number = ++state_->loop->last_number;
   commit->bytes = BytesOf(batch);

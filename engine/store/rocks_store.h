@@ -1,8 +1,9 @@
 // The real door to stable storage: PageStore over RocksDB.
 //
 // Data flow of a commit: the loop notes its keys (S3) and hands it to the writer thread, which takes everything that
-// waits, writes it as one batch with one sync (group commit), and posts the outcomes back, in order, in one task. A read
-// goes to a reader thread at once, or, where it meets a change that is not yet written, when that is.
+// waits, writes it into the log as one group with one sync (group commit), and posts the outcomes back, in order, in
+// one task. Later it applies what is in the log to RocksDB, whose threads write tables. A read goes to a reader thread,
+// where it meets a change that is not yet in the log when that is; there it waits until what is in the log is applied.
 //
 // Threads: one writer, `reader_threads` readers; RocksDB has two more for its tables.
 
@@ -62,15 +63,16 @@ struct RocksStoreStatistics {
 // Owned by the loop, `statistics` excepted, which is thread-safe.
 class RocksStore final : public PageStore {
  public:
-  // Blocks while the log is replayed, seconds at most. FailedPrecondition: in use by another process, the store of
-  // another cluster, node or format, or no store. DataLoss: damaged, see RocksDb::Open. PermissionDenied.
+  // Blocks while the log is read and applied, seconds at most. FailedPrecondition: in use by another process, the store
+  // of another cluster, node or format, or no store. DataLoss: damaged, see RocksDb::Open and CommitLog::Open.
+  // PermissionDenied.
   static absl::StatusOr<std::unique_ptr<RocksStore>> Open(RocksStoreOptions options);
 
-  // Writes what was committed, drops the reads that wait, and closes. No callback runs any more, also of what was
-  // committed: whoever must know waits before.
+  // Writes what was committed, then the tables; drops the reads that wait, and closes. No callback runs any more, also
+  // of what was committed: whoever must know waits before.
   ~RocksStore() override;
 
-  // The batch is held until `done`; the caller bounds how much it has outstanding.
+  // The batch is held until it is applied, a MiB behind `done` at most; the caller bounds how much it has outstanding.
   void Commit(StoreBatch batch, CommitDone done) override;
   void ReadPage(PageId page, bool with_data, ReadDone done) override;
   void ReadRecords(std::string prefix, RecordsDone done) override;

@@ -1,4 +1,4 @@
-// Which keys have changes that were asked for and are not yet applied; so that a read is not answered from before them.
+// Which keys have changes that were asked for and are not yet durable; so that a read is not answered from before them.
 //
 // Invariants:
 //  U1  An entry names the last batch that changes its key; batches have ascending numbers.
