@@ -100,6 +100,7 @@ absl::Status Node::State::OpenStore() {
   RocksStoreOptions options;
   options.path = config.data_dir + "/store";
   options.post = [this](absl::AnyInvocable<void()> task) { loop.Post(std::move(task)); };
+  options.expect = [this](int change) { loop.ExpectPosts(change); };
   options.cluster = ClusterIdOf(config.cluster_name);
   options.node = config.self().id;
   options.reserve_bytes = config.disk_reserve_bytes;

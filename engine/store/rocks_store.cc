@@ -74,6 +74,11 @@ struct LoopSide {
   uint64_t durable_number = 0;
   store::UncommittedIndex uncommitted;
   std::deque<PendingRead> deferred;
+  std::function<void(int)> expect;
+
+  void Expect(int change) const {
+    if (expect) expect(change);
+  }
 };
 
 struct Counters {
@@ -375,6 +380,7 @@ void RocksStore::State::RefreshUsage() {
 
 void RocksStore::State::Finish(LoopSide& loop, Group& group) {
   if (loop.closed) return;
+  loop.Expect(-static_cast<int>(group.size()));
   for (auto& commit : group) {
     loop.uncommitted.Remove(commit->number, commit->batch);
     loop.durable_number = commit->number;
@@ -429,6 +435,7 @@ absl::StatusOr<std::unique_ptr<RocksStore>> RocksStore::Open(RocksStoreOptions o
 
 RocksStore::RocksStore(std::unique_ptr<State> state) : state_(std::move(state)) {
   State* s = state_.get();
+  s->loop->expect = s->options.expect;
   s->threads.emplace_back([s] { s->RunWriter(); });
   for (int i = 0; i < s->options.reader_threads; ++i) {
     s->threads.emplace_back([s] { s->RunReader(); });
@@ -454,6 +461,7 @@ void RocksStore::Commit(StoreBatch batch, CommitDone done) {
   commit->batch = std::move(batch);
   commit->done = std::move(done);
   state_->loop->uncommitted.Add(commit->number, commit->batch);
+  state_->loop->Expect(1);
   state_->commits.Push(std::move(commit));
 }
 

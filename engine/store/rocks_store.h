@@ -30,6 +30,9 @@ struct RocksStoreOptions {
   // Runs a task on the loop that owns the store, not from inside the call, in the order of the calls of one thread.
   // Called by the store's threads until the store is destroyed.
   std::function<void(absl::AnyInvocable<void()>)> post;
+  // Told on the loop, if it is there, of how many more, or fewer, commits the outcome is to come: the store's threads work
+  // on these, and may need the processor of a loop that polls.
+  std::function<void(int)> expect;
   // Whose store it is. A store of another cluster or node is not opened.
   ClusterId cluster;
   NodeId node;

@@ -262,6 +262,14 @@ bool Loop::State::Watch() {
   return !caller_on_duty.load(std::memory_order_relaxed);
 }
 
+void Loop::State::PauseOrYield() const {
+  if (expected_posts > 0) {
+    sched_yield();
+  } else {
+    Pause();
+  }
+}
+
 void Loop::State::OwnThread() {
   prctl(PR_SET_TIMERSLACK, 1000);  // ns: Watch sleeps for short.
   while (true) {
@@ -284,7 +292,7 @@ void Loop::State::OwnThread() {
       } else if (now - last_event >= options.spin_ns) {
         break;
       } else {
-        Pause();
+        PauseOrYield();
       }
       WakeCallers(&on_duty);
       if (on_duty && HandOver()) on_duty = false;
@@ -474,12 +482,17 @@ void Loop::RunUntil(absl::FunctionRef<void()> start, Completion& completion) {
       last_event = now;
       state_->WakeCallers(&on_duty);
     } else if (now - last_event < state_->options.spin_ns && state_->MayPoll()) {
-      Pause();
+      state_->PauseOrYield();
     } else {
       state_->SleepOnInner(completion);
     }
   }
   state_->LeaveAsCaller();
+}
+
+void Loop::ExpectPosts(int change) {
+  state_->CheckOwned();
+  state_->expected_posts += change;
 }
 
 bool Loop::IsDriving() const { return state_->IsDriving(); }

@@ -88,6 +88,10 @@ class Loop final : public Clock {
   // Thread-safe. Runs `task` on the loop, soon.
   void Post(absl::AnyInvocable<void()> task);
 
+  // On the loop: so many more things, or fewer, are to come from threads of this process. Meanwhile whoever polls makes
+  // way between two looks: such a thread may need this very processor.
+  void ExpectPosts(int change);
+
   // Called by any thread but a callback of the loop: runs `start` on the loop, then waits until `completion` is set,
   // driving the loop where no other thread does. `start` must arrange that `completion` is set within a bounded time;
   // this function adds no bound of its own.

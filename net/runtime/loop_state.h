@@ -103,6 +103,7 @@ struct Loop::State {
   void CallWatch();
   bool HandOver();
   void OwnThread();
+  void PauseOrYield() const;
   bool WaitForDuty(Completion& completion);
   bool WaitAmongWaiters(Completion& completion);
   bool TryDrive();
@@ -132,6 +133,7 @@ struct Loop::State {
   uint32_t next_generation = 1;
   TimeNs next_fd_poll = 0;
   TimeNs turn_now = 0;  // When the turn began.
+  int expected_posts = 0;
   bool armed = false;
   const Completion* sleeper = nullptr;  // What the caller that sleeps on the inner descriptor waits for.
   bool wants_watch = false;

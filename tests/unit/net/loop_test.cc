@@ -41,6 +41,22 @@ class Latch {
   int count_;
 };
 
+// The calling thread, and those that it starts, on one processor until the end.
+class ScopedAffinity {
+ public:
+  ScopedAffinity() {
+    EXPECT_EQ(sched_getaffinity(0, sizeof(before_), &before_), 0);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    EXPECT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+  }
+  ~ScopedAffinity() { sched_setaffinity(0, sizeof(before_), &before_); }
+
+ private:
+  cpu_set_t before_;
+};
+
 class LoopTest : public ::testing::TestWithParam<DurationNs> {
  protected:
   LoopTest() : loop_({.spin_ns = GetParam()}) {}
@@ -458,6 +474,19 @@ TEST_P(LoopTest, ALongWaitIsToldOnceHoweverBusyTheLoopIs) {
   std::function<void()> again = [&] { loop_.Now() < end ? loop_.CallSoon(again) : done.Set(); };
   loop_.RunUntil(again, done);
   EXPECT_EQ(told, 1);
+}
+
+// A poller makes way for the thread that it waits for; both are to have one processor here.
+TEST_P(LoopTest, WhatIsExpectedFromAThreadOnTheSameProcessorComes) {
+  const ScopedAffinity one_processor;
+  OnLoop([&] { loop_.ExpectPosts(1); });
+  for (int i = 0; i < 20; ++i) {
+    Completion done;
+    std::thread other;
+    loop_.RunUntil([&] { other = std::thread([&] { loop_.Post([&] { done.Set(); }); }); }, done);
+    other.join();
+  }
+  OnLoop([&] { loop_.ExpectPosts(-1); });
 }
 
 TEST_P(LoopTest, AShortWaitIsNotTold) {
