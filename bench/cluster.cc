@@ -18,8 +18,6 @@
 namespace mangrove::bench {
 namespace {
 
-constexpr uint64_t kCacheMib = 256;
-
 // Ports that nobody has now, all different.
 std::vector<uint16_t> FreePorts(size_t count) {
   std::vector<int> sockets;
@@ -90,7 +88,7 @@ NodeConfig Cluster::ConfigOf(size_t index) const {
   config.data_dir = absl::StrCat(options_.directory, "/", config.name);
   std::filesystem::create_directories(config.data_dir);
   if (index == 0 && !options_.daemon.empty()) config.socket_path = config.data_dir + "/socket";
-  config.cache_size_bytes = kCacheMib << 20;
+  config.cache_size_bytes = options_.cache_mib << 20;
   config.spin_us = options_.spin_us;
   config.log_level = "error";
   config.cluster_name = "bench";
@@ -105,7 +103,7 @@ void Cluster::StartDaemon() {
   const std::string path = config.data_dir + "/mangroved.toml";
   std::ofstream file(path);
   file << "[node]\nname = \"" << config.name << "\"\ndata_dir = \"" << config.data_dir << "\"\nsocket = \""
-       << config.socket_path << "\"\ncache_size_mib = " << kCacheMib << "\nspin_us = " << config.spin_us
+       << config.socket_path << "\"\ncache_size_mib = " << options_.cache_mib << "\nspin_us = " << config.spin_us
        << "\nlog_level = \"error\"\n[cluster]\nname = \"" << config.cluster_name << "\"\nkey_file = \""
        << config.key_file << "\"\nreplicas = " << config.replicas << "\n";
   for (const MemberConfig& member : members_) {

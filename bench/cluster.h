@@ -21,6 +21,7 @@ struct ClusterOptions {
   // Not empty: the first node is this daemon, and a program attached to it, on the same core, is its worker.
   std::string daemon;
   uint64_t pages = 0;  // Of the region that every node has mapped; 0: none.
+  uint64_t cache_mib = 256;
 };
 
 class Cluster {

@@ -8,10 +8,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/cluster.h"
+#include "bench/floors/bulk_floor.h"
 #include "bench/floors/exchange_floor.h"
 #include "bench/floors/fault_floor.h"
 #include "bench/floors/memory_floor.h"
 #include "bench/floors/sync_floor.h"
+#include "engine/mangrove.h"
 
 namespace mangrove::bench {
 namespace {
@@ -25,10 +27,13 @@ bool WantsAny(const RunOptions& options, const std::vector<std::string>& names) 
   return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return options.Wants(name); });
 }
 
-const std::vector<std::string> kPairNames = {"cached_load",        "cached_read_call",   "remote_read_call",
-                                             "remote_fault_clean", "remote_fault_dirty", "upgrade_0",
-                                             "upgrade_1",          "page_pingpong"};
+const std::vector<std::string> kPairNames = {
+    "cached_load", "cached_read_call", "remote_read_call", "remote_fault_clean",    "remote_fault_dirty",
+    "upgrade_0",   "upgrade_1",        "page_pingpong",    "record_pass_migratory", "record_pass_invalidate"};
 const std::vector<std::string> kFlushNames = {"flush_latency_2_holders", "flush_rate_1_writer", "flush_rate_8_writers"};
+
+const std::vector<std::string> kBulkNames = {"sequential_read_1gib", "sequential_read_mapped_1gib",
+                                             "sequential_takeover_1gib", "flush_1gib"};
 
 // Two nodes, each on a core of its own; the first does what is timed.
 void RunPair(const RunOptions& options, std::vector<Row>* rows) {
@@ -103,6 +108,18 @@ void RunPair(const RunOptions& options, std::vector<Row>* rows) {
         return here.End() / kNsPerUs;
       },
       [&] { return page_us() + minor_us() + small_us() + protect_us(); });
+
+  const auto pass_us = [&](CoherenceProtocol protocol) {
+    for (Worker* node : {&here, &other}) node->Call("protocol", static_cast<uint64_t>(protocol));
+    other.Call("update", 0, n);
+    return here.Call("update", 0, n) / kNsPerUs;
+  };
+  group.Add(
+      "record_pass_migratory", "us", [&] { return pass_us(CoherenceProtocol::kMigratory); },
+      [&] { return page_us() + minor_us(); });
+  group.Add(
+      "record_pass_invalidate", "us", [&] { return pass_us(CoherenceProtocol::kInvalidate); },
+      [&] { return page_us() + minor_us() + small_us() + protect_us(); });
 }
 
 // Three nodes on two cores: the writer has one, both others share one, and nobody polls.
@@ -174,6 +191,41 @@ void RunFlush(const RunOptions& options, std::vector<Row>* rows) {
       [&] { return many.RatePerSecond(n); });
 }
 
+// Many pages in order, into a cache that has room for them. 1 GiB with the default number of pages.
+void RunBulk(const RunOptions& options, std::vector<Row>* rows) {
+  if (!WantsAny(options, kBulkNames)) return;
+  const uint64_t pages = 512 * options.pages;
+  const uint64_t mib = pages * kPageBytes >> 20;
+  Cluster cluster({.directory = options.directory + "/bulk",
+                   .cores = {0, 1},
+                   .spin_us = options.spin_us,
+                   .pages = pages,
+                   .cache_mib = mib + 256});
+  Worker& here = cluster.node(0);
+  Worker& other = cluster.node(1);
+  BulkFloor bulk(options.spin_us);
+  PlainWriteFloor plain(options.directory);
+  Group group(options, rows);
+  const auto stream = [&] { return bulk.MibPerSecond(mib); };
+  const auto after_write = [&](const char* verb) {
+    other.Call("write_all");
+    return here.Call(verb);
+  };
+  group.Add(
+      "sequential_read_1gib", "MiB/s", [&] { return after_write("read_all"); }, stream);
+  group.Add(
+      "sequential_read_mapped_1gib", "MiB/s", [&] { return after_write("load_all"); }, stream);
+  group.Add(
+      "sequential_takeover_1gib", "MiB/s", [&] { return after_write("take_all"); }, stream);
+  group.Add(
+      "flush_1gib", "MiB/s",
+      [&] {
+        here.Call("write_all");
+        return here.Call("flush_all");
+      },
+      [&] { return plain.MibPerSecond(mib); });
+}
+
 // Starts a cluster for each repetition: memory is what a node has after its start and little work.
 double FirstNodeMib(const RunOptions& options, size_t nodes) {
   Cluster cluster({.directory = options.directory + "/memory",
@@ -212,9 +264,15 @@ std::vector<std::string> EngineNames() {
           "upgrade_1",
           "upgrade_2",
           "page_pingpong",
+          "record_pass_migratory",
+          "record_pass_invalidate",
           "flush_latency_2_holders",
           "flush_rate_1_writer",
           "flush_rate_8_writers",
+          "sequential_read_1gib",
+          "sequential_read_mapped_1gib",
+          "sequential_takeover_1gib",
+          "flush_1gib",
           "memory_empty_node",
           "memory_per_peer"};
 }
@@ -225,6 +283,7 @@ std::vector<Row> RunEngine(const RunOptions& options) {
   RunAttached(options, &rows);
   RunUpgradeOfThree(options, &rows);
   RunFlush(options, &rows);
+  RunBulk(options, &rows);
   RunMemory(options, &rows);
   std::vector<Row> ordered;
   for (const std::string& name : EngineNames()) {

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -20,6 +21,7 @@ namespace {
 constexpr char kRegionName[] = "bench";
 constexpr uint64_t kSetPages = 64;  // Of the cached accesses: 256 KiB, in the second-level cache.
 constexpr size_t kLineBytes = 64;
+constexpr uint64_t kMib = uint64_t{1} << 20;
 constexpr int64_t kStartNs = 20'000'000'000;
 
 // The result of `call`, tried again as long as other nodes are still starting.
@@ -113,6 +115,49 @@ class NodeProgram {
     return 0;
   }
 
+  double SetProtocol(CoherenceProtocol protocol) {
+    Must(region_->SetAttributes(0, region_->info().size_bytes, {.protocol = protocol}), "setting the protocol");
+    return 0;
+  }
+
+  // Of a record in each page: read it, then change it.
+  double Update(uint64_t first, uint64_t count) {
+    return MedianNs(count, [&](uint64_t i) {
+      std::atomic_ref<uint64_t> word = Word(first + i);
+      word.store(word.load() + 1);
+    });
+  }
+
+  // The whole region in order, so much at a time; MiB/s.
+  template <typename Operation>
+  double InOrder(uint64_t step_bytes, Operation operation) {
+    const uint64_t bytes = region_->info().size_bytes;
+    const int64_t begin = NowNs();
+    for (uint64_t at = 0; at < bytes; at += step_bytes) operation(at);
+    return static_cast<double>(bytes >> 20) * 1e9 / static_cast<double>(NowNs() - begin);
+  }
+  double ReadAll() {
+    return InOrder(kMib, [&](uint64_t at) { Must(region_->Read(at, large_buffer_), "reading"); });
+  }
+  double LoadAll() {
+    return InOrder(kMib, [&](uint64_t at) { std::memcpy(large_buffer_.data(), base_ + at, kMib); });
+  }
+  double WriteAll() {
+    return InOrder(kMib, [&](uint64_t at) { Must(region_->Write(at, large_buffer_), "writing"); });
+  }
+  double TakeAll() {
+    return InOrder(kMib, [&](uint64_t at) {
+      auto view = region_->Access(at, kMib, AccessMode::kWrite, 10'000);
+      Must(view.status(), "access");
+      Must(view->Release(), "release");
+    });
+  }
+  double FlushAll() {
+    return InOrder(64 * kMib, [&](uint64_t at) {
+      Must(region_->Flush(at, std::min<uint64_t>(64 * kMib, region_->info().size_bytes - at)), "flushing");
+    });
+  }
+
   double FlushEach(uint64_t first, uint64_t count) {
     std::vector<double> samples;
     for (uint64_t i = 0; i < count; ++i) {
@@ -185,6 +230,7 @@ class NodeProgram {
   std::byte* private_set_ = PrivateSet();
   uint64_t stamp_ = 0;
   alignas(kLineBytes) std::array<std::byte, kPageBytes> buffer_;
+  std::vector<std::byte> large_buffer_ = std::vector<std::byte>(kMib);
 };
 
 }  // namespace
@@ -210,6 +256,13 @@ Verbs MakeNodeVerbs(OpenSession open) {
       {"read", [p](const Arguments& a) { return p->Read(a[0], a[1]); }},
       {"write", [p](const Arguments& a) { return p->Write(a[0], a[1]); }},
       {"flush", [p](const Arguments& a) { return p->Flush(a[0], a[1]); }},
+      {"protocol", [p](const Arguments& a) { return p->SetProtocol(static_cast<CoherenceProtocol>(a[0])); }},
+      {"update", [p](const Arguments& a) { return p->Update(a[0], a[1]); }},
+      {"read_all", [p](const Arguments&) { return p->ReadAll(); }},
+      {"load_all", [p](const Arguments&) { return p->LoadAll(); }},
+      {"write_all", [p](const Arguments&) { return p->WriteAll(); }},
+      {"take_all", [p](const Arguments&) { return p->TakeAll(); }},
+      {"flush_all", [p](const Arguments&) { return p->FlushAll(); }},
       {"flush_each", [p](const Arguments& a) { return p->FlushEach(a[0], a[1]); }},
       {"flush_rate", [p](const Arguments& a) { return p->FlushRate(a[0], a[1]); }},
       {"turns", [p](const Arguments& a) { return p->Turns(a[0], a[1]); }},

@@ -77,14 +77,15 @@ absl::Status PageEngine::CheckFits(PageRange range) const {
 
 Task<absl::Status> PageEngine::Acquire(PageRange range, Rights rights, TimeNs deadline) {
   const bool is_block = BlockOf(range, 0).count == range.count && CheckFits(range).ok();
-  return is_block ? AcquireBlock(range, rights, deadline) : AcquireBlocks(range, rights, deadline);
+  return is_block ? AcquireBlock(range, rights, /*may_migrate=*/true, deadline)
+                  : AcquireBlocks(range, rights, deadline);
 }
 
 Task<absl::Status> PageEngine::AcquireBlocks(PageRange range, Rights rights, TimeNs deadline) {
   absl::Status status = CheckFits(range);
   for (uint64_t done = 0; status.ok() && done < range.count;) {
     const PageRange block = BlockOf(range, done);
-    status = co_await AcquireBlock(block, rights, deadline);
+    status = co_await AcquireBlock(block, rights, /*may_migrate=*/true, deadline);
     done += block.count;
     if (!status.ok() || done == range.count) break;
     co_await YieldTo(clock_);
@@ -94,7 +95,7 @@ Task<absl::Status> PageEngine::AcquireBlocks(PageRange range, Rights rights, Tim
   co_return status;
 }
 
-Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, TimeNs deadline) {
+Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, bool may_migrate, TimeNs deadline) {
   absl::InlinedVector<PageId, 2> missing;
   for (uint64_t i = 0; i < block.count; ++i) {
     const PageId page = block.first + i;
@@ -114,7 +115,8 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Time
         const CachedPage* cached = FindCached(page);
         const bool charged = cached != nullptr && cached->charged;
         if (charged || HasRoom()) {
-          asked.emplace_back(page, Want(page, rights, deadline));
+          const bool migrates = may_migrate && migratory_.Contains(page);
+          asked.emplace_back(page, Want(page, migrates ? Rights::kWrite : rights, deadline));
         } else {
           again.push_back(page);
         }

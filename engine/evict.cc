@@ -145,29 +145,4 @@ Task<absl::Status> PageEngine::EvictSome() {
   co_return absl::OkStatus();
 }
 
-bool PageEngine::IsKeptInRam(PageId page) const {
-  const auto after = keep_in_ram_.upper_bound(page.value);
-  return after != keep_in_ram_.begin() && std::prev(after)->second.Contains(page);
-}
-
-void PageEngine::SetKeepInRam(PageRange range, bool keep) {
-  const auto put = [this](PageId first, PageId end) {
-    if (first < end) keep_in_ram_[first.value] = {first, end - first};
-  };
-  // What there is of the range goes; what of it lies outside stays.
-  auto it = keep_in_ram_.upper_bound(range.first.value);
-  if (it != keep_in_ram_.begin()) --it;
-  while (it != keep_in_ram_.end() && it->second.first < range.end()) {
-    const PageRange old = it->second;
-    if (!old.Overlaps(range)) {
-      ++it;
-      continue;
-    }
-    it = keep_in_ram_.erase(it);
-    put(old.first, std::min(old.end(), range.first));
-    put(std::max(old.first, range.end()), old.end());
-  }
-  if (keep) put(range.first, range.end());
-}
-
 }  // namespace mangrove

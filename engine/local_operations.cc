@@ -74,6 +74,8 @@ absl::StatusOr<OpenedRegion> LocalOperations::Known(absl::StatusOr<OpenedRegion>
   }
   engine_->SetKeepInRam(pages, false);
   for (const PageRange& kept : opened->kept_in_ram) engine_->SetKeepInRam(kept, true);
+  engine_->SetMigratory(pages, false);
+  for (const PageRange& migratory : opened->migratory) engine_->SetMigratory(migratory, true);
   return opened;
 }
 
@@ -116,7 +118,10 @@ Task<absl::Status> LocalOperations::Allocate(Credentials who, PageRange range, A
 
 Task<absl::Status> LocalOperations::Unallocate(Credentials who, PageRange range, TimeNs deadline) {
   const absl::Status status = co_await table_->Unallocate(std::move(who), range, deadline);
-  if (status.ok()) engine_->SetKeepInRam(range, false);
+  if (status.ok()) {
+    engine_->SetKeepInRam(range, false);
+    engine_->SetMigratory(range, false);
+  }
   co_return status;
 }
 
@@ -128,6 +133,9 @@ Task<absl::Status> LocalOperations::SetAttributes(Credentials who, PageRange ran
                                                   TimeNs deadline) {
   const absl::Status status = co_await table_->SetAttributes(std::move(who), range, change, deadline);
   if (status.ok() && change.keep_in_ram) engine_->SetKeepInRam(range, *change.keep_in_ram);
+  if (status.ok() && change.protocol) {
+    engine_->SetMigratory(range, *change.protocol == CoherenceProtocol::kMigratory);
+  }
   co_return status;
 }
 

@@ -91,9 +91,15 @@ struct AllocateOptions {
   uint32_t replicas = 0;   // Core holders of each page; 0 is the cluster's default. At most the number of nodes.
 };
 
-enum class CoherenceProtocol : uint8_t { kInvalidate = 0 };
+// What happens when a page is read that is not here. Both are sequentially consistent.
+enum class CoherenceProtocol : uint8_t {
+  kInvalidate = 0,  // A copy comes, and others keep theirs. The first store takes these away: a second exchange.
+  kMigratory = 1,   // The page comes with the right to store, in one exchange: for what is read, changed and passed on.
+};
 
 struct PageAttributes {
+  // In force at the node that set it, and at every node where a program opens the region from then on; elsewhere pages
+  // are read as before.
   CoherenceProtocol protocol = CoherenceProtocol::kInvalidate;
   bool persistent = true;
   uint32_t replicas = 0;

@@ -35,7 +35,8 @@ struct OpenedRegion {
   PageRange pages;
   bool may_write = false;
   bool is_owner = false;
-  std::vector<PageRange> kept_in_ram;  // Of its pages, as PageAttributes says.
+  std::vector<PageRange> kept_in_ram;  // Of its pages, as PageAttributes says,
+  std::vector<PageRange> migratory;    // and these.
 };
 
 // `deadline` everywhere: on the loop's clock; past it the operation ends with Unavailable or DeadlineExceeded.

@@ -36,6 +36,7 @@
 #include "engine/node_operations.h"
 #include "engine/page_memory.h"
 #include "engine/page_store.h"
+#include "engine/range_set.h"
 #include "engine/tick_queue.h"
 #include "net/log.h"
 #include "net/runtime/clock.h"
@@ -125,8 +126,11 @@ class PageEngine final : public TransportEvents {
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes);  // REQUIRES: kWrite, or exclusively locked.
 
   // Pages of extents that are kept in the cache while there is another page to evict.
-  void SetKeepInRam(PageRange range, bool keep);
-  bool IsKeptInRam(PageId page) const;
+  void SetKeepInRam(PageRange range, bool keep) { keep_in_ram_.Set(range, keep); }
+  bool IsKeptInRam(PageId page) const { return keep_in_ram_.Contains(page); }
+  // Pages that Acquire brings here with the right to store, whoever asks for them: they are read in order to be changed,
+  // and pass from node to node in one exchange. A matter of speed alone, each node may hold it as it likes.
+  void SetMigratory(PageRange range, bool migratory) { migratory_.Set(range, migratory); }
 
   // Called with each region event (reverted, lost) that this node hears of.
   void SetEventSink(absl::AnyInvocable<void(const NodeOperations::Event&)> sink) { event_sink_ = std::move(sink); }
@@ -276,7 +280,8 @@ class PageEngine final : public TransportEvents {
   absl::Status CheckGoesOn(const char* what, PageRange range, uint64_t done, TimeNs deadline) const;
   absl::Status CheckFits(PageRange range) const;
   Task<absl::Status> AcquireBlocks(PageRange range, Rights rights, TimeNs deadline);
-  Task<absl::Status> AcquireBlock(PageRange block, Rights rights, TimeNs deadline);
+  // Migratory pages that are not here come with the right to store, if they `may_migrate`.
+  Task<absl::Status> AcquireBlock(PageRange block, Rights rights, bool may_migrate, TimeNs deadline);
   void Expect(PageId page);
   Outcome<absl::Status> Want(PageId page, Rights rights, TimeNs deadline);
   absl::Status TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const;
@@ -422,7 +427,8 @@ class PageEngine final : public TransportEvents {
     absl::AnyInvocable<void()> done;
   };
   std::map<RequestId, Discard> discards_;
-  std::map<absl::uint128, PageRange> keep_in_ram_;  // By first page; they do not overlap.
+  RangeSet keep_in_ram_;
+  RangeSet migratory_;
 
   // RAM cache.
   uint64_t charged_ = 0;

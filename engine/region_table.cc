@@ -81,9 +81,12 @@ OpenedRegion OpenedBy(const Credentials& who, const RegionDescriptor& region) {
                       .pages = region.pages,
                       .may_write = May(who, region, kMayRead | kMayWrite),
                       .is_owner = Owns(who, region),
-                      .kept_in_ram = {}};
+                      .kept_in_ram = {},
+                      .migratory = {}};
   for (const RegionRun& run : region.runs) {
-    if (run.keep_in_ram) opened.kept_in_ram.push_back({region.pages.first + run.offset, run.count});
+    const PageRange pages{region.pages.first + run.offset, run.count};
+    if (run.keep_in_ram) opened.kept_in_ram.push_back(pages);
+    if (run.protocol == CoherenceProtocol::kMigratory) opened.migratory.push_back(pages);
   }
   return opened;
 }

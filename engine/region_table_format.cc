@@ -173,7 +173,8 @@ absl::StatusOr<RegionRun> DecodeRun(const std::byte* bytes, const RegionDescript
     return bad("run ", region.runs.size(), " has configuration ", run.config.value, ", the next is ",
                region.next_config.value);
   }
-  if ((flags & ~(kRunVolatile | kRunKeepInRam)) != 0 || protocol != 0) {
+  if ((flags & ~(kRunVolatile | kRunKeepInRam)) != 0 ||
+      protocol > static_cast<uint8_t>(CoherenceProtocol::kMigratory)) {
     return bad("run ", region.runs.size(), " has unknown flags ", int{flags}, " or protocol ", int{protocol});
   }
   return run;

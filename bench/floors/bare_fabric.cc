@@ -36,7 +36,8 @@ fi_info* FindInfo(uint16_t port, uint64_t flags) {
 
 }  // namespace
 
-BareFabric::BareFabric(int64_t spin_us) : spin_ns_(spin_us * 1000) {}
+BareFabric::BareFabric(int64_t spin_us, size_t buffer_bytes)
+    : spin_ns_(spin_us * 1000), buffer_bytes_(buffer_bytes), send_buffer_(buffer_bytes) {}
 
 BareFabric::~BareFabric() {
   for (fid_ep* endpoint : endpoints_) fi_close(&endpoint->fid);
@@ -103,7 +104,7 @@ void BareFabric::AddEndpoint(fi_info* info) {
   Check(fi_enable(endpoint), "fi_enable");
   endpoints_.push_back(endpoint);
   for (size_t i = 0; i < kBuffersPerConnection; ++i) {
-    buffers_.emplace_back().connection = endpoints_.size() - 1;
+    buffers_.push_back({endpoints_.size() - 1, std::vector<std::byte>(buffer_bytes_)});
     Post(&buffers_.back());
   }
 }
@@ -116,12 +117,23 @@ void BareFabric::AwaitConnected() {
 }
 
 void BareFabric::Post(Buffer* buffer) {
-  Check(fi_recv(endpoints_[buffer->connection], buffer->bytes.data(), kBufferBytes, nullptr, 0, buffer), "fi_recv");
+  Check(fi_recv(endpoints_[buffer->connection], buffer->bytes.data(), buffer_bytes_, nullptr, 0, buffer), "fi_recv");
 }
 
 void BareFabric::Send(size_t connection, size_t length) {
   const ssize_t result = fi_send(endpoints_[connection], send_buffer_.data(), length, nullptr, 0, nullptr);
   Check(result, "fi_send");
+}
+
+void BareFabric::Stream(size_t connection, uint64_t count) {
+  uint64_t started = 0;
+  for (uint64_t sent = 0; sent < count;) {
+    for (; started < count && started - sent < kBuffersPerConnection; ++started) Send(connection, buffer_bytes_);
+    fi_cq_msg_entry entry{};
+    const ssize_t read = fi_cq_read(queue_, &entry, 1);
+    if (read == 1 && entry.op_context == nullptr) ++sent;
+    if (read < 0 && read != -FI_EAGAIN) Check(read, "fi_cq_read");
+  }
 }
 
 void BareFabric::SleepOnQueue() {

@@ -9,7 +9,6 @@
 #include <rdma/fi_endpoint.h>
 #include <rdma/fi_eq.h>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -21,14 +20,13 @@ namespace mangrove::bench {
 // Errors end the process. Not thread-safe.
 class BareFabric {
  public:
-  static constexpr size_t kBufferBytes = 8192;
   struct Arrival {
     size_t connection = 0;
     const std::byte* bytes = nullptr;  // Valid until the next Receive.
     size_t length = 0;
   };
 
-  explicit BareFabric(int64_t spin_us);
+  explicit BareFabric(int64_t spin_us, size_t buffer_bytes = 8192);
   ~BareFabric();
   BareFabric(const BareFabric&) = delete;
   BareFabric& operator=(const BareFabric&) = delete;
@@ -39,12 +37,14 @@ class BareFabric {
   // Sends the first bytes of send_buffer(), which may be changed once the answer is there.
   void Send(size_t connection, size_t length);
   Arrival Receive();
+  // Sends the whole of send_buffer() so many times, a few at a time.
+  void Stream(size_t connection, uint64_t count);
   std::byte* send_buffer() { return send_buffer_.data(); }
 
  private:
   struct Buffer {
     size_t connection = 0;
-    std::array<std::byte, kBufferBytes> bytes;
+    std::vector<std::byte> bytes;
   };
   void OpenDomain(fi_info* info);
   void AddEndpoint(fi_info* info);
@@ -53,6 +53,7 @@ class BareFabric {
   void SleepOnQueue();
 
   const int64_t spin_ns_;
+  const size_t buffer_bytes_;
   fi_info* info_ = nullptr;
   fid_fabric* fabric_ = nullptr;
   fid_domain* domain_ = nullptr;
@@ -63,7 +64,7 @@ class BareFabric {
   std::vector<fid_ep*> endpoints_;
   std::deque<Buffer> buffers_;
   Buffer* to_post_ = nullptr;
-  std::array<std::byte, kBufferBytes> send_buffer_{};
+  std::vector<std::byte> send_buffer_;
 };
 
 }  // namespace mangrove::bench

@@ -239,10 +239,10 @@ absl::StatusOr<absl::Status> GetStatus(schema::Status::Reader in) {
 RegionPages GetPages(schema::Pages::Reader in) { return {in.getRegion(), in.getFirst(), in.getCount()}; }
 
 absl::StatusOr<CoherenceProtocol> GetProtocol(uint8_t value) {
-  if (value != static_cast<uint8_t>(CoherenceProtocol::kInvalidate)) {
+  if (value > static_cast<uint8_t>(CoherenceProtocol::kMigratory)) {
     return absl::InvalidArgumentError(absl::StrCat("unknown coherence protocol ", value));
   }
-  return CoherenceProtocol::kInvalidate;
+  return static_cast<CoherenceProtocol>(value);
 }
 
 absl::StatusOr<std::array<std::byte, kUserAttributeBytes>> GetUser(capnp::Data::Reader in) {

@@ -16,7 +16,8 @@ static void Show(Region& region, uint64_t offset) {
   const PageAttributes attributes = Check(region.GetAttributes(offset));
   std::cout << "page " << offset / kPageBytes << ": " << (attributes.persistent ? "persistent" : "volatile") << ", "
             << attributes.replicas << " core holders" << (attributes.keep_in_ram ? ", kept in RAM" : "")
-            << ", marked \"" << reinterpret_cast<const char*>(attributes.user.data()) << "\"\n";
+            << (attributes.protocol == CoherenceProtocol::kMigratory ? ", migratory" : "") << ", marked \""
+            << reinterpret_cast<const char*>(attributes.user.data()) << "\"\n";
 }
 
 int main(int argc, char** argv) {
@@ -34,6 +35,7 @@ int main(int argc, char** argv) {
 
   PageAttributesChange change;  // What has no value stays.
   change.keep_in_ram = true;
+  change.protocol = CoherenceProtocol::kMigratory;  // What is read is changed next, by one node after the other.
   change.user.emplace();
   std::memcpy(change.user->data(), "hot", sizeof("hot"));
   Check((*region)->SetAttributes(0, kPageBytes, change));

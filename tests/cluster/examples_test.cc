@@ -31,7 +31,7 @@ TEST_F(Examples, RunOnOneNodeAndAgainOnAnother) {
     EXPECT_THAT(RunExample("calls", node), HasSubstr("read back: many machines, one memory"));
     EXPECT_THAT(RunExample("locks", node), HasSubstr("the sum of all accounts is 0"));
     EXPECT_THAT(RunExample("attributes", node),
-                HasSubstr("page 0: persistent, 2 core holders, kept in RAM, marked \"hot\""));
+                HasSubstr("page 0: persistent, 2 core holders, kept in RAM, migratory, marked \"hot\""));
     EXPECT_THAT(RunExample("events", node), HasSubstr("0 pages were reverted"));
   }
   EXPECT_THAT(RunExample("persist", 1), HasSubstr("0 entries were kept"));

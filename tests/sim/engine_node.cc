@@ -23,7 +23,9 @@ class EngineNode final : public SimNode {
                  .cache_pages = setup.cache_pages,
                  .home_entries = 8,  // So that copies are called in, too.
                  .bugs = setup.bugs},
-                &locator_, doors.clock, doors.transport, doors.store, doors.memory, doors.entropy) {}
+                &locator_, doors.clock, doors.transport, doors.store, doors.memory, doors.entropy) {
+    if (setup.migratory.count > 0) engine_.SetMigratory(setup.migratory, true);
+  }
 
   // Here nobody sends nonsense: what is refused was sent by a machine that is wrong.
   ~EngineNode() override { CHECK(engine_.counters().bad_messages == 0); }

@@ -48,6 +48,13 @@ void SimCluster::SetHooks(std::function<void(SimHost&)> ready, std::function<voi
   on_down_ = std::move(down);
 }
 
+// Every node, in each of its lives, holds it its own way: often no pages, or all, or those from some page on.
+PageRange SimCluster::PickMigratory() {
+  constexpr uint64_t kAll = uint64_t{1} << 40;
+  if (random_.Below(2) == 0) return {};
+  return {kFirstReservablePage + (random_.Below(2) == 0 ? 0 : random_.Below(2 * kSegmentPages)), kAll};
+}
+
 void SimCluster::Start(int slot) {
   SimHost& h = host(slot);
   CHECK(!h.up());
@@ -66,6 +73,7 @@ void SimCluster::Start(int slot) {
                   .nodes = {},
                   .replicas = options_.replicas,
                   .cache_pages = options_.cache_pages,
+                  .migratory = PickMigratory(),
                   .next_config = &next_config_,
                   .bugs = options_.bugs};
   for (int other = 0; other < nodes(); ++other) setup.nodes.push_back(NodeOfSlot(other));

@@ -71,6 +71,7 @@ class SimCluster {
   void SetHooks(std::function<void(SimHost&)> ready, std::function<void(SimHost&)> down);
 
  private:
+  PageRange PickMigratory();
   void OnStartFailed(int slot, const absl::Status& status);
   // At once after the current event; and it is started again after a while.
   void EndProcess(int slot, uint64_t life);

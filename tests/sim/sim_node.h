@@ -36,6 +36,7 @@ struct NodeSetup {
   std::vector<NodeId> nodes;        // All of the cluster, this one included.
   uint32_t replicas = 2;            // Core holders of each page.
   size_t cache_pages = 64;          // That the node keeps in memory.
+  PageRange migratory;              // These the node takes with the right to store.
   uint64_t* next_config = nullptr;  // Of the cluster: the last configuration number that was given.
   const PlantedBugs* bugs = nullptr;
 };

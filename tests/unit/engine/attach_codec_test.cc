@@ -71,10 +71,10 @@ TEST(AttachCodec, RequestsAboutPagesArriveAsSent) {
   EXPECT_EQ(RoundTrip(GetAttributesCall{1, 2}).page, 2u);
   SetAttributesCall set{kPages, {}};
   EXPECT_FALSE(RoundTrip(set).change.keep_in_ram.has_value());
-  set.change = {.protocol = CoherenceProtocol::kInvalidate, .replicas = 2, .keep_in_ram = true};
+  set.change = {.protocol = CoherenceProtocol::kMigratory, .replicas = 2, .keep_in_ram = true};
   set.change.user.emplace().fill(std::byte{0xab});
   const auto change = RoundTrip(set).change;
-  EXPECT_EQ(change.protocol, CoherenceProtocol::kInvalidate);
+  EXPECT_EQ(change.protocol, CoherenceProtocol::kMigratory);
   EXPECT_EQ(change.replicas, 2u);
   EXPECT_EQ(change.keep_in_ram, true);
   EXPECT_EQ(change.user, set.change.user);

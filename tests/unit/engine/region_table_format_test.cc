@@ -157,7 +157,7 @@ TEST(RegionTableFormat, NonsenseUnderAGoodChecksumIsNamed) {
       {[](auto& r) { std::swap(r.runs[0], r.runs[1]); }, "run 1 is of"},
       {[](auto& r) { r.runs[1].offset = UINT64_MAX; }, "run 1 is of"},
       {[](auto& r) { r.runs[1].count = UINT64_MAX; }, "run 1 is of"},
-      {[](auto& r) { r.runs[1].protocol = static_cast<CoherenceProtocol>(1); }, "protocol 1"},
+      {[](auto& r) { r.runs[1].protocol = static_cast<CoherenceProtocol>(2); }, "protocol 2"},
   };
   for (const auto& [change, text] : cases) {
     RegionDescriptor region = Example();

@@ -335,6 +335,18 @@ TEST_F(RegionTableTest, WhoOpensARegionLearnsWhatIsKeptInRam) {
   EXPECT_EQ(Open("r")->kept_in_ram, (std::vector<PageRange>{{first + 7, 3}, {first + 20, 2}}));
 }
 
+TEST_F(RegionTableTest, WhoOpensARegionLearnsWhatIsMigratory) {
+  const PageId first = ReserveSmall();
+  ASSERT_TRUE(Allocate({first + 5, 20}).ok());
+  EXPECT_TRUE(Open("r")->migratory.empty());
+  ASSERT_TRUE(Change({first + 7, 3}, {.protocol = CoherenceProtocol::kMigratory}).ok());
+  EXPECT_EQ(Attributes(first + 9)->protocol, CoherenceProtocol::kMigratory);
+  EXPECT_EQ(Attributes(first + 10)->protocol, CoherenceProtocol::kInvalidate);
+  EXPECT_EQ(Open("r")->migratory, (std::vector<PageRange>{{first + 7, 3}}));
+  ASSERT_TRUE(Change({first + 7, 2}, {.protocol = CoherenceProtocol::kInvalidate}).ok());
+  EXPECT_EQ(Open("r")->migratory, (std::vector<PageRange>{{first + 9, 1}}));
+}
+
 TEST_F(RegionTableTest, AttributesOfUnallocatedPagesAreRefused) {
   const PageId first = ReserveSmall();
   ASSERT_TRUE(Allocate({first, 10}).ok());
