@@ -152,7 +152,10 @@ void PageEngine::SendRegistrations(const Message& message, NodeInstance from) {
   end.count = 0;
   if (message.with_data) {
     SendExtents(message, from, end);
-    if (end.count > 0 && message.page == PageId{}) ForgetDisk(from.node);
+    // Also where no extent of that node is kept: pages that are cached here may be on its disk. At the first start of all
+    // there is nothing to forget.
+    const bool anything = end.count > 0 || !cache_.empty() || !homes_.empty();
+    if (anything && message.page == PageId{}) ForgetDisk(from.node);
   } else {
     const auto wanted = [&](PageId page) { return message.page <= page && locator_->Responsible(page) == from.node; };
     const std::vector<PageId> pages = SortedPages(wanted);

@@ -19,10 +19,10 @@ constexpr DurationNs kSettle = 2 * kSecond;
 constexpr DurationNs kMaxSimulated = 1800 * kSecond;
 
 //                                             load store modify lock flush churn
-constexpr std::array<uint32_t, kOperationKinds> kMixed{30, 25, 15, 10, 15, 5};
-constexpr std::array<uint32_t, kOperationKinds> kLocks{10, 10, 20, 50, 8, 2};
-constexpr std::array<uint32_t, kOperationKinds> kFlushes{20, 30, 10, 5, 35, 0};
-constexpr std::array<uint32_t, kOperationKinds> kChurn{20, 20, 10, 5, 15, 30};
+constexpr std::array<uint32_t, kOperationKinds> kMixed{30, 25, 15, 10, 15, 5, 5};
+constexpr std::array<uint32_t, kOperationKinds> kLocks{10, 10, 20, 50, 8, 2, 3};
+constexpr std::array<uint32_t, kOperationKinds> kFlushes{20, 30, 10, 5, 35, 0, 3};
+constexpr std::array<uint32_t, kOperationKinds> kChurn{20, 20, 10, 5, 15, 30, 10};
 
 ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, const RunOptions& options) {
   const bool small_caches = (scenario.traits & kSmallCaches) != 0;

@@ -23,7 +23,8 @@ constexpr DurationNs kLeaveAlone = 4 * kSecond;
 }  // namespace
 
 const char* Name(OperationKind kind) {
-  static constexpr std::array<const char*, kOperationKinds> kNames{"load", "store", "modify", "lock", "flush", "churn"};
+  static constexpr std::array<const char*, kOperationKinds> kNames{"load",  "store", "modify", "lock",
+                                                                   "flush", "churn", "scan"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -225,11 +226,25 @@ Task<bool> Workload::RunOperation(Client& client, OperationKind kind) {
     ok = co_await Flush(client, range, deadline);
   } else if (kind == OperationKind::kChurn) {
     ok = co_await Churn(client, client.host->clock->Now() + 10 * kSecond);
+  } else if (kind == OperationKind::kScan) {
+    ok = co_await Scan(client, deadline);
   } else {
     const PageRange range = PickRange(client.random, options_.max_range);
     ok = co_await Access(client, range, kind, deadline);
   }
   co_return ok;
+}
+
+// Reads page after page, upwards or downwards: the node reads ahead.
+Task<bool> Workload::Scan(Client& client, TimeNs deadline) {
+  const PageRange run = runs_[client.random.Below(runs_.size())];
+  const bool up = client.random.Below(2) == 0;
+  for (uint64_t i = 0, count = std::min(run.count, options_.max_scan); i < count; ++i) {
+    const PageId page = run.first + (up ? i : run.count - 1 - i);
+    const bool ok = co_await AccessPage(client, page, OperationKind::kLoad, deadline);
+    if (!ok) co_return false;
+  }
+  co_return true;
 }
 
 Task<absl::Status> Workload::Acquire(Client& client, PageRange range, Rights rights, TimeNs deadline) {

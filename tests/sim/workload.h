@@ -17,8 +17,8 @@
 
 namespace mangrove::sim {
 
-enum class OperationKind : uint8_t { kLoad, kStore, kReadModifyWrite, kLock, kFlush, kChurn };
-constexpr int kOperationKinds = 6;
+enum class OperationKind : uint8_t { kLoad, kStore, kReadModifyWrite, kLock, kFlush, kChurn, kScan };
+constexpr int kOperationKinds = 7;
 const char* Name(OperationKind kind);
 
 struct WorkloadOptions {
@@ -27,8 +27,9 @@ struct WorkloadOptions {
   int cold_pages = 64;
   int churn_extents = 4;   // Of four pages each.
   uint64_t max_range = 4;  // Pages of one operation.
+  uint64_t max_scan = 24;  // Pages of one that reads in order.
   uint32_t hot_per_mille = 600;
-  std::array<uint32_t, kOperationKinds> weights{30, 25, 15, 10, 15, 5};
+  std::array<uint32_t, kOperationKinds> weights{30, 25, 15, 10, 15, 5, 5};
   DurationNs min_think = 10 * kMicrosecond;
   DurationNs max_think = 5 * kMillisecond;
   DurationNs max_hold = 10 * kMillisecond;  // Of a lock.
@@ -98,6 +99,7 @@ class Workload {
   Task<bool> UseLocked(Client& client, PageRange range, LockMode mode, TimeNs deadline);
   Task<bool> Flush(Client& client, PageRange range, TimeNs deadline);
   Task<bool> Churn(Client& client, TimeNs deadline);
+  Task<bool> Scan(Client& client, TimeNs deadline);
   Task<absl::Status> Allocate(Client& client, PageRange range, TimeNs deadline);
   Task<absl::Status> Unallocate(Client& client, PageRange range, TimeNs deadline);
   Task<bool> FreeExtent(Client& client, Extent& extent, TimeNs deadline);

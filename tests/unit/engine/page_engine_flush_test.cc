@@ -47,5 +47,23 @@ TEST_F(PageEngineFlush, APageIsStoredAgainWhereADiskWasLost) {
   EXPECT_EQ(cluster.host(2).store.durable.pages.size(), 1u);
 }
 
+// The owner keeps nothing of the page, nor of anything else that was on that disk.
+TEST_F(PageEngineFlush, APageIsStoredAgainByAnOwnerThatIsNoCoreHolder) {
+  EngineCluster cluster(3);
+  const PageId page = cluster.SegmentOf(1);
+  cluster.Allocate({page, 1});
+  std::vector<NodeId> holders = cluster.locator().CoreHolders(page, 2);
+  const uint64_t owner = 6 - holders[0].value - holders[1].value;
+  ASSERT_TRUE(cluster.Write(owner, page, 7).ok());
+  ASSERT_TRUE(cluster.Wait(cluster.engine(owner).Flush({page, 1}, cluster.In(kSecond))).ok());
+  for (const NodeId holder : holders) {
+    cluster.StartWithAnEmptyDisk({holder, Incarnation(2)});
+    cluster.RunFor(5 * kSecond);
+    ASSERT_TRUE(cluster.host(holder.value).store.durable.pages.empty());
+    ASSERT_TRUE(cluster.Wait(cluster.engine(owner).Flush({page, 1}, cluster.In(5 * kSecond))).ok());
+    EXPECT_EQ(cluster.host(holder.value).store.durable.pages.size(), 1u) << ToString(holder);
+  }
+}
+
 }  // namespace
 }  // namespace mangrove
