@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <thread>
 #include <utility>
@@ -97,17 +98,28 @@ class NodeProgram {
     Map(pages);
   }
 
+  // Each page once, in an order in which nothing is read ahead: operation(page).
+  template <typename Operation>
+  double EachPageNs(uint64_t first, uint64_t count, Operation operation) {
+    if (order_.size() != count) {
+      order_.resize(count);
+      std::iota(order_.begin(), order_.end(), uint64_t{0});
+      std::shuffle(order_.begin(), order_.end(), std::mt19937_64(1));
+    }
+    return MedianNs(count, [&](uint64_t i) { operation(first + order_[i]); });
+  }
   double Load(uint64_t first, uint64_t count) {
-    return MedianNs(count, [&](uint64_t i) { Word(first + i).load(std::memory_order_relaxed); });
+    return EachPageNs(first, count, [&](uint64_t page) { Word(page).load(std::memory_order_relaxed); });
   }
   double Store(uint64_t first, uint64_t count) {
-    return MedianNs(count, [&](uint64_t i) { Word(first + i).store(++stamp_, std::memory_order_relaxed); });
+    return EachPageNs(first, count, [&](uint64_t page) { Word(page).store(++stamp_, std::memory_order_relaxed); });
   }
   double Read(uint64_t first, uint64_t count) {
-    return MedianNs(count, [&](uint64_t i) { Must(region_->Read((first + i) * kPageBytes, buffer_), "reading"); });
+    return EachPageNs(first, count, [&](uint64_t page) { Must(region_->Read(page * kPageBytes, buffer_), "reading"); });
   }
   double Write(uint64_t first, uint64_t count) {
-    return MedianNs(count, [&](uint64_t i) { Must(region_->Write((first + i) * kPageBytes, buffer_), "writing"); });
+    return EachPageNs(first, count,
+                      [&](uint64_t page) { Must(region_->Write(page * kPageBytes, buffer_), "writing"); });
   }
 
   double Flush(uint64_t first, uint64_t count) {
@@ -122,8 +134,8 @@ class NodeProgram {
 
   // Of a record in each page: read it, then change it.
   double Update(uint64_t first, uint64_t count) {
-    return MedianNs(count, [&](uint64_t i) {
-      std::atomic_ref<uint64_t> word = Word(first + i);
+    return EachPageNs(first, count, [&](uint64_t page) {
+      std::atomic_ref<uint64_t> word = Word(page);
       word.store(word.load() + 1);
     });
   }
@@ -229,6 +241,7 @@ class NodeProgram {
   std::byte* base_ = nullptr;
   std::byte* private_set_ = PrivateSet();
   uint64_t stamp_ = 0;
+  std::vector<uint64_t> order_;  // Of EachPageNs.
   alignas(kLineBytes) std::array<std::byte, kPageBytes> buffer_;
   std::vector<std::byte> large_buffer_ = std::vector<std::byte>(kMib);
 };

@@ -1,6 +1,7 @@
 // The operation behind every access: which pages lack the right, ask for all of them at once, wait.
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/container/inlined_vector.h"
@@ -10,6 +11,12 @@
 #include "net/check.h"
 
 namespace mangrove {
+namespace {
+
+// Of pages that nobody waits for.
+constexpr DurationNs kAheadTimeout = kSecond;
+
+}  // namespace
 
 Rights PageEngine::RightsOf(PageId page) const {
   const CachedPage* cached = FindCached(page);
@@ -77,15 +84,14 @@ absl::Status PageEngine::CheckFits(PageRange range) const {
 
 Task<absl::Status> PageEngine::Acquire(PageRange range, Rights rights, TimeNs deadline) {
   const bool is_block = BlockOf(range, 0).count == range.count && CheckFits(range).ok();
-  return is_block ? AcquireBlock(range, rights, /*may_migrate=*/true, deadline)
-                  : AcquireBlocks(range, rights, deadline);
+  return is_block ? AcquireBlock(range, rights, Purpose::kAccess, deadline) : AcquireBlocks(range, rights, deadline);
 }
 
 Task<absl::Status> PageEngine::AcquireBlocks(PageRange range, Rights rights, TimeNs deadline) {
   absl::Status status = CheckFits(range);
   for (uint64_t done = 0; status.ok() && done < range.count;) {
     const PageRange block = BlockOf(range, done);
-    status = co_await AcquireBlock(block, rights, /*may_migrate=*/true, deadline);
+    status = co_await AcquireBlock(block, rights, Purpose::kAccess, deadline);
     done += block.count;
     if (!status.ok() || done == range.count) break;
     co_await YieldTo(clock_);
@@ -95,7 +101,7 @@ Task<absl::Status> PageEngine::AcquireBlocks(PageRange range, Rights rights, Tim
   co_return status;
 }
 
-Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, bool may_migrate, TimeNs deadline) {
+Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purpose purpose, TimeNs deadline) {
   absl::InlinedVector<PageId, 2> missing;
   for (uint64_t i = 0; i < block.count; ++i) {
     const PageId page = block.first + i;
@@ -105,6 +111,7 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, bool
       FindCached(page)->referenced = true;
     }
   }
+  bool first_try = true;
   while (!missing.empty()) {
     if (stopped_) co_return absl::UnavailableError(ToString(options_.self.node) + " is shutting down");
     absl::InlinedVector<PageId, 2> again;
@@ -115,7 +122,7 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, bool
         const CachedPage* cached = FindCached(page);
         const bool charged = cached != nullptr && cached->charged;
         if (charged || HasRoom()) {
-          const bool migrates = may_migrate && migratory_.Contains(page);
+          const bool migrates = purpose != Purpose::kLock && migratory_.Contains(page);
           asked.emplace_back(page, Want(page, migrates ? Rights::kWrite : rights, deadline));
         } else {
           again.push_back(page);
@@ -124,6 +131,7 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, bool
     }
     // Now that the requests are out.
     for (const auto& [page, outcome] : asked) Expect(page);
+    if (std::exchange(first_try, false) && purpose == Purpose::kAccess && rights == Rights::kRead) BringAhead(block);
     for (auto& [page, outcome] : asked) {
       absl::Status status = co_await outcome.Get();
       if (absl::IsAborted(status)) {
@@ -143,6 +151,33 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, bool
     missing = std::move(again);
   }
   co_return absl::OkStatus();
+}
+
+// The region of the page, if it is known here; else no pages.
+PageRange PageEngine::KnownRange(PageId page) const {
+  const auto next = fetched_.upper_bound(page.value);
+  if (next == fetched_.begin()) return {};
+  const PageRange range = std::prev(next)->second.first;
+  return range.Contains(page) ? range : PageRange{};
+}
+
+// Nobody waits for these: what cannot be had is not.
+void PageEngine::BringAhead(PageRange accessed) {
+  const PageRange region = KnownRange(accessed.first);
+  for (const PageRange& range : read_ahead_.OnAccess(accessed)) {
+    if (!range.Overlaps(region)) continue;
+    const PageId first = std::max(range.first, region.first);
+    const PageRange inside{first, std::min(range.end(), region.end()) - first};
+    for (uint64_t done = 0; done < inside.count && ahead_pages_ < options_.read_ahead_pages;) {
+      const PageRange block = BlockOf(inside, done);
+      done += block.count;
+      ahead_pages_ += block.count;
+      Spawn<absl::Status>(AcquireBlock(block, Rights::kRead, Purpose::kAhead, clock_->Now() + kAheadTimeout),
+                          [this, alive = alive_, pages = block.count](const absl::Status&) {
+                            if (*alive) ahead_pages_ -= pages;
+                          });
+    }
+  }
 }
 
 void PageEngine::Expect(PageId page) {

@@ -52,7 +52,7 @@ Task<absl::Status> PageEngine::WaitToPin(PageId page, LockMode mode, TimeNs dead
       cached = FindCached(page);
       if (cached != nullptr) std::erase_if(cached->unlock_waiters, [](const auto& waiter) { return waiter.IsSet(); });
     } else {
-      status = co_await AcquireBlock({page, 1}, rights, /*may_migrate=*/false, deadline);
+      status = co_await AcquireBlock({page, 1}, rights, Purpose::kLock, deadline);
     }
     if (!status.ok()) co_return status;
   }
@@ -66,7 +66,7 @@ Task<absl::StatusOr<uint64_t>> PageEngine::Lock(ClientId client, PageRange range
   uint64_t pinned = 0;
   while (status.ok() && pinned < range.count) {
     const PageRange block = BlockOf(range, pinned);
-    status = co_await AcquireBlock(block, rights, /*may_migrate=*/false, deadline);
+    status = co_await AcquireBlock(block, rights, Purpose::kLock, deadline);
     while (status.ok() && range.first + pinned < block.end()) {
       const PageId page = range.first + pinned;
       if (!TryPin(page, mode)) status = co_await WaitToPin(page, mode, deadline);

@@ -37,6 +37,7 @@
 #include "engine/page_memory.h"
 #include "engine/page_store.h"
 #include "engine/range_set.h"
+#include "engine/read_ahead.h"
 #include "engine/tick_queue.h"
 #include "net/log.h"
 #include "net/runtime/clock.h"
@@ -51,6 +52,7 @@ struct PageEngineOptions {
   std::vector<NodeId> members;                     // Every configured node, this one included.
   uint32_t system_replicas = 2;                    // Core holders of the pages that exist from the start.
   uint64_t cache_pages = 65536;                    // Frames of the RAM cache.
+  uint64_t read_ahead_pages = 512;                 // On their way ahead of who reads in order, at most; 0: none.
   DurationNs hold = 100 * kMicrosecond;            // See CacheContext::hold.
   DurationNs resend_after = 20 * kMillisecond;     // Without an answer, a message is sent again.
   DurationNs holder_timeout = 300 * kMillisecond;  // A core holder that does not answer by then counts as absent.
@@ -140,7 +142,7 @@ class PageEngine final : public TransportEvents {
   // The document of another node. Unavailable: it does not answer.
   Task<absl::StatusOr<std::string>> InspectAt(NodeId node, PageId page, TimeNs deadline);
 
-  // Counts the pages of `range` that come here, from now on.
+  // Counts the pages of `range`, a region, that come here, from now on; and reads ahead in it.
   void CountFetched(PageRange range) { fetched_.try_emplace(range.first.value, range, 0); }
   // Of the counted range that holds `page`.
   uint64_t Fetched(PageId page) const;
@@ -280,8 +282,12 @@ class PageEngine final : public TransportEvents {
   absl::Status CheckGoesOn(const char* what, PageRange range, uint64_t done, TimeNs deadline) const;
   absl::Status CheckFits(PageRange range) const;
   Task<absl::Status> AcquireBlocks(PageRange range, Rights rights, TimeNs deadline);
-  // Migratory pages that are not here come with the right to store, if they `may_migrate`.
-  Task<absl::Status> AcquireBlock(PageRange block, Rights rights, bool may_migrate, TimeNs deadline);
+  // What a block is brought here for. For an access, pages ahead of it follow if there is an order, and migratory pages
+  // come with the right to store.
+  enum class Purpose : uint8_t { kAccess, kAhead, kLock };
+  Task<absl::Status> AcquireBlock(PageRange block, Rights rights, Purpose purpose, TimeNs deadline);
+  void BringAhead(PageRange accessed);
+  PageRange KnownRange(PageId page) const;
   void Expect(PageId page);
   Outcome<absl::Status> Want(PageId page, Rights rights, TimeNs deadline);
   absl::Status TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const;
@@ -429,6 +435,8 @@ class PageEngine final : public TransportEvents {
   std::map<RequestId, Discard> discards_;
   RangeSet keep_in_ram_;
   RangeSet migratory_;
+  ReadAhead read_ahead_;
+  uint64_t ahead_pages_ = 0;  // On their way.
 
   // RAM cache.
   uint64_t charged_ = 0;

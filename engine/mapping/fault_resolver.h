@@ -4,7 +4,9 @@
 //   R2  Every fault ends with a wake-up: it is mapped, poisoned, or made to try again.
 //   R3  A page that cannot be had is poisoned. The kernel poisons only what is not mapped and has left no mark of a
 //       former write protection. So the loop first removes the page from every mapping, and then the mark is deleted;
-//       nobody maps the page in this program meanwhile, since its faults are served one at a time (fault_table.h).
+//       nobody maps the page in this program meanwhile who has no right to it, since its faults are served one at a time
+//       (fault_table.h).
+//   R4  Other pages are mapped with it only where faults come in order, and by R1.
 //
 // Thread-safe. Serve blocks as long as `acquire` does, and as the mmap lock of the program is held by itself.
 
@@ -57,6 +59,8 @@ class FaultResolver {
   uint64_t AddressOf(PageId page) const { return base_ + region_->OffsetOf(page); }
   FaultCall Map(const PageFault& fault, Rights granted);
   FaultCall ContinuePage(PageId page, bool write_protected);
+  void MapAround(PageId page, Rights granted);
+  uint64_t PinRun(PageId page, int64_t step, Rights granted);
   FaultCall Poison(const PageFault& fault);
   bool UnmapAndWait(PageId page);
 
@@ -66,6 +70,8 @@ class FaultResolver {
   const bool read_only_;
   AtomicCounters counters_;
   PoisonedPages poisoned_;
+  // The pages, counted from the first, whose faults would go on in the row of the last one, upwards or downwards. A hint.
+  std::atomic<uint64_t> next_up_{UINT64_MAX}, next_down_{UINT64_MAX};
 };
 
 }  // namespace mangrove

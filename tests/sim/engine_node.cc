@@ -24,6 +24,7 @@ class EngineNode final : public SimNode {
                  .home_entries = 8,  // So that copies are called in, too.
                  .bugs = setup.bugs},
                 &locator_, doors.clock, doors.transport, doors.store, doors.memory, doors.entropy) {
+    engine_.CountFetched({kFirstReservablePage, uint64_t{1} << 40});  // So that it reads ahead.
     if (setup.migratory.count > 0) engine_.SetMigratory(setup.migratory, true);
   }
 

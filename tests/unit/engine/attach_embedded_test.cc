@@ -134,6 +134,48 @@ TEST_F(AttachEmbedded, MappedStoresAreNotLostWhilePagesAreTakenAway) {
   }
 }
 
+// Pages that are here, touched in this order: the faults that it takes.
+template <typename Order>
+uint64_t FaultsOfLoads(Region& region, Order order) {
+  const uint64_t pages = region.info().size_bytes / kPageBytes;
+  std::vector<std::byte> all(region.info().size_bytes);
+  EXPECT_TRUE(region.Read(0, all).ok());
+  std::byte* const base = *region.Map(0, region.info().size_bytes);
+  const uint64_t before = region.Counters().read_faults;
+  for (uint64_t i = 0; i < pages; ++i) {
+    static_cast<void>(*const_cast<volatile std::byte*>(base + order(i) * kPageBytes));
+  }
+  return region.Counters().read_faults - before;
+}
+
+// Covers: B04
+TEST_F(AttachEmbedded, LoadsInOrderFaultSeldom) {
+  const uint64_t pages = kSize / kPageBytes;
+  auto region = NewRegion(NewSession(1));
+  EXPECT_LE(FaultsOfLoads(*region, [](uint64_t i) { return i; }), 2 + pages / 16 + 1);
+  // What was mapped with others is as good: a store waits for the right, and is not lost.
+  std::byte* const base = *region->Map(0, kSize);
+  for (uint64_t page = 0; page < pages; ++page) base[page * kPageBytes] = std::byte{static_cast<uint8_t>(page)};
+  for (uint64_t page = 0; page < pages; ++page) node_.TakeAway(PageOf(region->info().address) + page);
+  for (uint64_t page = 0; page < pages; ++page) {
+    EXPECT_EQ(base[page * kPageBytes], std::byte{static_cast<uint8_t>(page)});
+  }
+}
+
+TEST_F(AttachEmbedded, LoadsInOrderBackwardsToo) {
+  const uint64_t pages = kSize / kPageBytes;
+  auto region = NewRegion(NewSession(1));
+  EXPECT_LE(FaultsOfLoads(*region, [&](uint64_t i) { return pages - 1 - i; }), 2 + pages / 16 + 1);
+}
+
+TEST_F(AttachEmbedded, LoadsOutOfOrderMapNothingBeside) {
+  const uint64_t pages = kSize / kPageBytes;
+  auto region = NewRegion(NewSession(1));
+  // Every third page is the next.
+  ASSERT_NE(pages % 3, 0u);
+  EXPECT_EQ(FaultsOfLoads(*region, [&](uint64_t i) { return 3 * i % pages; }), pages);
+}
+
 TEST_F(AttachEmbedded, ClosedMappingsAreLeftAlone) {
   auto session = NewSession(1);
   // What the program puts into the place of a closed mapping is its own. Threads that start meanwhile (the session's, with
