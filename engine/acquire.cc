@@ -15,6 +15,8 @@ namespace {
 
 // Of pages that nobody waits for.
 constexpr DurationNs kAheadTimeout = kSecond;
+// An exchange takes much less, also where the page is held for its minimum time.
+constexpr DurationNs kMigratoryPatience = 20 * kMillisecond;
 
 }  // namespace
 
@@ -111,6 +113,10 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
       FindCached(page)->referenced = true;
     }
   }
+  // Once, and not for long: a lock somewhere, or a node that is away, may keep the right to store from being had, but not a
+  // copy.
+  bool may_migrate = purpose == Purpose::kAccess && rights == Rights::kRead;
+  const TimeNs migrate_until = clock_->Now() + kMigratoryPatience;
   bool first_try = true;
   while (!missing.empty()) {
     if (stopped_) co_return absl::UnavailableError(ToString(options_.self.node) + " is shutting down");
@@ -122,8 +128,9 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
         const CachedPage* cached = FindCached(page);
         const bool charged = cached != nullptr && cached->charged;
         if (charged || HasRoom()) {
-          const bool migrates = purpose != Purpose::kLock && migratory_.Contains(page);
-          asked.emplace_back(page, Want(page, migrates ? Rights::kWrite : rights, deadline));
+          const bool migrates = may_migrate && migratory_.Contains(page);
+          asked.emplace_back(page, migrates ? Want(page, Rights::kWrite, std::min(deadline, migrate_until))
+                                            : Want(page, rights, deadline));
         } else {
           again.push_back(page);
         }
@@ -134,12 +141,14 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
     if (std::exchange(first_try, false) && purpose == Purpose::kAccess && rights == Rights::kRead) BringAhead(block);
     for (auto& [page, outcome] : asked) {
       absl::Status status = co_await outcome.Get();
-      if (absl::IsAborted(status)) {
+      const bool in_time = clock_->Now() < deadline;
+      if (absl::IsAborted(status) || (!status.ok() && in_time && may_migrate && migratory_.Contains(page))) {
         again.push_back(page);
       } else if (!status.ok()) {
         co_return status;
       }
     }
+    may_migrate = false;
     if (asked.empty()) {
       const absl::Status status = co_await WaitForRoom(deadline);
       if (!status.ok()) co_return status;
@@ -164,13 +173,14 @@ PageRange PageEngine::KnownRange(PageId page) const {
 // Nobody waits for these: what cannot be had is not.
 void PageEngine::BringAhead(PageRange accessed) {
   const PageRange region = KnownRange(accessed.first);
-  for (const PageRange& range : read_ahead_.OnAccess(accessed)) {
+  for (const PageRange& range : read_ahead_.OnAccess(accessed, max_ahead_pages_ - ahead_pages_)) {
     if (!range.Overlaps(region)) continue;
     const PageId first = std::max(range.first, region.first);
     const PageRange inside{first, std::min(range.end(), region.end()) - first};
-    for (uint64_t done = 0; done < inside.count && ahead_pages_ < options_.read_ahead_pages;) {
-      const PageRange block = BlockOf(inside, done);
-      done += block.count;
+    std::vector<PageRange> blocks;
+    for (uint64_t done = 0; done < inside.count; done += blocks.back().count) blocks.push_back(BlockOf(inside, done));
+    if (first < accessed.first) std::reverse(blocks.begin(), blocks.end());
+    for (const PageRange& block : blocks) {
       ahead_pages_ += block.count;
       Spawn<absl::Status>(AcquireBlock(block, Rights::kRead, Purpose::kAhead, clock_->Now() + kAheadTimeout),
                           [this, alive = alive_, pages = block.count](const absl::Status&) {

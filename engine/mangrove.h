@@ -94,7 +94,9 @@ struct AllocateOptions {
 // What happens when a page is read that is not here. Both are sequentially consistent.
 enum class CoherenceProtocol : uint8_t {
   kInvalidate = 0,  // A copy comes, and others keep theirs. The first store takes these away: a second exchange.
-  kMigratory = 1,   // The page comes with the right to store, in one exchange: for what is read, changed and passed on.
+  kMigratory =
+      1,  // The page comes with the right to store, in one exchange, unless a lock or a node that is away keeps
+          // that right elsewhere: for what is read, changed and passed on.
 };
 
 struct PageAttributes {

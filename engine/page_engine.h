@@ -130,8 +130,8 @@ class PageEngine final : public TransportEvents {
   // Pages of extents that are kept in the cache while there is another page to evict.
   void SetKeepInRam(PageRange range, bool keep) { keep_in_ram_.Set(range, keep); }
   bool IsKeptInRam(PageId page) const { return keep_in_ram_.Contains(page); }
-  // Pages that Acquire brings here with the right to store, whoever asks for them: they are read in order to be changed,
-  // and pass from node to node in one exchange. A matter of speed alone, each node may hold it as it likes.
+  // Pages that are read in order to be changed: Acquire brings them with the right to store, in one exchange, where that
+  // can be had at once. A matter of speed alone, so each node may hold it as it likes.
   void SetMigratory(PageRange range, bool migratory) { migratory_.Set(range, migratory); }
 
   // Called with each region event (reverted, lost) that this node hears of.
@@ -283,7 +283,7 @@ class PageEngine final : public TransportEvents {
   absl::Status CheckFits(PageRange range) const;
   Task<absl::Status> AcquireBlocks(PageRange range, Rights rights, TimeNs deadline);
   // What a block is brought here for. For an access, pages ahead of it follow if there is an order, and migratory pages
-  // come with the right to store.
+  // come with the right to store if that is to be had at once.
   enum class Purpose : uint8_t { kAccess, kAhead, kLock };
   Task<absl::Status> AcquireBlock(PageRange block, Rights rights, Purpose purpose, TimeNs deadline);
   void BringAhead(PageRange accessed);
@@ -410,6 +410,7 @@ class PageEngine final : public TransportEvents {
   // Peers. `known_`: the newest incarnation of each that was ever up. `up_`: connected now, as far as is known.
   std::map<NodeId, Incarnation> known_;
   std::set<NodeId> up_;
+  std::set<NodeId> returned_;  // Nodes that started anew while this one was here.
   struct Registration {
     bool extents = false;  // First what this disk should keep, where it does not know; then the pages.
     PageId next;           // Where the part that is asked for begins.
@@ -436,7 +437,8 @@ class PageEngine final : public TransportEvents {
   RangeSet keep_in_ram_;
   RangeSet migratory_;
   ReadAhead read_ahead_;
-  uint64_t ahead_pages_ = 0;  // On their way.
+  uint64_t ahead_pages_ = 0;  // On their way, of these at most.
+  const uint64_t max_ahead_pages_;
 
   // RAM cache.
   uint64_t charged_ = 0;

@@ -17,13 +17,17 @@ int64_t Distance(PageId from, PageId to) {
 
 }  // namespace
 
-std::vector<PageRange> ReadAhead::OnAccess(PageRange range) {
+std::vector<PageRange> ReadAhead::OnAccess(PageRange range, uint64_t budget) {
   ++accesses_;
   Stream* oldest = &streams_.front();
   for (Stream& stream : streams_) {
+    if (stream.used != 0 && stream.last == range) {  // It went away and is back.
+      stream.used = accesses_;
+      return {};
+    }
     if (stream.used != 0 && Continue(stream, range)) {
       stream.used = accesses_;
-      return stream.hits >= 2 ? Extend(stream) : std::vector<PageRange>{};
+      return stream.hits >= 2 ? Extend(stream, budget) : std::vector<PageRange>{};
     }
     if (stream.used < oldest->used) oldest = &stream;
   }
@@ -33,10 +37,10 @@ std::vector<PageRange> ReadAhead::OnAccess(PageRange range) {
 
 bool ReadAhead::Continue(Stream& stream, PageRange range) {
   const int64_t distance = Distance(stream.last.first, range.first);
-  if (distance == 0) return false;
+  if (distance == 0 || range.count != stream.last.count) return false;
   if (stream.stride == 0) {
     // The second access says what the stride is.
-    if (std::abs(distance) > kMaxStride || range.count != stream.last.count) return false;
+    if (std::abs(distance) > kMaxStride) return false;
     stream.stride = distance;
   } else if (distance % stream.stride != 0) {
     return false;
@@ -49,19 +53,19 @@ bool ReadAhead::Continue(Stream& stream, PageRange range) {
   return true;
 }
 
-std::vector<PageRange> ReadAhead::Extend(Stream& stream) const {
+std::vector<PageRange> ReadAhead::Extend(Stream& stream, uint64_t budget) const {
   const uint64_t count = stream.last.count;
   const auto stride = static_cast<uint64_t>(std::abs(stream.stride));
   const bool in_order = stride == count;
-  uint64_t most = std::max<uint64_t>(1, max_pages_ / std::max(stride, count));
+  uint64_t most = max_pages_ / std::max(stride, count);
   if (!in_order) most = std::min(most, kMaxRanges);
+  if (most == 0) return {};
   if (stream.window == 0) stream.window = std::clamp<uint64_t>(8 / count, 1, most);
   // Half of it is still to come.
   if (stream.ahead > stream.window / 2) return {};
   stream.window = std::min(2 * stream.window, most);
-  if (stream.ahead >= stream.window) return {};
   std::vector<PageRange> ranges;
-  for (; stream.ahead < stream.window; ++stream.ahead) {
+  for (; stream.ahead < stream.window && count <= budget; ++stream.ahead, budget -= count) {
     const absl::uint128 distance = absl::uint128(stream.ahead + 1) * stride;
     const PageId here = stream.last.first;
     if (stream.stride < 0 && here.value < distance) break;

@@ -19,9 +19,10 @@ class ReadAhead {
   // At most so many pages are asked for ahead of an access.
   explicit ReadAhead(uint64_t max_pages) : max_pages_(max_pages) {}
 
-  // Ranges to bring now, in the order in which they will be wanted; none as long as there is no order. They can lie
-  // anywhere: the caller drops what is not of the same region.
-  std::vector<PageRange> OnAccess(PageRange range);
+  // Ranges to bring now, in the order in which they will be wanted (the pages of one that lies before the access,
+  // backwards), of `budget` pages at most; none as long as there is no order. They can lie anywhere: the caller drops what
+  // is not of the same region.
+  std::vector<PageRange> OnAccess(PageRange range, uint64_t budget);
 
  private:
   struct Stream {
@@ -41,7 +42,7 @@ class ReadAhead {
   static constexpr uint64_t kMaxRanges = 32;
 
   bool Continue(Stream& stream, PageRange range);
-  std::vector<PageRange> Extend(Stream& stream) const;
+  std::vector<PageRange> Extend(Stream& stream, uint64_t budget) const;
 
   const uint64_t max_pages_;
   uint64_t accesses_ = 0;

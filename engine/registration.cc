@@ -73,6 +73,7 @@ void PageEngine::OnPeerUp(NodeInstance peer) {
   known = peer.incarnation;
   if (registering != registering_.end()) registering->second = {.extents = disk_incomplete_};
   if (before.value == 0) return;
+  returned_.insert(peer.node);
   if (options_.bugs && options_.bugs->forget_incarnation) return;
 
   BumpGrantEpoch();
@@ -152,10 +153,11 @@ void PageEngine::SendRegistrations(const Message& message, NodeInstance from) {
   end.count = 0;
   if (message.with_data) {
     SendExtents(message, from, end);
-    // Also where no extent of that node is kept: pages that are cached here may be on its disk. At the first start of all
-    // there is nothing to forget.
-    const bool anything = end.count > 0 || !cache_.empty() || !homes_.empty();
-    if (anything && message.page == PageId{}) ForgetDisk(from.node);
+    // Also where no extent of that node is kept: pages that are here, or come, may be said to be on its disk. At the first
+    // start of all there is nothing to forget.
+    const bool may_matter =
+        end.count > 0 || !cache_.empty() || !homes_.empty() || !settled_.empty() || returned_.contains(from.node);
+    if (may_matter && message.page == PageId{}) ForgetDisk(from.node);
   } else {
     const auto wanted = [&](PageId page) { return message.page <= page && locator_->Responsible(page) == from.node; };
     const std::vector<PageId> pages = SortedPages(wanted);

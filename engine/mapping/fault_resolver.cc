@@ -65,9 +65,10 @@ bool FaultResolver::Serve(const PageFault& fault, absl::FunctionRef<absl::Status
       sched_yield();
       continue;
     }
+    // Before the program goes on.
+    if (tries == 0 && fault.wanted == Rights::kRead && !fault.write_protect) MapAround(fault.page, granted);
     const FaultCall mapped = Map(fault, granted);
     region_->Unpin(fault.page);
-    if (mapped == FaultCall::kDone && fault.wanted == Rights::kRead) MapAround(fault.page, granted);
     switch (mapped) {
       case FaultCall::kDone:
       case FaultCall::kExists: Add(counters_.resolved); return true;
@@ -97,6 +98,8 @@ void FaultResolver::MapAround(PageId page, Rights granted) {
   const uint64_t index = page - region_->pages().first;
   const bool up = next_up_.load(std::memory_order_relaxed) == index;
   const bool down = next_down_.load(std::memory_order_relaxed) == index;
+  const std::unique_lock nobody_poisons(poisoning_, std::try_to_lock);
+  if (!nobody_poisons.owns_lock()) return;
   const uint64_t above = up ? PinRun(page, 1, granted) : 0;
   const uint64_t below = down ? PinRun(page, -1, granted) : 0;
   const bool write_protected = !read_only_ && granted == Rights::kRead;
@@ -116,6 +119,8 @@ uint64_t FaultResolver::PinRun(PageId page, int64_t step, Rights granted) {
   for (PageId next = page; pinned < kMaxAround; ++pinned) {
     if (next == (step > 0 ? PageId(region_->pages().end().value - 1) : region_->pages().first)) break;
     next = step > 0 ? next + 1 : PageId(next.value - 1);
+    // A pin says that the page may be mapped as it allows: none for nothing.
+    if (HasRights(region_->StateOf(next), Rights::kWrite) != (granted == Rights::kWrite)) break;
     Rights right;
     if (region_->Pin(next, Rights::kRead, !read_only_, &right) != PinOutcome::kPinned) break;
     if (right != granted) {
@@ -138,6 +143,7 @@ FaultCall FaultResolver::ContinuePage(PageId page, bool write_protected) {
 FaultCall FaultResolver::Poison(const PageFault& fault) {
   const uint64_t address = AddressOf(fault.page);
   FaultCall result = FaultCall::kBusy;
+  const std::lock_guard lock(poisoning_);
   poisoned_.Begin(fault.page);
   for (int tries = 0; tries < kMaxPoisonTries; ++tries) {
     result = PoisonPage(userfaultfd_.get(), address, kPageBytes);

@@ -4,9 +4,8 @@
 //   R2  Every fault ends with a wake-up: it is mapped, poisoned, or made to try again.
 //   R3  A page that cannot be had is poisoned. The kernel poisons only what is not mapped and has left no mark of a
 //       former write protection. So the loop first removes the page from every mapping, and then the mark is deleted;
-//       nobody maps the page in this program meanwhile who has no right to it, since its faults are served one at a time
-//       (fault_table.h).
-//   R4  Other pages are mapped with it only where faults come in order, and by R1.
+//       nobody maps the page in this program meanwhile, since its faults are served one at a time (fault_table.h), and R4.
+//   R4  Other pages are mapped with it where faults come in order, by R1, and while no page is being poisoned.
 //
 // Thread-safe. Serve blocks as long as `acquire` does, and as the mmap lock of the program is held by itself.
 
@@ -15,6 +14,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 
 #include "absl/functional/function_ref.h"
@@ -70,6 +70,7 @@ class FaultResolver {
   const bool read_only_;
   AtomicCounters counters_;
   PoisonedPages poisoned_;
+  std::mutex poisoning_;  // R4.
   // The pages, counted from the first, whose faults would go on in the row of the last one, upwards or downwards. A hint.
   std::atomic<uint64_t> next_up_{UINT64_MAX}, next_down_{UINT64_MAX};
 };

@@ -58,6 +58,18 @@ TEST_F(PageEngineMigratory, APageThatIsHereIsNotAskedForAgain) {
   EXPECT_TRUE(cluster_.sent.empty());
 }
 
+// A lock for reading somewhere keeps stores away, not loads.
+TEST_F(PageEngineMigratory, WhatIsLockedForReadingElsewhereIsRead) {
+  ASSERT_TRUE(cluster_.Write(2, page_, 7).ok());
+  cluster_.engine(1).SetMigratory({page_, 1}, true);
+  const auto lock =
+      cluster_.Wait(cluster_.engine(2).Lock(ClientId(2), {page_, 1}, LockMode::kShared, cluster_.In(kSecond)));
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  EXPECT_EQ(*cluster_.Read(1, page_), 7);
+  EXPECT_EQ(cluster_.engine(1).RightsOf(page_), Rights::kRead);
+  ASSERT_TRUE(cluster_.engine(2).Unlock(ClientId(2), *lock).ok());
+}
+
 TEST_F(PageEngineMigratory, SharedLocksAreShared) {
   for (const uint64_t node : {1, 2}) cluster_.engine(node).SetMigratory({page_, 1}, true);
   for (const uint64_t node : {1, 2}) {

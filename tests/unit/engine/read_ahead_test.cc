@@ -24,7 +24,7 @@ class User {
     if (here) return;
     ++waits;
     for (uint64_t i = page; i < page + count; ++i) brought_.insert(i);
-    for (const PageRange& range : ahead_.OnAccess({kFirst + page, count})) {
+    for (const PageRange& range : ahead_.OnAccess({kFirst + page, count}, UINT64_MAX)) {
       for (uint64_t i = 0; i < range.count; ++i) {
         const uint64_t brought = absl::Uint128Low64(range.first.value - kFirst.value) + i;
         EXPECT_TRUE(brought_.insert(brought).second) << brought << " is asked for twice";
@@ -75,10 +75,10 @@ TEST(ReadAhead, SeveralStreamsAtATime) {
 
 TEST(ReadAhead, TwoAccessesAreNoOrder) {
   ReadAhead ahead(512);
-  EXPECT_TRUE(ahead.OnAccess({kFirst, 1}).empty());
-  EXPECT_TRUE(ahead.OnAccess({kFirst + 1, 1}).empty());
-  EXPECT_EQ(ahead.OnAccess({kFirst + 2, 1}), (std::vector<PageRange>{{kFirst + 3, 16}}));
-  EXPECT_TRUE(ahead.OnAccess({kFirst + 3, 1}).empty()) << "enough is on its way";
+  EXPECT_TRUE(ahead.OnAccess({kFirst, 1}, 512).empty());
+  EXPECT_TRUE(ahead.OnAccess({kFirst + 1, 1}, 512).empty());
+  EXPECT_EQ(ahead.OnAccess({kFirst + 2, 1}, 512), (std::vector<PageRange>{{kFirst + 3, 16}}));
+  EXPECT_TRUE(ahead.OnAccess({kFirst + 3, 1}, 512).empty()) << "enough is on its way";
 }
 
 TEST(ReadAhead, RandomAccessesBringNextToNothing) {
@@ -86,6 +86,33 @@ TEST(ReadAhead, RandomAccessesBringNextToNothing) {
   std::mt19937_64 random(1);
   for (int i = 0; i < 20'000; ++i) user.Use(random() % 1'000'000);
   EXPECT_LT(user.ahead, 400u);
+}
+
+TEST(ReadAhead, WhatDoesNotFitIsAskedForLater) {
+  ReadAhead ahead(512);
+  EXPECT_TRUE(ahead.OnAccess({kFirst, 1}, 512).empty());
+  EXPECT_TRUE(ahead.OnAccess({kFirst + 1, 1}, 512).empty());
+  EXPECT_EQ(ahead.OnAccess({kFirst + 2, 1}, 3), (std::vector<PageRange>{{kFirst + 3, 3}}));
+  EXPECT_TRUE(ahead.OnAccess({kFirst + 3, 1}, 0).empty());
+  EXPECT_EQ(ahead.OnAccess({kFirst + 4, 1}, 512).front().first, kFirst + 6);
+}
+
+TEST(ReadAhead, NoMoreThanTheBound) {
+  ReadAhead ahead(32);
+  for (uint64_t page = 0; page < 100 * 256; page += 256) {
+    EXPECT_TRUE(ahead.OnAccess({kFirst + page, 256}, 512).empty()) << "one step is more than that";
+  }
+}
+
+TEST(ReadAhead, APageThatComesAndGoesIsNoStream) {
+  ReadAhead ahead(512);
+  std::vector<PageRange> last;
+  for (uint64_t page = 0; page < 10; ++page) {
+    for (int again = 0; again < 20; ++again) EXPECT_TRUE(ahead.OnAccess({kFirst + 1'000'000, 1}, 512).empty());
+    last = ahead.OnAccess({kFirst + page, 1}, 512);
+    if (!last.empty()) return;
+  }
+  FAIL() << "the row beside it was forgotten";
 }
 
 TEST(ReadAhead, BackwardsToo) {
@@ -99,9 +126,9 @@ TEST(ReadAhead, BackwardsToo) {
 
 TEST(ReadAhead, NothingIsBeforeTheFirstPage) {
   ReadAhead ahead(512);
-  for (uint64_t page = 6; page > 4; --page) EXPECT_TRUE(ahead.OnAccess({PageId(page), 1}).empty());
-  EXPECT_EQ(ahead.OnAccess({PageId(4), 1}), (std::vector<PageRange>{{PageId(0), 4}}));
-  EXPECT_TRUE(ahead.OnAccess({PageId(0), 1}).empty());
+  for (uint64_t page = 6; page > 4; --page) EXPECT_TRUE(ahead.OnAccess({PageId(page), 1}, 512).empty());
+  EXPECT_EQ(ahead.OnAccess({PageId(4), 1}, 512), (std::vector<PageRange>{{PageId(0), 4}}));
+  EXPECT_TRUE(ahead.OnAccess({PageId(0), 1}, 512).empty());
 }
 
 }  // namespace

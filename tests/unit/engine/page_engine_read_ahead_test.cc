@@ -1,0 +1,89 @@
+// The node brings pages ahead of who reads in order.
+// Covers: B04
+
+#include "tests/unit/engine/page_engine_harness.h"
+
+namespace mangrove {
+namespace {
+
+class PageEngineReadAhead : public testing::Test {
+ protected:
+  // A region of 64 pages that node 2 has written.
+  explicit PageEngineReadAhead(uint64_t cache_pages = 4096)
+      : cluster_(2, [=](PageEngineOptions& options) { options.cache_pages = cache_pages; }) {
+    SetLogLevel(LogLevel::kOff);
+    first_ = cluster_.SegmentOf(1);
+    cluster_.Allocate({first_, kSegmentPages});
+    for (uint64_t i = 0; i < 72; ++i) EXPECT_TRUE(cluster_.Write(2, first_ + i, static_cast<uint8_t>(i)).ok());
+    cluster_.engine(1).CountFetched({first_, 64});
+  }
+
+  void ReadInOrder(uint64_t from, uint64_t to) {
+    for (uint64_t i = from; i < to; ++i) ASSERT_EQ(*cluster_.Read(1, first_ + i), static_cast<int>(i));
+    cluster_.RunFor(100 * kMillisecond);
+  }
+  bool IsHere(uint64_t i) { return cluster_.engine(1).RightsOf(first_ + i) != Rights::kNone; }
+
+  EngineCluster cluster_;
+  PageId first_;
+};
+
+TEST_F(PageEngineReadAhead, PagesComeBeforeTheyAreAskedFor) {
+  ReadInOrder(0, 2);
+  EXPECT_FALSE(IsHere(2));
+  ReadInOrder(2, 3);
+  for (uint64_t i = 3; i < 3 + 8; ++i) EXPECT_TRUE(IsHere(i)) << i;
+  ReadInOrder(3, 64);
+}
+
+TEST_F(PageEngineReadAhead, NothingBeyondTheRegion) {
+  ReadInOrder(0, 64);
+  for (uint64_t i = 64; i < 72; ++i) EXPECT_FALSE(IsHere(i)) << i;
+}
+
+TEST_F(PageEngineReadAhead, PagesThatAreNotAllocatedHarmNobody) {
+  ASSERT_TRUE(
+      cluster_.Wait(cluster_.engine(1).DropExtent({first_ + 10, 40}, ConfigNumber(1), cluster_.In(kSecond))).ok());
+  ReadInOrder(0, 10);
+  EXPECT_FALSE(cluster_.Read(1, first_ + 10).ok());
+  ReadInOrder(50, 64);
+}
+
+TEST_F(PageEngineReadAhead, MigratoryPagesStayWhereTheyAreUntilTheyAreRead) {
+  cluster_.engine(1).SetMigratory({first_, 64}, true);
+  ReadInOrder(0, 3);
+  EXPECT_EQ(cluster_.engine(1).RightsOf(first_ + 2), Rights::kWrite);
+  EXPECT_EQ(cluster_.engine(1).RightsOf(first_ + 5), Rights::kRead);
+  EXPECT_EQ(cluster_.engine(2).RightsOf(first_ + 5), Rights::kRead);
+}
+
+TEST_F(PageEngineReadAhead, EndsWithItsNode) {
+  ReadInOrder(0, 2);
+  cluster_.cut.insert(NodeId(2));
+  std::optional<absl::Status> status;
+  Spawn<absl::Status>(cluster_.engine(1).Acquire({first_ + 2, 1}, Rights::kRead, cluster_.In(5 * kSecond)),
+                      [&](absl::Status s) { status = s; });
+  cluster_.RunFor(kMillisecond);
+  EXPECT_FALSE(status.has_value());
+  cluster_.Stop(NodeId(1));
+  cluster_.RunFor(5 * kSecond);
+  ASSERT_TRUE(status.has_value());
+  EXPECT_TRUE(absl::IsUnavailable(*status)) << *status;
+}
+
+class PageEngineReadAheadSmall : public PageEngineReadAhead {
+ protected:
+  PageEngineReadAheadSmall() : PageEngineReadAhead(48) {}
+};
+
+TEST_F(PageEngineReadAheadSmall, ASmallCacheIsNotFilledWithWhatNobodyHasAskedFor) {
+  ReadInOrder(0, 3);
+  uint64_t ahead = 0;
+  for (uint64_t i = 3; i < 64; ++i) ahead += IsHere(i) ? 1 : 0;
+  EXPECT_GE(ahead, 1u);
+  EXPECT_LE(ahead, 48u / 8);
+  ReadInOrder(3, 64);
+}
+
+}  // namespace
+}  // namespace mangrove
