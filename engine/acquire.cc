@@ -173,7 +173,7 @@ PageRange PageEngine::KnownRange(PageId page) const {
 // Nobody waits for these: what cannot be had is not.
 void PageEngine::BringAhead(PageRange accessed) {
   const PageRange region = KnownRange(accessed.first);
-  for (const PageRange& range : read_ahead_.OnAccess(accessed, max_ahead_pages_ - ahead_pages_)) {
+  for (const PageRange& range : read_ahead_.OnAccess(accessed, read_ahead_.max_pages() - ahead_pages_)) {
     if (!range.Overlaps(region)) continue;
     const PageId first = std::max(range.first, region.first);
     const PageRange inside{first, std::min(range.end(), region.end()) - first};

@@ -437,8 +437,7 @@ class PageEngine final : public TransportEvents {
   RangeSet keep_in_ram_;
   RangeSet migratory_;
   ReadAhead read_ahead_;
-  uint64_t ahead_pages_ = 0;  // On their way, of these at most.
-  const uint64_t max_ahead_pages_;
+  uint64_t ahead_pages_ = 0;  // On their way.
 
   // RAM cache.
   uint64_t charged_ = 0;

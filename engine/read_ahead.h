@@ -18,6 +18,7 @@ class ReadAhead {
  public:
   // At most so many pages are asked for ahead of an access.
   explicit ReadAhead(uint64_t max_pages) : max_pages_(max_pages) {}
+  uint64_t max_pages() const { return max_pages_; }
 
   // Ranges to bring now, in the order in which they will be wanted (the pages of one that lies before the access,
   // backwards), of `budget` pages at most; none as long as there is no order. They can lie anywhere: the caller drops what

@@ -135,8 +135,8 @@ TEST(StoreDiskFull, DiskThatFillsUpUnderTheReservePoisonsAndLosesNothing) {  // 
   uint64_t stored = 0;
   const auto settings = [](RocksStoreOptions& options) {
     options.reserve_bytes = 0;
-    // So large that nothing is written in the background: where assertions are compiled into RocksDB, its background work
-    // ends the process when it meets the log's failure, as a poisoned store does, but too soon for this test.
+    // So large that no table is written in the background: where assertions are compiled into RocksDB, that ends the
+    // process when it meets the end of the disk, as a poisoned store does, but too soon for this test.
     options.tuning.write_buffer_bytes = size_t{64} << 20;
     options.on_poisoned = [](const absl::Status&) {};
   };
