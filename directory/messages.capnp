@@ -97,16 +97,20 @@ enum Kind {
   resolveAck @21;
   # *→H. Done.
 
-  # A responsible node's new incarnation learns what is cached. No txn.
+  # A node that becomes responsible for a segment, and is not the first, learns what is cached of it; or which extents its disk
+  # should keep. No txn.
 
   registerRequest @22;
-  # H→*. Register every page that you hold and I am responsible for. `request` numbers the round. No page.
+  # H→*. Register every page of the segment of `page` that you hold. `withData`: every extent from `page` on (may be 0) that I
+  # should keep. `request` numbers the round.
 
   register @23;
-  # *→H. One page of round `request`: `holding`, `version`.
+  # *→H. One page of round `request`: `holding`, `version`, `config`. Or one extent: `count` pages, `config`, `replicas`,
+  # `isVolatile`.
 
   registerEnd @24;
-  # *→H. Round `request` is complete: it had `count` messages of kind register. No page.
+  # *→H. Round `request` is complete: it had `count` messages of kind register. `txn`, `grantEpoch`: the highest that I have
+  # used or seen. Of extents `page`: where the next part begins; 0: that was the last.
 
   # Flush. No txn.
 
@@ -142,11 +146,10 @@ enum Kind {
   # `replicas`, `isVolatile` as allocated. FailedPrecondition: there is a newer configuration here.
 
   dropExtent @32;
-  # A→C. The range is not allocated any more, up to configuration `config`. The responsible nodes are asked first, and drop
-  # every copy in RAM before they answer.
+  # A→C. The range is not allocated any more, up to configuration `config`. Comes after dropCopies.
 
   done @33;
-  # C,H→A,H. Answers putExtent and dropExtent: `code` and `text`.
+  # C,H→A,H. Answers putExtent, dropExtent and dropCopies: `code` and `text`.
 
   # News for everybody. No txn.
 
@@ -169,6 +172,27 @@ enum Kind {
   transferDropped @38;
   # O→H. Answers transferDone: nothing of the transfer `txn`, or of an earlier one, is kept here any more. It waits for another
   # message to travel with.
+
+  # Ranges. No txn.
+
+  queryExtent @39;
+  # H→C. Which extent is the page in?
+
+  extentInfo @40;
+  # C→H. Answers queryExtent: `count` pages from `page` on, `config`, `replicas`, `isVolatile`. `complete`: nothing of it was
+  # ever stored, and no other responsible node of the segment was told so. NotFound: the page is in none.
+
+  dropCopies @41;
+  # A→H. The range is being unallocated, up to configuration `config`: drop every copy in RAM, and never open it from a disk
+  # again.
+
+  # A node starts. No txn, no page.
+
+  order @42;
+  # any→any. `count` 0: which is the highest order that you know? Otherwise: this one is mine, keep it.
+
+  orderNoted @43;
+  # any→any. Answers order: `count` is the highest that is known, and durable, here.
 }
 
 enum Access {

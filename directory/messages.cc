@@ -7,14 +7,15 @@ namespace mangrove {
 namespace {
 
 // In the order of MessageKind.
-constexpr const char* kNames[] = {"Request",      "Cancel",        "RequestFailed",   "Delayed",        "Forward",
-                                  "Invalidate",   "InvalidateAck", "Grant",           "Activate",       "GrantAck",
-                                  "GrantRefused", "TransferDone",  "TransferAborted", "StillRetained",  "NotHeld",
-                                  "EvictRequest", "EvictGrant",    "EvictAck",        "Report",         "Reported",
-                                  "Resolve",      "ResolveAck",    "RegisterRequest", "Register",       "RegisterEnd",
-                                  "Flush",        "Flushed",       "Store",           "Stored",         "QueryStored",
-                                  "StoredInfo",   "PutExtent",     "DropExtent",      "Done",           "Reverted",
-                                  "Lost",         "Inspect",       "Inspected",       "TransferDropped"};
+constexpr const char* kNames[] = {
+    "Request",         "Cancel",        "RequestFailed",   "Delayed",      "Forward",         "Invalidate",
+    "InvalidateAck",   "Grant",         "Activate",        "GrantAck",     "GrantRefused",    "TransferDone",
+    "TransferAborted", "StillRetained", "NotHeld",         "EvictRequest", "EvictGrant",      "EvictAck",
+    "Report",          "Reported",      "Resolve",         "ResolveAck",   "RegisterRequest", "Register",
+    "RegisterEnd",     "Flush",         "Flushed",         "Store",        "Stored",          "QueryStored",
+    "StoredInfo",      "PutExtent",     "DropExtent",      "Done",         "Reverted",        "Lost",
+    "Inspect",         "Inspected",     "TransferDropped", "QueryExtent",  "ExtentInfo",      "DropCopies",
+    "Order",           "OrderNoted"};
 static_assert(std::size(kNames) == kMessageKinds);
 
 }  // namespace

@@ -65,10 +65,12 @@ enum class MessageKind : uint8_t {
   kReported,    // *→H  holding, version, flushed
   kResolve,     // H→*  holding: what it is from now on; grant_epoch.
   kResolveAck,  // *→H
-  // A responsible node's new incarnation learns what is cached. request: number of the round.
-  kRegisterRequest,  // H→*  No page.
-  kRegister,         // *→H  holding, version
-  kRegisterEnd,      // *→H  count: of kRegister messages in the round. No page.
+  // A node that becomes responsible for a segment, and is not the first, learns what is cached of it; or, with_data, which
+  // extents its disk should keep. request: number of the round.
+  kRegisterRequest,  // H→*  page: of the segment. with_data: from there on, maybe 0.
+  kRegister,         // *→H  holding, version, config. Of an extent: count, config, replicas, is_volatile
+  kRegisterEnd,  // *→H  count: of kRegister messages in the round; txn, grant_epoch: the highest that it has seen. Of
+                 //      extents page: where the next part begins, 0: there is none.
   // Flush.
   kFlush,    // F→H, H→O  request, peer = F; F→H  count: is there anything to flush at all?
   kFlushed,  // O,H→F  request, status. Aborted: the owner has changed, ask again; of several pages: ask for each.
@@ -80,8 +82,8 @@ enum class MessageKind : uint8_t {
                  //      replicas, is_volatile, have (a record), complete (no record means zeros), data
   kPutExtent,    // A,H→C  request, count, config, replicas, is_volatile: the range is allocated, all zeros;
                  //        complete: it was so before.
-  kDropExtent,   // A→C  request, count, config: the range is not allocated any more. H drops every copy in RAM first.
-  kDone,         // →    request, status. Answers the two before.
+  kDropExtent,   // A→C  request, count, config: the range is not allocated any more.
+  kDone,         // →    request, status. Answers the two before, and kDropCopies.
   // News for everybody.
   kReverted,  // H→*  count
   kLost,      // H→*  count
@@ -90,8 +92,17 @@ enum class MessageKind : uint8_t {
   kInspected,  // any→any  request, data: a JSON document, padded with zeros.
   // A page's transaction again.
   kTransferDropped,  // O→H  Answers kTransferDone: nothing of the transfer is kept here any more. Not urgent.
+  // Ranges.
+  kQueryExtent,  // H→C  request: which extent is the page in?
+  kExtentInfo,   // C→H  request, status (NotFound: in none), page, count: the extent; config, replicas, is_volatile;
+                 //      complete: nothing of it was ever stored, and no other responsible node was told so.
+  kDropCopies,  // A→H  request, count, config: the range is being unallocated; drop every copy in RAM, and never open it
+                //      from disk again. Before kDropExtent.
+  // A node starts. No page.
+  kOrder,       // any→any  request, count: 0, which is the highest order that you know? Else: this one is mine.
+  kOrderNoted,  // any→any  request, count: the highest that is known here, and durable.
 };
-constexpr int kMessageKinds = static_cast<int>(MessageKind::kTransferDropped) + 1;
+constexpr int kMessageKinds = static_cast<int>(MessageKind::kOrderNoted) + 1;
 
 // One message: the union of the fields above. What a kind does not name has its default.
 struct Message {

@@ -31,7 +31,7 @@ void PageEngine::Answer(const Message& message) {
   const auto it = calls_.find(message.request);
   if (it == calls_.end()) {
     ++counters_.stale_messages;
-  } else if (it->second.message.kind == MessageKind::kDropExtent && message.code == absl::StatusCode::kUnavailable) {
+  } else if (it->second.message.kind == MessageKind::kDropCopies && message.code == absl::StatusCode::kUnavailable) {
     it->second.trouble = message.text;  // Not yet: it is asked again.
   } else {
     EndCall(message);

@@ -1,7 +1,7 @@
 // Opens a page from its core holders' disks.
 //
-// A page whose last owner let go of what every core holder has: this node's own copy, as the primary, will do.
-// Otherwise (this node restarted, or the owner was lost) the holders may differ: every one is asked, and sealed against
+// A page whose last owner let go of what every core holder has: one copy will do, this node's own if it is a core holder.
+// Otherwise (this node has become responsible for it, or the owner was lost) the holders may differ: every one is asked, and sealed against
 // late stores of the lost owner; the newest version is completed on all that answer, and only then handed out. Where a
 // holder is absent, what it has may be newer still, though never acknowledged: so the page is written again under a
 // version that beats it.
@@ -99,21 +99,25 @@ std::vector<Outcome<Message>> PageEngine::AskHolders(PageId page, uint32_t repli
 }
 
 Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool recover, bool version_only) {
-  const Extent* found = core_.Find(page);
-  // The responsible node is a core holder: what it knows nothing of is not there.
-  if (found == nullptr || IsDiscarded(page)) co_return NotAllocated(page);
-  if (!recover) {
-    if (found->is_volatile) {
-      LoadedPage zeros;
-      zeros.config = found->config;
-      co_return zeros;
-    }
-    absl::StatusOr<LoadedPage> own = co_await OpenOwnCopy(page);
-    if (own.ok() || absl::IsNotFound(own.status())) co_return own;
-    if (absl::IsDataLoss(own.status())) LogWarning(own.status().message(), "; it is read from another core holder");
+  if (IsDiscarded(page)) co_return NotAllocated(page);
+  const absl::StatusOr<HomeExtent> found = co_await ExtentOf(page);
+  if (absl::IsNotFound(found.status())) co_return NotAllocated(page);
+  if (!found.ok()) co_return found.status();
+  HomeSegment& segment = Segment(page);
+  const bool fresh = segment.fresh[page - SegmentStart(page)];
+  segment.fresh.reset(page - SegmentStart(page));  // It may be stored from now on.
+  if (fresh && !version_only) {
+    co_return LoadedPage{
+        .config = found->config, .replicas = found->is_volatile ? 0 : found->replicas, .data = nullptr};
   }
-  found = core_.Find(page);  // It may have been unallocated meanwhile.
-  if (found == nullptr || IsDiscarded(page)) co_return NotAllocated(page);
+  if (!recover) {
+    if (found->is_volatile) co_return LoadedPage{.config = found->config, .data = nullptr};
+    absl::StatusOr<LoadedPage> one = co_await OpenOneCopy(page, found->replicas);
+    if (one.ok() || absl::IsNotFound(one.status())) co_return one;
+    if (absl::IsDataLoss(one.status())) LogWarning(one.status().message(), "; it is read from another core holder");
+  }
+  // It may have been unallocated meanwhile.
+  if (FindHomeExtent(page) == nullptr || IsDiscarded(page)) co_return NotAllocated(page);
   std::vector<Outcome<Message>> outcomes = AskHolders(page, found->replicas, recover, !version_only);
   const std::vector<NodeId> holders = locator_->CoreHolders(page, static_cast<uint32_t>(outcomes.size()));
   std::vector<Message> answers;
@@ -137,10 +141,16 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
   }
   LoadedPage loaded{
       .version = newest->version, .config = newest->config, .replicas = newest->replicas, .data = newest->data};
-  if (version_only) co_return loaded;
+  if (version_only) {
+    // A copy that survived is compared with what the disks have. What an absent one has may be newer, and would come back
+    // when that copy is lost too.
+    if (!all.absent.ok()) co_return absl::UnavailableError(all.absent.message());
+    co_return loaded;
+  }
   const bool skip = options_.bugs && options_.bugs->skip_completion;
   // Completed since the last loss already, and not written since: what an absent one has is older.
-  const bool is_completion = newest->version.counter == 0 && newest->version.epoch > last_loss_;
+  const Epoch complete_since = std::max(last_loss_, Segment(page).since);
+  const bool is_completion = newest->version.counter == 0 && newest->version.epoch > complete_since;
   if (!all.absent.ok() && recover && !skip && !is_completion) {
     BumpGrantEpoch();  // A number of its own for each attempt: another may have stored other content.
     newest->version = Version{grant_epoch_, 0};
@@ -154,16 +164,22 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
   co_return loaded;
 }
 
-Task<absl::StatusOr<LoadedPage>> PageEngine::OpenOwnCopy(PageId page) {
+// From this node's own disk, or else from the first core holder's.
+Task<absl::StatusOr<LoadedPage>> PageEngine::OpenOneCopy(PageId page, uint32_t replicas) {
   Message query;
   query.kind = MessageKind::kQueryStored;
   query.page = page;
   query.with_data = true;
+  const std::vector<NodeId> holders = locator_->CoreHolders(page, replicas);
   Outcome<Message> outcome(clock_);
-  core_.Handle(query, [outcome](Message answer) mutable { outcome.Set(std::move(answer)); });
+  if (std::find(holders.begin(), holders.end(), options_.self.node) != holders.end()) {
+    core_.Handle(query, [outcome](Message answer) mutable { outcome.Set(std::move(answer)); });
+  } else {
+    outcome = StartCall(holders.front(), query, clock_->Now() + options_.holder_timeout, options_.resend_after);
+  }
   const Message answer = co_await outcome.Get();
   if (!answer.status().ok()) co_return answer.status();
-  if (!answer.complete) co_return absl::UnavailableError("not known here");
+  if (!answer.complete) co_return absl::UnavailableError("not known there");
   co_return LoadedPage{
       .version = answer.version, .config = answer.config, .replicas = answer.replicas, .data = answer.data};
 }
@@ -181,7 +197,7 @@ Task<absl::Status> PageEngine::Complete(PageId page, const Message& newest, cons
     if (!status.ok() || answers[i].version < newest.version) behind.push_back(holders[i]);
   }
   const TimeNs deadline = clock_->Now() + 2 * kSecond;
-  const Extent* extent = core_.Find(page);
+  const HomeExtent* extent = FindHomeExtent(page);
   if (!ignorant.empty() && extent != nullptr) {
     Message put;
     put.kind = MessageKind::kPutExtent;

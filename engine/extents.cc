@@ -22,21 +22,21 @@ Task<absl::Status> PageEngine::PutExtent(PageRange range, ConfigNumber config, u
   co_return status;
 }
 
+// Copies first, so that none is left that cannot be stored any more; and once more when no disk has the range: a responsible
+// node that started anew in between may have opened it from one.
 Task<absl::Status> PageEngine::DropExtent(PageRange range, ConfigNumber config, TimeNs deadline) {
-  Message message;
-  message.kind = MessageKind::kDropExtent;
-  message.page = range.first;
-  message.count = range.count;
-  message.config = config;
-  const std::vector<NodeId> responsible = locator_->CoreHolders(range, 1);
-  absl::Status status = co_await CallAll(responsible, message, deadline);
-  if (!status.ok()) co_return status;
-  std::vector<NodeId> others = locator_->CoreHolders(range, static_cast<uint32_t>(options_.members.size()));
-  std::erase_if(others, [&](NodeId node) {
-    return std::find(responsible.begin(), responsible.end(), node) != responsible.end();
-  });
-  status = co_await CallAll(others, message, deadline);
-  co_return status;
+  Message drop;
+  drop.page = range.first;
+  drop.count = range.count;
+  drop.config = config;
+  for (const MessageKind kind : {MessageKind::kDropCopies, MessageKind::kDropExtent, MessageKind::kDropCopies}) {
+    drop.kind = kind;
+    const bool of_disks = kind == MessageKind::kDropExtent;
+    const auto replicas = of_disks ? static_cast<uint32_t>(options_.members.size()) : 1;
+    const absl::Status status = co_await CallAll(locator_->CoreHolders(range, replicas), drop, deadline);
+    if (!status.ok()) co_return status;
+  }
+  co_return absl::OkStatus();
 }
 
 }  // namespace mangrove

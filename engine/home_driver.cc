@@ -32,31 +32,20 @@ HomeEntry& PageEngine::Home(PageId page) {
   std::unique_ptr<HomeEntry>& slot = homes_[page];
   if (slot == nullptr) {
     slot = std::make_unique<HomeEntry>();
-    const Extent* extent = core_.Find(page);
-    slot->clean = (extent != nullptr && extent->fresh) || IsSettled(page);
-    const auto settled = settled_.find(SegmentStart(page));
-    if (settled == settled_.end()) return *slot;
-    settled->second.reset(page - SegmentStart(page));  // The entry knows it now.
-    if (settled->second.none()) settled_.erase(settled);
+    HomeSegment& segment = Segment(page);
+    const uint64_t i = page - SegmentStart(page);
+    slot->clean = segment.settled[i] || segment.fresh[i];
+    segment.settled.reset(i);  // The entry knows it now.
   }
   return *slot;
 }
 
-bool PageEngine::IsSettled(PageId page) const {
-  const auto it = settled_.find(SegmentStart(page));
-  return it != settled_.end() && it->second.test(page - SegmentStart(page));
-}
-
 // Drops an entry that Home() would make again. That the disks of a page agree is not forgotten, since finding it out
-// anew needs all of them: of a page that was not allocated just now it is kept as one bit.
+// anew needs all of them: it is kept as one bit.
 void PageEngine::ForgetIfIdle(PageId page) {
   const auto it = homes_.find(page);
   if (it == homes_.end() || !IsIdle(*it->second)) return;
-  const bool clean = it->second->clean;
-  const Extent* extent = core_.Find(page);
-  const bool fresh = extent != nullptr && extent->fresh;
-  if (fresh && !clean) return;  // Rare: it was let go of while a core holder was away.
-  if (!fresh && clean) settled_[SegmentStart(page)].set(page - SegmentStart(page));
+  if (it->second->clean) Segment(page).settled.set(page - SegmentStart(page));
   homes_.erase(it);
 }
 
@@ -71,13 +60,13 @@ bool PageEngine::IsOnlyShared(const HomeEntry& entry) const {
 
 // When there are too many entries, the read copies of pages without an owner are called in, some at a time.
 void PageEngine::CallInCopies() {
-  if (homes_.size() <= options_.home_entries || !registering_.empty()) {
+  if (homes_.size() <= options_.home_entries) {
     call_in_.clear();
     return;
   }
   if (call_in_.empty() && next_call_in_ <= clock_->Now()) {
     for (const auto& [page, entry] : homes_) {
-      if (IsOnlyShared(*entry)) call_in_.push_back(page);
+      if (IsOnlyShared(*entry) && IsServed(page)) call_in_.push_back(page);
     }
     std::sort(call_in_.begin(), call_in_.end());
     // Looking costs as much as there are entries; where most have owners it finds nothing.
@@ -87,7 +76,7 @@ void PageEngine::CallInCopies() {
     const PageId page = call_in_.back();
     call_in_.pop_back();
     const auto it = homes_.find(page);
-    if (it == homes_.end() || !IsOnlyShared(*it->second)) continue;
+    if (it == homes_.end() || !IsOnlyShared(*it->second) || !IsServed(page)) continue;
     std::vector<HomeEffect> effects;
     StepHomeDiscard(*it->second, kCallIn, HomeContextOf(page), effects);
     CarryHome(page, effects);
@@ -100,8 +89,8 @@ HomeContext PageEngine::HomeContextOf(PageId page) {
           .now = clock_->Now(),
           .resend_after = options_.resend_after,
           .grant_epoch = grant_epoch_,
-          .next_txn = Txn((options_.self.incarnation.value << 40) + next_txn_),
-          .ready = registering_.empty(),
+          .next_txn = Txn(next_txn_ + 1),
+          .ready = Segment(page).IsServed(),
           .bugs = options_.bugs};
 }
 
@@ -152,24 +141,45 @@ void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
 
 // Nobody owns the page, and every core holder is known to have its newest version.
 bool PageEngine::HasNothingToFlush(PageId page) const {
-  const Extent* extent = core_.Find(page);
-  if (locator_->Responsible(page) != options_.self.node || extent == nullptr || IsDiscarded(page)) return false;
+  const auto segment = segments_.find(SegmentStart(page));
+  if (segment == segments_.end() || !segment->second->IsServed() || segment->second->Find(page) == nullptr)
+    return false;
   const auto it = homes_.find(page);
-  if (it == homes_.end()) return extent->fresh || IsSettled(page);
+  if (it == homes_.end()) {
+    const uint64_t i = page - SegmentStart(page);
+    return segment->second->settled[i] || segment->second->fresh[i];
+  }
   const HomeEntry& entry = *it->second;
   return entry.state == HomeState::kUnowned && entry.clean && entry.queue.empty() && entry.registered.empty();
 }
 
+// Of the first extent in the block: where there are several, the others are found page by page.
+Task<absl::Status> PageEngine::KnowExtents(PageRange block) {
+  HomeSegment& segment = Segment(block.first);
+  if (!segment.IsServed()) {
+    Outcome<bool> served(clock_);
+    segment.waiting.push_back(served);
+    co_await served.Get();
+  }
+  const absl::StatusOr<HomeExtent> extent = co_await ExtentOf(block.first);
+  co_return extent.status();
+}
+
 // OK if no page has anything to flush. Otherwise Aborted: the asker asks page by page.
 void PageEngine::AnswerFlushOfRange(const Message& message, NodeInstance from) {
-  uint64_t settled = 0;
-  while (registering_.empty() && settled < message.count && HasNothingToFlush(message.page + settled)) ++settled;
-  Message answer;
-  answer.kind = MessageKind::kFlushed;
-  answer.page = message.page;
-  answer.request = message.request;
-  if (settled < message.count) answer.SetStatus(absl::AbortedError("ask page by page"));
-  Post(from.node, std::move(answer));
+  Spawn<absl::Status>(KnowExtents({message.page, message.count}),
+                      [this, message, to = from.node, alive = alive_](const absl::Status&) {
+                        if (!*alive) return;
+                        Turn turn(this);
+                        uint64_t settled = 0;
+                        while (settled < message.count && HasNothingToFlush(message.page + settled)) ++settled;
+                        Message answer;
+                        answer.kind = MessageKind::kFlushed;
+                        answer.page = message.page;
+                        answer.request = message.request;
+                        if (settled < message.count) answer.SetStatus(absl::AbortedError("ask page by page"));
+                        Post(to, std::move(answer));
+                      });
 }
 
 void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
@@ -191,12 +201,13 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
     if (!StepHomeMessage(entry, message, from, HomeContextOf(page), effects)) ++counters_.stale_messages;
     CarryHome(page, effects);
     if (message.kind != MessageKind::kRequest) break;
-    if (registering_.empty()) continue;
+    if (IsServed(page)) continue;
     Message delayed;
     delayed.kind = MessageKind::kDelayed;
     delayed.page = page;
     delayed.request = message.request;
-    delayed.peer.node = registering_.begin()->first;
+    const std::vector<NodeId> waiting = Unregistered();
+    delayed.peer.node = waiting.empty() ? options_.self.node : waiting.front();
     Post(from.node, std::move(delayed));
   }
 }
@@ -216,6 +227,14 @@ void PageEngine::TickHome() {
   CallInCopies();
 }
 
+// Late messages of an allocation that is over do not bring it back.
+void PageEngine::NoteDiscarded(PageRange range, ConfigNumber config) {
+  const TimeNs now = clock_->Now();
+  std::erase_if(discarded_,
+                [&](const Discarded& d) { return d.until <= now || (d.range == range && d.config == config); });
+  discarded_.push_back({range, config, now + kMessageLifetime});
+}
+
 // Whether a part of `range`, as allocated under `config`, was unallocated since.
 bool PageEngine::IsDiscarded(PageRange range, ConfigNumber config) const {
   return std::any_of(discarded_.begin(), discarded_.end(),
@@ -223,15 +242,15 @@ bool PageEngine::IsDiscarded(PageRange range, ConfigNumber config) const {
 }
 
 bool PageEngine::IsDiscarded(PageId page) const {
-  const Extent* found = core_.Find(page);
-  return IsDiscarded({page, 1}, found == nullptr ? ConfigNumber{} : found->config);
+  const HomeExtent* extent = FindHomeExtent(page);
+  return extent != nullptr && IsDiscarded({page, 1}, extent->config);
 }
 
 // Drops every copy in the cluster of the pages that this node is responsible for.
 void PageEngine::DiscardCopies(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done) {
   std::vector<PageId> pages;
   for (const auto& [page, entry] : homes_) {
-    const Extent* extent = range.Contains(page) ? core_.Find(page) : nullptr;
+    const HomeExtent* extent = range.Contains(page) ? FindHomeExtent(page) : nullptr;
     if (extent != nullptr && extent->config > config) continue;  // Allocated anew since.
     if (range.Contains(page) && (entry->state != HomeState::kUnowned || !entry->sharers.empty())) pages.push_back(page);
   }
@@ -246,45 +265,36 @@ void PageEngine::DiscardCopies(PageRange range, ConfigNumber config, absl::AnyIn
   }
 }
 
-// The asker asks again.
-void PageEngine::AnswerNotReady(const Message& message, NodeInstance from) {
+// When this node has dropped the range, nothing of it is ever opened again, whatever its core holders still have.
+void PageEngine::DropCopies(const Message& message, NodeInstance from) {
+  Turn turn(this);
+  const PageRange range{message.page, message.count};
   Message answer;
   answer.kind = MessageKind::kDone;
   answer.page = message.page;
   answer.count = message.count;
   answer.request = message.request;
-  answer.SetStatus(absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
-                                                       ToString(registering_.begin()->first),
-                                                       " to say which pages it holds; start it, or try again later")));
-  Post(from.node, std::move(answer));
-}
-
-// The responsible node comes first: when it has dropped the range, nothing of it is ever opened again, whatever the other
-// core holders still have.
-void PageEngine::DropExtentHere(const Message& message, NodeInstance from) {
-  Turn turn(this);
-  if (!registering_.empty()) return AnswerNotReady(message, from);
-  const bool refused = message.count == 0 || TouchesSystemPages({message.page, message.count});
-  if (refused) return AskCoreHolder(message, from);
-  const TimeNs now = clock_->Now();
-  std::erase_if(discarded_, [&](const Discarded& d) { return d.until <= now; });
-  const PageRange range{message.page, message.count};
-  const auto same = [range, config = message.config](const Discarded& d) {
-    return d.range == range && d.config == config;
-  };
-  if (std::none_of(discarded_.begin(), discarded_.end(), same)) discarded_.push_back({range, message.config});
-  DiscardCopies(range, message.config, [this, message, same, to = from.node] {
-    core_.Handle(message, [this, same, to, alive = alive_](Message answer) {
-      if (!*alive) return;
-      Turn done(this);
-      const auto it = std::find_if(discarded_.begin(), discarded_.end(), same);
-      if (it != discarded_.end() && answer.code == absl::StatusCode::kOk) {
-        it->until = clock_->Now() + kMessageLifetime;
-        const PageRange dropped = it->range;
-        absl::erase_if(settled_, [&](const auto& s) { return dropped.Overlaps({s.first, kSegmentPages}); });
-      }
-      Post(to, std::move(answer));
-    });
+  if (range.count == 0 || TouchesSystemPages(range)) {
+    answer.SetStatus(
+        absl::InvalidArgumentError(absl::StrCat("not a range of pages that can be unallocated: ", ToString(range))));
+    return Post(from.node, std::move(answer));
+  }
+  bool served = learning_.empty() && ordered_;
+  for (PageId first = SegmentStart(range.first); first < range.end(); first = first + kSegmentPages) {
+    if (locator_->Responsible(first) == options_.self.node && !Segment(first).IsServed()) served = false;
+  }
+  if (!served) {  // The asker asks again.
+    const std::vector<NodeId> waiting = Unregistered();
+    answer.SetStatus(
+        absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
+                                            waiting.empty() ? "itself" : ToString(waiting.front()),
+                                            " to say which pages it holds; start it, or try again later")));
+    return Post(from.node, std::move(answer));
+  }
+  NoteDiscarded(range, message.config);
+  DiscardCopies(range, message.config, [this, range, config = message.config, answer, to = from.node] {
+    ForgetExtents(range, config);
+    Post(to, answer);
   });
 }
 

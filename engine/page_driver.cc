@@ -33,9 +33,6 @@ PageEngine::PageEngine(const PageEngineOptions& options, const Locator* locator,
       core_(store, options.bugs, options.system_replicas),
       read_ahead_(std::min(options.read_ahead_pages, options.cache_pages / 8)) {
   known_[options_.self.node] = options_.self.incarnation;
-  for (NodeId node : options_.members) {
-    if (node != options_.self.node) registering_[node] = {};
-  }
 }
 
 PageEngine::~PageEngine() { *alive_ = false; }
@@ -54,6 +51,9 @@ void PageEngine::Shutdown() {
     Message answer = call.message;
     answer.SetStatus(status);
     call.outcome.Set(std::move(answer));
+  }
+  for (auto& [first, segment] : segments_) {
+    for (Outcome<bool>& waiting : segment->waiting) waiting.Set(false);
   }
   WakeFrameWaiters(status);
 }
@@ -317,8 +317,9 @@ void PageEngine::Tick() {
   TickCache();
   TickHome();
   TickCalls();
-  AskForRegistrations();
-  if (!looks_.empty() || !home_resends_.empty() || !calls_.empty() || !registering_.empty() ||
+  AskForExtents();
+  AskForHoldings();
+  if (!looks_.empty() || !home_resends_.empty() || !calls_.empty() || !learning_.empty() || !joining_.empty() ||
       homes_.size() > options_.home_entries) {
     ArmTick();
   }
@@ -477,6 +478,10 @@ absl::Status PageEngine::CheckSense(const Message& message) const {
     return absl::InvalidArgumentError(
         absl::StrCat("bad message: ", Name(message.kind), " names ", ToString(peer), ", which is no member"));
   }
+  if (message.kind == MessageKind::kOrder && message.count >= kOrders) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("bad message: order ", message.count, ", expected less than ", kOrders));
+  }
   return absl::OkStatus();
 }
 
@@ -488,9 +493,13 @@ void PageEngine::RefuseMessage(NodeInstance from, const absl::Status& why) {
 
 void PageEngine::Dispatch(const Message& message, NodeInstance from) {
   switch (message.kind) {
-    case MessageKind::kRegisterRequest: SendRegistrations(message, from); return;
+    case MessageKind::kRegisterRequest:
+      message.with_data ? SendExtents(message, from) : SendHoldings(message, from);
+      return;
     case MessageKind::kRegister:
-    case MessageKind::kRegisterEnd: Registrations(message, from); return;
+    case MessageKind::kRegisterEnd:
+      rounds_.contains(message.request) ? CountHoldings(message, from) : CountExtents(message, from);
+      return;
     case MessageKind::kDelayed: {
       CachedPage* cached = FindCached(message.page);
       if (cached != nullptr && cached->entry.request == message.request) {
@@ -509,12 +518,17 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kStored:
     case MessageKind::kStoredInfo:
     case MessageKind::kDone:
+    case MessageKind::kExtentInfo:
+    case MessageKind::kOrderNoted:
     case MessageKind::kInspected: Answer(message); return;
     case MessageKind::kInspect: AnswerInspect(message, from); return;
     case MessageKind::kStore:
     case MessageKind::kQueryStored:
-    case MessageKind::kPutExtent: AskCoreHolder(message, from); return;
-    case MessageKind::kDropExtent: DropExtentHere(message, from); return;
+    case MessageKind::kPutExtent:
+    case MessageKind::kDropExtent: AskCoreHolder(message, from); return;
+    case MessageKind::kQueryExtent: AnswerExtent(message, from); return;
+    case MessageKind::kDropCopies: DropCopies(message, from); return;
+    case MessageKind::kOrder: AnswerOrder(message, from); return;
     case MessageKind::kReverted:
     case MessageKind::kLost: RaiseEvent(message, from); return;
     default:
@@ -541,6 +555,8 @@ void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
     reply(std::move(answer));
     return;
   }
+  if (message.kind == MessageKind::kDropExtent && !TouchesSystemPages(range)) NoteDiscarded(range, message.config);
+  if (message.kind == MessageKind::kPutExtent && !message.complete) told_fresh_.Set(range, false);
   // Until this disk has learned what it is to keep, it cannot refuse what it does not know. The asker asks again.
   if (message.kind == MessageKind::kStore && disk_incomplete_ && core_.Find(message.page) == nullptr) return;
   core_.Handle(message, std::move(reply));

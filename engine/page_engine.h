@@ -10,6 +10,8 @@
 //   engine/evict.cc          keeps the RAM cache within its size
 //   engine/lock.cc           page locks of local programs
 //   engine/registration.cc   what happens when a node starts anew
+//   engine/order.cc          numbers that grow over the whole cluster
+//   engine/home_segment.cc   what a responsible node learns of a segment before it serves it
 //   engine/calls.cc          requests to other nodes that are answered once, and asked again until then
 //
 // Real code over the four doors, the same in the simulator. Owned by the loop. Operations are applets: they end by
@@ -33,6 +35,7 @@
 #include "directory/locator.h"
 #include "directory/responsible_machine.h"
 #include "engine/core_holder.h"
+#include "engine/home_segment.h"
 #include "engine/node_operations.h"
 #include "engine/page_memory.h"
 #include "engine/page_store.h"
@@ -90,6 +93,8 @@ class PageEngine final : public TransportEvents {
  public:
   // Operations on ranges have so many pages in hand at a time, and let others run in between.
   static constexpr uint64_t kBlockPages = 256;
+  // Starts of nodes in a cluster's life, see engine/order.cc.
+  static constexpr uint64_t kOrders = uint64_t{1} << 24;
 
   PageEngine(const PageEngineOptions& options, const Locator* locator, Clock* clock, Transport* transport,
              PageStore* store, PageMemory* memory, Entropy* entropy);
@@ -147,7 +152,8 @@ class PageEngine final : public TransportEvents {
   // Of the counted range that holds `page`.
   uint64_t Fetched(PageId page) const;
 
-  // Members that have not said yet what they hold; until then the pages that this node is responsible for wait.
+  // Members that have not said yet what they hold, or what this disk should keep; the pages that this node is responsible
+  // for wait for them.
   std::vector<NodeId> Unregistered() const;
   PageSummary Describe(PageId page) const;
   std::vector<NodeId> CoreHoldersOf(PageId page, uint32_t replicas) const {
@@ -223,7 +229,6 @@ class PageEngine final : public TransportEvents {
     LockMode mode;
   };
 
-  struct Registration;
   class Turn;
 
   static constexpr DurationNs kTick = 10 * kMillisecond;
@@ -322,12 +327,33 @@ class PageEngine final : public TransportEvents {
   void StartLoad(const HomeEffect& effect);
   Task<absl::StatusOr<LoadedPage>> OpenFromDisk(PageId page, bool recover, bool version_only);
   std::vector<Outcome<Message>> AskHolders(PageId page, uint32_t replicas, bool seal, bool with_data);
-  Task<absl::StatusOr<LoadedPage>> OpenOwnCopy(PageId page);
+  Task<absl::StatusOr<LoadedPage>> OpenOneCopy(PageId page, uint32_t replicas);
   Task<absl::Status> Complete(PageId page, const Message& newest, const std::vector<Message>& answers);
+
+  // order.cc
+  void OpenOrder(absl::AnyInvocable<void(absl::Status)> done);
+  void NoteOrder(uint64_t order, absl::AnyInvocable<void(absl::Status)> done);
+  Task<absl::Status> TakeOrder();
+  void AnswerOrder(const Message& message, NodeInstance from);
+
+  // home_segment.cc
+  HomeSegment& Segment(PageId page);
+  bool IsServed(PageId page) const;
+  void StartJoining(PageId first);
+  void SendHoldings(const Message& message, NodeInstance from);
+  void CountHoldings(const Message& message, NodeInstance from);
+  void AskForHoldings();
+  void Joined(PageId first);
+  void RaiseOrder(const Message& message);
+  Task<absl::StatusOr<HomeExtent>> ExtentOf(PageId page);
+  absl::StatusOr<HomeExtent> NoteExtent(PageId page, const Message& answer);
+  Message DescribeExtent(PageId page);
+  void AnswerExtent(const Message& message, NodeInstance from);
+  const HomeExtent* FindHomeExtent(PageId page) const;
+  void ForgetExtents(PageRange range, ConfigNumber config);
 
   // home_driver.cc
   HomeEntry& Home(PageId page);
-  bool IsSettled(PageId page) const;
   void ForgetIfIdle(PageId page);
   bool IsOnlyShared(const HomeEntry& entry) const;
   void CallInCopies();
@@ -337,25 +363,24 @@ class PageEngine final : public TransportEvents {
   void HomeMessage(const Message& message, NodeInstance from);
   bool HasNothingToFlush(PageId page) const;
   void AnswerFlushOfRange(const Message& message, NodeInstance from);
+  Task<absl::Status> KnowExtents(PageRange block);
   void TickHome();
-  void AnswerNotReady(const Message& message, NodeInstance from);
-  void DropExtentHere(const Message& message, NodeInstance from);
+  void DropCopies(const Message& message, NodeInstance from);
   void DiscardCopies(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done);
+  void NoteDiscarded(PageRange range, ConfigNumber config);
   bool IsDiscarded(PageId page) const;
   bool IsDiscarded(PageRange range, ConfigNumber config) const;
 
   // registration.cc
-  void AskForRegistrations();
-  void Registrations(const Message& message, NodeInstance from);
-  void AskForRegistration(NodeId node, Registration& registration);
-  void SendRegistrations(const Message& message, NodeInstance from);
+  void AskForExtents();
+  void CountExtents(const Message& message, NodeInstance from);
   void ForgetDisk(NodeId node);
   void TellKeepers(NodeInstance peer);
   bool Distrusts() const { return clock_->Now() < distrust_until_; }
-  void SendExtents(const Message& message, NodeInstance from, Message& end);
+  void SendExtents(const Message& message, NodeInstance from);
   void LearnExtents(const Message& end, NodeInstance from);
-  void NextPart(NodeId node, PageId next);
-  void BecomeReady();
+  void NextExtents(NodeId node, PageId next);
+  void NoteComplete();
   void BumpGrantEpoch();
   std::vector<PageId> SortedPages(absl::FunctionRef<bool(PageId)> wanted) const;
 
@@ -378,8 +403,10 @@ class PageEngine final : public TransportEvents {
 
   absl::flat_hash_map<PageId, std::unique_ptr<CachedPage>> cache_;
   absl::flat_hash_map<PageId, std::unique_ptr<HomeEntry>> homes_;
-  // Pages without an entry whose core holders are known to have their newest version: a bit each, by segment.
-  absl::flat_hash_map<PageId, std::bitset<kSegmentPages>> settled_;
+  absl::flat_hash_map<PageId, std::unique_ptr<HomeSegment>> segments_;  // By first page.
+  std::set<PageId> joining_;                                            // Segments that are not served yet.
+  std::map<RequestId, PageId> rounds_;                                  // Of their registrations.
+  RangeSet told_fresh_;          // Pages of extents of which a responsible node was told, once, that they are fresh.
   std::vector<PageId> call_in_;  // Pages whose read copies are about to be called in.
   TimeNs next_call_in_ = 0;
   std::vector<std::vector<CacheEffect>> spare_effects_;  // Empty, with room.
@@ -396,7 +423,11 @@ class PageEngine final : public TransportEvents {
   int depth_ = 0;                                    // Of Turn.
   std::map<RequestId, Call> calls_;
   uint64_t next_request_ = 1;
-  uint64_t next_txn_ = 1;
+  // See engine/order.cc. `unordered_`: members that have not answered yet.
+  uint64_t known_order_ = 0;
+  std::set<NodeId> unordered_;
+  bool ordered_ = false;
+  uint64_t next_txn_ = 0;
   Epoch grant_epoch_;
   Epoch last_loss_;               // grant_epoch_ when a node was last lost.
   NodeId lost_disk_;              // Whose was lost last.
@@ -411,22 +442,15 @@ class PageEngine final : public TransportEvents {
   std::map<NodeId, Incarnation> known_;
   std::set<NodeId> up_;
   std::set<NodeId> returned_;  // Nodes that started anew while this one was here.
-  struct Registration {
-    bool extents = false;  // First what this disk should keep, where it does not know; then the pages.
-    PageId next;           // Where the part that is asked for begins.
-    RequestId round;
-    TimeNs ask_at = 0;
-    DurationNs wait = 0;
-    std::map<PageId, Message> parts;
-  };
-  std::map<NodeId, Registration> registering_;  // Members whose registration is not complete.
+  // Members that have not said yet which extents this disk should keep, and where the part begins that each is asked for.
+  std::map<NodeId, std::pair<Registration, PageId>> learning_;
 
   // Ranges that are being or were unallocated: nothing of them is opened from disk, and late messages of the allocation
   // do not bring it back. Kept for longer than a message can be on its way.
   struct Discarded {
     PageRange range;
     ConfigNumber config;
-    TimeNs until = kForever;
+    TimeNs until;
   };
   std::vector<Discarded> discarded_;
   struct Discard {

@@ -248,7 +248,7 @@ class EngineCluster {
     for (const Message& m : *messages) {
       ++sent[m.kind];
       kinds.insert(m.kind);
-      last_request = m.request;
+      last_request[m.kind] = m.request;
     }
     for (MessageKind kind : kinds) ++packets[kind];
     if (!cut.contains(from.node) && !cut.contains(to)) wire_.emplace_back(to, from, std::move(packet));
@@ -275,7 +275,7 @@ class EngineCluster {
   ManualClock clock;
   std::map<MessageKind, int> sent;
   std::map<MessageKind, int> packets;  // With a message of that kind.
-  RequestId last_request;
+  std::map<MessageKind, RequestId> last_request;
   std::set<NodeId> cut;  // What they send or are sent is lost.
 
  private:

@@ -44,12 +44,12 @@ TEST_F(PageEnginePeers, NewsOfAPageAreItsResponsibleNodesToTell) {
 TEST_F(PageEnginePeers, ARegistrationHasSoManyPartsAtMost) {
   EngineCluster cluster(2);
   cluster.cut = {NodeId(1), NodeId(2)};
-  cluster.Start({NodeId(1), Incarnation(2)});
+  cluster.StartWithAnEmptyDisk({NodeId(1), Incarnation(2)});
   ASSERT_EQ(cluster.engine(1).Unregistered().size(), 1u);
   cluster.RunFor(50 * kMillisecond);  // Asks.
   ASSERT_GT(cluster.sent[MessageKind::kRegisterRequest], 0);
   Message part = Make(MessageKind::kRegister, cluster.SegmentOf(1));
-  part.request = cluster.last_request;
+  part.request = cluster.last_request[MessageKind::kRegisterRequest];
   for (int i = 0; i < 300; ++i) {
     part.page = part.page + 1;
     cluster.Inject(1, 2, part);

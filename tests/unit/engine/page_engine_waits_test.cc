@@ -169,7 +169,7 @@ TEST_F(PageEngineWaits, UnallocatingWaitsForARegistrationAndNamesWhoIsMissing) {
   cluster.RunFor(kSecond);
   const absl::Status status = cluster.Wait(cluster.engine(1).DropExtent(range, ConfigNumber(1), cluster.In(kSecond)));
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(status.message(), HasSubstr(ToString(NodeId(3))));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(ToString(NodeId(3))));
   std::optional<absl::Status> dropped;
   Spawn<absl::Status>(cluster.engine(1).DropExtent(range, ConfigNumber(1), cluster.In(10 * kSecond)),
                       [&](absl::Status s) { dropped = std::move(s); });

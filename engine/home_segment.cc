@@ -1,0 +1,242 @@
+// What a responsible node learns of a segment before it serves it: what every member holds of its pages, and, page by page
+// as they are opened, which extents they are in.
+
+#include "engine/home_segment.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/page_engine.h"
+#include "engine/page_turn.h"
+
+namespace mangrove {
+
+HomeSegment& PageEngine::Segment(PageId page) {
+  std::unique_ptr<HomeSegment>& slot = segments_[SegmentStart(page)];
+  if (slot == nullptr) {
+    slot = std::make_unique<HomeSegment>();
+    StartJoining(SegmentStart(page));
+  }
+  return *slot;
+}
+
+bool PageEngine::IsServed(PageId page) const {
+  const auto it = segments_.find(SegmentStart(page));
+  return it != segments_.end() && it->second->IsServed();
+}
+
+// --- What is held -----------------------------------------------------------------------------------------------------
+
+void PageEngine::StartJoining(PageId first) {
+  for (NodeId node : options_.members) segments_.at(first)->joining[node] = {};
+  joining_.insert(first);
+  ArmTick();
+  clock_->CallSoon([this, alive = alive_] {
+    if (!*alive || stopped_) return;
+    Turn turn(this);
+    AskForHoldings();
+  });
+}
+
+// Asks each member for what it holds of each segment that is not served yet, again if it has not come. What this disk should
+// keep comes first.
+void PageEngine::AskForHoldings() {
+  if (!learning_.empty() || !ordered_) return;
+  const TimeNs now = clock_->Now();
+  for (PageId first : joining_) {
+    for (auto& [node, registration] : segments_.at(first)->joining) {
+      const bool here = node == options_.self.node || up_.contains(node);
+      if (!here || registration.ask_at > now) continue;
+      registration.wait = std::min(std::max<DurationNs>(2 * registration.wait, 5 * options_.resend_after), 2 * kSecond);
+      registration.ask_at = now + registration.wait;
+      rounds_.erase(registration.round);
+      registration.round = NextRequest();
+      registration.parts.clear();
+      rounds_[registration.round] = first;
+      Message ask;
+      ask.kind = MessageKind::kRegisterRequest;
+      ask.request = registration.round;
+      ask.page = first;
+      Post(node, std::move(ask));
+    }
+  }
+}
+
+// As the one that is asked.
+void PageEngine::SendHoldings(const Message& message, NodeInstance from) {
+  if (!IsCurrent(from)) return;
+  const PageId first = SegmentStart(message.page);
+  std::vector<Message> reports;
+  for (uint64_t i = 0; i < kSegmentPages; ++i) {
+    const CachedPage* cached = FindCached(first + i);
+    if (cached == nullptr) continue;
+    // A page whose copy is being taken away is nothing any more for its machine, but may still be read here. Then this
+    // is not the moment; the question comes again.
+    if (cached->carrying) return;
+    const CacheEntry& entry = cached->entry;
+    if (HoldingOf(entry) == Holding::kNone) continue;
+    Message& report = reports.emplace_back();
+    report.kind = MessageKind::kRegister;
+    report.request = message.request;
+    report.page = first + i;
+    report.holding = HoldingOf(entry);
+    report.version = HeldVersion(entry);
+    report.config = entry.config;
+  }
+  Message end;
+  end.kind = MessageKind::kRegisterEnd;
+  end.request = message.request;
+  end.page = first;
+  end.count = reports.size();
+  end.txn = Txn(next_txn_);
+  end.grant_epoch = grant_epoch_;
+  for (Message& report : reports) Post(from.node, std::move(report));
+  Post(from.node, std::move(end));
+}
+
+void PageEngine::CountHoldings(const Message& message, NodeInstance from) {
+  const auto round = rounds_.find(message.request);
+  if (round == rounds_.end() || !IsCurrent(from)) return;
+  const PageId first = round->second;
+  HomeSegment& segment = *segments_.at(first);
+  const auto it = segment.joining.find(from.node);
+  if (it == segment.joining.end() || it->second.round != message.request) return;
+  Registration& registration = it->second;
+  if (message.kind == MessageKind::kRegister) {
+    if (SegmentStart(message.page) != first) return RefuseMessage(message, from.node);
+    registration.parts[message.page] = message;
+    return;
+  }
+  if (registration.parts.size() != message.count) return;  // Some are late or lost: asked again.
+  for (const auto& [page, part] : registration.parts) {
+    Register(Home(page), {.node = from, .holding = part.holding, .version = part.version, .config = part.config});
+  }
+  RaiseOrder(message);
+  rounds_.erase(round);
+  segment.joining.erase(it);
+  if (segment.IsServed()) Joined(first);
+}
+
+// What this node does from now on comes after what the sender has seen.
+void PageEngine::RaiseOrder(const Message& message) {
+  next_txn_ = std::max(next_txn_, message.txn.value);
+  grant_epoch_ = std::max(grant_epoch_, message.grant_epoch);
+}
+
+void PageEngine::Joined(PageId first) {
+  joining_.erase(first);
+  BumpGrantEpoch();
+  segments_.at(first)->since = grant_epoch_;
+  for (Outcome<bool>& waiting : std::exchange(segments_.at(first)->waiting, {})) waiting.Set(true);
+  for (uint64_t i = 0; i < kSegmentPages; ++i) {
+    const PageId page = first + i;
+    if (!homes_.contains(page)) continue;
+    std::vector<HomeEffect> effects;
+    StepHomeReady(Home(page), HomeContextOf(page), effects);
+    CarryHome(page, effects);
+  }
+}
+
+// --- Extents ----------------------------------------------------------------------------------------------------------
+
+const HomeExtent* PageEngine::FindHomeExtent(PageId page) const {
+  const auto it = segments_.find(SegmentStart(page));
+  return it == segments_.end() ? nullptr : it->second->Find(page);
+}
+
+// As a core holder. That an extent is fresh is told once for each page: who was told may open the page, and have it stored.
+Message PageEngine::DescribeExtent(PageId page) {
+  Message info;
+  info.kind = MessageKind::kExtentInfo;
+  info.page = page;
+  const Extent* extent = core_.Find(page);
+  if (extent == nullptr) {
+    info.SetStatus(absl::NotFoundError(absl::StrCat("page ", ToString(page), " is in no extent of this core holder")));
+    return info;
+  }
+  info.page = extent->range.first;
+  info.count = extent->range.count;
+  info.config = extent->config;
+  info.replicas = extent->replicas;
+  info.is_volatile = extent->is_volatile;
+  const PageId first = std::max(extent->range.first, SegmentStart(page));
+  const PageId end = std::min(extent->range.end(), SegmentStart(page) + kSegmentPages);
+  info.complete = extent->fresh && !told_fresh_.Contains(page);
+  told_fresh_.Set({first, end - first}, true);
+  return info;
+}
+
+void PageEngine::AnswerExtent(const Message& message, NodeInstance from) {
+  // Until this disk has learned what it is to keep, it cannot say that a page is in none. The asker asks again.
+  if (disk_incomplete_ && core_.Find(message.page) == nullptr) return;
+  Message info = DescribeExtent(message.page);
+  info.request = message.request;
+  Post(from.node, std::move(info));
+}
+
+absl::StatusOr<HomeExtent> PageEngine::NoteExtent(PageId page, const Message& answer) {
+  const HomeExtent extent{.range = {answer.page, answer.count},
+                          .config = answer.config,
+                          .replicas = answer.replicas,
+                          .is_volatile = answer.is_volatile};
+  if (!extent.range.Contains(page)) {
+    return absl::InternalError(absl::StrCat("asked for the extent of page ", ToString(page), ", a core holder named ",
+                                            ToString(extent.range)));
+  }
+  HomeSegment& segment = Segment(page);
+  if (const HomeExtent* known = segment.Find(page)) return *known;  // Meanwhile.
+  if (IsDiscarded({page, 1}, extent.config)) return absl::NotFoundError("unallocated meanwhile");
+  std::erase_if(segment.extents, [&](const HomeExtent& e) { return e.range.Overlaps(extent.range); });
+  segment.extents.push_back(extent);
+  const PageId first = SegmentStart(page);
+  for (uint64_t i = 0; answer.complete && i < kSegmentPages; ++i) {
+    if (extent.range.Contains(first + i)) segment.fresh.set(i);
+  }
+  return extent;
+}
+
+// NotFound: the page is not allocated. The primary knows whether anything of it was ever stored; where it does not answer,
+// the others know at least that the page is there.
+Task<absl::StatusOr<HomeExtent>> PageEngine::ExtentOf(PageId page) {
+  if (const HomeExtent* known = FindHomeExtent(page)) co_return *known;
+  absl::Status primary_away;
+  for (NodeId node : locator_->CoreHolders(page, static_cast<uint32_t>(options_.members.size()))) {
+    Message answer;
+    if (node == options_.self.node) {
+      answer = DescribeExtent(page);
+      if (absl::IsNotFound(answer.status()) && disk_incomplete_) {
+        answer.SetStatus(absl::UnavailableError(absl::StrCat(
+            ToString(node), " has lost its disk, and waits for other nodes to say what it should keep; start them")));
+      }
+    } else {
+      Message ask;
+      ask.kind = MessageKind::kQueryExtent;
+      ask.page = page;
+      const TimeNs deadline = clock_->Now() + options_.holder_timeout;
+      answer = co_await StartCall(node, std::move(ask), deadline, options_.resend_after).Get();
+    }
+    const absl::Status status = answer.status();
+    if (status.ok()) co_return NoteExtent(page, answer);
+    if (primary_away.ok() && absl::IsNotFound(status)) co_return status;
+    if (primary_away.ok()) primary_away = status;
+  }
+  co_return primary_away;
+}
+
+void PageEngine::ForgetExtents(PageRange range, ConfigNumber config) {
+  for (auto& [first, segment] : segments_) {
+    if (!range.Overlaps({first, kSegmentPages})) continue;
+    for (const HomeExtent& extent : segment->extents) {
+      for (uint64_t i = 0; extent.config <= config && i < kSegmentPages; ++i) {
+        if (!range.Contains(first + i) || !extent.range.Contains(first + i)) continue;
+        segment->fresh.reset(i);
+        segment->settled.reset(i);
+      }
+    }
+    // What is left of one that was cut is asked for again.
+    std::erase_if(segment->extents, [&](const HomeExtent& e) { return e.range.Overlaps(range) && e.config <= config; });
+  }
+}
+
+}  // namespace mangrove
