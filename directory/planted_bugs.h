@@ -15,6 +15,8 @@ struct PlantedBugs {
   bool skip_seal = false;                // Late stores of a lost owner are taken.
   bool flush_one_holder = false;         // A flush is acknowledged by the first core holder.
   bool keep_rights_on_forward = false;   // An owner keeps its write right when it sends a read copy.
+  bool follow_right_unchecked = false;   // A directory page behind a right link is taken for the one that has the key.
+  bool appoint_unchecked = false;        // Who appoints does not look again under the leaf's lock.
 };
 
 inline constexpr PlantedBugs kNoPlantedBugs;

@@ -1,0 +1,63 @@
+// Claims: what nodes say that they are responsible for, of which lost pages of the directory are made anew.
+
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "directory/directory_page.h"
+#include "net/runtime/clock.h"
+#include "net/runtime/task.h"
+
+namespace mangrove {
+
+struct Claims {
+  std::vector<DirectoryEntry> entries;  // Sorted, without overlap: the source has decided where claims conflict.
+  DirectoryOrder order;                 // The highest that anybody knows of.
+};
+
+// engine/ implements it: asks every member. A round is one question to all members about one interval; a node answers it
+// once, and says by that what it claims there.
+class ClaimSource {
+ public:
+  virtual ~ClaimSource() = default;
+
+  // How many rounds this node has answered, its own included.
+  virtual uint64_t Rounds() const = 0;
+  // How many of them after the first `since` were about `page`. More than there were does no harm but delay. Without
+  // knowledge of the intervals: all.
+  virtual uint64_t RoundsAbout(PageId /*page*/, uint64_t since) const { return Rounds() - since; }
+
+  // What every member, this one too, is responsible for in the interval: one round. This node's answer counts among its
+  // Rounds() before the call returns. Unavailable names who does not answer.
+  virtual Task<absl::StatusOr<Claims>> Collect(PageInterval interval, TimeNs deadline) = 0;
+};
+
+// The rounds that a node has answered. The intervals of the last ones are known; older ones were about everything.
+class ClaimRounds {
+ public:
+  // In the very step in which the node says what it claims.
+  void Add(PageInterval interval) {
+    ++rounds_;
+    last_.push_back(interval);
+    if (last_.size() > kKept) last_.pop_front();
+  }
+  uint64_t rounds() const { return rounds_; }
+  uint64_t About(PageId page, uint64_t since) const {
+    const uint64_t known_from = rounds_ - last_.size();
+    uint64_t about = since < known_from ? known_from - since : 0;
+    for (uint64_t i = since < known_from ? 0 : since - known_from; i < last_.size(); ++i) {
+      about += last_[i].Contains(page) ? 1 : 0;
+    }
+    return about;
+  }
+
+ private:
+  static constexpr size_t kKept = 256;
+  uint64_t rounds_ = 0;
+  std::deque<PageInterval> last_;
+};
+
+}  // namespace mangrove
