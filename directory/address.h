@@ -86,6 +86,10 @@ std::string ToString(const PageRange& range);
 // skipped. InvalidArgument names the text and what was expected.
 absl::StatusOr<GlobalAddress> ParseGlobalAddress(std::string_view text);
 
+// The upper half of the space is the directory's: the pages of the RAM directory beside its root. Their addresses say who
+// made them: bit 115 of the page's number, 40 bits of the node, 24 of its incarnation, a count of 32.
+constexpr PageId kFirstDirectoryPage{absl::uint128(1) << 115};
+
 // Addresses that every cluster has from its first start.
 constexpr PageId kSuperRootPage{1};
 constexpr PageId kRamDirectoryRootPage{2};
@@ -94,5 +98,21 @@ constexpr PageId kDiskDirectoryRootPage{3};
 constexpr PageRange kRegionTablePages{PageId(kSegmentPages), 8 * kSegmentPages};
 // The first page that `reserve` hands out.
 constexpr PageId kFirstReservablePage{absl::uint128(1) << 20};
+
+// A page of the RAM directory: never on a disk, and never older than it was.
+constexpr bool IsRamDirectoryPage(PageId page) {
+  return page == kRamDirectoryRootPage || kFirstDirectoryPage <= page;
+}
+// REQUIRES: each of the numbers fits.
+constexpr PageId RamDirectoryPage(uint64_t node, uint64_t incarnation, uint64_t count) {
+  return PageId(kFirstDirectoryPage.value | absl::uint128(node) << 56 | absl::uint128(incarnation) << 32 | count);
+}
+// Of a page from kFirstDirectoryPage on: the node that made it, and the low bits of its incarnation.
+constexpr uint64_t NodeOfDirectoryPage(PageId page) {
+  return absl::Uint128Low64(page.value >> 56) & ((uint64_t{1} << 40) - 1);
+}
+constexpr uint64_t IncarnationOfDirectoryPage(PageId page) {
+  return absl::Uint128Low64(page.value >> 32) & ((uint64_t{1} << 24) - 1);
+}
 
 }  // namespace mangrove

@@ -35,7 +35,7 @@ constexpr size_t kHeadWords = kTableWords + 3;
 constexpr size_t kMessageWords =
     wire::PageMessage::_capnpPrivate::dataWordSize + wire::PageMessage::_capnpPrivate::pointerCount;
 static_assert(kMessageWords == 16);
-static_assert(static_cast<int>(wire::Kind::ORDER_NOTED) + 1 == kMessageKinds);
+static_assert(static_cast<int>(wire::Kind::RETIRE) + 1 == kMessageKinds);
 static_assert(static_cast<int>(wire::Access::WRITE) == static_cast<int>(Access::kWrite));
 static_assert(static_cast<int>(wire::Holding::RETAINED) == static_cast<int>(Holding::kRetained));
 constexpr int kMaxCode = static_cast<int>(absl::StatusCode::kUnauthenticated);
@@ -140,7 +140,8 @@ absl::Status Bad(const Parts&... parts) {
 // Kinds that may name no page: page 0.
 bool MayNameNoPage(MessageKind kind) {
   return kind == MessageKind::kRegisterRequest || kind == MessageKind::kRegisterEnd || kind == MessageKind::kInspect ||
-         kind == MessageKind::kInspected || kind == MessageKind::kOrder || kind == MessageKind::kOrderNoted;
+         kind == MessageKind::kInspected || kind == MessageKind::kOrder || kind == MessageKind::kOrderNoted ||
+         kind == MessageKind::kClaimRequest || kind == MessageKind::kClaims;
 }
 
 // Kinds whose receiver looks at each page of their range.

@@ -31,7 +31,7 @@ size_t HashLocator::Place(PageId page) const {
   return Mix(Mix(absl::Uint128High64(segment)) ^ absl::Uint128Low64(segment)) % nodes_.size();
 }
 
-NodeId HashLocator::Responsible(PageId page) const { return nodes_[Place(page)]; }
+NodeId HashLocator::Primary(PageId page) const { return nodes_[Place(page)]; }
 
 std::vector<NodeId> HashLocator::CoreHolders(PageId page, uint32_t replicas) const {
   const size_t place = Place(page);

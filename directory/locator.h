@@ -1,4 +1,4 @@
-// Which nodes serve a page: the interface that the directory trees will fill, and the fixed answer of today.
+// Which nodes keep a page on disk: the interface that the disk directory will fill, and the fixed answer of today.
 
 #pragma once
 
@@ -15,11 +15,11 @@ class Locator {
  public:
   virtual ~Locator() = default;
 
-  // The node that orders the requests for the page.
-  virtual NodeId Responsible(PageId page) const = 0;
+  // The first of its core holders. It is also the responsible node of the pages whose responsible node the directory does not
+  // name: the first segment's, with the directory's roots.
+  virtual NodeId Primary(PageId page) const = 0;
 
-  // Those that keep the page on disk, the primary first. `replicas` is cut to the number of nodes. The primary is the
-  // responsible node.
+  // Those that keep the page on disk, the primary first. `replicas` is cut to the number of nodes.
   virtual std::vector<NodeId> CoreHolders(PageId page, uint32_t replicas) const = 0;
 
   // Every node that is in CoreHolders of a page of `range`, in the order of their numbers. Looks at no more segments
@@ -33,7 +33,7 @@ class HashLocator final : public Locator {
   // REQUIRES: not empty, no node twice.
   explicit HashLocator(std::vector<NodeId> nodes);
 
-  NodeId Responsible(PageId page) const override;
+  NodeId Primary(PageId page) const override;
   std::vector<NodeId> CoreHolders(PageId page, uint32_t replicas) const override;
   std::vector<NodeId> CoreHolders(const PageRange& range, uint32_t replicas) const override;
 

@@ -193,6 +193,22 @@ enum Kind {
 
   orderNoted @43;
   # any→any. Answers order: `count` is the highest that is known, and durable, here.
+
+  # The directory. No txn.
+
+  notResponsible @44;
+  # any→R. I am not responsible for the segment of `page`: ask the directory who is.
+
+  claimRequest @45;
+  # any→any. What do you claim in the interval in `data` (first page, 16 bytes; the page behind it, 16)? No page.
+
+  claims @46;
+  # any→any. Answers claimRequest: `count` claims in `data`, of 40 bytes each: first page, 16; segments, 4; term, 4; responsible node,
+  # 8; 1 if I am not responsible, but hold pages that I got from that node, 8. `txn`, `grantEpoch`: the highest that I have used
+  # or seen. `page`: where the rest begins; 0: there is none.
+
+  retire @47;
+  # any→H. The page of the directory is no part of it any more.
 }
 
 enum Access {

@@ -101,8 +101,14 @@ enum class MessageKind : uint8_t {
   // A node starts. No page.
   kOrder,       // any→any  request, count: 0, which is the highest order that you know? Else: this one is mine.
   kOrderNoted,  // any→any  request, count: the highest that is known here, and durable.
+  // The directory.
+  kNotResponsible,  // any→R  page: of the segment. Ask the directory who is.
+  kClaimRequest,    // any→any  request, data: an interval. What do you claim of it? No page.
+  kClaims,          // any→any  request, count, data: claims; txn, grant_epoch: the highest that it has seen. page: where the
+                    //          rest begins, 0: there is none.
+  kRetire,          // any→H  page: of the directory, and no part of it any more.
 };
-constexpr int kMessageKinds = static_cast<int>(MessageKind::kOrderNoted) + 1;
+constexpr int kMessageKinds = static_cast<int>(MessageKind::kRetire) + 1;
 
 // One message: the union of the fields above. What a kind does not name has its default.
 struct Message {

@@ -59,6 +59,7 @@ HomeRequest Step::Incoming(HomeEvent event) const {
       r.kind = HomeRequest::Kind::kDiscard;
       r.from = context_.self;
       r.request = discard;
+      r.at_most = discard_at_most;
   }
   return r;
 }
@@ -160,6 +161,10 @@ void Step::StartEvict(const HomeRequest& request) {
 }
 
 void Step::StartDiscard(const HomeRequest& request) {
+  if (request.at_most < context_.config) {  // Allocated anew since it was asked for.
+    Effect(HomeEffect::Kind::kDiscarded, request.request);
+    return;
+  }
   Begin(S::kDiscarding, request);
   t().waiting.assign(e_.sharers.begin(), e_.sharers.end());
   if (e_.owner.node.value != 0) t().waiting.push_back(e_.owner);

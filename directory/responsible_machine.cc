@@ -164,12 +164,13 @@ void StepHomeLoadFailed(HomeEntry& entry, Txn txn, const absl::Status& status, c
   RunAndCheck(step, entry, E::kLoadFailed);
 }
 
-void StepHomeDiscard(HomeEntry& entry, RequestId request, const HomeContext& context,
+void StepHomeDiscard(HomeEntry& entry, RequestId request, ConfigNumber at_most, const HomeContext& context,
                      std::vector<HomeEffect>& effects) {
   const bool may_call_in = context.ready && entry.state == S::kUnowned && entry.clean && !entry.reverting;
   CHECK(request != kCallIn || may_call_in);
   Step step(entry, context, effects);
   step.discard = request;
+  step.discard_at_most = at_most;
   step.from = context.self;
   RunAndCheck(step, entry, E::kDiscard);
 }

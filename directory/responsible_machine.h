@@ -126,6 +126,7 @@ struct HomeRequest {
   RequestId request;
   Access access = Access::kRead;
   bool have = false;
+  ConfigNumber at_most{UINT64_MAX};  // Of a discard: pages that were allocated since are not meant.
 };
 
 struct HomeTransaction {
@@ -198,6 +199,8 @@ struct HomeContext {
   Epoch grant_epoch;  // For grants of this step; newer than every loss that this node has seen.
   Txn next_txn;  // The first of the transactions that this step may begin, at most kTxnsPerStep: one for each kArmResend.
   bool ready = true;
+  ConfigNumber config;  // Of the page's extent, as far as it is known.
+  bool never_older = false;  // A copy that may be older than what was lost is none: the page is lost then.
   const PlantedBugs* bugs = nullptr;
 };
 constexpr uint64_t kTxnsPerStep = 64;
@@ -211,10 +214,12 @@ void StepHomeLoaded(HomeEntry& entry, Txn txn, const LoadedPage& page, const Hom
 // DataLoss makes the page Lost.
 void StepHomeLoadFailed(HomeEntry& entry, Txn txn, const absl::Status& status, const HomeContext& context,
                         std::vector<HomeEffect>& effects);
-// `request` numbers the discard; kCallIn is given up when a copy is not dropped at once, its sharer staying one.
+// `request` numbers the discard of what was allocated under `at_most` or before; kCallIn is given up when a copy is not dropped at once, its sharer staying one.
 // REQUIRES of kCallIn: Unowned, clean, not reverting; `ready`.
 constexpr RequestId kCallIn{};
-void StepHomeDiscard(HomeEntry& entry, RequestId request, const HomeContext& context, std::vector<HomeEffect>& effects);
+void StepHomeDiscard(HomeEntry& entry, RequestId request, ConfigNumber at_most, const HomeContext& context,
+                     std::vector<HomeEffect>& effects);
+constexpr ConfigNumber kAnyConfig{UINT64_MAX};
 // Every incarnation of `node` before `alive` is gone for ever.
 void StepHomePeerLost(HomeEntry& entry, NodeInstance alive, const HomeContext& context,
                       std::vector<HomeEffect>& effects);

@@ -80,6 +80,14 @@ const HolderReport& Step::Best() const {
   });
 }
 
+// What was given up may have been written to since, unless somebody still has a read copy of it.
+bool Step::MayBeOld(const HolderReport& best) const {
+  return best.holding == Holding::kRetained &&
+         std::none_of(e_.txn->reports.begin(), e_.txn->reports.end(), [&](const HolderReport& r) {
+           return r.holding == Holding::kShared && r.version == best.version && r.config == best.config;
+         });
+}
+
 // Every report is in.
 void Step::Decide() {
   std::erase_if(t().reports, [](const HolderReport& r) { return r.holding == Holding::kNone; });
@@ -88,6 +96,9 @@ void Step::Decide() {
     End();
   } else if (Best().holding == Holding::kOwner) {
     Resolve(nullptr);
+  } else if (context_.never_older && MayBeOld(Best())) {
+    const LoadedPage newer{.config = ConfigNumber(UINT64_MAX), .data = nullptr};
+    Resolve(&newer);
   } else {
     e_.clean = false;
     Load();  // I6

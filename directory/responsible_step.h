@@ -53,6 +53,7 @@ class Step {
   const Message* message = nullptr;
   NodeInstance from;  // Sender, or the incarnation that is alive.
   RequestId discard;
+  ConfigNumber discard_at_most;
   const LoadedPage* loaded = nullptr;
   absl::Status load_status;
 
@@ -80,6 +81,7 @@ class Step {
   void Recover(bool lost);
   void CountReport();
   const HolderReport& Best() const;
+  bool MayBeOld(const HolderReport& best) const;
   void Decide();
   void Resolve(const LoadedPage* rival);
   void CountResolve();

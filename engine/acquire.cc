@@ -36,7 +36,7 @@ bool PageEngine::HasRights(PageRange block, Rights rights) const {
 
 void PageEngine::Load(PageId page, size_t offset, std::span<std::byte> out) {
   CHECK(HasRights(page, Rights::kRead));
-  memory_->Load(page, offset, out);
+  MemoryOf(page)->Load(page, offset, out);
 }
 
 void PageEngine::Store(PageId page, size_t offset, std::span<const std::byte> bytes) {
@@ -45,7 +45,7 @@ void PageEngine::Store(PageId page, size_t offset, std::span<const std::byte> by
     LocalEvent(page, CacheEvent::kWantWrite);
   }
   CHECK(HasRights(page, Rights::kWrite));
-  memory_->Store(page, offset, bytes);
+  MemoryOf(page)->Store(page, offset, bytes);
 }
 
 // The outcome is OK when the page has had `rights`, Aborted when it must be asked for again: it came with less, or a
@@ -120,6 +120,10 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
   bool first_try = true;
   while (!missing.empty()) {
     if (stopped_) co_return absl::UnavailableError(ToString(options_.self.node) + " is shutting down");
+    if (!IsLocated(block.first)) {
+      const absl::Status status = co_await Locate(block.first, deadline);
+      if (!status.ok()) co_return status;
+    }
     absl::InlinedVector<PageId, 2> again;
     absl::InlinedVector<std::pair<PageId, Outcome<absl::Status>>, 2> asked;
     {
@@ -195,12 +199,12 @@ void PageEngine::Expect(PageId page) {
   if (cached == nullptr || cached->expected || !cached->entry.IsWaiting() || cached->entry.HasRead()) return;
   if (cached->carrying) return;  // Its frame is being taken away.
   cached->expected = true;
-  memory_->Expect(page);
+  MemoryOf(page)->Expect(page);
 }
 
 // `delayed_by`: whom the page waits for, if that is known.
 absl::Status PageEngine::TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const {
-  const NodeId culprit = delayed_by.value != 0 ? delayed_by : locator_->Responsible(page);
+  const NodeId culprit = delayed_by.value != 0 ? delayed_by : ResponsibleFor(page);
   const std::string what =
       absl::StrCat(rights == Rights::kWrite ? "write" : "read", " access to page ", ToString(page));
   if (culprit == options_.self.node || up_.contains(culprit)) {

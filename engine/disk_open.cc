@@ -29,11 +29,16 @@ struct Answers {
   bool unknowing = false;  // One has no record, and that means nothing.
 };
 
+bool IsAbsent(const Message& answer) {
+  const absl::Status status = answer.status();
+  return !status.ok() && !absl::IsNotFound(status) && !absl::IsDataLoss(status);
+}
+
 void Count(const Message& answer, NodeId holder, Answers& all) {
   const absl::Status status = answer.status();
   if (absl::IsDataLoss(status)) {
     all.corrupt = status;
-  } else if (!status.ok() && !absl::IsNotFound(status)) {
+  } else if (IsAbsent(answer)) {
     all.absent = status;
     all.absent_node = holder;
   } else if (status.ok() && !answer.complete) {
@@ -65,7 +70,7 @@ void PageEngine::StartLoad(const HomeEffect& effect) {
     } else {
       const bool was_lost = entry.state == HomeState::kLost;
       StepHomeLoadFailed(entry, txn, loaded.status(), HomeContextOf(page), effects);
-      if (!was_lost && entry.state == HomeState::kLost) {
+      if (!was_lost && entry.state == HomeState::kLost && !IsRamDirectoryPage(page)) {
         Message news;
         news.kind = MessageKind::kLost;
         news.page = page;
@@ -99,6 +104,7 @@ std::vector<Outcome<Message>> PageEngine::AskHolders(PageId page, uint32_t repli
 }
 
 Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool recover, bool version_only) {
+  if (IsRamDirectoryPage(page)) co_return co_await OpenDirectoryPage(page, version_only);
   if (IsDiscarded(page)) co_return NotAllocated(page);
   const absl::StatusOr<HomeExtent> found = co_await ExtentOf(page);
   if (absl::IsNotFound(found.status())) co_return NotAllocated(page);
@@ -113,7 +119,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
   if (!recover) {
     if (found->is_volatile) co_return LoadedPage{.config = found->config, .data = nullptr};
     absl::StatusOr<LoadedPage> one = co_await OpenOneCopy(page, found->replicas);
-    if (one.ok() || absl::IsNotFound(one.status())) co_return one;
+    if (one.ok()) co_return one;
     if (absl::IsDataLoss(one.status())) LogWarning(one.status().message(), "; it is read from another core holder");
   }
   // It may have been unallocated meanwhile.
@@ -127,6 +133,8 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
     Count(answers.back(), holders[answers.size() - 1], all);
   }
   std::optional<Message>& newest = all.newest;
+  // Whatever was handed out while others were absent is on the primary's disk: without it, what they have may be older.
+  if (IsAbsent(answers.front())) co_return absl::UnavailableError(answers.front().text);
   if (!newest && !all.absent.ok()) co_return absl::UnavailableError(all.absent.message());
   if (!newest && !all.corrupt.ok()) co_return all.corrupt;
   // No core holder was there from the start: they all lost their disks, or it is a system page of a new cluster.

@@ -7,6 +7,11 @@
 #include "engine/page_turn.h"
 
 namespace mangrove {
+namespace {
+
+constexpr DurationNs kTryAgain = 20 * kMillisecond;
+
+}  // namespace
 
 Task<absl::Status> PageEngine::PutExtent(PageRange range, ConfigNumber config, uint32_t replicas, bool is_volatile,
                                          TimeNs deadline) {
@@ -25,18 +30,47 @@ Task<absl::Status> PageEngine::PutExtent(PageRange range, ConfigNumber config, u
 // Copies first, so that none is left that cannot be stored any more; and once more when no disk has the range: a responsible
 // node that started anew in between may have opened it from one.
 Task<absl::Status> PageEngine::DropExtent(PageRange range, ConfigNumber config, TimeNs deadline) {
+  absl::Status status = co_await DropAllCopies(range, config, deadline);
+  if (!status.ok()) co_return status;
   Message drop;
+  drop.kind = MessageKind::kDropExtent;
   drop.page = range.first;
   drop.count = range.count;
   drop.config = config;
-  for (const MessageKind kind : {MessageKind::kDropCopies, MessageKind::kDropExtent, MessageKind::kDropCopies}) {
-    drop.kind = kind;
-    const bool of_disks = kind == MessageKind::kDropExtent;
-    const auto replicas = of_disks ? static_cast<uint32_t>(options_.members.size()) : 1;
-    const absl::Status status = co_await CallAll(locator_->CoreHolders(range, replicas), drop, deadline);
-    if (!status.ok()) co_return status;
-  }
-  co_return absl::OkStatus();
+  status = co_await CallAll(locator_->CoreHolders(range, static_cast<uint32_t>(options_.members.size())), drop, deadline);
+  if (!status.ok()) co_return status;
+  status = co_await DropAllCopies(range, config, deadline);
+  co_return status;
+}
+
+// Asks every responsible node. Where there is none this node becomes it: so nobody else does meanwhile.
+Task<absl::Status> PageEngine::DropAllCopies(PageRange range, ConfigNumber config, TimeNs deadline) {
+  const PageId first = SegmentStart(range.first);
+  const PageRange segments{first, (range.end() - first + kSegmentPages - 1) / kSegmentPages * kSegmentPages};
+  absl::Status status;
+  do {
+    const absl::StatusOr<std::vector<DirectoryEntry>> entries = co_await AppointSelf(segments, deadline);
+    status = entries.status();
+    std::vector<Outcome<Message>> outcomes;
+    if (entries.ok()) {
+      Turn turn(this);
+      for (const DirectoryEntry& entry : *entries) {
+        Message drop;
+        drop.kind = MessageKind::kDropCopies;
+        drop.page = std::max(range.first, entry.range.first);
+        drop.count = std::min(range.end(), entry.range.end()) - drop.page;
+        drop.config = config;
+        outcomes.push_back(StartCall(entry.responsible, drop, deadline, 5 * options_.resend_after));
+      }
+    }
+    for (Outcome<Message>& outcome : outcomes) {
+      const Message answer = co_await outcome.Get();
+      if (status.ok() || absl::IsAborted(status)) status = answer.status();
+    }
+    if (status.ok() || stopped_ || clock_->Now() + kTryAgain >= deadline) break;
+    if (absl::IsAborted(status) || !entries.ok()) co_await SleepUntil(clock_, clock_->Now() + kTryAgain);
+  } while (absl::IsAborted(status) || absl::IsUnavailable(status));
+  co_return status;
 }
 
 }  // namespace mangrove

@@ -35,7 +35,7 @@ Outcome<PageEngine::Frozen> PageEngine::Freeze(PageId page) {
                     .config = e.config,
                     .replicas = e.replicas,
                     .data = nullptr};
-      if (e.IsDirty()) frozen.data = memory_->Copy(page);
+      if (e.IsDirty()) frozen.data = MemoryOf(page)->Copy(page);
       outcome.Set(std::move(frozen));
     });
   });
@@ -148,6 +148,8 @@ Task<absl::Status> PageEngine::FlushBlock(PageRange block, TimeNs deadline) {
     owns_some = cached != nullptr && cached->entry.IsOwner();
   }
   if (!owns_some && block.count >= kWorthAsking && !stopped_) {
+    const absl::Status located = co_await Locate(block.first, deadline);
+    if (!located.ok()) co_return located;
     const Message answer = co_await AskToFlush(block, deadline).Get();
     if (answer.code != absl::StatusCode::kAborted) co_return answer.status();
   }
@@ -160,7 +162,7 @@ Outcome<Message> PageEngine::AskToFlush(PageRange block, TimeNs deadline) {
   ask.kind = MessageKind::kFlush;
   ask.page = block.first;
   ask.count = block.count;
-  return StartCall(locator_->Responsible(block.first), std::move(ask), deadline, 5 * options_.resend_after);
+  return StartCall(ResponsibleFor(block.first), std::move(ask), deadline, 5 * options_.resend_after);
 }
 
 Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
@@ -168,6 +170,8 @@ Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
   for (uint64_t i = 0; i < block.count; ++i) left.push_back(block.first + i);
   while (!left.empty()) {
     if (stopped_) co_return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down"));
+    const absl::Status located = co_await Locate(block.first, deadline);
+    if (!located.ok()) co_return located;
     std::vector<PageId> owned;
     std::vector<std::pair<PageId, Outcome<Message>>> others;
     {
@@ -246,8 +250,7 @@ Task<absl::Status> PageEngine::FlushUnlessGone(std::vector<PageId> pages, TimeNs
 }
 
 // As the owner, for the node that the message names.
-void PageEngine::FlushForOther(const Message& message, NodeInstance from) {
-  if (from.node != locator_->Responsible(message.page)) return;
+void PageEngine::FlushForOther(const Message& message) {
   Message answer;
   answer.kind = MessageKind::kFlushed;
   answer.page = message.page;

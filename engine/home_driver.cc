@@ -78,19 +78,23 @@ void PageEngine::CallInCopies() {
     const auto it = homes_.find(page);
     if (it == homes_.end() || !IsOnlyShared(*it->second) || !IsServed(page)) continue;
     std::vector<HomeEffect> effects;
-    StepHomeDiscard(*it->second, kCallIn, HomeContextOf(page), effects);
+    StepHomeDiscard(*it->second, kCallIn, kAnyConfig, HomeContextOf(page), effects);
     CarryHome(page, effects);
   }
 }
 
 HomeContext PageEngine::HomeContextOf(PageId page) {
+  const HomeSegment& segment = Segment(page);
+  const HomeExtent* extent = segment.Find(page);
   return {.self = options_.self,
           .page = page,
           .now = clock_->Now(),
           .resend_after = options_.resend_after,
           .grant_epoch = grant_epoch_,
           .next_txn = Txn(next_txn_ + 1),
-          .ready = Segment(page).IsServed(),
+          .ready = segment.IsServed(),
+          .config = extent == nullptr ? ConfigNumber{} : extent->config,
+          .never_older = IsRamDirectoryPage(page),
           .bugs = options_.bugs};
 }
 
@@ -128,6 +132,7 @@ void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
         break;
       }
       case HomeEffect::Kind::kReverted: {
+        if (IsRamDirectoryPage(page)) break;
         Message news;
         news.kind = MessageKind::kReverted;
         news.page = page;
@@ -194,7 +199,7 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
   // A request for a range is a request for each of its pages; the answers travel together again.
   for (uint64_t i = 0; i < std::clamp<uint64_t>(message.count, 1, kSegmentPages); ++i) {
     const PageId page = message.page + i;
-    if (locator_->Responsible(page) != options_.self.node) break;
+    if (!IsResponsibleFor(page)) break;
     std::vector<HomeEffect> effects;
     effects.reserve(kUsualEffects);
     HomeEntry& entry = Home(page);
@@ -260,42 +265,58 @@ void PageEngine::DiscardCopies(PageRange range, ConfigNumber config, absl::AnyIn
   discards_[token] = {.left = pages.size(), .done = std::move(done)};
   for (PageId page : pages) {
     std::vector<HomeEffect> effects;
-    StepHomeDiscard(Home(page), token, HomeContextOf(page), effects);
+    StepHomeDiscard(Home(page), token, config, HomeContextOf(page), effects);
     CarryHome(page, effects);
   }
 }
 
 // When this node has dropped the range, nothing of it is ever opened again, whatever its core holders still have.
 void PageEngine::DropCopies(const Message& message, NodeInstance from) {
-  Turn turn(this);
   const PageRange range{message.page, message.count};
   Message answer;
   answer.kind = MessageKind::kDone;
   answer.page = message.page;
   answer.count = message.count;
   answer.request = message.request;
-  if (range.count == 0 || TouchesSystemPages(range)) {
-    answer.SetStatus(
-        absl::InvalidArgumentError(absl::StrCat("not a range of pages that can be unallocated: ", ToString(range))));
+  if (range.count == 0 || TouchesSystemPages(range) || kFirstDirectoryPage < range.end()) {
+    answer.SetStatus(absl::InvalidArgumentError(
+        absl::StrCat("not a range of pages that can be unallocated: ", ToString(range))));
     return Post(from.node, std::move(answer));
   }
-  bool served = learning_.empty() && ordered_;
-  for (PageId first = SegmentStart(range.first); first < range.end(); first = first + kSegmentPages) {
-    if (locator_->Responsible(first) == options_.self.node && !Segment(first).IsServed()) served = false;
-  }
-  if (!served) {  // The asker asks again.
-    const std::vector<NodeId> waiting = Unregistered();
-    answer.SetStatus(
-        absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
-                                            waiting.empty() ? "itself" : ToString(waiting.front()),
-                                            " to say which pages it holds; start it, or try again later")));
-    return Post(from.node, std::move(answer));
-  }
-  NoteDiscarded(range, message.config);
-  DiscardCopies(range, message.config, [this, range, config = message.config, answer, to = from.node] {
-    ForgetExtents(range, config);
-    Post(to, answer);
+  Spawn<absl::Status>(ConfirmRange(range), [this, range, config = message.config, answer, to = from.node,
+                                            alive = alive_](absl::Status status) mutable {
+    if (!*alive) return;
+    Turn turn(this);
+    auto done = [this, answer, to] { Post(to, answer); };
+    if (status.ok() && !DropCopiesHere(range, config, std::move(done))) {
+      const std::vector<NodeId> waiting = Unregistered();
+      status = absl::UnavailableError(
+          absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
+                       waiting.empty() ? "itself" : ToString(waiting.front()),
+                       " to say which pages it holds; start it, or try again later"));
+    }
+    if (status.ok()) return;
+    answer.SetStatus(status);
+    Post(to, std::move(answer));
   });
+}
+
+// False: of some segment it is not known yet what is held. `done` when no copy is left.
+bool PageEngine::DropCopiesHere(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done) {
+  bool served = true;
+  own_.ForEach(range.first, range.end(), [&](const OwnSegments::Run& run) {
+    for (PageId first = run.range.first; !run.virgin && first < run.range.end(); first = first + kSegmentPages) {
+      const bool inside = range.Overlaps({first, kSegmentPages});
+      if (inside && !Segment(first).IsServed()) served = false;
+    }
+  });
+  if (!served) return false;
+  NoteDiscarded(range, config);
+  DiscardCopies(range, config, [this, range, config, done = std::move(done)]() mutable {
+    ForgetExtents(range, config);
+    done();
+  });
+  return true;
 }
 
 }  // namespace mangrove

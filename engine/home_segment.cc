@@ -16,7 +16,15 @@ HomeSegment& PageEngine::Segment(PageId page) {
   std::unique_ptr<HomeSegment>& slot = segments_[SegmentStart(page)];
   if (slot == nullptr) {
     slot = std::make_unique<HomeSegment>();
-    StartJoining(SegmentStart(page));
+    const OwnSegments::Run* run = IsFixed(page) ? nullptr : own_.Find(page);
+    const bool is_own_page = kFirstDirectoryPage <= page && IncarnationOfDirectoryPage(page) ==
+                                                                (options_.self.incarnation.value & kIncarnationMask);
+    if ((run != nullptr && run->virgin) || is_own_page) {
+      BumpGrantEpoch();
+      slot->since = grant_epoch_;
+    } else {
+      StartJoining(SegmentStart(page));
+    }
   }
   return *slot;
 }
@@ -196,32 +204,44 @@ absl::StatusOr<HomeExtent> PageEngine::NoteExtent(PageId page, const Message& an
   return extent;
 }
 
-// NotFound: the page is not allocated. The primary knows whether anything of it was ever stored; where it does not answer,
-// the others know at least that the page is there.
+// As one of its core holders describes it; this node, if it is one.
+Task<Message> PageEngine::AskForExtent(NodeId node, PageId page) {
+  if (node != options_.self.node) {
+    Message ask;
+    ask.kind = MessageKind::kQueryExtent;
+    ask.page = page;
+    const TimeNs deadline = clock_->Now() + options_.holder_timeout;
+    co_return co_await StartCall(node, std::move(ask), deadline, options_.resend_after).Get();
+  }
+  Message answer = DescribeExtent(page);
+  if (absl::IsNotFound(answer.status()) && disk_incomplete_) {
+    answer.SetStatus(absl::UnavailableError(absl::StrCat(
+        ToString(node), " has lost its disk, and waits for other nodes to say what it should keep; start them")));
+  }
+  co_return answer;
+}
+
+// NotFound: the page is not allocated. Where the primary does not answer, another core holder will do; but then nobody is
+// told that it is fresh. It is fresh if each of its core holders says so: whoever opened it before has asked one of them.
 Task<absl::StatusOr<HomeExtent>> PageEngine::ExtentOf(PageId page) {
   if (const HomeExtent* known = FindHomeExtent(page)) co_return *known;
-  absl::Status primary_away;
-  for (NodeId node : locator_->CoreHolders(page, static_cast<uint32_t>(options_.members.size()))) {
-    Message answer;
-    if (node == options_.self.node) {
-      answer = DescribeExtent(page);
-      if (absl::IsNotFound(answer.status()) && disk_incomplete_) {
-        answer.SetStatus(absl::UnavailableError(absl::StrCat(
-            ToString(node), " has lost its disk, and waits for other nodes to say what it should keep; start them")));
-      }
-    } else {
-      Message ask;
-      ask.kind = MessageKind::kQueryExtent;
-      ask.page = page;
-      const TimeNs deadline = clock_->Now() + options_.holder_timeout;
-      answer = co_await StartCall(node, std::move(ask), deadline, options_.resend_after).Get();
+  const std::vector<NodeId> nodes = locator_->CoreHolders(page, static_cast<uint32_t>(options_.members.size()));
+  Message answer = co_await AskForExtent(nodes.front(), page);
+  if (absl::IsNotFound(answer.status())) co_return answer.status();
+  if (answer.status().ok()) {
+    const std::vector<NodeId> holders = locator_->CoreHolders(page, answer.replicas);
+    for (size_t i = 1; answer.complete && i < holders.size(); ++i) {
+      const Message other = co_await AskForExtent(holders[i], page);
+      answer.complete = other.status().ok() && other.complete;
     }
-    const absl::Status status = answer.status();
-    if (status.ok()) co_return NoteExtent(page, answer);
-    if (primary_away.ok() && absl::IsNotFound(status)) co_return status;
-    if (primary_away.ok()) primary_away = status;
+    co_return NoteExtent(page, answer);
   }
-  co_return primary_away;
+  for (size_t i = 1; i < nodes.size(); ++i) {
+    Message other = co_await AskForExtent(nodes[i], page);
+    other.complete = false;
+    if (other.status().ok() && !other.is_volatile) co_return NoteExtent(page, other);
+  }
+  co_return answer.status();
 }
 
 void PageEngine::ForgetExtents(PageRange range, ConfigNumber config) {

@@ -31,6 +31,10 @@ PageEngine::PageEngine(const PageEngineOptions& options, const Locator* locator,
       memory_(memory),
       entropy_(entropy),
       core_(store, options.bugs, options.system_replicas),
+      pages_(this, &directory_memory_),
+      claims_(this),
+      tree_({kRamDirectoryRootPage, locator->Primary(kRamDirectoryRootPage)}, &pages_, &claims_, clock, options.bugs,
+            options.directory_limits),
       read_ahead_(std::min(options.read_ahead_pages, options.cache_pages / 8)) {
   known_[options_.self.node] = options_.self.incarnation;
 }
@@ -62,7 +66,10 @@ RequestId PageEngine::NextRequest() { return RequestId((options_.self.incarnatio
 
 PageEngine::CachedPage& PageEngine::Cached(PageId page) {
   std::unique_ptr<CachedPage>& slot = cache_[page];
-  if (slot == nullptr) slot = std::make_unique<CachedPage>();
+  if (slot == nullptr) {
+    slot = std::make_unique<CachedPage>();
+    if (!IsFixed(page)) ++locations_[SegmentStart(page)].pages;
+  }
   return *slot;
 }
 
@@ -73,7 +80,7 @@ PageEngine::CachedPage* PageEngine::FindCached(PageId page) const {
 
 CacheContext PageEngine::ContextOf(PageId page) {
   return {.self = options_.self,
-          .responsible = locator_->Responsible(page),
+          .responsible = ResponsibleFor(page),
           .now = clock_->Now(),
           .hold = options_.hold,
           .next_request = NextRequest(),
@@ -113,6 +120,7 @@ void PageEngine::OnCacheMessage(CachedPage& cached, const Message& message, Node
     doubted.flushed = {};
     return OnCacheMessage(cached, doubted, from);
   }
+  NoteSpeaker(cached, message, from.node);
   const std::optional<CacheEvent> event =
       StepCacheMessage(cached.entry, message, from.node, ContextOf(message.page), cached.effects);
   if (!event) ++counters_.stale_messages;
@@ -161,7 +169,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
     case Kind::kProtect: {
       // 1 while the call below is running, 2 if its callback came meanwhile.
       auto step = std::make_shared<int>(1);
-      memory_->Protect(page, [step, resume] {
+      MemoryOf(page)->Protect(page, [step, resume] {
         if (*step == 1) {
           *step = 2;
         } else {
@@ -175,7 +183,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
       const bool retain = effect.kind == Kind::kTakeRetain;
       auto step = std::make_shared<int>(1);  // As above.
       ++counters_.invalidations;
-      memory_->Take(page, retain, [this, page, retain, step, resume, alive = alive_](PageBuffer data) {
+      MemoryOf(page)->Take(page, retain, [this, page, retain, step, resume, alive = alive_](PageBuffer data) {
         if (!*alive) return;
         if (retain) {
           CachedPage& owner = Cached(page);
@@ -191,15 +199,15 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
     }
     case Kind::kInstall:
       cached.expected = false;
-      memory_->Install(page, effect.data ? effect.data->bytes.data() : nullptr,
+      MemoryOf(page)->Install(page, effect.data ? effect.data->bytes.data() : nullptr,
                        effect.write ? Rights::kWrite : Rights::kRead);
       NoteFetched(page);
       return true;
-    case Kind::kRaise: memory_->Raise(page); return true;
+    case Kind::kRaise: MemoryOf(page)->Raise(page); return true;
     case Kind::kSend: Post(effect.to, std::move(effect.message)); return true;
     case Kind::kSendLate: PostLate(effect.to, std::move(effect.message)); return true;
     case Kind::kSendFrame:
-      effect.message.data = memory_->Copy(page);
+      effect.message.data = MemoryOf(page)->Copy(page);
       ++counters_.pages_given;
       Post(effect.to, std::move(effect.message));
       return true;
@@ -216,7 +224,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
         if (*alive) Unblock(page);
       });
       return true;
-    case Kind::kRefused: RefuseMessage(effect.message, locator_->Responsible(page)); return true;
+    case Kind::kRefused: RefuseMessage(effect.message, ResponsibleFor(page)); return true;
   }
   return true;
 }
@@ -369,12 +377,12 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
     cancel.kind = MessageKind::kCancel;
     cancel.page = page;
     cancel.request = e.request;
-    Post(locator_->Responsible(page), std::move(cancel));
+    Post(ResponsibleFor(page), std::move(cancel));
     LocalEvent(page, CacheEvent::kCancel);
   }
   if (cached.watch == Watch::kAnswers && cached.sent_at + 2 * options_.resend_after <= now) {
     cached.sent_at = now;
-    const NodeId responsible = locator_->Responsible(page);
+    const NodeId responsible = ResponsibleFor(page);
     Message message;
     message.page = page;
     if (e.IsWaiting()) {
@@ -396,11 +404,13 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
   if (!over || now < cached.sent_at + kForgetAfter) return AfterEffects(page, cached);
   CHECK(!cached.charged);
   if (cached.queued) clock_list_.erase(cached.in_clock);
-  if (cached.expected) memory_->Unexpect(page);
+  if (cached.expected) MemoryOf(page)->Unexpect(page);
+  if (!IsFixed(page)) --locations_[SegmentStart(page)].pages;
   cache_.erase(page);
 }
 
 void PageEngine::Post(NodeId to, Message message) {
+  if (to.value == 0) return;  // Nobody is known to be responsible: it is found out.
   if (to == options_.self.node) {
     local_.push_back(std::move(message));
     return;
@@ -509,7 +519,7 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     }
     case MessageKind::kFlush:
       if (message.peer.node.value != 0) {
-        FlushForOther(message, from);
+        FlushForOther(message);
       } else {
         DispatchHome(message, from);
       }
@@ -520,6 +530,7 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kDone:
     case MessageKind::kExtentInfo:
     case MessageKind::kOrderNoted:
+    case MessageKind::kClaims:
     case MessageKind::kInspected: Answer(message); return;
     case MessageKind::kInspect: AnswerInspect(message, from); return;
     case MessageKind::kStore:
@@ -528,6 +539,9 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kDropExtent: AskCoreHolder(message, from); return;
     case MessageKind::kQueryExtent: AnswerExtent(message, from); return;
     case MessageKind::kDropCopies: DropCopies(message, from); return;
+    case MessageKind::kNotResponsible: NotResponsible(message, from); return;
+    case MessageKind::kClaimRequest: AnswerClaims(message, from); return;
+    case MessageKind::kRetire: Retire(message); return;
     case MessageKind::kOrder: AnswerOrder(message, from); return;
     case MessageKind::kReverted:
     case MessageKind::kLost: RaiseEvent(message, from); return;
@@ -575,15 +589,17 @@ void PageEngine::PostAnswer(NodeId to, Message answer) {
 }
 
 void PageEngine::DispatchHome(const Message& message, NodeInstance from) {
-  if (locator_->Responsible(message.page) == options_.self.node) {
+  if (IsResponsibleFor(message.page)) {
     HomeMessage(message, from);
-  } else {
+  } else if (IsFixed(message.page)) {
     ++counters_.stale_messages;
+  } else {
+    Unsure(message, from);
   }
 }
 
 void PageEngine::RaiseEvent(const Message& message, NodeInstance from) {
-  if (from.node != locator_->Responsible(message.page)) return RefuseMessage(message, from.node);
+  if (IsResponsibleFor(message.page) && from != options_.self) return RefuseMessage(message, from.node);
   if (!event_sink_) return;
   // Each page of it is remembered: no more than anybody has reason to tell of at once.
   event_sink_({.kind = message.kind == MessageKind::kLost ? RegionEvent::Kind::kLost : RegionEvent::Kind::kReverted,
@@ -593,7 +609,7 @@ void PageEngine::RaiseEvent(const Message& message, NodeInstance from) {
 PageSummary PageEngine::Describe(PageId page) const {
   PageSummary summary;
   summary.page = page;
-  summary.responsible = locator_->Responsible(page);
+  summary.responsible = ResponsibleFor(page);
   const CachedPage* cached = FindCached(page);
   summary.cache_state = Name(cached ? cached->entry.state : CacheState::kInvalid);
   if (cached) {

@@ -10,6 +10,8 @@
 //   engine/evict.cc          keeps the RAM cache within its size
 //   engine/lock.cc           page locks of local programs
 //   engine/registration.cc   what happens when a node starts anew
+//   engine/locate.cc         which node that is
+//   engine/claims.cc         what this node claims where a part of the directory is lost
 //   engine/order.cc          numbers that grow over the whole cluster
 //   engine/home_segment.cc   what a responsible node learns of a segment before it serves it
 //   engine/calls.cc          requests to other nodes that are answered once, and asked again until then
@@ -29,14 +31,20 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "directory/cache_machine.h"
+#include "directory/claims.h"
+#include "directory/directory_tree.h"
 #include "directory/locator.h"
 #include "directory/responsible_machine.h"
 #include "engine/core_holder.h"
+#include "engine/directory_memory.h"
+#include "engine/directory_pages.h"
 #include "engine/home_segment.h"
 #include "engine/node_operations.h"
+#include "engine/own_segments.h"
 #include "engine/page_memory.h"
 #include "engine/page_store.h"
 #include "engine/range_set.h"
@@ -60,6 +68,7 @@ struct PageEngineOptions {
   DurationNs resend_after = 20 * kMillisecond;     // Without an answer, a message is sent again.
   DurationNs holder_timeout = 300 * kMillisecond;  // A core holder that does not answer by then counts as absent.
   uint64_t home_entries = 65536;  // Of the pages that this node is responsible for; past it read copies are called in.
+  DirectoryLimits directory_limits = {};
   const PlantedBugs* bugs = &kNoPlantedBugs;
 };
 
@@ -126,6 +135,12 @@ class PageEngine final : public TransportEvents {
                                TimeNs deadline);
   // Takes content and storage from `range`, of extents numbered at most `config`. Repeatable.
   Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, TimeNs deadline);
+
+  // Finds out who is responsible for the page; where nobody is, this node becomes it. Then ResponsibleFor says so.
+  Task<absl::Status> Locate(PageId page, TimeNs deadline);
+  // As far as this node has heard; 0: it has not.
+  NodeId ResponsibleFor(PageId page) const;
+  DirectoryTree& directory() { return tree_; }
 
   // What the cache has now, for an access in the same step of the loop.
   Rights RightsOf(PageId page) const;
@@ -230,6 +245,32 @@ class PageEngine final : public TransportEvents {
   };
 
   class Turn;
+  friend class DirectoryPages;
+
+  // Who is responsible for a segment, as far as this node has heard.
+  struct Location {
+    NodeId node;
+    uint32_t term = 0;
+    uint32_t pages = 0;     // Of the segment, in cache_.
+    bool stale = false;     // That node says that it is not.
+    bool searched = false;  // It is being found out.
+  };
+
+  // The claims of all members, for the directory.
+  class MembersClaims final : public ClaimSource {
+   public:
+    explicit MembersClaims(PageEngine* engine) : engine_(engine) {}
+    uint64_t Rounds() const override { return engine_->rounds_of_claims_.rounds(); }
+    uint64_t RoundsAbout(PageId page, uint64_t since) const override {
+      return engine_->rounds_of_claims_.About(page, since);
+    }
+    Task<absl::StatusOr<Claims>> Collect(PageInterval interval, TimeNs deadline) override {
+      return engine_->CollectClaims(interval, deadline);
+    }
+
+   private:
+    PageEngine* const engine_;
+  };
 
   static constexpr DurationNs kTick = 10 * kMillisecond;
   // Longer than any message is on its way: a connection that does not carry one within seconds is closed.
@@ -249,6 +290,7 @@ class PageEngine final : public TransportEvents {
   void Carry(PageId page, CachedPage& cached);
   bool CarryOne(PageId page, CachedPage& cached, CacheEffect& effect);
   void RefuseMessage(const Message& message, NodeId from);
+  PageMemory* MemoryOf(PageId page) { return IsRamDirectoryPage(page) ? &directory_memory_ : memory_; }
   void AfterEffects(PageId page, CachedPage& cached);
   void WakeWaiters(CachedPage& cached);
   void RefuseWaiters(CachedPage& cached, const absl::Status& status);
@@ -321,7 +363,7 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> FlushUnlessGone(std::vector<PageId> pages, TimeNs deadline);
   Outcome<Message> AskToFlush(PageRange block, TimeNs deadline);
   bool HoldsUnflushed(PageId page) const;
-  void FlushForOther(const Message& message, NodeInstance from);
+  void FlushForOther(const Message& message);
 
   // disk_open.cc
   void StartLoad(const HomeEffect& effect);
@@ -330,11 +372,38 @@ class PageEngine final : public TransportEvents {
   Task<absl::StatusOr<LoadedPage>> OpenOneCopy(PageId page, uint32_t replicas);
   Task<absl::Status> Complete(PageId page, const Message& newest, const std::vector<Message>& answers);
 
+  // locate.cc
+  static bool IsFixed(PageId page);
+  bool IsResponsibleFor(PageId page) const;
+  bool IsLocated(PageId page) const;
+  void NoteLocation(PageId page, NodeId node, uint32_t term);
+  void NoteSpeaker(const CachedPage& cached, const Message& message, NodeId from);
+  Task<absl::StatusOr<DirectoryEntry>> EntryOf(PageId first, TimeNs deadline);
+  Task<absl::StatusOr<std::vector<DirectoryEntry>>> AppointSelf(PageRange range, TimeNs deadline);
+  void Unsure(const Message& message, NodeInstance from);
+  Task<absl::Status> Confirm(PageId first);
+  Task<absl::Status> ConfirmRange(PageRange range);
+  void AnswerNotResponsible(const Message& message, NodeInstance from);
+  void NotResponsible(const Message& message, NodeInstance from);
+
+  // claims.cc
+  std::vector<Claim> OwnClaims(const PageInterval& interval, PageId* next) const;
+  void AnswerClaims(const Message& message, NodeInstance from);
+  Task<absl::StatusOr<Claims>> CollectClaims(PageInterval interval, TimeNs deadline);
+  Task<absl::StatusOr<LoadedPage>> OpenDirectoryPage(PageId page, bool version_only);
+  PageId NewDirectoryPage();
+  absl::Status CheckDirectoryPage(PageRef ref) const;
+  void RetireDirectoryPage(PageRef ref);
+  void Retire(const Message& message);
+
   // order.cc
   void OpenOrder(absl::AnyInvocable<void(absl::Status)> done);
   void NoteOrder(uint64_t order, absl::AnyInvocable<void(absl::Status)> done);
   Task<absl::Status> TakeOrder();
   void AnswerOrder(const Message& message, NodeInstance from);
+
+  // extents.cc
+  Task<absl::Status> DropAllCopies(PageRange range, ConfigNumber config, TimeNs deadline);
 
   // home_segment.cc
   HomeSegment& Segment(PageId page);
@@ -345,6 +414,7 @@ class PageEngine final : public TransportEvents {
   void AskForHoldings();
   void Joined(PageId first);
   void RaiseOrder(const Message& message);
+  Task<Message> AskForExtent(NodeId node, PageId page);
   Task<absl::StatusOr<HomeExtent>> ExtentOf(PageId page);
   absl::StatusOr<HomeExtent> NoteExtent(PageId page, const Message& answer);
   Message DescribeExtent(PageId page);
@@ -366,6 +436,7 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> KnowExtents(PageRange block);
   void TickHome();
   void DropCopies(const Message& message, NodeInstance from);
+  bool DropCopiesHere(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done);
   void DiscardCopies(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done);
   void NoteDiscarded(PageRange range, ConfigNumber config);
   bool IsDiscarded(PageId page) const;
@@ -398,8 +469,20 @@ class PageEngine final : public TransportEvents {
   Transport* const transport_;
   PageStore* const store_;
   PageMemory* const memory_;
+  DirectoryMemory directory_memory_;
   Entropy* const entropy_;
   CoreHolder core_;
+
+  static constexpr uint64_t kIncarnationMask = (uint64_t{1} << 24) - 1;
+  DirectoryPages pages_;
+  MembersClaims claims_;
+  DirectoryTree tree_;
+  ClaimRounds rounds_of_claims_;  // That this node has answered.
+  uint64_t directory_pages_ = 0;  // Made by this node.
+  absl::flat_hash_set<PageId> making_;
+  absl::flat_hash_map<PageId, Location> locations_;  // By the segment's first page.
+  OwnSegments own_;
+  std::map<PageId, std::vector<std::pair<Message, NodeInstance>>> unsure_;  // By segment.
 
   absl::flat_hash_map<PageId, std::unique_ptr<CachedPage>> cache_;
   absl::flat_hash_map<PageId, std::unique_ptr<HomeEntry>> homes_;

@@ -83,7 +83,7 @@ void PageEngine::OnPeerUp(NodeInstance peer) {
     StepHomePeerLost(Home(page), peer, HomeContextOf(page), effects);
     CarryHome(page, effects);
   }
-  const auto of_peer = [&](PageId page) { return locator_->Responsible(page) == peer.node; };
+  const auto of_peer = [&](PageId page) { return ResponsibleFor(page) == peer.node; };
   for (PageId page : SortedPages(of_peer)) {
     WithPage(page, [this, page](CachedPage& cached) { ForgetResponsible(cached.entry, ContextOf(page)); });
   }

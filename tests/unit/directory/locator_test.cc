@@ -17,7 +17,7 @@ PageId Segment(uint64_t n) { return PageId(absl::uint128(n) * kSegmentPages); }
 TEST(Locator, PagesOfASegmentHaveOneResponsibleNode) {
   const HashLocator locator(kNodes);
   for (uint64_t s = 1; s < 50; ++s) {
-    EXPECT_EQ(locator.Responsible(Segment(s)), locator.Responsible(Segment(s) + (kSegmentPages - 1)));
+    EXPECT_EQ(locator.Primary(Segment(s)), locator.Primary(Segment(s) + (kSegmentPages - 1)));
   }
 }
 
@@ -35,7 +35,7 @@ TEST(Locator, PrimaryIsTheResponsibleNodeAndNoHolderIsNamedTwice) {
     for (uint32_t replicas = 0; replicas < 7; ++replicas) {
       const std::vector<NodeId> holders = locator.CoreHolders(Segment(s), replicas);
       EXPECT_EQ(holders.size(), std::clamp<size_t>(replicas, 1, kNodes.size()));
-      EXPECT_EQ(holders.front(), locator.Responsible(Segment(s)));
+      EXPECT_EQ(holders.front(), locator.Primary(Segment(s)));
       EXPECT_EQ(std::set<NodeId>(holders.begin(), holders.end()).size(), holders.size());
     }
   }
@@ -65,7 +65,7 @@ TEST(Locator, HoldersOfARangeAreThoseOfItsPages) {
 TEST(Locator, SegmentsAreSpreadEvenly) {
   const HashLocator locator(kNodes);
   std::map<NodeId, int> counts;
-  for (uint64_t s = 0; s < 4000; ++s) ++counts[locator.Responsible(Segment(s))];
+  for (uint64_t s = 0; s < 4000; ++s) ++counts[locator.Primary(Segment(s))];
   ASSERT_EQ(counts.size(), kNodes.size());
   for (const auto& [node, count] : counts) EXPECT_NEAR(count, 1000, 150) << ToString(node);
 }
@@ -73,7 +73,7 @@ TEST(Locator, SegmentsAreSpreadEvenly) {
 TEST(Locator, PlacesNeverChange) {
   const HashLocator locator({NodeId(1), NodeId(2), NodeId(3)});
   std::vector<uint64_t> places;
-  for (uint64_t s = 0; s < 12; ++s) places.push_back(locator.Responsible(Segment(s)).value);
+  for (uint64_t s = 0; s < 12; ++s) places.push_back(locator.Primary(Segment(s)).value);
   EXPECT_EQ(places, (std::vector<uint64_t>{1, 3, 1, 3, 3, 2, 1, 2, 3, 3, 2, 1}));
 }
 

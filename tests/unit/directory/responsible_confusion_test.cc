@@ -53,7 +53,7 @@ class Confusion {
         .self = kSelf, .page = kPage, .grant_epoch = Epoch(3), .next_txn = Txn(next_txn_), .ready = true};
     const bool loading = entry_.state == HomeState::kLoading;
     switch (Any(12)) {
-      case 0: StepHomeDiscard(entry_, RequestId(90 + Any(2)), context, effects); return;
+      case 0: StepHomeDiscard(entry_, RequestId(90 + Any(2)), kAnyConfig, context, effects); return;
       case 1: StepHomePeerLost(entry_, {NodeId(1 + Any(4)), Incarnation(5 + Any(2))}, context, effects); return;
       case 2:
         if (entry_.IsBusy()) StepHomeResend(entry_, context, effects);

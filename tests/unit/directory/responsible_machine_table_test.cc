@@ -144,7 +144,7 @@ Outcome Expected(A action, S s, E event) {
 
 void FeedLocal(Home& h, E event) {
   switch (event) {
-    case E::kDiscard: StepHomeDiscard(h.e, RequestId(9), h.Next(), h.effects); break;
+    case E::kDiscard: StepHomeDiscard(h.e, RequestId(9), kAnyConfig, h.Next(), h.effects); break;
     case E::kLoaded:
       StepHomeLoaded(h.e, kTxn, {.version = {}, .config = {}, .replicas = 2, .data = nullptr}, h.Next(), h.effects);
       break;

@@ -190,11 +190,17 @@ class EngineCluster {
   EngineHost& host(uint64_t node) { return *hosts_.at(NodeId(node)); }
   PageEngine& engine(uint64_t node) { return *host(node).engine; }
   const Locator& locator() const { return *locator_; }
-  // The first page from `from` on, of a whole segment, that `node` is responsible for.
-  PageId SegmentOf(uint64_t node, PageId from = kBase) const {
+  // The first page from `from` on, of a whole segment, that `node` is responsible for, and the primary core holder of.
+  PageId SegmentOf(uint64_t node, PageId from = kBase) {
     PageId page = SegmentStart(from + (kSegmentPages - 1));
-    while (locator_->Responsible(page) != NodeId(node)) page = page + kSegmentPages;
+    while (locator_->Primary(page) != NodeId(node) || !IsResponsible(node, page)) page = page + kSegmentPages;
     return page;
+  }
+  // If nobody is, the node becomes it.
+  bool IsResponsible(uint64_t node, PageId page) {
+    const absl::Status located = Wait(engine(node).Locate(page, In(kSecond)));
+    CHECK(located.ok());
+    return engine(node).ResponsibleFor(page) == NodeId(node);
   }
 
   // Timers that are due come first: nothing that goes on and on keeps them away.

@@ -48,7 +48,7 @@ TEST_F(PageEnginePeers, ARegistrationHasSoManyPartsAtMost) {
   ASSERT_EQ(cluster.engine(1).Unregistered().size(), 1u);
   cluster.RunFor(50 * kMillisecond);  // Asks.
   ASSERT_GT(cluster.sent[MessageKind::kRegisterRequest], 0);
-  Message part = Make(MessageKind::kRegister, cluster.SegmentOf(1));
+  Message part = Make(MessageKind::kRegister, kBase);
   part.request = cluster.last_request[MessageKind::kRegisterRequest];
   for (int i = 0; i < 300; ++i) {
     part.page = part.page + 1;

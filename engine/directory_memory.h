@@ -1,0 +1,29 @@
+// The frames of the directory's own pages. No program maps them, so they are no part of any region's memory.
+
+#pragma once
+
+#include <memory>
+
+#include "absl/container/flat_hash_map.h"
+#include "engine/page_memory.h"
+
+namespace mangrove {
+
+class DirectoryMemory final : public PageMemory {
+ public:
+  void Install(PageId page, const std::byte* data, Rights rights) override;
+  void Raise(PageId page) override;
+  void Protect(PageId page, absl::AnyInvocable<void()> done) override;
+  void Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuffer)> done) override;
+  PageBuffer Copy(PageId page) override;
+  void Load(PageId page, size_t offset, std::span<std::byte> out) override;
+  void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override;
+
+  // The page itself. REQUIRES: it has kRead; valid until it is taken.
+  const PageBytes& At(PageId page) const;
+
+ private:
+  absl::flat_hash_map<PageId, std::unique_ptr<PageBytes>> frames_;
+};
+
+}  // namespace mangrove

@@ -1,0 +1,218 @@
+// Who is responsible for a segment: what this node has heard, what the directory says, and what this node is responsible for
+// itself. Whoever touches a segment first becomes responsible for it.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/page_engine.h"
+#include "engine/page_turn.h"
+
+namespace mangrove {
+namespace {
+
+constexpr DurationNs kPause = kMillisecond;
+constexpr DurationNs kTryAgain = 20 * kMillisecond;
+// Of a walk that no operation waits for.
+constexpr DurationNs kWalkTimeout = 2 * kSecond;
+// Messages that wait until it is known whether this node is responsible.
+constexpr size_t kMaxUnsure = 1024;
+// Locations of segments of which nothing is here.
+constexpr size_t kMaxLocations = size_t{1} << 16;
+
+}  // namespace
+
+// Those that are named by the membership, or by the page itself.
+bool PageEngine::IsFixed(PageId page) { return page < PageId(kSegmentPages) || kFirstDirectoryPage <= page; }
+
+NodeId PageEngine::ResponsibleFor(PageId page) const {
+  if (page < PageId(kSegmentPages)) return locator_->Primary(page);
+  if (kFirstDirectoryPage <= page) return NodeId(NodeOfDirectoryPage(page));
+  const auto it = locations_.find(SegmentStart(page));
+  return it == locations_.end() ? NodeId{} : it->second.node;
+}
+
+bool PageEngine::IsResponsibleFor(PageId page) const {
+  return IsFixed(page) ? ResponsibleFor(page) == options_.self.node : own_.Find(page) != nullptr;
+}
+
+bool PageEngine::IsLocated(PageId page) const {
+  if (IsFixed(page)) return true;
+  const auto it = locations_.find(SegmentStart(page));
+  return it != locations_.end() && it->second.node.value != 0 && !it->second.stale;
+}
+
+void PageEngine::NoteLocation(PageId page, NodeId node, uint32_t term) {
+  if (locations_.size() >= kMaxLocations) {  // Those of segments that have no page here are found again.
+    absl::erase_if(locations_, [](const auto& location) { return location.second.pages == 0; });
+  }
+  Location& location = locations_[SegmentStart(page)];
+  location.node = node;
+  location.term = term;
+  location.stale = false;
+}
+
+// Whoever speaks of a newer transaction of the page is responsible for it by now.
+void PageEngine::NoteSpeaker(const CachedPage& cached, const Message& message, NodeId from) {
+  if (IsFixed(message.page) || message.kind == MessageKind::kGrant || message.txn <= cached.entry.txn) return;
+  if (ResponsibleFor(message.page) != from) NoteLocation(message.page, from, 0);
+}
+
+// OK: ResponsibleFor says who it is.
+Task<absl::Status> PageEngine::Locate(PageId page, TimeNs deadline) {
+  const PageId first = SegmentStart(page);
+  while (!IsLocated(page)) {
+    const absl::StatusOr<DirectoryEntry> entry = co_await EntryOf(first, deadline);
+    if (stopped_) co_return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down"));
+    if (entry.ok()) {
+      NoteLocation(first, entry->responsible, entry->term);
+    } else if (!absl::IsUnavailable(entry.status()) || clock_->Now() + kTryAgain >= deadline) {
+      co_return entry.status();
+    } else {
+      co_await SleepUntil(clock_, clock_->Now() + kTryAgain);
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+// What the directory says of the segment; if nothing, this node becomes responsible.
+Task<absl::StatusOr<DirectoryEntry>> PageEngine::EntryOf(PageId first, TimeNs deadline) {
+  if (const OwnSegments::Run* own = own_.Find(first)) {
+    co_return DirectoryEntry{.range = {first, kSegmentPages}, .responsible = options_.self.node, .term = own->term};
+  }
+  const std::optional<DirectoryTree::Found> here = tree_.Peek(first);
+  if (here && here->entry) co_return *here->entry;
+  const absl::StatusOr<DirectoryTree::Found> found = co_await tree_.Find(first, deadline);
+  if (!found.ok()) co_return found.status();
+  if (found->entry) co_return *found->entry;
+  const absl::StatusOr<std::vector<DirectoryEntry>> entries =
+      co_await AppointSelf({first, kSegmentPages}, deadline);
+  if (!entries.ok()) co_return entries.status();
+  if (entries->empty()) co_return absl::UnavailableError("the directory changes too fast; try again");
+  co_return entries->front();
+}
+
+// Makes this node responsible for the segments of `range` that nobody is responsible for; returns who is for which.
+Task<absl::StatusOr<std::vector<DirectoryEntry>>> PageEngine::AppointSelf(PageRange range, TimeNs deadline) {
+  while (!ordered_ || !learning_.empty()) {
+    if (stopped_ || clock_->Now() >= deadline) {
+      const std::vector<NodeId> waiting = Unregistered();
+      co_return absl::UnavailableError(
+          absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
+                       waiting.empty() ? std::string("itself") : ToString(waiting.front()), "; start it, or try again later"));
+    }
+    co_await SleepUntil(clock_, clock_->Now() + kPause);
+  }
+  auto written = [this](const DirectoryEntry& entry, const DirectoryOrder& order) {
+    own_.Add({.range = entry.range, .term = entry.term, .virgin = true});
+    next_txn_ = std::max(next_txn_, order.txn);
+    grant_epoch_ = std::max(grant_epoch_, Epoch(order.epoch));
+  };
+  co_return co_await tree_.Appoint(range, options_.self.node, std::move(written), deadline);
+}
+
+// --- What this node is asked --------------------------------------------------------------------------------------------
+
+// A message for a responsible node, which this node does not know to be.
+void PageEngine::Unsure(const Message& message, NodeInstance from) {
+  const PageId first = SegmentStart(message.page);
+  auto& waiting = unsure_[first];
+  if (waiting.size() < kMaxUnsure) waiting.emplace_back(message, from);
+  if (waiting.size() > 1) return;
+  Spawn<absl::Status>(Confirm(first), [this, first, alive = alive_](const absl::Status& status) {
+    if (!*alive) return;
+    Turn turn(this);
+    const std::vector<std::pair<Message, NodeInstance>> messages = std::move(unsure_[first]);
+    unsure_.erase(first);
+    if (!status.ok()) return;  // They come again.
+    for (const auto& [asked, asker] : messages) {
+      IsResponsibleFor(first) ? Dispatch(asked, asker) : AnswerNotResponsible(asked, asker);
+    }
+  });
+}
+
+// Whether the directory names this node, which has started since: then it takes over what its predecessor was responsible
+// for, a whole run at once.
+Task<absl::Status> PageEngine::Confirm(PageId first) {
+  const TimeNs deadline = clock_->Now() + kWalkTimeout;
+  while (!IsResponsibleFor(first)) {
+    const uint64_t rounds = rounds_of_claims_.rounds();
+    const absl::StatusOr<DirectoryTree::Found> found = co_await tree_.Find(first, deadline);
+    if (stopped_) co_return absl::UnavailableError("shutting down");
+    if (!found.ok()) co_return found.status();
+    // What was read may be of a page that is not part of the directory any more.
+    if (rounds_of_claims_.About(first, rounds) != 0) continue;
+    if (!found->entry || found->entry->responsible != options_.self.node) break;
+    const DirectoryEntry& entry = *found->entry;
+    PageId page = entry.range.first;
+    while (page < entry.range.end()) {  // But for what is known already.
+      if (const OwnSegments::Run* own = own_.Find(page)) {
+        page = own->range.end();
+        continue;
+      }
+      PageId end = entry.range.end();
+      own_.ForEach(page, end, [&](const OwnSegments::Run& own) { end = std::min(end, own.range.first); });
+      own_.Add({.range = {page, end - page}, .term = entry.term, .virgin = false});
+      page = end;
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+// Of every segment of the range.
+Task<absl::Status> PageEngine::ConfirmRange(PageRange range) {
+  PageId page = SegmentStart(range.first);
+  while (page < range.end()) {
+    const OwnSegments::Run* own = own_.Find(page);
+    if (own == nullptr) {
+      const absl::Status status = co_await Confirm(page);
+      if (!status.ok()) co_return status;
+      own = own_.Find(page);
+      if (own == nullptr) co_return absl::AbortedError("not responsible");
+    }
+    page = own->range.end();
+  }
+  co_return absl::OkStatus();
+}
+
+void PageEngine::AnswerNotResponsible(const Message& message, NodeInstance from) {
+  const absl::Status not_here =
+      absl::AbortedError(absl::StrCat(ToString(options_.self.node), " is not responsible for ", ToString(message.page)));
+  Message answer;
+  answer.page = message.page;
+  answer.count = message.count;
+  answer.request = message.request;
+  if (message.kind == MessageKind::kFlush || message.kind == MessageKind::kDropCopies) {
+    answer.kind = message.kind == MessageKind::kFlush ? MessageKind::kFlushed : MessageKind::kDone;
+    answer.SetStatus(not_here);
+    Post(from.node, answer);
+  }
+  Message news;
+  news.kind = MessageKind::kNotResponsible;
+  news.page = SegmentStart(message.page);
+  Post(from.node, std::move(news));
+}
+
+// As the one that asked the wrong node: what waits for it is asked for again where it belongs.
+void PageEngine::NotResponsible(const Message& message, NodeInstance from) {
+  const PageId first = SegmentStart(message.page);
+  const auto it = locations_.find(first);
+  if (IsFixed(first) || it == locations_.end() || it->second.node != from.node) return;
+  it->second.stale = true;
+  if (std::exchange(it->second.searched, true)) return;
+  Spawn<absl::Status>(Locate(first, clock_->Now() + kWalkTimeout), [this, first, alive = alive_](const absl::Status& s) {
+    if (!*alive) return;
+    const auto location = locations_.find(first);
+    if (location != locations_.end()) location->second.searched = false;
+    if (!s.ok()) return;
+    Turn turn(this);
+    for (uint64_t i = 0; i < kSegmentPages; ++i) {
+      CachedPage* cached = FindCached(first + i);
+      if (cached == nullptr || !cached->entry.IsWaiting()) continue;
+      cached->sent_at = clock_->Now();
+      Post(ResponsibleFor(first), OutstandingRequest(cached->entry, first + i));
+    }
+  });
+}
+
+}  // namespace mangrove
