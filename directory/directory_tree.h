@@ -3,7 +3,8 @@
 // Pages and links:
 //   T1  The pages that are reached from a parent's entry, by the child and the right links from there, divide the entry's
 //       interval (up to the next entry, or the parent's high key) without gap or overlap, all of the level below. A page's
-//       interval never grows. A right link that leads out of the interval is never followed, and may be stale.
+//       interval never grows. A right link that leads out of the entry's interval is never followed, since the key that is
+//       looked for is within; it may be stale.
 //   T2  The root keeps its address. It is about the whole space, and has no right sibling.
 //   T3  After each link the page is checked: its level, and that its low key is where the link says that it begins. A key at
 //       or behind its high key is looked for to its right. Whatever does not fit starts again from the root.
@@ -198,7 +199,7 @@ class DirectoryTree {
 
   // --- directory_change.cc
   Task<absl::StatusOr<PageId>> AppointIn(Search* search, PageInterval interval, NodeId node, OnWritten* on_written,
-                                         std::vector<DirectoryEntry>* result);
+                                         std::vector<DirectoryEntry>* runs);
   // OK: it has ended, as `outcome` says.
   Task<absl::Status> MoveIn(Search* search, NodeId from, NodeId to, HandOver* hand_over, OnWritten* on_written,
                             absl::Status* outcome);

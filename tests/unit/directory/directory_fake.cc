@@ -1,5 +1,7 @@
 #include "tests/unit/directory/directory_fake.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace mangrove::directory_test {
@@ -45,6 +47,7 @@ Task<absl::StatusOr<uint64_t>> FakeAccess::Lock(PageRef ref, TimeNs deadline) {
   (*page)->cached_by.clear();
   space_->locked.emplace(lock, ref.page.value);
   locks_.insert(lock);
+  most_locks_ = std::max(most_locks_, locks_.size());
   co_await SleepUntil(space_->clock, space_->clock->Now() + space_->Delay());
   if (dead_) co_return IsDead();
   co_return lock;

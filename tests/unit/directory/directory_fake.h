@@ -111,6 +111,7 @@ class FakeAccess final : public PageAccess {
   }
   Task<absl::StatusOr<PageRef>> Create(const PageBytes& content, TimeNs deadline) override;
   void Retire(PageRef ref) override;
+  size_t most_locks() const { return most_locks_; }
 
  private:
   // The page, when it is there and nobody has locked it.
@@ -121,6 +122,7 @@ class FakeAccess final : public PageAccess {
   const NodeId node_;
   bool dead_ = false;
   std::set<uint64_t> locks_;
+  size_t most_locks_ = 0;  // At once.
 };
 
 }  // namespace mangrove::directory_test

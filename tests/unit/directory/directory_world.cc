@@ -338,16 +338,18 @@ void World::StartRemove(Life* life) {
   ++order_.txn;
   ++life->under_way;
   life->removing = true;
-  Spawn<absl::Status>(
-      life->tree.Remove(
-          interval, life->node, order_,
-          [this, life](const DirectoryEntry& run, const DirectoryOrder& order) { OnRemoved(life, run, order); },
-          clock_.Now() + kPatience),
-      [this, life](const absl::Status& status) {
-        --life->under_way;
-        life->removing = false;
-        Ended(status, life);
-      });
+  Spawn<absl::Status>(life->tree.Remove(
+                          interval, life->node, order_,
+                          [this, life, asked = order_](const DirectoryEntry& run, const DirectoryOrder& order) {
+                            if (Merge(order, asked) != order) Fail("a removal did not raise the order");
+                            OnRemoved(life, run, order);
+                          },
+                          clock_.Now() + kPatience),
+                      [this, life](const absl::Status& status) {
+                        --life->under_way;
+                        life->removing = false;
+                        Ended(status, life);
+                      });
 }
 
 void World::StartFind(Life* life) {
