@@ -13,8 +13,8 @@
 //       posts it first.
 // Locks:
 //   T5  One operation holds one lock at a time. Under it, it waits for: Create (split, rebuild), the child's Read and
-//       Collect (rebuild, a parent's lock), hand_over (Move, a leaf's lock). Nobody who answers a Collect or a hand_over
-//       waits for a directory page in order to answer.
+//       Collect (rebuild, a parent's lock), hand_over (Move, a leaf's lock). No Create, and nobody who answers a Collect or
+//       a hand_over, waits for a directory page.
 //   T6  A store is made in the step that checks what justifies it: what the page holds under the lock, and that this node
 //       has answered no round of claims about the place since its walk began at the root. So what a node gets in a page that
 //       is no part of the tree any more, it got before it said what it claims.
