@@ -366,6 +366,36 @@ TEST_F(DirectoryTreeTest, ARootIsMadeOfClaims) {
   for (uint64_t i = 0; i < 500; ++i) EXPECT_TRUE(Find(Segment(i * 2 + 1)).entry.has_value());
 }
 
+TEST_F(DirectoryTreeTest, NothingTakesLongerThanItsDeadline) {
+  AppointByTurns(40);
+  // Of long operations, between two leaves.
+  const TimeNs now = clock_.Now();
+  EXPECT_EQ(Do(tree_.Appoint(Segments(0, 100), NodeId(1), Written(), now)).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Do(tree_.List(kWholeSpace, SIZE_MAX, now)).status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Do(tree_.Remove(kWholeSpace, NodeId(3), {}, Written(), now)).code(), absl::StatusCode::kDeadlineExceeded);
+  // Of waits for a page that somebody else keeps locked.
+  const PageRef leaf = Walk(20).back().ref;
+  space_.pages.at(leaf.page.value).lock = 1'000'000;
+  const TimeNs deadline = now + 100;
+  EXPECT_EQ(Do(tree_.Find(Segment(20), deadline)).status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Do(tree_.Appoint(Segments(20, 1), NodeId(1), Written(), deadline)).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_LE(clock_.Now(), deadline);
+}
+
+// One that stays a misfit whatever is tried: each walk starts again at the root, and the last one gives up.
+TEST_F(DirectoryTreeTest, ALinkToAWrongPageEndsAfterSomeTries) {
+  AppointByTurns(40);
+  const PageRef leaf = Walk(20).back().ref;
+  space_.pages.at(leaf.page.value).content = space_.pages.at(Walk(0).back().ref.page.value).content;
+  const auto found = Do(tree_.Find(Segment(20), kForever));
+  EXPECT_EQ(found.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(found.status().message()), HasSubstr("is not what a link says"));
+  EXPECT_FALSE(tree_.Peek(Segment(20)).has_value());
+  EXPECT_EQ(Appoint(20, 1, 1).status().code(), absl::StatusCode::kUnavailable);
+}
+
 TEST_F(DirectoryTreeTest, BadArgumentsAreRefused) {
   const auto appoint = [&](PageRange range) {
     return Do(tree_.Appoint(range, NodeId(1), Written(), kForever)).status().code();
