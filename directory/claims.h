@@ -13,6 +13,8 @@
 
 namespace mangrove {
 
+// Of two claims of a segment the one in the higher term is right. Two in one term are possible in a round that another round
+// of a larger interval came between; either will do, since nothing is written after such a round.
 struct Claims {
   std::vector<DirectoryEntry> entries;  // Sorted, without overlap: the source has decided where claims conflict.
   DirectoryOrder order;                 // The highest that anybody knows of.

@@ -1,11 +1,13 @@
 // What changes the directory: appointments, moves, removals; and the splits that make room for them.
 
+#include <cstdint>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "directory/directory_edit.h"
 #include "directory/directory_tree.h"
+#include "directory/run_collector.h"
 #include "net/check.h"
 
 namespace mangrove {
@@ -41,16 +43,18 @@ bool HasRunOf(const DirectoryPageView& leaf, PageInterval interval, NodeId node)
 Task<absl::StatusOr<std::vector<DirectoryEntry>>> DirectoryTree::Appoint(PageRange range, NodeId node,
                                                                          OnWritten on_written, TimeNs deadline) {
   if (absl::Status s = CheckSegments(range); !s.ok()) co_return s;
-  std::vector<DirectoryEntry> result;
+  RunCollector result;
   Search search{.key = range.first, .deadline = deadline};
   for (int leaves = 1; search.key < range.end(); ++leaves) {
+    std::vector<DirectoryEntry> runs;
     const absl::StatusOr<PageId> next =
-        co_await AppointIn(&search, {search.key, range.end()}, node, &on_written, &result);
+        co_await AppointIn(&search, {search.key, range.end()}, node, &on_written, &runs);
     if (!next.ok()) {
       absl::Status again = co_await Retry(&search, next.status());
       if (!again.ok()) co_return again;
       continue;
     }
+    result.Append(runs);
     search.key = *next;
     search.restarts = 0;
     if (leaves % kPagesAtOnce == 0) co_await YieldTo(clock_);
@@ -59,18 +63,19 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> DirectoryTree::Appoint(PageRan
           absl::StrCat("appointing for ", ToString(range), " from page ", ToString(search.key), " on"));
     }
   }
-  co_return result;
+  std::vector<DirectoryEntry> all = co_await result.Take(SIZE_MAX, clock_);
+  co_return all;
 }
 
 Task<absl::StatusOr<PageId>> DirectoryTree::AppointIn(Search* search, PageInterval interval, NodeId node,
-                                                      OnWritten* on_written, std::vector<DirectoryEntry>* result) {
+                                                      OnWritten* on_written, std::vector<DirectoryEntry>* runs) {
   absl::Status reached = co_await Reach(search, 0);
   if (!reached.ok()) co_return reached;
   const auto seen = DirectoryPageView::Of(*search->path.back().content);
   const PageInterval seen_here = Intersect(interval, seen->keys());
   const PageId seen_gap = FirstGap(*seen, seen_here);
   if (seen_gap == seen_here.end) {
-    AppendRunsIn(*seen, seen_here, result);
+    AppendRunsIn(*seen, seen_here, runs);
     co_return seen_here.end;
   }
   absl::StatusOr<LockedPage> locked = co_await LockReached(search, 0);
@@ -89,7 +94,7 @@ Task<absl::StatusOr<PageId>> DirectoryTree::AppointIn(Search* search, PageInterv
   }
   if (!given.empty()) locked->held.Store(leaf);
   for (const DirectoryEntry& run : given) (*on_written)(run, leaf.order);
-  AppendRunsIn(leaf, {here.first, next}, result);
+  AppendRunsIn(leaf, {here.first, next}, runs);
   co_return next;
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "directory/directory_edit.h"
+#include "directory/run_collector.h"
 #include "net/check.h"
 
 namespace mangrove {
@@ -19,9 +20,8 @@ constexpr int kMaxPeeks = 32;
 // Where a walk is, by the link that it has just followed.
 struct Cursor {
   PageRef ref;
-  PageId start;                          // Where the page begins.
-  PageInterval by_parent = kWholeSpace;  // What the parent's entry is about.
-  int level = -1;                        // -1: the root's, which is not known before.
+  PageId start;    // Where the page begins.
+  int level = -1;  // -1: the root's, which is not known before.
   bool by_right_link = false;
 };
 
@@ -35,16 +35,15 @@ Turn Advance(const DirectoryPageView& page, PageId key, int level, const Planted
   const bool unchecked = bugs.follow_right_unchecked && at->by_right_link;
   if (keys.end <= key && !unchecked) {
     const PageRef right = page.right();
-    if (at->level < 0 || right.page == PageId(0) || at->by_parent.end <= keys.end) return Turn::kMisfit;
-    *at = {.ref = right, .start = keys.end, .by_parent = at->by_parent, .level = at->level, .by_right_link = true};
+    if (at->level < 0 || right.page == PageId(0)) return Turn::kMisfit;
+    *at = {.ref = right, .start = keys.end, .level = at->level, .by_right_link = true};
     return Turn::kRight;
   }
   if (page.level() == level) return Turn::kArrived;
   const size_t children = page.CountUpTo(key);
   if (children == 0) return Turn::kMisfit;
   const DirectoryChild child = page.child(children - 1);
-  const PageId end = children < page.size() ? page.child(children).start : keys.end;
-  *at = {.ref = child.ref, .start = child.start, .by_parent = {child.start, end}, .level = page.level() - 1};
+  *at = {.ref = child.ref, .start = child.start, .level = page.level() - 1};
   return Turn::kDown;
 }
 
@@ -240,7 +239,7 @@ Task<absl::StatusOr<std::vector<DirectoryTree::PathStep>>> DirectoryTree::Walk(P
 Task<absl::StatusOr<std::vector<DirectoryEntry>>> DirectoryTree::List(PageInterval interval, size_t most,
                                                                       TimeNs deadline) {
   if (absl::Status s = CheckInSpace(interval); !s.ok()) co_return s;
-  std::vector<DirectoryEntry> runs;
+  RunCollector runs;
   Search search{.key = interval.first, .deadline = deadline};
   for (int leaves = 1; search.key < interval.end && runs.size() < most; ++leaves) {
     absl::Status reached = co_await Descend(&search, 0);
@@ -251,14 +250,16 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> DirectoryTree::List(PageInterv
     }
     const auto leaf = DirectoryPageView::Of(*search.path.back().content);
     const PageInterval here = Intersect({search.key, interval.end}, leaf->keys());
-    AppendRunsIn(*leaf, here, &runs);
+    std::vector<DirectoryEntry> runs_here;
+    AppendRunsIn(*leaf, here, &runs_here);
+    runs.Append(runs_here);
     search.key = here.end;
     search.restarts = 0;
     if (leaves % kPagesAtOnce == 0) co_await YieldTo(clock_);
     if (clock_->Now() >= deadline) co_return absl::DeadlineExceededError("listing the directory");
   }
-  if (runs.size() > most) runs.resize(most);
-  co_return runs;
+  std::vector<DirectoryEntry> all = co_await runs.Take(most, clock_);
+  co_return all;
 }
 
 }  // namespace mangrove

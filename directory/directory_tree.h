@@ -3,7 +3,8 @@
 // Pages and links:
 //   T1  The pages that are reached from a parent's entry, by the child and the right links from there, divide the entry's
 //       interval (up to the next entry, or the parent's high key) without gap or overlap, all of the level below. A page's
-//       interval never grows. A right link that leads out of the interval is never followed, and may be stale.
+//       interval never grows. A right link that leads out of the entry's interval is never followed, since the key that is
+//       looked for is within; it may be stale.
 //   T2  The root keeps its address. It is about the whole space, and has no right sibling.
 //   T3  After each link the page is checked: its level, and that its low key is where the link says that it begins. A key at
 //       or behind its high key is looked for to its right. Whatever does not fit starts again from the root.
@@ -12,8 +13,8 @@
 //       posts it first.
 // Locks:
 //   T5  One operation holds one lock at a time. Under it, it waits for: Create (split, rebuild), the child's Read and
-//       Collect (rebuild, a parent's lock), hand_over (Move, a leaf's lock). Nobody who answers a Collect or a hand_over
-//       waits for a directory page in order to answer.
+//       Collect (rebuild, a parent's lock), hand_over (Move, a leaf's lock). No Create, and nobody who answers a Collect or
+//       a hand_over, waits for a directory page.
 //   T6  A store is made in the step that checks what justifies it: what the page holds under the lock, and that this node
 //       has answered no round of claims about the place since its walk began at the root. So what a node gets in a page that
 //       is no part of the tree any more, it got before it said what it claims.
@@ -198,7 +199,7 @@ class DirectoryTree {
 
   // --- directory_change.cc
   Task<absl::StatusOr<PageId>> AppointIn(Search* search, PageInterval interval, NodeId node, OnWritten* on_written,
-                                         std::vector<DirectoryEntry>* result);
+                                         std::vector<DirectoryEntry>* runs);
   // OK: it has ended, as `outcome` says.
   Task<absl::Status> MoveIn(Search* search, NodeId from, NodeId to, HandOver* hand_over, OnWritten* on_written,
                             absl::Status* outcome);

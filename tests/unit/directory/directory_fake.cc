@@ -1,8 +1,18 @@
 #include "tests/unit/directory/directory_fake.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace mangrove::directory_test {
+
+PageId FakeSpace::NewPageOf(NodeId node) {
+  if (!retired.empty() && random.PerMille(700)) {
+    const PageRef ref = retired[random.Below(retired.size())];
+    if (ref.responsible == node && !pages.contains(ref.page.value)) return ref.page;
+  }
+  return PageId(next_page++);
+}
 
 Task<absl::StatusOr<FakePage*>> FakeAccess::Reach(PageRef ref, TimeNs deadline) {
   co_await SleepUntil(space_->clock, space_->clock->Now() + space_->Delay());
@@ -37,6 +47,7 @@ Task<absl::StatusOr<uint64_t>> FakeAccess::Lock(PageRef ref, TimeNs deadline) {
   (*page)->cached_by.clear();
   space_->locked.emplace(lock, ref.page.value);
   locks_.insert(lock);
+  most_locks_ = std::max(most_locks_, locks_.size());
   co_await SleepUntil(space_->clock, space_->clock->Now() + space_->Delay());
   if (dead_) co_return IsDead();
   co_return lock;
@@ -61,7 +72,7 @@ Task<absl::StatusOr<PageRef>> FakeAccess::Create(const PageBytes& content, TimeN
   if (dead_) co_return IsDead();
   if (space_->Fails()) co_return absl::UnavailableError("no luck");
   if (space_->clock->Now() >= deadline) co_return absl::DeadlineExceededError("for a new page");
-  const PageId id{space_->next_page++};
+  const PageId id = space_->NewPageOf(node_);
   FakePage& page = space_->pages[id.value];
   page.content = std::make_shared<PageBytes>(content);
   page.last_writer = node_;
@@ -76,7 +87,9 @@ void FakeAccess::Retire(PageRef ref) {
   if (dead_) return;
   space_->clock->CallAt(space_->clock->Now() + space_->Delay(), [space = space_, ref] {
     const auto at = space->pages.find(ref.page.value);
-    if (at != space->pages.end() && at->second.lock == 0) space->pages.erase(at);
+    if (at == space->pages.end() || at->second.lock != 0) return;
+    space->pages.erase(at);
+    space->retired.push_back(ref);
   });
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -63,6 +64,7 @@ struct FakeSpace {
   std::map<uint64_t, absl::uint128> locked;  // By the lock's number.
   uint64_t next_lock = 0;
   absl::uint128 next_page = absl::uint128(1) << 40;
+  std::vector<PageRef> retired;  // Their numbers may come back.
   uint64_t stores = 0;
   absl::AnyInvocable<void()> on_lost_root;  // The root is asked for and lost.
 
@@ -74,7 +76,11 @@ struct FakeSpace {
     pages.at(at->second).lock = 0;
     locked.erase(at);
   }
-  DurationNs Delay() { return longest_delay == 0 ? 0 : random.Spread(1, longest_delay); }
+  DurationNs Delay() {
+    if (longest_delay == 0) return 0;
+    return random.Spread(1, random.PerMille(20) ? 20 * longest_delay : longest_delay);
+  }
+  PageId NewPageOf(NodeId node);
   bool Fails() { return failures_per_mille > 0 && random.PerMille(failures_per_mille); }
 };
 
@@ -105,6 +111,7 @@ class FakeAccess final : public PageAccess {
   }
   Task<absl::StatusOr<PageRef>> Create(const PageBytes& content, TimeNs deadline) override;
   void Retire(PageRef ref) override;
+  size_t most_locks() const { return most_locks_; }
 
  private:
   // The page, when it is there and nobody has locked it.
@@ -115,6 +122,7 @@ class FakeAccess final : public PageAccess {
   const NodeId node_;
   bool dead_ = false;
   std::set<uint64_t> locks_;
+  size_t most_locks_ = 0;  // At once.
 };
 
 }  // namespace mangrove::directory_test

@@ -50,6 +50,10 @@ class FixedClaims final : public ClaimSource {
 class DirectoryTreeTest : public ::testing::Test {
  protected:
   DirectoryTreeTest() { MakeRoot({}); }
+  ~DirectoryTreeTest() override {
+    EXPECT_THAT(space_.locked, IsEmpty());
+    EXPECT_LE(access_.most_locks(), 1u);
+  }
 
   template <typename T>
   T Do(Task<T> task) {
@@ -269,22 +273,48 @@ TEST_F(DirectoryTreeTest, ALostInteriorPageIsMadeWithAllBeneath) {
   EXPECT_GT(space_.pages.size(), before);
 }
 
-TEST_F(DirectoryTreeTest, MoreClaimsThanTheParentHasRoomForAreFoundByRightLinks) {
-  AppointByTurns(12);
-  const auto path = Walk(4);
-  Lose(path.back().ref);
-  std::vector<DirectoryEntry> claims;
-  const uint64_t first = (path.back().keys.first - Segment(0)) / kSegmentPages;
-  ASSERT_TRUE(first > 0 && path.back().keys.end == Segment(first + 4));
-  claims_.claims.entries = {{{Segment(first), 2 * kSegmentPages}, NodeId(7), 1},
-                            {{Segment(first + 2), kSegmentPages}, NodeId(8), 1},
-                            {{Segment(first + 3), kSegmentPages}, NodeId(7), 1}};
-  // The same, cut finer by terms, in more than one leaf.
-  claims_.claims.entries[0].range.count = kSegmentPages;
-  claims_.claims.entries.insert(claims_.claims.entries.begin() + 1,
-                                {{Segment(first + 1), kSegmentPages}, NodeId(7), 2});
-  for (uint64_t i = 0; i < 4; ++i) EXPECT_EQ(Find(Segment(first + i)).entry, claims_.claims.entries[i]);
-  EXPECT_EQ(Find(Segment(first + 4)).entry->responsible, NodeId(first % 2 + 1));
+// A root that is full, and a leaf in it that became two: the second one is named by the first alone.
+class DirectoryTreeUnpostedTest : public DirectoryTreeTest {
+ protected:
+  DirectoryTreeUnpostedTest() {
+    AppointByTurns(16);
+    CHECK(Walk(4).size() == 2 && Walk(4)[0].entries == 4 && Walk(4)[1].keys == Interval(4, 8));
+    for (uint64_t i = 4; i < 8; ++i) claims_.claims.entries.push_back(RunOf(i, 1, i % 2 + 3));
+    Lose(Walk(4)[1].ref);
+    CHECK(Find(Segment(4)).entry == claims_.claims.entries[0]);
+    claims_.asked.clear();
+    first_ = Walk(4).back();
+    second_ = Walk(7).back();
+  }
+  DirectoryTree::PathStep first_;
+  DirectoryTree::PathStep second_;
+};
+
+TEST_F(DirectoryTreeUnpostedTest, MoreThanTheParentHasRoomForIsFoundByRightLinks) {
+  EXPECT_EQ(Walk(7)[0].entries, 4u);
+  EXPECT_EQ(first_.right, second_.ref);
+  EXPECT_EQ(first_.keys.end, second_.keys.first);
+  for (uint64_t i = 4; i < 8; ++i) EXPECT_EQ(Find(Segment(i)).entry, claims_.claims.entries[i - 4]);
+  EXPECT_EQ(Find(Segment(8)).entry, RunOf(8, 1, 1));
+}
+
+TEST_F(DirectoryTreeUnpostedTest, WhoChangesSomethingPostsFirst) {
+  ASSERT_TRUE(Move(7, 4, 5).ok());
+  EXPECT_EQ(Walk(7).size(), 3u);  // The root had no room.
+  EXPECT_EQ(Find(Segment(7)).entry, RunOf(7, 1, 5, 2));
+  EXPECT_EQ(Find(Segment(15)).entry, RunOf(15, 1, 2));
+  // Without the first one the second is still found.
+  claims_.claims.entries.clear();
+  Lose(first_.ref);
+  EXPECT_EQ(Find(Segment(7)).entry, RunOf(7, 1, 5, 2));
+  EXPECT_THAT(claims_.asked, IsEmpty());
+}
+
+TEST_F(DirectoryTreeUnpostedTest, ALostOneIsPostedAndThenMadeAnew) {
+  Lose(second_.ref);
+  EXPECT_EQ(Find(Segment(7)).entry, claims_.claims.entries[3]);
+  EXPECT_THAT(claims_.asked, ElementsAre(second_.keys));
+  EXPECT_EQ(Walk(4).back().ref, first_.ref);
 }
 
 TEST_F(DirectoryTreeTest, ADamagedPageIsTreatedAsLost) {
@@ -334,6 +364,36 @@ TEST_F(DirectoryTreeTest, ARootIsMadeOfClaims) {
   EXPECT_GE(Walk(3).size(), 5u);
   ASSERT_TRUE(Appoint(0, 1000, 1).ok());
   for (uint64_t i = 0; i < 500; ++i) EXPECT_TRUE(Find(Segment(i * 2 + 1)).entry.has_value());
+}
+
+TEST_F(DirectoryTreeTest, NothingTakesLongerThanItsDeadline) {
+  AppointByTurns(40);
+  // Of long operations, between two leaves.
+  const TimeNs now = clock_.Now();
+  EXPECT_EQ(Do(tree_.Appoint(Segments(0, 100), NodeId(1), Written(), now)).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Do(tree_.List(kWholeSpace, SIZE_MAX, now)).status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Do(tree_.Remove(kWholeSpace, NodeId(3), {}, Written(), now)).code(), absl::StatusCode::kDeadlineExceeded);
+  // Of waits for a page that somebody else keeps locked.
+  const PageRef leaf = Walk(20).back().ref;
+  space_.pages.at(leaf.page.value).lock = 1'000'000;
+  const TimeNs deadline = now + 100;
+  EXPECT_EQ(Do(tree_.Find(Segment(20), deadline)).status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Do(tree_.Appoint(Segments(20, 1), NodeId(1), Written(), deadline)).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_LE(clock_.Now(), deadline);
+}
+
+// One that stays a misfit whatever is tried: each walk starts again at the root, and the last one gives up.
+TEST_F(DirectoryTreeTest, ALinkToAWrongPageEndsAfterSomeTries) {
+  AppointByTurns(40);
+  const PageRef leaf = Walk(20).back().ref;
+  space_.pages.at(leaf.page.value).content = space_.pages.at(Walk(0).back().ref.page.value).content;
+  const auto found = Do(tree_.Find(Segment(20), kForever));
+  EXPECT_EQ(found.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(found.status().message()), HasSubstr("is not what a link says"));
+  EXPECT_FALSE(tree_.Peek(Segment(20)).has_value());
+  EXPECT_EQ(Appoint(20, 1, 1).status().code(), absl::StatusCode::kUnavailable);
 }
 
 TEST_F(DirectoryTreeTest, BadArgumentsAreRefused) {

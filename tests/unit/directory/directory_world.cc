@@ -23,12 +23,12 @@ Life::Life(World* the_world, NodeId the_node)
       access(&the_world->space_, the_node),
       tree(FakeSpace::kRoot, &access, this, &the_world->clock_, the_world->bugs_, kSmall) {}
 
-void Life::Answer(PageInterval interval, std::map<PageId, DirectoryEntry>* claims) {
+void Life::Answer(PageInterval interval, std::map<PageId, DirectoryEntry>* claims, PageId* in_conflict) {
   rounds_.Add(interval);
   for (const auto& [segment, belief] : beliefs) {
     if (!interval.Contains(segment)) continue;
     DirectoryEntry& claim = (*claims)[segment];
-    if (claim.term == belief.term) world->Fail("two claims of one term");
+    if (claim.term == belief.term) *in_conflict = segment;
     if (claim.term < belief.term) claim = {{segment, kSegmentPages}, node, belief.term};
   }
 }
@@ -36,6 +36,8 @@ void Life::Answer(PageInterval interval, std::map<PageId, DirectoryEntry>* claim
 Task<absl::StatusOr<Claims>> Life::Collect(PageInterval interval, TimeNs deadline) {
   ++(interval == kWholeSpace ? world->counts_.whole_rounds : world->counts_.rounds);
   std::map<PageId, DirectoryEntry> all;
+  PageId in_conflict;
+  const uint64_t before = Rounds();
   const uint64_t first = world->random_.Below(world->nodes_);
   for (uint64_t i = 0; i < world->nodes_; ++i) {
     const NodeId asked(1 + (first + i) % world->nodes_);
@@ -44,10 +46,14 @@ Task<absl::StatusOr<Claims>> Life::Collect(PageInterval interval, TimeNs deadlin
     if (!alive || other == nullptr || world->space_.Fails()) {
       co_return absl::UnavailableError(absl::StrCat(ToString(asked), " does not answer"));
     }
-    other->Answer(interval, &all);
+    other->Answer(interval, &all, &in_conflict);
     co_await world->Wait();
   }
   if (world->clock_.Now() >= deadline) co_return absl::DeadlineExceededError("collecting claims");
+  // Another round in the midst of this one lets segments change hands between two answers; this one is void then.
+  if (in_conflict != PageId() && RoundsAbout(in_conflict, before) == 1) {
+    world->Fail(absl::StrCat("two claims of one term on ", ToString(in_conflict)));
+  }
   Claims claims{.entries = {}, .order = world->order_};
   for (const auto& [segment, claim] : all) AppendRun(&claims.entries, claim);
   co_return claims;
@@ -332,16 +338,18 @@ void World::StartRemove(Life* life) {
   ++order_.txn;
   ++life->under_way;
   life->removing = true;
-  Spawn<absl::Status>(
-      life->tree.Remove(
-          interval, life->node, order_,
-          [this, life](const DirectoryEntry& run, const DirectoryOrder& order) { OnRemoved(life, run, order); },
-          clock_.Now() + kPatience),
-      [this, life](const absl::Status& status) {
-        --life->under_way;
-        life->removing = false;
-        Ended(status, life);
-      });
+  Spawn<absl::Status>(life->tree.Remove(
+                          interval, life->node, order_,
+                          [this, life, asked = order_](const DirectoryEntry& run, const DirectoryOrder& order) {
+                            if (Merge(order, asked) != order) Fail("a removal did not raise the order");
+                            OnRemoved(life, run, order);
+                          },
+                          clock_.Now() + kPatience),
+                      [this, life](const absl::Status& status) {
+                        --life->under_way;
+                        life->removing = false;
+                        Ended(status, life);
+                      });
 }
 
 void World::StartFind(Life* life) {

@@ -52,7 +52,7 @@ class Life final : public ClaimSource {
   DirectoryTree tree;
 
  private:
-  void Answer(PageInterval interval, std::map<PageId, DirectoryEntry>* claims);
+  void Answer(PageInterval interval, std::map<PageId, DirectoryEntry>* claims, PageId* in_conflict);
   ClaimRounds rounds_;
 };
 
