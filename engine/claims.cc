@@ -11,7 +11,7 @@
 namespace mangrove {
 namespace {
 
-constexpr DurationNs kRootTimeout = kSecond;
+constexpr DurationNs kRootTimeout = 300 * kMillisecond;  // Then it is tried again, for as long as somebody waits.
 
 std::vector<DirectoryEntry> CutTo(std::vector<DirectoryEntry> entries, const PageInterval& interval) {
   for (DirectoryEntry& entry : entries) {

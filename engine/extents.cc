@@ -48,6 +48,7 @@ Task<absl::Status> PageEngine::DropAllCopies(PageRange range, ConfigNumber confi
   const PageId first = SegmentStart(range.first);
   const PageRange segments{first, (range.end() - first + kSegmentPages - 1) / kSegmentPages * kSegmentPages};
   absl::Status status;
+  absl::Status why;  // It could not be done the last time, as far as a node is to blame.
   do {
     const absl::StatusOr<std::vector<DirectoryEntry>> entries = co_await AppointSelf(segments, deadline);
     status = entries.status();
@@ -67,10 +68,11 @@ Task<absl::Status> PageEngine::DropAllCopies(PageRange range, ConfigNumber confi
       const Message answer = co_await outcome.Get();
       if (status.ok() || absl::IsAborted(status)) status = answer.status();
     }
+    if (absl::IsUnavailable(status)) why = status;
     if (status.ok() || stopped_ || clock_->Now() + kTryAgain >= deadline) break;
     if (absl::IsAborted(status) || !entries.ok()) co_await SleepUntil(clock_, clock_->Now() + kTryAgain);
   } while (absl::IsAborted(status) || absl::IsUnavailable(status));
-  co_return status;
+  co_return absl::IsDeadlineExceeded(status) && !why.ok() ? why : status;
 }
 
 }  // namespace mangrove

@@ -61,16 +61,19 @@ void PageEngine::NoteSpeaker(const CachedPage& cached, const Message& message, N
 // OK: ResponsibleFor says who it is.
 Task<absl::Status> PageEngine::Locate(PageId page, TimeNs deadline) {
   const PageId first = SegmentStart(page);
+  absl::Status why;  // It could not be found out the last time, as far as a node is to blame.
   while (!IsLocated(page)) {
     const absl::StatusOr<DirectoryEntry> entry = co_await EntryOf(first, deadline);
     if (stopped_) co_return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down"));
     if (entry.ok()) {
       NoteLocation(first, entry->responsible, entry->term);
-    } else if (!absl::IsUnavailable(entry.status()) || clock_->Now() + kTryAgain >= deadline) {
-      co_return entry.status();
-    } else {
-      co_await SleepUntil(clock_, clock_->Now() + kTryAgain);
+      continue;
     }
+    if (absl::IsUnavailable(entry.status())) why = entry.status();
+    const bool is_late = clock_->Now() + kTryAgain >= deadline;
+    if (is_late && absl::IsDeadlineExceeded(entry.status()) && !why.ok()) co_return why;
+    if (is_late || !absl::IsUnavailable(entry.status())) co_return entry.status();
+    co_await SleepUntil(clock_, clock_->Now() + kTryAgain);
   }
   co_return absl::OkStatus();
 }
