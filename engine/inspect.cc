@@ -117,32 +117,41 @@ Task<absl::StatusOr<std::string>> LocalOperations::InspectPage(PageId page, Time
   if (page == PageId{} || !(page.value < kSpacePages)) {
     co_return absl::InvalidArgumentError(absl::StrCat("page ", ToString(page), " is not in the address space"));
   }
-  const PageSummary summary = engine_->Describe(page);
-  const absl::StatusOr<PeerReport> report = co_await AskPeer(summary.responsible, page, deadline);
-  if (!report.ok()) co_return report.status();
+  const absl::StatusOr<NodeId> responsible = co_await engine_->FindResponsible(page, deadline);
+  if (!responsible.ok()) co_return responsible.status();
+  const absl::StatusOr<PeerReport> stored = co_await AskPeer(engine_->CoreHoldersOf(page, 1).front(), page, deadline);
+  if (!stored.ok()) co_return stored.status();
   json home;
-  if (report->home_known) {
+  if (responsible->value != 0) {
+    const absl::StatusOr<PeerReport> report = co_await AskPeer(*responsible, page, deadline);
+    if (!report.ok()) co_return report.status();
     json sharers = json::array();
     for (NodeId sharer : report->sharers) sharers.push_back(NameOf(sharer));
-    home = {{"state", report->home_state},
-            {"owner", report->owner.value == 0 ? json(nullptr) : json(NameOf(report->owner))},
-            {"sharers", sharers}};
+    if (report->home_known) {
+      home = {{"state", report->home_state},
+              {"owner", report->owner.value == 0 ? json(nullptr) : json(NameOf(report->owner))},
+              {"sharers", sharers}};
+    }
   }
   json holders = json::array();
-  for (NodeId node : engine_->CoreHoldersOf(page, report->replicas)) holders.push_back(NameOf(node));
+  for (NodeId node : engine_->CoreHoldersOf(page, stored->replicas)) holders.push_back(NameOf(node));
+  const PageSummary summary = engine_->Describe(page);
   co_return DumpJson({{"address", ToString(page)},
-                      {"responsible", NameOf(summary.responsible)},
+                      {"responsible", responsible->value == 0 ? json(nullptr) : json(NameOf(*responsible))},
                       {"core_holders", holders},
                       {"cache_state", summary.cache_state},
                       {"version", ToString(summary.version)},
                       {"dirty", summary.dirty},
                       {"home", home},
-                      {"allocated", report->allocated},
-                      {"volatile", report->is_volatile}});
+                      {"allocated", stored->allocated},
+                      {"volatile", stored->is_volatile}});
 }
 
 Task<absl::StatusOr<bool>> LocalOperations::IsStillLost(PageId page, TimeNs deadline) {
-  const absl::StatusOr<PeerReport> report = co_await AskPeer(engine_->Describe(page).responsible, page, deadline);
+  const absl::StatusOr<NodeId> responsible = co_await engine_->FindResponsible(page, deadline);
+  if (!responsible.ok()) co_return responsible.status();
+  if (responsible->value == 0) co_return false;
+  const absl::StatusOr<PeerReport> report = co_await AskPeer(*responsible, page, deadline);
   if (!report.ok()) co_return report.status();
   co_return report->home_known && report->home_state == Name(HomeState::kLost);
 }

@@ -108,12 +108,12 @@ std::string Regions(const json& regions) {
 
 std::string Page(const json& page) {
   const std::string address = Text(page, "address");
-  const std::string responsible = Text(page, "responsible");
+  const json& responsible = page.at("responsible");
   const char* kind = !Flag(page, "allocated") ? "is not allocated"
                      : Flag(page, "volatile") ? "is volatile"
                                               : "is persistent";
   TextTable table({Align::kLeft, Align::kLeft});
-  table.AddRow({"responsible node", responsible});
+  table.AddRow({"responsible node", responsible.is_null() ? "none yet" : responsible.get<std::string>()});
   table.AddRow({"core holders", Names(page.at("core_holders"), "none")});
   const json& home = page.at("home");
   if (home.is_null()) {
