@@ -22,9 +22,8 @@
 namespace mangrove {
 namespace {
 
-// Of pages that were taken away: 1 MiB of frames. What is more goes while nobody waits, so many at a time.
-constexpr size_t kSpareFrames = 256;
-constexpr size_t kDroppedAtOnce = 4;
+// Among which it is not looked for those that are over.
+constexpr size_t kFewSpares = 64;
 // A page is crowded for as long as it takes to copy it.
 constexpr int kMaxYields = 64;
 
@@ -81,11 +80,13 @@ absl::StatusOr<UniqueFd> ReopenReadOnly(int fd) {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pages, FrameRequests requests) {
+absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pages, FrameRequests requests,
+                                                                   std::shared_ptr<std::atomic<uint64_t>> all_spares) {
   CHECK(pages.count > 0);
   std::shared_ptr<RegionFrames> region(new RegionFrames());
   region->pages_ = pages;
   region->requests_ = std::move(requests);
+  region->all_spares_ = std::move(all_spares);
   auto frames = MakeFile("mangrove-frames", region->size_bytes());
   if (!frames.ok()) return frames.status();
   region->frames_ = *std::move(frames);
@@ -108,6 +109,7 @@ absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pag
 }
 
 RegionFrames::~RegionFrames() {
+  CountSpares(-static_cast<int64_t>(spare_count_));
   if (states_ != nullptr) munmap(states_, pages_.count);
   if (base_ != nullptr) munmap(base_, size_bytes());
 }
@@ -184,6 +186,7 @@ void RegionFrames::AddMapping(int userfaultfd, uint64_t base, bool own_process, 
   foreign_mappings_ = true;  // For good: a program may keep its mapping when it no longer serves faults for it.
   for (const auto& [page, spare] : std::exchange(ready_, {})) Punch(page);
   spares_.clear();
+  CountSpares(-static_cast<int64_t>(spare_count_));
 }
 
 void RegionFrames::RemoveMapping(int userfaultfd) {
@@ -212,17 +215,34 @@ bool RegionFrames::WriteProtect(PageId page) {
 
 void RegionFrames::Punch(PageId page) { PunchFrame(frames_.get(), OffsetOf(page)); }
 
+void RegionFrames::CountSpares(int64_t change) {
+  spare_count_ += static_cast<uint64_t>(change);
+  all_spares_->fetch_add(static_cast<uint64_t>(change), std::memory_order_relaxed);
+}
+
+void RegionFrames::ForgetReady(PageId page) {
+  const auto it = ready_.find(page);
+  if (it == ready_.end()) return;
+  if (it->second != 0) CountSpares(-1);
+  ready_.erase(it);
+}
+
+void RegionFrames::UseReady(PageId page) {
+  const std::lock_guard lock(mappings_mutex_);
+  ForgetReady(page);
+}
+
 void RegionFrames::MakeReady(PageId page) {
   std::lock_guard lock(mappings_mutex_);
   if (foreign_mappings_) return;
   // The store makes the frame, and the entry for it, unless they are there.
   *static_cast<volatile std::byte*>(FrameOf(page)) = std::byte{0};
-  ready_[page] = 0;
+  if (std::exchange(ready_[page], 0) != 0) CountSpares(-1);
 }
 
 void RegionFrames::NotReady(PageId page) {
   std::lock_guard lock(mappings_mutex_);
-  ready_.erase(page);
+  ForgetReady(page);
   Punch(page);
 }
 
@@ -237,13 +257,11 @@ bool RegionFrames::TakeAway(PageId page) {
   }
   spares_.push_back({page, ++last_spare_});
   ready_[page] = last_spare_;
+  CountSpares(1);
+  if (spares_.size() > kFewSpares && spares_.size() > 2 * spare_count_) {
+    std::erase_if(spares_, [this](const Spare& spare) { return !IsSpare(spare); });
+  }
   return true;
-}
-
-bool RegionFrames::BeginToDropSpares() {
-  std::lock_guard lock(mappings_mutex_);
-  while (!spares_.empty() && !IsSpare(spares_.front())) spares_.pop_front();
-  return spares_.size() > kSpareFrames && !std::exchange(dropping_, true);
 }
 
 bool RegionFrames::IsSpare(const Spare& spare) const {
@@ -251,17 +269,25 @@ bool RegionFrames::IsSpare(const Spare& spare) const {
   return it != ready_.end() && it->second == spare.number;
 }
 
-void RegionFrames::DropSpares() {
+uint64_t RegionFrames::DropSpares(uint64_t count) {
   std::lock_guard lock(mappings_mutex_);
-  dropping_ = false;
-  for (size_t dropped = 0; spares_.size() > kSpareFrames && dropped < kDroppedAtOnce;) {
+  uint64_t dropped = 0;
+  PageRange run;  // Of neighbours, which one call removes.
+  while (dropped < count && !spares_.empty()) {
     const Spare oldest = spares_.front();
     spares_.pop_front();
     if (!IsSpare(oldest)) continue;  // In use again, or since.
-    ready_.erase(oldest.page);
-    Punch(oldest.page);
+    ForgetReady(oldest.page);
     ++dropped;
+    if (run.count > 0 && oldest.page == run.end()) {
+      ++run.count;
+      continue;
+    }
+    if (run.count > 0) PunchFrames(frames_.get(), OffsetOf(run.first), run.count);
+    run = {oldest.page, 1};
   }
+  if (run.count > 0) PunchFrames(frames_.get(), OffsetOf(run.first), run.count);
+  return dropped;
 }
 
 }  // namespace mangrove
