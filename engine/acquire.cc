@@ -48,16 +48,21 @@ void PageEngine::Store(PageId page, size_t offset, std::span<const std::byte> by
   memory_->Store(page, offset, bytes);
 }
 
-// The outcome is OK when the page has had `rights`, Aborted when it must be asked for again: it came with less, or a
+void PageEngine::BlockWait::Set(PageId page, const absl::Status& status) {
+  if (!status.ok()) failed.emplace_back(page, status);
+  const bool ends = !status.ok() && !absl::IsAborted(status) && ends_at_error;
+  if (--left == 0 || ends) over.Set(true);
+}
+
+// What `wait` gets is OK when the page has had `rights`, Aborted when it must be asked for again: it came with less, or a
 // request was refused that was older than this wish, and the reason may be over.
-Outcome<absl::Status> PageEngine::Want(PageId page, Rights rights, TimeNs deadline) {
+void PageEngine::Want(PageId page, Rights rights, TimeNs deadline, const std::shared_ptr<BlockWait>& wait) {
   CachedPage& cached = Cached(page);
   cached.referenced = true;
-  Outcome<absl::Status> outcome(clock_);
-  cached.waiters.push_back({outcome, deadline, rights, cached.entry.IsWaiting()});
+  ++wait->left;
+  cached.waiters.push_back({wait, page, deadline, rights, cached.entry.IsWaiting()});
   if (cached.carrying) LookAt(page, cached, deadline);
   LocalEvent(page, rights == Rights::kWrite ? CacheEvent::kWantWrite : CacheEvent::kWantRead);
-  return outcome;
 }
 
 // The part of `range` from its page `done` on that an operation has in hand at a time. It lies in one segment.
@@ -121,7 +126,9 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
   while (!missing.empty()) {
     if (stopped_) co_return absl::UnavailableError(ToString(options_.self.node) + " is shutting down");
     absl::InlinedVector<PageId, 2> again;
-    absl::InlinedVector<std::pair<PageId, Outcome<absl::Status>>, 2> asked;
+    absl::InlinedVector<PageId, 2> asked;
+    const auto wait = std::make_shared<BlockWait>(Outcome<bool>(clock_));
+    wait->ends_at_error = !may_migrate;
     {
       Turn turn(this);
       for (PageId page : missing) {
@@ -129,24 +136,21 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
         const bool charged = cached != nullptr && cached->charged;
         if (charged || HasRoom()) {
           const bool migrates = may_migrate && migratory_.Contains(page);
-          asked.emplace_back(page, migrates ? Want(page, Rights::kWrite, std::min(deadline, migrate_until))
-                                            : Want(page, rights, deadline));
+          asked.push_back(page);
+          Want(page, migrates ? Rights::kWrite : rights, migrates ? std::min(deadline, migrate_until) : deadline, wait);
         } else {
           again.push_back(page);
         }
       }
     }
     // Now that the requests are out.
-    for (const auto& [page, outcome] : asked) Expect(page);
+    for (PageId page : asked) Expect(page);
     if (std::exchange(first_try, false) && purpose == Purpose::kAccess && rights == Rights::kRead) BringAhead(block);
-    for (auto& [page, outcome] : asked) {
-      absl::Status status = co_await outcome.Get();
-      const bool in_time = clock_->Now() < deadline;
-      if (absl::IsAborted(status) || (!status.ok() && in_time && may_migrate && migratory_.Contains(page))) {
-        again.push_back(page);
-      } else if (!status.ok()) {
-        co_return status;
-      }
+    if (--wait->left > 0) co_await wait->over.Get();
+    const bool in_time = clock_->Now() < deadline;
+    for (const auto& [page, status] : wait->failed) {
+      if (!absl::IsAborted(status) && !(in_time && may_migrate && migratory_.Contains(page))) co_return status;
+      again.push_back(page);
     }
     may_migrate = false;
     if (asked.empty()) {

@@ -29,17 +29,16 @@ bool IsIdle(const HomeEntry& entry) {
 }  // namespace
 
 HomeEntry& PageEngine::Home(PageId page) {
-  std::unique_ptr<HomeEntry>& slot = homes_[page];
-  if (slot == nullptr) {
-    slot = std::make_unique<HomeEntry>();
+  return homes_.FindOrMake(page, [&] {
+    auto entry = std::make_unique<HomeEntry>();
     const Extent* extent = core_.Find(page);
-    slot->clean = (extent != nullptr && extent->fresh) || IsSettled(page);
+    entry->clean = (extent != nullptr && extent->fresh) || IsSettled(page);
     const auto settled = settled_.find(SegmentStart(page));
-    if (settled == settled_.end()) return *slot;
+    if (settled == settled_.end()) return entry;
     settled->second.reset(page - SegmentStart(page));  // The entry knows it now.
     if (settled->second.none()) settled_.erase(settled);
-  }
-  return *slot;
+    return entry;
+  });
 }
 
 bool PageEngine::IsSettled(PageId page) const {
@@ -181,15 +180,16 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
     doubted.complete = false;
     return HomeMessage(doubted, from);
   }
+  std::vector<HomeEffect> effects = std::exchange(spare_home_effects_, {});
+  effects.reserve(kUsualEffects);
   // A request for a range is a request for each of its pages; the answers travel together again.
   for (uint64_t i = 0; i < std::clamp<uint64_t>(message.count, 1, kSegmentPages); ++i) {
     const PageId page = message.page + i;
     if (locator_->Responsible(page) != options_.self.node) break;
-    std::vector<HomeEffect> effects;
-    effects.reserve(kUsualEffects);
     HomeEntry& entry = Home(page);
     if (!StepHomeMessage(entry, message, from, HomeContextOf(page), effects)) ++counters_.stale_messages;
     CarryHome(page, effects);
+    effects.clear();
     if (message.kind != MessageKind::kRequest) break;
     if (registering_.empty()) continue;
     Message delayed;
@@ -199,6 +199,7 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
     delayed.peer.node = registering_.begin()->first;
     Post(from.node, std::move(delayed));
   }
+  spare_home_effects_ = std::move(effects);
 }
 
 void PageEngine::TickHome() {

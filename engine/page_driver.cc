@@ -61,15 +61,10 @@ void PageEngine::Shutdown() {
 RequestId PageEngine::NextRequest() { return RequestId((options_.self.incarnation.value << 40) + next_request_++); }
 
 PageEngine::CachedPage& PageEngine::Cached(PageId page) {
-  std::unique_ptr<CachedPage>& slot = cache_[page];
-  if (slot == nullptr) slot = std::make_unique<CachedPage>();
-  return *slot;
+  return cache_.FindOrMake(page, [] { return std::make_unique<CachedPage>(); });
 }
 
-PageEngine::CachedPage* PageEngine::FindCached(PageId page) const {
-  const auto it = cache_.find(page);
-  return it == cache_.end() ? nullptr : it->second.get();
-}
+PageEngine::CachedPage* PageEngine::FindCached(PageId page) const { return cache_.find(page)->second; }
 
 CacheContext PageEngine::ContextOf(PageId page) {
   return {.self = options_.self,
@@ -97,7 +92,10 @@ void PageEngine::LocalEvent(PageId page, CacheEvent event) {
 void PageEngine::CacheMessage(const Message& message, NodeInstance from) {
   CachedPage& cached = Cached(message.page);
   if (cached.carrying) {
-    cached.events.emplace_back([this, message, from](CachedPage& later) { OnCacheMessage(later, message, from); });
+    Message kept = message;
+    OwnData(kept);
+    cached.events.emplace_back(
+        [this, kept = std::move(kept), from](CachedPage& later) { OnCacheMessage(later, kept, from); });
     return;
   }
   Turn turn(this);
@@ -112,6 +110,11 @@ void PageEngine::OnCacheMessage(CachedPage& cached, const Message& message, Node
     Message doubted = message;
     doubted.flushed = {};
     return OnCacheMessage(cached, doubted, from);
+  }
+  if (message.kind == MessageKind::kGrant && !message.active && IsLent(message)) {
+    Message kept = message;  // As it may be, until it counts.
+    OwnData(kept);
+    return OnCacheMessage(cached, kept, from);
   }
   const std::optional<CacheEvent> event =
       StepCacheMessage(cached.entry, message, from.node, ContextOf(message.page), cached.effects);
@@ -281,26 +284,24 @@ void PageEngine::WakeWaiters(CachedPage& cached) {
   const Rights rights = cached.entry.HasWrite()  ? Rights::kWrite
                         : cached.entry.HasRead() ? Rights::kRead
                                                  : Rights::kNone;
-  std::vector<Waiter> waiters = std::move(cached.waiters);
-  cached.waiters.clear();
-  for (Waiter& waiter : waiters) {
+  const auto waiters = std::exchange(cached.waiters, {});
+  for (const Waiter& waiter : waiters) {
     // Whoever got less than it wants asks again.
-    waiter.outcome.Set(rights >= waiter.rights ? absl::OkStatus() : absl::AbortedError("the page was taken away"));
+    waiter.wait->Set(waiter.page,
+                     rights >= waiter.rights ? absl::OkStatus() : absl::AbortedError("the page was taken away"));
   }
 }
 
 void PageEngine::RefuseWaiters(CachedPage& cached, const absl::Status& status) {
-  std::vector<Waiter> waiters = std::move(cached.waiters);
-  cached.waiters.clear();
-  for (Waiter& waiter : waiters) {
-    waiter.outcome.Set(waiter.joined ? absl::AbortedError("an older request was refused") : status);
+  const auto waiters = std::exchange(cached.waiters, {});
+  for (const Waiter& waiter : waiters) {
+    waiter.wait->Set(waiter.page, waiter.joined ? absl::AbortedError("an older request was refused") : status);
   }
 }
 
 void PageEngine::FailWaiters(CachedPage& cached, const absl::Status& status) {
-  std::vector<Waiter> waiters = std::move(cached.waiters);
-  cached.waiters.clear();
-  for (Waiter& waiter : waiters) waiter.outcome.Set(status);
+  const auto waiters = std::exchange(cached.waiters, {});
+  for (const Waiter& waiter : waiters) waiter.wait->Set(waiter.page, status);
 }
 
 void PageEngine::ArmTick() {
@@ -352,11 +353,12 @@ void PageEngine::TickCache() {
 
 void PageEngine::EndOverdueWaits(PageId page, CachedPage& cached) {
   const TimeNs now = clock_->Now();
-  std::erase_if(cached.waiters, [&](Waiter& waiter) {
+  const auto overdue = std::remove_if(cached.waiters.begin(), cached.waiters.end(), [&](Waiter& waiter) {
     if (waiter.deadline > now) return false;
-    waiter.outcome.Set(TimeoutStatus(page, cached.entry.delayed_by, waiter.rights));
+    waiter.wait->Set(page, TimeoutStatus(page, cached.entry.delayed_by, waiter.rights));
     return true;
   });
+  cached.waiters.erase(overdue, cached.waiters.end());
 }
 
 // Sends again what was not answered, forgets what is over.
@@ -458,16 +460,15 @@ bool PageEngine::IsCurrent(NodeInstance node) const {
 
 void PageEngine::OnDelivery(const Delivery& delivery) {
   if (stopped_) return;
-  absl::StatusOr<std::vector<Message>> messages = Decode(delivery.message, delivery.pages);
-  if (!messages.ok()) return RefuseMessage(delivery.from, messages.status());
   Turn turn(this);
-  for (const Message& message : *messages) {
+  const absl::Status sound = DecodeEach(delivery.message, delivery.pages, [&](const Message& message) {
     if (const absl::Status sense = CheckSense(message); !sense.ok()) {
       RefuseMessage(delivery.from, sense);
     } else {
       Dispatch(message, delivery.from);
     }
-  }
+  });
+  if (!sound.ok()) RefuseMessage(delivery.from, sound);
 }
 
 // What the codec, which knows no cluster, cannot check. From here on a message may be stale, but not impossible.
@@ -572,26 +573,6 @@ void PageEngine::RaiseEvent(const Message& message, NodeInstance from) {
   // Each page of it is remembered: no more than anybody has reason to tell of at once.
   event_sink_({.kind = message.kind == MessageKind::kLost ? RegionEvent::Kind::kLost : RegionEvent::Kind::kReverted,
                .range = {message.page, std::clamp<uint64_t>(message.count, 1, kSegmentPages)}});
-}
-
-PageSummary PageEngine::Describe(PageId page) const {
-  PageSummary summary;
-  summary.page = page;
-  summary.responsible = locator_->Responsible(page);
-  const CachedPage* cached = FindCached(page);
-  summary.cache_state = Name(cached ? cached->entry.state : CacheState::kInvalid);
-  if (cached) {
-    summary.version = cached->entry.version;
-    summary.dirty = cached->entry.IsDirty();
-  }
-  const auto home = homes_.find(page);
-  if (home != homes_.end()) {
-    summary.home_known = true;
-    summary.home_state = Name(home->second->state);
-    summary.owner = home->second->owner;
-    summary.sharers.assign(home->second->sharers.begin(), home->second->sharers.end());
-  }
-  return summary;
 }
 
 }  // namespace mangrove

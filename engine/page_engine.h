@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "directory/cache_machine.h"
@@ -34,6 +35,7 @@
 #include "directory/responsible_machine.h"
 #include "engine/core_holder.h"
 #include "engine/node_operations.h"
+#include "engine/page_map.h"
 #include "engine/page_memory.h"
 #include "engine/page_store.h"
 #include "engine/range_set.h"
@@ -162,8 +164,18 @@ class PageEngine final : public TransportEvents {
   uint64_t cache_pages() const { return options_.cache_pages; }
 
  private:
+  // What an operation waits for: all pages of a block, or an error where it ends at one.
+  struct BlockWait {
+    Outcome<bool> over;
+    size_t left = 1;  // Pages, and who counts them.
+    bool ends_at_error = true;
+    absl::InlinedVector<std::pair<PageId, absl::Status>, 1> failed = {};
+
+    void Set(PageId page, const absl::Status& status);
+  };
   struct Waiter {
-    Outcome<absl::Status> outcome;
+    std::shared_ptr<BlockWait> wait;
+    PageId page;
     TimeNs deadline;
     Rights rights;
     bool joined;  // The request was out before.
@@ -185,7 +197,7 @@ class PageEngine final : public TransportEvents {
     std::vector<PageEvent> events;     // In their order; mostly none.
     std::vector<CacheEffect> effects;  // Being carried out, from next_effect on.
     size_t next_effect = 0;
-    std::vector<Waiter> waiters;
+    absl::InlinedVector<Waiter, 1> waiters;
     std::vector<Outcome<absl::Status>> unlock_waiters;
     bool charged = false;     // Counted in charged_.
     bool expected = false;    // By memory_.
@@ -289,7 +301,7 @@ class PageEngine final : public TransportEvents {
   void BringAhead(PageRange accessed);
   PageRange KnownRange(PageId page) const;
   void Expect(PageId page);
-  Outcome<absl::Status> Want(PageId page, Rights rights, TimeNs deadline);
+  void Want(PageId page, Rights rights, TimeNs deadline, const std::shared_ptr<BlockWait>& wait);
   absl::Status TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const;
 
   // evict.cc
@@ -376,13 +388,14 @@ class PageEngine final : public TransportEvents {
   Entropy* const entropy_;
   CoreHolder core_;
 
-  absl::flat_hash_map<PageId, std::unique_ptr<CachedPage>> cache_;
-  absl::flat_hash_map<PageId, std::unique_ptr<HomeEntry>> homes_;
+  PageMap<CachedPage> cache_;
+  PageMap<HomeEntry> homes_;
   // Pages without an entry whose core holders are known to have their newest version: a bit each, by segment.
   absl::flat_hash_map<PageId, std::bitset<kSegmentPages>> settled_;
   std::vector<PageId> call_in_;  // Pages whose read copies are about to be called in.
   TimeNs next_call_in_ = 0;
   std::vector<std::vector<CacheEffect>> spare_effects_;  // Empty, with room.
+  std::vector<HomeEffect> spare_home_effects_;           // The same.
   TickQueue looks_{kTick};         // Pages with something that TickPage looks after; other ticks than look_at are over.
   TickQueue home_resends_{kTick};  // Pages with a transaction.
   struct Outbox {

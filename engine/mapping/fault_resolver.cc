@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -15,8 +16,9 @@ namespace {
 
 // After so many tries the program is made to fault anew, so that no worker is held up by one page.
 constexpr int kMaxTries = 16;
-// Pages that are mapped beside the one that was asked for.
-constexpr uint64_t kMaxAround = 15;
+// Pages that are mapped beside the one that was asked for: at first, and after some faults in order.
+constexpr uint64_t kMinAround = 15;
+constexpr uint64_t kMaxAround = 255;
 // How often a page is removed from all mappings in order to poison it.
 constexpr int kMaxPoisonTries = 8;
 // The loop runs what is posted much sooner, unless it has ended.
@@ -100,8 +102,10 @@ void FaultResolver::MapAround(PageId page, Rights granted) {
   const bool down = next_down_.load(std::memory_order_relaxed) == index;
   const std::unique_lock nobody_poisons(poisoning_, std::try_to_lock);
   if (!nobody_poisons.owns_lock()) return;
-  const uint64_t above = up ? PinRun(page, 1, granted) : 0;
-  const uint64_t below = down ? PinRun(page, -1, granted) : 0;
+  const uint64_t most = up || down ? around_.load(std::memory_order_relaxed) : 0;
+  const uint64_t above = up ? PinRun(page, 1, granted, most) : 0;
+  const uint64_t below = down ? PinRun(page, -1, granted, most) : 0;
+  around_.store(std::clamp(2 * most, kMinAround, kMaxAround), std::memory_order_relaxed);
   const bool write_protected = !read_only_ && granted == Rights::kRead;
   // Some may be mapped already, which ends it: then they fault.
   if (above > 0) ContinueFault(userfaultfd_.get(), AddressOf(page + 1), above * kPageBytes, write_protected);
@@ -113,10 +117,10 @@ void FaultResolver::MapAround(PageId page, Rights granted) {
   next_down_.store(index - below - 1, std::memory_order_relaxed);
 }
 
-// How many pages from the one beside `page` on are pinned now: those that have the same right.
-uint64_t FaultResolver::PinRun(PageId page, int64_t step, Rights granted) {
+// How many pages from the one beside `page` on, at most `most`, are pinned now: those that have the same right.
+uint64_t FaultResolver::PinRun(PageId page, int64_t step, Rights granted, uint64_t most) {
   uint64_t pinned = 0;
-  for (PageId next = page; pinned < kMaxAround; ++pinned) {
+  for (PageId next = page; pinned < most; ++pinned) {
     if (next == (step > 0 ? PageId(region_->pages().end().value - 1) : region_->pages().first)) break;
     next = step > 0 ? next + 1 : PageId(next.value - 1);
     // A pin says that the page may be mapped as it allows: none for nothing.

@@ -60,7 +60,7 @@ class FaultResolver {
   FaultCall Map(const PageFault& fault, Rights granted);
   FaultCall ContinuePage(PageId page, bool write_protected);
   void MapAround(PageId page, Rights granted);
-  uint64_t PinRun(PageId page, int64_t step, Rights granted);
+  uint64_t PinRun(PageId page, int64_t step, Rights granted, uint64_t most);
   FaultCall Poison(const PageFault& fault);
   bool UnmapAndWait(PageId page);
 
@@ -73,6 +73,7 @@ class FaultResolver {
   std::mutex poisoning_;  // R4.
   // The pages, counted from the first, whose faults would go on in the row of the last one, upwards or downwards. A hint.
   std::atomic<uint64_t> next_up_{UINT64_MAX}, next_down_{UINT64_MAX};
+  std::atomic<uint64_t> around_{0};  // Pages to map beside the next one in order.
 };
 
 }  // namespace mangrove

@@ -95,6 +95,12 @@ absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pag
   if (!base.ok()) return base.status();
   region->base_ = *base;
 
+  void* ready = mmap(nullptr, pages.count * sizeof(uint64_t), PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (ready == MAP_FAILED) return Errno(errno, absl::StrCat("mapping what is ready of ", pages.count, " pages"));
+  region->ready_ = static_cast<uint64_t*>(ready);
+  madvise(ready, pages.count * sizeof(uint64_t), MADV_DONTDUMP);
+
   auto states = MakeFile("mangrove-states", pages.count);
   if (!states.ok()) return states.status();
   void* mapped = mmap(nullptr, pages.count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, states->get(), 0);
@@ -111,6 +117,7 @@ absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pag
 RegionFrames::~RegionFrames() {
   CountSpares(-static_cast<int64_t>(spare_count_));
   if (states_ != nullptr) munmap(states_, pages_.count);
+  if (ready_ != nullptr) munmap(ready_, pages_.count * sizeof(uint64_t));
   if (base_ != nullptr) munmap(base_, size_bytes());
 }
 
@@ -184,7 +191,7 @@ void RegionFrames::AddMapping(int userfaultfd, uint64_t base, bool own_process, 
     return;
   }
   foreign_mappings_ = true;  // For good: a program may keep its mapping when it no longer serves faults for it.
-  for (const auto& [page, spare] : std::exchange(ready_, {})) Punch(page);
+  PunchReady();
   spares_.clear();
   CountSpares(-static_cast<int64_t>(spare_count_));
 }
@@ -215,16 +222,25 @@ bool RegionFrames::WriteProtect(PageId page) {
 
 void RegionFrames::Punch(PageId page) { PunchFrame(frames_.get(), OffsetOf(page)); }
 
+// All of them: they are among the frames that there are.
+void RegionFrames::PunchReady() {
+  for (off_t at = 0; (at = lseek(frames_.get(), at, SEEK_DATA)) >= 0;) {
+    const off_t end = lseek(frames_.get(), at, SEEK_HOLE);
+    CHECK(end > at);
+    for (; at < end; at += static_cast<off_t>(kPageBytes)) {
+      const PageId page = pages_.first + (static_cast<uint64_t>(at) >> kPageShift);
+      if (std::exchange(ReadyOf(page), kNotReady) != kNotReady) Punch(page);
+    }
+  }
+}
+
 void RegionFrames::CountSpares(int64_t change) {
   spare_count_ += static_cast<uint64_t>(change);
   all_spares_->fetch_add(static_cast<uint64_t>(change), std::memory_order_relaxed);
 }
 
 void RegionFrames::ForgetReady(PageId page) {
-  const auto it = ready_.find(page);
-  if (it == ready_.end()) return;
-  if (it->second != 0) CountSpares(-1);
-  ready_.erase(it);
+  if (std::exchange(ReadyOf(page), kNotReady) > kOnItsWay) CountSpares(-1);
 }
 
 void RegionFrames::UseReady(PageId page) {
@@ -237,7 +253,7 @@ void RegionFrames::MakeReady(PageId page) {
   if (foreign_mappings_) return;
   // The store makes the frame, and the entry for it, unless they are there.
   *static_cast<volatile std::byte*>(FrameOf(page)) = std::byte{0};
-  if (std::exchange(ready_[page], 0) != 0) CountSpares(-1);
+  if (std::exchange(ReadyOf(page), kOnItsWay) > kOnItsWay) CountSpares(-1);
 }
 
 void RegionFrames::NotReady(PageId page) {
@@ -256,17 +272,12 @@ bool RegionFrames::TakeAway(PageId page) {
     if (madvise(address, kPageBytes, MADV_DONTNEED) != 0) return false;
   }
   spares_.push_back({page, ++last_spare_});
-  ready_[page] = last_spare_;
+  ReadyOf(page) = last_spare_;
   CountSpares(1);
   if (spares_.size() > kFewSpares && spares_.size() > 2 * spare_count_) {
     std::erase_if(spares_, [this](const Spare& spare) { return !IsSpare(spare); });
   }
   return true;
-}
-
-bool RegionFrames::IsSpare(const Spare& spare) const {
-  const auto it = ready_.find(spare.page);
-  return it != ready_.end() && it->second == spare.number;
 }
 
 uint64_t RegionFrames::DropSpares(uint64_t count) {

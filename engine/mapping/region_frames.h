@@ -16,7 +16,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "directory/address.h"
@@ -104,6 +103,7 @@ class RegionFrames {
   template <typename Copy>
   bool CopyPinned(PageId page, Rights rights, Copy copy);
   void Punch(PageId page);
+  void PunchReady();
 
   PageRange pages_;
   UniqueFd frames_;
@@ -117,7 +117,10 @@ class RegionFrames {
     PageId page;
     uint64_t number;
   };
-  bool IsSpare(const Spare& spare) const;
+  static constexpr uint64_t kNotReady = 0;
+  static constexpr uint64_t kOnItsWay = 1;
+  uint64_t& ReadyOf(PageId page) { return ready_[page - pages_.first]; }
+  bool IsSpare(const Spare& spare) { return ReadyOf(spare.page) == spare.number; }
   void ForgetReady(PageId page);
   void CountSpares(int64_t change);
 
@@ -130,9 +133,10 @@ class RegionFrames {
   std::mutex mappings_mutex_;  // Guards what follows.
   std::vector<OwnMapping> own_mappings_;
   bool foreign_mappings_ = false;
-  absl::flat_hash_map<PageId, uint64_t> ready_;  // With the number of the spare that it is; 0: it is on its way.
-  std::deque<Spare> spares_;                     // The oldest first. Those of other numbers than in ready_ are over.
-  uint64_t last_spare_ = 0;
+  // Of each page: kNotReady, kOnItsWay, or the number of the spare frame that it has. Memory as far as it is used.
+  uint64_t* ready_ = nullptr;
+  std::deque<Spare> spares_;  // The oldest first. Those of other numbers than in ready_ are over.
+  uint64_t last_spare_ = kOnItsWay;
   uint64_t spare_count_ = 0;
   std::shared_ptr<std::atomic<uint64_t>> all_spares_;
 };

@@ -70,6 +70,7 @@ struct RegionMemory::Implementation : std::enable_shared_from_this<RegionMemory:
   void WhenUnpinned(PageId page, absl::AnyInvocable<void()> then);
   void OnUnpinned(PageId page);
   void Replace(RegionFrames& region, PageId page);
+  std::shared_ptr<PageBytes> NewPageFor(PageId page);
   void CountInUse(RegionFrames& region, int change);
   uint64_t TooManySpares() const;
   void DropSparesSoon();
@@ -80,6 +81,8 @@ struct RegionMemory::Implementation : std::enable_shared_from_this<RegionMemory:
   FrameDetacher detacher;
   const uint64_t most_frames;
   uint64_t in_use = 0;
+  PageId last_copied;
+  PageRow row;  // Copies of neighbours, which leave together.
   std::shared_ptr<std::atomic<uint64_t>> spares = std::make_shared<std::atomic<uint64_t>>(0);
   bool dropping = false;
   std::map<PageId, std::shared_ptr<RegionFrames>> regions;  // By first page.
@@ -121,6 +124,12 @@ void RegionMemory::Implementation::Replace(RegionFrames& region, PageId page) {
   const uint64_t offset = region.OffsetOf(page);
   detacher.Detach(region.frames_fd(), offset, scratch.bytes.data());
   WriteFrame(region.frames_fd(), offset, scratch.bytes.data());
+}
+
+// For a copy of `page`.
+std::shared_ptr<PageBytes> RegionMemory::Implementation::NewPageFor(PageId page) {
+  const PageId before = std::exchange(last_copied, page);
+  return page == before + 1 ? row.NewPage() : NewPage();
 }
 
 void RegionMemory::Implementation::CountInUse(RegionFrames& region, int change) {
@@ -283,7 +292,7 @@ void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuff
     RegionFrames& r = self->RegionOf(page);
     const uint64_t offset = r.OffsetOf(page);
     std::shared_ptr<PageBytes> content;
-    if (keep) content = NewPage();
+    if (keep) content = self->NewPageFor(page);
     if (r.TakeAway(page)) {
       if (keep) std::memcpy(content->bytes.data(), r.FrameOf(page), kPageBytes);
     } else if (keep && IsMappedWritable(r.StateOf(page)) && !r.WriteProtect(page)) {
@@ -303,7 +312,7 @@ void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuff
 PageBuffer RegionMemory::Copy(PageId page) {
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(HasRights(region.StateOf(page), Rights::kRead));
-  auto content = NewPage();
+  const auto content = implementation_->NewPageFor(page);
   std::memcpy(content->bytes.data(), region.FrameOf(page), kPageBytes);
   return content;
 }
