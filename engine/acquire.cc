@@ -174,10 +174,34 @@ PageRange PageEngine::KnownRange(PageId page) const {
   return range.Contains(page) ? range : PageRange{};
 }
 
+bool PageEngine::IsMostlyHere(PageRange block) const {
+  constexpr uint64_t kEvery = 16;
+  for (uint64_t i = kEvery / 2; i < block.count; i += kEvery) {
+    if (!HasRights(block.first + i, Rights::kRead)) return false;
+  }
+  return true;
+}
+
+// Who goes through block after block, in whatever order within each, as memmove may: the block that is begun, and those that
+// come next.
+std::vector<PageRange> PageEngine::BlocksAhead(PageId accessed) {
+  const PageRange block{PageId(accessed.value - absl::Uint128Low64(accessed.value) % kBlockPages), kBlockPages};
+  if (block == last_block_) return {};
+  const PageRange before = std::exchange(last_block_, block);
+  const bool whole = before.count > 0 && IsMostlyHere(before);
+  std::vector<PageRange> ranges =
+      read_ahead_blocks_.OnAccess(block, whole ? read_ahead_blocks_.max_pages() - ahead_pages_ : 0);
+  if (!ranges.empty()) ranges.insert(ranges.begin(), block);
+  return ranges;
+}
+
 // Nobody waits for these: what cannot be had is not.
 void PageEngine::BringAhead(PageRange accessed) {
   const PageRange region = KnownRange(accessed.first);
-  for (const PageRange& range : read_ahead_.OnAccess(accessed, read_ahead_.max_pages() - ahead_pages_)) {
+  std::vector<PageRange> ranges;
+  if (accessed.count < kBlockPages) ranges = BlocksAhead(accessed.first);
+  if (ranges.empty()) ranges = read_ahead_.OnAccess(accessed, read_ahead_.max_pages() - ahead_pages_);
+  for (const PageRange& range : ranges) {
     if (!range.Overlaps(region)) continue;
     const PageId first = std::max(range.first, region.first);
     const PageRange inside{first, std::min(range.end(), region.end()) - first};
@@ -185,6 +209,7 @@ void PageEngine::BringAhead(PageRange accessed) {
     for (uint64_t done = 0; done < inside.count; done += blocks.back().count) blocks.push_back(BlockOf(inside, done));
     if (first < accessed.first) std::reverse(blocks.begin(), blocks.end());
     for (const PageRange& block : blocks) {
+      if (ahead_pages_ + block.count > read_ahead_.max_pages()) break;
       ahead_pages_ += block.count;
       Spawn<absl::Status>(AcquireBlock(block, Rights::kRead, Purpose::kAhead, clock_->Now() + kAheadTimeout),
                           [this, alive = alive_, pages = block.count](const absl::Status&) {

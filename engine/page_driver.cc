@@ -31,7 +31,8 @@ PageEngine::PageEngine(const PageEngineOptions& options, const Locator* locator,
       memory_(memory),
       entropy_(entropy),
       core_(store, options.bugs, options.system_replicas),
-      read_ahead_(std::min(options.read_ahead_pages, options.cache_pages / 8)) {
+      read_ahead_(std::min(options.read_ahead_pages, options.cache_pages / 8)),
+      read_ahead_blocks_(read_ahead_.max_pages()) {
   known_[options_.self.node] = options_.self.incarnation;
   for (NodeId node : options_.members) {
     if (node != options_.self.node) registering_[node] = {};

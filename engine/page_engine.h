@@ -299,6 +299,8 @@ class PageEngine final : public TransportEvents {
   enum class Purpose : uint8_t { kAccess, kAhead, kLock };
   Task<absl::Status> AcquireBlock(PageRange block, Rights rights, Purpose purpose, TimeNs deadline);
   void BringAhead(PageRange accessed);
+  std::vector<PageRange> BlocksAhead(PageId accessed);
+  bool IsMostlyHere(PageRange block) const;
   PageRange KnownRange(PageId page) const;
   void Expect(PageId page);
   void Want(PageId page, Rights rights, TimeNs deadline, const std::shared_ptr<BlockWait>& wait);
@@ -450,6 +452,8 @@ class PageEngine final : public TransportEvents {
   RangeSet keep_in_ram_;
   RangeSet migratory_;
   ReadAhead read_ahead_;
+  ReadAhead read_ahead_blocks_;
+  PageRange last_block_;      // In which something was missing, of accesses of less than a block.
   uint64_t ahead_pages_ = 0;  // On their way.
 
   // RAM cache.

@@ -175,6 +175,26 @@ FaultCall ContinueFault(int userfaultfd, uint64_t address, uint64_t length, bool
   return Call(userfaultfd, UFFDIO_CONTINUE, &request);
 }
 
+void ContinueRun(int userfaultfd, uint64_t address, uint64_t length, bool write_protected, bool last_first) {
+  constexpr int kMaxSkips = 8;
+  for (int skips = 0; length > 0 && skips <= kMaxSkips;) {
+    uffdio_continue request{};
+    request.range = {.start = PageStart(address), .len = length};
+    request.mode = write_protected ? UFFDIO_CONTINUE_MODE_WP : 0;
+    const FaultCall done = Call(userfaultfd, UFFDIO_CONTINUE, &request);
+    if (done == FaultCall::kDone) return;
+    uint64_t passed = 0;
+    if (done == FaultCall::kBusy && request.mapped > 0) passed = static_cast<uint64_t>(request.mapped);
+    if (done == FaultCall::kExists) {
+      passed = last_first ? std::max(kPageBytes, PageStart(length / 2)) : kPageBytes;
+      ++skips;
+    }
+    if (passed == 0) return;
+    address += passed;
+    length -= std::min(length, passed);
+  }
+}
+
 FaultCall AllowStores(int userfaultfd, uint64_t address, uint64_t length) {
   uffdio_writeprotect request{};
   request.range = {.start = PageStart(address), .len = length};
