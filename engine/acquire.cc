@@ -15,6 +15,7 @@ namespace {
 
 // Of pages that nobody waits for.
 constexpr DurationNs kAheadTimeout = kSecond;
+constexpr size_t kPagesOfATurn = 64;
 // An exchange takes much less, also where the page is held for its minimum time.
 constexpr DurationNs kMigratoryPatience = 20 * kMillisecond;
 
@@ -129,9 +130,11 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
     absl::InlinedVector<PageId, 2> asked;
     const auto wait = std::make_shared<BlockWait>(Outcome<bool>(clock_));
     wait->ends_at_error = !may_migrate;
-    {
+    // In some turns, so that others are at work while this node goes on to ask.
+    for (size_t begin = 0; begin < missing.size(); begin += kPagesOfATurn) {
       Turn turn(this);
-      for (PageId page : missing) {
+      for (size_t i = begin; i < std::min(begin + kPagesOfATurn, missing.size()); ++i) {
+        const PageId page = missing[i];
         const CachedPage* cached = FindCached(page);
         const bool charged = cached != nullptr && cached->charged;
         if (charged || HasRoom()) {

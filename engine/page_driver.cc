@@ -408,8 +408,11 @@ void PageEngine::Post(NodeId to, Message message) {
     return;
   }
   Outbox& outbox = outboxes_[to];
+  if (message.data != nullptr) ++outbox.pages;
   outbox.messages.push_back(std::move(message));
   outbox.leaves = true;
+  // Of many pages the receiver has some to work on while this node is at the others.
+  if (outbox.pages >= kMaxMessagePages && !stopped_) SendOutbox(to, outbox);
 }
 
 // With the next message to that node, or after kLateSend.
@@ -445,13 +448,18 @@ void PageEngine::FlushOutboxes() {
     return;
   }
   for (auto& [node, outbox] : outboxes_) {
-    if (!std::exchange(outbox.leaves, false)) continue;
-    Encode(outbox.messages, [&, to = node](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
-    outbox.messages.clear();
+    if (outbox.leaves) SendOutbox(node, outbox);
   }
   if (late_send_ == 0) return;
   if (std::any_of(outboxes_.begin(), outboxes_.end(), [](const auto& o) { return !o.second.messages.empty(); })) return;
   clock_->Cancel(std::exchange(late_send_, 0));
+}
+
+void PageEngine::SendOutbox(NodeId to, Outbox& outbox) {
+  Encode(outbox.messages, [&](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
+  outbox.messages.clear();
+  outbox.leaves = false;
+  outbox.pages = 0;
 }
 
 bool PageEngine::IsCurrent(NodeInstance node) const {

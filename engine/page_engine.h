@@ -220,6 +220,13 @@ class PageEngine final : public TransportEvents {
     std::string trouble = {};  // Why it is not done yet, as far as the other node has said.
   };
 
+  // Messages to a node.
+  struct Outbox {
+    std::vector<Message> messages;
+    bool leaves = false;  // At the end of the turn.
+    size_t pages = 0;     // With the messages.
+  };
+
   struct Frozen {
     absl::Status status;
     PageId page;
@@ -273,6 +280,7 @@ class PageEngine final : public TransportEvents {
   void Broadcast(Message message);
   void Pump();
   void FlushOutboxes();
+  void SendOutbox(NodeId to, Outbox& outbox);
   absl::Status CheckSense(const Message& message) const;
   void RefuseMessage(NodeInstance from, const absl::Status& why);
   void Dispatch(const Message& message, NodeInstance from);
@@ -400,10 +408,6 @@ class PageEngine final : public TransportEvents {
   std::vector<HomeEffect> spare_home_effects_;           // The same.
   TickQueue looks_{kTick};         // Pages with something that TickPage looks after; other ticks than look_at are over.
   TickQueue home_resends_{kTick};  // Pages with a transaction.
-  struct Outbox {
-    std::vector<Message> messages;
-    bool leaves = false;  // At the end of the turn.
-  };
   std::map<NodeId, Outbox> outboxes_;
   Clock::TimerId late_send_ = 0;
   std::deque<Message> local_;                        // To this node itself.

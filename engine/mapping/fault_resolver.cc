@@ -19,6 +19,8 @@ constexpr int kMaxTries = 16;
 // Pages that are mapped beside the one that was asked for: at first, and after some faults in order.
 constexpr uint64_t kMinAround = 16;
 constexpr uint64_t kMaxAround = 256;
+// How often pages among them may be mapped already.
+constexpr uint64_t kMaxSkips = 8;
 // How often a page is removed from all mappings in order to poison it.
 constexpr int kMaxPoisonTries = 8;
 // The loop runs what is posted much sooner, unless it has ended.
@@ -110,9 +112,11 @@ void FaultResolver::MapAround(PageId page, Rights granted) {
   const uint64_t above = up ? PinRun(page, 1, granted, row.around) : 0;
   const uint64_t below = in_order && !up ? PinRun(page, -1, granted, row.around) : 0;
   const bool write_protected = !read_only_ && granted == Rights::kRead;
-  if (above > 0) ContinueRun(userfaultfd_.get(), AddressOf(page + 1), above * kPageBytes, write_protected, false);
+  if (above > 0)
+    ContinueRun(userfaultfd_.get(), AddressOf(page + 1), above * kPageBytes, write_protected, {kMaxSkips, false});
   if (below > 0)
-    ContinueRun(userfaultfd_.get(), AddressOf(page) - below * kPageBytes, below * kPageBytes, write_protected, true);
+    ContinueRun(userfaultfd_.get(), AddressOf(page) - below * kPageBytes, below * kPageBytes, write_protected,
+                {kMaxSkips, true});
   for (uint64_t i = 1; i <= above; ++i) region_->Unpin(page + i);
   for (uint64_t i = 1; i <= below; ++i) region_->Unpin(PageId(page.value - i));
   row = {.next_up = index + above + 1,

@@ -175,9 +175,8 @@ FaultCall ContinueFault(int userfaultfd, uint64_t address, uint64_t length, bool
   return Call(userfaultfd, UFFDIO_CONTINUE, &request);
 }
 
-void ContinueRun(int userfaultfd, uint64_t address, uint64_t length, bool write_protected, bool last_first) {
-  constexpr int kMaxSkips = 8;
-  for (int skips = 0; length > 0 && skips <= kMaxSkips;) {
+void ContinueRun(int userfaultfd, uint64_t address, uint64_t length, bool write_protected, const Skips& allowed) {
+  for (uint64_t skips = 0; length > 0 && skips <= allowed.most;) {
     uffdio_continue request{};
     request.range = {.start = PageStart(address), .len = length};
     request.mode = write_protected ? UFFDIO_CONTINUE_MODE_WP : 0;
@@ -186,7 +185,7 @@ void ContinueRun(int userfaultfd, uint64_t address, uint64_t length, bool write_
     uint64_t passed = 0;
     if (done == FaultCall::kBusy && request.mapped > 0) passed = static_cast<uint64_t>(request.mapped);
     if (done == FaultCall::kExists) {
-      passed = last_first ? std::max(kPageBytes, PageStart(length / 2)) : kPageBytes;
+      passed = allowed.by_half ? std::max(kPageBytes, PageStart(length / 2)) : kPageBytes;
       ++skips;
     }
     if (passed == 0) return;

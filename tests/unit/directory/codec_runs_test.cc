@@ -1,4 +1,5 @@
 // Messages that differ in their page and its numbers alone travel as one entry.
+// Covers: B04
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
