@@ -152,7 +152,8 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
     }
     // Now that the requests are out.
     for (PageId page : asked) Expect(page);
-    if (std::exchange(first_try, false) && purpose == Purpose::kAccess && rights == Rights::kRead) BringAhead(block);
+    const bool is_read = purpose == Purpose::kAccess && rights == Rights::kRead && !IsRamDirectoryPage(block.first);
+    if (std::exchange(first_try, false) && is_read) BringAhead(block);
     if (--wait->left > 0) co_await wait->over.Get();
     const bool in_time = clock_->Now() < deadline;
     for (const auto& [page, status] : wait->failed) {
