@@ -140,6 +140,8 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> Locate(PageId page, TimeNs deadline);
   // As far as this node has heard; 0: it has not.
   NodeId ResponsibleFor(PageId page) const;
+  // Named by the membership, or by the page's own address, not by the directory.
+  static bool IsFixed(PageId page);
   DirectoryTree& directory() { return tree_; }
 
   // What the cache has now, for an access in the same step of the loop.
@@ -373,7 +375,6 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> Complete(PageId page, const Message& newest, const std::vector<Message>& answers);
 
   // locate.cc
-  static bool IsFixed(PageId page);
   bool IsResponsibleFor(PageId page) const;
   bool IsLocated(PageId page) const;
   void NoteLocation(PageId page, NodeId node, uint32_t term);
