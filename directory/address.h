@@ -100,9 +100,7 @@ constexpr PageRange kRegionTablePages{PageId(kSegmentPages), 8 * kSegmentPages};
 constexpr PageId kFirstReservablePage{absl::uint128(1) << 20};
 
 // A page of the RAM directory: never on a disk, and never older than it was.
-constexpr bool IsRamDirectoryPage(PageId page) {
-  return page == kRamDirectoryRootPage || kFirstDirectoryPage <= page;
-}
+constexpr bool IsRamDirectoryPage(PageId page) { return page == kRamDirectoryRootPage || kFirstDirectoryPage <= page; }
 // REQUIRES: each of the numbers fits.
 constexpr PageId RamDirectoryPage(uint64_t node, uint64_t incarnation, uint64_t count) {
   return PageId(kFirstDirectoryPage.value | absl::uint128(node) << 56 | absl::uint128(incarnation) << 32 | count);

@@ -15,7 +15,7 @@ constexpr const char* kNames[] = {
     "RegisterEnd",     "Flush",         "Flushed",         "Store",        "Stored",          "QueryStored",
     "StoredInfo",      "PutExtent",     "DropExtent",      "Done",         "Reverted",        "Lost",
     "Inspect",         "Inspected",     "TransferDropped", "QueryExtent",  "ExtentInfo",      "DropCopies",
-    "Order",           "OrderNoted",   "NotResponsible", "ClaimRequest", "Claims", "Retire"};
+    "Order",           "OrderNoted",    "NotResponsible",  "ClaimRequest", "Claims",          "Retire"};
 static_assert(std::size(kNames) == kMessageKinds);
 
 }  // namespace

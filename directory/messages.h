@@ -104,9 +104,9 @@ enum class MessageKind : uint8_t {
   // The directory.
   kNotResponsible,  // any→R  page: of the segment. Ask the directory who is.
   kClaimRequest,    // any→any  request, data: an interval. What do you claim of it? No page.
-  kClaims,          // any→any  request, count, data: claims; txn, grant_epoch: the highest that it has seen. page: where the
-                    //          rest begins, 0: there is none.
-  kRetire,          // any→H  page: of the directory, and no part of it any more.
+  kClaims,  // any→any  request, count, data: claims; txn, grant_epoch: the highest that it has seen. page: where the
+            //          rest begins, 0: there is none.
+  kRetire,  // any→H  page: of the directory, and no part of it any more.
 };
 constexpr int kMessageKinds = static_cast<int>(MessageKind::kRetire) + 1;
 

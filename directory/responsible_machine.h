@@ -199,7 +199,7 @@ struct HomeContext {
   Epoch grant_epoch;  // For grants of this step; newer than every loss that this node has seen.
   Txn next_txn;  // The first of the transactions that this step may begin, at most kTxnsPerStep: one for each kArmResend.
   bool ready = true;
-  ConfigNumber config;  // Of the page's extent, as far as it is known.
+  ConfigNumber config;       // Of the page's extent, as far as it is known.
   bool never_older = false;  // A copy that may be older than what was lost is none: the page is lost then.
   const PlantedBugs* bugs = nullptr;
 };

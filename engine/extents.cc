@@ -37,7 +37,8 @@ Task<absl::Status> PageEngine::DropExtent(PageRange range, ConfigNumber config, 
   drop.page = range.first;
   drop.count = range.count;
   drop.config = config;
-  status = co_await CallAll(locator_->CoreHolders(range, static_cast<uint32_t>(options_.members.size())), drop, deadline);
+  status =
+      co_await CallAll(locator_->CoreHolders(range, static_cast<uint32_t>(options_.members.size())), drop, deadline);
   if (!status.ok()) co_return status;
   status = co_await DropAllCopies(range, config, deadline);
   co_return status;

@@ -279,8 +279,8 @@ void PageEngine::DropCopies(const Message& message, NodeInstance from) {
   answer.count = message.count;
   answer.request = message.request;
   if (range.count == 0 || TouchesSystemPages(range) || kFirstDirectoryPage < range.end()) {
-    answer.SetStatus(absl::InvalidArgumentError(
-        absl::StrCat("not a range of pages that can be unallocated: ", ToString(range))));
+    answer.SetStatus(
+        absl::InvalidArgumentError(absl::StrCat("not a range of pages that can be unallocated: ", ToString(range))));
     return Post(from.node, std::move(answer));
   }
   Spawn<absl::Status>(ConfirmRange(range), [this, range, config = message.config, answer, to = from.node,
@@ -290,10 +290,9 @@ void PageEngine::DropCopies(const Message& message, NodeInstance from) {
     auto done = [this, answer, to] { Post(to, answer); };
     if (status.ok() && !DropCopiesHere(range, config, std::move(done))) {
       const std::vector<NodeId> waiting = Unregistered();
-      status = absl::UnavailableError(
-          absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
-                       waiting.empty() ? "itself" : ToString(waiting.front()),
-                       " to say which pages it holds; start it, or try again later"));
+      status = absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
+                                                   waiting.empty() ? "itself" : ToString(waiting.front()),
+                                                   " to say which pages it holds; start it, or try again later"));
     }
     if (status.ok()) return;
     answer.SetStatus(status);

@@ -17,8 +17,8 @@ HomeSegment& PageEngine::Segment(PageId page) {
   if (slot == nullptr) {
     slot = std::make_unique<HomeSegment>();
     const OwnSegments::Run* run = IsFixed(page) ? nullptr : own_.Find(page);
-    const bool is_own_page = kFirstDirectoryPage <= page && IncarnationOfDirectoryPage(page) ==
-                                                                (options_.self.incarnation.value & kIncarnationMask);
+    const bool is_own_page = kFirstDirectoryPage <= page &&
+                             IncarnationOfDirectoryPage(page) == (options_.self.incarnation.value & kIncarnationMask);
     if ((run != nullptr && run->virgin) || is_own_page) {
       BumpGrantEpoch();
       slot->since = grant_epoch_;

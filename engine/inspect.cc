@@ -113,69 +113,42 @@ Task<absl::StatusOr<PeerReport>> LocalOperations::AskPeer(NodeId node, PageId pa
   co_return DecodePeerReport(ToString(node), *told);
 }
 
-Task<absl::StatusOr<std::optional<NodeId>>> LocalOperations::ResponsibleOf(PageId page, TimeNs deadline) {
-  const auto is_member = [this](NodeId node) {
-    return std::any_of(config_->members.begin(), config_->members.end(),
-                       [node](const auto& m) { return m.id == node; });
-  };
-  if (const NodeId known = engine_->ResponsibleFor(page); is_member(known)) co_return known;
-  if (PageEngine::IsFixed(page)) co_return std::nullopt;  // A page of the directory of a node that does not exist.
-  const absl::StatusOr<DirectoryTree::Found> found = co_await engine_->directory().Find(page, deadline);
-  if (!found.ok()) co_return found.status();
-  if (!found->entry) co_return std::nullopt;
-  co_return found->entry->responsible;
-}
-
-// The first core holder that answers, of those that a page has by default; they are asked one after the other.
-Task<absl::StatusOr<PeerReport>> LocalOperations::AskCoreHolder(PageId page, TimeNs deadline) {
-  const std::vector<NodeId> holders = engine_->CoreHoldersOf(page, config_->replicas);
-  absl::Status first;
-  for (size_t i = 0; i < holders.size(); ++i) {
-    const TimeNs until = clock_->Now() + (deadline - clock_->Now()) / static_cast<TimeNs>(holders.size() - i);
-    absl::StatusOr<PeerReport> report = co_await AskPeer(holders[i], page, until);
-    if (report.ok()) co_return report;
-    if (first.ok()) first = report.status();
-  }
-  co_return first;
-}
-
 Task<absl::StatusOr<std::string>> LocalOperations::InspectPage(PageId page, TimeNs deadline) {
-  const TimeNs half = clock_->Now() + (deadline - clock_->Now()) / 2;
-  const absl::StatusOr<PeerReport> kept = co_await AskCoreHolder(page, half);
-  if (!kept.ok()) co_return kept.status();
-  const absl::StatusOr<std::optional<NodeId>> responsible = co_await ResponsibleOf(page, deadline);
+  const absl::StatusOr<NodeId> responsible = co_await engine_->FindResponsible(page, deadline);
   if (!responsible.ok()) co_return responsible.status();
+  const absl::StatusOr<PeerReport> stored = co_await AskPeer(engine_->CoreHoldersOf(page, 1).front(), page, deadline);
+  if (!stored.ok()) co_return stored.status();
   json home;
-  if (*responsible) {
-    const absl::StatusOr<PeerReport> report = co_await AskPeer(**responsible, page, deadline);
+  if (responsible->value != 0) {
+    const absl::StatusOr<PeerReport> report = co_await AskPeer(*responsible, page, deadline);
     if (!report.ok()) co_return report.status();
+    json sharers = json::array();
+    for (NodeId sharer : report->sharers) sharers.push_back(NameOf(sharer));
     if (report->home_known) {
-      json sharers = json::array();
-      for (NodeId sharer : report->sharers) sharers.push_back(NameOf(sharer));
       home = {{"state", report->home_state},
               {"owner", report->owner.value == 0 ? json(nullptr) : json(NameOf(report->owner))},
               {"sharers", sharers}};
     }
   }
-  const PageSummary summary = engine_->Describe(page);
   json holders = json::array();
-  for (NodeId node : engine_->CoreHoldersOf(page, kept->replicas)) holders.push_back(NameOf(node));
+  for (NodeId node : engine_->CoreHoldersOf(page, stored->replicas)) holders.push_back(NameOf(node));
+  const PageSummary summary = engine_->Describe(page);
   co_return DumpJson({{"address", ToString(page)},
-                      {"responsible", *responsible ? json(NameOf(**responsible)) : json(nullptr)},
+                      {"responsible", responsible->value == 0 ? json(nullptr) : json(NameOf(*responsible))},
                       {"core_holders", holders},
                       {"cache_state", summary.cache_state},
                       {"version", ToString(summary.version)},
                       {"dirty", summary.dirty},
                       {"home", home},
-                      {"allocated", kept->allocated},
-                      {"volatile", kept->is_volatile}});
+                      {"allocated", stored->allocated},
+                      {"volatile", stored->is_volatile}});
 }
 
 Task<absl::StatusOr<bool>> LocalOperations::IsStillLost(PageId page, TimeNs deadline) {
-  const absl::StatusOr<std::optional<NodeId>> responsible = co_await ResponsibleOf(page, deadline);
+  const absl::StatusOr<NodeId> responsible = co_await engine_->FindResponsible(page, deadline);
   if (!responsible.ok()) co_return responsible.status();
-  if (!*responsible) co_return false;
-  const absl::StatusOr<PeerReport> report = co_await AskPeer(**responsible, page, deadline);
+  if (responsible->value == 0) co_return false;
+  const absl::StatusOr<PeerReport> report = co_await AskPeer(*responsible, page, deadline);
   if (!report.ok()) co_return report.status();
   co_return report->home_known && report->home_state == Name(HomeState::kLost);
 }

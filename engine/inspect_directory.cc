@@ -129,9 +129,8 @@ Task<absl::StatusOr<std::string>> LocalOperations::InspectDirectoryAt(PageId pag
     gap = {{"first", ToString(found->gap.first)}, {"end", EndText(found->gap.end)}};
   }
   json fixed;
-  if (PageEngine::IsFixed(page)) {
-    const absl::StatusOr<std::optional<NodeId>> node = co_await ResponsibleOf(page, deadline);
-    if (node.ok() && *node) fixed = NameOf(**node);
+  if (const NodeId node = engine_->ResponsibleFor(page); PageEngine::IsFixed(page) && node.value != 0) {
+    fixed = NameOf(node);
   }
   co_return DumpJson({{"address", ToString(page)}, {"path", pages}, {"run", run}, {"gap", gap}, {"fixed", fixed}});
 }

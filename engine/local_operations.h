@@ -4,7 +4,6 @@
 
 #include <map>
 #include <memory>
-#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -66,9 +65,6 @@ class LocalOperations final : public NodeOperations {
   std::string InspectNodes() const;
   std::string InspectForPeer(PageId page) const;
   Task<absl::StatusOr<PeerReport>> AskPeer(NodeId node, PageId page, TimeNs deadline);
-  // Nothing: nobody. Asking makes nobody responsible.
-  Task<absl::StatusOr<std::optional<NodeId>>> ResponsibleOf(PageId page, TimeNs deadline);
-  Task<absl::StatusOr<PeerReport>> AskCoreHolder(PageId page, TimeNs deadline);
   Task<absl::StatusOr<std::string>> InspectPage(PageId page, TimeNs deadline);
   Task<absl::StatusOr<std::string>> InspectDirectory(TimeNs deadline);
   Task<absl::StatusOr<std::string>> InspectDirectoryAt(PageId page, TimeNs deadline);

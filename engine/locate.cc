@@ -27,7 +27,11 @@ bool PageEngine::IsFixed(PageId page) { return page < PageId(kSegmentPages) || k
 
 NodeId PageEngine::ResponsibleFor(PageId page) const {
   if (page < PageId(kSegmentPages)) return locator_->Primary(page);
-  if (kFirstDirectoryPage <= page) return NodeId(NodeOfDirectoryPage(page));
+  if (kFirstDirectoryPage <= page) {
+    const NodeId node(NodeOfDirectoryPage(page));
+    const std::vector<NodeId>& members = options_.members;
+    return std::find(members.begin(), members.end(), node) == members.end() ? NodeId{} : node;
+  }
   const auto it = locations_.find(SegmentStart(page));
   return it == locations_.end() ? NodeId{} : it->second.node;
 }
@@ -78,6 +82,14 @@ Task<absl::Status> PageEngine::Locate(PageId page, TimeNs deadline) {
   co_return absl::OkStatus();
 }
 
+// As Locate, but that this node does not become responsible: 0 if nobody is.
+Task<absl::StatusOr<NodeId>> PageEngine::FindResponsible(PageId page, TimeNs deadline) {
+  if (IsLocated(page)) co_return ResponsibleFor(page);
+  const absl::StatusOr<DirectoryTree::Found> found = co_await tree_.Find(SegmentStart(page), deadline);
+  if (!found.ok()) co_return found.status();
+  co_return found->entry ? found->entry->responsible : NodeId{};
+}
+
 // What the directory says of the segment; if nothing, this node becomes responsible.
 Task<absl::StatusOr<DirectoryEntry>> PageEngine::EntryOf(PageId first, TimeNs deadline) {
   if (const OwnSegments::Run* own = own_.Find(first)) {
@@ -88,8 +100,7 @@ Task<absl::StatusOr<DirectoryEntry>> PageEngine::EntryOf(PageId first, TimeNs de
   const absl::StatusOr<DirectoryTree::Found> found = co_await tree_.Find(first, deadline);
   if (!found.ok()) co_return found.status();
   if (found->entry) co_return *found->entry;
-  const absl::StatusOr<std::vector<DirectoryEntry>> entries =
-      co_await AppointSelf({first, kSegmentPages}, deadline);
+  const absl::StatusOr<std::vector<DirectoryEntry>> entries = co_await AppointSelf({first, kSegmentPages}, deadline);
   if (!entries.ok()) co_return entries.status();
   if (entries->empty()) co_return absl::UnavailableError("the directory changes too fast; try again");
   co_return entries->front();
@@ -100,9 +111,9 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> PageEngine::AppointSelf(PageRa
   while (!ordered_ || !learning_.empty()) {
     if (stopped_ || clock_->Now() >= deadline) {
       const std::vector<NodeId> waiting = Unregistered();
-      co_return absl::UnavailableError(
-          absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
-                       waiting.empty() ? std::string("itself") : ToString(waiting.front()), "; start it, or try again later"));
+      co_return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
+                                                    waiting.empty() ? std::string("itself") : ToString(waiting.front()),
+                                                    "; start it, or try again later"));
     }
     co_await SleepUntil(clock_, clock_->Now() + kPause);
   }
@@ -179,8 +190,8 @@ Task<absl::Status> PageEngine::ConfirmRange(PageRange range) {
 }
 
 void PageEngine::AnswerNotResponsible(const Message& message, NodeInstance from) {
-  const absl::Status not_here =
-      absl::AbortedError(absl::StrCat(ToString(options_.self.node), " is not responsible for ", ToString(message.page)));
+  const absl::Status not_here = absl::AbortedError(
+      absl::StrCat(ToString(options_.self.node), " is not responsible for ", ToString(message.page)));
   Message answer;
   answer.page = message.page;
   answer.count = message.count;
@@ -203,19 +214,20 @@ void PageEngine::NotResponsible(const Message& message, NodeInstance from) {
   if (IsFixed(first) || it == locations_.end() || it->second.node != from.node) return;
   it->second.stale = true;
   if (std::exchange(it->second.searched, true)) return;
-  Spawn<absl::Status>(Locate(first, clock_->Now() + kWalkTimeout), [this, first, alive = alive_](const absl::Status& s) {
-    if (!*alive) return;
-    const auto location = locations_.find(first);
-    if (location != locations_.end()) location->second.searched = false;
-    if (!s.ok()) return;
-    Turn turn(this);
-    for (uint64_t i = 0; i < kSegmentPages; ++i) {
-      CachedPage* cached = FindCached(first + i);
-      if (cached == nullptr || !cached->entry.IsWaiting()) continue;
-      cached->sent_at = clock_->Now();
-      Post(ResponsibleFor(first), OutstandingRequest(cached->entry, first + i));
-    }
-  });
+  Spawn<absl::Status>(Locate(first, clock_->Now() + kWalkTimeout),
+                      [this, first, alive = alive_](const absl::Status& s) {
+                        if (!*alive) return;
+                        const auto location = locations_.find(first);
+                        if (location != locations_.end()) location->second.searched = false;
+                        if (!s.ok()) return;
+                        Turn turn(this);
+                        for (uint64_t i = 0; i < kSegmentPages; ++i) {
+                          CachedPage* cached = FindCached(first + i);
+                          if (cached == nullptr || !cached->entry.IsWaiting()) continue;
+                          cached->sent_at = clock_->Now();
+                          Post(ResponsibleFor(first), OutstandingRequest(cached->entry, first + i));
+                        }
+                      });
 }
 
 }  // namespace mangrove

@@ -25,6 +25,9 @@ constexpr DurationNs kTryAgain = 100 * kMillisecond;
 
 }  // namespace
 
+uint64_t PageEngine::OrderOf(Txn txn) { return txn.value >> kTxnBits; }
+uint64_t PageEngine::OrderOf(Epoch epoch) { return epoch.value >> kGrantEpochBits; }
+
 void PageEngine::OpenOrder(absl::AnyInvocable<void(absl::Status)> done) {
   store_->ReadRecords(kOrderKey, [this, done = std::move(done), alive = alive_](auto records) mutable {
     if (!*alive) return;

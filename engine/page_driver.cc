@@ -200,7 +200,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
     case Kind::kInstall:
       cached.expected = false;
       MemoryOf(page)->Install(page, effect.data ? effect.data->bytes.data() : nullptr,
-                       effect.write ? Rights::kWrite : Rights::kRead);
+                              effect.write ? Rights::kWrite : Rights::kRead);
       NoteFetched(page);
       return true;
     case Kind::kRaise: MemoryOf(page)->Raise(page); return true;
@@ -488,9 +488,13 @@ absl::Status PageEngine::CheckSense(const Message& message) const {
     return absl::InvalidArgumentError(
         absl::StrCat("bad message: ", Name(message.kind), " names ", ToString(peer), ", which is no member"));
   }
-  if (message.kind == MessageKind::kOrder && message.count >= kOrders) {
+  const bool raises = message.kind == MessageKind::kRegisterEnd || message.kind == MessageKind::kClaims;
+  const uint64_t order = message.kind == MessageKind::kOrder ? message.count
+                         : raises ? std::max(OrderOf(message.txn), OrderOf(message.grant_epoch))
+                                  : 0;
+  if (order >= kOrdersInUse) {
     return absl::InvalidArgumentError(
-        absl::StrCat("bad message: order ", message.count, ", expected less than ", kOrders));
+        absl::StrCat("bad message: ", Name(message.kind), " of order ", order, ", expected less than ", kOrdersInUse));
   }
   return absl::OkStatus();
 }

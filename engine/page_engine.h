@@ -104,6 +104,7 @@ class PageEngine final : public TransportEvents {
   static constexpr uint64_t kBlockPages = 256;
   // Starts of nodes in a cluster's life, see engine/order.cc.
   static constexpr uint64_t kOrders = uint64_t{1} << 24;
+  static constexpr uint64_t kOrdersInUse = kOrders - (uint64_t{1} << 16);  // Beyond that a peer talks nonsense.
 
   PageEngine(const PageEngineOptions& options, const Locator* locator, Clock* clock, Transport* transport,
              PageStore* store, PageMemory* memory, Entropy* entropy);
@@ -138,6 +139,7 @@ class PageEngine final : public TransportEvents {
 
   // Finds out who is responsible for the page; where nobody is, this node becomes it. Then ResponsibleFor says so.
   Task<absl::Status> Locate(PageId page, TimeNs deadline);
+  Task<absl::StatusOr<NodeId>> FindResponsible(PageId page, TimeNs deadline);
   // As far as this node has heard; 0: it has not.
   NodeId ResponsibleFor(PageId page) const;
   // Named by the membership, or by the page's own address, not by the directory.
@@ -398,6 +400,8 @@ class PageEngine final : public TransportEvents {
   void Retire(const Message& message);
 
   // order.cc
+  static uint64_t OrderOf(Txn txn);
+  static uint64_t OrderOf(Epoch epoch);
   void OpenOrder(absl::AnyInvocable<void(absl::Status)> done);
   void NoteOrder(uint64_t order, absl::AnyInvocable<void(absl::Status)> done);
   Task<absl::Status> TakeOrder();

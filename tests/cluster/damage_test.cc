@@ -202,7 +202,7 @@ TEST(DamageWhileRunning, ADiskThatGoesBadCostsNothingButIsTold) {
   cluster.StartAll();
   constexpr uint64_t kSize = uint64_t{24} << 20;
   constexpr uint64_t kStep = uint64_t{1} << 19;
-  const auto session = cluster.Attach(2, 20'000);
+  const auto session = cluster.Attach(1, 20'000);
   const auto region = MakeRegion(*session, "r", kSize);
   for (uint64_t at = 0; at < kSize; at += kPageBytes) {
     const std::string content = ContentOf(at);

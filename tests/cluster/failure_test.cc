@@ -65,20 +65,31 @@ TEST_F(Failures, WhatDoesNotNeedAKilledNodeGoesOnAndWhatDoesFailsInItsBound) {
   ASSERT_GE(free.size(), 2u);
   ASSERT_GE(bound.size(), 2u);
   std::byte* const base = Take(region->Map(0, region->info().size_bytes));
-  // Pages that were used before, and pages that were not.
-  ASSERT_EQ(TryStore(base + free[0], 1), 0);
+  // Segments of which node-1 is responsible; node-3, which touches these first, of the others.
+  for (const uint64_t offset : free) ASSERT_EQ(TryStore(base + offset, 1), 0);
   ASSERT_TRUE(region->Flush(free[0], kPageBytes).ok());
+  uint64_t value = 0;
+  {
+    const auto third = cluster_.Attach(3, kCallTimeoutMs);
+    const auto its_region = Take(third->Open("r", AccessMode::kRead));
+    for (const uint64_t offset : {bound[0], bound[1]}) {
+      ASSERT_TRUE(its_region->Read(offset, std::as_writable_bytes(std::span(&value, 1))).ok());
+    }
+  }
   // What is needed to open a region may be anywhere.
   const auto other = cluster_.Attach(2, kCallTimeoutMs);
   const auto same = Take(other->Open("r", AccessMode::kWrite));
+  ASSERT_TRUE(same->Read(free[0], std::as_writable_bytes(std::span(&value, 1))).ok());
   cluster_.Kill(3);
 
   for (const uint64_t offset : free) {
-    EXPECT_EQ(TryStore(base + offset + 8, 2), 0) << offset;
-    const absl::Status flushed = region->Flush(offset, kPageBytes);
-    EXPECT_TRUE(flushed.ok()) << flushed;
+    // Pages that were used before, and pages that were not.
+    for (const uint64_t page : {offset, offset + kPageBytes}) {
+      EXPECT_EQ(TryStore(base + page + 8, 2), 0) << page;
+      const absl::Status flushed = region->Flush(page, kPageBytes);
+      EXPECT_TRUE(flushed.ok()) << flushed;
+    }
   }
-  uint64_t value = 0;
   EXPECT_TRUE(same->Read(free[0] + 8, std::as_writable_bytes(std::span(&value, 1))).ok());
   EXPECT_EQ(value, 2u);
 
