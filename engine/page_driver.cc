@@ -68,7 +68,7 @@ PageEngine::CachedPage& PageEngine::Cached(PageId page) {
   std::unique_ptr<CachedPage>& slot = cache_[page];
   if (slot == nullptr) {
     slot = std::make_unique<CachedPage>();
-    if (!IsFixed(page)) ++locations_[SegmentStart(page)].pages;
+    if (!IsFixed(page) && ++locations_[SegmentStart(page)].pages == 1) held_.insert(SegmentStart(page));
   }
   return *slot;
 }
@@ -405,7 +405,7 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
   CHECK(!cached.charged);
   if (cached.queued) clock_list_.erase(cached.in_clock);
   if (cached.expected) MemoryOf(page)->Unexpect(page);
-  if (!IsFixed(page)) --locations_[SegmentStart(page)].pages;
+  if (!IsFixed(page) && --locations_[SegmentStart(page)].pages == 0) held_.erase(SegmentStart(page));
   cache_.erase(page);
 }
 

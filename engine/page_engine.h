@@ -30,6 +30,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/functional/any_invocable.h"
@@ -269,7 +270,7 @@ class PageEngine final : public TransportEvents {
       return engine_->rounds_of_claims_.About(page, since);
     }
     Task<absl::StatusOr<Claims>> Collect(PageInterval interval, TimeNs deadline) override {
-      return engine_->CollectClaims(interval, deadline);
+      return engine_->CollectClaims(interval, kForever, deadline);
     }
 
    private:
@@ -392,7 +393,7 @@ class PageEngine final : public TransportEvents {
   // claims.cc
   std::vector<Claim> OwnClaims(const PageInterval& interval, PageId* next) const;
   void AnswerClaims(const Message& message, NodeInstance from);
-  Task<absl::StatusOr<Claims>> CollectClaims(PageInterval interval, TimeNs deadline);
+  Task<absl::StatusOr<Claims>> CollectClaims(PageInterval interval, DurationNs patience, TimeNs deadline);
   Task<absl::StatusOr<LoadedPage>> OpenDirectoryPage(PageId page, bool version_only);
   PageId NewDirectoryPage();
   absl::Status CheckDirectoryPage(PageRef ref) const;
@@ -486,6 +487,7 @@ class PageEngine final : public TransportEvents {
   uint64_t directory_pages_ = 0;  // Made by this node.
   absl::flat_hash_set<PageId> making_;
   absl::flat_hash_map<PageId, Location> locations_;  // By the segment's first page.
+  absl::btree_set<PageId> held_;                     // Segments with pages in cache_.
   OwnSegments own_;
   std::map<PageId, std::vector<std::pair<Message, NodeInstance>>> unsure_;  // By segment.
 
