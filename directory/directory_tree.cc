@@ -228,20 +228,22 @@ Task<absl::StatusOr<std::vector<DirectoryTree::PathStep>>> DirectoryTree::Walk(P
     absl::Status again = co_await Retry(&search, std::move(reached));
     if (!again.ok()) co_return again;
   }
+  co_return PathOf(search);
+}
+
+std::vector<DirectoryTree::PathStep> DirectoryTree::PathOf(const Search& search) {
   std::vector<PathStep> path;
   for (const Step& step : search.path) {
     const auto view = DirectoryPageView::Of(*step.content);
     path.push_back({step.ref, view->keys(), view->level(), view->size(), view->right()});
   }
-  co_return path;
+  return path;
 }
 
-Task<absl::StatusOr<std::vector<DirectoryEntry>>> DirectoryTree::List(PageInterval interval, size_t most,
-                                                                      TimeNs deadline) {
+Task<absl::Status> DirectoryTree::Visit(PageInterval interval, LeafVisitor visit, TimeNs deadline) {
   if (absl::Status s = CheckInSpace(interval); !s.ok()) co_return s;
-  RunCollector runs;
   Search search{.key = interval.first, .deadline = deadline};
-  for (int leaves = 1; search.key < interval.end && runs.size() < most; ++leaves) {
+  for (int leaves = 1; search.key < interval.end; ++leaves) {
     absl::Status reached = co_await Descend(&search, 0);
     if (!reached.ok()) {
       absl::Status again = co_await Retry(&search, std::move(reached));
@@ -250,14 +252,26 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> DirectoryTree::List(PageInterv
     }
     const auto leaf = DirectoryPageView::Of(*search.path.back().content);
     const PageInterval here = Intersect({search.key, interval.end}, leaf->keys());
-    std::vector<DirectoryEntry> runs_here;
-    AppendRunsIn(*leaf, here, &runs_here);
-    runs.Append(runs_here);
+    std::vector<DirectoryEntry> runs;
+    AppendRunsIn(*leaf, here, &runs);
+    if (!visit(PathOf(search), runs)) break;
     search.key = here.end;
     search.restarts = 0;
     if (leaves % kPagesAtOnce == 0) co_await YieldTo(clock_);
-    if (clock_->Now() >= deadline) co_return absl::DeadlineExceededError("listing the directory");
+    if (clock_->Now() >= deadline) co_return absl::DeadlineExceededError("reading the directory took too long");
   }
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::vector<DirectoryEntry>>> DirectoryTree::List(PageInterval interval, size_t most,
+                                                                      TimeNs deadline) {
+  RunCollector runs;
+  const auto collect = [&runs, most](const std::vector<PathStep>&, const std::vector<DirectoryEntry>& of_leaf) {
+    runs.Append(of_leaf);
+    return runs.size() < most;
+  };
+  const absl::Status visited = co_await Visit(interval, collect, deadline);
+  if (!visited.ok()) co_return visited;
   std::vector<DirectoryEntry> all = co_await runs.Take(most, clock_);
   co_return all;
 }

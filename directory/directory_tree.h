@@ -106,7 +106,12 @@ class DirectoryTree {
   Task<absl::Status> Remove(PageInterval interval, NodeId node, DirectoryOrder order, OnWritten on_written,
                             TimeNs deadline);
 
-  // For people: the runs in the interval, cut to it, in order, at most `most`; and the pages from the root to a leaf.
+  // For people. Visit goes from leaf to leaf, in order: `visit` gets the pages from the root to the leaf, and its runs in the
+  // interval, cut to it; false ends it. Must not suspend. What the leaves say is of different times.
+  using LeafVisitor =
+      absl::AnyInvocable<bool(const std::vector<PathStep>& path, const std::vector<DirectoryEntry>& runs)>;
+  Task<absl::Status> Visit(PageInterval interval, LeafVisitor visit, TimeNs deadline);
+  // The runs in the interval, cut to it, in order, at most `most`; and the pages from the root to a leaf.
   Task<absl::StatusOr<std::vector<DirectoryEntry>>> List(PageInterval interval, size_t most, TimeNs deadline);
   Task<absl::StatusOr<std::vector<PathStep>>> Walk(PageId page, TimeNs deadline);
 
@@ -196,6 +201,7 @@ class DirectoryTree {
   // Has this node answered a round about the key since the walk began?
   bool IsVoid(const Search& search) const { return claims_->RoundsAbout(search.key, search.rounds) != 0; }
   absl::Status LostError(Search* search, const Lost& lost) const;
+  static std::vector<PathStep> PathOf(const Search& search);
 
   // --- directory_change.cc
   Task<absl::StatusOr<PageId>> AppointIn(Search* search, PageInterval interval, NodeId node, OnWritten* on_written,

@@ -5,55 +5,74 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "directory/run_collector.h"
+#include "engine/claim_merge.h"
 #include "engine/page_engine.h"
 #include "engine/page_turn.h"
+#include "net/check.h"
 
 namespace mangrove {
 namespace {
 
-constexpr DurationNs kRootTimeout = 300 * kMillisecond;  // Then it is tried again, for as long as somebody waits.
+// Of a member, about what it claims. Then the root is tried again, for as long as somebody waits.
+constexpr DurationNs kRootPatience = 300 * kMillisecond;
+constexpr DurationNs kRootTimeout = 60 * kSecond;  // Of all members, about a large directory.
 
-std::vector<DirectoryEntry> CutTo(std::vector<DirectoryEntry> entries, const PageInterval& interval) {
-  for (DirectoryEntry& entry : entries) {
-    const PageInterval part = Intersect(IntervalOf(entry.range), interval);
-    entry.range = {part.first, part.empty() ? 0 : part.end - part.first};
+absl::Status AddClaims(const Message& answer, NodeId from, size_t source, ClaimMerge* merge) {
+  if (absl::Status status = answer.status(); !status.ok()) return status;
+  if (answer.data == nullptr || answer.count > kClaimsPerPage) {
+    return absl::InternalError(absl::StrCat(ToString(from), " claims ", answer.count, " runs at once"));
   }
-  std::erase_if(entries, [](const DirectoryEntry& entry) { return entry.range.count == 0; });
-  return entries;
+  const absl::StatusOr<std::vector<Claim>> claims = DecodeClaims(*answer.data, answer.count);
+  if (!claims.ok()) return claims.status();
+  const absl::Status added = merge->Add(source, *claims, answer.page);
+  return added.ok() ? added : absl::InternalError(absl::StrCat(ToString(from), " sent ", added.message()));
 }
 
 }  // namespace
 
 // In the order of their addresses. More than fit are cut off: `next` is where they go on then, else page 0.
 std::vector<Claim> PageEngine::OwnClaims(const PageInterval& interval, PageId* next) const {
+  // Of either kind as many as fit, up to where both are complete; then as many of both as fit.
   std::vector<Claim> claims;
-  own_.ForEach(interval.first, interval.end, [&](const OwnSegments::Run& run) {
-    PageId first = run.range.first;
-    while (first < run.range.end()) {
-      const uint64_t count = std::min<uint64_t>(run.range.end() - first, kMaxRunPages);
-      claims.push_back(
-          {.entry = {.range = {first, count}, .responsible = options_.self.node, .term = run.term}, .holds = false});
-      first = first + count;
+  PageId end = interval.end;
+  PageId page = SegmentStart(interval.first);
+  while (const OwnSegments::Run* run = own_.FirstFrom(page)) {
+    page = std::max(page, run->range.first);
+    if (interval.end <= page) break;
+    if (claims.size() == kClaimsPerPage) {
+      end = page;
+      break;
     }
-  });
-  for (const auto& [first, location] : locations_) {
-    const bool holds = location.pages > 0 && location.node.value != 0 && location.node != options_.self.node;
-    if (!holds || first < SegmentStart(interval.first) || interval.end <= first) continue;
-    claims.push_back({.entry = {.range = {first, kSegmentPages},
+    const uint64_t count = std::min<uint64_t>(run->range.end() - page, kMaxRunPages);
+    claims.push_back(
+        {.entry = {.range = {page, count}, .responsible = options_.self.node, .term = run->term}, .holds = false});
+    page = page + count;
+  }
+  size_t held = 0;
+  for (auto it = held_.lower_bound(SegmentStart(interval.first)); it != held_.end() && *it < end; ++it) {
+    const Location& location = locations_.at(*it);
+    if (location.node.value == 0 || location.node == options_.self.node) continue;
+    if (held++ == kClaimsPerPage) {
+      end = *it;
+      break;
+    }
+    claims.push_back({.entry = {.range = {*it, kSegmentPages},
                                 .responsible = location.node,
                                 .term = std::max<uint32_t>(location.term, 1)},
                       .holds = true});
   }
+  std::erase_if(claims, [end](const Claim& claim) { return end <= claim.entry.range.first; });
   std::stable_sort(claims.begin(), claims.end(),
                    [](const Claim& a, const Claim& b) { return a.entry.range.first < b.entry.range.first; });
-  *next = PageId{};
   if (claims.size() > kClaimsPerPage) {
     // Whole claims of one place stay together: the rest begins at a page that no claim before it begins at.
-    size_t end = kClaimsPerPage;
-    while (end > 0 && claims[end - 1].entry.range.first == claims[end].entry.range.first) --end;
-    *next = claims[end].entry.range.first;
-    claims.resize(end);
+    size_t fit = kClaimsPerPage;
+    while (fit > 0 && claims[fit - 1].entry.range.first == claims[fit].entry.range.first) --fit;
+    end = claims[fit].entry.range.first;
+    claims.resize(fit);
   }
+  *next = end == interval.end ? PageId{} : end;
   return claims;
 }
 
@@ -74,35 +93,48 @@ void PageEngine::AnswerClaims(const Message& message, NodeInstance from) {
   Post(from.node, std::move(answer));
 }
 
-Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, TimeNs deadline) {
+// Nothing that this node claims of the interval can change before the round has ended: the directory cannot be read there. So
+// it is enough to count the round at its begin, and to look at its own claims later, part by part.
+Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, DurationNs patience, TimeNs deadline) {
   rounds_of_claims_.Add(interval);
-  std::vector<Claim> all;
-  for (PageInterval part = interval; !part.empty();) {
-    PageId next;
-    const std::vector<Claim> claims = OwnClaims(part, &next);
-    all.insert(all.end(), claims.begin(), claims.end());
-    part.first = next == PageId{} ? part.end : next;
-  }
+  const std::vector<NodeId>& members = options_.members;
+  ClaimMerge merge(interval, members.size());
+  RunCollector entries;
   DirectoryOrder order{.txn = next_txn_, .epoch = grant_epoch_.value};
-  for (NodeId node : options_.members) {
-    PageInterval part = interval;
-    while (node != options_.self.node && !part.empty()) {
-      Message ask;
-      ask.kind = MessageKind::kClaimRequest;
-      ask.data = EncodeInterval(part);
-      const Message answer = co_await StartCall(node, std::move(ask), deadline, options_.resend_after).Get();
-      if (absl::Status status = answer.status(); !status.ok()) co_return status;
-      if (answer.data == nullptr || answer.count > kClaimsPerPage) {
-        co_return absl::InternalError(absl::StrCat(ToString(node), " claims ", answer.count, " runs at once"));
+  while (!merge.done()) {
+    std::vector<std::pair<size_t, Outcome<Message>>> asked;
+    {
+      Turn turn(this);
+      const TimeNs until = patience < deadline - clock_->Now() ? clock_->Now() + patience : deadline;
+      for (size_t source : merge.Missing()) {
+        if (members[source] == options_.self.node) {
+          PageId next;
+          const std::vector<Claim> claims = OwnClaims(merge.Rest(source), &next);
+          CHECK(merge.Add(source, claims, next).ok());
+          continue;
+        }
+        Message ask;
+        ask.kind = MessageKind::kClaimRequest;
+        ask.data = EncodeInterval(merge.Rest(source));
+        asked.emplace_back(source, StartCall(members[source], std::move(ask), until, options_.resend_after));
       }
-      const absl::StatusOr<std::vector<Claim>> claims = DecodeClaims(*answer.data, answer.count);
-      if (!claims.ok()) co_return claims.status();
-      all.insert(all.end(), claims->begin(), claims->end());
+    }
+    absl::Status status;  // The first that is not OK; the others are awaited nevertheless.
+    for (auto& [source, outcome] : asked) {
+      const Message answer = co_await outcome.Get();
+      absl::Status added = AddClaims(answer, members[source], source, &merge);
+      if (status.ok()) status = std::move(added);
       order = Merge(order, {.txn = answer.txn.value, .epoch = answer.grant_epoch.value});
-      part.first = answer.page == PageId{} ? part.end : answer.page;
+    }
+    if (!status.ok()) co_return status;
+    if (asked.empty()) co_await YieldTo(clock_);
+    entries.Append(merge.Take());
+    if (stopped_ || clock_->Now() >= deadline) {
+      co_return absl::UnavailableError("the claims of all nodes could not be put together in time; try again");
     }
   }
-  co_return Claims{.entries = CutTo(ResolveClaims(std::move(all)), interval), .order = order};
+  std::vector<DirectoryEntry> all = co_await entries.Take(SIZE_MAX, clock_);
+  co_return Claims{.entries = std::move(all), .order = order};
 }
 
 // A page of the RAM directory that nobody has. Its root is made of what all claim; another one is lost, unless it is just being
@@ -117,7 +149,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenDirectoryPage(PageId page, bool
   }
   const TimeNs deadline = clock_->Now() + kRootTimeout;
   const uint64_t rounds = rounds_of_claims_.rounds();
-  absl::StatusOr<Claims> claims = co_await CollectClaims(kWholeSpace, deadline);
+  absl::StatusOr<Claims> claims = co_await CollectClaims(kWholeSpace, kRootPatience, deadline);
   if (!claims.ok()) co_return claims.status();
   absl::StatusOr<PageBuffer> root = co_await tree_.BuildRoot(*std::move(claims), deadline);
   if (!root.ok()) co_return root.status();

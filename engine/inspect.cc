@@ -134,9 +134,6 @@ Task<absl::StatusOr<PeerReport>> LocalOperations::AskPeer(NodeId node, PageId pa
 }
 
 Task<absl::StatusOr<std::string>> LocalOperations::InspectPage(PageId page, TimeNs deadline) {
-  if (page == PageId{} || !(page.value < kSpacePages)) {
-    co_return absl::InvalidArgumentError(absl::StrCat("page ", ToString(page), " is not in the address space"));
-  }
   const absl::StatusOr<NodeId> responsible = co_await engine_->FindResponsible(page, deadline);
   if (!responsible.ok()) co_return responsible.status();
   const absl::StatusOr<PeerReport> stored = co_await AskPeer(engine_->CoreHoldersOf(page, 1).front(), page, deadline);
@@ -195,11 +192,23 @@ Task<absl::StatusOr<SpaceTotals>> LocalOperations::Space(TimeNs deadline) {
 Task<absl::StatusOr<std::string>> LocalOperations::Inspect(std::string what, std::string argument, TimeNs deadline) {
   if (what == "status") co_return InspectStatus();
   if (what == "nodes") co_return InspectNodes();
-  if (what == "page") {
+  if (what == "directory" && argument.empty()) {
+    absl::StatusOr<std::string> directory = co_await InspectDirectory(deadline);
+    co_return directory;
+  }
+  if (what == "page" || what == "directory") {
     const absl::StatusOr<GlobalAddress> address = ParseGlobalAddress(argument);
     if (!address.ok()) co_return address.status();
-    absl::StatusOr<std::string> page = co_await InspectPage(PageOf(*address), deadline);
-    co_return page;
+    const PageId page = PageOf(*address);
+    if (page == PageId{}) {
+      co_return absl::InvalidArgumentError(absl::StrCat("page ", ToString(page), " is not in the address space"));
+    }
+    if (what == "page") {
+      absl::StatusOr<std::string> document = co_await InspectPage(page, deadline);
+      co_return document;
+    }
+    absl::StatusOr<std::string> document = co_await InspectDirectoryAt(page, deadline);
+    co_return document;
   }
   if (what == "regions") {
     const absl::StatusOr<std::vector<RegionInfo>> regions = co_await ListRegions(deadline);
@@ -217,7 +226,7 @@ Task<absl::StatusOr<std::string>> LocalOperations::Inspect(std::string what, std
     co_return DumpJson(list);
   }
   co_return absl::InvalidArgumentError(
-      absl::StrCat("\"", what, "\" cannot be inspected: expected status, nodes, regions or page"));
+      absl::StrCat("\"", what, "\" cannot be inspected: expected status, nodes, regions, page or directory"));
 }
 
 }  // namespace mangrove

@@ -66,6 +66,8 @@ class LocalOperations final : public NodeOperations {
   std::string InspectForPeer(PageId page) const;
   Task<absl::StatusOr<PeerReport>> AskPeer(NodeId node, PageId page, TimeNs deadline);
   Task<absl::StatusOr<std::string>> InspectPage(PageId page, TimeNs deadline);
+  Task<absl::StatusOr<std::string>> InspectDirectory(TimeNs deadline);
+  Task<absl::StatusOr<std::string>> InspectDirectoryAt(PageId page, TimeNs deadline);
 
   const NodeConfig* const config_;
   Clock* const clock_;

@@ -50,6 +50,12 @@ const OwnSegments::Run* OwnSegments::Find(PageId page) const {
   return run.range.Contains(page) ? &run : nullptr;
 }
 
+const OwnSegments::Run* OwnSegments::FirstFrom(PageId page) const {
+  auto it = runs_.upper_bound(page.value);
+  if (it != runs_.begin() && page < std::prev(it)->second.range.end()) --it;
+  return it == runs_.end() ? nullptr : &it->second;
+}
+
 bool OwnSegments::Covers(PageRange range) const {
   PageId page = SegmentStart(range.first);
   while (page < range.end()) {

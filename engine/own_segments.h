@@ -27,6 +27,8 @@ class OwnSegments {
   void Remove(PageRange range);
   // The run that holds the page.
   const Run* Find(PageId page) const;
+  // The first run that ends behind the page, or null.
+  const Run* FirstFrom(PageId page) const;
   // Is every segment of the range in it?
   bool Covers(PageRange range) const;
   // Runs that overlap [first, end), in order.

@@ -67,7 +67,7 @@ RequestId PageEngine::NextRequest() { return RequestId((options_.self.incarnatio
 
 PageEngine::CachedPage& PageEngine::Cached(PageId page) {
   return cache_.FindOrMake(page, [&] {
-    if (!IsFixed(page)) ++locations_[SegmentStart(page)].pages;
+    if (!IsFixed(page) && ++locations_[SegmentStart(page)].pages == 1) held_.insert(SegmentStart(page));
     return std::make_unique<CachedPage>();
   });
 }
@@ -408,7 +408,7 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
   CHECK(!cached.charged);
   if (cached.queued) clock_list_.erase(cached.in_clock);
   if (cached.expected) MemoryOf(page)->Unexpect(page);
-  if (!IsFixed(page)) --locations_[SegmentStart(page)].pages;
+  if (!IsFixed(page) && --locations_[SegmentStart(page)].pages == 0) held_.erase(SegmentStart(page));
   cache_.erase(page);
 }
 

@@ -30,6 +30,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/container/inlined_vector.h"
@@ -144,6 +145,8 @@ class PageEngine final : public TransportEvents {
   Task<absl::StatusOr<NodeId>> FindResponsible(PageId page, TimeNs deadline);
   // As far as this node has heard; 0: it has not.
   NodeId ResponsibleFor(PageId page) const;
+  // Named by the membership, or by the page's own address, not by the directory.
+  static bool IsFixed(PageId page);
   DirectoryTree& directory() { return tree_; }
 
   // What the cache has now, for an access in the same step of the loop.
@@ -286,7 +289,7 @@ class PageEngine final : public TransportEvents {
       return engine_->rounds_of_claims_.About(page, since);
     }
     Task<absl::StatusOr<Claims>> Collect(PageInterval interval, TimeNs deadline) override {
-      return engine_->CollectClaims(interval, deadline);
+      return engine_->CollectClaims(interval, kForever, deadline);
     }
 
    private:
@@ -397,7 +400,6 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> Complete(PageId page, const Message& newest, const std::vector<Message>& answers);
 
   // locate.cc
-  static bool IsFixed(PageId page);
   bool IsResponsibleFor(PageId page) const;
   bool IsLocated(PageId page) const;
   void NoteLocation(PageId page, NodeId node, uint32_t term);
@@ -413,7 +415,7 @@ class PageEngine final : public TransportEvents {
   // claims.cc
   std::vector<Claim> OwnClaims(const PageInterval& interval, PageId* next) const;
   void AnswerClaims(const Message& message, NodeInstance from);
-  Task<absl::StatusOr<Claims>> CollectClaims(PageInterval interval, TimeNs deadline);
+  Task<absl::StatusOr<Claims>> CollectClaims(PageInterval interval, DurationNs patience, TimeNs deadline);
   Task<absl::StatusOr<LoadedPage>> OpenDirectoryPage(PageId page, bool version_only);
   PageId NewDirectoryPage();
   absl::Status CheckDirectoryPage(PageRef ref) const;
@@ -507,6 +509,7 @@ class PageEngine final : public TransportEvents {
   uint64_t directory_pages_ = 0;  // Made by this node.
   absl::flat_hash_set<PageId> making_;
   absl::flat_hash_map<PageId, Location> locations_;  // By the segment's first page.
+  absl::btree_set<PageId> held_;                     // Segments with pages in cache_.
   OwnSegments own_;
   std::map<PageId, std::vector<std::pair<Message, NodeInstance>>> unsure_;  // By segment.
 

@@ -15,7 +15,7 @@ namespace {
 
 struct Command {
   std::vector<std::string> words;
-  const char* parameter;  // Null: it takes none.
+  const char* parameter;  // Null: it takes none. In brackets: it may be left out.
   const char* what;       // For Inspect.
   absl::StatusOr<std::string> (*render)(const std::string& document);
   const char* summary;
@@ -50,9 +50,19 @@ const std::vector<Command>& Commands() {
        "where a page is, and in which state",
        "The page that has ADDRESS, a number below 2^128 such as 0x100000000 or as \"region list\" prints it: its\n"
        "responsible node, core holders, owner and sharers, and what this node's cache has of it."},
+      {{"directory", "show"},
+       "[ADDRESS]",
+       "directory",
+       RenderDirectory,
+       "which node is responsible for which segments",
+       "The RAM directory: its pages, how many segments each node is responsible for, and the first runs of them.\n"
+       "With ADDRESS: the directory's pages from the root to the one about it, and the run that it is in.\n"
+       "Nobody becomes responsible for a segment by this."},
   };
   return commands;
 }
+
+bool NeedsParameter(const Command& command) { return command.parameter != nullptr && command.parameter[0] != '['; }
 
 std::string UsageOf(const Command& command) {
   return absl::StrCat("mangrove [--socket PATH] ", absl::StrJoin(command.words, " "),
@@ -174,16 +184,17 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
   if (command == nullptr) {
     return FailUsage(environment, absl::StrCat("unknown command \"", absl::StrJoin(*words, " "), "\""));
   }
-  const size_t expected = command->words.size() + (command->parameter != nullptr ? 1 : 0);
-  if (words->size() > expected) {
-    return FailUsage(environment, absl::StrCat("unexpected argument \"", (*words)[expected], "\""));
+  const size_t most = command->words.size() + (command->parameter != nullptr ? 1 : 0);
+  if (words->size() > most) {
+    return FailUsage(environment, absl::StrCat("unexpected argument \"", (*words)[most], "\""));
   }
-  if (words->size() < expected) {
+  const bool has_parameter = words->size() > command->words.size();
+  if (!has_parameter && NeedsParameter(*command)) {
     return FailUsage(environment,
                      absl::StrCat("\"", absl::StrJoin(command->words, " "), "\" needs ", command->parameter));
   }
-  const std::string argument = command->parameter != nullptr ? words->back() : "";
-  if (command->parameter != nullptr) {
+  const std::string argument = has_parameter ? words->back() : "";
+  if (has_parameter) {
     if (const auto address = ParseGlobalAddress(argument); !address.ok()) {
       return FailUsage(environment, std::string(address.status().message()));
     }

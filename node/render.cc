@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "directory/address.h"
 #include "node/text.h"
 
 namespace mangrove {
@@ -129,6 +130,83 @@ std::string Page(const json& page) {
   return absl::StrCat("page ", address, " ", kind, "\n\n", table.ToString());
 }
 
+// --- The directory
+
+std::string EndOf(const json& end) { return end.is_null() ? "the end of the space" : end.get<std::string>(); }
+
+std::string SegmentsText(uint64_t segments) {
+  return absl::StrCat(CountText(segments, "segment"), ", ", BytesText(segments * kSegmentPages * kPageBytes));
+}
+
+std::string DirectoryPath(const json& answer) {
+  const std::string address = Text(answer, "address");
+  const json& run = answer.at("run");
+  const json& fixed = answer.at("fixed");
+  std::string text;
+  TextTable facts({Align::kLeft, Align::kLeft});
+  if (!run.is_null()) {
+    text = absl::StrCat(Text(run, "responsible"), " is responsible for ", address, "\n");
+    facts.AddRow({"run from", Text(run, "address")});
+    facts.AddRow({"length", SegmentsText(Number(run, "segments"))});
+    facts.AddRow({"term", std::to_string(Number(run, "term"))});
+  } else {
+    text = fixed.is_null() ? absl::StrCat("nobody is responsible for ", address, " yet\n")
+                           : absl::StrCat(fixed.get<std::string>(), " is responsible for ", address,
+                                          ", by its address, without the directory\n");
+    facts.AddRow({"nobody from", Text(answer.at("gap"), "first")});
+    facts.AddRow({"to", EndOf(answer.at("gap").at("end"))});
+  }
+  absl::StrAppend(&text, facts.ToString(), "\nfrom the root to the leaf\n");
+  TextTable pages({Align::kRight, Align::kLeft, Align::kLeft});
+  for (const json& page : answer.at("path")) {
+    const json& right = page.at("right");
+    pages.AddRow({std::to_string(Number(page, "level")), "page", Text(page, "address")});
+    pages.AddRow({"", "of", Text(page, "responsible")});
+    pages.AddRow({"", "from", Text(page, "first")});
+    pages.AddRow({"", "to", EndOf(page.at("end"))});
+    pages.AddRow({"", "entries", std::to_string(Number(page, "entries"))});
+    pages.AddRow({"", "right", right.is_null() ? "none" : right.get<std::string>()});
+  }
+  return text + pages.ToString();
+}
+
+std::string WholeDirectory(const json& directory) {
+  const json& root = directory.at("root");
+  const uint64_t runs = Number(directory, "runs");
+  TextTable facts({Align::kLeft, Align::kLeft});
+  facts.AddRow({"root", absl::StrCat("page ", Text(root, "address"), " of ", Text(root, "responsible"), ", level ",
+                                     Number(root, "level"), ", entries ", Number(root, "entries"))});
+  size_t level = directory.at("pages").size();
+  for (auto pages = directory.at("pages").rbegin(); pages != directory.at("pages").rend(); ++pages) {
+    facts.AddRow({absl::StrCat("level ", --level), CountText(pages->get<uint64_t>(), "page")});
+  }
+  TextTable nodes({Align::kLeft, Align::kRight, Align::kRight});
+  nodes.AddRow({"node", "segments", "runs"});
+  for (const json& node : directory.at("nodes")) {
+    nodes.AddRow({Text(node, "name"), std::to_string(Number(node, "segments")), std::to_string(Number(node, "runs"))});
+  }
+  TextTable first({Align::kLeft, Align::kRight, Align::kLeft, Align::kRight});
+  first.AddRow({"from", "segments", "responsible", "term"});
+  for (const json& run : directory.at("first_runs")) {
+    first.AddRow({Text(run, "address"), std::to_string(Number(run, "segments")), Text(run, "responsible"),
+                  std::to_string(Number(run, "term"))});
+  }
+  const json& stopped = directory.at("stopped");
+  std::string text = absl::StrCat(SegmentsText(Number(directory, "segments")), ", in ", CountText(runs, "run"), "\n");
+  if (!stopped.is_null()) {
+    absl::StrAppend(&text, "counted up to ", EndOf(stopped.at("address")), " only: ", Text(stopped, "why"), "\n");
+  }
+  absl::StrAppend(&text, facts.ToString());
+  if (runs == 0) return text;
+  absl::StrAppend(&text, "\n", nodes.ToString(), "\n", first.ToString());
+  const uint64_t named = directory.at("first_runs").size();
+  return runs > named ? absl::StrCat(text, "... ", runs - named, " more\n") : text;
+}
+
+std::string Directory(const json& answer) {
+  return answer.contains("path") ? DirectoryPath(answer) : WholeDirectory(answer);
+}
+
 absl::StatusOr<std::string> Render(const std::string& document, std::string (*render)(const json&)) {
   try {
     return render(json::parse(document));
@@ -144,5 +222,6 @@ absl::StatusOr<std::string> RenderStatus(const std::string& document) { return R
 absl::StatusOr<std::string> RenderNodes(const std::string& document) { return Render(document, Nodes); }
 absl::StatusOr<std::string> RenderRegions(const std::string& document) { return Render(document, Regions); }
 absl::StatusOr<std::string> RenderPage(const std::string& document) { return Render(document, Page); }
+absl::StatusOr<std::string> RenderDirectory(const std::string& document) { return Render(document, Directory); }
 
 }  // namespace mangrove

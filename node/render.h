@@ -14,5 +14,7 @@ absl::StatusOr<std::string> RenderStatus(const std::string& document);
 absl::StatusOr<std::string> RenderNodes(const std::string& document);
 absl::StatusOr<std::string> RenderRegions(const std::string& document);
 absl::StatusOr<std::string> RenderPage(const std::string& document);
+// Of the whole directory, or of what it says about an address.
+absl::StatusOr<std::string> RenderDirectory(const std::string& document);
 
 }  // namespace mangrove

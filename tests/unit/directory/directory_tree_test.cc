@@ -121,6 +121,29 @@ class DirectoryTreeTest : public ::testing::Test {
   int handed_over_ = 0;
 };
 
+TEST_F(DirectoryTreeTest, AVisitComesToEachLeafOnceInOrderUntilItIsEnded) {
+  AppointByTurns(40);
+  std::vector<DirectoryEntry> seen;
+  PageId expected = Segment(3);
+  size_t leaves = 0;
+  const auto see = [&](const std::vector<DirectoryTree::PathStep>& path, const std::vector<DirectoryEntry>& runs) {
+    EXPECT_EQ(path.front().ref, FakeSpace::kRoot);
+    EXPECT_EQ(path.back().level, 0);
+    EXPECT_TRUE(path.back().keys.Contains(expected));
+    expected = path.back().keys.end;
+    seen.insert(seen.end(), runs.begin(), runs.end());
+    return ++leaves < 5;
+  };
+  EXPECT_TRUE(Do(tree_.Visit(Interval(3, 6), see, kForever)).ok());
+  EXPECT_EQ(seen, List(Interval(3, 6)));
+  seen.clear();
+  leaves = 0;
+  expected = PageId(0);
+  EXPECT_TRUE(Do(tree_.Visit(kWholeSpace, see, kForever)).ok());
+  EXPECT_EQ(leaves, 5u);
+  EXPECT_EQ(seen, List({PageId(0), expected}));
+}
+
 TEST_F(DirectoryTreeTest, NobodyIsResponsibleAtFirst) {
   const auto found = Find(Segment(3));
   EXPECT_EQ(found.entry, std::nullopt);

@@ -122,6 +122,82 @@ TEST_F(CommandLine, NodesRegionsAndPagesAreTables) {
             "version here          1.4\n");
 }
 
+// Covers: G06
+TEST_F(CommandLine, TheDirectoryIsShownWholeOrFromTheRootToAnAddress) {
+  answer_ = R"({"root": {"address": "0x0_2", "level": 1, "entries": 2, "responsible": "a"}, "pages": [2, 1],
+                "segments": 1027, "runs": 3, "nodes": [{"name": "a", "segments": 1025, "runs": 2},
+                {"name": "b", "segments": 2, "runs": 1}],
+                "first_runs": [{"address": "0x1_0", "segments": 1024, "responsible": "a", "term": 1},
+                {"address": "0x2_0", "segments": 2, "responsible": "b", "term": 4}], "stopped": null})";
+  EXPECT_EQ(Run({"directory", "show"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock directory ");
+  const std::string shown =
+      "root     page 0x0_2 of a, level 1, entries 2\n"
+      "level 1  1 page\n"
+      "level 0  2 pages\n"
+      "\n"
+      "node  segments  runs\n"
+      "a         1025     2\n"
+      "b            2     1\n"
+      "\n"
+      "from   segments  responsible  term\n"
+      "0x1_0      1024  a               1\n"
+      "0x2_0         2  b               4\n"
+      "... 1 more\n";
+  EXPECT_EQ(out_.str(), "1027 segments, 2.0 GiB, in 3 runs\n" + shown);
+  const size_t null = answer_->rfind("null");
+  answer_->replace(null, 4, R"({"address": "0x3_0", "why": "node 3 does not answer"})");
+  EXPECT_EQ(Run({"directory", "show"}), kExitDone);
+  EXPECT_EQ(out_.str(),
+            "1027 segments, 2.0 GiB, in 3 runs\ncounted up to 0x3_0 only: node 3 does not answer\n" + shown);
+
+  answer_ = R"({"address": "0x1_5", "fixed": null, "gap": null,
+                "run": {"address": "0x1_0", "segments": 2, "responsible": "b", "term": 4},
+                "path": [{"address": "0x0_2", "level": 1, "first": "0x0_0", "end": null, "entries": 2,
+                          "responsible": "a", "right": null},
+                         {"address": "0x8_1", "level": 0, "first": "0x0_0", "end": "0x9_0", "entries": 63,
+                          "responsible": "b", "right": "0x8_2"}]})";
+  EXPECT_EQ(Run({"directory", "show", "0x10000000000000005"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock directory 0x10000000000000005");
+  const std::string path =
+      "\n"
+      "from the root to the leaf\n"
+      "1  page     0x0_2\n"
+      "   of       a\n"
+      "   from     0x0_0\n"
+      "   to       the end of the space\n"
+      "   entries  2\n"
+      "   right    none\n"
+      "0  page     0x8_1\n"
+      "   of       b\n"
+      "   from     0x0_0\n"
+      "   to       0x9_0\n"
+      "   entries  63\n"
+      "   right    0x8_2\n";
+  EXPECT_EQ(out_.str(),
+            "b is responsible for 0x1_5\n"
+            "run from  0x1_0\n"
+            "length    2 segments, 4.0 MiB\n"
+            "term      4\n" +
+                path);
+}
+
+TEST_F(CommandLine, AnAddressThatNobodyIsResponsibleForIsShownWithItsGap) {
+  answer_ = R"({"address": "0x1_5", "fixed": null, "run": null, "gap": {"first": "0x1_0", "end": null}, "path": []})";
+  EXPECT_EQ(Run({"directory", "show", "0x1005"}), kExitDone);
+  EXPECT_THAT(out_.str(), StartsWith("nobody is responsible for 0x1_5 yet\n"
+                                     "nobody from  0x1_0\n"
+                                     "to           the end of the space\n"));
+  answer_ = R"({"address": "0x0_1000", "fixed": "a", "run": null, "gap": {"first": "0x0_0", "end": "0x1_0"},
+                "path": []})";
+  EXPECT_EQ(Run({"directory", "show", "0x1000"}), kExitDone);
+  EXPECT_THAT(out_.str(), StartsWith("a is responsible for 0x0_1000, by its address, without the directory\n"));
+  answer_ = R"({"address": "0x1_0", "responsible": null, "core_holders": [], "cache_state": "invalid",
+                "version": "0.0", "dirty": false, "home": null, "allocated": false, "volatile": false})";
+  EXPECT_EQ(Run({"page", "show", "0x1000"}), kExitDone);
+  EXPECT_THAT(out_.str(), HasSubstr("responsible node      none yet\n"));
+}
+
 TEST_F(CommandLine, WithoutADaemonItSaysSoAndFails) {
   answer_ = absl::UnavailableError("nobody serves x.sock");
   EXPECT_EQ(Run({"status"}), kExitFailed);
@@ -151,6 +227,8 @@ TEST_F(CommandLine, WrongUsageIsNamed) {
       {{"status", "now"}, "unexpected argument \"now\""},
       {{"page", "show"}, "\"page show\" needs ADDRESS"},
       {{"page", "show", "zero"}, "zero"},
+      {{"directory", "show", "zero"}, "zero"},
+      {{"directory", "show", "0x1000", "0x2000"}, "unexpected argument \"0x2000\""},
       {{"status", "--jsn"}, "unknown flag --jsn"},
       {{"status", "--json=1"}, "--json takes no value"},
       {{"status", "--socket"}, "--socket needs a value"},
@@ -168,7 +246,7 @@ TEST_F(CommandLine, WrongUsageIsNamed) {
 
 TEST_F(CommandLine, EveryCommandHasHelp) {
   EXPECT_EQ(Run({"--help"}), kExitDone);
-  for (const char* command : {"status", "node list", "region list", "page show ADDRESS"}) {
+  for (const char* command : {"status", "node list", "region list", "page show ADDRESS", "directory show [ADDRESS]"}) {
     EXPECT_THAT(out_.str(), HasSubstr(std::string("mangrove [--socket PATH] ") + command + " [--json]\n"));
   }
   EXPECT_EQ(Run({"page", "show", "--help"}), kExitDone);
