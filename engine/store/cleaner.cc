@@ -122,9 +122,11 @@ absl::Status Cleaner::Open(const LogPosition& end) {
       spdlog::error("store: {} is missing or cut off, and page data that was in it cannot be read",
                     files_->NameOf(segment.segment));
     }
+    const auto gone = db_->IsDurablyGone(segment.segment);
+    if (!gone.ok()) return gone.status();
     segments_[segment.segment] = {.blocks = segment.blocks,
                                   .bytes = bytes,
-                                  .last_group = end.number,
+                                  .last_group = *gone ? end.number : 0,
                                   .state = is_whole ? State::kSealed : State::kKept};
   }
   // It was durable that nothing refers to these.
@@ -247,7 +249,8 @@ std::optional<Cleaner::Choice> Cleaner::Choose(bool tight, uint64_t durable_grou
   uint64_t needed = 0;
   uint64_t garbage = 0;
   for (const auto& [number, segment] : segments_) {
-    if (segment.last_group > durable_group || segment.state > State::kKept) continue;
+    // Its record is durable with the next segment's first group, and only then can be missed (C2).
+    if (segment.last_group >= durable_group || segment.state > State::kKept) continue;
     const uint64_t pages = db_->live_pages().Of(number);
     if (pages == 0) return Choice{.segment = number, .what = segment, .empty = true};
     const uint64_t live = std::min(segment.bytes, pages * kPageBytes);

@@ -9,7 +9,7 @@
 //      read from: no commit is undone.
 //  C2  A segment's file is given away only when it is durable that the segment is emptied, and with it every change of the
 //      index before: what a crash brings back refers to nothing in it.
-//  C3  A segment whose groups are not all durably applied, or that may have pages which cannot be read, is not emptied.
+//  C3  A segment behind which no group is durably applied, or that may have pages which cannot be read, is not emptied.
 //      Who stores such a page again takes it out of the segment, which is then empty.
 //
 // What may be garbage: a third of what is needed, and `slack_bytes`; where the disk is nearly full, a sixteenth.
@@ -64,6 +64,8 @@ class Cleaner {
 
   // Until Stop; the call of `move` that is going on is waited for.
   void Run();
+  // What Run does whenever it is rung: all that is due.
+  absl::Status CleanWhatIsDue();
   void Stop();
   // There may be something to do.
   void Ring();
@@ -96,7 +98,6 @@ class Cleaner {
 
   bool Await();
   absl::Status ReleaseApplied(bool tight);
-  absl::Status CleanWhatIsDue();
   std::optional<Choice> Choose(bool tight, uint64_t durable_group);
   absl::Status Clean(const Choice& choice);
   absl::Status Move(PageMove move);

@@ -1,12 +1,15 @@
 // The space of what was overwritten or deleted comes back, and nothing else is lost with it (C1 to C3).
 
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <random>
 #include <set>
 
+#include "engine/store/cleaner.h"
+#include "engine/store/commit_log.h"
+#include "engine/store/rocks_db.h"
 #include "engine/store/rocks_store.h"
+#include "engine/store/segment_files.h"
 #include "tests/unit/engine/store_test_support.h"
 
 namespace mangrove {
@@ -177,6 +180,85 @@ TEST(Cleaner, SpaceIsKnownAgainAfterCloseAndOpen) {
   WaitingStore s(directory.path(), SmallBuffers);
   EXPECT_LE(BytesOfSegments(directory.path()), 3 * kPages * kPageBytes + kConstantBytes);
   for (uint64_t i = 0; i < kPages; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, 20));
+}
+
+// The cleaner between an index and a log, without a store: tables are written when the test says so.
+class CleanerAlone {
+ public:
+  CleanerAlone() {
+    auto opened = store::RocksDb::Open(directory_.path(), {}, [] {});
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    db_ = *std::move(opened);
+    auto log = store::CommitLog::Create({.salt = 1, .segment_bytes = 8 * store::kBlockBytes}, &files_);
+    EXPECT_TRUE(log.ok()) << log.status();
+    log_ = *std::move(log);
+    cleaner_ = std::make_unique<store::Cleaner>(store::CleanerOptions{.salt = 1,
+                                                                      .slack_bytes = 0,
+                                                                      .tight = [] { return false; },
+                                                                      .move =
+                                                                          [this](const store::PageMove& move) {
+                                                                            Append(move.batch);
+                                                                            return absl::OkStatus();
+                                                                          }},
+                                                db_.get(), &files_);
+    EXPECT_TRUE(cleaner_->Open(log_->position()).ok());
+  }
+
+  void Append(const StoreBatch& batch) {
+    const StoreBatch* const one = &batch;
+    const auto logged = log_->Append({&one, 1});
+    ASSERT_TRUE(logged.ok()) << logged.status();
+    store::IndexUpdate update{.position = logged->position};
+    for (const auto& change : logged->changes) update.changes.push_back(&change);
+    if (logged->sealed.has_value()) {
+      update.sealed.push_back(*logged->sealed);
+      cleaner_->Seal(*logged->sealed, logged->position.number - 1);
+    }
+    update.emptied = cleaner_->TakeEmptied();
+    ASSERT_TRUE(db_->Apply(update).ok());
+  }
+  void Put(uint64_t page) {
+    StoreBatch batch;
+    batch.put_pages.push_back(MakePage(kPage + page, page));
+    Append(batch);
+  }
+  void WriteTables() { ASSERT_TRUE(db_->Flush().ok()); }
+  void Clean() {
+    const absl::Status cleaned = cleaner_->CleanWhatIsDue();
+    EXPECT_TRUE(cleaned.ok()) << cleaned;
+  }
+  bool HasFile(uint64_t segment) const { return std::filesystem::exists(files_.NameOf(segment)); }
+  uint64_t emptied() const { return cleaner_->statistics().segments_emptied; }
+
+ private:
+  TemporaryDirectory directory_;
+  store::SegmentFiles files_{directory_ / "segments"};
+  std::unique_ptr<store::RocksDb> db_;
+  std::unique_ptr<store::CommitLog> log_;
+  std::unique_ptr<store::Cleaner> cleaner_;
+};
+
+// C2, also where the tables end between a segment's last group and the next one's first.
+TEST(Cleaner, FileIsGivenAwayOnlyWhenTheTablesHaveThatNothingRefersToIt) {
+  CleanerAlone s;
+  for (uint64_t page = 0; page < 4; ++page) s.Put(page);  // Two blocks each: segment 1 is full.
+  s.WriteTables();
+  s.Put(10);
+  for (uint64_t round = 0; round < 12; ++round) {
+    s.Clean();
+    s.Put(11 + round);
+    EXPECT_TRUE(s.HasFile(1)) << "what was moved is in no table";
+  }
+  s.WriteTables();
+  s.Clean();
+  ASSERT_GE(s.emptied(), 1u);
+  s.Put(30);
+  s.Clean();
+  EXPECT_TRUE(s.HasFile(1)) << "that it is emptied is in no table";
+  s.WriteTables();
+  s.Clean();
+  for (uint64_t page = 31; page < 36; ++page) s.Put(page);
+  EXPECT_FALSE(s.HasFile(1)) << "the file is used for a further segment";
 }
 
 }  // namespace
