@@ -31,23 +31,27 @@ class Cleaner::Pass {
   // True: nothing that the segment's first `blocks` hold is needed any more.
   absl::StatusOr<bool> Run(uint64_t blocks) {
     bool whole = true;
+    uint64_t credited = 0;
     for (uint64_t block = 0; block < blocks;) {
       const auto group = reader_.At(block);
       if (!group.ok() || !group->has_value() || !(*group)->changes.has_value()) {
         spdlog::warn("store: {} is damaged at {}: what is behind stays there", file_.file(), block * kBlockBytes);
-        return false;
+        const auto moved = MoveLive();
+        return moved.ok() ? false : moved;
       }
       for (const IndexChange& change : *(*group)->changes) {
         for (const PageEntry& entry : change.put_pages) whole &= Consider(entry);
       }
       block += (*group)->header.blocks();
-      if (live_.size() < move_pages_) continue;
+      if (live_.size() < move_pages_ && block < blocks) continue;
+      const uint64_t live = live_.size();
       const auto moved = MoveLive();
       if (!moved.ok()) return moved;
       whole &= *moved;
+      cleaner_->Credit((block - credited - std::min(live, block - credited)) * kBlockBytes);
+      credited = block;
     }
-    const auto moved = MoveLive();
-    return moved.ok() ? whole && *moved : moved;
+    return whole;
   }
 
  private:
@@ -69,6 +73,7 @@ class Cleaner::Pass {
       for (; begin != end; begin = ReadRun(begin, end, move)) {
       }
       whole &= skipped_ == 0;
+      if (move.from.empty()) continue;
       if (absl::Status status = cleaner_->Move(std::move(move)); !status.ok()) return status;
     }
     live_.clear();
@@ -165,19 +170,20 @@ absl::Status Cleaner::CleanWhatIsDue() {
 }
 
 bool Cleaner::Await() {
+  SetFarBehind(false);
   std::unique_lock lock(mutex_);
-  far_behind_ = false;
-  wake_.notify_all();
   wake_.wait(lock, [this] { return rung_ || stopped_; });
   rung_ = false;
   return !stopped_;
 }
 
 void Cleaner::Stop() {
-  const std::lock_guard lock(mutex_);
-  stopped_ = true;
-  far_behind_ = false;
-  wake_.notify_all();
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+    wake_.notify_all();
+  }
+  SetFarBehind(false);
 }
 
 void Cleaner::Ring() {
@@ -203,9 +209,36 @@ std::vector<uint64_t> Cleaner::TakeEmptied() {
   return emptied;
 }
 
-void Cleaner::AwaitIfFarBehind() {
-  std::unique_lock lock(mutex_);
-  wake_.wait(lock, [this] { return !far_behind_ || moving_; });
+void Cleaner::SetFarBehind(bool far_behind) {
+  {
+    const std::lock_guard lock(mutex_);
+    far_behind_ = far_behind && !stopped_;
+    if (!far_behind_) owed_bytes_ = 0;
+  }
+  options_.caught_up();
+}
+
+void Cleaner::Credit(uint64_t garbage_bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    owed_bytes_ -= std::min(owed_bytes_, garbage_bytes);
+  }
+  options_.caught_up();
+}
+
+bool Cleaner::IsFarBehind() const {
+  const std::lock_guard lock(mutex_);
+  return far_behind_;
+}
+
+void Cleaner::NoteWritten(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  if (far_behind_) owed_bytes_ += 2 * bytes;
+}
+
+bool Cleaner::Owes() const {
+  const std::lock_guard lock(mutex_);
+  return owed_bytes_ > 0;
 }
 
 uint64_t Cleaner::used_bytes() const {
@@ -242,41 +275,40 @@ absl::Status Cleaner::ReleaseApplied(bool tight) {
 
 // A segment to which nothing refers, or that with the smallest share of pages, if there is too much garbage.
 std::optional<Cleaner::Choice> Cleaner::Choose(bool tight, uint64_t durable_group) {
-  const std::lock_guard lock(mutex_);
-  if (stopped_) return std::nullopt;
   std::optional<Choice> best;
-  double best_share = 1;
   uint64_t needed = 0;
   uint64_t garbage = 0;
-  for (const auto& [number, segment] : segments_) {
-    // Its record is durable with the next segment's first group, and only then can be missed (C2).
-    if (segment.last_group >= durable_group || segment.state > State::kKept) continue;
-    const uint64_t pages = db_->live_pages().Of(number);
-    if (pages == 0) return Choice{.segment = number, .what = segment, .empty = true};
-    const uint64_t live = std::min(segment.bytes, pages * kPageBytes);
-    needed += live;
-    if (segment.state == State::kKept) continue;
-    garbage += segment.bytes - live;
-    const double share = static_cast<double>(live) / static_cast<double>(segment.bytes);
-    if (share >= best_share) continue;
-    best_share = share;
-    best = Choice{.segment = number, .what = segment, .empty = false};
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopped_) return std::nullopt;
+    double best_share = 1;
+    for (const auto& [number, segment] : segments_) {
+      // Its record is durable with the next segment's first group, and only then can be missed (C2).
+      if (segment.last_group >= durable_group || segment.state > State::kKept) continue;
+      const uint64_t pages = db_->live_pages().Of(number);
+      if (pages == 0) return Choice{.segment = number, .what = segment, .empty = true};
+      const uint64_t live = std::min(segment.bytes, pages * kPageBytes);
+      needed += live;
+      if (segment.state == State::kKept) continue;
+      garbage += segment.bytes - live;
+      const double share = static_cast<double>(live) / static_cast<double>(segment.bytes);
+      if (share >= best_share) continue;
+      best_share = share;
+      best = Choice{.segment = number, .what = segment, .empty = false};
+    }
   }
   const uint64_t allowed = tight ? needed / 16 : needed / 3 + options_.slack_bytes;
   const bool any = best.has_value() && garbage > allowed;
-  far_behind_ = any && garbage > 2 * allowed;
-  if (!far_behind_) wake_.notify_all();
+  SetFarBehind(any && garbage > 2 * allowed);
   return any ? best : std::nullopt;
 }
 
 absl::Status Cleaner::Clean(const Choice& choice) {
   bool emptied = choice.empty;
-  if (!emptied) {
-    size_t move_pages = kMovePages;
-    {
-      const std::lock_guard lock(mutex_);
-      if (far_behind_) move_pages = kManyMovePages;
-    }
+  if (emptied) {
+    Credit(choice.what.bytes);
+  } else {
+    const size_t move_pages = IsFarBehind() ? kManyMovePages : kMovePages;
     auto file = files_->Open(choice.segment, choice.what.bytes);
     if (file.ok()) {
       const auto passed = Pass(this, choice.segment, *std::move(file), move_pages).Run(choice.what.blocks);
@@ -301,13 +333,8 @@ absl::Status Cleaner::Move(PageMove move) {
     const std::lock_guard lock(mutex_);
     if (stopped_) return absl::CancelledError("the store is closing");
     statistics_.pages_moved += move.batch.put_pages.size();
-    moving_ = true;
-    wake_.notify_all();
   }
-  absl::Status status = options_.move(std::move(move));
-  const std::lock_guard lock(mutex_);
-  moving_ = false;
-  return status;
+  return options_.move(std::move(move));
 }
 
 }  // namespace mangrove::store

@@ -46,6 +46,8 @@ struct CleanerOptions {
   std::function<bool()> tight;
   // Appends those of the pages that are still where they were (C1), and applies what is emptied; waits for it.
   std::function<absl::Status(PageMove)> move;
+  // Called on any thread when Owes may have become false.
+  std::function<void()> caught_up;
 };
 
 struct CleanerStatistics {
@@ -74,8 +76,11 @@ class Cleaner {
   void Seal(const SealedSegment& sealed, uint64_t last_group);
   // What was emptied and is not yet applied.
   std::vector<uint64_t> TakeEmptied();
-  // Waits, if there is far too much garbage and some can be moved, for the cleaner to ask for that.
-  void AwaitIfFarBehind();
+  // While there is far too much garbage, some of which can be taken back, commits are written only as the cleaner comes on:
+  // it owes for each byte that is written as many of garbage and as many again. NoteWritten: without what it moves.
+  bool IsFarBehind() const;
+  void NoteWritten(uint64_t bytes);
+  bool Owes() const;
 
   // Of the sealed segments.
   uint64_t used_bytes() const;
@@ -102,6 +107,8 @@ class Cleaner {
   absl::Status Clean(const Choice& choice);
   absl::Status Move(PageMove move);
   void SetState(uint64_t segment, State state);
+  void SetFarBehind(bool far_behind);
+  void Credit(uint64_t garbage_bytes);
 
   const CleanerOptions options_;
   RocksDb* const db_;
@@ -114,7 +121,7 @@ class Cleaner {
   bool rung_ = false;
   bool stopped_ = false;
   bool far_behind_ = false;
-  bool moving_ = false;
+  uint64_t owed_bytes_ = 0;
   CleanerStatistics statistics_;
 };
 

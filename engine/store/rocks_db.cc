@@ -225,17 +225,19 @@ absl::Status RocksDb::StartFlush() {
   options.wait = false;
   // Otherwise it would wait until there is room for one more.
   options.allow_write_stall = true;
-  return Translate(handles_->rocks->db->Flush(options, handles_->rocks->families),
-                   absl::StrCat("store ", handles_->path, ": writing of tables"));
+  const rocksdb::Status status = handles_->rocks->db->Flush(options, handles_->rocks->families);
+  if (status.IsTryAgain()) {  // There are so many tables that they have to be merged first.
+    handles_->unflushed = true;
+    return absl::OkStatus();
+  }
+  return Translate(status, absl::StrCat("store ", handles_->path, ": writing of tables"));
 }
 
 bool RocksDb::HasUnflushed() const { return handles_->unflushed; }
 
 absl::Status RocksDb::Flush() {
   handles_->unflushed = false;
-  rocksdb::FlushOptions options;
-  options.allow_write_stall = true;
-  return Translate(handles_->rocks->db->Flush(options, handles_->rocks->families),
+  return Translate(handles_->rocks->db->Flush(rocksdb::FlushOptions(), handles_->rocks->families),
                    absl::StrCat("store ", handles_->path, ": writing of tables"));
 }
 

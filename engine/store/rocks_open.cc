@@ -73,6 +73,8 @@ ColumnFamilyOptions MakeFamilyOptions(const std::shared_ptr<rocksdb::Cache>& cac
 ColumnFamilyOptions MakePagesOptions(const std::shared_ptr<rocksdb::Cache>& cache, const RocksTuning& tuning) {
   ColumnFamilyOptions options = MakeFamilyOptions(cache, tuning.write_buffer_bytes);
   options.level0_file_num_compaction_trigger = 2;
+  options.level0_slowdown_writes_trigger = 6;
+  options.level0_stop_writes_trigger = 8;
   options.max_bytes_for_level_base = uint64_t{8} << 20;
   options.table_properties_collector_factories.push_back(MakePageCounter());
   // Until the tables that are there are counted.

@@ -177,7 +177,8 @@ absl::Status RocksStore::State::Open() {
       store::CleanerOptions{.salt = stamp->log_salt,
                             .slack_bytes = options.tuning.log_bytes / 2,
                             .tight = [this] { return IsTight(); },
-                            .move = [this](store::PageMove move) { return writer->Move(std::move(move)); }},
+                            .move = [this](store::PageMove move) { return writer->Move(std::move(move)); },
+                            .caught_up = [this] { writer->NoteCaughtUp(); }},
       db.get(), &files);
   writer = std::make_unique<store::StoreWriter>(
       store::WriterOptions{.path = options.path,

@@ -1,6 +1,7 @@
 #include "engine/store/segment_files.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -85,6 +86,12 @@ absl::StatusOr<LogSegment> SegmentFiles::Make(uint64_t segment, uint64_t full_by
     }
   }
   if (kept.empty()) return LogSegment::Create(NameOf(segment), full_bytes);
+  // What made it larger than a segment is to be was one large group.
+  struct stat found;
+  if (stat(kept.c_str(), &found) == 0 && static_cast<uint64_t>(found.st_size) > full_bytes &&
+      truncate(kept.c_str(), static_cast<off_t>(full_bytes)) != 0) {
+    return Failed(errno, "truncation", kept);
+  }
   auto file = LogSegment::Open(kept, full_bytes);
   if (!file.ok()) return file;
   if (absl::Status renamed = file->Rename(NameOf(segment)); !renamed.ok()) return renamed;

@@ -11,6 +11,8 @@ namespace {
 
 // One write is bounded, so that the first of many commits is not kept waiting for the last.
 constexpr uint64_t kGroupBytes = uint64_t{4} << 20;
+// While the cleaner is far behind: an eighth of what it then moves at once.
+constexpr uint64_t kSmallGroupBytes = uint64_t{256} << 10;
 // Of the log, what is applied at once; a group more at most.
 constexpr uint64_t kHeldBytes = uint64_t{1} << 20;
 // How often the log is looked after: so many times while as much is written as may be replayed.
@@ -20,19 +22,6 @@ constexpr uint64_t kSegmentsOfStore = 256;
 constexpr uint64_t kMostSegmentBytes = uint64_t{1} << 30;
 
 }  // namespace
-
-struct PendingMove {
-  PageMove move;
-  std::mutex mutex;
-  std::condition_variable written;
-  std::optional<absl::Status> outcome;  // Guarded by mutex.
-
-  void Finish(absl::Status status) {
-    const std::lock_guard lock(mutex);
-    outcome = std::move(status);
-    written.notify_all();
-  }
-};
 
 void Poison::Set(absl::Status status) {
   {
@@ -59,14 +48,22 @@ StoreWriter::StoreWriter(WriterOptions options, RocksDb* db, CommitLog* log, Cle
 }
 
 absl::Status StoreWriter::Move(PageMove move) {
-  auto pending = std::make_shared<PendingMove>();
-  pending->move = std::move(move);
-  auto item = std::make_unique<PendingCommit>();
-  item->move = pending;
-  commits_.Push(std::move(item));
-  std::unique_lock lock(pending->mutex);
-  pending->written.wait(lock, [&] { return pending->outcome.has_value(); });
-  return *pending->outcome;
+  PendingMove pending{.move = std::move(move), .outcome = std::nullopt};
+  {
+    const std::lock_guard lock(move_mutex_);
+    CHECK(move_ == nullptr);
+    move_ = &pending;
+    move_changed_.notify_all();
+  }
+  commits_.Push(nullptr);  // The writer may be waiting for a commit.
+  std::unique_lock lock(move_mutex_);
+  move_changed_.wait(lock, [&] { return pending.outcome.has_value(); });
+  return *std::move(pending.outcome);
+}
+
+void StoreWriter::NoteCaughtUp() {
+  const std::lock_guard lock(move_mutex_);
+  move_changed_.notify_all();
 }
 
 void StoreWriter::Run() {
@@ -75,20 +72,14 @@ void StoreWriter::Run() {
     // The loop's and this thread's: outcomes are told before the changes are applied.
     auto group = std::make_shared<CommitGroup>();
     uint64_t bytes = 0;
+    const uint64_t most_bytes = cleaner_->IsFarBehind() ? kSmallGroupBytes : kGroupBytes;
     const auto take = [&](const std::unique_ptr<PendingCommit>& next) {
-      bytes += group->back()->bytes;
-      return bytes + next->bytes <= kGroupBytes;
+      bytes += group->back() == nullptr ? 0 : group->back()->bytes;
+      return next == nullptr || bytes + next->bytes <= most_bytes;
     };
     if (!commits_.Pop(*group, expected, take, [this] { Apply(); })) return Apply();
-    std::vector<std::shared_ptr<PendingMove>> moves;
-    std::erase_if(*group, [&moves](std::unique_ptr<PendingCommit>& commit) {
-      if (commit->move == nullptr) return false;
-      moves.push_back(std::move(commit->move));
-      return true;
-    });
-    // So that what has changed since is seen (C1).
-    if (!moves.empty()) Apply();
-    WriteGroup(*group, moves);
+    std::erase(*group, nullptr);
+    WriteGroup(*group);
     // Who has one outcome often asks for the next commit.
     expected = std::max<size_t>(1, group->size() + commits_.size());
     if (!group->empty()) {
@@ -96,22 +87,44 @@ void StoreWriter::Run() {
       options_.finish(std::move(group));
     }
     if (held_.log_bytes >= kHeldBytes || apply_wanted_) Apply();
-    cleaner_->AwaitIfFarBehind();
+    WriteMovesOwed();
   }
 }
 
-// Gives each commit of the group, and each move, its outcome. Moves come first, since they are of what was there before.
-void StoreWriter::WriteGroup(CommitGroup& group, const std::vector<std::shared_ptr<PendingMove>>& moves) {
+// Nothing else, while the cleaner owes some.
+void StoreWriter::WriteMovesOwed() {
+  const auto is_one_owed = [this] {
+    std::unique_lock lock(move_mutex_);
+    move_changed_.wait(lock, [this] { return move_ != nullptr || !cleaner_->Owes(); });
+    return move_ != nullptr && cleaner_->Owes();
+  };
+  while (is_one_owed()) {
+    CommitGroup none;
+    WriteGroup(none);
+    if (apply_wanted_) Apply();
+  }
+}
+
+// Gives each commit of the group its outcome, and the move that waits, which comes first: it is of what was there before.
+void StoreWriter::WriteGroup(CommitGroup& group) {
+  PendingMove* move;
+  {
+    const std::lock_guard lock(move_mutex_);
+    move = move_;
+  }
+  // So that what has changed since is seen (C1).
+  if (move != nullptr) Apply();
   if (*poison_) {
     for (auto& commit : group) commit->outcome = poison_->status();
-    for (const auto& move : moves) move->Finish(poison_->status());
     counters_.failed += group.size();
+    if (move != nullptr) FinishMove(poison_->status());
     return;
   }
   std::vector<const StoreBatch*> batches;
-  for (const auto& move : moves) {
-    AdmitMove(*move);
-    if (!move->move.batch.put_pages.empty()) batches.push_back(&move->move.batch);
+  absl::Status moved;
+  if (move != nullptr) {
+    moved = AdmitMove(move->move);
+    if (moved.ok() && !move->move.batch.put_pages.empty()) batches.push_back(&move->move.batch);
   }
   const std::vector<const StoreBatch*> admitted = Admit(group);
   batches.insert(batches.end(), admitted.begin(), admitted.end());
@@ -119,13 +132,21 @@ void StoreWriter::WriteGroup(CommitGroup& group, const std::vector<std::shared_p
   for (auto& commit : group) {
     if (!written && commit->outcome.ok()) commit->outcome = poison_->status();
   }
-  for (const auto& move : moves) {
-    // This thread alone sets it.
-    if (!move->outcome.has_value()) move->Finish(written ? absl::OkStatus() : poison_->status());
-  }
+  if (move != nullptr) FinishMove(written ? moved : poison_->status());
   (written ? counters_.committed : counters_.failed) += admitted.size();
   if (!written) return;
-  for (const StoreBatch* batch : admitted) counters_.pages_written += batch->put_pages.size();
+  uint64_t bytes = 0;
+  for (const StoreBatch* batch : admitted) {
+    counters_.pages_written += batch->put_pages.size();
+    bytes += EncodedGroupBlocks({&batch, 1}) * kBlockBytes;
+  }
+  cleaner_->NoteWritten(bytes);
+}
+
+void StoreWriter::FinishMove(absl::Status status) {
+  const std::lock_guard lock(move_mutex_);
+  std::exchange(move_, nullptr)->outcome = std::move(status);
+  move_changed_.notify_all();
 }
 
 // False: the store is poisoned now.
@@ -149,25 +170,19 @@ bool StoreWriter::AppendToLog(const std::vector<const StoreBatch*>& batches) {
 }
 
 // Leaves what is still where it was read (C1). Everything that is in the log is applied.
-void StoreWriter::AdmitMove(PendingMove& pending) {
-  PageMove& move = pending.move;
+absl::Status StoreWriter::AdmitMove(PageMove& move) {
   std::vector<StoredPage> still_there;
   for (size_t i = 0; i < move.from.size(); ++i) {
     StoredPage& page = move.batch.put_pages[i];
     const auto found = db_->Find(page.page);
+    if (!found.ok() && !absl::IsNotFound(found.status())) return found.status();
     if (found.ok() && found->place == move.from[i]) still_there.push_back(std::move(page));
-    if (found.ok() || absl::IsNotFound(found.status())) continue;
-    move.batch.put_pages.clear();
-    return pending.Finish(found.status());
   }
   move.batch.put_pages = std::move(still_there);
-  if (move.batch.put_pages.empty()) return;
+  if (move.batch.put_pages.empty()) return absl::OkStatus();
   const StoreBatch* const batch = &move.batch;
   space_.RefreshIfOld();
-  absl::Status admitted = space_.Admit(EncodedGroupBlocks({&batch, 1}) * kBlockBytes, SpaceUse::kCleaning);
-  if (admitted.ok()) return;
-  move.batch.put_pages.clear();
-  pending.Finish(std::move(admitted));
+  return space_.Admit(EncodedGroupBlocks({&batch, 1}) * kBlockBytes, SpaceUse::kCleaning);
 }
 
 // The batches of the group for which there is space; the others have their outcome.

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -24,8 +25,6 @@
 
 namespace mangrove::store {
 
-struct PendingMove;
-
 // A commit on its way: loop, writer, loop.
 struct PendingCommit {
   uint64_t number = 0;
@@ -33,7 +32,6 @@ struct PendingCommit {
   StoreBatch batch;
   PageStore::CommitDone done;
   absl::Status outcome;
-  std::shared_ptr<PendingMove> move;  // Instead of a commit: the cleaner's.
 };
 using CommitGroup = std::vector<std::unique_ptr<PendingCommit>>;
 
@@ -78,8 +76,9 @@ class StoreWriter {
 
   // Commits have ascending numbers.
   void Push(std::unique_ptr<PendingCommit> commit) { commits_.Push(std::move(commit)); }
-  // The cleaner's, see there; waits for it.
+  // The cleaner's, see there. Move waits for it.
   absl::Status Move(PageMove move);
+  void NoteCaughtUp();
 
   // Waits until reads find what this commit, which is durable, changed.
   void AwaitApplied(uint64_t number);
@@ -87,6 +86,12 @@ class StoreWriter {
   const WriterCounters& counters() const { return counters_; }
 
  private:
+  // Of the cleaner, which waits for its outcome.
+  struct PendingMove {
+    PageMove move;
+    std::optional<absl::Status> outcome;
+  };
+
   // Groups that are in the log and not applied.
   struct Held {
     uint64_t last_commit = 0;  // Also if it is not among them.
@@ -94,11 +99,13 @@ class StoreWriter {
     std::vector<LoggedGroup> groups;
   };
 
-  void WriteGroup(CommitGroup& group, const std::vector<std::shared_ptr<PendingMove>>& moves);
+  void WriteGroup(CommitGroup& group);
+  void WriteMovesOwed();
   bool AppendToLog(const std::vector<const StoreBatch*>& batches);
   std::vector<const StoreBatch*> Admit(CommitGroup& group);
   std::vector<const StoreBatch*> AdmitBySpace(CommitGroup& group);
-  void AdmitMove(PendingMove& move);
+  absl::Status AdmitMove(PageMove& move);
+  void FinishMove(absl::Status status);
   void Apply();
   absl::Status ApplyHeld();
   absl::Status Trim();
@@ -120,6 +127,11 @@ class StoreWriter {
   // Positions of the log, by number of the group, with the log's bytes up to there; of what is not durably applied.
   std::deque<std::pair<uint64_t, uint64_t>> unapplied_;
   uint64_t durable_bytes_ = 0;
+
+  std::mutex move_mutex_;
+  std::condition_variable move_changed_;
+  PendingMove* move_ =
+      nullptr;  // Guarded by move_mutex_, as is its outcome. The rest is the writer's while it is there.
 
   // The last commit that reads find; moved by Run.
   std::atomic<uint64_t> applied_commit_{0};

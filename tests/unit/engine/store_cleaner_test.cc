@@ -60,6 +60,30 @@ TEST(Cleaner, OverwrittenSpaceComesBackAndEveryPageIsAsItWasLastWritten) {
   for (const auto& [page, counter] : model) ExpectSame(*s.Read(kPage + page), MakePage(kPage + page, counter));
 }
 
+// Commits come as fast as they are taken, and wait for the cleaner when it is far behind.
+TEST(Cleaner, SpaceIsBoundedHoweverMuchIsOverwrittenAtOnce) {
+  TemporaryDirectory directory;
+  constexpr uint64_t kPages = 1'000;
+  std::mt19937_64 random(8);
+  WaitingStore s(directory.path(), SmallBuffers);
+  uint64_t outstanding = 0;
+  uint64_t most_bytes = 0;
+  for (uint64_t n = 1; n <= 1'500; ++n) {
+    StoreBatch batch;
+    for (int i = 0; i < 16; ++i) batch.put_pages.push_back(MakePage(kPage + random() % kPages, n));
+    ++outstanding;
+    s.store->Commit(std::move(batch), [&outstanding](const absl::Status& status) {
+      EXPECT_TRUE(status.ok()) << status;
+      --outstanding;
+    });
+    s.loop.RunUntil([&] { return outstanding < 16; });
+    if (n % 20 == 0) most_bytes = std::max(most_bytes, BytesOfSegments(directory.path()));
+  }
+  s.loop.RunUntil([&] { return outstanding == 0; });
+  EXPECT_LE(most_bytes, 2 * kPages * kPageBytes + 4 * kConstantBytes);
+  EXPECT_GT(s.store->statistics().pages_moved, 0u);
+}
+
 // Commits and reads of the same pages while they are moved.
 TEST(Cleaner, CommitsAndReadsMeetMovesAtAnyTime) {
   TemporaryDirectory directory;
@@ -199,7 +223,8 @@ class CleanerAlone {
                                                                           [this](const store::PageMove& move) {
                                                                             Append(move.batch);
                                                                             return absl::OkStatus();
-                                                                          }},
+                                                                          },
+                                                                      .caught_up = [] {}},
                                                 db_.get(), &files_);
     EXPECT_TRUE(cleaner_->Open(log_->position()).ok());
   }
