@@ -14,8 +14,8 @@
 namespace mangrove {
 namespace {
 
-// Of a member, about what it claims. Then the root is tried again, for as long as somebody waits.
-constexpr DurationNs kRootPatience = 300 * kMillisecond;
+// Of a member, about what it claims. Then the directory can be read again beside what is lost, and whoever waits tries again.
+constexpr DurationNs kPatience = 300 * kMillisecond;
 constexpr DurationNs kRootTimeout = 60 * kSecond;  // Of all members, about a large directory.
 
 absl::Status AddClaims(const Message& answer, NodeId from, size_t source, ClaimMerge* merge) {
@@ -77,7 +77,8 @@ std::vector<Claim> PageEngine::OwnClaims(const PageInterval& interval, PageId* n
 }
 
 void PageEngine::AnswerClaims(const Message& message, NodeInstance from) {
-  if (!IsCurrent(from)) return;
+  // Not before this node knows what its predecessor has used: it is asked again.
+  if (!IsCurrent(from) || !ordered_) return;
   const absl::StatusOr<PageInterval> interval =
       message.data == nullptr ? absl::InvalidArgumentError("no interval") : DecodeInterval(*message.data);
   if (!interval.ok()) return RefuseMessage(message, from.node);
@@ -93,9 +94,23 @@ void PageEngine::AnswerClaims(const Message& message, NodeInstance from) {
   Post(from.node, std::move(answer));
 }
 
+// Who may answer all that is asked now. While it cannot be, nobody is kept waiting for a part of the directory.
+absl::Status PageEngine::CheckClaimsCanBeHad() const {
+  for (NodeId node : options_.members) {
+    if (node == options_.self.node ? ordered_ : up_.contains(node)) continue;
+    return absl::UnavailableError(absl::StrCat("a part of the directory is lost, and ", ToString(node),
+                                               " has to say what it is responsible for; start it, or try again later"));
+  }
+  return absl::OkStatus();
+}
+
 // Nothing that this node claims of the interval can change before the round has ended: the directory cannot be read there. So
-// it is enough to count the round at its begin, and to look at its own claims later, part by part.
-Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, DurationNs patience, TimeNs deadline) {
+// it is enough to count the round at its begin, and to look at its own claims later, part by part. What a node holds can
+// change, as long as those live from whom it gets it, and these claim it themselves: so the round is for nothing if a member
+// has started anew in it, or has been lost before.
+Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, TimeNs deadline) {
+  if (absl::Status status = CheckClaimsCanBeHad(); !status.ok()) co_return status;
+  const std::map<NodeId, Incarnation> known = known_;
   rounds_of_claims_.Add(interval);
   const std::vector<NodeId>& members = options_.members;
   ClaimMerge merge(interval, members.size());
@@ -105,7 +120,7 @@ Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, Du
     std::vector<std::pair<size_t, Outcome<Message>>> asked;
     {
       Turn turn(this);
-      const TimeNs until = patience < deadline - clock_->Now() ? clock_->Now() + patience : deadline;
+      const TimeNs until = std::min(deadline, clock_->Now() + kPatience);
       for (size_t source : merge.Missing()) {
         if (members[source] == options_.self.node) {
           PageId next;
@@ -127,6 +142,7 @@ Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, Du
       order = Merge(order, {.txn = answer.txn.value, .epoch = answer.grant_epoch.value});
     }
     if (!status.ok()) co_return status;
+    if (known != known_) co_return absl::UnavailableError("a node has started anew meanwhile; try again");
     if (asked.empty()) co_await YieldTo(clock_);
     entries.Append(merge.Take());
     if (stopped_ || clock_->Now() >= deadline) {
@@ -134,6 +150,7 @@ Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, Du
     }
   }
   std::vector<DirectoryEntry> all = co_await entries.Take(SIZE_MAX, clock_);
+  if (known != known_) co_return absl::UnavailableError("a node has started anew meanwhile; try again");
   co_return Claims{.entries = std::move(all), .order = order};
 }
 
@@ -149,7 +166,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenDirectoryPage(PageId page, bool
   }
   const TimeNs deadline = clock_->Now() + kRootTimeout;
   const uint64_t rounds = rounds_of_claims_.rounds();
-  absl::StatusOr<Claims> claims = co_await CollectClaims(kWholeSpace, kRootPatience, deadline);
+  absl::StatusOr<Claims> claims = co_await CollectClaims(kWholeSpace, deadline);
   if (!claims.ok()) co_return claims.status();
   absl::StatusOr<PageBuffer> root = co_await tree_.BuildRoot(*std::move(claims), deadline);
   if (!root.ok()) co_return root.status();
@@ -169,9 +186,8 @@ PageId PageEngine::NewDirectoryPage() {
 }
 
 absl::Status PageEngine::CheckDirectoryPage(PageRef ref) const {
-  const std::vector<NodeId>& members = options_.members;
-  const bool is_member = std::find(members.begin(), members.end(), ref.responsible) != members.end();
-  if (IsRamDirectoryPage(ref.page) && is_member && ResponsibleFor(ref.page) == ref.responsible) return absl::OkStatus();
+  if (IsRamDirectoryPage(ref.page) && IsMember(ref.responsible) && ResponsibleFor(ref.page) == ref.responsible)
+    return absl::OkStatus();
   return absl::DataLossError(absl::StrCat("the directory names page ", ToString(ref.page), " of ",
                                           ToString(ref.responsible), ", which is no page of it"));
 }

@@ -160,6 +160,7 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
   const Epoch complete_since = std::max(last_loss_, Segment(page).since);
   const bool is_completion = newest->version.counter == 0 && newest->version.epoch > complete_since;
   if (!all.absent.ok() && recover && !skip && !is_completion) {
+    grant_epoch_ = std::max(grant_epoch_, newest->version.epoch);
     BumpGrantEpoch();  // A number of its own for each attempt: another may have stored other content.
     newest->version = Version{grant_epoch_, 0};
   }

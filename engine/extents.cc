@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/page_engine.h"
 #include "engine/page_turn.h"
 
@@ -53,8 +54,13 @@ Task<absl::Status> PageEngine::DropAllCopies(PageRange range, ConfigNumber confi
   do {
     const absl::StatusOr<std::vector<DirectoryEntry>> entries = co_await AppointSelf(segments, deadline);
     status = entries.status();
+    const auto is_stranger = [this](const DirectoryEntry& entry) { return !IsMember(entry.responsible); };
+    if (entries.ok() && std::any_of(entries->begin(), entries->end(), is_stranger)) {
+      status = absl::DataLossError(
+          absl::StrCat("the directory names a node that is no member for a part of ", ToString(range)));
+    }
     std::vector<Outcome<Message>> outcomes;
-    if (entries.ok()) {
+    if (status.ok()) {
       Turn turn(this);
       for (const DirectoryEntry& entry : *entries) {
         Message drop;

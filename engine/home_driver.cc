@@ -159,12 +159,7 @@ bool PageEngine::HasNothingToFlush(PageId page) const {
 
 // Of the first extent in the block: where there are several, the others are found page by page.
 Task<absl::Status> PageEngine::KnowExtents(PageRange block) {
-  HomeSegment& segment = Segment(block.first);
-  if (!segment.IsServed()) {
-    Outcome<bool> served(clock_);
-    segment.waiting.push_back(served);
-    co_await served.Get();
-  }
+  if (!Segment(block.first).IsServed()) co_return absl::OkStatus();
   const absl::StatusOr<HomeExtent> extent = co_await ExtentOf(block.first);
   co_return extent.status();
 }
@@ -303,16 +298,22 @@ void PageEngine::DropCopies(const Message& message, NodeInstance from) {
 
 // False: of some segment it is not known yet what is held. `done` when no copy is left.
 bool PageEngine::DropCopiesHere(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done) {
+  std::vector<PageId> unsure;  // Some of those that nobody has been asked about yet.
   bool served = true;
   own_.ForEach(range.first, range.end(), [&](const OwnSegments::Run& run) {
-    for (PageId first = run.range.first; !run.virgin && first < run.range.end(); first = first + kSegmentPages) {
-      const bool inside = range.Overlaps({first, kSegmentPages});
-      if (inside && !Segment(first).IsServed()) served = false;
+    PageId first = std::max(run.range.first, SegmentStart(range.first));
+    const PageId end = std::min(run.range.end(), range.end());
+    for (; !run.virgin && first < end && unsure.size() < kJoinsAtOnce; first = first + kSegmentPages) {
+      if (IsServed(first)) continue;
+      served = false;
+      unsure.push_back(first);
     }
   });
+  for (PageId first : unsure) Segment(first);
   if (!served) return false;
   NoteDiscarded(range, config);
   DiscardCopies(range, config, [this, range, config, done = std::move(done)]() mutable {
+    NoteDiscarded(range, config);  // From now on as long as a message can be on its way.
     ForgetExtents(range, config);
     done();
   });

@@ -40,8 +40,11 @@ void PageEngine::StartJoining(PageId first) {
   for (NodeId node : options_.members) segments_.at(first)->joining[node] = {};
   joining_.insert(first);
   ArmTick();
+  if (std::exchange(joins_soon_, true)) return;
   clock_->CallSoon([this, alive = alive_] {
-    if (!*alive || stopped_) return;
+    if (!*alive) return;
+    joins_soon_ = false;
+    if (stopped_) return;
     Turn turn(this);
     AskForHoldings();
   });
@@ -73,7 +76,8 @@ void PageEngine::AskForHoldings() {
 
 // As the one that is asked.
 void PageEngine::SendHoldings(const Message& message, NodeInstance from) {
-  if (!IsCurrent(from)) return;
+  // Not before this node knows what its predecessor has used: it is asked again.
+  if (!IsCurrent(from) || !ordered_) return;
   const PageId first = SegmentStart(message.page);
   std::vector<Message> reports;
   for (uint64_t i = 0; i < kSegmentPages; ++i) {
@@ -136,7 +140,6 @@ void PageEngine::Joined(PageId first) {
   joining_.erase(first);
   BumpGrantEpoch();
   segments_.at(first)->since = grant_epoch_;
-  for (Outcome<bool>& waiting : std::exchange(segments_.at(first)->waiting, {})) waiting.Set(true);
   for (uint64_t i = 0; i < kSegmentPages; ++i) {
     const PageId page = first + i;
     if (homes_.find(page) == homes_.end()) continue;
@@ -171,7 +174,7 @@ Message PageEngine::DescribeExtent(PageId page) {
   const PageId first = std::max(extent->range.first, SegmentStart(page));
   const PageId end = std::min(extent->range.end(), SegmentStart(page) + kSegmentPages);
   info.complete = extent->fresh && !told_fresh_.Contains(page);
-  told_fresh_.Set({first, end - first}, true);
+  if (info.complete) told_fresh_.Set({first, end - first}, true);
   return info;
 }
 

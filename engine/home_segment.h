@@ -10,7 +10,6 @@
 #include "directory/address.h"
 #include "directory/messages.h"
 #include "net/runtime/clock.h"
-#include "net/runtime/task.h"
 
 namespace mangrove {
 
@@ -33,7 +32,6 @@ struct HomeExtent {
 struct HomeSegment {
   // Members that have not said yet what they hold of it; until then nothing of it is served.
   std::map<NodeId, Registration> joining;
-  std::vector<Outcome<bool>> waiting;  // For that.
   // Every earlier grant was in an older epoch.
   Epoch since;
   std::vector<HomeExtent> extents;  // Those that were asked for, and are allocated.

@@ -25,12 +25,15 @@ constexpr size_t kMaxLocations = size_t{1} << 16;
 // Those that are named by the membership, or by the page itself.
 bool PageEngine::IsFixed(PageId page) { return page < PageId(kSegmentPages) || kFirstDirectoryPage <= page; }
 
+bool PageEngine::IsMember(NodeId node) const {
+  return std::find(options_.members.begin(), options_.members.end(), node) != options_.members.end();
+}
+
 NodeId PageEngine::ResponsibleFor(PageId page) const {
   if (page < PageId(kSegmentPages)) return locator_->Primary(page);
   if (kFirstDirectoryPage <= page) {
     const NodeId node(NodeOfDirectoryPage(page));
-    const std::vector<NodeId>& members = options_.members;
-    return std::find(members.begin(), members.end(), node) == members.end() ? NodeId{} : node;
+    return IsMember(node) ? node : NodeId{};
   }
   const auto it = locations_.find(SegmentStart(page));
   return it == locations_.end() ? NodeId{} : it->second.node;
@@ -67,7 +70,11 @@ Task<absl::Status> PageEngine::Locate(PageId page, TimeNs deadline) {
   const PageId first = SegmentStart(page);
   absl::Status why;  // It could not be found out the last time, as far as a node is to blame.
   while (!IsLocated(page)) {
-    const absl::StatusOr<DirectoryEntry> entry = co_await EntryOf(first, deadline);
+    absl::StatusOr<DirectoryEntry> entry = co_await EntryOf(first, deadline);
+    if (entry.ok() && !IsMember(entry->responsible)) {
+      entry = absl::DataLossError(absl::StrCat("the directory says that ", ToString(entry->responsible),
+                                               ", which is no member, is responsible for ", ToString(first)));
+    }
     if (stopped_) co_return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down"));
     if (entry.ok()) {
       NoteLocation(first, entry->responsible, entry->term);
@@ -87,7 +94,7 @@ Task<absl::StatusOr<NodeId>> PageEngine::FindResponsible(PageId page, TimeNs dea
   if (IsLocated(page)) co_return ResponsibleFor(page);
   const absl::StatusOr<DirectoryTree::Found> found = co_await tree_.Find(SegmentStart(page), deadline);
   if (!found.ok()) co_return found.status();
-  co_return found->entry ? found->entry->responsible : NodeId{};
+  co_return found->entry&& IsMember(found->entry->responsible) ? found->entry->responsible : NodeId{};
 }
 
 // What the directory says of the segment; if nothing, this node becomes responsible.

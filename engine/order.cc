@@ -103,7 +103,7 @@ void PageEngine::AnswerOrder(const Message& message, NodeInstance from) {
     Message known;
     known.kind = MessageKind::kOrderNoted;
     known.request = request;
-    known.count = known_order_;
+    known.count = std::max({known_order_, OrderOf(Txn(next_txn_)), OrderOf(grant_epoch_)});
     Post(to, std::move(known));
   };
   if (message.count == 0) return answer(absl::OkStatus());

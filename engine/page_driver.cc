@@ -57,9 +57,6 @@ void PageEngine::Shutdown() {
     answer.SetStatus(status);
     call.outcome.Set(std::move(answer));
   }
-  for (auto& [first, segment] : segments_) {
-    for (Outcome<bool>& waiting : segment->waiting) waiting.Set(false);
-  }
   WakeFrameWaiters(status);
 }
 
@@ -499,7 +496,8 @@ absl::Status PageEngine::CheckSense(const Message& message) const {
         absl::StrCat("bad message: ", Name(message.kind), " names ", ToString(peer), ", which is no member"));
   }
   const bool raises = message.kind == MessageKind::kRegisterEnd || message.kind == MessageKind::kClaims;
-  const uint64_t order = message.kind == MessageKind::kOrder ? message.count
+  const bool is_order = message.kind == MessageKind::kOrder || message.kind == MessageKind::kOrderNoted;
+  const uint64_t order = is_order ? message.count
                          : raises ? std::max(OrderOf(message.txn), OrderOf(message.grant_epoch))
                                   : 0;
   if (order >= kOrdersInUse) {
@@ -568,6 +566,16 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
   }
 }
 
+// What is allocated anew is fresh again. A message that was doubled, or comes late, says nothing new.
+void PageEngine::NoteAllocated(PageRange range, ConfigNumber config) {
+  auto it = core_.extents().upper_bound(range.first.value);
+  if (it != core_.extents().begin() && std::prev(it)->second.range.Overlaps(range)) --it;
+  for (; it != core_.extents().end() && it->second.range.first < range.end(); ++it) {
+    if (config <= it->second.config) return;
+  }
+  told_fresh_.Set(range, false);
+}
+
 void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
   auto reply = [this, to = from.node, alive = alive_](Message answer) {
     if (*alive) PostAnswer(to, std::move(answer));
@@ -584,7 +592,7 @@ void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
     return;
   }
   if (message.kind == MessageKind::kDropExtent && !TouchesSystemPages(range)) NoteDiscarded(range, message.config);
-  if (message.kind == MessageKind::kPutExtent && !message.complete) told_fresh_.Set(range, false);
+  if (message.kind == MessageKind::kPutExtent && !message.complete) NoteAllocated(range, message.config);
   // Until this disk has learned what it is to keep, it cannot refuse what it does not know. The asker asks again.
   if (message.kind == MessageKind::kStore && disk_incomplete_ && core_.Find(message.page) == nullptr) return;
   core_.Handle(message, std::move(reply));

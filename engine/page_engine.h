@@ -147,6 +147,7 @@ class PageEngine final : public TransportEvents {
   NodeId ResponsibleFor(PageId page) const;
   // Named by the membership, or by the page's own address, not by the directory.
   static bool IsFixed(PageId page);
+  bool IsMember(NodeId node) const;
   DirectoryTree& directory() { return tree_; }
 
   // What the cache has now, for an access in the same step of the loop.
@@ -289,7 +290,7 @@ class PageEngine final : public TransportEvents {
       return engine_->rounds_of_claims_.About(page, since);
     }
     Task<absl::StatusOr<Claims>> Collect(PageInterval interval, TimeNs deadline) override {
-      return engine_->CollectClaims(interval, kForever, deadline);
+      return engine_->CollectClaims(interval, deadline);
     }
 
    private:
@@ -337,6 +338,7 @@ class PageEngine final : public TransportEvents {
   void RefuseMessage(NodeInstance from, const absl::Status& why);
   void Dispatch(const Message& message, NodeInstance from);
   void DispatchHome(const Message& message, NodeInstance from);
+  void NoteAllocated(PageRange range, ConfigNumber config);
   void AskCoreHolder(const Message& message, NodeInstance from);
   void PostAnswer(NodeId to, Message answer);
   void AnswerInspect(const Message& message, NodeInstance from);
@@ -415,7 +417,8 @@ class PageEngine final : public TransportEvents {
   // claims.cc
   std::vector<Claim> OwnClaims(const PageInterval& interval, PageId* next) const;
   void AnswerClaims(const Message& message, NodeInstance from);
-  Task<absl::StatusOr<Claims>> CollectClaims(PageInterval interval, DurationNs patience, TimeNs deadline);
+  absl::Status CheckClaimsCanBeHad() const;
+  Task<absl::StatusOr<Claims>> CollectClaims(PageInterval interval, TimeNs deadline);
   Task<absl::StatusOr<LoadedPage>> OpenDirectoryPage(PageId page, bool version_only);
   PageId NewDirectoryPage();
   absl::Status CheckDirectoryPage(PageRef ref) const;
@@ -464,6 +467,7 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> KnowExtents(PageRange block);
   void TickHome();
   void DropCopies(const Message& message, NodeInstance from);
+  static constexpr int kJoinsAtOnce = 256;  // Of an unallocation, in segments.
   bool DropCopiesHere(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done);
   void DiscardCopies(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done);
   void NoteDiscarded(PageRange range, ConfigNumber config);
@@ -516,6 +520,7 @@ class PageEngine final : public TransportEvents {
   PageMap<CachedPage> cache_;
   PageMap<HomeEntry> homes_;
   absl::flat_hash_map<PageId, std::unique_ptr<HomeSegment>> segments_;  // By first page.
+  bool joins_soon_ = false;  // AskForHoldings is called in a moment.
   std::set<PageId> joining_;                                            // Segments that are not served yet.
   std::map<RequestId, PageId> rounds_;                                  // Of their registrations.
   RangeSet told_fresh_;          // Pages of extents of which a responsible node was told, once, that they are fresh.

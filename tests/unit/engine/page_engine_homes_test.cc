@@ -69,6 +69,28 @@ TEST_F(PageEngineHomes, ThatDisksAgreeIsKeptWithoutAnEntry) {
   EXPECT_EQ(cluster.sent[MessageKind::kQueryStored], 0);
 }
 
+// The responsible node is no core holder: what it knows of the extent it has asked for.
+TEST_F(PageEngineHomes, AnAllocationThatIsHeardTwiceMakesNothingFreshAgain) {
+  EngineCluster cluster(3);
+  PageId page = kBase;
+  const auto holders = [&] { return cluster.locator().CoreHolders(page, 2); };
+  while (holders()[0] == NodeId(3) || holders()[1] == NodeId(3)) page = page + kSegmentPages;
+  ASSERT_TRUE(cluster.IsResponsible(3, page));
+  cluster.Allocate({page, 1});
+  ASSERT_TRUE(cluster.Write(3, page, 7).ok());
+  ASSERT_TRUE(cluster.Wait(cluster.engine(3).Flush({page, 1}, cluster.In(kSecond))).ok());
+  Message put;
+  put.kind = MessageKind::kPutExtent;
+  put.page = page;
+  put.config = ConfigNumber(1);
+  put.replicas = 2;
+  for (const NodeId holder : holders()) cluster.Inject(holder.value, 3, put);
+  cluster.RunFor(kSecond);
+  cluster.Start({NodeId(3), Incarnation(2)});
+  cluster.RunFor(kSecond);
+  EXPECT_EQ(*cluster.Read(2, page), 7);
+}
+
 TEST_F(PageEngineHomes, ReadCopiesAreCalledInWhenThereAreTooMany) {
   EngineCluster cluster(3, [](PageEngineOptions& options) {
     SmallCache(options);

@@ -182,6 +182,7 @@ TEST_F(PageEngineWaits, UnallocatingWaitsForARegistrationAndNamesWhoIsMissing) {
   cluster.RunFor(kSecond);
   EXPECT_FALSE(dropped.has_value());
   cluster.cut.clear();
+  for (const uint64_t node : {1, 2}) cluster.engine(node).OnPeerUp({NodeId(3), Incarnation(1)});
   cluster.RunFor(5 * kSecond);
   ASSERT_TRUE(dropped.has_value());
   EXPECT_TRUE(dropped->ok()) << *dropped;
