@@ -46,11 +46,11 @@ void PageEngine::EndCall(const Message& answer) {
 }
 
 // A flush of a page that has moved on is not pressed: its new owner's version may have been lost and the page reopened,
-// and then this one must not come after.
+// and then this one must not come after. That holds also when this node has become the owner again, of an older version.
 bool PageEngine::IsOutdatedStore(const Message& message) const {
   if (message.kind != MessageKind::kStore || message.complete) return false;
   const CachedPage* cached = FindCached(message.page);
-  return cached == nullptr || !cached->entry.IsOwner();
+  return cached == nullptr || !cached->entry.IsOwner() || cached->entry.version < message.version;
 }
 
 void PageEngine::TickCalls() {
