@@ -3,6 +3,7 @@
 // The data flow of a miss, each step in a file of its own:
 //   engine/acquire.cc        the operation: which rights are missing, ask for them, wait
 //   engine/page_driver.cc    carries the cache machine's effects out: memory, messages, wake-ups
+//   engine/dispatch.cc       what comes in and what goes out
 //   engine/home_driver.cc    the same for the pages that this node is responsible for
 //   engine/disk_open.cc      reads a page from its core holders, and completes it on them
 //   engine/flush.cc          freezes pages and stores them on every core holder
@@ -328,6 +329,12 @@ class PageEngine final : public TransportEvents {
   void TickCache();
   void EndOverdueWaits(PageId page, CachedPage& cached);
   void TickPage(PageId page, CachedPage& cached);
+  void ArmTick();
+  void ArmSealTimer();
+  void Tick();
+  RequestId NextRequest();
+
+  // dispatch.cc
   void Post(NodeId to, Message message);
   void PostLate(NodeId to, Message message);
   void Broadcast(Message message);
@@ -343,10 +350,6 @@ class PageEngine final : public TransportEvents {
   void PostAnswer(NodeId to, Message answer);
   void AnswerInspect(const Message& message, NodeInstance from);
   bool IsCurrent(NodeInstance node) const;
-  void ArmTick();
-  void ArmSealTimer();
-  void Tick();
-  RequestId NextRequest();
   void RaiseEvent(const Message& message, NodeInstance from);
 
   // acquire.cc
@@ -433,9 +436,6 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> TakeOrder();
   void AnswerOrder(const Message& message, NodeInstance from);
 
-  // extents.cc
-  Task<absl::Status> DropAllCopies(PageRange range, ConfigNumber config, TimeNs deadline);
-
   // home_segment.cc
   HomeSegment& Segment(PageId page);
   bool IsServed(PageId page) const;
@@ -466,6 +466,7 @@ class PageEngine final : public TransportEvents {
   void AnswerFlushOfRange(const Message& message, NodeInstance from);
   Task<absl::Status> KnowExtents(PageRange block);
   void TickHome();
+  Task<absl::Status> DropAllCopies(PageRange range, ConfigNumber config, TimeNs deadline);
   void DropCopies(const Message& message, NodeInstance from);
   static constexpr int kJoinsAtOnce = 256;  // Of an unallocation, in segments.
   bool DropCopiesHere(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done);

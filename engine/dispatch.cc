@@ -1,0 +1,241 @@
+// What comes in and what goes out: messages to the part of the engine that they are for, and into as few of the transport's as
+// possible.
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "directory/codec.h"
+#include "engine/page_engine.h"
+#include "engine/page_turn.h"
+#include "net/log.h"
+
+namespace mangrove {
+namespace {
+
+// How long an acknowledgement waits for another message to the same node: no more than the hold time.
+constexpr DurationNs kLateSend = 100 * kMicrosecond;
+
+}  // namespace
+
+void PageEngine::Post(NodeId to, Message message) {
+  if (to.value == 0) return;  // Nobody is known to be responsible: it is found out.
+  if (to == options_.self.node) {
+    local_.push_back(std::move(message));
+    return;
+  }
+  Outbox& outbox = outboxes_[to];
+  if (message.data != nullptr) ++outbox.pages;
+  outbox.messages.push_back(std::move(message));
+  outbox.leaves = true;
+  // Of many pages the receiver has some to work on while this node is at the others.
+  if (outbox.pages >= kMaxMessagePages && !stopped_) SendOutbox(to, outbox);
+}
+
+// With the next message to that node, or after kLateSend.
+void PageEngine::PostLate(NodeId to, Message message) {
+  if (to == options_.self.node) return Post(to, std::move(message));
+  outboxes_[to].messages.push_back(std::move(message));
+  if (late_send_ != 0) return;
+  late_send_ = clock_->CallAt(clock_->Now() + kLateSend, [this, alive = alive_] {
+    if (!*alive) return;
+    late_send_ = 0;
+    Turn turn(this);
+    for (auto& [node, outbox] : outboxes_) outbox.leaves = !outbox.messages.empty();
+  });
+}
+
+void PageEngine::Broadcast(Message message) {
+  for (NodeId node : options_.members) Post(node, message);
+}
+
+// The end of a turn: what this node told itself is handled, what it tells others is sent.
+void PageEngine::Pump() {
+  while (!local_.empty()) {
+    const Message message = std::move(local_.front());
+    local_.pop_front();
+    Dispatch(message, options_.self);
+  }
+  FlushOutboxes();
+}
+
+void PageEngine::FlushOutboxes() {
+  if (stopped_) {
+    outboxes_.clear();  // The transport may be gone.
+    return;
+  }
+  for (auto& [node, outbox] : outboxes_) {
+    if (outbox.leaves) SendOutbox(node, outbox);
+  }
+  if (late_send_ == 0) return;
+  if (std::any_of(outboxes_.begin(), outboxes_.end(), [](const auto& o) { return !o.second.messages.empty(); })) return;
+  clock_->Cancel(std::exchange(late_send_, 0));
+}
+
+void PageEngine::SendOutbox(NodeId to, Outbox& outbox) {
+  Encode(outbox.messages, [&](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
+  outbox.messages.clear();
+  outbox.leaves = false;
+  outbox.pages = 0;
+}
+
+bool PageEngine::IsCurrent(NodeInstance node) const {
+  const auto it = known_.find(node.node);
+  return it != known_.end() && it->second == node.incarnation;
+}
+
+void PageEngine::OnDelivery(const Delivery& delivery) {
+  if (stopped_) return;
+  Turn turn(this);
+  const absl::Status sound = DecodeEach(delivery.message, delivery.pages, [&](const Message& message) {
+    if (const absl::Status sense = CheckSense(message); !sense.ok()) {
+      RefuseMessage(delivery.from, sense);
+    } else {
+      Dispatch(message, delivery.from);
+    }
+  });
+  if (!sound.ok()) RefuseMessage(delivery.from, sound);
+}
+
+// What the codec, which knows no cluster, cannot check. From here on a message may be stale, but not impossible.
+absl::Status PageEngine::CheckSense(const Message& message) const {
+  const NodeId peer = message.peer.node;
+  if (peer.value != 0 && std::find(options_.members.begin(), options_.members.end(), peer) == options_.members.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("bad message: ", Name(message.kind), " names ", ToString(peer), ", which is no member"));
+  }
+  const bool raises = message.kind == MessageKind::kRegisterEnd || message.kind == MessageKind::kClaims;
+  const bool is_order = message.kind == MessageKind::kOrder || message.kind == MessageKind::kOrderNoted;
+  const uint64_t order = is_order ? message.count
+                         : raises ? std::max(OrderOf(message.txn), OrderOf(message.grant_epoch))
+                                  : 0;
+  if (order >= kOrdersInUse) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("bad message: ", Name(message.kind), " of order ", order, ", expected less than ", kOrdersInUse));
+  }
+  return absl::OkStatus();
+}
+
+void PageEngine::RefuseMessage(NodeInstance from, const absl::Status& why) {
+  ++counters_.bad_messages;
+  said_once_.Log(LogLevel::kError, ToString(from),
+                 absl::StrCat(ToString(from), " sent what cannot be read: ", why.message()));
+}
+
+void PageEngine::Dispatch(const Message& message, NodeInstance from) {
+  switch (message.kind) {
+    case MessageKind::kRegisterRequest:
+      message.with_data ? SendExtents(message, from) : SendHoldings(message, from);
+      return;
+    case MessageKind::kRegister:
+    case MessageKind::kRegisterEnd:
+      rounds_.contains(message.request) ? CountHoldings(message, from) : CountExtents(message, from);
+      return;
+    case MessageKind::kDelayed: {
+      CachedPage* cached = FindCached(message.page);
+      if (cached != nullptr && cached->entry.request == message.request) {
+        cached->entry.delayed_by = message.peer.node;
+      }
+      return;
+    }
+    case MessageKind::kFlush:
+      if (message.peer.node.value != 0) {
+        FlushForOther(message);
+      } else {
+        DispatchHome(message, from);
+      }
+      return;
+    case MessageKind::kFlushed:
+    case MessageKind::kStored:
+    case MessageKind::kStoredInfo:
+    case MessageKind::kDone:
+    case MessageKind::kExtentInfo:
+    case MessageKind::kOrderNoted:
+    case MessageKind::kClaims:
+    case MessageKind::kInspected: Answer(message); return;
+    case MessageKind::kInspect: AnswerInspect(message, from); return;
+    case MessageKind::kStore:
+    case MessageKind::kQueryStored:
+    case MessageKind::kPutExtent:
+    case MessageKind::kDropExtent: AskCoreHolder(message, from); return;
+    case MessageKind::kQueryExtent: AnswerExtent(message, from); return;
+    case MessageKind::kDropCopies: DropCopies(message, from); return;
+    case MessageKind::kNotResponsible: NotResponsible(message, from); return;
+    case MessageKind::kClaimRequest: AnswerClaims(message, from); return;
+    case MessageKind::kRetire: Retire(message); return;
+    case MessageKind::kOrder: AnswerOrder(message, from); return;
+    case MessageKind::kReverted:
+    case MessageKind::kLost: RaiseEvent(message, from); return;
+    default:
+      if (IsForCache(message.kind)) {
+        CacheMessage(message, from);
+      } else {
+        DispatchHome(message, from);
+      }
+  }
+}
+
+// What is allocated anew is fresh again. A message that was doubled, or comes late, says nothing new.
+void PageEngine::NoteAllocated(PageRange range, ConfigNumber config) {
+  auto it = core_.extents().upper_bound(range.first.value);
+  if (it != core_.extents().begin() && std::prev(it)->second.range.Overlaps(range)) --it;
+  for (; it != core_.extents().end() && it->second.range.first < range.end(); ++it) {
+    if (config <= it->second.config) return;
+  }
+  told_fresh_.Set(range, false);
+}
+
+void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
+  auto reply = [this, to = from.node, alive = alive_](Message answer) {
+    if (*alive) PostAnswer(to, std::move(answer));
+  };
+  const PageRange range{message.page, message.count};
+  if (message.kind == MessageKind::kPutExtent && IsDiscarded(range, message.config)) {
+    Message answer;
+    answer.kind = MessageKind::kDone;
+    answer.page = message.page;
+    answer.count = message.count;
+    answer.request = message.request;
+    answer.SetStatus(absl::FailedPreconditionError(absl::StrCat(ToString(range), " was unallocated meanwhile")));
+    reply(std::move(answer));
+    return;
+  }
+  if (message.kind == MessageKind::kDropExtent && !TouchesSystemPages(range)) NoteDiscarded(range, message.config);
+  if (message.kind == MessageKind::kPutExtent && !message.complete) NoteAllocated(range, message.config);
+  // Until this disk has learned what it is to keep, it cannot refuse what it does not know. The asker asks again.
+  if (message.kind == MessageKind::kStore && disk_incomplete_ && core_.Find(message.page) == nullptr) return;
+  core_.Handle(message, std::move(reply));
+  ArmSealTimer();
+}
+
+// What one commit has made durable is answered in one message: its callbacks come one after the other.
+void PageEngine::PostAnswer(NodeId to, Message answer) {
+  answers_.emplace_back(to, std::move(answer));
+  if (answers_.size() > 1) return;
+  clock_->CallSoon([this, alive = alive_] {
+    if (!*alive) return;
+    Turn turn(this);
+    for (auto& [node, message] : std::exchange(answers_, {})) Post(node, std::move(message));
+  });
+}
+
+void PageEngine::DispatchHome(const Message& message, NodeInstance from) {
+  if (IsResponsibleFor(message.page)) {
+    HomeMessage(message, from);
+  } else if (IsFixed(message.page)) {
+    ++counters_.stale_messages;
+  } else {
+    Unsure(message, from);
+  }
+}
+
+void PageEngine::RaiseEvent(const Message& message, NodeInstance from) {
+  if (IsResponsibleFor(message.page) && from != options_.self) return RefuseMessage(message, from.node);
+  if (!event_sink_) return;
+  // Each page of it is remembered: no more than anybody has reason to tell of at once.
+  event_sink_({.kind = message.kind == MessageKind::kLost ? RegionEvent::Kind::kLost : RegionEvent::Kind::kReverted,
+               .range = {message.page, std::clamp<uint64_t>(message.count, 1, kSegmentPages)}});
+}
+
+}  // namespace mangrove
