@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <deque>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <mutex>
 #include <random>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,12 +22,13 @@ namespace mangrove::bench {
 namespace {
 
 constexpr uint64_t kPages = 50'000;  // 195 MiB that are written again and again, in random order.
-constexpr uint64_t kBatchPages = 100;
+constexpr uint64_t kBatchPages = 250;
 constexpr uint64_t kManyCommits = 2 * kPages;
 constexpr PageId kFirst{1'000'000};
 constexpr double kNsPerUs = 1e3;
 constexpr double kNsPerMs = 1e6;
 constexpr double kNsPerSecond = 1e9;
+constexpr double kBytesPerMib = 1 << 20;
 
 // What this process made the disk write so far, once the kernel's page cache is empty of it.
 uint64_t WrittenBytes() {
@@ -71,6 +74,16 @@ class MeasuredStore {
     CommitAll(commits, outstanding, [this] {
       StoreBatch batch;
       AddPage(kFirst + random_() % kPages, batch);
+      return batch;
+    });
+  }
+
+  // As many bytes as all pages have, in their order.
+  void Bulk(uint64_t pages_of_commit, uint64_t outstanding) {
+    uint64_t next = 0;
+    CommitAll(kPages / pages_of_commit, outstanding, [&] {
+      StoreBatch batch;
+      for (uint64_t i = 0; i < pages_of_commit; ++i) AddPage(kFirst + next++, batch);
       return batch;
     });
   }
@@ -151,6 +164,7 @@ Verbs MakeStoreVerbs(const std::string& path) {
           {"fill", [=](const Arguments&) { return (*store)->Fill(), 0; }},
           {"latency", [=](const Arguments& a) { return MedianNs(a[0], [&](uint64_t) { (*store)->Commit(1, 1); }); }},
           {"rate", [=](const Arguments& a) { return RatePerSecond(a[0], [&] { (*store)->Commit(a[0], a[1]); }); }},
+          {"bulk", [=](const Arguments& a) { return RatePerSecond(kPages, [&] { (*store)->Bulk(a[0], a[1]); }); }},
           {"read", [=](const Arguments& a) { return MedianNs(a[0], [&](uint64_t) { (*store)->Read(); }); }},
           {"amplification", [=](const Arguments&) { return WriteAmplification(**store); }},
           {"space", [=](const Arguments&) { return static_cast<double>(BytesIn(path)) / (kPages * kPageBytes); }},
@@ -167,8 +181,12 @@ class BareFile {
     fd_ = static_cast<int>(Must(open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), "opening " + path));
     for (uint64_t i = 0; i < kPages; i += kBatchPages) Write(i, kBatchPages);
     Must(fsync(fd_), "syncing " + path);
+    direct_fd_ = static_cast<int>(Must(open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC), "opening " + path));
   }
-  ~BareFile() { close(fd_); }
+  ~BareFile() {
+    close(fd_);
+    close(direct_fd_);
+  }
   BareFile(const BareFile&) = delete;
   BareFile& operator=(const BareFile&) = delete;
 
@@ -176,8 +194,16 @@ class BareFile {
     Write(random_() % (kPages - pages), pages);
     Must(fdatasync(fd_), "fdatasync");
   }
+  // From the disk, as a page is read that has not been read before.
   void Read() {
-    Must(pread(fd_, buffer_.data(), kPageBytes, static_cast<off_t>(random_() % kPages * kPageBytes)), "pread");
+    Must(pread(direct_fd_, block_->bytes.data(), kPageBytes, static_cast<off_t>(random_() % kPages * kPageBytes)),
+         "pread");
+  }
+  void Bulk() {
+    for (uint64_t i = 0; i < kPages; i += kBatchPages) {
+      Write(i, kBatchPages);
+      Must(fdatasync(fd_), "fdatasync");
+    }
   }
   void ReadInOrder(uint64_t pages) {
     for (uint64_t i = 0; i < pages; i += kBatchPages) {
@@ -190,7 +216,13 @@ class BareFile {
     Must(pwrite(fd_, buffer_.data(), pages * kPageBytes, static_cast<off_t>(page * kPageBytes)), "pwrite");
   }
 
+  struct alignas(kPageBytes) Block {
+    std::array<char, kPageBytes> bytes;
+  };
+
   int fd_ = -1;
+  int direct_fd_ = -1;
+  const std::unique_ptr<Block> block_ = std::make_unique<Block>();
   std::vector<char> buffer_ = std::vector<char>(kBatchPages * kPageBytes);
   std::mt19937_64 random_{1};
 };
@@ -205,6 +237,7 @@ Verbs MakeFloorVerbs(const std::string& path) {
            for (uint64_t i = 0; i < a[0]; i += a[1]) file->Commit(a[1]);
          });
        }},
+      {"bulk", [=](const Arguments&) { return RatePerSecond(kPages, [&] { file->Bulk(); }); }},
       {"read", [=](const Arguments& a) { return MedianNs(a[0], [&](uint64_t) { file->Read(); }); }},
       {"read_log", [=](const Arguments&) { return MedianNs(1, [&](uint64_t) { file->ReadInOrder(kPages / 4); }); }}};
 }
@@ -222,7 +255,8 @@ double RecoveryNs(const std::string& path) {
 }  // namespace
 
 std::vector<std::string> StoreNames() {
-  return {"commit_latency", "commit_rate_8", "commit_rate_64", "page_read", "recovery", "write_amplification", "space"};
+  return {"commit_latency", "commit_rate_8", "commit_rate_64",      "bulk_commits", "bulk_pages",
+          "page_read",      "recovery",      "write_amplification", "space"};
 }
 
 std::vector<Row> RunStore(const RunOptions& options) {
@@ -241,6 +275,12 @@ std::vector<Row> RunStore(const RunOptions& options) {
     group.Add(
         absl::StrCat("commit_rate_", outstanding), "1/s", [&] { return store.Call("rate", count, outstanding); },
         [&] { return bare.Call("rate", count, outstanding); });
+  }
+  for (const auto& [name, pages, outstanding] :
+       {std::tuple("bulk_commits", kBatchPages, uint64_t{4}), {"bulk_pages", uint64_t{1}, uint64_t{1024}}}) {
+    group.Add(
+        name, "MiB/s", [&] { return store.Call("bulk", pages, outstanding) * kPageBytes / kBytesPerMib; },
+        [&] { return bare.Call("bulk") * kPageBytes / kBytesPerMib; });
   }
   group.Add(
       "page_read", "us", [&] { return store.Call("read", n) / kNsPerUs; },

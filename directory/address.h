@@ -98,6 +98,8 @@ constexpr PageId kDiskDirectoryRootPage{3};
 constexpr PageRange kRegionTablePages{PageId(kSegmentPages), 8 * kSegmentPages};
 // The first page that `reserve` hands out.
 constexpr PageId kFirstReservablePage{absl::uint128(1) << 20};
+// And the number of the first one behind those.
+constexpr absl::uint128 kReservableEnd = kFirstDirectoryPage.value;
 
 // A page of the RAM directory: never on a disk, and never older than it was.
 constexpr bool IsRamDirectoryPage(PageId page) { return page == kRamDirectoryRootPage || kFirstDirectoryPage <= page; }

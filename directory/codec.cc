@@ -13,6 +13,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/numeric/int128.h"
 #include "absl/strings/str_cat.h"
 #include "directory/messages.capnp.h"
@@ -38,6 +39,9 @@ static_assert(kMessageWords == 16);
 static_assert(static_cast<int>(wire::Kind::RETIRE) + 1 == kMessageKinds);
 static_assert(static_cast<int>(wire::Access::WRITE) == static_cast<int>(Access::kWrite));
 static_assert(static_cast<int>(wire::Holding::RETAINED) == static_cast<int>(Holding::kRetained));
+// Messages that one entry, or one packet, may stand for.
+constexpr size_t kMaxRepeat = kSegmentPages;
+constexpr size_t kMaxPacketMessages = 2048;
 constexpr int kMaxCode = static_cast<int>(absl::StatusCode::kUnauthenticated);
 
 // --- Encoding ---------------------------------------------------------------------------------------------------------
@@ -58,7 +62,7 @@ size_t WordsOf(const Message& m) {
   return kMessageWords + (text_bytes == 0 ? 0 : (text_bytes + 1 + sizeof(word) - 1) / sizeof(word));
 }
 
-void Fill(wire::PageMessage::Builder out, const Message& m, size_t data_index) {
+void Fill(wire::PageMessage::Builder out, const Message& m, size_t repeat, size_t data_index) {
   out.setKind(static_cast<wire::Kind>(m.kind));
   out.setPageHigh(absl::Uint128High64(m.page.value));
   out.setPageLow(absl::Uint128Low64(m.page.value));
@@ -89,31 +93,55 @@ void Fill(wire::PageMessage::Builder out, const Message& m, size_t data_index) {
   out.setHurry(m.hurry);
   out.setCode(static_cast<uint8_t>(m.code));
   out.setData(static_cast<uint8_t>(data_index));
+  out.setRepeat(static_cast<uint16_t>(repeat));
   const std::string_view text = TextOf(m);
   if (!text.empty()) std::memcpy(out.initText(static_cast<unsigned>(text.size())).begin(), text.data(), text.size());
 }
 
-// How many of the first `messages` fit into one packet, and the words that they take.
+// Whether one entry may stand for both `m` and the message that comes `after` messages behind it.
+bool IsRepeated(const Message& m, const Message& next, uint64_t after) {
+  const auto counts_up = [after](uint64_t from, uint64_t to) { return from == 0 ? to == 0 : to == from + after; };
+  return next.kind == m.kind && m.count == 1 && next.count == 1 && next.page == m.page + after &&
+         counts_up(m.txn.value, next.txn.value) && counts_up(m.request.value, next.request.value) &&
+         (m.data == nullptr) == (next.data == nullptr) && next.peer == m.peer && next.access == m.access &&
+         next.holding == m.holding && next.version == m.version && next.flushed == m.flushed &&
+         next.grant_epoch == m.grant_epoch && next.config == m.config && next.replicas == m.replicas &&
+         next.active == m.active && next.have == m.have && next.exclusive == m.exclusive && next.owner == m.owner &&
+         next.retain == m.retain && next.kept == m.kept && next.seal == m.seal && next.complete == m.complete &&
+         next.with_data == m.with_data && next.is_volatile == m.is_volatile && next.hurry == m.hurry &&
+         m.code == absl::StatusCode::kOk && next.code == absl::StatusCode::kOk;
+}
+
+// What goes into one packet: messages in runs, an entry each.
 struct Batch {
-  size_t count = 0;
+  absl::InlinedVector<std::span<const Message>, 4> runs;
+  size_t messages = 0;
   size_t words = kHeadWords;
 };
 
 Batch FirstBatch(std::span<const Message> messages) {
   Batch batch;
   size_t pages = 0;
-  for (const Message& m : messages) {
-    const size_t words = batch.words + WordsOf(m);
+  size_t begin = 0;  // Of the last run.
+  for (; batch.messages < messages.size() && batch.messages < kMaxPacketMessages; ++batch.messages) {
+    const Message& m = messages[batch.messages];
     pages += m.data ? 1 : 0;
-    if (words > kMaxWords || pages > kMaxMessagePages) break;
+    if (pages > kMaxMessagePages) break;
+    const size_t run = batch.messages - begin;
+    if (run > 0 && run < kMaxRepeat && IsRepeated(messages[begin], m, run)) continue;
+    const size_t words = batch.words + WordsOf(m);
+    if (words > kMaxWords) break;
+    if (run > 0) batch.runs.push_back(messages.subspan(begin, run));
     batch.words = words;
-    ++batch.count;
+    begin = batch.messages;
   }
-  CHECK(batch.count > 0);
+  CHECK(batch.messages > 0);
+  batch.runs.push_back(messages.subspan(begin, batch.messages - begin));
   return batch;
 }
 
-void EncodeBatch(std::span<const Message> messages, size_t words, Packet& packet) {
+void EncodeBatch(const Batch& batch, Packet& packet) {
+  const size_t words = batch.words;
   packet.pages.clear();
   packet.bytes.assign(words * sizeof(word), std::byte{0});
   const uint32_t table[2] = {0, static_cast<uint32_t>(words - kTableWords)};
@@ -122,10 +150,13 @@ void EncodeBatch(std::span<const Message> messages, size_t words, Packet& packet
   // In place: the size is known, so nothing is allocated and nothing copied.
   auto* segment = reinterpret_cast<word*>(packet.bytes.data()) + kTableWords;
   capnp::FlatMessageBuilder builder(kj::arrayPtr(segment, words - kTableWords));
-  auto list = builder.initRoot<wire::Packet>().initMessages(static_cast<unsigned>(messages.size()));
-  for (unsigned i = 0; i < messages.size(); ++i) {
-    if (messages[i].data) packet.pages.push_back(messages[i].data);
-    Fill(list[i], messages[i], messages[i].data ? packet.pages.size() : 0);
+  auto list = builder.initRoot<wire::Packet>().initMessages(static_cast<unsigned>(batch.runs.size()));
+  for (unsigned i = 0; i < batch.runs.size(); ++i) {
+    const std::span<const Message> run = batch.runs[i];
+    const bool with_data = run.front().data != nullptr;
+    Fill(list[i], run.front(), run.size(), with_data ? packet.pages.size() + 1 : 0);
+    if (!with_data) continue;
+    for (const Message& m : run) packet.pages.push_back(m.data);
   }
   builder.requireFilled();
 }
@@ -150,6 +181,19 @@ bool IsOfAFewPages(MessageKind kind) {
          kind == MessageKind::kLost;
 }
 
+absl::Status CheckRepeat(wire::PageMessage::Reader in, absl::uint128 page, unsigned index) {
+  const unsigned repeat = in.getRepeat();
+  if (repeat == 1) return absl::OkStatus();
+  if (repeat == 0 || repeat > kMaxRepeat) {
+    return Bad("entry ", index, " stands for ", repeat, " messages, expected 1 to ", kMaxRepeat);
+  }
+  if (page != 0 && in.getCount() == 1 && in.getCode() == 0 && repeat <= kSpacePages - page &&
+      in.getTxn() <= UINT64_MAX - repeat && in.getRequest() <= UINT64_MAX - repeat) {
+    return absl::OkStatus();
+  }
+  return Bad("entry ", index, " stands for ", repeat, " messages, which cannot be");
+}
+
 // What enumerations, ranges and the text must satisfy beyond what the library checks.
 absl::Status CheckFields(wire::PageMessage::Reader in, unsigned index) {
   const auto kind = static_cast<unsigned>(in.getKind());
@@ -165,12 +209,13 @@ absl::Status CheckFields(wire::PageMessage::Reader in, unsigned index) {
     return Bad(name, " (entry ", index, ") has the unknown status code ", static_cast<unsigned>(in.getCode()));
   }
   const absl::uint128 page = absl::MakeUint128(in.getPageHigh(), in.getPageLow());
-  if (page == 0 && MayNameNoPage(static_cast<MessageKind>(kind))) return absl::OkStatus();
+  if (page == 0 && MayNameNoPage(static_cast<MessageKind>(kind))) return CheckRepeat(in, page, index);
   if (page == 0) return Bad(name, " (entry ", index, ") names page 0, which is never valid");
   if (page >= kSpacePages || in.getCount() > kSpacePages - page) {
     return Bad(name, " (entry ", index, ") names ", in.getCount(), " pages from ", ToString(PageId(page)),
                " on, which leave the address space");
   }
+  if (absl::Status s = CheckRepeat(in, page, index); !s.ok()) return s;
   if (IsOfAFewPages(static_cast<MessageKind>(kind)) && (in.getCount() == 0 || in.getCount() > kSegmentPages)) {
     return Bad(name, " (entry ", index, ") is about ", in.getCount(), " pages, expected 1 to ", kSegmentPages);
   }
@@ -221,33 +266,39 @@ absl::Status ReadText(wire::PageMessage::Reader in, unsigned index, Message& m) 
 // The pages of one packet, each to be taken once.
 class PageTable {
  public:
-  explicit PageTable(std::span<const std::byte* const> pages) : pages_(pages) {}
+  explicit PageTable(size_t pages) : pages_(pages) {}
 
-  absl::Status Take(size_t number, unsigned index, Message& m) {
+  // Of `repeat` messages; `number` is the first one's.
+  absl::Status Take(size_t number, size_t repeat, unsigned index, const char* name) {
     if (number == 0) return absl::OkStatus();
-    if (number > pages_.size()) {
-      return Bad(Name(m.kind), " (entry ", index, ") names page ", number, " of ", pages_.size(), " that came with it");
+    const size_t last = number + repeat - 1;
+    if (last > pages_) {
+      return Bad(name, " (entry ", index, ") names page ", last, " of ", pages_, " that came with it");
     }
-    if (taken_.test(number - 1)) return Bad(Name(m.kind), " (entry ", index, ") names page ", number, " a second time");
-    taken_.set(number - 1);
-    auto copy = NewPage();
-    std::memcpy(copy->bytes.data(), pages_[number - 1], kPageBytes);
-    m.data = std::move(copy);
+    for (; number <= last; ++number) {
+      if (taken_.test(number - 1)) return Bad(name, " (entry ", index, ") names page ", number, " a second time");
+      taken_.set(number - 1);
+    }
     return absl::OkStatus();
   }
 
   absl::Status AllTaken() const {
-    if (taken_.count() == pages_.size()) return absl::OkStatus();
-    return Bad(pages_.size(), " pages came with it, and it names ", taken_.count(), " of them");
+    if (taken_.count() == pages_) return absl::OkStatus();
+    return Bad(pages_, " pages came with it, and it names ", taken_.count(), " of them");
   }
 
  private:
-  const std::span<const std::byte* const> pages_;
+  const size_t pages_;
   std::bitset<kMaxMessagePages> taken_;
 };
 
-absl::StatusOr<std::vector<Message>> ReadPacket(kj::ArrayPtr<const word> words,
-                                                std::span<const std::byte* const> pages) {
+struct Entry {
+  Message message;  // The first.
+  size_t repeat = 1;
+  size_t data = 0;  // 1 + its page's index, or 0.
+};
+
+absl::StatusOr<std::vector<Entry>> ReadPacket(kj::ArrayPtr<const word> words, size_t pages) {
   capnp::ReaderOptions options;
   options.traversalLimitInWords = 2 * kMaxWords;
   options.nestingLimit = 4;
@@ -260,17 +311,59 @@ absl::StatusOr<std::vector<Message>> ReadPacket(kj::ArrayPtr<const word> words,
     return Bad("a list of ", list.size(), " entries in ", words.size(), " words");
   }
   PageTable table(pages);
-  std::vector<Message> messages;
-  messages.reserve(list.size());
+  std::vector<Entry> entries;
+  entries.reserve(list.size());
+  size_t messages = 0;
   for (unsigned i = 0; i < list.size(); ++i) {
     const auto in = list[i];
     if (absl::Status s = CheckFields(in, i); !s.ok()) return s;
-    Message& m = messages.emplace_back(Read(in));
-    if (absl::Status s = ReadText(in, i, m); !s.ok()) return s;
-    if (absl::Status s = table.Take(in.getData(), i, m); !s.ok()) return s;
+    Entry& entry = entries.emplace_back(Entry{Read(in), in.getRepeat(), in.getData()});
+    if (absl::Status s = ReadText(in, i, entry.message); !s.ok()) return s;
+    if (absl::Status s = table.Take(entry.data, entry.repeat, i, Name(entry.message.kind)); !s.ok()) return s;
+    messages += entry.repeat;
   }
   if (absl::Status s = table.AllTaken(); !s.ok()) return s;
-  return messages;
+  if (messages > kMaxPacketMessages) return Bad(messages, " messages in it, more than ", kMaxPacketMessages);
+  return entries;
+}
+
+absl::StatusOr<std::vector<Entry>> ReadEntries(std::span<const std::byte> bytes, size_t pages) {
+  // The library reads whole words, so they must lie where words may lie.
+  alignas(word) std::byte aligned[kMaxMessageBytes];
+  const std::byte* start = bytes.data();
+  if (reinterpret_cast<uintptr_t>(start) % alignof(word) != 0) {
+    std::memcpy(aligned, start, bytes.size());
+    start = aligned;
+  }
+  try {
+    return ReadPacket(kj::arrayPtr(reinterpret_cast<const word*>(start), bytes.size() / sizeof(word)), pages);
+  } catch (const kj::Exception& e) {
+    return Bad(e.getDescription().cStr());
+  } catch (const std::exception& e) {
+    return Bad(e.what());
+  }
+}
+
+PageBuffer DataOf(const std::byte* page, bool may_lend) {
+  if (may_lend && reinterpret_cast<uintptr_t>(page) % alignof(PageBytes) == 0) {
+    return {PageBuffer(), reinterpret_cast<const PageBytes*>(page)};
+  }
+  auto copy = NewPage();
+  std::memcpy(copy->bytes.data(), page, kPageBytes);
+  return copy;
+}
+
+void ForEach(Entry& entry, std::span<const std::byte* const> pages, absl::FunctionRef<void(const Message&)> each) {
+  Message& m = entry.message;
+  for (size_t i = 0; i < entry.repeat; ++i) {
+    if (i > 0) {
+      m.page = m.page + 1;
+      if (m.txn.value != 0) ++m.txn.value;
+      if (m.request.value != 0) ++m.request.value;
+    }
+    if (entry.data != 0) m.data = DataOf(pages[entry.data - 1 + i], m.kind == MessageKind::kGrant);
+    each(m);
+  }
 }
 
 // The sizes, before the library sees anything.
@@ -293,28 +386,37 @@ void Encode(std::span<const Message> messages, absl::FunctionRef<void(const Pack
   Packet packet;
   while (!messages.empty()) {
     const Batch batch = FirstBatch(messages);
-    EncodeBatch(messages.first(batch.count), batch.words, packet);
+    EncodeBatch(batch, packet);
     out(packet);
-    messages = messages.subspan(batch.count);
+    messages = messages.subspan(batch.messages);
   }
 }
 
-absl::StatusOr<std::vector<Message>> Decode(std::span<const std::byte> bytes, std::span<const std::byte* const> pages) {
+absl::Status DecodeEach(std::span<const std::byte> bytes, std::span<const std::byte* const> pages,
+                        absl::FunctionRef<void(const Message&)> each) {
   if (absl::Status s = CheckFrame(bytes, pages.size()); !s.ok()) return s;
-  // The library reads whole words, so they must lie where words may lie.
-  alignas(word) std::byte aligned[kMaxMessageBytes];
-  const std::byte* start = bytes.data();
-  if (reinterpret_cast<uintptr_t>(start) % alignof(word) != 0) {
-    std::memcpy(aligned, start, bytes.size());
-    start = aligned;
-  }
-  try {
-    return ReadPacket(kj::arrayPtr(reinterpret_cast<const word*>(start), bytes.size() / sizeof(word)), pages);
-  } catch (const kj::Exception& e) {
-    return Bad(e.getDescription().cStr());
-  } catch (const std::exception& e) {
-    return Bad(e.what());
-  }
+  absl::StatusOr<std::vector<Entry>> entries = ReadEntries(bytes, pages.size());
+  if (!entries.ok()) return entries.status();
+  for (Entry& entry : *entries) ForEach(entry, pages, each);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Message>> Decode(std::span<const std::byte> bytes, std::span<const std::byte* const> pages) {
+  std::vector<Message> messages;
+  const absl::Status status =
+      DecodeEach(bytes, pages, [&](const Message& message) { OwnData(messages.emplace_back(message)); });
+  if (!status.ok()) return status;
+  return messages;
+}
+
+// What is lent counts no owners.
+bool IsLent(const Message& message) { return message.data != nullptr && message.data.use_count() == 0; }
+
+void OwnData(Message& message) {
+  if (!IsLent(message)) return;
+  auto copy = NewPage();
+  *copy = *message.data;
+  message.data = std::move(copy);
 }
 
 }  // namespace mangrove

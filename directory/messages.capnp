@@ -11,7 +11,8 @@
 #
 # What a reader refuses: an unknown kind, access, holding or status code; a page 0 where the kind names a page; a range
 # that leaves the address space, or is of no or more than 512 pages in request, flush, reverted and lost; a data index
-# without a page, a page named twice or not at all; a text without an error.
+# without a page, a page named twice or not at all; a text without an error; an entry that stands for no or more than 512
+# messages, or for several with a range or an error; a packet that stands for more than 2048 messages.
 
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("mangrove::wire");
@@ -289,4 +290,8 @@ struct PageMessage {
 
   hurry @30 :Bool;
   # Of forward and grant: others wait for the page, so that grantAck must not wait for another message to travel with.
+
+  repeat @31 :UInt16 = 1;
+  # This entry stands for so many messages, which differ in `page`, `txn`, `request` and `data` alone: each counts up by one
+  # from message to message; `txn`, `request` and `data` only where they are not 0 in the first. `count` is 1, `code` 0.
 }

@@ -15,6 +15,7 @@ namespace {
 
 // Of pages that nobody waits for.
 constexpr DurationNs kAheadTimeout = kSecond;
+constexpr size_t kPagesOfATurn = 64;
 // An exchange takes much less, also where the page is held for its minimum time.
 constexpr DurationNs kMigratoryPatience = 20 * kMillisecond;
 
@@ -48,16 +49,21 @@ void PageEngine::Store(PageId page, size_t offset, std::span<const std::byte> by
   MemoryOf(page)->Store(page, offset, bytes);
 }
 
-// The outcome is OK when the page has had `rights`, Aborted when it must be asked for again: it came with less, or a
+void PageEngine::BlockWait::Set(PageId page, const absl::Status& status) {
+  if (!status.ok()) failed.emplace_back(page, status);
+  const bool ends = !status.ok() && !absl::IsAborted(status) && ends_at_error;
+  if (--left == 0 || ends) over.Set(true);
+}
+
+// What `wait` gets is OK when the page has had `rights`, Aborted when it must be asked for again: it came with less, or a
 // request was refused that was older than this wish, and the reason may be over.
-Outcome<absl::Status> PageEngine::Want(PageId page, Rights rights, TimeNs deadline) {
+void PageEngine::Want(PageId page, Rights rights, TimeNs deadline, const std::shared_ptr<BlockWait>& wait) {
   CachedPage& cached = Cached(page);
   cached.referenced = true;
-  Outcome<absl::Status> outcome(clock_);
-  cached.waiters.push_back({outcome, deadline, rights, cached.entry.IsWaiting()});
+  ++wait->left;
+  cached.waiters.push_back({wait, page, deadline, rights, cached.entry.IsWaiting()});
   if (cached.carrying) LookAt(page, cached, deadline);
   LocalEvent(page, rights == Rights::kWrite ? CacheEvent::kWantWrite : CacheEvent::kWantRead);
-  return outcome;
 }
 
 // The part of `range` from its page `done` on that an operation has in hand at a time. It lies in one segment.
@@ -125,32 +131,34 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
       if (!status.ok()) co_return status;
     }
     absl::InlinedVector<PageId, 2> again;
-    absl::InlinedVector<std::pair<PageId, Outcome<absl::Status>>, 2> asked;
-    {
+    absl::InlinedVector<PageId, 2> asked;
+    const auto wait = std::make_shared<BlockWait>(Outcome<bool>(clock_));
+    wait->ends_at_error = !may_migrate;
+    // In some turns, so that others are at work while this node goes on to ask.
+    for (size_t begin = 0; begin < missing.size(); begin += kPagesOfATurn) {
       Turn turn(this);
-      for (PageId page : missing) {
+      for (size_t i = begin; i < std::min(begin + kPagesOfATurn, missing.size()); ++i) {
+        const PageId page = missing[i];
         const CachedPage* cached = FindCached(page);
         const bool charged = cached != nullptr && cached->charged;
         if (charged || HasRoom()) {
           const bool migrates = may_migrate && migratory_.Contains(page);
-          asked.emplace_back(page, migrates ? Want(page, Rights::kWrite, std::min(deadline, migrate_until))
-                                            : Want(page, rights, deadline));
+          asked.push_back(page);
+          Want(page, migrates ? Rights::kWrite : rights, migrates ? std::min(deadline, migrate_until) : deadline, wait);
         } else {
           again.push_back(page);
         }
       }
     }
     // Now that the requests are out.
-    for (const auto& [page, outcome] : asked) Expect(page);
-    if (std::exchange(first_try, false) && purpose == Purpose::kAccess && rights == Rights::kRead) BringAhead(block);
-    for (auto& [page, outcome] : asked) {
-      absl::Status status = co_await outcome.Get();
-      const bool in_time = clock_->Now() < deadline;
-      if (absl::IsAborted(status) || (!status.ok() && in_time && may_migrate && migratory_.Contains(page))) {
-        again.push_back(page);
-      } else if (!status.ok()) {
-        co_return status;
-      }
+    for (PageId page : asked) Expect(page);
+    const bool is_read = purpose == Purpose::kAccess && rights == Rights::kRead && !IsRamDirectoryPage(block.first);
+    if (std::exchange(first_try, false) && is_read) BringAhead(block);
+    if (--wait->left > 0) co_await wait->over.Get();
+    const bool in_time = clock_->Now() < deadline;
+    for (const auto& [page, status] : wait->failed) {
+      if (!absl::IsAborted(status) && !(in_time && may_migrate && migratory_.Contains(page))) co_return status;
+      again.push_back(page);
     }
     may_migrate = false;
     if (asked.empty()) {
@@ -174,10 +182,34 @@ PageRange PageEngine::KnownRange(PageId page) const {
   return range.Contains(page) ? range : PageRange{};
 }
 
+bool PageEngine::IsMostlyHere(PageRange block) const {
+  constexpr uint64_t kEvery = 16;
+  for (uint64_t i = kEvery / 2; i < block.count; i += kEvery) {
+    if (!HasRights(block.first + i, Rights::kRead)) return false;
+  }
+  return true;
+}
+
+// Who goes through block after block, in whatever order within each, as memmove may: the block that is begun, and those that
+// come next.
+std::vector<PageRange> PageEngine::BlocksAhead(PageId accessed) {
+  const PageRange block{PageId(accessed.value - absl::Uint128Low64(accessed.value) % kBlockPages), kBlockPages};
+  if (block == last_block_) return {};
+  const PageRange before = std::exchange(last_block_, block);
+  const bool whole = before.count > 0 && IsMostlyHere(before);
+  std::vector<PageRange> ranges =
+      read_ahead_blocks_.OnAccess(block, whole ? read_ahead_blocks_.max_pages() - ahead_pages_ : 0);
+  if (!ranges.empty()) ranges.insert(ranges.begin(), block);
+  return ranges;
+}
+
 // Nobody waits for these: what cannot be had is not.
 void PageEngine::BringAhead(PageRange accessed) {
   const PageRange region = KnownRange(accessed.first);
-  for (const PageRange& range : read_ahead_.OnAccess(accessed, read_ahead_.max_pages() - ahead_pages_)) {
+  std::vector<PageRange> ranges;
+  if (accessed.count < kBlockPages) ranges = BlocksAhead(accessed.first);
+  if (ranges.empty()) ranges = read_ahead_.OnAccess(accessed, read_ahead_.max_pages() - ahead_pages_);
+  for (const PageRange& range : ranges) {
     if (!range.Overlaps(region)) continue;
     const PageId first = std::max(range.first, region.first);
     const PageRange inside{first, std::min(range.end(), region.end()) - first};
@@ -185,6 +217,7 @@ void PageEngine::BringAhead(PageRange accessed) {
     for (uint64_t done = 0; done < inside.count; done += blocks.back().count) blocks.push_back(BlockOf(inside, done));
     if (first < accessed.first) std::reverse(blocks.begin(), blocks.end());
     for (const PageRange& block : blocks) {
+      if (ahead_pages_ + block.count > read_ahead_.max_pages()) break;
       ahead_pages_ += block.count;
       Spawn<absl::Status>(AcquireBlock(block, Rights::kRead, Purpose::kAhead, clock_->Now() + kAheadTimeout),
                           [this, alive = alive_, pages = block.count](const absl::Status&) {

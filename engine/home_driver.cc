@@ -29,15 +29,14 @@ bool IsIdle(const HomeEntry& entry) {
 }  // namespace
 
 HomeEntry& PageEngine::Home(PageId page) {
-  std::unique_ptr<HomeEntry>& slot = homes_[page];
-  if (slot == nullptr) {
-    slot = std::make_unique<HomeEntry>();
+  return homes_.FindOrMake(page, [&] {
+    auto entry = std::make_unique<HomeEntry>();
     HomeSegment& segment = Segment(page);
     const uint64_t i = page - SegmentStart(page);
-    slot->clean = segment.settled[i] || segment.fresh[i];
+    entry->clean = segment.settled[i] || segment.fresh[i];
     segment.settled.reset(i);  // The entry knows it now.
-  }
-  return *slot;
+    return entry;
+  });
 }
 
 // Drops an entry that Home() would make again. That the disks of a page agree is not forgotten, since finding it out
@@ -196,15 +195,16 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
     doubted.complete = false;
     return HomeMessage(doubted, from);
   }
+  std::vector<HomeEffect> effects = std::exchange(spare_home_effects_, {});
+  effects.reserve(kUsualEffects);
   // A request for a range is a request for each of its pages; the answers travel together again.
   for (uint64_t i = 0; i < std::clamp<uint64_t>(message.count, 1, kSegmentPages); ++i) {
     const PageId page = message.page + i;
     if (!IsResponsibleFor(page)) break;
-    std::vector<HomeEffect> effects;
-    effects.reserve(kUsualEffects);
     HomeEntry& entry = Home(page);
     if (!StepHomeMessage(entry, message, from, HomeContextOf(page), effects)) ++counters_.stale_messages;
     CarryHome(page, effects);
+    effects.clear();
     if (message.kind != MessageKind::kRequest) break;
     if (IsServed(page)) continue;
     Message delayed;
@@ -215,6 +215,7 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
     delayed.peer.node = waiting.empty() ? options_.self.node : waiting.front();
     Post(from.node, std::move(delayed));
   }
+  spare_home_effects_ = std::move(effects);
 }
 
 void PageEngine::TickHome() {

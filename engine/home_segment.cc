@@ -139,7 +139,7 @@ void PageEngine::Joined(PageId first) {
   for (Outcome<bool>& waiting : std::exchange(segments_.at(first)->waiting, {})) waiting.Set(true);
   for (uint64_t i = 0; i < kSegmentPages; ++i) {
     const PageId page = first + i;
-    if (!homes_.contains(page)) continue;
+    if (homes_.find(page) == homes_.end()) continue;
     std::vector<HomeEffect> effects;
     StepHomeReady(Home(page), HomeContextOf(page), effects);
     CarryHome(page, effects);

@@ -31,6 +31,26 @@ json PeersOf(const Transport& transport, const NodeConfig& config) {
 
 }  // namespace
 
+PageSummary PageEngine::Describe(PageId page) const {
+  PageSummary summary;
+  summary.page = page;
+  summary.responsible = ResponsibleFor(page);
+  const CachedPage* cached = FindCached(page);
+  summary.cache_state = Name(cached ? cached->entry.state : CacheState::kInvalid);
+  if (cached) {
+    summary.version = cached->entry.version;
+    summary.dirty = cached->entry.IsDirty();
+  }
+  const auto home = homes_.find(page);
+  if (home != homes_.end()) {
+    summary.home_known = true;
+    summary.home_state = Name(home->second->state);
+    summary.owner = home->second->owner;
+    summary.sharers.assign(home->second->sharers.begin(), home->second->sharers.end());
+  }
+  return summary;
+}
+
 std::string LocalOperations::NameOf(NodeId node) const {
   for (const MemberConfig& member : config_->members) {
     if (member.id == node) return member.name;

@@ -80,7 +80,10 @@ absl::Status Node::State::Start() {
   if (!loaded.ok()) return loaded.status();
   key = *loaded;
   if (absl::Status s = OpenStore(); !s.ok()) return s;
-  auto created = RegionMemory::Create([this](absl::AnyInvocable<void()> task) { loop.Post(std::move(task)); });
+  // Where attached programs may map a region, its spare frames are few: they all go when one does.
+  const uint64_t most_frames = config.socket_path.empty() ? config.cache_size_bytes / kPageBytes : 0;
+  auto created =
+      RegionMemory::Create([this](absl::AnyInvocable<void()> task) { loop.Post(std::move(task)); }, most_frames);
   if (!created.ok()) return created.status();
   memory = std::move(*created);
   // The pages that every cluster has from its start.

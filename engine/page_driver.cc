@@ -35,7 +35,8 @@ PageEngine::PageEngine(const PageEngineOptions& options, const Locator* locator,
       claims_(this),
       tree_({kRamDirectoryRootPage, locator->Primary(kRamDirectoryRootPage)}, &pages_, &claims_, clock, options.bugs,
             options.directory_limits),
-      read_ahead_(std::min(options.read_ahead_pages, options.cache_pages / 8)) {
+      read_ahead_(std::min(options.read_ahead_pages, options.cache_pages / 8)),
+      read_ahead_blocks_(read_ahead_.max_pages()) {
   known_[options_.self.node] = options_.self.incarnation;
 }
 
@@ -65,18 +66,13 @@ void PageEngine::Shutdown() {
 RequestId PageEngine::NextRequest() { return RequestId((options_.self.incarnation.value << 40) + next_request_++); }
 
 PageEngine::CachedPage& PageEngine::Cached(PageId page) {
-  std::unique_ptr<CachedPage>& slot = cache_[page];
-  if (slot == nullptr) {
-    slot = std::make_unique<CachedPage>();
+  return cache_.FindOrMake(page, [&] {
     if (!IsFixed(page) && ++locations_[SegmentStart(page)].pages == 1) held_.insert(SegmentStart(page));
-  }
-  return *slot;
+    return std::make_unique<CachedPage>();
+  });
 }
 
-PageEngine::CachedPage* PageEngine::FindCached(PageId page) const {
-  const auto it = cache_.find(page);
-  return it == cache_.end() ? nullptr : it->second.get();
-}
+PageEngine::CachedPage* PageEngine::FindCached(PageId page) const { return cache_.find(page)->second; }
 
 CacheContext PageEngine::ContextOf(PageId page) {
   return {.self = options_.self,
@@ -104,7 +100,10 @@ void PageEngine::LocalEvent(PageId page, CacheEvent event) {
 void PageEngine::CacheMessage(const Message& message, NodeInstance from) {
   CachedPage& cached = Cached(message.page);
   if (cached.carrying) {
-    cached.events.emplace_back([this, message, from](CachedPage& later) { OnCacheMessage(later, message, from); });
+    Message kept = message;
+    OwnData(kept);
+    cached.events.emplace_back(
+        [this, kept = std::move(kept), from](CachedPage& later) { OnCacheMessage(later, kept, from); });
     return;
   }
   Turn turn(this);
@@ -121,6 +120,11 @@ void PageEngine::OnCacheMessage(CachedPage& cached, const Message& message, Node
     return OnCacheMessage(cached, doubted, from);
   }
   NoteSpeaker(cached, message, from.node);
+  if (message.kind == MessageKind::kGrant && !message.active && IsLent(message)) {
+    Message kept = message;  // As it may be, until it counts.
+    OwnData(kept);
+    return OnCacheMessage(cached, kept, from);
+  }
   const std::optional<CacheEvent> event =
       StepCacheMessage(cached.entry, message, from.node, ContextOf(message.page), cached.effects);
   if (!event) ++counters_.stale_messages;
@@ -289,26 +293,24 @@ void PageEngine::WakeWaiters(CachedPage& cached) {
   const Rights rights = cached.entry.HasWrite()  ? Rights::kWrite
                         : cached.entry.HasRead() ? Rights::kRead
                                                  : Rights::kNone;
-  std::vector<Waiter> waiters = std::move(cached.waiters);
-  cached.waiters.clear();
-  for (Waiter& waiter : waiters) {
+  const auto waiters = std::exchange(cached.waiters, {});
+  for (const Waiter& waiter : waiters) {
     // Whoever got less than it wants asks again.
-    waiter.outcome.Set(rights >= waiter.rights ? absl::OkStatus() : absl::AbortedError("the page was taken away"));
+    waiter.wait->Set(waiter.page,
+                     rights >= waiter.rights ? absl::OkStatus() : absl::AbortedError("the page was taken away"));
   }
 }
 
 void PageEngine::RefuseWaiters(CachedPage& cached, const absl::Status& status) {
-  std::vector<Waiter> waiters = std::move(cached.waiters);
-  cached.waiters.clear();
-  for (Waiter& waiter : waiters) {
-    waiter.outcome.Set(waiter.joined ? absl::AbortedError("an older request was refused") : status);
+  const auto waiters = std::exchange(cached.waiters, {});
+  for (const Waiter& waiter : waiters) {
+    waiter.wait->Set(waiter.page, waiter.joined ? absl::AbortedError("an older request was refused") : status);
   }
 }
 
 void PageEngine::FailWaiters(CachedPage& cached, const absl::Status& status) {
-  std::vector<Waiter> waiters = std::move(cached.waiters);
-  cached.waiters.clear();
-  for (Waiter& waiter : waiters) waiter.outcome.Set(status);
+  const auto waiters = std::exchange(cached.waiters, {});
+  for (const Waiter& waiter : waiters) waiter.wait->Set(waiter.page, status);
 }
 
 void PageEngine::ArmTick() {
@@ -361,11 +363,12 @@ void PageEngine::TickCache() {
 
 void PageEngine::EndOverdueWaits(PageId page, CachedPage& cached) {
   const TimeNs now = clock_->Now();
-  std::erase_if(cached.waiters, [&](Waiter& waiter) {
+  const auto overdue = std::remove_if(cached.waiters.begin(), cached.waiters.end(), [&](Waiter& waiter) {
     if (waiter.deadline > now) return false;
-    waiter.outcome.Set(TimeoutStatus(page, cached.entry.delayed_by, waiter.rights));
+    waiter.wait->Set(page, TimeoutStatus(page, cached.entry.delayed_by, waiter.rights));
     return true;
   });
+  cached.waiters.erase(overdue, cached.waiters.end());
 }
 
 // Sends again what was not answered, forgets what is over.
@@ -416,8 +419,11 @@ void PageEngine::Post(NodeId to, Message message) {
     return;
   }
   Outbox& outbox = outboxes_[to];
+  if (message.data != nullptr) ++outbox.pages;
   outbox.messages.push_back(std::move(message));
   outbox.leaves = true;
+  // Of many pages the receiver has some to work on while this node is at the others.
+  if (outbox.pages >= kMaxMessagePages && !stopped_) SendOutbox(to, outbox);
 }
 
 // With the next message to that node, or after kLateSend.
@@ -453,13 +459,18 @@ void PageEngine::FlushOutboxes() {
     return;
   }
   for (auto& [node, outbox] : outboxes_) {
-    if (!std::exchange(outbox.leaves, false)) continue;
-    Encode(outbox.messages, [&, to = node](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
-    outbox.messages.clear();
+    if (outbox.leaves) SendOutbox(node, outbox);
   }
   if (late_send_ == 0) return;
   if (std::any_of(outboxes_.begin(), outboxes_.end(), [](const auto& o) { return !o.second.messages.empty(); })) return;
   clock_->Cancel(std::exchange(late_send_, 0));
+}
+
+void PageEngine::SendOutbox(NodeId to, Outbox& outbox) {
+  Encode(outbox.messages, [&](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
+  outbox.messages.clear();
+  outbox.leaves = false;
+  outbox.pages = 0;
 }
 
 bool PageEngine::IsCurrent(NodeInstance node) const {
@@ -469,16 +480,15 @@ bool PageEngine::IsCurrent(NodeInstance node) const {
 
 void PageEngine::OnDelivery(const Delivery& delivery) {
   if (stopped_) return;
-  absl::StatusOr<std::vector<Message>> messages = Decode(delivery.message, delivery.pages);
-  if (!messages.ok()) return RefuseMessage(delivery.from, messages.status());
   Turn turn(this);
-  for (const Message& message : *messages) {
+  const absl::Status sound = DecodeEach(delivery.message, delivery.pages, [&](const Message& message) {
     if (const absl::Status sense = CheckSense(message); !sense.ok()) {
       RefuseMessage(delivery.from, sense);
     } else {
       Dispatch(message, delivery.from);
     }
-  }
+  });
+  if (!sound.ok()) RefuseMessage(delivery.from, sound);
 }
 
 // What the codec, which knows no cluster, cannot check. From here on a message may be stale, but not impossible.
@@ -608,26 +618,6 @@ void PageEngine::RaiseEvent(const Message& message, NodeInstance from) {
   // Each page of it is remembered: no more than anybody has reason to tell of at once.
   event_sink_({.kind = message.kind == MessageKind::kLost ? RegionEvent::Kind::kLost : RegionEvent::Kind::kReverted,
                .range = {message.page, std::clamp<uint64_t>(message.count, 1, kSegmentPages)}});
-}
-
-PageSummary PageEngine::Describe(PageId page) const {
-  PageSummary summary;
-  summary.page = page;
-  summary.responsible = ResponsibleFor(page);
-  const CachedPage* cached = FindCached(page);
-  summary.cache_state = Name(cached ? cached->entry.state : CacheState::kInvalid);
-  if (cached) {
-    summary.version = cached->entry.version;
-    summary.dirty = cached->entry.IsDirty();
-  }
-  const auto home = homes_.find(page);
-  if (home != homes_.end()) {
-    summary.home_known = true;
-    summary.home_state = Name(home->second->state);
-    summary.owner = home->second->owner;
-    summary.sharers.assign(home->second->sharers.begin(), home->second->sharers.end());
-  }
-  return summary;
 }
 
 }  // namespace mangrove

@@ -33,6 +33,7 @@
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "directory/cache_machine.h"
@@ -46,6 +47,7 @@
 #include "engine/home_segment.h"
 #include "engine/node_operations.h"
 #include "engine/own_segments.h"
+#include "engine/page_map.h"
 #include "engine/page_memory.h"
 #include "engine/page_store.h"
 #include "engine/range_set.h"
@@ -188,8 +190,18 @@ class PageEngine final : public TransportEvents {
   uint64_t cache_pages() const { return options_.cache_pages; }
 
  private:
+  // What an operation waits for: all pages of a block, or an error where it ends at one.
+  struct BlockWait {
+    Outcome<bool> over;
+    size_t left = 1;  // Pages, and who counts them.
+    bool ends_at_error = true;
+    absl::InlinedVector<std::pair<PageId, absl::Status>, 1> failed = {};
+
+    void Set(PageId page, const absl::Status& status);
+  };
   struct Waiter {
-    Outcome<absl::Status> outcome;
+    std::shared_ptr<BlockWait> wait;
+    PageId page;
     TimeNs deadline;
     Rights rights;
     bool joined;  // The request was out before.
@@ -211,7 +223,7 @@ class PageEngine final : public TransportEvents {
     std::vector<PageEvent> events;     // In their order; mostly none.
     std::vector<CacheEffect> effects;  // Being carried out, from next_effect on.
     size_t next_effect = 0;
-    std::vector<Waiter> waiters;
+    absl::InlinedVector<Waiter, 1> waiters;
     std::vector<Outcome<absl::Status>> unlock_waiters;
     bool charged = false;     // Counted in charged_.
     bool expected = false;    // By memory_.
@@ -232,6 +244,13 @@ class PageEngine final : public TransportEvents {
     TimeNs resend_at;
     DurationNs resend_after;
     std::string trouble = {};  // Why it is not done yet, as far as the other node has said.
+  };
+
+  // Messages to a node.
+  struct Outbox {
+    std::vector<Message> messages;
+    bool leaves = false;  // At the end of the turn.
+    size_t pages = 0;     // With the messages.
   };
 
   struct Frozen {
@@ -313,6 +332,7 @@ class PageEngine final : public TransportEvents {
   void Broadcast(Message message);
   void Pump();
   void FlushOutboxes();
+  void SendOutbox(NodeId to, Outbox& outbox);
   absl::Status CheckSense(const Message& message) const;
   void RefuseMessage(NodeInstance from, const absl::Status& why);
   void Dispatch(const Message& message, NodeInstance from);
@@ -339,9 +359,11 @@ class PageEngine final : public TransportEvents {
   enum class Purpose : uint8_t { kAccess, kAhead, kLock };
   Task<absl::Status> AcquireBlock(PageRange block, Rights rights, Purpose purpose, TimeNs deadline);
   void BringAhead(PageRange accessed);
+  std::vector<PageRange> BlocksAhead(PageId accessed);
+  bool IsMostlyHere(PageRange block) const;
   PageRange KnownRange(PageId page) const;
   void Expect(PageId page);
-  Outcome<absl::Status> Want(PageId page, Rights rights, TimeNs deadline);
+  void Want(PageId page, Rights rights, TimeNs deadline, const std::shared_ptr<BlockWait>& wait);
   absl::Status TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const;
 
   // evict.cc
@@ -491,8 +513,8 @@ class PageEngine final : public TransportEvents {
   OwnSegments own_;
   std::map<PageId, std::vector<std::pair<Message, NodeInstance>>> unsure_;  // By segment.
 
-  absl::flat_hash_map<PageId, std::unique_ptr<CachedPage>> cache_;
-  absl::flat_hash_map<PageId, std::unique_ptr<HomeEntry>> homes_;
+  PageMap<CachedPage> cache_;
+  PageMap<HomeEntry> homes_;
   absl::flat_hash_map<PageId, std::unique_ptr<HomeSegment>> segments_;  // By first page.
   std::set<PageId> joining_;                                            // Segments that are not served yet.
   std::map<RequestId, PageId> rounds_;                                  // Of their registrations.
@@ -500,12 +522,9 @@ class PageEngine final : public TransportEvents {
   std::vector<PageId> call_in_;  // Pages whose read copies are about to be called in.
   TimeNs next_call_in_ = 0;
   std::vector<std::vector<CacheEffect>> spare_effects_;  // Empty, with room.
+  std::vector<HomeEffect> spare_home_effects_;           // The same.
   TickQueue looks_{kTick};         // Pages with something that TickPage looks after; other ticks than look_at are over.
   TickQueue home_resends_{kTick};  // Pages with a transaction.
-  struct Outbox {
-    std::vector<Message> messages;
-    bool leaves = false;  // At the end of the turn.
-  };
   std::map<NodeId, Outbox> outboxes_;
   Clock::TimerId late_send_ = 0;
   std::deque<Message> local_;                        // To this node itself.
@@ -551,6 +570,8 @@ class PageEngine final : public TransportEvents {
   RangeSet keep_in_ram_;
   RangeSet migratory_;
   ReadAhead read_ahead_;
+  ReadAhead read_ahead_blocks_;
+  PageRange last_block_;      // In which something was missing, of accesses of less than a block.
   uint64_t ahead_pages_ = 0;  // On their way.
 
   // RAM cache.

@@ -63,7 +63,10 @@ std::vector<PageRange> ReadAhead::Extend(Stream& stream, uint64_t budget) const 
   if (stream.window == 0) stream.window = std::clamp<uint64_t>(8 / count, 1, most);
   // Half of it is still to come.
   if (stream.ahead > stream.window / 2) return {};
-  stream.window = std::min(2 * stream.window, most);
+  const uint64_t window = std::min(2 * stream.window, most);
+  // Little at a time would be many messages, and would leave room for little the next time.
+  if (budget / count < std::max<uint64_t>(window / 4, 1)) return {};
+  stream.window = window;
   std::vector<PageRange> ranges;
   for (; stream.ahead < stream.window && count <= budget; ++stream.ahead, budget -= count) {
     const absl::uint128 distance = absl::uint128(stream.ahead + 1) * stride;

@@ -2,7 +2,7 @@
 //
 // An access is what had to be asked for, or waited for; what is here already is used without a word. A stream is a row of
 // accesses of which each begins one stride behind the one before, or behind pages that were brought ahead. From the third
-// access on it is read ahead, twice as far each time, up to a bound.
+// access on it is read ahead, twice as far each time, up to a bound; and in pieces that are worth a message.
 
 #pragma once
 

@@ -119,12 +119,12 @@ absl::Status CheckOptions(const Credentials& who, const RegionOptions& options) 
 absl::StatusOr<PageRange> TakeAddresses(RegionTableHeader& header, const std::string& name, uint64_t count) {
   const absl::uint128 segment = kSegmentPages;
   const absl::uint128 first = (header.next_free.value + segment - 1) / segment * segment;
-  if (first > kSpacePages || count > kSpacePages - first) {
-    const absl::uint128 left = first > kSpacePages ? 0 : kSpacePages - first;
+  if (first > kReservableEnd || count > kReservableEnd - first) {
+    const absl::uint128 left = first > kReservableEnd ? 0 : kReservableEnd - first;
     return absl::ResourceExhaustedError(absl::StrCat("region \"", name, "\" needs ", count, " pages of addresses, and ",
                                                      absl::StrFormat("%d", left), " are left in the address space"));
   }
-  header.next_free = PageId(std::min(kSpacePages, (first + count + segment - 1) / segment * segment));
+  header.next_free = PageId(std::min(kReservableEnd, (first + count + segment - 1) / segment * segment));
   return PageRange{PageId(first), count};
 }
 

@@ -184,8 +184,8 @@ absl::Status CheckIdentity(const RegionDescriptor& region, const Complaint& bad)
   if (const absl::Status s = CheckRegionName(region.name); !s.ok()) return bad(std::string(s.message()));
   const PageId first = region.pages.first;
   const uint64_t count = region.pages.count;
-  if (first < kFirstReservablePage || kSpacePages <= first.value || count == 0 || count > kMaxRegionPages ||
-      count > kSpacePages - first.value || SegmentStart(first) != first) {
+  if (first < kFirstReservablePage || kReservableEnd <= first.value || count == 0 || count > kMaxRegionPages ||
+      count > kReservableEnd - first.value || SegmentStart(first) != first) {
     return bad("its range ", ToString(region.pages), " cannot be");
   }
   if ((region.mode & ~kRegionModeBits) != 0) return bad("its mode is ", region.mode);
@@ -244,7 +244,7 @@ absl::StatusOr<RegionTableHeader> DecodeRegionHeader(TablePageIn page) {
   header.slots = in.Get<uint32_t>(kSlotsAt);
   header.next_free = in.GetPage(kNextFreeAt);
   if (header.slots > kRegionSlots) return bad(header.slots, " slots are in use, there are ", kRegionSlots);
-  if (header.next_free < kFirstReservablePage || kSpacePages < header.next_free.value) {
+  if (header.next_free < kFirstReservablePage || kReservableEnd < header.next_free.value) {
     return bad("the next free page cannot be ", ToString(header.next_free));
   }
   return header;

@@ -157,8 +157,8 @@ void PageEngine::ForgetDisk(NodeId node) {
     segment->settled.reset();
     segment->fresh.reset();
   }
-  for (auto& [page, entry] : homes_) entry->clean = false;
-  for (auto& [page, cached] : cache_) {
+  for (const auto& [page, entry] : homes_) entry->clean = false;
+  for (const auto& [page, cached] : cache_) {
     CacheEntry& e = cached->entry;
     const std::vector<NodeId> holders = CoreHoldersOf(page, e.replicas);
     if (std::find(holders.begin(), holders.end(), node) != holders.end()) ForgetFlushed(e);

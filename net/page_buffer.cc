@@ -1,6 +1,8 @@
 #include "net/page_buffer.h"
 
+#include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
 namespace mangrove {
@@ -64,6 +66,42 @@ struct BlockAllocator {
 
 std::shared_ptr<PageBytes> NewPage() {
   return std::allocate_shared_for_overwrite<PageBytes>(BlockAllocator<PageBytes>());
+}
+
+struct PageRow::Block {
+  std::array<PageBytes, 64> pages;
+};
+
+struct PageRow::Spares {
+  static constexpr size_t kMost = 8;
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Block>> blocks;
+};
+
+PageRow::PageRow() : spares_(std::make_shared<Spares>()) {}
+PageRow::~PageRow() = default;
+
+std::shared_ptr<PageBytes> PageRow::NewPage() {
+  if (block_ == nullptr) {
+    std::unique_ptr<Block> block;
+    {
+      const std::lock_guard lock(spares_->mutex);
+      if (!spares_->blocks.empty()) {
+        block = std::move(spares_->blocks.back());
+        spares_->blocks.pop_back();
+      }
+    }
+    if (block == nullptr) block = std::make_unique_for_overwrite<Block>();
+    block_ = std::shared_ptr<Block>(block.release(), [spares = spares_](Block* done) {
+      std::unique_ptr<Block> owned(done);
+      const std::lock_guard lock(spares->mutex);
+      if (spares->blocks.size() < Spares::kMost) spares->blocks.push_back(std::move(owned));
+    });
+    used_ = 0;
+  }
+  std::shared_ptr<PageBytes> page(block_, &block_->pages[used_]);
+  if (++used_ == block_->pages.size()) block_.reset();
+  return page;
 }
 
 }  // namespace mangrove

@@ -21,4 +21,20 @@ using PageBuffer = std::shared_ptr<const PageBytes>;
 // A page to be filled: its bytes are anything. Faster than the general allocator, which moves blocks of this size around.
 std::shared_ptr<PageBytes> NewPage();
 
+// Hands out pages that lie side by side, up to 64 of them, so that they can be sent in one piece. Such a block of pages lives
+// as long as one of them does: for what is let go of together, and soon. Owned by one thread; its pages, as others, are not.
+class PageRow {
+ public:
+  PageRow();
+  ~PageRow();
+  std::shared_ptr<PageBytes> NewPage();
+
+ private:
+  struct Block;
+  struct Spares;
+  const std::shared_ptr<Spares> spares_;
+  std::shared_ptr<Block> block_;
+  size_t used_ = 0;  // Of its pages.
+};
+
 }  // namespace mangrove

@@ -102,18 +102,25 @@ void RegionMapping::FillWithoutPins(uint64_t offset, uint64_t length, const Stat
   }
 }
 
-// The node's own process is a resolver like any other: under a pin.
-void RegionMapping::FillPage(uint64_t offset) const {
-  const PageId page = frames_->pages().first + (offset >> kPageShift);
-  Rights granted;
-  if (frames_->Pin(page, Rights::kRead, false, &granted) != PinOutcome::kPinned) return;
-  ContinueFault(userfaultfd_.get(), reinterpret_cast<uint64_t>(base()) + offset, kPageBytes, !local_->read_only());
-  frames_->Unpin(page);
-}
-
+// The node's own process is a resolver like any other: under pins. Of the pages that are here one after the other, as many
+// as one call may take.
 void RegionMapping::Prefault(uint64_t offset, uint64_t length, const StatesView& states) const {
   if (frames_ == nullptr) return FillWithoutPins(offset, length, states);
-  for (uint64_t done = 0; done < length; done += kPageBytes) FillPage(offset + done);
+  constexpr uint64_t kMostPages = 256;
+  const PageId first = frames_->pages().first + (offset >> kPageShift);
+  const uint64_t pages = length >> kPageShift;
+  const auto pin = [&](uint64_t page) {
+    Rights granted;
+    return frames_->Pin(first + page, Rights::kRead, false, &granted) == PinOutcome::kPinned;
+  };
+  for (uint64_t begin = 0; begin < pages;) {
+    uint64_t end = begin;
+    while (end < pages && end - begin < kMostPages && pin(end)) ++end;
+    const uint64_t address = reinterpret_cast<uint64_t>(base()) + offset + (begin << kPageShift);
+    ContinueRun(userfaultfd_.get(), address, (end - begin) << kPageShift, !local_->read_only(), {kMostPages, false});
+    for (uint64_t page = begin; page < end; ++page) frames_->Unpin(first + page);
+    begin = end > begin ? end : begin + 1;
+  }
 }
 
 // --- StatesView -------------------------------------------------------------------------------------------------------

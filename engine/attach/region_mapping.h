@@ -92,7 +92,6 @@ class RegionMapping {
  private:
   RegionMapping() = default;
   void FillWithoutPins(uint64_t offset, uint64_t length, const StatesView& states) const;
-  void FillPage(uint64_t offset) const;
 
   std::unique_ptr<LocalMapping> local_;
   UniqueFd userfaultfd_;

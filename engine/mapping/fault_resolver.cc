@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -15,8 +16,11 @@ namespace {
 
 // After so many tries the program is made to fault anew, so that no worker is held up by one page.
 constexpr int kMaxTries = 16;
-// Pages that are mapped beside the one that was asked for.
-constexpr uint64_t kMaxAround = 15;
+// Pages that are mapped beside the one that was asked for: at first, and after some faults in order.
+constexpr uint64_t kMinAround = 16;
+constexpr uint64_t kMaxAround = 256;
+// How often pages among them may be mapped already.
+constexpr uint64_t kMaxSkips = 8;
 // How often a page is removed from all mappings in order to poison it.
 constexpr int kMaxPoisonTries = 8;
 // The loop runs what is posted much sooner, unless it has ended.
@@ -95,28 +99,37 @@ FaultCall FaultResolver::Map(const PageFault& fault, Rights granted) {
 // A program that goes through pages in order, in either direction, gets entries for those that are here and come next:
 // a fault costs 20 times as much as one more of them.
 void FaultResolver::MapAround(PageId page, Rights granted) {
-  const uint64_t index = page - region_->pages().first;
-  const bool up = next_up_.load(std::memory_order_relaxed) == index;
-  const bool down = next_down_.load(std::memory_order_relaxed) == index;
   const std::unique_lock nobody_poisons(poisoning_, std::try_to_lock);
   if (!nobody_poisons.owns_lock()) return;
-  const uint64_t above = up ? PinRun(page, 1, granted) : 0;
-  const uint64_t below = down ? PinRun(page, -1, granted) : 0;
+  const uint64_t index = page - region_->pages().first;
+  const auto in_row = std::find_if(rows_.begin(), rows_.end(),
+                                   [&](const Row& row) { return row.GoesUp(index) || row.GoesDown(index); });
+  const bool in_order = in_row != rows_.end();
+  Row& row = in_order ? *in_row : rows_[1 - last_row_];
+  const uint64_t before = rows_[last_row_].around;
+  last_row_ = static_cast<size_t>(&row - rows_.data());
+  const bool up = in_order && row.GoesUp(index);
+  const uint64_t above = up ? PinRun(page, 1, granted, row.around) : 0;
+  const uint64_t below = in_order && !up ? PinRun(page, -1, granted, row.around) : 0;
   const bool write_protected = !read_only_ && granted == Rights::kRead;
-  // Some may be mapped already, which ends it: then they fault.
-  if (above > 0) ContinueFault(userfaultfd_.get(), AddressOf(page + 1), above * kPageBytes, write_protected);
+  if (above > 0)
+    ContinueRun(userfaultfd_.get(), AddressOf(page + 1), above * kPageBytes, write_protected, {kMaxSkips, false});
   if (below > 0)
-    ContinueFault(userfaultfd_.get(), AddressOf(page) - below * kPageBytes, below * kPageBytes, write_protected);
+    ContinueRun(userfaultfd_.get(), AddressOf(page) - below * kPageBytes, below * kPageBytes, write_protected,
+                {kMaxSkips, true});
   for (uint64_t i = 1; i <= above; ++i) region_->Unpin(page + i);
   for (uint64_t i = 1; i <= below; ++i) region_->Unpin(PageId(page.value - i));
-  next_up_.store(index + above + 1, std::memory_order_relaxed);
-  next_down_.store(index - below - 1, std::memory_order_relaxed);
+  row = {.next_up = index + above + 1,
+         .next_down = index - below - 1,
+         .above = above,
+         .below = below,
+         .around = in_order ? std::min(2 * row.around, kMaxAround) : std::max(before / 2, kMinAround)};
 }
 
-// How many pages from the one beside `page` on are pinned now: those that have the same right.
-uint64_t FaultResolver::PinRun(PageId page, int64_t step, Rights granted) {
+// How many pages from the one beside `page` on, at most `most`, are pinned now: those that have the same right.
+uint64_t FaultResolver::PinRun(PageId page, int64_t step, Rights granted, uint64_t most) {
   uint64_t pinned = 0;
-  for (PageId next = page; pinned < kMaxAround; ++pinned) {
+  for (PageId next = page; pinned < most; ++pinned) {
     if (next == (step > 0 ? PageId(region_->pages().end().value - 1) : region_->pages().first)) break;
     next = step > 0 ? next + 1 : PageId(next.value - 1);
     // A pin says that the page may be mapped as it allows: none for nothing.

@@ -11,6 +11,7 @@
 
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -60,7 +61,7 @@ class FaultResolver {
   FaultCall Map(const PageFault& fault, Rights granted);
   FaultCall ContinuePage(PageId page, bool write_protected);
   void MapAround(PageId page, Rights granted);
-  uint64_t PinRun(PageId page, int64_t step, Rights granted);
+  uint64_t PinRun(PageId page, int64_t step, Rights granted, uint64_t most);
   FaultCall Poison(const PageFault& fault);
   bool UnmapAndWait(PageId page);
 
@@ -71,8 +72,21 @@ class FaultResolver {
   AtomicCounters counters_;
   PoisonedPages poisoned_;
   std::mutex poisoning_;  // R4.
-  // The pages, counted from the first, whose faults would go on in the row of the last one, upwards or downwards. A hint.
-  std::atomic<uint64_t> next_up_{UINT64_MAX}, next_down_{UINT64_MAX};
+  // Faults in order. Two rows of them, since whoever copies a block may touch its end first. Guarded by poisoning_.
+  struct Row {
+    // Pages, counted from the region's first, whose faults go on with it, upwards or downwards, and how many were mapped
+    // before that: some may have been taken away again.
+    uint64_t next_up = UINT64_MAX;
+    uint64_t next_down = UINT64_MAX;
+    uint64_t above = 0;
+    uint64_t below = 0;
+    uint64_t around = 0;  // Pages to map beside the next one.
+
+    bool GoesUp(uint64_t index) const { return next_up - index <= above; }
+    bool GoesDown(uint64_t index) const { return index - next_down <= below; }
+  };
+  std::array<Row, 2> rows_;
+  size_t last_row_ = 0;
 };
 
 }  // namespace mangrove

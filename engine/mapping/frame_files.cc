@@ -35,9 +35,12 @@ void WriteFrame(int frames, uint64_t offset, const std::byte* data) {
   CHECK(Retry([&] { return pwrite(frames, from, kPageBytes, static_cast<off_t>(offset)); }) == kFrame);
 }
 
-void PunchFrame(int frames, uint64_t offset) {
+void PunchFrame(int frames, uint64_t offset) { PunchFrames(frames, offset, 1); }
+
+void PunchFrames(int frames, uint64_t offset, uint64_t count) {
   CHECK(Retry([&] {
-          return fallocate(frames, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), kFrame);
+          return fallocate(frames, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                           static_cast<off_t>(count * kPageBytes));
         }) == 0);
 }
 

@@ -20,6 +20,8 @@ namespace mangrove {
 void WriteFrame(int frames, uint64_t offset, const std::byte* data);
 // Removes the page from the file and from every mapping of it.
 void PunchFrame(int frames, uint64_t offset);
+// The same of `count` pages.
+void PunchFrames(int frames, uint64_t offset, uint64_t count);
 // Gives a page that somebody else has punched zeros; does nothing to a page that is there.
 void RefillFrame(int frames, uint64_t offset);
 

@@ -22,9 +22,8 @@
 namespace mangrove {
 namespace {
 
-// Of pages that were taken away: 1 MiB of frames. What is more goes while nobody waits, so many at a time.
-constexpr size_t kSpareFrames = 256;
-constexpr size_t kDroppedAtOnce = 4;
+// Among which it is not looked for those that are over.
+constexpr size_t kFewSpares = 64;
 // A page is crowded for as long as it takes to copy it.
 constexpr int kMaxYields = 64;
 
@@ -81,11 +80,13 @@ absl::StatusOr<UniqueFd> ReopenReadOnly(int fd) {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pages, FrameRequests requests) {
+absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pages, FrameRequests requests,
+                                                                   std::shared_ptr<std::atomic<uint64_t>> all_spares) {
   CHECK(pages.count > 0);
   std::shared_ptr<RegionFrames> region(new RegionFrames());
   region->pages_ = pages;
   region->requests_ = std::move(requests);
+  region->all_spares_ = std::move(all_spares);
   auto frames = MakeFile("mangrove-frames", region->size_bytes());
   if (!frames.ok()) return frames.status();
   region->frames_ = *std::move(frames);
@@ -93,6 +94,12 @@ absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pag
   auto base = MapForOneself(region->frames_.get(), region->size_bytes());
   if (!base.ok()) return base.status();
   region->base_ = *base;
+
+  void* ready = mmap(nullptr, pages.count * sizeof(uint64_t), PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (ready == MAP_FAILED) return Errno(errno, absl::StrCat("mapping what is ready of ", pages.count, " pages"));
+  region->ready_ = static_cast<uint64_t*>(ready);
+  madvise(ready, pages.count * sizeof(uint64_t), MADV_DONTDUMP);
 
   auto states = MakeFile("mangrove-states", pages.count);
   if (!states.ok()) return states.status();
@@ -108,7 +115,9 @@ absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pag
 }
 
 RegionFrames::~RegionFrames() {
+  CountSpares(-static_cast<int64_t>(spare_count_));
   if (states_ != nullptr) munmap(states_, pages_.count);
+  if (ready_ != nullptr) munmap(ready_, pages_.count * sizeof(uint64_t));
   if (base_ != nullptr) munmap(base_, size_bytes());
 }
 
@@ -182,8 +191,9 @@ void RegionFrames::AddMapping(int userfaultfd, uint64_t base, bool own_process, 
     return;
   }
   foreign_mappings_ = true;  // For good: a program may keep its mapping when it no longer serves faults for it.
-  for (const auto& [page, spare] : std::exchange(ready_, {})) Punch(page);
+  PunchReady();
   spares_.clear();
+  CountSpares(-static_cast<int64_t>(spare_count_));
 }
 
 void RegionFrames::RemoveMapping(int userfaultfd) {
@@ -212,17 +222,43 @@ bool RegionFrames::WriteProtect(PageId page) {
 
 void RegionFrames::Punch(PageId page) { PunchFrame(frames_.get(), OffsetOf(page)); }
 
+// All of them: they are among the frames that there are.
+void RegionFrames::PunchReady() {
+  for (off_t at = 0; (at = lseek(frames_.get(), at, SEEK_DATA)) >= 0;) {
+    const off_t end = lseek(frames_.get(), at, SEEK_HOLE);
+    CHECK(end > at);
+    for (; at < end; at += static_cast<off_t>(kPageBytes)) {
+      const PageId page = pages_.first + (static_cast<uint64_t>(at) >> kPageShift);
+      if (std::exchange(ReadyOf(page), kNotReady) != kNotReady) Punch(page);
+    }
+  }
+}
+
+void RegionFrames::CountSpares(int64_t change) {
+  spare_count_ += static_cast<uint64_t>(change);
+  all_spares_->fetch_add(static_cast<uint64_t>(change), std::memory_order_relaxed);
+}
+
+void RegionFrames::ForgetReady(PageId page) {
+  if (std::exchange(ReadyOf(page), kNotReady) > kOnItsWay) CountSpares(-1);
+}
+
+void RegionFrames::UseReady(PageId page) {
+  const std::lock_guard lock(mappings_mutex_);
+  ForgetReady(page);
+}
+
 void RegionFrames::MakeReady(PageId page) {
   std::lock_guard lock(mappings_mutex_);
   if (foreign_mappings_) return;
   // The store makes the frame, and the entry for it, unless they are there.
   *static_cast<volatile std::byte*>(FrameOf(page)) = std::byte{0};
-  ready_[page] = 0;
+  if (std::exchange(ReadyOf(page), kOnItsWay) > kOnItsWay) CountSpares(-1);
 }
 
 void RegionFrames::NotReady(PageId page) {
   std::lock_guard lock(mappings_mutex_);
-  ready_.erase(page);
+  ForgetReady(page);
   Punch(page);
 }
 
@@ -236,32 +272,33 @@ bool RegionFrames::TakeAway(PageId page) {
     if (madvise(address, kPageBytes, MADV_DONTNEED) != 0) return false;
   }
   spares_.push_back({page, ++last_spare_});
-  ready_[page] = last_spare_;
+  ReadyOf(page) = last_spare_;
+  CountSpares(1);
+  if (spares_.size() > kFewSpares && spares_.size() > 2 * spare_count_) {
+    std::erase_if(spares_, [this](const Spare& spare) { return !IsSpare(spare); });
+  }
   return true;
 }
 
-bool RegionFrames::BeginToDropSpares() {
+uint64_t RegionFrames::DropSpares(uint64_t count) {
   std::lock_guard lock(mappings_mutex_);
-  while (!spares_.empty() && !IsSpare(spares_.front())) spares_.pop_front();
-  return spares_.size() > kSpareFrames && !std::exchange(dropping_, true);
-}
-
-bool RegionFrames::IsSpare(const Spare& spare) const {
-  const auto it = ready_.find(spare.page);
-  return it != ready_.end() && it->second == spare.number;
-}
-
-void RegionFrames::DropSpares() {
-  std::lock_guard lock(mappings_mutex_);
-  dropping_ = false;
-  for (size_t dropped = 0; spares_.size() > kSpareFrames && dropped < kDroppedAtOnce;) {
+  uint64_t dropped = 0;
+  PageRange run;  // Of neighbours, which one call removes.
+  while (dropped < count && !spares_.empty()) {
     const Spare oldest = spares_.front();
     spares_.pop_front();
     if (!IsSpare(oldest)) continue;  // In use again, or since.
-    ready_.erase(oldest.page);
-    Punch(oldest.page);
+    ForgetReady(oldest.page);
     ++dropped;
+    if (run.count > 0 && oldest.page == run.end()) {
+      ++run.count;
+      continue;
+    }
+    if (run.count > 0) PunchFrames(frames_.get(), OffsetOf(run.first), run.count);
+    run = {oldest.page, 1};
   }
+  if (run.count > 0) PunchFrames(frames_.get(), OffsetOf(run.first), run.count);
+  return dropped;
 }
 
 }  // namespace mangrove

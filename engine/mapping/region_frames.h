@@ -16,7 +16,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "directory/address.h"
@@ -37,7 +36,9 @@ struct FrameRequests {
 
 class RegionFrames {
  public:
-  static absl::StatusOr<std::shared_ptr<RegionFrames>> Create(PageRange pages, FrameRequests requests);
+  // `all_spares` counts the spare frames of every region of the node.
+  static absl::StatusOr<std::shared_ptr<RegionFrames>> Create(PageRange pages, FrameRequests requests,
+                                                              std::shared_ptr<std::atomic<uint64_t>> all_spares);
   ~RegionFrames();
   RegionFrames(const RegionFrames&) = delete;
   RegionFrames& operator=(const RegionFrames&) = delete;
@@ -77,20 +78,19 @@ class RegionFrames {
   // Whether what is at `base` in this process is such a mapping, until this says otherwise: whoever unmaps it says so before.
   void SetMapped(uint64_t base, bool mapped);
 
-  // Frames of pages without a right, ready for what comes next: of pages that are on their way, and a bounded number of
-  // others that were taken away. There are none where another process maps the region: it makes entries without a pin
+  // Frames of pages without a right, ready for what comes next: of pages that are on their way, and spare ones, of others
+  // that were taken away. There are none where another process maps the region: it makes entries without a pin
   // (engine/attach/region_mapping.h), and must not find a frame of a page without a right.
   void MakeReady(PageId page);
-  void NotReady(PageId page);   // Removes the frame.
-  void UseReady(PageId page) {  // From now on the page has a right.
-    const std::lock_guard lock(mappings_mutex_);
-    ready_.erase(page);
-  }
+  void NotReady(PageId page);  // Removes the frame.
+  void UseReady(PageId page);  // From now on the page has a right.
+  // Frames of pages with a right: the loop's own count.
+  uint64_t in_use() const { return in_use_; }
+  void CountInUse(int change) { in_use_ += static_cast<uint64_t>(static_cast<int64_t>(change)); }
   // Removes the page from every mapping and leaves its frame ready. False: it is to be punched. REQUIRES: settled.
   bool TakeAway(PageId page);
-  // Whether there are more of the latter than there should be, and DropSpares is not to come already. It removes some.
-  bool BeginToDropSpares();
-  void DropSpares();
+  // Removes up to `count` spare frames, the oldest first; returns how many.
+  uint64_t DropSpares(uint64_t count);
 
   // Takes the write right from every mapping, in place. False: there is, or was, one of another process, whose lock the
   // loop does not wait for, or it cannot be done now. REQUIRES: settled.
@@ -103,6 +103,7 @@ class RegionFrames {
   template <typename Copy>
   bool CopyPinned(PageId page, Rights rights, Copy copy);
   void Punch(PageId page);
+  void PunchReady();
 
   PageRange pages_;
   UniqueFd frames_;
@@ -110,12 +111,18 @@ class RegionFrames {
   UniqueFd states_fd_;
   std::atomic<uint8_t>* states_ = nullptr;
   FrameRequests requests_;
+  uint64_t in_use_ = 0;
 
   struct Spare {
     PageId page;
     uint64_t number;
   };
-  bool IsSpare(const Spare& spare) const;
+  static constexpr uint64_t kNotReady = 0;
+  static constexpr uint64_t kOnItsWay = 1;
+  uint64_t& ReadyOf(PageId page) { return ready_[page - pages_.first]; }
+  bool IsSpare(const Spare& spare) { return ReadyOf(spare.page) == spare.number; }
+  void ForgetReady(PageId page);
+  void CountSpares(int64_t change);
 
   struct OwnMapping {
     int userfaultfd;
@@ -126,10 +133,12 @@ class RegionFrames {
   std::mutex mappings_mutex_;  // Guards what follows.
   std::vector<OwnMapping> own_mappings_;
   bool foreign_mappings_ = false;
-  absl::flat_hash_map<PageId, uint64_t> ready_;  // With the number of the spare that it is; 0: it is on its way.
-  std::deque<Spare> spares_;                     // The oldest first. Those of other numbers than in ready_ are over.
-  uint64_t last_spare_ = 0;
-  bool dropping_ = false;
+  // Of each page: kNotReady, kOnItsWay, or the number of the spare frame that it has. Memory as far as it is used.
+  uint64_t* ready_ = nullptr;
+  std::deque<Spare> spares_;  // The oldest first. Those of other numbers than in ready_ are over.
+  uint64_t last_spare_ = kOnItsWay;
+  uint64_t spare_count_ = 0;
+  std::shared_ptr<std::atomic<uint64_t>> all_spares_;
 };
 
 }  // namespace mangrove

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <map>
@@ -23,6 +24,11 @@ using page_state::kWaitedFor;
 
 // A pin lasts for one ioctl, or one copy; the loop polls about as long before it lets itself be told.
 constexpr int kPollsForPins = 64;
+// 1 MiB of them may be spare in any case. What is more goes while nobody waits: a few at a time, or, where there are far too
+// many, as many as take the kernel less than a millisecond.
+constexpr uint64_t kFewSpares = 256;
+constexpr uint64_t kDroppedAtOnce = 4;
+constexpr uint64_t kDroppedAtMost = 256;
 
 void Pause() {
 #if defined(__x86_64__)
@@ -56,18 +62,29 @@ bool IsMappedWritable(const std::atomic<uint8_t>& state) {
 }  // namespace
 
 struct RegionMemory::Implementation : std::enable_shared_from_this<RegionMemory::Implementation> {
-  Implementation(Post p, FrameDetacher d) : post(std::move(p)), detacher(std::move(d)) {}
+  Implementation(Post p, FrameDetacher d, uint64_t frames)
+      : post(std::move(p)), detacher(std::move(d)), most_frames(frames) {}
 
   const std::shared_ptr<RegionFrames>* Find(PageId page) const;
   RegionFrames& RegionOf(PageId page) const;
   void WhenUnpinned(PageId page, absl::AnyInvocable<void()> then);
   void OnUnpinned(PageId page);
   void Replace(RegionFrames& region, PageId page);
-  void DropSparesSoon(RegionFrames& region);
+  std::shared_ptr<PageBytes> NewPageFor(PageId page);
+  void CountInUse(RegionFrames& region, int change);
+  uint64_t TooManySpares() const;
+  void DropSparesSoon();
+  void DropSpares();
   bool Unmap(PageId page);
 
   Post post;
   FrameDetacher detacher;
+  const uint64_t most_frames;
+  uint64_t in_use = 0;
+  PageId last_copied;
+  PageRow row;  // Copies of neighbours, which leave together.
+  std::shared_ptr<std::atomic<uint64_t>> spares = std::make_shared<std::atomic<uint64_t>>(0);
+  bool dropping = false;
   std::map<PageId, std::shared_ptr<RegionFrames>> regions;  // By first page.
   absl::flat_hash_map<PageId, absl::AnyInvocable<void()>> waiting;
   alignas(kPageBytes) PageBytes scratch;
@@ -109,17 +126,41 @@ void RegionMemory::Implementation::Replace(RegionFrames& region, PageId page) {
   WriteFrame(region.frames_fd(), offset, scratch.bytes.data());
 }
 
+// For a copy of `page`.
+std::shared_ptr<PageBytes> RegionMemory::Implementation::NewPageFor(PageId page) {
+  const PageId before = std::exchange(last_copied, page);
+  return page == before + 1 ? row.NewPage() : NewPage();
+}
+
+void RegionMemory::Implementation::CountInUse(RegionFrames& region, int change) {
+  region.CountInUse(change);
+  in_use += static_cast<uint64_t>(static_cast<int64_t>(change));
+  if (TooManySpares() > 0) DropSparesSoon();
+}
+
+uint64_t RegionMemory::Implementation::TooManySpares() const {
+  const uint64_t allowed = std::max(kFewSpares, most_frames - std::min(most_frames, in_use));
+  const uint64_t there = spares->load(std::memory_order_relaxed);
+  return there - std::min(there, allowed);
+}
+
 // When who waits for the page has been told.
-void RegionMemory::Implementation::DropSparesSoon(RegionFrames& region) {
-  if (!region.BeginToDropSpares()) return;
-  post([weak = weak_from_this(), first = region.pages().first] {
-    const auto self = weak.lock();
-    if (self == nullptr) return;
-    const std::shared_ptr<RegionFrames>* const found = self->Find(first);
-    if (found == nullptr) return;
-    (*found)->DropSpares();
-    self->DropSparesSoon(**found);
+void RegionMemory::Implementation::DropSparesSoon() {
+  if (std::exchange(dropping, true)) return;
+  post([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->DropSpares();
   });
+}
+
+void RegionMemory::Implementation::DropSpares() {
+  dropping = false;
+  const uint64_t excess = TooManySpares();
+  uint64_t left = excess <= kFewSpares ? std::min(excess, kDroppedAtOnce) : kDroppedAtMost;
+  for (auto region = regions.begin(); left > 0 && region != regions.end(); ++region) {
+    left -= region->second->DropSpares(left);
+  }
+  // Spares of a region that is gone are dropped by whoever holds it last.
+  if (TooManySpares() > 0 && TooManySpares() < excess) DropSparesSoon();
 }
 
 bool RegionMemory::Implementation::Unmap(PageId page) {
@@ -134,10 +175,10 @@ bool RegionMemory::Implementation::Unmap(PageId page) {
   return true;
 }
 
-absl::StatusOr<std::unique_ptr<RegionMemory>> RegionMemory::Create(Post post) {
+absl::StatusOr<std::unique_ptr<RegionMemory>> RegionMemory::Create(Post post, uint64_t most_frames) {
   auto detacher = FrameDetacher::Create();
   if (!detacher.ok()) return detacher.status();
-  auto implementation = std::make_shared<Implementation>(std::move(post), *std::move(detacher));
+  auto implementation = std::make_shared<Implementation>(std::move(post), *std::move(detacher), most_frames);
   return std::unique_ptr<RegionMemory>(new RegionMemory(std::move(implementation)));
 }
 
@@ -166,7 +207,7 @@ absl::Status RegionMemory::AddRegion(PageRange pages) {
   requests.unmap = [on_loop](PageId page, absl::AnyInvocable<void(bool)> done) {
     on_loop([page, done = std::move(done)](Implementation& self) mutable { done(self.Unmap(page)); });
   };
-  auto region = RegionFrames::Create(pages, std::move(requests));
+  auto region = RegionFrames::Create(pages, std::move(requests), implementation_->spares);
   if (!region.ok()) return region.status();
   regions.emplace(pages.first, *std::move(region));
   return absl::OkStatus();
@@ -176,6 +217,7 @@ void RegionMemory::RemoveRegion(PageRange pages) {
   auto found = implementation_->regions.find(pages.first);
   CHECK(found != implementation_->regions.end() && found->second->pages() == pages);
   for (const auto& [page, then] : implementation_->waiting) CHECK(!pages.Contains(page));
+  implementation_->in_use -= found->second->in_use();
   implementation_->regions.erase(found);
 }
 
@@ -208,6 +250,7 @@ void RegionMemory::Install(PageId page, const std::byte* data, Rights rights) {
     std::memset(region.FrameOf(page), 0, kPageBytes);
   }
   SetRights(state, rights);
+  implementation_->CountInUse(region, 1);
 }
 
 void RegionMemory::Raise(PageId page) {
@@ -249,10 +292,9 @@ void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuff
     RegionFrames& r = self->RegionOf(page);
     const uint64_t offset = r.OffsetOf(page);
     std::shared_ptr<PageBytes> content;
-    if (keep) content = NewPage();
+    if (keep) content = self->NewPageFor(page);
     if (r.TakeAway(page)) {
       if (keep) std::memcpy(content->bytes.data(), r.FrameOf(page), kPageBytes);
-      self->DropSparesSoon(r);
     } else if (keep && IsMappedWritable(r.StateOf(page)) && !r.WriteProtect(page)) {
       self->detacher.Detach(r.frames_fd(), offset, content->bytes.data());
     } else {
@@ -260,6 +302,7 @@ void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuff
       PunchFrame(r.frames_fd(), offset);
     }
     SetRights(r.StateOf(page), Rights::kNone);
+    self->CountInUse(r, -1);
     return content;
   };
   if (Settle(state)) return done(remove());
@@ -269,7 +312,7 @@ void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuff
 PageBuffer RegionMemory::Copy(PageId page) {
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(HasRights(region.StateOf(page), Rights::kRead));
-  auto content = NewPage();
+  const auto content = implementation_->NewPageFor(page);
   std::memcpy(content->bytes.data(), region.FrameOf(page), kPageBytes);
   return content;
 }

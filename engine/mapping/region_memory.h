@@ -41,8 +41,9 @@ class RegionMemory final : public PageMemory {
   // Runs a task on the loop, soon. Thread-safe (Loop::Post).
   using Post = std::function<void(absl::AnyInvocable<void()>)>;
 
-  // FailedPrecondition names what the kernel lacks (see userfaultfd.h and ProbeFrames).
-  static absl::StatusOr<std::unique_ptr<RegionMemory>> Create(Post post);
+  // Frames of pages that were taken stay for their next content as long as all frames are no more than `most_frames`; a
+  // few always may. FailedPrecondition names what the kernel lacks (see userfaultfd.h and ProbeFrames).
+  static absl::StatusOr<std::unique_ptr<RegionMemory>> Create(Post post, uint64_t most_frames);
   ~RegionMemory() override;
 
   // Makes the pages of a region known here. AlreadyExists if it overlaps another. Costs nothing per page.

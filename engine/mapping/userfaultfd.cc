@@ -175,6 +175,25 @@ FaultCall ContinueFault(int userfaultfd, uint64_t address, uint64_t length, bool
   return Call(userfaultfd, UFFDIO_CONTINUE, &request);
 }
 
+void ContinueRun(int userfaultfd, uint64_t address, uint64_t length, bool write_protected, const Skips& allowed) {
+  for (uint64_t skips = 0; length > 0 && skips <= allowed.most;) {
+    uffdio_continue request{};
+    request.range = {.start = PageStart(address), .len = length};
+    request.mode = write_protected ? UFFDIO_CONTINUE_MODE_WP : 0;
+    const FaultCall done = Call(userfaultfd, UFFDIO_CONTINUE, &request);
+    if (done == FaultCall::kDone) return;
+    uint64_t passed = 0;
+    if (done == FaultCall::kBusy && request.mapped > 0) passed = static_cast<uint64_t>(request.mapped);
+    if (done == FaultCall::kExists) {
+      passed = allowed.by_half ? std::max(kPageBytes, PageStart(length / 2)) : kPageBytes;
+      ++skips;
+    }
+    if (passed == 0) return;
+    address += passed;
+    length -= std::min(length, passed);
+  }
+}
+
 FaultCall AllowStores(int userfaultfd, uint64_t address, uint64_t length) {
   uffdio_writeprotect request{};
   request.range = {.start = PageStart(address), .len = length};

@@ -50,6 +50,13 @@ enum class FaultCall : uint8_t {
 
 // Maps the page that is in the memfd and wakes who waits for it.
 FaultCall ContinueFault(int userfaultfd, uint64_t address, uint64_t length, bool write_protected);
+// The same of many pages that nobody waits for, as far as it goes. What is mapped already stays so, and is passed over so
+// often: page by page, or, if the last pages matter most, half of what is left at a time.
+struct Skips {
+  uint64_t most;
+  bool by_half;
+};
+void ContinueRun(int userfaultfd, uint64_t address, uint64_t length, bool write_protected, const Skips& allowed);
 // Allows stores to the mapped page, and wakes. Does nothing but wake when the page is not mapped.
 FaultCall AllowStores(int userfaultfd, uint64_t address, uint64_t length);
 // Takes stores away from the page, mapped or not. No store is under way when it returns.

@@ -4,219 +4,210 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "engine/store/log_group.h"
-#include "engine/store/store_directory.h"
+#include "net/check.h"
 
 namespace mangrove::store {
 namespace {
 
-constexpr const char* kExtension = ".log";
-
-// Of one read while the log is scanned.
-constexpr size_t kScanBytes = size_t{1} << 20;
-
-CommitLogOptions InWholeBlocks(CommitLogOptions options) {
-  options.segment_bytes = (options.segment_bytes + kLogBlockBytes - 1) / kLogBlockBytes * kLogBlockBytes;
-  return options;
-}
-
-// A directory that cannot be read has none.
-std::vector<std::filesystem::path> FilesIn(const std::string& directory) {
-  std::error_code error;
-  std::vector<std::filesystem::path> files;
-  for (std::filesystem::directory_iterator entry(directory, error), end; !error && entry != end;
-       entry.increment(error)) {
-    if (entry->path().extension() == kExtension) files.push_back(entry->path());
-  }
-  return files;
-}
-
-std::vector<const StoreBatch*> Pointers(const std::vector<StoreBatch>& batches) {
-  std::vector<const StoreBatch*> pointers;
-  pointers.reserve(batches.size());
-  for (const StoreBatch& batch : batches) pointers.push_back(&batch);
-  return pointers;
+absl::Status Missing(const SegmentFiles& files, uint64_t segment) {
+  return absl::DataLossError(absl::StrCat("log file ", files.NameOf(segment), " is missing, with what is in it"));
 }
 
 }  // namespace
 
-// A block that is the beginning of a group which is not released.
-struct CommitLog::Found {
-  LogGroupHeader header;
-  size_t segment;
-  uint64_t offset;
+// Follows the groups through the segments.
+struct CommitLog::Scan {
+  explicit Scan(const CommitLog& l) : log(l), position(l.position_) {}
+
+  // The next group; empty: there is none. It is in `group`, at `place`.
+  absl::StatusOr<bool> Next() {
+    for (const PagePlace at : {position.end, PagePlace{position.end.segment + 1, 0}}) {
+      const auto found = ReaderOf(at.segment);
+      if (!found.ok()) return found.status();
+      auto read = (*found)->At(at.block);
+      if (!read.ok()) return read.status();
+      if (!read->has_value() || (*read)->header.number != position.number + 1) continue;
+      group = *std::move(*read);
+      place = at;
+      return true;
+    }
+    return false;
+  }
+
+  absl::StatusOr<GroupReader*> ReaderOf(uint64_t segment) {
+    auto& reader = readers[segment];
+    if (reader.second != nullptr) return reader.second.get();
+    auto file = log.files_->Open(segment, log.options_.segment_bytes);
+    if (absl::IsNotFound(file.status())) return Missing(*log.files_, segment);
+    if (!file.ok()) return file.status();
+    reader.first = std::make_unique<LogSegment>(*std::move(file));
+    reader.second = std::make_unique<GroupReader>(reader.first.get(), segment, log.options_.salt);
+    return reader.second.get();
+  }
+
+  // Behind the group that was found.
+  LoggedGroup Logged() {
+    LoggedGroup logged{.position = {group.header.number, {place.segment, place.block + group.header.blocks()}},
+                       .changes = *std::move(group.changes),
+                       .sealed = std::nullopt};
+    if (place.segment != position.end.segment) {
+      logged.sealed = SealedSegment{position.end.segment, position.end.block};
+    }
+    return logged;
+  }
+
+  const CommitLog& log;
+  LogPosition position;
+  FoundGroup group;
+  PagePlace place;
+  std::map<uint64_t, std::pair<std::unique_ptr<LogSegment>, std::unique_ptr<GroupReader>>> readers;
 };
 
-CommitLog::CommitLog(CommitLogOptions options, uint64_t released)
-    : options_(InWholeBlocks(std::move(options))), released_(released), last_number_(released) {}
+CommitLog::CommitLog(CommitLogOptions options, SegmentFiles* files) : options_(options), files_(files) {
+  set_segment_bytes(options.segment_bytes);
+}
 
-absl::StatusOr<std::unique_ptr<CommitLog>> CommitLog::Create(CommitLogOptions options) {
-  if (absl::Status made = MakeStoreDirectory(options.directory); !made.ok()) return made;
-  std::unique_ptr<CommitLog> log(new CommitLog(std::move(options), 0));
-  std::error_code error;
-  for (const std::filesystem::path& file : FilesIn(log->options_.directory)) {
-    if (!std::filesystem::remove(file, error)) {
-      return absl::ErrnoToStatus(error.value(), absl::StrCat("store: removal of ", file.string()));
-    }
+void CommitLog::set_segment_bytes(uint64_t bytes) {
+  options_.segment_bytes = (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
+}
+
+absl::StatusOr<std::unique_ptr<CommitLog>> CommitLog::Create(CommitLogOptions options, SegmentFiles* files) {
+  if (absl::Status cleared = files->Clear(); !cleared.ok()) return cleared;
+  std::unique_ptr<CommitLog> log(new CommitLog(options, files));
+  for (const uint64_t segment : {1, 2}) {
+    if (auto made = files->Make(segment, log->options_.segment_bytes); !made.ok()) return made.status();
   }
-  if (absl::Status added = log->AddSegment(); !added.ok()) return added;
-  if (absl::Status kept = log->KeepSpare(); !kept.ok()) return kept;
+  if (absl::Status opened = log->OpenSegments(); !opened.ok()) return opened;
   return log;
 }
 
-absl::StatusOr<std::unique_ptr<CommitLog>> CommitLog::Open(CommitLogOptions options, uint64_t released, Replay replay) {
-  std::unique_ptr<CommitLog> log(new CommitLog(std::move(options), released));
-  if (absl::Status status = log->FindFiles(); !status.ok()) return status;
-  std::vector<Found> found;
-  for (size_t i = 0; i < log->segments_.size(); ++i) {
-    if (absl::Status status = log->Scan(i, found); !status.ok()) return status;
-  }
-  if (absl::Status status = log->CheckFiles(); !status.ok()) return status;
-  std::sort(found.begin(), found.end(),
-            [](const Found& a, const Found& b) { return a.header.number < b.header.number; });
-  if (absl::Status status = log->ReplayAll(found, replay); !status.ok()) return status;
-  log->files_ = static_cast<uint16_t>(log->segments_.size());
-  if (absl::Status kept = log->KeepSpare(); !kept.ok()) return kept;
+absl::StatusOr<std::unique_ptr<CommitLog>> CommitLog::Open(CommitLogOptions options, SegmentFiles* files,
+                                                           const LogPosition& applied, Replay replay) {
+  std::unique_ptr<CommitLog> log(new CommitLog(options, files));
+  log->position_ = applied;
+  if (absl::Status recovered = log->Recover(replay); !recovered.ok()) return recovered;
   return log;
 }
 
-std::string CommitLog::FileName(size_t index) const {
-  return absl::StrFormat("%s/%04d%s", options_.directory, index, kExtension);
-}
-
-absl::Status CommitLog::FindFiles() {
-  std::error_code error;
-  while (std::filesystem::exists(FileName(segments_.size()), error)) {
-    auto file = LogSegment::Open(FileName(segments_.size()), options_.segment_bytes);
+absl::Status CommitLog::OpenSegments() {
+  for (uint64_t segment = position_.end.segment; segment <= position_.end.segment + 1; ++segment) {
+    auto file = files_->Open(segment, options_.segment_bytes);
+    if (absl::IsNotFound(file.status())) return Missing(*files_, segment);
     if (!file.ok()) return file.status();
-    segments_.push_back({*std::move(file)});
+    segments_.insert_or_assign(segment, *std::move(file));
   }
   return absl::OkStatus();
 }
 
-absl::Status CommitLog::CheckFiles() const {
-  if (!segments_.empty() && segments_.size() >= files_ && FilesIn(options_.directory).size() == segments_.size())
-    return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("log file ", FileName(segments_.size()), " is missing, with what is in it"));
+// A group is handed out once another is found behind it, which shows that its write was finished; the last one once all of
+// it is found to be there.
+absl::Status CommitLog::Recover(Replay replay) {
+  Scan scan(*this);
+  std::optional<LoggedGroup> last;
+  PagePlace last_place;
+  const auto hand_out_last = [&] {
+    if (!last.has_value()) return absl::OkStatus();
+    bytes_ += (last->position.end.block - last_place.block) * kBlockBytes;
+    position_ = last->position;
+    return replay(*last);
+  };
+  std::optional<PagePlace> unfinished;
+  while (true) {
+    const auto more = scan.Next();
+    if (!more.ok()) return more.status();
+    if (!*more) break;
+    if (absl::Status status = hand_out_last(); !status.ok()) return status;
+    last.reset();
+    if (!scan.group.changes.has_value()) {
+      unfinished = scan.place;
+      break;
+    }
+    last = scan.Logged();
+    last_place = scan.place;
+    scan.position = last->position;
+  }
+  if (last.has_value()) {
+    auto reader = scan.ReaderOf(last_place.segment);
+    if (!reader.ok()) return reader.status();
+    const auto again = (*reader)->At(last_place.block);
+    if (!again.ok()) return again.status();
+    const auto sound = (*reader)->IsSound(last_place.block, **again);
+    if (!sound.ok()) return sound.status();
+    if (*sound) {
+      if (absl::Status status = hand_out_last(); !status.ok()) return status;
+      if (absl::Status status = OpenSegments(); !status.ok()) return status;
+      if (absl::Status status = WriteAgain(last_place, (*reader)->bytes()); !status.ok()) return status;
+    } else {
+      unfinished = last_place;
+    }
+  }
+  if (absl::Status status = OpenSegments(); !status.ok()) return status;
+  if (absl::Status status = CheckNothingFollows(scan, unfinished); !status.ok()) return status;
+  return unfinished.has_value() ? Drop(*unfinished) : absl::OkStatus();
 }
 
-absl::Status CommitLog::Scan(size_t segment, std::vector<Found>& found) {
-  const LogSegment& file = segments_[segment].file;
-  for (uint64_t begin = 0; begin < file.size_bytes(); begin += kScanBytes) {
-    const std::span<char> bytes = buffer_.Reserve(std::min<uint64_t>(kScanBytes, file.size_bytes() - begin));
-    if (absl::Status status = file.Read(begin, bytes); !status.ok()) return status;
-    for (size_t at = 0; at < bytes.size(); at += kLogBlockBytes) {
-      const auto header = DecodeGroupHeader({bytes.data() + at, kLogBlockBytes}, options_.salt);
-      if (!header.has_value()) continue;
-      files_ = std::max(files_, header->files);
-      if (header->number > released_) found.push_back({*header, segment, begin + at});
-    }
+absl::Status CommitLog::CheckNothingFollows(Scan& scan, std::optional<PagePlace> unfinished) const {
+  const auto segments = files_->List();
+  if (!segments.ok()) return segments.status();
+  const uint64_t last = position_.number + (unfinished.has_value() ? 1 : 0);
+  for (const uint64_t segment : *segments) {
+    if (segment < position_.end.segment) continue;
+    const auto reader = scan.ReaderOf(segment);
+    if (!reader.ok()) return reader.status();
+    const auto highest = (*reader)->HighestFrom(segment == position_.end.segment ? position_.end.block : 0);
+    if (!highest.ok()) return highest.status();
+    if (*highest <= last) continue;
+    return absl::DataLossError(absl::StrCat("log file ", files_->NameOf(unfinished.value_or(position_.end).segment),
+                                            ": group ", position_.number + 1,
+                                            " is damaged or missing, and there are later ones"));
   }
   return absl::OkStatus();
-}
-
-// A number can be found twice: of the group, and of one that was unfinished before it elsewhere.
-absl::Status CommitLog::ReplayAll(const std::vector<Found>& found, Replay replay) {
-  const Found* last = nullptr;
-  const Found* unfinished = nullptr;
-  for (const Found& next : found) {
-    if (next.header.number <= last_number_) continue;
-    if (next.header.number > last_number_ + 1) {
-      const std::string& file = segments_[unfinished != nullptr ? unfinished->segment : next.segment].file.file();
-      return absl::DataLossError(absl::StrCat("log file ", file, ": group ", last_number_ + 1,
-                                              " is damaged or missing, and there are later ones"));
-    }
-    const auto replayed = ReplayOne(next, replay);
-    if (!replayed.ok()) return replayed.status();
-    (*replayed ? last : unfinished) = &next;
-  }
-  if (last != nullptr) {
-    if (absl::Status status = WriteAgain(*last); !status.ok()) return status;
-  }
-  return unfinished != nullptr && unfinished->header.number > last_number_ ? Drop(*unfinished) : absl::OkStatus();
 }
 
 // Its write may have failed after the kernel had it, which then has it and the disk has not.
-absl::Status CommitLog::WriteAgain(const Found& found) {
-  LogSegment& file = segments_[found.segment].file;
-  const std::span<char> bytes = buffer_.Reserve(found.header.bytes);
-  if (absl::Status status = file.Read(found.offset, bytes); !status.ok()) return status;
-  return file.Write(found.offset, bytes);
+absl::Status CommitLog::WriteAgain(PagePlace place, std::span<const char> bytes) {
+  return segments_.at(place.segment).Write(place.block * kBlockBytes, bytes);
 }
 
-absl::Status CommitLog::Drop(const Found& found) {
-  LogSegment& file = segments_[found.segment].file;
-  spdlog::warn("log file {}: a commit of which nobody was told is unfinished at {}, and dropped", file.file(),
-               found.offset);
-  const std::span<char> block = buffer_.Reserve(kLogBlockBytes);
+absl::Status CommitLog::Drop(PagePlace place) {
+  LogSegment& file = segments_.at(place.segment);
+  const uint64_t offset = place.block * kBlockBytes;
+  spdlog::warn("log file {}: a commit of which nobody was told is unfinished at {}, and dropped", file.file(), offset);
+  const std::span<char> block = buffer_.Reserve(kBlockBytes);
   std::memset(block.data(), 0, block.size());
-  return file.Write(found.offset, block);
+  return file.Write(offset, block);
 }
 
-// False: the group is not sound.
-absl::StatusOr<bool> CommitLog::ReplayOne(const Found& found, Replay replay) {
-  Segment& segment = segments_[found.segment];
-  if (segment.file.size_bytes() - found.offset < found.header.bytes) return false;
-  const std::span<char> bytes = buffer_.Reserve(found.header.bytes);
-  if (absl::Status status = segment.file.Read(found.offset, bytes); !status.ok()) return status;
-  const auto batches = DecodeGroup({bytes.data(), bytes.size()}, options_.salt);
-  if (!batches.has_value()) return false;
-  if (absl::Status status = replay(found.header.number, Pointers(*batches)); !status.ok()) return status;
-  last_number_ = segment.last_number = found.header.number;
-  current_ = found.segment;
-  offset_ = found.offset + found.header.bytes;
-  return true;
-}
-
-uint64_t CommitLog::used_bytes() const {
-  uint64_t used = 0;
-  for (const Segment& segment : segments_) {
-    if (segment.last_number > released_) used += std::max(segment.file.size_bytes(), options_.segment_bytes);
-  }
-  return used;
-}
-
-absl::StatusOr<uint64_t> CommitLog::Append(std::span<const StoreBatch* const> batches) {
-  const std::span<char> group = buffer_.Reserve(EncodedGroupBytes(batches));
-  if (offset_ > 0 && offset_ + group.size() > options_.segment_bytes) {
+absl::StatusOr<LoggedGroup> CommitLog::Append(std::span<const StoreBatch* const> batches) {
+  const uint64_t blocks = EncodedGroupBlocks(batches);
+  CHECK(blocks <= PagePlace::kMaxBlocks);
+  LoggedGroup logged;
+  PagePlace place = position_.end;
+  if (place.block > 0 && (place.block + blocks) * kBlockBytes > options_.segment_bytes) {
     if (absl::Status status = BeginSegment(); !status.ok()) return status;
+    logged.sealed = SealedSegment{place.segment, place.block};
+    place = {place.segment + 1, 0};
   }
-  EncodeGroup({.number = last_number_ + 1, .files = files_, .bytes = group.size()}, options_.salt, batches, group);
-  Segment& segment = segments_[current_];
-  if (absl::Status status = segment.file.Write(offset_, group); !status.ok()) return status;
-  offset_ += group.size();
-  segment.last_number = ++last_number_;
-  return group.size();
+  const std::span<char> group = buffer_.Reserve(blocks * kBlockBytes);
+  logged.changes = EncodeGroup(position_.number + 1, options_.salt, place, batches, group);
+  if (absl::Status status = segments_.at(place.segment).Write(place.block * kBlockBytes, group); !status.ok()) {
+    return status;
+  }
+  logged.position = position_ = {position_.number + 1, {place.segment, place.block + blocks}};
+  bytes_ += group.size();
+  return logged;
 }
 
-bool CommitLog::IsFree(size_t segment) const { return segments_[segment].last_number <= released_; }
-
-// The first file that is free, so that as few as possible are used.
+// The one after it is made before anything is written to it.
 absl::Status CommitLog::BeginSegment() {
-  ++turns_;
-  offset_ = 0;
-  for (current_ = 0; !IsFree(current_);) ++current_;
-  return KeepSpare();
-}
-
-absl::Status CommitLog::KeepSpare() {
-  for (size_t i = 0; i < segments_.size(); ++i) {
-    if (i != current_ && IsFree(i)) return absl::OkStatus();
-  }
-  return AddSegment();
-}
-
-absl::Status CommitLog::AddSegment() {
-  auto file = LogSegment::Create(FileName(segments_.size()), options_.segment_bytes);
-  if (!file.ok()) return file.status();
-  segments_.push_back({*std::move(file)});
-  files_ = static_cast<uint16_t>(segments_.size());
+  const uint64_t next = position_.end.segment + 2;
+  auto made = files_->Make(next, options_.segment_bytes);
+  if (!made.ok()) return made.status();
+  segments_.insert_or_assign(next, *std::move(made));
+  segments_.erase(position_.end.segment);
   return absl::OkStatus();
 }
 

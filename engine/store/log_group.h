@@ -1,10 +1,11 @@
-// A group of commits as the log keeps it: written with one write and one sync, there whole or not at all.
+// A group of commits as the log keeps it: written with one write and one sync, there whole or not at all. The pages' data
+// stays where it is written; the rest tells the index of it.
 //
 // Blocks of 4096 bytes; integers are little endian:
 //   offset  bytes  what
 //        0      4  magic "MGLG"
-//        4      2  format version, 1
-//        6      2  files that the log has
+//        4      2  format version, 2
+//        6      2  reserved, 0
 //        8      8  number of the group: 1, 2, 3 … in the life of a store
 //       16      4  bytes of the entries
 //       20      4  pages
@@ -16,7 +17,7 @@
 // Entries, each begun by one byte:
 //   'B'  a batch begins; what follows belongs to it
 //   'D'  pages are deleted: number of the first, 16 bytes (the low 8 first); how many, 8
-//   'P'  a page is put: its header as in page_record.h, 88 bytes, with the checksum of the data
+//   'P'  a page is put: its entry as in page_entry.h, 64 bytes, with the checksum of the data
 //   'R'  a record is put: bytes of the key, 4; bytes of the value, 4; key; value
 //   'X'  a record is deleted: bytes of the key, 4; key
 //
@@ -33,28 +34,37 @@
 #include <vector>
 
 #include "engine/page_store.h"
+#include "engine/store/page_entry.h"
 
 namespace mangrove::store {
 
-constexpr size_t kLogBlockBytes = 4096;
-
-// What EncodeGroup writes: a number of whole blocks.
-size_t EncodedGroupBytes(std::span<const StoreBatch* const> batches);
-
-struct LogGroupHeader {
-  uint64_t number = 0;
-  uint16_t files = 0;
-  uint64_t bytes = 0;  // Of the whole group, from its first block on.
+// What a batch changes in the index.
+struct IndexChange {
+  std::vector<PageRange> delete_pages;  // Before put_pages.
+  std::vector<PageEntry> put_pages;
+  std::vector<StoreBatch::Record> records;
 };
 
-// REQUIRES: out.size() and header.bytes are EncodedGroupBytes(batches); pages have their data.
-void EncodeGroup(const LogGroupHeader& header, uint64_t salt, std::span<const StoreBatch* const> batches,
-                 std::span<char> out);
+struct GroupHeader {
+  uint64_t number = 0;
+  uint64_t entry_blocks = 0;  // From the group's first block on.
+  uint64_t pages = 0;         // A block each, after these.
+  uint64_t blocks() const { return entry_blocks + pages; }
+};
+
+// Of the group that EncodeGroup writes.
+uint64_t EncodedGroupBlocks(std::span<const StoreBatch* const> batches);
+
+// Writes the group that is to stand at `place`. Returns what it changes, a part for each batch. REQUIRES: out.size() is
+// that of EncodedGroupBlocks(batches); pages have their data.
+std::vector<IndexChange> EncodeGroup(uint64_t number, uint64_t salt, PagePlace place,
+                                     std::span<const StoreBatch* const> batches, std::span<char> out);
 
 // Total. Empty: no group begins with `block`.
-std::optional<LogGroupHeader> DecodeGroupHeader(std::string_view block, uint64_t salt);
+std::optional<GroupHeader> DecodeGroupHeader(std::string_view block, uint64_t salt);
 
-// Total. Empty: `bytes` are not one whole group with every checksum right.
-std::optional<std::vector<StoreBatch>> DecodeGroup(std::string_view bytes, uint64_t salt);
+// What the group at `place` changes. Total. Empty: `bytes` are not the whole entry_blocks of one, or their checksums are
+// not right. The pages' data is not looked at.
+std::optional<std::vector<IndexChange>> DecodeGroupEntries(std::string_view bytes, uint64_t salt, PagePlace place);
 
 }  // namespace mangrove::store

@@ -10,7 +10,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
-#include "engine/store/log_group.h"
+#include "engine/store/page_entry.h"
 #include "engine/store/store_directory.h"
 #include "net/check.h"
 
@@ -37,8 +37,8 @@ UniqueFd OpenDirect(const std::string& file, int flags) {
 
 std::span<char> LogBuffer::Reserve(size_t bytes) {
   if (bytes > size_) {
-    size_ = (bytes + kLogBlockBytes - 1) / kLogBlockBytes * kLogBlockBytes;
-    memory_.reset(static_cast<char*>(std::aligned_alloc(kLogBlockBytes, size_)));
+    size_ = (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
+    memory_.reset(static_cast<char*>(std::aligned_alloc(kBlockBytes, size_)));
     CHECK(memory_ != nullptr);
   }
   return {memory_.get(), bytes};
@@ -48,7 +48,7 @@ absl::StatusOr<LogSegment> LogSegment::Open(std::string file, uint64_t full_byte
   UniqueFd fd = OpenDirect(file, 0);
   struct stat found;
   if (!fd.ok() || fstat(fd.get(), &found) != 0) return Failed(errno, "open", file);
-  const uint64_t size_bytes = static_cast<uint64_t>(found.st_size) / kLogBlockBytes * kLogBlockBytes;
+  const uint64_t size_bytes = static_cast<uint64_t>(found.st_size) / kBlockBytes * kBlockBytes;
   return LogSegment(std::move(file), std::move(fd), size_bytes, full_bytes);
 }
 
@@ -57,6 +57,12 @@ absl::StatusOr<LogSegment> LogSegment::Create(std::string file, uint64_t full_by
   if (!fd.ok()) return Failed(errno, "creation", file);
   if (absl::Status synced = SyncDirectory(std::filesystem::path(file).parent_path()); !synced.ok()) return synced;
   return LogSegment(std::move(file), std::move(fd), 0, full_bytes);
+}
+
+absl::Status LogSegment::Rename(std::string file) {
+  if (rename(file_.c_str(), file.c_str()) != 0) return Failed(errno, "renaming", file_);
+  file_ = std::move(file);
+  return absl::OkStatus();
 }
 
 absl::Status LogSegment::Write(uint64_t offset, std::span<const char> blocks) {
@@ -87,7 +93,7 @@ absl::Status LogSegment::WriteBlocks(uint64_t offset, std::span<const char> bloc
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return Failed(errno, "write", file_);
     // A disk that is full, or a limit, can end a write within a block, where direct ones cannot go on.
-    const size_t whole = static_cast<size_t>(written) / kLogBlockBytes * kLogBlockBytes;
+    const size_t whole = static_cast<size_t>(written) / kBlockBytes * kBlockBytes;
     if (whole == 0) return Failed(ENOSPC, "write", file_);
     blocks = blocks.subspan(whole);
     offset += whole;

@@ -1,4 +1,4 @@
-// A file of the log: blocks of 4096 bytes, written past the kernel's page cache, each write durable before it is done.
+// A file of the log, one segment of it: blocks of 4096 bytes, written past the kernel's page cache, each write durable before it is done.
 //
 // A sync after a write into space that is not yet there waits for the filesystem's journal as well, since the file
 // grows. So zeros are written ahead, up to a MiB at a time, in the file's first life; when it is used again, everything
@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/mapping/unique_fd.h"
+#include "engine/store/page_entry.h"
 
 namespace mangrove::store {
 
@@ -40,12 +41,17 @@ class LogSegment {
   // A file that is there, or a new, empty one, whose entry in the directory is durable. Zeros are written up to
   // `full_bytes`, at most. On a filesystem without direct writes they go through the page cache. INTERNAL and the like:
   // what the system says, with the file. REQUIRES: `full_bytes` is a multiple of a block.
+  // Open: NotFound if there is none.
   static absl::StatusOr<LogSegment> Open(std::string file, uint64_t full_bytes);
   static absl::StatusOr<LogSegment> Create(std::string file, uint64_t full_bytes);
+
+  // Its entry in the directory is durable once that is synced. INTERNAL and the like, as above.
+  absl::Status Rename(std::string file);
 
   const std::string& file() const { return file_; }
   // Blocks from 0 to here have been written. Multiple of a block.
   uint64_t size_bytes() const { return size_bytes_; }
+  uint64_t size_blocks() const { return size_bytes_ / kBlockBytes; }
 
   // Durable when it returns OK; after an error nothing is known of the blocks. REQUIRES: whole blocks, out of a
   // LogBuffer.

@@ -3,13 +3,17 @@
 #include <rocksdb/write_batch.h>
 
 #include <array>
+#include <atomic>
+#include <span>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "engine/store/little_endian.h"
-#include "engine/store/page_record.h"
+#include "engine/store/page_entry.h"
 #include "engine/store/rocks_open.h"
 #include "engine/store/sealed_value.h"
+#include "engine/store/store_directory.h"
 #include "net/check.h"
 
 namespace mangrove::store {
@@ -35,15 +39,11 @@ rocksdb::Status AddDelete(rocksdb::WriteBatch& out, const OpenedRocks& rocks, co
   return rocksdb::Status::OK();
 }
 
-rocksdb::Status AddPut(rocksdb::WriteBatch& out, const OpenedRocks& rocks, const StoredPage& page) {
-  CHECK(page.page.value < kSpacePages);
-  const PageKey key = EncodePageKey(page.page);
-  const PageHeader header = EncodePageHeader(page);
-  const Slice key_part = ToSlice(View(key));
-  const std::array<Slice, 2> value_parts = {
-      Slice(header.data(), header.size()),
-      Slice(reinterpret_cast<const char*>(page.data->bytes.data()), page.data->bytes.size())};
-  return out.Put(rocks.pages(), rocksdb::SliceParts(&key_part, 1), rocksdb::SliceParts(value_parts.data(), 2));
+rocksdb::Status AddPut(rocksdb::WriteBatch& out, const OpenedRocks& rocks, const PageEntry& entry) {
+  CHECK(entry.page.value < kSpacePages);
+  const PageKey key = EncodePageKey(entry.page);
+  const IndexValue value = EncodeIndexValue(entry);
+  return out.Put(rocks.pages(), ToSlice(View(key)), Slice(value.data(), value.size()));
 }
 
 rocksdb::Status AddRecord(rocksdb::WriteBatch& out, const OpenedRocks& rocks, const StoreBatch::Record& record) {
@@ -51,42 +51,30 @@ rocksdb::Status AddRecord(rocksdb::WriteBatch& out, const OpenedRocks& rocks, co
   return out.Put(rocks.records(), record.key, EncodeRecordValue(record.key, *record.value));
 }
 
-// Where each page is put last. Puts before that need not be applied: the batches take effect at once.
-using LastPuts = absl::flat_hash_map<PageId, const StoredPage*>;
+// Where each page is put last. Puts before that need not be applied: the changes take effect at once.
+using LastPuts = absl::flat_hash_map<PageId, const PageEntry*>;
 
-LastPuts FindLastPuts(std::span<const StoreBatch* const> batches) {
+LastPuts FindLastPuts(std::span<const IndexChange* const> changes) {
   LastPuts last;
-  for (const StoreBatch* batch : batches) {
-    for (const StoredPage& page : batch->put_pages) last[page.page] = &page;
+  for (const IndexChange* change : changes) {
+    for (const PageEntry& entry : change->put_pages) last[entry.page] = &entry;
   }
   return last;
 }
 
-rocksdb::Status AddBatch(rocksdb::WriteBatch& out, const OpenedRocks& rocks, const StoreBatch& batch,
-                         const LastPuts& last_puts) {
+rocksdb::Status AddChange(rocksdb::WriteBatch& out, const OpenedRocks& rocks, const IndexChange& change,
+                          const LastPuts& last_puts) {
   rocksdb::Status status;
-  for (const PageRange& range : batch.delete_pages) {
+  for (const PageRange& range : change.delete_pages) {
     if (status.ok()) status = AddDelete(out, rocks, range);
   }
-  for (const StoredPage& page : batch.put_pages) {
-    if (status.ok() && last_puts.at(page.page) == &page) status = AddPut(out, rocks, page);
+  for (const PageEntry& entry : change.put_pages) {
+    if (status.ok() && last_puts.at(entry.page) == &entry) status = AddPut(out, rocks, entry);
   }
-  for (const StoreBatch::Record& record : batch.records) {
+  for (const StoreBatch::Record& record : change.records) {
     if (status.ok()) status = AddRecord(out, rocks, record);
   }
   return status;
-}
-
-size_t BytesOf(std::span<const StoreBatch* const> batches, size_t puts) {
-  constexpr size_t kPerEntryBytes = 64;
-  size_t bytes = puts * (kPageRecordBytes + kPerEntryBytes);
-  for (const StoreBatch* batch : batches) {
-    bytes += batch->delete_pages.size() * kPerEntryBytes;
-    for (const StoreBatch::Record& record : batch->records) {
-      bytes += record.key.size() + (record.value ? record.value->size() : 0) + kPerEntryBytes;
-    }
-  }
-  return bytes;
 }
 
 rocksdb::WriteOptions WithoutLog() {
@@ -95,10 +83,46 @@ rocksdb::WriteOptions WithoutLog() {
   return options;
 }
 
-std::string EncodeNumber(uint64_t number) {
-  std::string bytes(sizeof(number), '\0');
-  PutLittleEndian<uint64_t>(number, bytes.data());
-  return EncodeRecordValue(kAppliedKey, bytes);
+// Values of the family "default" are records of 8-byte integers.
+template <size_t n>
+std::string EncodeIntegers(std::string_view key, const std::array<uint64_t, n>& integers) {
+  std::string bytes(n * sizeof(uint64_t), '\0');
+  for (size_t i = 0; i < n; ++i) PutLittleEndian<uint64_t>(integers[i], bytes.data() + i * sizeof(uint64_t));
+  return EncodeRecordValue(key, bytes);
+}
+
+template <size_t n>
+absl::StatusOr<std::array<uint64_t, n>> DecodeIntegers(std::string_view key, std::string_view value) {
+  const auto bytes = DecodeRecordValue(key, value);
+  if (!bytes.ok()) return bytes.status();
+  if (bytes->size() != n * sizeof(uint64_t)) return CorruptRecord(key, "length");
+  std::array<uint64_t, n> integers;
+  for (size_t i = 0; i < n; ++i) integers[i] = GetLittleEndian<uint64_t>(bytes->data() + i * sizeof(uint64_t));
+  return integers;
+}
+
+// Reads of what is durable.
+rocksdb::ReadOptions FromTables() {
+  rocksdb::ReadOptions options;
+  options.read_tier = rocksdb::kPersistedTier;
+  return options;
+}
+
+std::string SegmentKey(uint64_t segment) { return absl::StrFormat("%s%012d", kSegmentPrefix, segment); }
+
+rocksdb::Status AddSegments(rocksdb::WriteBatch& out, const OpenedRocks& rocks, const IndexUpdate& update) {
+  rocksdb::Status status;
+  for (const SealedSegment& sealed : update.sealed) {
+    const std::string key = SegmentKey(sealed.segment);
+    if (status.ok()) status = out.Put(rocks.meta(), key, EncodeIntegers<2>(key, {sealed.segment, sealed.blocks}));
+  }
+  for (const uint64_t segment : update.emptied) {
+    if (status.ok()) status = out.Delete(rocks.meta(), SegmentKey(segment));
+  }
+  const LogPosition& to = update.position;
+  if (!status.ok()) return status;
+  return out.Put(rocks.meta(), ToSlice(kAppliedKey),
+                 EncodeIntegers<3>(kAppliedKey, {to.number, to.end.segment, to.end.block}));
 }
 
 // The first key after all that begin with `prefix`; empty if there is none.
@@ -113,46 +137,73 @@ std::string PrefixEnd(std::string_view prefix) {
 
 struct RocksDb::Handles {
   std::string path;
+  LivePages live;  // Outlives the database, which counts.
+  std::atomic<bool> unflushed{false};
   std::unique_ptr<OpenedRocks> rocks;
 };
 
 RocksDb::RocksDb(std::unique_ptr<Handles> handles) : handles_(std::move(handles)) {}
 RocksDb::~RocksDb() = default;
 
-absl::StatusOr<std::unique_ptr<RocksDb>> RocksDb::Open(const std::string& path, const RocksTuning& tuning) {
-  auto opened = OpenRocks(path, tuning);
-  if (!opened.ok()) return opened.status();
+absl::StatusOr<std::unique_ptr<RocksDb>> RocksDb::Open(const std::string& path, const RocksTuning& tuning,
+                                                       std::function<void()> on_tables) {
   auto handles = std::make_unique<Handles>();
   handles->path = path;
+  handles->live.on_change = std::move(on_tables);
+  auto opened = OpenRocks(path, tuning, &handles->live);
+  if (!opened.ok()) return opened.status();
   handles->rocks = *std::move(opened);
   return std::unique_ptr<RocksDb>(new RocksDb(std::move(handles)));
 }
 
-absl::Status RocksDb::Apply(uint64_t number, std::span<const StoreBatch* const> batches) {
+absl::Status RocksDb::Apply(const IndexUpdate& update) {
   const OpenedRocks& rocks = *handles_->rocks;
-  const LastPuts last_puts = FindLastPuts(batches);
-  rocksdb::WriteBatch merged(BytesOf(batches, last_puts.size()));
+  const LastPuts last_puts = FindLastPuts(update.changes);
+  constexpr size_t kPerPageBytes = kPageKeyBytes + kIndexValueBytes + 8;
+  rocksdb::WriteBatch merged(last_puts.size() * kPerPageBytes);
   rocksdb::Status status;
-  for (const StoreBatch* batch : batches) {
-    if (status.ok()) status = AddBatch(merged, rocks, *batch, last_puts);
+  for (const IndexChange* change : update.changes) {
+    if (status.ok()) status = AddChange(merged, rocks, *change, last_puts);
   }
-  if (status.ok()) status = merged.Put(rocks.meta(), ToSlice(kAppliedKey), EncodeNumber(number));
+  if (status.ok()) status = AddSegments(merged, rocks, update);
+  handles_->unflushed = true;
   if (status.ok()) status = rocks.db->Write(WithoutLog(), &merged);
   return Translate(status, absl::StrCat("store ", handles_->path, ": commit"));
 }
 
-absl::StatusOr<uint64_t> RocksDb::DurableGroup() const {
+absl::StatusOr<LogPosition> RocksDb::DurablePosition() const {
   const OpenedRocks& rocks = *handles_->rocks;
-  rocksdb::ReadOptions options;
-  options.read_tier = rocksdb::kPersistedTier;
   std::string value;
-  const rocksdb::Status status = rocks.db->Get(options, rocks.meta(), ToSlice(kAppliedKey), &value);
-  if (status.IsNotFound()) return 0;
+  const rocksdb::Status status = rocks.db->Get(FromTables(), rocks.meta(), ToSlice(kAppliedKey), &value);
+  if (status.IsNotFound()) return LogPosition{};
   if (!status.ok()) return Translate(status, absl::StrCat("store ", handles_->path, ": place in the log"));
-  const auto number = DecodeRecordValue(kAppliedKey, value);
-  if (!number.ok()) return WithAdvice(number.status(), handles_->path);
-  if (number->size() != sizeof(uint64_t)) return WithAdvice(CorruptRecord(kAppliedKey, "length"), handles_->path);
-  return GetLittleEndian<uint64_t>(number->data());
+  const auto integers = DecodeIntegers<3>(kAppliedKey, value);
+  if (!integers.ok()) return WithAdvice(integers.status(), handles_->path);
+  const auto& [number, segment, block] = *integers;
+  return LogPosition{.number = number, .end = {segment, block}};
+}
+
+absl::StatusOr<std::vector<SealedSegment>> RocksDb::Segments() const {
+  const OpenedRocks& rocks = *handles_->rocks;
+  std::vector<SealedSegment> segments;
+  const std::unique_ptr<rocksdb::Iterator> it(rocks.db->NewIterator(rocksdb::ReadOptions(), rocks.meta()));
+  for (it->Seek(ToSlice(kSegmentPrefix)); it->Valid() && it->key().starts_with(ToSlice(kSegmentPrefix)); it->Next()) {
+    const std::string key = it->key().ToString();
+    const auto integers = DecodeIntegers<2>(key, it->value().ToStringView());
+    if (!integers.ok()) return WithAdvice(integers.status(), handles_->path);
+    segments.push_back({(*integers)[0], (*integers)[1]});
+  }
+  if (!it->status().ok()) return WithAdvice(CorruptRecord(kSegmentPrefix, it->status().ToString()), handles_->path);
+  return segments;
+}
+
+absl::StatusOr<bool> RocksDb::IsDurablyGone(uint64_t segment) const {
+  const OpenedRocks& rocks = *handles_->rocks;
+  std::string value;
+  const rocksdb::Status status = rocks.db->Get(FromTables(), rocks.meta(), SegmentKey(segment), &value);
+  if (status.ok()) return false;
+  if (status.IsNotFound()) return true;
+  return Translate(status, absl::StrCat("store ", handles_->path, ": segments of the log"));
 }
 
 absl::Status RocksDb::CheckBackground() const {
@@ -169,22 +220,28 @@ absl::Status RocksDb::StartFlush() {
   handles_->rocks->db->GetIntProperty(handles_->rocks->meta(), rocksdb::DB::Properties::kNumImmutableMemTable,
                                       &waiting);
   if (waiting > 0) return absl::OkStatus();
+  handles_->unflushed = false;
   rocksdb::FlushOptions options;
   options.wait = false;
   // Otherwise it would wait until there is room for one more.
   options.allow_write_stall = true;
-  return Translate(handles_->rocks->db->Flush(options, handles_->rocks->families),
-                   absl::StrCat("store ", handles_->path, ": writing of tables"));
+  const rocksdb::Status status = handles_->rocks->db->Flush(options, handles_->rocks->families);
+  if (status.IsTryAgain()) {  // There are so many tables that they have to be merged first.
+    handles_->unflushed = true;
+    return absl::OkStatus();
+  }
+  return Translate(status, absl::StrCat("store ", handles_->path, ": writing of tables"));
 }
+
+bool RocksDb::HasUnflushed() const { return handles_->unflushed; }
 
 absl::Status RocksDb::Flush() {
-  rocksdb::FlushOptions options;
-  options.allow_write_stall = true;
-  return Translate(handles_->rocks->db->Flush(options, handles_->rocks->families),
+  handles_->unflushed = false;
+  return Translate(handles_->rocks->db->Flush(rocksdb::FlushOptions(), handles_->rocks->families),
                    absl::StrCat("store ", handles_->path, ": writing of tables"));
 }
 
-absl::StatusOr<StoredPage> RocksDb::ReadPage(PageId page, bool with_data) const {
+absl::StatusOr<PageEntry> RocksDb::Find(PageId page) const {
   const OpenedRocks& rocks = *handles_->rocks;
   rocksdb::PinnableSlice value;
   const rocksdb::Status status =
@@ -195,7 +252,7 @@ absl::StatusOr<StoredPage> RocksDb::ReadPage(PageId page, bool with_data) const 
     return absl::DataLossError(absl::StrCat(
         "page ", ToString(page), ": the stored record cannot be read: ", Translate(status, handles_->path).message()));
   }
-  return DecodePageRecord(page, std::string_view(value.data(), value.size()), with_data);
+  return DecodeIndexValue(page, std::string_view(value.data(), value.size()));
 }
 
 absl::StatusOr<RocksDb::Records> RocksDb::ReadRecords(std::string_view prefix) const {
@@ -222,10 +279,7 @@ RocksSizes RocksDb::Sizes() const {
   uint64_t value = 0;
   if (rocks.db->GetIntProperty(rocks.pages(), rocksdb::DB::Properties::kEstimateNumKeys, &value)) sizes.pages = value;
   for (rocksdb::ColumnFamilyHandle* family : rocks.families) {
-    for (const std::string& property :
-         {rocksdb::DB::Properties::kTotalSstFilesSize, rocksdb::DB::Properties::kTotalBlobFileSize}) {
-      if (rocks.db->GetIntProperty(family, property, &value)) sizes.bytes += value;
-    }
+    if (rocks.db->GetIntProperty(family, rocksdb::DB::Properties::kTotalSstFilesSize, &value)) sizes.bytes += value;
     if (rocks.db->GetIntProperty(family, rocksdb::DB::Properties::kCurSizeAllMemTables, &value)) {
       sizes.memory_bytes += value;
     }
@@ -233,6 +287,8 @@ RocksSizes RocksDb::Sizes() const {
   sizes.bytes += sizes.memory_bytes;
   return sizes;
 }
+
+const LivePages& RocksDb::live_pages() const { return handles_->live; }
 
 absl::StatusOr<std::optional<std::string>> RocksDb::ReadStamp() const {
   const OpenedRocks& rocks = *handles_->rocks;

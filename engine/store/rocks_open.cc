@@ -7,6 +7,8 @@
 #include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
+#include "engine/store/rocks_counting.h"
+#include "engine/store/store_directory.h"
 
 namespace mangrove::store {
 namespace {
@@ -67,15 +69,16 @@ ColumnFamilyOptions MakeFamilyOptions(const std::shared_ptr<rocksdb::Cache>& cac
   return options;
 }
 
+// Garbage in the log is seen when tables are merged (live_pages.h), so they are merged early; they are small beside it.
 ColumnFamilyOptions MakePagesOptions(const std::shared_ptr<rocksdb::Cache>& cache, const RocksTuning& tuning) {
   ColumnFamilyOptions options = MakeFamilyOptions(cache, tuning.write_buffer_bytes);
-  options.max_write_buffer_number = 3;
-  options.enable_blob_files = tuning.blob_files;
-  options.min_blob_size = 1024;
-  options.blob_file_size = uint64_t{64} << 20;
-  options.enable_blob_garbage_collection = true;
-  options.blob_garbage_collection_age_cutoff = 0.25;
-  options.blob_garbage_collection_force_threshold = 0.5;
+  options.level0_file_num_compaction_trigger = 2;
+  options.level0_slowdown_writes_trigger = 6;
+  options.level0_stop_writes_trigger = 8;
+  options.max_bytes_for_level_base = uint64_t{8} << 20;
+  options.table_properties_collector_factories.push_back(MakePageCounter());
+  // Until the tables that are there are counted.
+  options.disable_auto_compactions = true;
   return options;
 }
 
@@ -85,6 +88,22 @@ std::vector<ColumnFamilyDescriptor> MakeFamilies(const RocksTuning& tuning) {
   return {ColumnFamilyDescriptor(rocksdb::kDefaultColumnFamilyName, MakeFamilyOptions(cache, small_buffer_bytes)),
           ColumnFamilyDescriptor(kPagesFamily, MakePagesOptions(cache, tuning)),
           ColumnFamilyDescriptor(kRecordsFamily, MakeFamilyOptions(cache, small_buffer_bytes))};
+}
+
+rocksdb::Status CountTables(const OpenedRocks& opened, LivePages* live) {
+  rocksdb::TablePropertiesCollection tables;
+  const rocksdb::Status status = opened.db->GetPropertiesOfAllTables(opened.pages(), &tables);
+  if (!status.ok()) return status;
+  live->Clear();
+  for (const auto& [file, properties] : tables) {
+    const auto counts = CountsOf(*properties);
+    if (counts.has_value()) live->Add(*counts);
+    if (counts.has_value() || properties->num_entries == 0) continue;
+    spdlog::warn("store: {} was written by another program: no space is taken back before the start after it is merged",
+                 file);
+    live->SetUnknown();
+  }
+  return opened.db->EnableAutoCompaction({opened.pages()});
 }
 
 }  // namespace
@@ -97,21 +116,18 @@ OpenedRocks::~OpenedRocks() {
   if (!status.ok()) spdlog::warn("store {}: close: {}", db->GetName(), status.ToString());
 }
 
-absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, const RocksTuning& tuning) {
+absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, const RocksTuning& tuning,
+                                                       LivePages* live) {
   auto opened = std::make_unique<OpenedRocks>();
+  DBOptions options = MakeDbOptions();
+  options.listeners.push_back(MakeCountListener(kPagesFamily, live));
   rocksdb::DB* db = nullptr;
-  const auto status = rocksdb::DB::Open(MakeDbOptions(), path, MakeFamilies(tuning), &opened->families, &db);
+  auto status = rocksdb::DB::Open(options, path, MakeFamilies(tuning), &opened->families, &db);
   opened->db.reset(db);
+  if (status.ok()) status = CountTables(*opened, live);
   if (status.ok()) return opened;
   const absl::Status error = Translate(status, absl::StrCat("store ", path, ": open"));
   return absl::IsDataLoss(error) ? WithAdvice(error, path) : error;
-}
-
-absl::Status WithAdvice(const absl::Status& damaged, const std::string& path) {
-  return absl::Status(
-      damaged.code(),
-      absl::StrCat(damaged.message(), "; some of what was committed cannot be read: move the directory ", path,
-                   " away, so that this node starts empty and is caught up by the others"));
 }
 
 absl::Status Translate(const rocksdb::Status& status, std::string_view what) {

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/store/live_pages.h"
 #include "engine/store/rocks_db.h"
 
 namespace mangrove::store {
@@ -34,11 +35,11 @@ struct OpenedRocks {
 constexpr const char* kPagesFamily = "pages";
 constexpr const char* kRecordsFamily = "records";
 
-absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, const RocksTuning& tuning);
+// Counts in `live` what the tables refer to, from the start on and as long as it is open.
+absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, const RocksTuning& tuning,
+                                                       LivePages* live);
 
 // The only place where RocksDB's errors become ours. `what` was being done, to what: "store /x: commit".
 absl::Status Translate(const rocksdb::Status& status, std::string_view what);
-// `damaged`, of the store at `path`, and what is to be done about it.
-absl::Status WithAdvice(const absl::Status& damaged, const std::string& path);
 
 }  // namespace mangrove::store

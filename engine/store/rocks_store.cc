@@ -5,23 +5,22 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdlib>
 #include <deque>
 #include <iterator>
-#include <mutex>
-#include <optional>
 #include <span>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/store/cleaner.h"
 #include "engine/store/commit_log.h"
-#include "engine/store/page_record.h"
-#include "engine/store/rocks_open.h"
+#include "engine/store/page_entry.h"
 #include "engine/store/sealed_value.h"
+#include "engine/store/segment_files.h"
 #include "engine/store/store_directory.h"
+#include "engine/store/store_writer.h"
 #include "engine/store/uncommitted_index.h"
 #include "engine/store/work_queue.h"
 #include "net/check.h"
@@ -30,36 +29,16 @@
 namespace mangrove {
 namespace {
 
+using store::CommitGroup;
 using store::CommitLog;
+using store::PendingCommit;
 using store::RocksDb;
 using store::StoreStamp;
 using Task = absl::AnyInvocable<void()>;
 
-// One write is bounded, so that the first of many commits is not kept waiting for the last.
-constexpr uint64_t kGroupBytes = uint64_t{4} << 20;
 constexpr std::chrono::seconds kUsageAge{2};
-// Of the log, what is applied at once; a group more at most, and never over two of its files.
-constexpr uint64_t kHeldBytes = uint64_t{1} << 20;
-// The log's files are a part of it, so that it can be released in parts.
-constexpr uint64_t kLogSegments = 8;
-
-// A commit on its way: loop, writer, loop.
-struct PendingCommit {
-  uint64_t number = 0;
-  uint64_t bytes = 0;
-  StoreBatch batch;
-  PageStore::CommitDone done;
-  absl::Status outcome;
-};
-using Group = std::vector<std::unique_ptr<PendingCommit>>;
-
-// Groups that are in the log and not applied.
-struct Held {
-  uint64_t last_number = 0;  // Of the last commit, also if it is not among them.
-  uint64_t log_bytes = 0;
-  std::vector<std::shared_ptr<Group>> groups;
-  std::vector<const StoreBatch*> batches;
-};
+// A segment is a part of what is replayed at most and may be garbage, so that it is taken back in parts.
+constexpr uint64_t kSegmentsOfLog = 4;
 
 // A read, and the commit that it must see.
 struct PendingRead {
@@ -82,18 +61,12 @@ struct LoopSide {
 };
 
 struct Counters {
-  std::atomic<uint64_t> committed{0}, synced_writes{0}, refused{0}, failed{0}, pages_written{0}, reads{0},
-      reads_deferred{0}, corrupt{0};
+  std::atomic<uint64_t> reads{0}, reads_deferred{0}, corrupt{0};
 };
 
 uint64_t BytesOf(const StoreBatch& batch) {
-  constexpr uint64_t kPerEntryBytes = 64;
-  uint64_t bytes = kPerEntryBytes * (1 + batch.delete_pages.size());
-  bytes += batch.put_pages.size() * (store::kPageRecordBytes + kPerEntryBytes);
-  for (const StoreBatch::Record& record : batch.records) {
-    bytes += record.key.size() + (record.value ? record.value->size() : 0) + kPerEntryBytes;
-  }
-  return bytes;
+  const StoreBatch* const one = &batch;
+  return store::EncodedGroupBlocks({&one, 1}) * store::kBlockBytes;
 }
 
 void EndProcess(const absl::Status& status) {
@@ -102,246 +75,139 @@ void EndProcess(const absl::Status& status) {
   _exit(EXIT_FAILURE);
 }
 
-store::CommitLogOptions LogOptions(const RocksStoreOptions& options, const StoreStamp& stamp) {
-  return {.directory = options.path + "/commits",
-          .salt = stamp.log_salt,
-          .segment_bytes = options.tuning.log_bytes / kLogSegments};
-}
+uint64_t SegmentBytes(const RocksStoreOptions& options) { return options.tuning.log_bytes / kSegmentsOfLog; }
 
 // A new log, and the stamp of a store that has one.
-absl::StatusOr<std::unique_ptr<CommitLog>> MakeStore(RocksDb& db, const RocksStoreOptions& options,
-                                                     const StoreStamp& stamp) {
+absl::StatusOr<std::unique_ptr<CommitLog>> MakeStore(RocksDb& db, store::SegmentFiles& files,
+                                                     const RocksStoreOptions& options, const StoreStamp& stamp) {
   const auto empty = db.Empty();
   if (!empty.ok()) return empty.status();
   if (!*empty) {
     return absl::FailedPreconditionError(
         absl::StrCat("store ", options.path, " has data and no stamp: it is no store"));
   }
-  auto log = CommitLog::Create(LogOptions(options, stamp));
+  auto log = CommitLog::Create({.salt = stamp.log_salt, .segment_bytes = SegmentBytes(options)}, &files);
   if (!log.ok()) return log.status();
   if (absl::Status stamped = db.WriteStamp(store::EncodeStamp(stamp)); !stamped.ok()) return stamped;
   return log;
 }
 
 // Applies what is in the log only.
-absl::StatusOr<std::unique_ptr<CommitLog>> RecoverStore(RocksDb& db, const RocksStoreOptions& options,
-                                                        const StoreStamp& stamp) {
-  const auto durable = db.DurableGroup();
+absl::StatusOr<std::unique_ptr<CommitLog>> RecoverStore(RocksDb& db, store::SegmentFiles& files,
+                                                        const RocksStoreOptions& options, const StoreStamp& stamp) {
+  const auto durable = db.DurablePosition();
   if (!durable.ok()) return durable.status();
-  auto log = CommitLog::Open(
-      LogOptions(options, stamp), *durable,
-      [&db](uint64_t number, std::span<const StoreBatch* const> batches) { return db.Apply(number, batches); });
+  auto log = CommitLog::Open({.salt = stamp.log_salt, .segment_bytes = SegmentBytes(options)}, &files, *durable,
+                             [&db](const store::LoggedGroup& group) {
+                               store::IndexUpdate update{.position = group.position};
+                               for (const auto& change : group.changes) update.changes.push_back(&change);
+                               if (group.sealed.has_value()) update.sealed.push_back(*group.sealed);
+                               return db.Apply(update);
+                             });
   return absl::IsDataLoss(log.status()) ? store::WithAdvice(log.status(), options.path) : std::move(log);
 }
 
-absl::StatusOr<std::unique_ptr<CommitLog>> ClaimStore(RocksDb& db, const RocksStoreOptions& options) {
+absl::StatusOr<StoreStamp> ClaimStore(RocksDb& db, const RocksStoreOptions& options, bool& is_made) {
   const StoreStamp wanted{store::kStoreFormat, options.cluster, options.node, SystemEntropy().Next()};
   const auto stored = db.ReadStamp();
   if (!stored.ok()) return stored.status();
-  if (!stored->has_value()) return MakeStore(db, options, wanted);
+  is_made = stored->has_value();
+  if (!is_made) return wanted;
   const auto found = store::DecodeStamp(**stored);
   if (!found.ok()) return store::WithAdvice(found.status(), options.path);
   if (absl::Status ours = store::CheckStamp(options.path, *found, wanted); !ours.ok()) return ours;
-  return RecoverStore(db, options, *found);
+  return *found;
 }
 
 }  // namespace
 
 struct RocksStore::State {
-  State(RocksStoreOptions o, store::StoreLock l, std::unique_ptr<RocksDb> d, std::unique_ptr<CommitLog> g)
-      : options(std::move(o)),
-        lock(std::move(l)),
-        db(std::move(d)),
-        log(std::move(g)),
-        space(options.path, options.reserve_bytes),
-        commits(options.spin_ns, options.gather_ns),
-        reads(options.spin_ns, 0) {}
+  State(RocksStoreOptions o, store::StoreLock l)
+      : options(std::move(o)), lock(std::move(l)), files(options.path + "/segments"), reads(options.spin_ns, 0) {}
 
-  void RunWriter();
+  absl::Status Open();
+  void StartThreads();
   void RunReader();
-  std::vector<const StoreBatch*> WriteGroup(Group& group);
-  std::vector<const StoreBatch*> Admit(Group& group);
-  std::vector<const StoreBatch*> AdmitBySpace(Group& group);
-  void Hold(const std::shared_ptr<Group>& group, std::span<const StoreBatch* const> written);
-  void Apply();
-  absl::Status TrimLog();
   void WriteTables();
-  void AwaitApplied(uint64_t number);
-  void Poison(const absl::Status& status);
-  absl::Status Poisoned() const;
+  absl::StatusOr<StoredPage> ReadPage(PageId page, bool with_data);
+  bool IsTight() const { return store::FreeDiskBytes(options.path) / 2 < options.reserve_bytes; }
   void RefreshUsage();
 
   // On the loop.
   void StartRead(uint64_t after, Task start);
-  static void Finish(LoopSide& loop, Group& group);
+  static void Finish(LoopSide& loop, CommitGroup& group);
 
   const RocksStoreOptions options;
   const store::StoreLock lock;
-  const std::unique_ptr<RocksDb> db;
-  const std::unique_ptr<CommitLog> log;  // The writer's, as are the next three.
-  Held held;
-  store::SpaceGuard space;
-  uint64_t log_turns = 0;  // Of the log, when it was last trimmed.
+  store::SegmentFiles files;
+  store::Poison poison;
+  // Rung by RocksDB's threads, which end before it does.
+  std::unique_ptr<store::Cleaner> cleaner;
+  std::atomic<store::Cleaner*> told_of_tables{nullptr};
+  std::unique_ptr<RocksDb> db;
+  std::unique_ptr<CommitLog> log;
+  std::unique_ptr<store::StoreWriter> writer;
   Counters counters;
 
   const std::shared_ptr<LoopSide> loop = std::make_shared<LoopSide>();
 
-  store::WorkQueue<std::unique_ptr<PendingCommit>> commits;
   store::WorkQueue<PendingRead> reads;
   std::atomic<bool> closing{false};
-  std::vector<std::thread> threads;
-
-  // The last commit that reads find; moved by the writer.
-  std::atomic<uint64_t> applied_number{0};
-  std::atomic<bool> apply_wanted{false};
-  std::mutex applied_mutex;
-  std::condition_variable applied;
-
-  mutable std::mutex poison_mutex;
-  absl::Status poison;  // Guarded by poison_mutex.
-  std::atomic<bool> is_poisoned{false};
+  std::vector<std::thread> readers;
+  std::thread writing, cleaning;
 
   std::atomic<uint64_t> usage_pages{0}, usage_bytes{0}, usage_free{0};
   std::atomic<bool> usage_running{false};
   std::atomic<int64_t> usage_at{0};
 };
 
-// --- The writer thread ------------------------------------------------------------------------------------------------
-
-void RocksStore::State::RunWriter() {
-  size_t expected = 1;
-  while (true) {
-    // The loop's and this thread's: outcomes are told before the batches are applied.
-    auto group = std::make_shared<Group>();
-    uint64_t bytes = 0;
-    const auto take = [&](const std::unique_ptr<PendingCommit>& next) {
-      bytes += group->back()->bytes;
-      return bytes + next->bytes <= kGroupBytes;
-    };
-    if (!commits.Pop(*group, expected, take, [this] { Apply(); })) return Apply();
-    const std::vector<const StoreBatch*> written = WriteGroup(*group);
-    // Who has one outcome often asks for the next commit.
-    expected = group->size() + commits.size();
-    Hold(group, written);
-    options.post([side = loop, group = std::move(group)]() { Finish(*side, *group); });
-    if (held.log_bytes >= kHeldBytes || log->turns() != log_turns || apply_wanted) Apply();
-  }
+absl::Status RocksStore::State::Open() {
+  auto opened = RocksDb::Open(options.path, options.tuning, [this] {
+    if (store::Cleaner* const told = told_of_tables) told->Ring();
+  });
+  if (!opened.ok()) return opened.status();
+  db = *std::move(opened);
+  bool is_made = false;
+  const auto stamp = ClaimStore(*db, options, is_made);
+  if (!stamp.ok()) return stamp.status();
+  auto found = is_made ? RecoverStore(*db, files, options, *stamp) : MakeStore(*db, files, options, *stamp);
+  if (!found.ok()) return found.status();
+  log = *std::move(found);
+  cleaner = std::make_unique<store::Cleaner>(
+      store::CleanerOptions{.salt = stamp->log_salt,
+                            .slack_bytes = options.tuning.log_bytes / 2,
+                            .tight = [this] { return IsTight(); },
+                            .move = [this](store::PageMove move) { return writer->Move(std::move(move)); },
+                            .caught_up = [this] { writer->NoteCaughtUp(); }},
+      db.get(), &files);
+  writer = std::make_unique<store::StoreWriter>(
+      store::WriterOptions{.path = options.path,
+                           .reserve_bytes = options.reserve_bytes,
+                           .spin_ns = options.spin_ns,
+                           .gather_ns = options.gather_ns,
+                           .log_bytes = options.tuning.log_bytes,
+                           .segment_bytes = SegmentBytes(options),
+                           .finish =
+                               [this](std::shared_ptr<CommitGroup> group) {
+                                 options.post([side = loop, group = std::move(group)]() { Finish(*side, *group); });
+                               },
+                           .on_poisoned = options.on_poisoned ? options.on_poisoned : EndProcess},
+      db.get(), log.get(), cleaner.get(), &poison);
+  return cleaner->Open(log->position());
 }
 
-// Gives each commit of the group its outcome. The batches that are now in the log.
-std::vector<const StoreBatch*> RocksStore::State::WriteGroup(Group& group) {
-  if (is_poisoned) {
-    for (auto& commit : group) commit->outcome = Poisoned();
-    counters.failed += group.size();
-    return {};
-  }
-  std::vector<const StoreBatch*> admitted = Admit(group);
-  if (admitted.empty()) return {};
-  const absl::StatusOr<uint64_t> written = log->Append(admitted);
-  if (!written.ok()) {
-    Poison(written.status());
-    for (auto& commit : group) {
-      if (commit->outcome.ok()) commit->outcome = Poisoned();
-    }
-    counters.failed += admitted.size();
-    return {};
-  }
-  held.log_bytes += *written;
-  counters.committed += admitted.size();
-  counters.synced_writes += 1;
-  for (const StoreBatch* batch : admitted) counters.pages_written += batch->put_pages.size();
-  return admitted;
+void RocksStore::State::StartThreads() {
+  loop->expect = options.expect;
+  writing = std::thread([this] { writer->Run(); });
+  cleaning = std::thread([this] { cleaner->Run(); });
+  told_of_tables = cleaner.get();
+  cleaner->Ring();
+  for (int i = 0; i < options.reader_threads; ++i) readers.emplace_back([this] { RunReader(); });
 }
 
-void RocksStore::State::Hold(const std::shared_ptr<Group>& group, std::span<const StoreBatch* const> written) {
-  held.last_number = group->back()->number;
-  if (written.empty()) return;
-  held.groups.push_back(group);
-  held.batches.insert(held.batches.end(), written.begin(), written.end());
-}
-
-// What is held is durable, so that nobody waits for this but reads of it. Many at once: what was written again is
-// applied once.
-void RocksStore::State::Apply() {
-  if (held.last_number == applied_number) return;
-  apply_wanted = false;
-  if (!held.batches.empty() && !is_poisoned) {
-    absl::Status status = db->Apply(log->last_number(), held.batches);
-    if (status.ok()) status = TrimLog();
-    if (!status.ok()) Poison(status);
-  }
-  {
-    const std::lock_guard guard(applied_mutex);
-    applied_number = held.last_number;
-  }
-  applied.notify_all();
-  held = Held{.last_number = held.last_number};
-}
-
-// Lets the log go that the tables have, and keeps it from growing without bound where they cannot follow.
-absl::Status RocksStore::State::TrimLog() {
-  if (log->turns() == log_turns) return absl::OkStatus();
-  log_turns = log->turns();
-  if (absl::Status status = db->CheckBackground(); !status.ok()) return status;
-  const auto release = [this] {
-    const auto durable = db->DurableGroup();
-    if (durable.ok()) log->Release(*durable);
-    return durable.status();
-  };
-  if (absl::Status status = release(); !status.ok()) return status;
-  if (log->used_bytes() >= 2 * options.tuning.log_bytes) {
-    const absl::Status status = db->Flush();
-    return status.ok() ? release() : status;
-  }
-  return log->used_bytes() >= options.tuning.log_bytes / 2 ? db->StartFlush() : absl::OkStatus();
-}
-
-// The batches of the group for which there is space; the others have their outcome.
-std::vector<const StoreBatch*> RocksStore::State::Admit(Group& group) {
-  const bool fresh = space.RefreshIfOld();
-  std::vector<const StoreBatch*> admitted = AdmitBySpace(group);
-  if (admitted.size() < group.size() && !fresh) {
-    space.Refresh();
-    admitted = AdmitBySpace(group);
-  }
-  counters.refused += group.size() - admitted.size();
-  return admitted;
-}
-
-std::vector<const StoreBatch*> RocksStore::State::AdmitBySpace(Group& group) {
-  std::vector<const StoreBatch*> admitted;
-  admitted.reserve(group.size());
-  for (auto& commit : group) {
-    commit->outcome = space.Admit(commit->bytes, !commit->batch.put_pages.empty());
-    if (commit->outcome.ok()) admitted.push_back(&commit->batch);
-  }
-  return admitted;
-}
-
-void RocksStore::State::Poison(const absl::Status& status) {
-  {
-    const std::lock_guard guard(poison_mutex);
-    // Never ResourceExhausted, which would promise that nothing was applied.
-    const absl::Status why = absl::IsDataLoss(status) ? store::WithAdvice(status, options.path) : status;
-    poison = absl::InternalError(absl::StrCat("the store is poisoned by a failed write: ", why.ToString()));
-  }
-  is_poisoned = true;
-  if (options.on_poisoned) {
-    options.on_poisoned(Poisoned());
-  } else {
-    EndProcess(Poisoned());
-  }
-}
-
-absl::Status RocksStore::State::Poisoned() const {
-  const std::lock_guard guard(poison_mutex);
-  return poison;
-}
-
-// At the end: the next start has nothing to replay then, and tools find everything in the tables. Without the space for
-// it, everything stays in the log.
+// At the end: the next start has nothing to replay then. Without the space for it, everything stays in the log.
 void RocksStore::State::WriteTables() {
-  if (is_poisoned || store::FreeDiskBytes(options.path) / 2 < db->Sizes().memory_bytes) return;
+  if (poison || store::FreeDiskBytes(options.path) / 2 < db->Sizes().memory_bytes) return;
   if (const absl::Status status = db->Flush(); !status.ok()) spdlog::warn("{}", status.ToString());
 }
 
@@ -354,23 +220,38 @@ void RocksStore::State::RunReader() {
             one, 1, [](const PendingRead&) { return false; }, [] {}))
       return;
     if (closing) continue;
-    AwaitApplied(one.front().after);
+    writer->AwaitApplied(one.front().after);
     one.front().run();
   }
 }
 
-// Of a commit that is durable. The writer applies it when it is done with the group that it is at, or is idle.
-void RocksStore::State::AwaitApplied(uint64_t number) {
-  if (applied_number >= number) return;
-  apply_wanted = true;
-  std::unique_lock guard(applied_mutex);
-  applied.wait(guard, [&] { return applied_number >= number; });
+// A page can be moved between the look into the index and the read of its data; then the index says so.
+absl::StatusOr<StoredPage> RocksStore::State::ReadPage(PageId page, bool with_data) {
+  store::PagePlace looked_at;
+  while (true) {
+    if (poison) return poison.status();
+    const auto entry = db->Find(page);
+    if (!entry.ok()) return entry.status();
+    StoredPage stored = store::HeaderOf(*entry);
+    if (!with_data) return stored;
+    auto data = NewPage();
+    char* const bytes = reinterpret_cast<char*>(data->bytes.data());
+    const absl::Status read = files.Read(entry->place, {bytes, kPageBytes});
+    if (read.ok() && store::DataSum(bytes) == entry->data_sum) {
+      stored.data = std::move(data);
+      return stored;
+    }
+    if (entry->place == looked_at) {
+      return store::CorruptPage(page, read.ok() ? "checksum of the data" : std::string(read.message()));
+    }
+    looked_at = entry->place;
+  }
 }
 
 void RocksStore::State::RefreshUsage() {
   const store::RocksSizes sizes = db->Sizes();
   usage_pages = sizes.pages;
-  usage_bytes = sizes.bytes;
+  usage_bytes = sizes.bytes + files.TotalBytes();
   usage_free = store::FreeDiskBytes(options.path);
   usage_at = std::chrono::steady_clock::now().time_since_epoch().count();
   usage_running = false;
@@ -378,7 +259,7 @@ void RocksStore::State::RefreshUsage() {
 
 // --- On the loop ------------------------------------------------------------------------------------------------------
 
-void RocksStore::State::Finish(LoopSide& loop, Group& group) {
+void RocksStore::State::Finish(LoopSide& loop, CommitGroup& group) {
   if (loop.closed) return;
   loop.Expect(-static_cast<int>(group.size()));
   for (auto& commit : group) {
@@ -424,32 +305,27 @@ absl::StatusOr<std::unique_ptr<RocksStore>> RocksStore::Open(RocksStoreOptions o
   if (absl::Status made = store::MakeStoreDirectory(options.path); !made.ok()) return made;
   auto lock = store::StoreLock::Acquire(options.path);
   if (!lock.ok()) return lock.status();
-  auto db = RocksDb::Open(options.path, options.tuning);
-  if (!db.ok()) return db.status();
-  auto log = ClaimStore(**db, options);
-  if (!log.ok()) return log.status();
-  auto state = std::make_unique<State>(std::move(options), *std::move(lock), *std::move(db), *std::move(log));
+  auto state = std::make_unique<State>(std::move(options), *std::move(lock));
+  if (absl::Status opened = state->Open(); !opened.ok()) return opened;
   state->RefreshUsage();
   return std::unique_ptr<RocksStore>(new RocksStore(std::move(state)));
 }
 
-RocksStore::RocksStore(std::unique_ptr<State> state) : state_(std::move(state)) {
-  State* s = state_.get();
-  s->loop->expect = s->options.expect;
-  s->threads.emplace_back([s] { s->RunWriter(); });
-  for (int i = 0; i < s->options.reader_threads; ++i) {
-    s->threads.emplace_back([s] { s->RunReader(); });
-  }
-}
+RocksStore::RocksStore(std::unique_ptr<State> state) : state_(std::move(state)) { state_->StartThreads(); }
 
 RocksStore::~RocksStore() {
-  state_->loop->closed = true;
-  state_->loop->deferred.clear();
-  state_->closing = true;
-  state_->commits.Close();
-  state_->reads.Close();
-  for (std::thread& thread : state_->threads) thread.join();
-  state_->WriteTables();
+  State* s = state_.get();
+  s->loop->closed = true;
+  s->loop->deferred.clear();
+  s->closing = true;
+  // The cleaner first: it waits for the writer.
+  s->cleaner->Stop();
+  s->cleaning.join();
+  s->writer->Close();
+  s->reads.Close();
+  s->writing.join();
+  for (std::thread& thread : s->readers) thread.join();
+  s->WriteTables();
 }
 
 void RocksStore::Commit(StoreBatch batch, CommitDone done) {
@@ -462,13 +338,13 @@ void RocksStore::Commit(StoreBatch batch, CommitDone done) {
   commit->done = std::move(done);
   state_->loop->uncommitted.Add(commit->number, commit->batch);
   state_->loop->Expect(1);
-  state_->commits.Push(std::move(commit));
+  state_->writer->Push(std::move(commit));
 }
 
 void RocksStore::ReadPage(PageId page, bool with_data, ReadDone done) {
   State* s = state_.get();
   s->StartRead(s->loop->uncommitted.LastChangeOf(page), [s, page, with_data, done = std::move(done)]() mutable {
-    absl::StatusOr<StoredPage> result = s->is_poisoned ? s->Poisoned() : s->db->ReadPage(page, with_data);
+    absl::StatusOr<StoredPage> result = s->ReadPage(page, with_data);
     if (absl::IsDataLoss(result.status())) s->counters.corrupt += 1;
     s->options.post([side = s->loop, done = std::move(done), result = std::move(result)]() mutable {
       if (!side->closed) done(std::move(result));
@@ -480,7 +356,7 @@ void RocksStore::ReadRecords(std::string prefix, RecordsDone done) {
   State* s = state_.get();
   const uint64_t after = s->loop->uncommitted.LastChangeOfRecords(prefix);
   s->StartRead(after, [s, prefix = std::move(prefix), done = std::move(done)]() mutable {
-    absl::StatusOr<RocksDb::Records> result = s->is_poisoned ? s->Poisoned() : s->db->ReadRecords(prefix);
+    absl::StatusOr<RocksDb::Records> result = s->poison ? s->poison.status() : s->db->ReadRecords(prefix);
     if (absl::IsDataLoss(result.status())) s->counters.corrupt += 1;
     s->options.post([side = s->loop, done = std::move(done), result = std::move(result)]() mutable {
       if (!side->closed) done(std::move(result));
@@ -499,15 +375,20 @@ StoreUsage RocksStore::Usage() const {
 }
 
 RocksStoreStatistics RocksStore::statistics() const {
+  const store::WriterCounters& w = state_->writer->counters();
+  const store::CleanerStatistics cleaner = state_->cleaner->statistics();
   const Counters& c = state_->counters;
-  return RocksStoreStatistics{.committed = c.committed,
-                              .synced_writes = c.synced_writes,
-                              .refused = c.refused,
-                              .failed = c.failed,
-                              .pages_written = c.pages_written,
+  return RocksStoreStatistics{.committed = w.committed,
+                              .synced_writes = w.synced_writes,
+                              .refused = w.refused,
+                              .failed = w.failed,
+                              .pages_written = w.pages_written,
                               .reads = c.reads,
                               .reads_deferred = c.reads_deferred,
-                              .corrupt = c.corrupt};
+                              .corrupt = c.corrupt,
+                              .pages_moved = cleaner.pages_moved,
+                              .segments_emptied = cleaner.segments_emptied,
+                              .segments_kept = cleaner.segments_kept};
 }
 
 }  // namespace mangrove

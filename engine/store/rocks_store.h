@@ -1,11 +1,13 @@
-// The real door to stable storage: PageStore over RocksDB.
+// The real door to stable storage: PageStore over a log, in which the pages' data stays, and RocksDB, which has the index
+// of it and the records.
 //
 // Data flow of a commit: the loop notes its keys (S3) and hands it to the writer thread, which takes everything that
 // waits, writes it into the log as one group with one sync (group commit), and posts the outcomes back, in order, in
-// one task. Later it applies what is in the log to RocksDB, whose threads write tables. A read goes to a reader thread,
-// where it meets a change that is not yet in the log when that is; there it waits until what is in the log is applied.
+// one task. Later it applies to RocksDB where the pages are now; RocksDB's threads write tables. A read goes to a reader
+// thread, where it meets a change that is not yet in the log when that is; there it waits until what is in the log is
+// applied, looks into the index, and reads the page from the log. The cleaner takes back the log's space.
 //
-// Threads: one writer, `reader_threads` readers; RocksDB has two more for its tables.
+// Threads: one writer, one cleaner, `reader_threads` readers; RocksDB has two more for its tables.
 
 #pragma once
 
@@ -61,6 +63,9 @@ struct RocksStoreStatistics {
   uint64_t reads = 0;           // Of pages and of records.
   uint64_t reads_deferred = 0;  // Of these, behind a write of what they read.
   uint64_t corrupt = 0;         // Reads that got DataLoss.
+  uint64_t pages_moved = 0;     // By the cleaner, to make space.
+  uint64_t segments_emptied = 0;
+  uint64_t segments_kept = 0;  // With pages that cannot be read, so that the others were moved only.
 };
 
 // Owned by the loop, `statistics` excepted, which is thread-safe.

@@ -9,13 +9,15 @@
 // The stamp, 48 bytes, under the key "mangrove.stamp"; it says whose store this is:
 //   offset  bytes  what
 //        0      4  magic "MGST"
-//        4      4  format version of the whole store, 2
+//        4      4  format version of the whole store, 3
 //        8     16  cluster: high 8 bytes, then low 8 bytes
 //       24      8  node
 //       32      8  salt of the log (log_group.h)
 //       40      8  XXH3-64 of the bytes 0 to 39
 //
-// Under "mangrove.applied", as a record, 8 bytes: the number of the last group of the log that the tables have.
+// Under "mangrove.applied", as a record, 24 bytes: up to where the log is applied: number of the last group, and segment
+// and block behind it. Under "mangrove.segment/" and the segment's number in 12 digits, as a record, 16 bytes: the number,
+// and the blocks of its groups; of each segment behind which there is another, and that something may refer to.
 
 #pragma once
 
@@ -36,9 +38,10 @@ absl::StatusOr<std::string> DecodeRecordValue(std::string_view key, std::string_
 absl::Status CorruptRecord(std::string_view key, std::string_view what);
 
 // The format of everything in a store. A store of another one is not opened.
-constexpr uint32_t kStoreFormat = 2;
+constexpr uint32_t kStoreFormat = 3;
 constexpr std::string_view kStampKey = "mangrove.stamp";
 constexpr std::string_view kAppliedKey = "mangrove.applied";
+constexpr std::string_view kSegmentPrefix = "mangrove.segment/";
 
 struct StoreStamp {
   uint32_t format = kStoreFormat;

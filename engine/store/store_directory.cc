@@ -81,6 +81,13 @@ StoreLock::~StoreLock() {
   if (fd_ >= 0) close(fd_);
 }
 
+absl::Status WithAdvice(const absl::Status& damaged, const std::string& path) {
+  return absl::Status(
+      damaged.code(),
+      absl::StrCat(damaged.message(), "; some of what was committed cannot be read: move the directory ", path,
+                   " away, so that this node starts empty and is caught up by the others"));
+}
+
 uint64_t FreeDiskBytes(const std::string& path) {
   struct statvfs disk;
   if (statvfs(path.c_str(), &disk) != 0) return UINT64_MAX;
@@ -99,16 +106,16 @@ bool SpaceGuard::RefreshIfOld() {
   return true;
 }
 
-absl::Status SpaceGuard::Admit(uint64_t bytes, bool adds_pages) {
-  // Once in the log, once in a table.
-  const uint64_t needed = 2 * bytes;
-  const uint64_t kept = adds_pages ? reserve_bytes_ : reserve_bytes_ / 2;
+absl::Status SpaceGuard::Admit(uint64_t bytes, SpaceUse use) {
+  uint64_t kept = reserve_bytes_;
+  if (use == SpaceUse::kSmall) kept = reserve_bytes_ / 2;
+  if (use == SpaceUse::kCleaning) kept = reserve_bytes_ / 4;
   const uint64_t taken = admitted_bytes_ + kept;
-  if (free_bytes_ < taken || free_bytes_ - taken < needed) {
-    return absl::ResourceExhaustedError(absl::StrCat("store ", path_, ": disk full: ", needed, " bytes needed, ",
+  if (free_bytes_ < taken || free_bytes_ - taken < bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat("store ", path_, ": disk full: ", bytes, " bytes needed, ",
                                                      free_bytes_, " free, of which ", kept, " are kept in reserve"));
   }
-  admitted_bytes_ += needed;
+  admitted_bytes_ += bytes;
   return absl::OkStatus();
 }
 

@@ -19,6 +19,9 @@ absl::Status MakeStoreDirectory(const std::string& path);
 // What was made in the directory `path`, or removed from it, is durable when it returns OK.
 absl::Status SyncDirectory(const std::string& path);
 
+// `damaged`, of the store at `path`, and what is to be done about it.
+absl::Status WithAdvice(const absl::Status& damaged, const std::string& path);
+
 // Holds the store against every other opener, in this process too, until it is destroyed.
 class StoreLock {
  public:
@@ -37,6 +40,11 @@ class StoreLock {
 // What an unprivileged user may still write on the disk of `path`; UINT64_MAX if the disk does not say.
 uint64_t FreeDiskBytes(const std::string& path);
 
+// What is written when the disk is nearly full: page data leaves the reserve free. What has none (deletions, records) may
+// use half of it, so that a full disk can be cleared and the node can go on; the cleaner may use three quarters, so that
+// there is space to make space.
+enum class SpaceUse { kPages, kSmall, kCleaning };
+
 // Decides what may still be written. Owned by one thread.
 class SpaceGuard {
  public:
@@ -47,10 +55,9 @@ class SpaceGuard {
   // The same, unless it was done a few milliseconds ago and little was admitted since. False: it was left.
   bool RefreshIfOld();
 
-  // May `bytes` more be written? They count until the next Refresh. `adds_pages`: page data is among them; what has none
-  // (deletions, records) may use half of the reserve, so that a full disk can be cleared and the node can go on.
-  // ResourceExhausted names the path, what is needed and what is free.
-  absl::Status Admit(uint64_t bytes, bool adds_pages);
+  // May `bytes` more be written? They count until the next Refresh. ResourceExhausted names the path, what is needed and
+  // what is free.
+  absl::Status Admit(uint64_t bytes, SpaceUse use);
 
  private:
   const std::string path_;

@@ -55,7 +55,7 @@ constexpr DurationNs kSettledAfter = kSecond;
 constexpr size_t kReceiveBuffers = 16;
 // Messages with at most this many pages carry them inline, where they fit: one operation instead of two.
 constexpr size_t kMaxInlinePages = 3;
-// Pages of one write, at most, since they lie anywhere in our memory.
+// Pieces of one write, at most: pages that lie side by side are one.
 constexpr size_t kMaxWriteParts = 4;
 // What may wait for one peer, T5.
 constexpr size_t kMaxQueuedMessages = 8192;

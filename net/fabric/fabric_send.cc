@@ -2,8 +2,9 @@
 //
 //   without pages, up to the provider's inject size:  one operation, copied by libfabric, no completion
 //   up to kMaxInlinePages pages that fit:             one operation that gathers head and pages, mostly no completion
-//   more pages:                                       a write for each iov_limit_ pages into the peer's slots, then one
-//                                                     operation for the head, whose completion stands for all of them
+//   more pages:                                       writes into the peer's slots, each of up to iov_limit_ pieces of pages
+//                                                     that lie side by side; then one operation for the head, whose
+//                                                     completion stands for all of them
 //
 // What finds no slots or no queue entries waits in the connection's queue; everything behind it waits too (T3).
 
@@ -202,20 +203,28 @@ FabricCore::Outcome FabricCore::WritePages(Connection& c, OutMessage& m) {
   if (m.pages_written == 0 && !HasRoom(c, ops, pages)) return Outcome::kBlocked;
   while (m.pages_written < pages) {
     const uint32_t slot = (c.slots_taken + m.pages_written) % kPageSlots;
-    const uint32_t run = std::min({static_cast<uint32_t>(iov_limit_), pages - m.pages_written, kPageSlots - slot});
+    const uint32_t most = std::min(pages - m.pages_written, kPageSlots - slot);
     std::array<iovec, kMaxWriteParts> iov;
-    std::array<void*, kMaxWriteParts> descriptors{};
-    CHECK(run > 0 && run <= iov.size());
-    for (uint32_t i = 0; i < run; ++i) {
-      const PageBytes* page = m.pages[m.pages_written + i].get();
-      iov[i] = {const_cast<std::byte*>(page->bytes.data()), kPageBytes};  // libfabric only reads it.
-      descriptors[i] = Register(m, page, kPageBytes);
+    size_t parts = 0;
+    uint32_t run = 0;
+    for (; run < most; ++run) {
+      auto* const from = const_cast<std::byte*>(m.pages[m.pages_written + run]->bytes.data());  // Only read.
+      iovec* const last = parts > 0 ? &iov[parts - 1] : nullptr;
+      if (last != nullptr && static_cast<std::byte*>(last->iov_base) + last->iov_len == from) {
+        last->iov_len += kPageBytes;  // They lie side by side.
+      } else if (parts < iov_limit_) {
+        iov[parts++] = {from, kPageBytes};
+      } else {
+        break;
+      }
     }
+    std::array<void*, kMaxWriteParts> descriptors{};
+    for (size_t i = 0; i < parts; ++i) descriptors[i] = Register(m, iov[i].iov_base, iov[i].iov_len);
     fi_rma_iov target{c.remote.base + slot * kPageBytes, run * kPageBytes, c.remote.key};
     fi_msg_rma msg{};
     msg.msg_iov = iov.data();
     msg.desc = local_registration_ ? descriptors.data() : nullptr;
-    msg.iov_count = run;
+    msg.iov_count = parts;
     msg.rma_iov = &target;
     msg.rma_iov_count = 1;
     msg.context = MakeContext(c.serial, 0);

@@ -10,7 +10,8 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
-#include "engine/store/page_record.h"
+#include "engine/store/little_endian.h"
+#include "engine/store/page_entry.h"
 #include "tests/cluster/cluster.h"
 
 namespace mangrove::cluster_test {
@@ -51,22 +52,12 @@ class OpenedStore {
     for (auto* family : families_) db_->DestroyColumnFamilyHandle(family);
   }
 
-  // Moves page data from files of its own into the tables.
-  void MoveDataIntoTables() {
-    rocksdb::CompactRangeOptions options;
-    options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForce;
-    options.blob_garbage_collection_policy = rocksdb::BlobGarbageCollectionPolicy::kForce;
-    options.blob_garbage_collection_age_cutoff = 1;
-    const auto status = db_->CompactRange(options, families_[1], nullptr, nullptr);
-    if (!status.ok()) throw std::runtime_error(status.ToString());
-  }
-
-  // Changes one bit of the page's content, under a checksum of RocksDB's that is right. False: it is not there.
+  // Changes one bit of what the index has of the page, under a checksum of RocksDB's that is right. False: it is not there.
   bool FlipBit(PageId page) {
     const std::string key(store::View(store::EncodePageKey(page)));
     std::string value;
     if (!db_->Get({}, families_[1], key, &value).ok()) return false;
-    value[store::kPageHeaderBytes + 77] ^= 4;
+    value[45] ^= 4;
     return db_->Put({}, families_[1], key, value).ok();
   }
 
@@ -84,8 +75,9 @@ int FlipBitsInFiles(const std::string& directory, const std::string& suffix, con
     const std::string bytes{std::istreambuf_iterator<char>(in), {}};
     std::fstream out(entry.path(), std::ios::binary | std::ios::in | std::ios::out);
     for (size_t at = bytes.find(content); at != std::string::npos; at = bytes.find(content, at + 1)) {
-      out.seekp(static_cast<std::streamoff>(at + 77));
-      out.put(static_cast<char>(bytes[at + 77] ^ 4));
+      const size_t inside = at + content.size() / 2;
+      out.seekp(static_cast<std::streamoff>(inside));
+      out.put(static_cast<char>(bytes[inside] ^ 4));
       ++flipped;
     }
   }
@@ -144,15 +136,6 @@ class Damage : public testing::Test {
     EXPECT_EQ(CorruptPages(1), 0u);
   }
 
-  void DamageFilesAndExpectMended(const char* ending) {
-    uint64_t damaged = 0;
-    for (uint64_t i = 0; i < kSegments; ++i) {
-      damaged += FlipBitsInFiles(store(1), ending, ContentOf(i * kSegmentBytes)) > 0 ? 1 : 0;
-    }
-    ASSERT_GE(damaged, 2u);
-    ExpectServedToldAndMended(damaged);
-  }
-
   Cluster cluster_;
   GlobalAddress address_;
 };
@@ -168,16 +151,30 @@ TEST_F(Damage, ACorruptPageIsReadFromAnotherCoreHolderToldAndMended) {
   ExpectServedToldAndMended(damaged);
 }
 
-TEST_F(Damage, ACorruptBlobFileCostsThePagesInIt) {
+TEST_F(Damage, ACorruptSegmentCostsThePagesInIt) {
   WriteAndStop();
-  DamageFilesAndExpectMended(".blob");
+  uint64_t damaged = 0;
+  for (uint64_t i = 0; i < kSegments; ++i) {
+    damaged += FlipBitsInFiles(store(1) + "/segments", ".seg", ContentOf(i * kSegmentBytes)) > 0 ? 1 : 0;
+  }
+  ASSERT_GE(damaged, 2u);
+  ExpectServedToldAndMended(damaged);
 }
 
-// Pages that stand in the tables themselves, whose blocks have checksums of RocksDB's.
+// Where pages are stands in tables, whose blocks have checksums of RocksDB's.
 TEST_F(Damage, ACorruptTableCostsThePagesInIt) {
   WriteAndStop();
-  OpenedStore(store(1)).MoveDataIntoTables();
-  DamageFilesAndExpectMended(".sst");
+  uint64_t damaged = 0;
+  for (uint64_t i = 0; i < kSegments; ++i) {
+    char sum[sizeof(uint64_t)];
+    store::PutLittleEndian<uint64_t>(store::DataSum(ContentOf(i * kSegmentBytes).data()), sum);
+    damaged += FlipBitsInFiles(store(1), ".sst", {sum, sizeof(sum)}) > 0 ? 1 : 0;
+  }
+  ASSERT_GE(damaged, 2u);
+  cluster_.StartAll();
+  ExpectEverythingReadable();
+  EXPECT_GE(CorruptPages(1), damaged) << "a block has entries of several pages";
+  EXPECT_THAT(cluster_.log(1), AllOf(HasSubstr("the stored record"), HasSubstr("another core holder's copy")));
 }
 
 TEST_F(Damage, APageThatIsCorruptOnEveryCoreHolderIsAnErrorOfItsOwn) {
@@ -212,7 +209,7 @@ TEST(DamageWhileRunning, ADiskThatGoesBadCostsNothingButIsTold) {
   ASSERT_TRUE(flushed.ok()) << flushed;
   int damaged = 0;
   for (uint64_t at = 0; at < kSize; at += kStep) {
-    damaged += FlipBitsInFiles(cluster.directory() + "/data-1/store", ".blob", ContentOf(at));
+    damaged += FlipBitsInFiles(cluster.directory() + "/data-1/store/segments", ".seg", ContentOf(at));
   }
   ASSERT_GT(damaged, 0);
   for (uint64_t at = 0; at < kSize; at += kStep) {

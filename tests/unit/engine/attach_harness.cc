@@ -34,7 +34,7 @@ absl::Status CheckAccess(const Credentials& who, const RegionInfo& info, AccessM
 }  // namespace
 
 TestNode::TestNode() {
-  auto memory = RegionMemory::Create([this](absl::AnyInvocable<void()> task) { loop_.Post(std::move(task)); });
+  auto memory = RegionMemory::Create([this](absl::AnyInvocable<void()> task) { loop_.Post(std::move(task)); }, 0);
   CHECK(memory.ok());
   memory_ = *std::move(memory);
   mapped_clients_ = std::make_unique<MappedClients>(this);

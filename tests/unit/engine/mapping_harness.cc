@@ -274,7 +274,7 @@ void TaskThread::Run(std::function<void()> task) {
 }
 
 Node::Node(uint64_t page_count) {
-  auto memory = RegionMemory::Create([this](absl::AnyInvocable<void()> task) { loop_.Post(std::move(task)); });
+  auto memory = RegionMemory::Create([this](absl::AnyInvocable<void()> task) { loop_.Post(std::move(task)); }, 0);
   if (!memory.ok()) std::fprintf(stderr, "%s\n", memory.status().ToString().c_str());
   CHECK(memory.ok());
   memory_ = *std::move(memory);

@@ -66,7 +66,7 @@ TEST(MappedFaultOnLoop, NoStoreIsLostWhenThePageIsTaken) {
   Program program;
   Loop loop({});
   ASSERT_TRUE(loop.Start().ok());
-  auto memory = RegionMemory::Create([&](absl::AnyInvocable<void()> task) { loop.Post(std::move(task)); });
+  auto memory = RegionMemory::Create([&](absl::AnyInvocable<void()> task) { loop.Post(std::move(task)); }, 0);
   ASSERT_TRUE(memory.ok()) << memory.status();
   LoopService service(&loop, memory->get());
   std::shared_ptr<RegionFrames> region;

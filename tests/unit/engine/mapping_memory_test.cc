@@ -22,11 +22,13 @@ namespace {
 
 constexpr PageId kFirst{absl::uint128(1) << 20};
 constexpr PageRange kPages{kFirst, 64};
+constexpr uint64_t kMostFrames = 600;
 
 class RegionMemoryTest : public testing::Test {
  protected:
   RegionMemoryTest() {
-    auto memory = RegionMemory::Create([this](absl::AnyInvocable<void()> task) { posted_.push_back(std::move(task)); });
+    auto memory = RegionMemory::Create([this](absl::AnyInvocable<void()> task) { posted_.push_back(std::move(task)); },
+                                       kMostFrames);
     CHECK(memory.ok());
     memory_ = *std::move(memory);
     CHECK(memory_->AddRegion(kPages).ok());
@@ -103,7 +105,8 @@ TEST_F(RegionMemoryTest, FramesOfPagesThatWereTakenAreUsedAgain) {
   EXPECT_THAT(memory_->Copy(kFirst)->bytes, testing::Each(std::byte{0}));
 }
 
-TEST_F(RegionMemoryTest, FewFramesOutlastTheirPages) {
+// Of a thousand pages that are here, some at a time.
+TEST_F(RegionMemoryTest, FramesOutlastTheirPagesAsFarAsTheCacheHasRoom) {
   constexpr uint64_t kTaken = 1000;
   constexpr PageRange kMany{kFirst + 1000, kTaken};
   ASSERT_TRUE(memory_->AddRegion(kMany).ok());
@@ -113,7 +116,24 @@ TEST_F(RegionMemoryTest, FewFramesOutlastTheirPages) {
     memory_->Take(kMany.first + i, /*keep=*/false, [](PageBuffer) {});
   }
   RunPosted();
-  EXPECT_LE(FramesInUse(), 256u);
+  EXPECT_EQ(FramesInUse(), kMostFrames);
+  for (uint64_t i = 0; i < kMostFrames; ++i) Install(kMany.first + i, 5, Rights::kRead);
+  RunPosted();
+  EXPECT_LE(FramesInUse(), kMostFrames + 256);
+  EXPECT_THAT(memory_->Copy(kMany.first)->bytes, testing::Each(std::byte{5}));
+}
+
+TEST_F(RegionMemoryTest, FramesThatAreUsedAgainAreNoLongerSpare) {
+  constexpr PageRange kMany{kFirst + 1000, 1000};
+  ASSERT_TRUE(memory_->AddRegion(kMany).ok());
+  region_ = memory_->FindRegion(kMany.first);
+  for (int round = 0; round < 10; ++round) {
+    for (uint64_t i = 0; i < 200; ++i) Install(kMany.first + i, 5, Rights::kRead);
+    EXPECT_EQ(FramesInUse(), 200u);
+    for (uint64_t i = 0; i < 200; ++i) memory_->Take(kMany.first + i, /*keep=*/false, [](PageBuffer) {});
+    RunPosted();
+    EXPECT_EQ(FramesInUse(), 200u);
+  }
 }
 
 TEST_F(RegionMemoryTest, APageThatComesAndGoesKeepsItsFrame) {

@@ -85,5 +85,51 @@ TEST_F(PageEngineReadAheadSmall, ASmallCacheIsNotFilledWithWhatNobodyHasAskedFor
   ReadInOrder(3, 64);
 }
 
+// As memmove may: each block from its end to its begin, and then the next one.
+TEST(PageEngineReadAheadBlocks, WhoGoesThroughBlocksInAnyOrderGetsThemWhole) {
+  SetLogLevel(LogLevel::kOff);
+  constexpr uint64_t kBlock = PageEngine::kBlockPages;
+  EngineCluster cluster(2, [](PageEngineOptions& options) { options.cache_pages = 8192; });
+  const PageId first = cluster.SegmentOf(1);
+  for (uint64_t i = 0; i < 4 * kBlock; i += kSegmentPages) cluster.Allocate({first + i, kSegmentPages});
+  for (uint64_t i = 0; i < 4 * kBlock; ++i) ASSERT_TRUE(cluster.Write(2, first + i, static_cast<uint8_t>(i)).ok());
+  cluster.engine(1).CountFetched({first, 4 * kBlock});
+  const auto here = [&](uint64_t block) {
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < kBlock; ++i) {
+      count += cluster.engine(1).RightsOf(first + block * kBlock + i) != Rights::kNone ? 1 : 0;
+    }
+    return count;
+  };
+  for (uint64_t block = 0; block < 2; ++block) {
+    for (uint64_t i = kBlock; i-- > 0;) {
+      ASSERT_EQ(*cluster.Read(1, first + block * kBlock + i), static_cast<int>(i % 256));
+    }
+  }
+  cluster.RunFor(100 * kMillisecond);
+  EXPECT_EQ(here(2), 0u);
+  ASSERT_EQ(*cluster.Read(1, first + 2 * kBlock + 200), 200);
+  cluster.RunFor(100 * kMillisecond);
+  EXPECT_EQ(here(2), kBlock);
+  EXPECT_EQ(here(3), kBlock);
+}
+
+TEST(PageEngineReadAheadBlocks, APageOfEachBlockBringsNoBlocks) {
+  SetLogLevel(LogLevel::kOff);
+  constexpr uint64_t kBlock = PageEngine::kBlockPages;
+  EngineCluster cluster(2, [](PageEngineOptions& options) { options.cache_pages = 8192; });
+  const PageId first = cluster.SegmentOf(1);
+  for (uint64_t i = 0; i < 6 * kBlock; i += kSegmentPages) cluster.Allocate({first + i, kSegmentPages});
+  cluster.engine(1).CountFetched({first, 6 * kBlock});
+  for (uint64_t block = 0; block < 6; ++block) ASSERT_TRUE(cluster.IsResponsible(1, first + block * kBlock));
+  const uint64_t before = cluster.engine(1).counters().read_requests;
+  const uint64_t places[] = {3, 77, 201, 20, 150, 99};
+  for (uint64_t block = 0; block < 6; ++block) {
+    ASSERT_TRUE(cluster.Read(1, first + block * kBlock + places[block]).ok());
+  }
+  cluster.RunFor(100 * kMillisecond);
+  EXPECT_EQ(cluster.engine(1).counters().read_requests - before, 6u);
+}
+
 }  // namespace
 }  // namespace mangrove

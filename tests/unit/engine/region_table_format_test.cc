@@ -65,7 +65,7 @@ void ExpectBad(const absl::Status& status, const std::string& text) {
 }
 
 TEST(RegionTableFormat, HeaderIsReadBack) {
-  const RegionTableHeader header{.slots = 4095, .next_free = PageId(kSpacePages)};
+  const RegionTableHeader header{.slots = 4095, .next_free = PageId(kReservableEnd)};
   Bytes page;
   EncodeRegionHeader(header, page);
   EXPECT_EQ(*DecodeRegionHeader(page), header);
@@ -145,7 +145,7 @@ TEST(RegionTableFormat, NonsenseUnderAGoodChecksumIsNamed) {
       {[](auto& r) { r.name.clear(); }, "bad region name"},
       {[](auto& r) { r.pages.first = PageId(512); }, "its range"},
       {[](auto& r) { r.pages.first = r.pages.first + 1; }, "its range"},
-      {[](auto& r) { r.pages.first = PageId(kSpacePages); }, "its range"},
+      {[](auto& r) { r.pages.first = PageId(kReservableEnd); }, "its range"},
       {[](auto& r) { r.pages.count = 0; }, "its range"},
       {[](auto& r) { r.pages.count = kMaxRegionPages + 1; }, "its range"},
       {[](auto& r) { r.mode = 0700; }, "its mode"},
@@ -167,7 +167,7 @@ TEST(RegionTableFormat, NonsenseUnderAGoodChecksumIsNamed) {
   Bytes header;
   EncodeRegionHeader({.slots = 0, .next_free = PageId(5)}, header);
   ExpectBad(DecodeRegionHeader(header).status(), "the next free page cannot be");
-  EncodeRegionHeader({.slots = 0, .next_free = PageId(kSpacePages + 1)}, header);
+  EncodeRegionHeader({.slots = 0, .next_free = PageId(kReservableEnd + 1)}, header);
   ExpectBad(DecodeRegionHeader(header).status(), "the next free page cannot be");
 }
 

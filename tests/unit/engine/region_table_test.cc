@@ -118,13 +118,13 @@ TEST_F(RegionTableTest, T2AddressesAreNeverReused) {
 }
 
 TEST_F(RegionTableTest, FullSpaceNamesWhatIsLeft) {
-  const RegionTableHeader header{.slots = 0, .next_free = PageId(kSpacePages - 3 * kSegmentPages + 1)};
+  const RegionTableHeader header{.slots = 0, .next_free = PageId(kReservableEnd - 3 * kSegmentPages + 1)};
   EncodeRegionHeader(header, pages_.ram[kRegionHeaderPage.value]);
   ExpectError(Reserve("r", 2 * kSegmentPages + 1).status(), StatusCode::kResourceExhausted,
               "needs 1025 pages of addresses, and 1024 are left");
   ASSERT_TRUE(Reserve("r", 2 * kSegmentPages).ok());
   ExpectError(Reserve("s", 1).status(), StatusCode::kResourceExhausted, "and 0 are left in the address space");
-  EXPECT_TRUE(Check({PageId(kSpacePages - 1), 1}).code() == StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(Check({PageId(kReservableEnd - 1), 1}).code() == StatusCode::kFailedPrecondition);
 }
 
 TEST_F(RegionTableTest, FullTableNamesItsSlots) {

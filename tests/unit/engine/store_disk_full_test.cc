@@ -21,32 +21,33 @@ using store_test::WaitingStore;
 
 constexpr PageId kPage{1'000'000};
 
-TEST(SpaceGuard, ReserveIsKeptFreeAndHalfOfItIsForWhatHasNoPages) {
+TEST(SpaceGuard, ReserveIsKeptFreeAndPartsOfItAreForWhatHasNoPagesAndForCleaning) {
   TemporaryDirectory directory;
   const uint64_t free_bytes = store::FreeDiskBytes(directory.path());
   store::SpaceGuard roomy(directory.path(), 0);
   roomy.Refresh();
-  EXPECT_TRUE(roomy.Admit(4096, true).ok());
+  EXPECT_TRUE(roomy.Admit(4096, store::SpaceUse::kPages).ok());
   // Between the half of the reserve and the whole of it.
   store::SpaceGuard tight(directory.path(), free_bytes / 4 * 5);
   tight.Refresh();
-  const absl::Status refused = tight.Admit(4096, /*adds_pages=*/true);
+  const absl::Status refused = tight.Admit(4096, store::SpaceUse::kPages);
   EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
   EXPECT_NE(refused.message().find(directory.path()), absl::string_view::npos) << refused;
-  EXPECT_NE(refused.message().find("8192 bytes needed"), absl::string_view::npos) << refused;
-  EXPECT_TRUE(tight.Admit(4096, /*adds_pages=*/false).ok());
+  EXPECT_NE(refused.message().find("4096 bytes needed"), absl::string_view::npos) << refused;
+  EXPECT_TRUE(tight.Admit(4096, store::SpaceUse::kSmall).ok());
+  EXPECT_TRUE(tight.Admit(free_bytes / 8 * 4, store::SpaceUse::kCleaning).ok());
 }
 
 TEST(SpaceGuard, WhatWasAdmittedCountsUntilTheDiskIsLookedAt) {
   TemporaryDirectory directory;
   store::SpaceGuard guard(directory.path(), 0);
   guard.Refresh();
-  const uint64_t third = store::FreeDiskBytes(directory.path()) / 6;  // Each is needed twice.
-  EXPECT_TRUE(guard.Admit(third, true).ok());
-  EXPECT_TRUE(guard.Admit(third, true).ok());
-  EXPECT_FALSE(guard.Admit(third + third / 2, true).ok());
+  const uint64_t third = store::FreeDiskBytes(directory.path()) / 3;
+  EXPECT_TRUE(guard.Admit(third, store::SpaceUse::kPages).ok());
+  EXPECT_TRUE(guard.Admit(third, store::SpaceUse::kPages).ok());
+  EXPECT_FALSE(guard.Admit(third + third / 2, store::SpaceUse::kPages).ok());
   guard.Refresh();
-  EXPECT_TRUE(guard.Admit(third, true).ok());
+  EXPECT_TRUE(guard.Admit(third, store::SpaceUse::kPages).ok());
 }
 
 // A small disk of its own.
@@ -104,6 +105,41 @@ TEST(StoreDiskFull, CommitsAreRefusedAndTheStoreLivesOn) {
   std::filesystem::remove(disk / "filler");
   EXPECT_TRUE(s.Put(kPage, 1).ok()) << "and then it goes on";
   ExpectSame(*s.Read(kPage), MakePage(kPage, 1));
+}
+
+// On a disk that has nothing but the store: what is deleted is the only space there is.
+TEST(StoreDiskFull, SpaceOfWhatIsDeletedIsTakenBackAndUsed) {
+  SmallDisk disk;
+  ASSERT_TRUE(disk.mounted()) << "needs the right to mount a tmpfs: run the tests as root";
+  WaitingStore s(disk / "store", [](RocksStoreOptions& options) {
+    store_test::SmallBuffers(options);
+    options.reserve_bytes = uint64_t{16} << 20;
+  });
+  uint64_t stored = 0;
+  while (s.Put(kPage + stored, stored).ok()) ASSERT_LT(++stored, 16'384u);
+  ASSERT_GT(stored, 5'000u);
+  // Every second page, in ranges that are too small to empty a segment, so that the others have to be moved.
+  for (uint64_t first = 0; first < stored; first += 200) {
+    StoreBatch deletion;
+    for (uint64_t i = first; i < std::min(stored, first + 200); i += 2) deletion.delete_pages.push_back({kPage + i, 1});
+    ASSERT_TRUE(s.Commit(std::move(deletion)).ok()) << first;
+  }
+  uint64_t refused = 0;
+  for (uint64_t i = 0; i < stored * 2 / 5;) {
+    const absl::Status status = s.Put(kPage + 100'000 + i, i);
+    ASSERT_TRUE(status.ok() || absl::IsResourceExhausted(status)) << status;
+    status.ok() ? ++i : ++refused;
+    ASSERT_LT(refused, 1'000'000u) << i;
+  }
+  for (uint64_t i = 0; i < stored; ++i) {
+    const auto page = s.Read(kPage + i);
+    ASSERT_EQ(page.ok(), i % 2 == 1) << i << page.status();
+    if (page.ok()) ExpectSame(*page, MakePage(kPage + i, i));
+  }
+  for (uint64_t i = 0; i < stored * 2 / 5; ++i)
+    ExpectSame(*s.Read(kPage + 100'000 + i), MakePage(kPage + 100'000 + i, i));
+  EXPECT_GT(s.store->statistics().pages_moved, 0u);
+  EXPECT_EQ(s.store->statistics().failed, 0u);
 }
 
 TEST(StoreDiskFull, RefusedBatchesAreThoseForWhichThereIsNoSpace) {

@@ -7,7 +7,7 @@
 #include <map>
 #include <random>
 
-#include "engine/store/page_record.h"
+#include "engine/store/page_entry.h"
 #include "engine/store/sealed_value.h"
 #include "engine/store/uncommitted_index.h"
 #include "tests/unit/engine/store_test_support.h"
@@ -15,19 +15,23 @@
 namespace mangrove::store {
 namespace {
 
-using store_test::ExpectSame;
-using store_test::MakePage;
-
 constexpr PageId kPage{absl::MakeUint128(0x0102030405060708, 0x090a0b0c0d0e0f10)};
 
-std::string RecordOf(const StoredPage& page) {
-  const PageHeader header = EncodePageHeader(page);
-  std::string record(header.data(), header.size());
-  record.append(reinterpret_cast<const char*>(page.data->bytes.data()), kPageBytes);
-  return record;
+PageEntry EntryOf(PageId page) {
+  return {.page = page,
+          .version = Version{Epoch(0x1112131415161718), 0x2122232425262728},
+          .config = ConfigNumber(0x3132333435363738),
+          .handle = RecoveryHandle{.high = 0x4142434445464748, .low = 0x5152535455565758},
+          .data_sum = 0x6162636465666768,
+          .place = {0x7172737475, 0x767778}};
 }
 
-TEST(PageRecord, KeysHaveTheOrderOfPages) {
+std::string ValueOf(const PageEntry& entry) {
+  const IndexValue value = EncodeIndexValue(entry);
+  return {value.data(), value.size()};
+}
+
+TEST(PageEntry, KeysHaveTheOrderOfPages) {
   const PageKey key = EncodePageKey(kPage);
   for (size_t i = 0; i < kPageKeyBytes; ++i) EXPECT_EQ(key[i], static_cast<char>(i + 1));
   std::vector<PageId> pages = {PageId(0),
@@ -43,72 +47,65 @@ TEST(PageRecord, KeysHaveTheOrderOfPages) {
   }
 }
 
-TEST(PageRecord, BytesAreWhereTheFormatSays) {
-  StoredPage page = MakePage(kPage, 0);
-  page.version = Version{Epoch(0x1112131415161718), 0x2122232425262728};
-  page.config = ConfigNumber(0x3132333435363738);
-  page.handle = RecoveryHandle{.high = 0x4142434445464748, .low = 0x5152535455565758};
-  const std::string record = RecordOf(page);
-  ASSERT_EQ(record.size(), 4184u);
-  const std::string fixed(
-      "MGPR\x01\x00\x58\x00\x00\x10\x00\x00\x00\x00\x00\x00"
-      "\x10\x0f\x0e\x0d\x0c\x0b\x0a\x09\x08\x07\x06\x05\x04\x03\x02\x01"
-      "\x18\x17\x16\x15\x14\x13\x12\x11\x28\x27\x26\x25\x24\x23\x22\x21"
-      "\x38\x37\x36\x35\x34\x33\x32\x31\x48\x47\x46\x45\x44\x43\x42\x41"
-      "\x58\x57\x56\x55\x54\x53\x52\x51",
-      72);
-  EXPECT_EQ(record.substr(0, 72), fixed);
-  EXPECT_EQ(record.compare(88, kPageBytes, reinterpret_cast<const char*>(page.data->bytes.data()), kPageBytes), 0);
+const std::string kFields(
+    "\x18\x17\x16\x15\x14\x13\x12\x11\x28\x27\x26\x25\x24\x23\x22\x21"
+    "\x38\x37\x36\x35\x34\x33\x32\x31\x48\x47\x46\x45\x44\x43\x42\x41"
+    "\x58\x57\x56\x55\x54\x53\x52\x51\x68\x67\x66\x65\x64\x63\x62\x61");
+
+TEST(PageEntry, BytesOfAnIndexValueAreWhereTheFormatSays) {
+  const std::string value = ValueOf(EntryOf(kPage));
+  ASSERT_EQ(value.size(), 64u);
+  EXPECT_EQ(value.substr(0, 56), kFields + "\x78\x77\x76\x75\x74\x73\x72\x71");
+  EXPECT_EQ(SegmentOf(value), 0x7172737475u);
+  EXPECT_EQ(SegmentOf(value.substr(1)), 0u);
 }
 
-TEST(PageRecord, WhatIsEncodedIsDecoded) {
-  const StoredPage page = MakePage(kPage, 5);
-  const auto whole = DecodePageRecord(kPage, RecordOf(page), /*with_data=*/true);
-  ASSERT_TRUE(whole.ok()) << whole.status();
-  ExpectSame(*whole, page);
-  StoredPage header = page;
-  header.data = nullptr;
-  const auto without_data = DecodePageRecord(kPage, RecordOf(page), /*with_data=*/false);
-  ASSERT_TRUE(without_data.ok()) << without_data.status();
-  ExpectSame(*without_data, header);
+TEST(PageEntry, BytesOfALogEntryAreWhereTheFormatSays) {
+  std::string bytes(kLogEntryBytes, '\0');
+  EncodeLogEntry(EntryOf(kPage), bytes.data());
+  EXPECT_EQ(bytes, "\x10\x0f\x0e\x0d\x0c\x0b\x0a\x09\x08\x07\x06\x05\x04\x03\x02\x01" + kFields);
+  PageEntry decoded = DecodeLogEntry(bytes.data());
+  decoded.place = EntryOf(kPage).place;
+  EXPECT_EQ(decoded, EntryOf(kPage));
 }
 
-TEST(PageRecord, EveryFlippedBitIsDataLossByThePagesAddress) {
-  const std::string sound = RecordOf(MakePage(kPage, 5));
-  for (size_t bit = 0; bit < 8 * sound.size(); bit += bit < 8 * kPageHeaderBytes ? 1 : 37) {
+TEST(PageEntry, WhatIsEncodedIsDecoded) {
+  const auto decoded = DecodeIndexValue(kPage, ValueOf(EntryOf(kPage)));
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(*decoded, EntryOf(kPage));
+}
+
+TEST(PageEntry, EveryFlippedBitIsDataLossByThePagesAddress) {
+  const std::string sound = ValueOf(EntryOf(kPage));
+  for (size_t bit = 0; bit < 8 * sound.size(); ++bit) {
     std::string damaged = sound;
     damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ (1 << bit % 8));
-    const auto decoded = DecodePageRecord(kPage, damaged, /*with_data=*/true);
+    const auto decoded = DecodeIndexValue(kPage, damaged);
     ASSERT_TRUE(absl::IsDataLoss(decoded.status())) << bit;
     ASSERT_NE(decoded.status().message().find(ToString(kPage)), absl::string_view::npos) << decoded.status();
-    const auto header = DecodePageRecord(kPage, damaged, /*with_data=*/false);
-    ASSERT_EQ(header.ok(), bit >= 8 * kPageHeaderBytes) << bit;
   }
 }
 
-TEST(PageRecord, EveryTruncationIsDataLoss) {
-  const std::string sound = RecordOf(MakePage(kPage, 5));
-  for (size_t size = 0; size < sound.size(); size += size < 200 ? 1 : 61) {
-    ASSERT_TRUE(absl::IsDataLoss(DecodePageRecord(kPage, sound.substr(0, size), true).status())) << size;
-    ASSERT_TRUE(absl::IsDataLoss(DecodePageRecord(kPage, sound.substr(0, size), false).status())) << size;
+TEST(PageEntry, EveryOtherLengthIsDataLoss) {
+  const std::string sound = ValueOf(EntryOf(kPage));
+  for (size_t size = 0; size < sound.size(); ++size) {
+    ASSERT_TRUE(absl::IsDataLoss(DecodeIndexValue(kPage, sound.substr(0, size)).status())) << size;
   }
-  EXPECT_TRUE(absl::IsDataLoss(DecodePageRecord(kPage, sound + "x", true).status()));
+  EXPECT_TRUE(absl::IsDataLoss(DecodeIndexValue(kPage, sound + "x").status()));
 }
 
-TEST(PageRecord, RecordOfAnotherPageIsDataLossThatNamesBoth) {
-  const auto decoded = DecodePageRecord(kPage + 1, RecordOf(MakePage(kPage, 5)), /*with_data=*/true);
+TEST(PageEntry, EntryOfAnotherPageIsDataLoss) {
+  const auto decoded = DecodeIndexValue(kPage + 1, ValueOf(EntryOf(kPage)));
   ASSERT_TRUE(absl::IsDataLoss(decoded.status()));
-  EXPECT_NE(decoded.status().message().find(ToString(kPage)), absl::string_view::npos) << decoded.status();
   EXPECT_NE(decoded.status().message().find(ToString(kPage + 1)), absl::string_view::npos) << decoded.status();
 }
 
-TEST(PageRecord, RandomBytesAreDataLoss) {
+TEST(PageEntry, RandomBytesAreDataLoss) {
   std::mt19937_64 random(1);
   for (int round = 0; round < 2'000; ++round) {
-    std::string bytes(round % 2 == 0 ? kPageRecordBytes : random() % 5'000, '\0');
+    std::string bytes(round % 2 == 0 ? kIndexValueBytes : random() % 100, '\0');
     std::generate(bytes.begin(), bytes.end(), [&] { return static_cast<char>(random()); });
-    if (round % 4 == 0) bytes.replace(0, 4, "MGPR");
-    ASSERT_TRUE(absl::IsDataLoss(DecodePageRecord(kPage, bytes, round % 3 == 0).status()));
+    ASSERT_TRUE(absl::IsDataLoss(DecodeIndexValue(kPage, bytes).status()));
   }
 }
 

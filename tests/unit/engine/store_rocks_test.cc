@@ -11,7 +11,7 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
-#include "engine/store/page_record.h"
+#include "engine/store/page_entry.h"
 #include "engine/store/rocks_store.h"
 #include "engine/store/sealed_value.h"
 #include "tests/unit/engine/store_test_support.h"
@@ -23,6 +23,7 @@ using store_test::Content;
 using store_test::ExpectSame;
 using store_test::MakePage;
 using store_test::OptionsFor;
+using store_test::SmallBuffers;
 using store_test::TemporaryDirectory;
 using store_test::TestLoop;
 using store_test::WaitingStore;
@@ -251,7 +252,7 @@ TEST(RocksStore, TheLogDoesNotGrowWithWhatIsWritten) {
     ASSERT_TRUE(s.Commit(std::move(batch)).ok());
   }
   uint64_t bytes = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(directory / "commits")) bytes += entry.file_size();
+  for (const auto& entry : std::filesystem::directory_iterator(directory / "segments")) bytes += entry.file_size();
   EXPECT_LE(bytes, 3 * kLogBytes);
   EXPECT_EQ(s.Records("key")->at(0).second, "2999");
 }
@@ -416,10 +417,9 @@ TEST(RocksStore, CorruptPageIsDataLossByItsAddressAndTheStoreLivesOn) {  // S4
     for (uint64_t i = 0; i < 4; ++i) ASSERT_TRUE(s.Put(kPage + i, i).ok());
   }
   {
+    const auto [file, offset] = store_test::FileAndOffsetOf(directory.path(), kPage);
+    store_test::FlipByte(file, offset + 1234);
     Vandal vandal(directory.path());
-    std::string data_damaged = vandal.Get(1, KeyOf(kPage));
-    data_damaged[store::kPageHeaderBytes + 1234] ^= 1;
-    vandal.Put(1, KeyOf(kPage), data_damaged);
     std::string header_damaged = vandal.Get(1, KeyOf(kPage + 1));
     header_damaged[40] ^= 1;
     vandal.Put(1, KeyOf(kPage + 1), header_damaged);
@@ -490,17 +490,17 @@ TEST(RocksStore, CorruptOrMissingStampIsRefused) {
 // A table that a merge cannot read stops every write: the store ends with the way on in its last words.
 TEST(RocksStore, ATableThatIsFoundDamagedByAMergePoisonsAndSaysWhatToDo) {
   TemporaryDirectory directory;
-  const auto small_tables = [](RocksStoreOptions& options) {
-    options.tuning.write_buffer_bytes = 64 << 10;
-    options.tuning.blob_files = false;
-  };
   const auto put_many = [](WaitingStore& s, uint64_t round) {
     absl::Status status;
-    for (uint64_t i = 0; i < 40 && status.ok(); ++i) status = s.Put(kPage + i, 100 * round + i);
+    for (uint64_t first = 0; first < 2'000 && status.ok(); first += 100) {
+      StoreBatch batch;
+      for (uint64_t i = first; i < first + 100; ++i) batch.put_pages.push_back(MakePage(kPage + i, round));
+      status = s.Commit(std::move(batch));
+    }
     return status;
   };
   {
-    WaitingStore s(directory.path(), small_tables);
+    WaitingStore s(directory.path(), SmallBuffers);
     ASSERT_TRUE(put_many(s, 0).ok());
   }
   int damaged = 0;
@@ -515,7 +515,7 @@ TEST(RocksStore, ATableThatIsFoundDamagedByAMergePoisonsAndSaysWhatToDo) {
   absl::Status poison;
   std::mutex mutex;
   WaitingStore s(directory.path(), [&](RocksStoreOptions& options) {
-    small_tables(options);
+    SmallBuffers(options);
     options.on_poisoned = [&](const absl::Status& status) {
       const std::lock_guard lock(mutex);
       poison = status;

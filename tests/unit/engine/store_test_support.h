@@ -10,6 +10,7 @@
 #include <cstring>
 #include <deque>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -19,7 +20,9 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "engine/store/rocks_db.h"
 #include "engine/store/rocks_store.h"
+#include "engine/store/segment_files.h"
 
 namespace mangrove::store_test {
 
@@ -123,6 +126,34 @@ inline void ExpectSame(const StoredPage& a, const StoredPage& b) {
   if (a.data != nullptr) {
     EXPECT_TRUE(a.data->bytes == b.data->bytes);
   }
+}
+
+// Of a store that is closed: where the page's data stands. Aborts if there is none.
+inline std::pair<std::string, uint64_t> FileAndOffsetOf(const std::string& path, PageId page) {
+  auto db = store::RocksDb::Open(path, {}, [] {});
+  if (!db.ok()) std::abort();
+  const auto entry = (*db)->Find(page);
+  if (!entry.ok()) std::abort();
+  return {store::SegmentFiles(path + "/segments").NameOf(entry->place.segment), entry->place.block * kPageBytes};
+}
+
+inline void FlipByte(const std::string& file, uint64_t offset) {
+  std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+  stream.seekg(static_cast<std::streamoff>(offset));
+  const char damaged = static_cast<char>(stream.get() ^ 0x40);
+  stream.seekp(static_cast<std::streamoff>(offset));
+  stream.put(damaged);
+  ASSERT_TRUE(stream.good());
+}
+
+inline uint64_t BytesOfSegments(const std::string& path) {
+  return store::SegmentFiles(path + "/segments").TotalBytes();
+}
+
+// Small, so that tables are written, segments are begun, emptied and used again all the time.
+inline void SmallBuffers(RocksStoreOptions& options) {
+  options.tuning.write_buffer_bytes = size_t{256} << 10;
+  options.tuning.log_bytes = size_t{512} << 10;
 }
 
 // A store, its loop, and calls that wait for their outcome.
