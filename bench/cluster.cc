@@ -47,20 +47,34 @@ Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
     members_.push_back({NodeId(i + 1), absl::StrCat("node-", i + 1), absl::StrCat("127.0.0.1:", ports[i])});
   }
   if (!options_.daemon.empty()) StartDaemon();
-  for (size_t i = 0; i < members_.size(); ++i) {
-    const NodeConfig config = ConfigOf(i);
-    OpenSession open = [config] { return Session::Embed(config); };
-    if (i == 0 && !options_.daemon.empty()) {
-      open = [config] { return Session::Attach({.socket_path = config.socket_path, .limits = {}}); };
-    }
-    workers_.push_back(
-        std::make_unique<Worker>(members_[i].name, options_.cores[i], [open] { return MakeNodeVerbs(open); }));
-  }
+  workers_.resize(members_.size());
+  for (size_t i = 0; i < members_.size(); ++i) StartWorker(i);
   for (auto& worker : workers_) worker->Begin("start");
   for (auto& worker : workers_) worker->End();
   if (options_.pages == 0) return;
   workers_[0]->Call("reserve", options_.pages);
   for (size_t i = 1; i < workers_.size(); ++i) workers_[i]->Call("open", options_.pages);
+}
+
+void Cluster::StartWorker(size_t index) {
+  const NodeConfig config = ConfigOf(index);
+  std::function<Verbs()> make;
+  if (options_.make) {
+    make = [config, verbs = options_.make] { return verbs(config); };
+  } else if (index == 0 && !options_.daemon.empty()) {
+    make = [config] {
+      return MakeNodeVerbs([config] { return Session::Attach({.socket_path = config.socket_path, .limits = {}}); });
+    };
+  } else {
+    make = [config] { return MakeNodeVerbs([config] { return Session::Embed(config); }); };
+  }
+  workers_[index] = std::make_unique<Worker>(members_[index].name, options_.cores[index], std::move(make));
+}
+
+void Cluster::Restart(size_t index) {
+  workers_[index].reset();
+  StartWorker(index);
+  workers_[index]->Call("start");
 }
 
 // Workers end while their peers are there to take what they flush.

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +23,8 @@ struct ClusterOptions {
   std::string daemon;
   uint64_t pages = 0;  // Of the region that every node has mapped; 0: none.
   uint64_t cache_mib = 256;
+  // What the nodes' processes do, if not MakeNodeVerbs. Has the verb "start".
+  std::function<Verbs(const NodeConfig&)> make;
 };
 
 class Cluster {
@@ -34,11 +37,14 @@ class Cluster {
 
   // See MakeNodeVerbs.
   Worker& node(size_t index) { return *workers_[index]; }
+  // Ends the node in order, and starts it again.
+  void Restart(size_t index);
 
  private:
   void WriteKey() const;
   NodeConfig ConfigOf(size_t index) const;
   void StartDaemon();
+  void StartWorker(size_t index);
 
   const ClusterOptions options_;
   std::vector<MemberConfig> members_;

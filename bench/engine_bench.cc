@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/cluster.h"
+#include "bench/directory_bench.h"
 #include "bench/floors/bulk_floor.h"
 #include "bench/floors/exchange_floor.h"
 #include "bench/floors/fault_floor.h"
@@ -254,27 +255,29 @@ void RunMemory(const RunOptions& options, std::vector<Row>* rows) {
 }  // namespace
 
 std::vector<std::string> EngineNames() {
-  return {"cached_load",
-          "cached_read_call",
-          "remote_read_call",
-          "remote_read_call_attached",
-          "remote_fault_clean",
-          "remote_fault_dirty",
-          "upgrade_0",
-          "upgrade_1",
-          "upgrade_2",
-          "page_pingpong",
-          "record_pass_migratory",
-          "record_pass_invalidate",
-          "flush_latency_2_holders",
-          "flush_rate_1_writer",
-          "flush_rate_8_writers",
-          "sequential_read_1gib",
-          "sequential_read_mapped_1gib",
-          "sequential_takeover_1gib",
-          "flush_1gib",
-          "memory_empty_node",
-          "memory_per_peer"};
+  std::vector<std::string> names{"cached_load",
+                                 "cached_read_call",
+                                 "remote_read_call",
+                                 "remote_read_call_attached",
+                                 "remote_fault_clean",
+                                 "remote_fault_dirty",
+                                 "upgrade_0",
+                                 "upgrade_1",
+                                 "upgrade_2",
+                                 "page_pingpong",
+                                 "record_pass_migratory",
+                                 "record_pass_invalidate",
+                                 "flush_latency_2_holders",
+                                 "flush_rate_1_writer",
+                                 "flush_rate_8_writers",
+                                 "sequential_read_1gib",
+                                 "sequential_read_mapped_1gib",
+                                 "sequential_takeover_1gib",
+                                 "flush_1gib",
+                                 "memory_empty_node",
+                                 "memory_per_peer"};
+  for (const std::string& name : DirectoryNames()) names.push_back(name);
+  return names;
 }
 
 std::vector<Row> RunEngine(const RunOptions& options) {
@@ -285,6 +288,7 @@ std::vector<Row> RunEngine(const RunOptions& options) {
   RunFlush(options, &rows);
   RunBulk(options, &rows);
   RunMemory(options, &rows);
+  RunDirectory(options, &rows);
   std::vector<Row> ordered;
   for (const std::string& name : EngineNames()) {
     for (const Row& row : rows) {

@@ -13,7 +13,7 @@ namespace mangrove::bench {
 // One name of the report. `value` and `floor` measure once each, long enough for a figure of its own.
 struct Measurement {
   std::string name;
-  std::string unit;  // "ns", "us", "ms", "1/s", "MiB", "x".
+  std::string unit;  // "ns", "us", "ms", "1/s", "MiB", "x", "msgs".
   std::function<double()> value;
   std::function<double()> floor;
 };

@@ -11,7 +11,9 @@ ENGINE = ["cached_load", "cached_read_call", "remote_read_call", "remote_read_ca
           "remote_fault_dirty", "upgrade_0", "upgrade_1", "upgrade_2", "page_pingpong", "record_pass_migratory",
           "record_pass_invalidate", "flush_latency_2_holders", "flush_rate_1_writer", "flush_rate_8_writers",
           "sequential_read_1gib", "sequential_read_mapped_1gib", "sequential_takeover_1gib", "flush_1gib",
-          "memory_empty_node", "memory_per_peer"]
+          "memory_empty_node", "memory_per_peer", "lookup_cold_10", "lookup_cold_1000", "lookup_cold_100000",
+          "lookup_messages_10", "lookup_messages_1000", "lookup_messages_100000", "lookup_warm_10", "lookup_warm_1000",
+          "lookup_warm_100000"]
 STORE = ["commit_latency", "commit_rate_8", "commit_rate_64", "page_read", "recovery", "write_amplification", "space"]
 KEYS = ["name", "value", "unit", "floor", "ratio", "repetitions", "spread"]
 
@@ -27,7 +29,7 @@ def check(program, subject, names):
     assert found == expected, f"the names are {found}"
     for row in report:
         assert list(row) == KEYS, f"the keys of {row['name']} are {list(row)}"
-        assert row["unit"] in ("ns", "us", "ms", "1/s", "MiB", "MiB/s", "x"), row
+        assert row["unit"] in ("ns", "us", "ms", "1/s", "MiB", "MiB/s", "x", "msgs"), row
         assert row["repetitions"] == 1 and row["spread"] == 0, row
         assert row["value"] > 0 or row["name"] == "memory_per_peer", row
         assert row["floor"] > 0 or row["name"] == "memory_per_peer", row

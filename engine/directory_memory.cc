@@ -8,9 +8,9 @@
 namespace mangrove {
 
 void DirectoryMemory::Install(PageId page, const std::byte* data, Rights) {
-  std::unique_ptr<PageBytes>& frame = frames_[page];
+  std::shared_ptr<PageBytes>& frame = frames_[page];
   CHECK(frame == nullptr);
-  frame = std::make_unique<PageBytes>();
+  frame = std::make_shared<PageBytes>();
   if (data != nullptr) {
     std::memcpy(frame->bytes.data(), data, kPageBytes);
   } else {
@@ -30,22 +30,24 @@ void DirectoryMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageB
   done(std::move(content));
 }
 
-PageBuffer DirectoryMemory::Copy(PageId page) { return std::make_shared<const PageBytes>(At(page)); }
+PageBuffer DirectoryMemory::Copy(PageId page) { return At(page); }
 
 void DirectoryMemory::Load(PageId page, size_t offset, std::span<std::byte> out) {
   CHECK(offset + out.size() <= kPageBytes);
-  std::memcpy(out.data(), At(page).bytes.data() + offset, out.size());
+  std::memcpy(out.data(), At(page)->bytes.data() + offset, out.size());
 }
 
 void DirectoryMemory::Store(PageId page, size_t offset, std::span<const std::byte> bytes) {
   CHECK(offset + bytes.size() <= kPageBytes && frames_.contains(page));
-  std::memcpy(frames_.at(page)->bytes.data() + offset, bytes.data(), bytes.size());
+  std::shared_ptr<PageBytes>& frame = frames_.at(page);
+  if (frame.use_count() > 1) frame = std::make_shared<PageBytes>(*frame);
+  std::memcpy(frame->bytes.data() + offset, bytes.data(), bytes.size());
 }
 
-const PageBytes& DirectoryMemory::At(PageId page) const {
+const std::shared_ptr<PageBytes>& DirectoryMemory::At(PageId page) const {
   const auto it = frames_.find(page);
   CHECK(it != frames_.end());
-  return *it->second;
+  return it->second;
 }
 
 }  // namespace mangrove

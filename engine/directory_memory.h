@@ -1,4 +1,7 @@
 // The frames of the directory's own pages. No program maps them, so they are no part of any region's memory.
+//
+// Whoever looks at a page shares its frame: a copy costs more than all the rest of a lookup. A store to a frame that
+// somebody still looks at makes a new one.
 
 #pragma once
 
@@ -19,11 +22,10 @@ class DirectoryMemory final : public PageMemory {
   void Load(PageId page, size_t offset, std::span<std::byte> out) override;
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override;
 
-  // The page itself. REQUIRES: it has kRead; valid until it is taken.
-  const PageBytes& At(PageId page) const;
-
  private:
-  absl::flat_hash_map<PageId, std::unique_ptr<PageBytes>> frames_;
+  const std::shared_ptr<PageBytes>& At(PageId page) const;
+
+  absl::flat_hash_map<PageId, std::shared_ptr<PageBytes>> frames_;
 };
 
 }  // namespace mangrove

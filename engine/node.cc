@@ -235,6 +235,7 @@ absl::Status Node::Drain(DurationNs timeout) {
 
 Loop* Node::loop() { return &state_->loop; }
 NodeOperations* Node::operations() { return state_->operations.get(); }
+PageEngine* Node::engine() { return state_->engine.get(); }
 RegionMemory* Node::memory() { return state_->memory.get(); }
 uint64_t Node::PagesFetched(PageRange pages) const { return state_->engine->Fetched(pages.first); }
 MappedClients* Node::mapped_clients() { return state_->mapped_clients.get(); }

@@ -15,6 +15,7 @@
 
 namespace mangrove {
 
+class PageEngine;
 class RegionMemory;
 
 // Thread-safe but for Start and the destructor.
@@ -34,6 +35,7 @@ class Node {
   Loop* loop();
   // On the loop.
   NodeOperations* operations();
+  PageEngine* engine();
   // Pages of an open region that came here since it was first opened on this node.
   uint64_t PagesFetched(PageRange pages) const;
   RegionMemory* memory();
