@@ -521,7 +521,7 @@ class PageEngine final : public TransportEvents {
   PageMap<CachedPage> cache_;
   PageMap<HomeEntry> homes_;
   absl::flat_hash_map<PageId, std::unique_ptr<HomeSegment>> segments_;  // By first page.
-  bool joins_soon_ = false;  // AskForHoldings is called in a moment.
+  bool joins_soon_ = false;                                             // AskForHoldings is called in a moment.
   std::set<PageId> joining_;                                            // Segments that are not served yet.
   std::map<RequestId, PageId> rounds_;                                  // Of their registrations.
   RangeSet told_fresh_;          // Pages of extents of which a responsible node was told, once, that they are fresh.
