@@ -30,7 +30,7 @@ const std::vector<Command>& Commands() {
        RenderStatus,
        "what the node says of itself",
        "Whether the node is ready, its cache and disk, the connections to its peers, its counters.\n"
-       "A node is ready when it knows what every other node holds of the pages that it is responsible for."},
+       "A node is ready when every other node has answered what it asked since its start."},
       {{"node", "list"},
        nullptr,
        "nodes",

@@ -149,6 +149,20 @@ TEST_F(InspectDirectory, WhatCannotBeReadIsNamedAndTheRestIsCounted) {
   EXPECT_LT(whole["segments"], 40);
 }
 
+TEST_F(InspectDirectory, PagesMoveWithoutAWriteToTheDirectory) {
+  cluster_.Allocate({Segment(0), 4});
+  ASSERT_TRUE(cluster_.Write(1, Segment(0), 1).ok());
+  const auto version = [&] { return cluster_.engine(1).Describe(kRamDirectoryRootPage).version; };
+  const Version before = version();
+  for (uint8_t turn = 0; turn < 9; ++turn) {
+    const uint64_t node = 1 + turn % 3;
+    ASSERT_TRUE(cluster_.Write(node, Segment(0) + turn % 4, turn).ok());
+    EXPECT_EQ(*cluster_.Read(1 + (turn + 1) % 3, Segment(0) + turn % 4), turn);
+  }
+  EXPECT_EQ(version(), before);
+  EXPECT_EQ(Document(2, "directory", ToString(Segment(0)))["run"]["responsible"], "n1");
+}
+
 // The node that is responsible may be none of those that keep the page.
 TEST_F(InspectDirectory, APageIsShownByANodeThatHasNotTouchedIt) {
   PageId page = Segment(0);

@@ -7,6 +7,9 @@
 #include <cstdlib>
 #include <ctime>
 
+#include <nlohmann/json.hpp>
+
+#include "engine/local_operations.h"
 #include "tests/unit/engine/page_engine_harness.h"
 
 namespace mangrove {
@@ -63,17 +66,18 @@ class PageEngineScale : public testing::Test {
                 static_cast<double>(ProcessorTime() - start) / 1e6, static_cast<double>(longest_step_ns_) / 1e6);
     return *std::move(result);
   }
+  // As `mangrove directory show` counts.
   uint64_t Count(uint64_t node) {
-    uint64_t runs = 0;
-    const auto count = [&](const auto&, const std::vector<DirectoryEntry>& of_leaf) {
-      runs += of_leaf.size();
-      return true;
-    };
-    const absl::Status visited =
-        Do("counted", cluster_.engine(node).directory().Visit(kWholeSpace, count, cluster_.In(60 * kSecond)));
-    EXPECT_TRUE(visited.ok()) << visited;
+    NodeConfig config;
+    for (uint64_t i = 1; i <= 3; ++i) config.members.push_back({NodeId(i), absl::StrCat("n", i), "h:1"});
+    EngineHost& host = cluster_.host(node);
+    LocalOperations operations(&config, &cluster_.clock, host.engine.get(), host.transport.get(), &host.store, nullptr,
+                               host.self.incarnation);
+    const auto shown = Do("shown", operations.Inspect("directory", "", cluster_.In(120 * kSecond)));
+    EXPECT_TRUE(shown.ok()) << shown.status();
     EXPECT_LT(longest_step_ns_, kLongestStepNs);
-    return runs;
+    EXPECT_LT(shown->size(), 8192u);
+    return shown.ok() ? nlohmann::json::parse(*shown)["runs"].get<uint64_t>() : 0;
   }
 
   EngineCluster cluster_{3, [](PageEngineOptions& options) { options.cache_pages = 65'536; }};
