@@ -101,7 +101,7 @@ void Fill(wire::PageMessage::Builder out, const Message& m, size_t repeat, size_
 // Whether one entry may stand for both `m` and the message that comes `after` messages behind it.
 bool IsRepeated(const Message& m, const Message& next, uint64_t after) {
   const auto counts_up = [after](uint64_t from, uint64_t to) { return from == 0 ? to == 0 : to == from + after; };
-  return next.kind == m.kind && m.count == 1 && next.count == 1 && next.page == m.page + after &&
+  return next.kind == m.kind && m.count == 1 && next.count == 1 && m.page != PageId{} && next.page == m.page + after &&
          counts_up(m.txn.value, next.txn.value) && counts_up(m.request.value, next.request.value) &&
          (m.data == nullptr) == (next.data == nullptr) && next.peer == m.peer && next.access == m.access &&
          next.holding == m.holding && next.version == m.version && next.flushed == m.flushed &&

@@ -159,10 +159,13 @@ absl::Status Cleaner::CleanWhatIsDue() {
     if (absl::Status status = ReleaseApplied(tight); !status.ok()) return status;
     const auto choice = Choose(tight, durable->number);
     if (choice.has_value()) {
-      if (absl::Status status = Clean(*choice); !status.ok()) return status;
-      continue;
+      const absl::Status cleaned = Clean(*choice);
+      if (cleaned.ok()) continue;
+      // What was emptied or deleted before needs no space to be given away.
+      if (!tight || !absl::IsResourceExhausted(cleaned)) return cleaned;
+    } else if (!tight) {
+      return absl::OkStatus();
     }
-    if (!tight) return absl::OkStatus();
     // What a full disk needs is not to wait for further commits.
     if (absl::Status status = Move({}); !status.ok()) return status;
     return db_->HasUnflushed() ? db_->StartFlush() : absl::OkStatus();

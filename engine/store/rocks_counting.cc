@@ -59,7 +59,11 @@ class CountListener final : public rocksdb::EventListener {
   // Before the table is used.
   void OnTableFileCreated(const rocksdb::TableFileCreationInfo& table) override {
     if (table.cf_name != family_ || !table.status.ok()) return;
-    if (const auto counts = CountsOf(table.table_properties)) live_->Add(*counts);
+    if (const auto counts = CountsOf(table.table_properties)) {
+      live_->Add(*counts);
+    } else {
+      live_->SetUnknown();  // What the table refers to must not be given away.
+    }
   }
   void OnFlushCompleted(rocksdb::DB*, const rocksdb::FlushJobInfo&) override { Tell(); }
   void OnCompactionCompleted(rocksdb::DB*, const rocksdb::CompactionJobInfo& job) override {

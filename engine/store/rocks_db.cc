@@ -166,8 +166,8 @@ absl::Status RocksDb::Apply(const IndexUpdate& update) {
     if (status.ok()) status = AddChange(merged, rocks, *change, last_puts);
   }
   if (status.ok()) status = AddSegments(merged, rocks, update);
-  handles_->unflushed = true;
   if (status.ok()) status = rocks.db->Write(WithoutLog(), &merged);
+  handles_->unflushed = true;  // Afterwards: a flush that began meanwhile may have been without it.
   return Translate(status, absl::StrCat("store ", handles_->path, ": commit"));
 }
 

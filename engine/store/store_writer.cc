@@ -161,7 +161,9 @@ bool StoreWriter::AppendToLog(const std::vector<const StoreBatch*>& batches) {
   if (logged->sealed.has_value()) {
     cleaner_->Seal(*logged->sealed, logged->position.number - 1);
     const uint64_t share = cleaner_->used_bytes() / kSegmentsOfStore;
-    log_->set_segment_bytes(std::max(options_.segment_bytes, std::min(share, kMostSegmentBytes)));
+    // Emptying one takes as much again before it gives anything back, on a full disk out of the reserve.
+    const uint64_t most = std::min(kMostSegmentBytes, options_.reserve_bytes / 8);
+    log_->set_segment_bytes(std::max(options_.segment_bytes, std::min(share, most)));
   }
   held_.log_bytes += log_->bytes() - before;
   held_.groups.push_back(*std::move(logged));

@@ -198,6 +198,17 @@ TEST(CodecRuns, ImpossibleRunsAreRefused) {
   EXPECT_THAT(decode(GrantOf(0, true), 2).message(), HasSubstr("names page 2 of 1"));
 }
 
+// A page 0 stands for none.
+TEST(CodecRuns, NoRunBeginsAtPageZero) {
+  std::vector<Message> messages(2);
+  for (uint64_t i = 0; i < messages.size(); ++i) {
+    messages[i].kind = MessageKind::kInspect;
+    messages[i].page = PageId(i);
+    messages[i].request = RequestId(7 + i);
+  }
+  ExpectRoundTrip(messages);
+}
+
 TEST(CodecRuns, APacketStandsForABoundedNumberOfMessages) {
   std::vector<Message> messages;
   for (uint64_t run = 0; run < 5; ++run) {
