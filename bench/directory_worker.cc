@@ -17,6 +17,7 @@ namespace mangrove::bench {
 namespace {
 
 constexpr uint64_t kLookups = 200'000;
+constexpr int kReadyTimeoutMs = 30'000;
 
 PageId Segment(uint64_t n) { return kFirstReservablePage + 2 * n * kSegmentPages; }
 
@@ -29,7 +30,11 @@ class DirectoryProgram {
     auto node = Node::Start(config_);
     Must(node.status(), "starting the node");
     node_ = *std::move(node);
-    while (!Status()["ready"].get<bool>()) usleep(1'000);
+    for (int waited_ms = 0; !Status()["ready"].get<bool>(); ++waited_ms) {
+      const bool in_time = waited_ms < kReadyTimeoutMs;
+      Must(in_time ? absl::OkStatus() : absl::DeadlineExceededError("it is not ready in time"), "starting the node");
+      usleep(1'000);
+    }
   }
 
   double Root() {

@@ -204,15 +204,19 @@ Task<absl::Status> DirectoryTree::Retry(Search* search, absl::Status why) {
   co_return absl::OkStatus();
 }
 
+Task<absl::Status> DirectoryTree::DescendToLeaf(Search* search) {
+  while (true) {
+    absl::Status reached = co_await Descend(search, 0);
+    if (reached.ok()) co_return reached;
+    absl::Status again = co_await Retry(search, std::move(reached));
+    if (!again.ok()) co_return again;
+  }
+}
+
 Task<absl::StatusOr<DirectoryTree::Found>> DirectoryTree::Find(PageId page, TimeNs deadline) {
   if (absl::Status s = CheckKey(page); !s.ok()) co_return s;
   Search search{.key = page, .deadline = deadline};
-  while (true) {
-    absl::Status reached = co_await Descend(&search, 0);
-    if (reached.ok()) break;
-    absl::Status again = co_await Retry(&search, std::move(reached));
-    if (!again.ok()) co_return again;
-  }
+  if (absl::Status s = co_await DescendToLeaf(&search); !s.ok()) co_return s;
   Found found = FoundIn(*DirectoryPageView::Of(*search.path.back().content), page);
   found.depth = static_cast<int>(search.path.size());
   found.pages_fetched = search.fetched;
@@ -222,12 +226,7 @@ Task<absl::StatusOr<DirectoryTree::Found>> DirectoryTree::Find(PageId page, Time
 Task<absl::StatusOr<std::vector<DirectoryTree::PathStep>>> DirectoryTree::Walk(PageId page, TimeNs deadline) {
   if (absl::Status s = CheckKey(page); !s.ok()) co_return s;
   Search search{.key = page, .deadline = deadline};
-  while (true) {
-    absl::Status reached = co_await Descend(&search, 0);
-    if (reached.ok()) break;
-    absl::Status again = co_await Retry(&search, std::move(reached));
-    if (!again.ok()) co_return again;
-  }
+  if (absl::Status s = co_await DescendToLeaf(&search); !s.ok()) co_return s;
   co_return PathOf(search);
 }
 

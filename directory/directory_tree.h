@@ -195,6 +195,7 @@ class DirectoryTree {
   Task<absl::Status> Reach(Search* search, int level);
   Task<absl::StatusOr<LockedPage>> LockPage(Search* search, int level);  // Reaches it first.
   Task<absl::StatusOr<LockedPage>> LockReached(Search* search, int level);
+  Task<absl::Status> DescendToLeaf(Search* search);  // As often as it takes.
   // After a failed try: OK to try again.
   Task<absl::Status> Retry(Search* search, absl::Status why);
   Task<absl::StatusOr<PageBuffer>> Fetch(Search* search, PageRef ref);
