@@ -1,6 +1,7 @@
 // Makes pages durable: freeze what is here, store it on every core holder, and ask the owners of the rest to do so.
 
 #include <algorithm>
+#include <deque>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,30 @@
 #include "net/check.h"
 
 namespace mangrove {
+namespace {
+
+// Of one flush: blocks that are copied and on their way.
+constexpr size_t kFlushesAtOnce = 3;
+
+}  // namespace
+
+struct PageEngine::Frozen {
+  absl::Status status;
+  PageId page;
+  Version version;
+  ConfigNumber config;
+  uint32_t replicas = 0;
+  PageBuffer data;
+};
+
+// A page that one of its core holders was asked to store.
+struct PageEngine::StoreCall {
+  PageId page;
+  Version version;
+  ConfigNumber config;
+  Outcome<Message> outcome;
+  bool last;  // Of the page.
+};
 
 // Ends every writing of the page under its present version, and copies it. Aborted: this node is not its owner.
 Outcome<PageEngine::Frozen> PageEngine::Freeze(PageId page) {
@@ -64,32 +89,11 @@ Clock::TimerId PageEngine::LimitFreezes(const std::vector<PageId>& pages, std::v
   });
 }
 
-// At most kBlockPages pages, which are copied.
-Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs deadline) {
-  CHECK(pages.size() <= kBlockPages);
-  std::vector<Outcome<Frozen>> freezes = FreezeAll(pages);
-  const Clock::TimerId limit = LimitFreezes(pages, freezes, deadline);
-  absl::Status first;
-  struct Stored {
-    PageId page;
-    Version version;
-    ConfigNumber config;
-    Outcome<Message> outcome;
-    bool last;
-  };
-  std::vector<Stored> stores;
-  const uint64_t disk_losses = disk_losses_;
-  for (Outcome<Frozen>& freeze : freezes) {
-    Frozen frozen = co_await freeze.Get();
-    if (frozen.status.ok() && frozen.replicas == 0) {
-      frozen.status =
-          absl::FailedPreconditionError(absl::StrCat("page ", ToString(frozen.page), " is volatile: no disk holds it"));
-    }
-    if (!frozen.status.ok()) {
-      if (first.ok() || absl::IsAborted(first)) first = frozen.status;
-      continue;
-    }
-    if (frozen.data == nullptr) continue;  // Clean.
+// Asks every core holder of each page to store it; in one turn, so that neighbours travel together.
+std::vector<PageEngine::StoreCall> PageEngine::StoreAll(std::vector<Frozen> pages, TimeNs deadline) {
+  Turn turn(this);
+  std::vector<StoreCall> stores;
+  for (Frozen& frozen : pages) {
     Message store;
     store.kind = MessageKind::kStore;
     store.page = frozen.page;
@@ -106,9 +110,33 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
                         StartCall(holders[i], store, deadline, 10 * options_.resend_after), i + 1 == holders.size()});
     }
   }
+  return stores;
+}
+
+// At most kBlockPages pages, which are copied.
+Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs deadline) {
+  CHECK(pages.size() <= kBlockPages);
+  std::vector<Outcome<Frozen>> freezes = FreezeAll(pages);
+  const Clock::TimerId limit = LimitFreezes(pages, freezes, deadline);
+  absl::Status first;
+  std::vector<Frozen> dirty;
+  const uint64_t disk_losses = disk_losses_;
+  for (Outcome<Frozen>& freeze : freezes) {
+    Frozen frozen = co_await freeze.Get();
+    if (frozen.status.ok() && frozen.replicas == 0) {
+      frozen.status =
+          absl::FailedPreconditionError(absl::StrCat("page ", ToString(frozen.page), " is volatile: no disk holds it"));
+    }
+    if (!frozen.status.ok()) {
+      if (first.ok() || absl::IsAborted(first)) first = frozen.status;
+      continue;
+    }
+    if (frozen.data != nullptr) dirty.push_back(std::move(frozen));
+  }
   clock_->Cancel(limit);
+  std::vector<StoreCall> stores = StoreAll(std::move(dirty), deadline);
   bool all = true;
-  for (Stored& store : stores) {
+  for (StoreCall& store : stores) {
     const Message answer = co_await store.outcome.Get();
     const absl::Status status = answer.status();
     if (!status.ok()) all = false;
@@ -125,29 +153,50 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
   co_return first;
 }
 
+// Some blocks at a time: while what this node owns of one is on its way to the disks, that of the next is frozen.
 Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
+  std::deque<Outcome<absl::Status>> blocks;
   absl::Status status;
   for (uint64_t done = 0; status.ok() && done < range.count;) {
+    if (blocks.size() == kFlushesAtOnce) {
+      status = co_await blocks.front().Get();
+      blocks.pop_front();
+      if (status.ok()) status = CheckGoesOn("flushed", range, done, deadline);
+      continue;
+    }
     const PageRange block = BlockOf(range, done);
-    status = co_await FlushBlock(block, deadline);
     done += block.count;
+    if (OwnsSome(block)) {
+      Outcome<absl::Status>& flushed = blocks.emplace_back(clock_);
+      Spawn<absl::Status>(FlushPages(block, deadline),
+                          [flushed](absl::Status s) mutable { flushed.Set(std::move(s)); });
+    } else {
+      status = co_await FlushOthers(block, deadline);
+    }
     if (!status.ok() || done == range.count) break;
     co_await YieldTo(clock_);
     status = CheckGoesOn("flushed", range, done, deadline);
   }
+  for (Outcome<absl::Status>& block : blocks) {
+    const absl::Status last = co_await block.Get();
+    if (status.ok()) status = last;
+  }
   co_return status;
+}
+
+bool PageEngine::OwnsSome(PageRange block) const {
+  for (uint64_t i = 0; i < block.count; ++i) {
+    const CachedPage* cached = FindCached(block.first + i);
+    if (cached != nullptr && cached->entry.IsOwner()) return true;
+  }
+  return false;
 }
 
 // In a large range most of what this node does not own has nothing to flush: one question to the responsible node settles
 // that for a block.
-Task<absl::Status> PageEngine::FlushBlock(PageRange block, TimeNs deadline) {
+Task<absl::Status> PageEngine::FlushOthers(PageRange block, TimeNs deadline) {
   constexpr uint64_t kWorthAsking = 8;
-  bool owns_some = false;
-  for (uint64_t i = 0; i < block.count && !owns_some; ++i) {
-    const CachedPage* cached = FindCached(block.first + i);
-    owns_some = cached != nullptr && cached->entry.IsOwner();
-  }
-  if (!owns_some && block.count >= kWorthAsking && !stopped_) {
+  if (block.count >= kWorthAsking && !stopped_) {
     const absl::Status located = co_await Locate(block.first, deadline);
     if (!located.ok()) co_return located;
     const Message answer = co_await AskToFlush(block, deadline).Get();

@@ -255,14 +255,8 @@ class PageEngine final : public TransportEvents {
     size_t pages = 0;     // With the messages.
   };
 
-  struct Frozen {
-    absl::Status status;
-    PageId page;
-    Version version;
-    ConfigNumber config;
-    uint32_t replicas = 0;
-    PageBuffer data;
-  };
+  struct Frozen;     // flush.cc
+  struct StoreCall;  // flush.cc
 
   struct PageLockRecord {
     ClientId client;
@@ -387,10 +381,12 @@ class PageEngine final : public TransportEvents {
 
   // flush.cc
   Task<absl::Status> FlushOwned(std::vector<PageId> pages, TimeNs deadline);
+  std::vector<StoreCall> StoreAll(std::vector<Frozen> pages, TimeNs deadline);
   Outcome<Frozen> Freeze(PageId page);
   std::vector<Outcome<Frozen>> FreezeAll(const std::vector<PageId>& pages);
   Clock::TimerId LimitFreezes(const std::vector<PageId>& pages, std::vector<Outcome<Frozen>> freezes, TimeNs deadline);
-  Task<absl::Status> FlushBlock(PageRange block, TimeNs deadline);
+  bool OwnsSome(PageRange block) const;
+  Task<absl::Status> FlushOthers(PageRange block, TimeNs deadline);
   Task<absl::Status> FlushPages(PageRange block, TimeNs deadline);
   Task<absl::Status> FlushUnlessGone(std::vector<PageId> pages, TimeNs deadline);
   Outcome<Message> AskToFlush(PageRange block, TimeNs deadline);
