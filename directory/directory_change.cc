@@ -124,7 +124,10 @@ Task<absl::Status> DirectoryTree::MoveIn(Search* search, NodeId from, NodeId to,
                                                           "'s, not ", ToString(from), "'s"));
     co_return absl::OkStatus();
   }
-  CHECK(run->term < UINT32_MAX);
+  if (run->term == UINT32_MAX) {
+    *outcome = absl::FailedPreconditionError(absl::StrCat(ToString(search->key), " is in its last term"));
+    co_return absl::OkStatus();
+  }
   const DirectoryEntry moved{.range = {search->key, kSegmentPages}, .responsible = to, .term = run->term + 1};
   Assign(&leaf, moved);
   if (leaf.runs.size() > limits_.runs) {

@@ -150,7 +150,7 @@ enum Kind {
   # A→C. The range is not allocated any more, up to configuration `config`. Comes after dropCopies.
 
   done @33;
-  # C,H→A,H. Answers putExtent, dropExtent and dropCopies: `code` and `text`.
+  # C,H→A,H,R. Answers putExtent, dropExtent, dropCopies and moved: `code` and `text`.
 
   # News for everybody. No txn.
 
@@ -210,6 +210,22 @@ enum Kind {
 
   retire @47;
   # any→H. The page of the directory is no part of it any more.
+
+  # Responsibility for the segment that begins at `page` moves: engine/move_segment.cc. No txn of a page.
+
+  moveOffer @48;
+  # H→R. You ask for pages of the segment more than anybody else: take it.
+
+  handOver @49;
+  # R→H. Serve nothing of the segment any more, and say what you know of it: part `count`, from 1 on. `config`: number of the
+  # hand-over, as the answer to the first part names it; 0 in the question for the first.
+
+  handedOver @50;
+  # H→R. Answers handOver: `data` is that part, of `count`; engine/segment_state.cc has its form. `config`: number of the
+  # hand-over. `txn`, `grantEpoch`: the highest that I have used or seen. Or `code` and `text`: not now.
+
+  moved @51;
+  # R→H. The directory names me: forget hand-over `config`. Or `code`: it does not, serve on. Answered by done.
 }
 
 enum Access {

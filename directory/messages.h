@@ -83,7 +83,7 @@ enum class MessageKind : uint8_t {
   kPutExtent,    // A,H→C  request, count, config, replicas, is_volatile: the range is allocated, all zeros;
                  //        complete: it was so before.
   kDropExtent,   // A→C  request, count, config: the range is not allocated any more.
-  kDone,         // →    request, status. Answers the two before, and kDropCopies.
+  kDone,         // →    request, status. Answers the two before, kDropCopies and kMoved.
   // News for everybody.
   kReverted,  // H→*  count
   kLost,      // H→*  count
@@ -107,8 +107,15 @@ enum class MessageKind : uint8_t {
   kClaims,  // any→any  request, count, data: claims; txn, grant_epoch: the highest that it has seen. page: where the
             //          rest begins, 0: there is none.
   kRetire,  // any→H  page: of the directory, and no part of it any more.
+  // Responsibility for a segment moves, see engine/move_segment.cc. No txn of a page. page: the segment's first.
+  kMoveOffer,  // H→R  You ask for it more than anybody else: take it.
+  kHandOver,  // R→H  request, count: which part, from 1 on; config: number of the hand-over, of parts after the first. Serve
+              //      nothing of the segment any more, and say what you know of it.
+  kHandedOver,  // H→R  request, status, data: the part, count: of so many; config: number of the hand-over; txn, grant_epoch: the
+                //      highest that it has seen.
+  kMoved,  // R→H  request, config, status: it is mine now, or it stays yours.
 };
-constexpr int kMessageKinds = static_cast<int>(MessageKind::kRetire) + 1;
+constexpr int kMessageKinds = static_cast<int>(MessageKind::kMoved) + 1;
 
 // One message: the union of the fields above. What a kind does not name has its default.
 struct Message {

@@ -16,6 +16,7 @@ struct PlantedBugs {
   bool flush_one_holder = false;         // A flush is acknowledged by the first core holder.
   bool keep_rights_on_forward = false;   // An owner keeps its write right when it sends a read copy.
   bool follow_right_unchecked = false;   // A directory page behind a right link is taken for the one that has the key.
+  bool serve_after_hand_over = false;    // A responsible node goes on serving a segment that it has handed over.
   bool appoint_unchecked = false;        // Who appoints does not look again under the leaf's lock.
 };
 

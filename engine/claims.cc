@@ -104,8 +104,9 @@ absl::Status PageEngine::CheckClaimsCanBeHad() const {
   return absl::OkStatus();
 }
 
-// Nothing that this node claims of the interval can change before the round has ended: the directory cannot be read there. So
-// it is enough to count the round at its begin, and to look at its own claims later, part by part. What a node holds can
+// What nodes claim of the interval changes in one way only before the round has ended, since the directory cannot be read there:
+// who has handed a segment over, and hears that it was taken, claims it no longer. Then who took it claims it, or has started
+// anew, and the round is for nothing. So it is enough to count the round at its begin, and to look at its own claims later, part by part. What a node holds can
 // change, as long as those live from whom it gets it, and these claim it themselves: so the round is for nothing if a member
 // has started anew in it, or has been lost before.
 Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, TimeNs deadline) {

@@ -49,9 +49,34 @@ void Count(const Message& answer, NodeId holder, Answers& all) {
   }
 }
 
+// Nothing waits for what was to be read: while it does the segment stays.
+absl::Status NotResponsibleAnyMore(PageId page) {
+  return absl::UnavailableError(absl::StrCat("another node is responsible for page ", ToString(page), " by now"));
+}
+
 absl::Status LostWithDisks(PageId page) {
   return absl::DataLossError(
       absl::StrCat("page ", ToString(page), " is lost: each of its core holders has lost its disk since"));
+}
+
+// The answer that has it, or why none has. Zeros are a version, too.
+absl::StatusOr<Message> NewestOf(PageId page, const std::vector<Message>& answers, const Answers& all) {
+  std::optional<Message> newest = all.newest;
+  // Whatever was handed out while others were absent is on the primary's disk: without it, what they have may be older.
+  if (IsAbsent(answers.front())) return absl::UnavailableError(answers.front().text);
+  if (!newest && !all.absent.ok()) return absl::UnavailableError(all.absent.message());
+  if (!newest && !all.corrupt.ok()) return all.corrupt;
+  // No core holder was there from the start: they all lost their disks, or it is a system page of a new cluster.
+  if (!newest && all.unknowing) {
+    if (!TouchesSystemPages({page, 1})) return LostWithDisks(page);
+    newest = *std::find_if(answers.begin(), answers.end(), [](const Message& m) { return m.status().ok(); });
+  }
+  if (!newest) return NotAllocated(page);
+  if (newest->is_volatile) {
+    return absl::DataLossError(
+        absl::StrCat("page ", ToString(page), " is volatile, and the node that held it is gone"));
+  }
+  return *std::move(newest);
 }
 
 }  // namespace
@@ -60,7 +85,7 @@ void PageEngine::StartLoad(const HomeEffect& effect) {
   const PageId page = effect.message.page;
   const Txn txn = effect.message.txn;
   auto done = [this, page, txn, losses = disk_losses_, alive = alive_](absl::StatusOr<LoadedPage> loaded) {
-    if (!*alive) return;
+    if (!*alive || !IsResponsibleFor(page)) return;
     if (loaded.ok() && losses != disk_losses_) loaded->absent = lost_disk_;  // It may have answered before.
     Turn turn(this);
     std::vector<HomeEffect> effects;
@@ -105,10 +130,12 @@ std::vector<Outcome<Message>> PageEngine::AskHolders(PageId page, uint32_t repli
 
 Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool recover, bool version_only) {
   if (IsRamDirectoryPage(page)) co_return co_await OpenDirectoryPage(page, version_only);
+  if (!MayOpen(page)) co_return NotResponsibleAnyMore(page);
   if (IsDiscarded(page)) co_return NotAllocated(page);
   const absl::StatusOr<HomeExtent> found = co_await ExtentOf(page);
   if (absl::IsNotFound(found.status())) co_return NotAllocated(page);
   if (!found.ok()) co_return found.status();
+  if (!MayOpen(page)) co_return NotResponsibleAnyMore(page);
   HomeSegment& segment = Segment(page);
   const bool fresh = segment.fresh[page - SegmentStart(page)];
   segment.fresh.reset(page - SegmentStart(page));  // It may be stored from now on.
@@ -132,21 +159,9 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
     answers.push_back(co_await outcome.Get());
     Count(answers.back(), holders[answers.size() - 1], all);
   }
-  std::optional<Message>& newest = all.newest;
-  // Whatever was handed out while others were absent is on the primary's disk: without it, what they have may be older.
-  if (IsAbsent(answers.front())) co_return absl::UnavailableError(answers.front().text);
-  if (!newest && !all.absent.ok()) co_return absl::UnavailableError(all.absent.message());
-  if (!newest && !all.corrupt.ok()) co_return all.corrupt;
-  // No core holder was there from the start: they all lost their disks, or it is a system page of a new cluster.
-  if (!newest && all.unknowing) {
-    if (!TouchesSystemPages({page, 1})) co_return LostWithDisks(page);
-    newest = *std::find_if(answers.begin(), answers.end(), [](const Message& m) { return m.status().ok(); });
-  }
-  if (!newest) co_return NotAllocated(page);
-  if (newest->is_volatile) {
-    co_return absl::DataLossError(
-        absl::StrCat("page ", ToString(page), " is volatile, and the node that held it is gone"));
-  }
+  if (!MayOpen(page)) co_return NotResponsibleAnyMore(page);
+  absl::StatusOr<Message> newest = NewestOf(page, answers, all);
+  if (!newest.ok()) co_return newest.status();
   LoadedPage loaded{
       .version = newest->version, .config = newest->config, .replicas = newest->replicas, .data = newest->data};
   if (version_only) {

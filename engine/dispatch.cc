@@ -105,7 +105,8 @@ absl::Status PageEngine::CheckSense(const Message& message) const {
     return absl::InvalidArgumentError(
         absl::StrCat("bad message: ", Name(message.kind), " names ", ToString(peer), ", which is no member"));
   }
-  const bool raises = message.kind == MessageKind::kRegisterEnd || message.kind == MessageKind::kClaims;
+  const bool raises = message.kind == MessageKind::kRegisterEnd || message.kind == MessageKind::kClaims ||
+                      message.kind == MessageKind::kHandedOver;
   const bool is_order = message.kind == MessageKind::kOrder || message.kind == MessageKind::kOrderNoted;
   const uint64_t order = is_order ? message.count
                          : raises ? std::max(OrderOf(message.txn), OrderOf(message.grant_epoch))
@@ -153,6 +154,7 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kExtentInfo:
     case MessageKind::kOrderNoted:
     case MessageKind::kClaims:
+    case MessageKind::kHandedOver:
     case MessageKind::kInspected: Answer(message); return;
     case MessageKind::kInspect: AnswerInspect(message, from); return;
     case MessageKind::kStore:
@@ -164,6 +166,9 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kNotResponsible: NotResponsible(message, from); return;
     case MessageKind::kClaimRequest: AnswerClaims(message, from); return;
     case MessageKind::kRetire: Retire(message); return;
+    case MessageKind::kMoveOffer: OfferedSegment(message, from); return;
+    case MessageKind::kHandOver: HandOver(message, from); return;
+    case MessageKind::kMoved: Moved(message, from); return;
     case MessageKind::kOrder: AnswerOrder(message, from); return;
     case MessageKind::kReverted:
     case MessageKind::kLost: RaiseEvent(message, from); return;
@@ -231,7 +236,10 @@ void PageEngine::DispatchHome(const Message& message, NodeInstance from) {
 }
 
 void PageEngine::RaiseEvent(const Message& message, NodeInstance from) {
-  if (IsResponsibleFor(message.page) && from != options_.self) return RefuseMessage(message, from.node);
+  // Whoever said it may have been responsible then, though this node is now: unless it has always been.
+  const OwnSegments::Run* own = own_.Find(message.page);
+  const bool always = own != nullptr ? own->virgin : IsFixed(message.page) && IsResponsibleFor(message.page);
+  if (always && from != options_.self) return RefuseMessage(message, from.node);
   if (!event_sink_) return;
   // Each page of it is remembered: no more than anybody has reason to tell of at once.
   event_sink_({.kind = message.kind == MessageKind::kLost ? RegionEvent::Kind::kLost : RegionEvent::Kind::kReverted,

@@ -85,16 +85,17 @@ void PageEngine::CallInCopies() {
 HomeContext PageEngine::HomeContextOf(PageId page) {
   const HomeSegment& segment = Segment(page);
   const HomeExtent* extent = segment.Find(page);
-  return {.self = options_.self,
-          .page = page,
-          .now = clock_->Now(),
-          .resend_after = options_.resend_after,
-          .grant_epoch = grant_epoch_,
-          .next_txn = Txn(next_txn_ + 1),
-          .ready = segment.IsServed(),
-          .config = extent == nullptr ? ConfigNumber{} : extent->config,
-          .never_older = IsRamDirectoryPage(page),
-          .bugs = options_.bugs};
+  return {
+      .self = options_.self,
+      .page = page,
+      .now = clock_->Now(),
+      .resend_after = options_.resend_after,
+      .grant_epoch = grant_epoch_,
+      .next_txn = Txn(next_txn_ + 1),
+      .ready = segment.IsServed() || (options_.bugs && options_.bugs->serve_after_hand_over && segment.joining.empty()),
+      .config = extent == nullptr ? ConfigNumber{} : extent->config,
+      .never_older = IsRamDirectoryPage(page),
+      .bugs = options_.bugs};
 }
 
 // Of the nodes whom the page waits for one that is away, if there is such a one.
@@ -141,6 +142,7 @@ void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
     }
   }
   ForgetIfIdle(page);
+  if (!leaving_.empty() && leaving_.contains(SegmentStart(page))) NoteLeaving(page);
 }
 
 // Nobody owns the page, and every core holder is known to have its newest version.
@@ -185,6 +187,7 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
   Turn turn(this);
   if (!IsCurrent(from)) return;
   if (message.kind == MessageKind::kFlush && message.count > 1) return AnswerFlushOfRange(message, from);
+  if (message.kind == MessageKind::kRequest) CountUse(message.page, from.node);
   if (message.kind == MessageKind::kEvictAck && message.complete && Distrusts()) {
     Message doubted = message;
     doubted.complete = false;
@@ -206,11 +209,17 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
     delayed.kind = MessageKind::kDelayed;
     delayed.page = page;
     delayed.request = message.request;
-    const std::vector<NodeId> waiting = Unregistered();
-    delayed.peer.node = waiting.empty() ? options_.self.node : waiting.front();
+    delayed.peer.node = WhoKeepsFromServing(page);
     Post(from.node, std::move(delayed));
   }
   spare_home_effects_ = std::move(effects);
+}
+
+NodeId PageEngine::WhoKeepsFromServing(PageId page) const {
+  const auto segment = segments_.find(SegmentStart(page));
+  if (segment != segments_.end() && segment->second->leaving) return segment->second->leaving->to.node;
+  const std::vector<NodeId> waiting = Unregistered();
+  return waiting.empty() ? options_.self.node : waiting.front();
 }
 
 void PageEngine::TickHome() {
@@ -284,6 +293,7 @@ void PageEngine::DropCopies(const Message& message, NodeInstance from) {
     if (!*alive) return;
     Turn turn(this);
     auto done = [this, answer, to] { Post(to, answer); };
+    if (status.ok() && !own_.Covers(range)) status = absl::AbortedError("a part of it has gone to another node");
     if (status.ok() && !DropCopiesHere(range, config, std::move(done))) {
       const std::vector<NodeId> waiting = Unregistered();
       status = absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
@@ -299,7 +309,9 @@ void PageEngine::DropCopies(const Message& message, NodeInstance from) {
 // False: of some segment it is not known yet what is held. `done` when no copy is left.
 bool PageEngine::DropCopiesHere(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done) {
   std::vector<PageId> unsure;  // Some of those that nobody has been asked about yet.
-  bool served = true;
+  bool served = std::none_of(leaving_.begin(), leaving_.end(), [&](PageId first) {
+    return range.Overlaps({first, kSegmentPages});
+  });
   own_.ForEach(range.first, range.end(), [&](const OwnSegments::Run& run) {
     PageId first = std::max(run.range.first, SegmentStart(range.first));
     const PageId end = std::min(run.range.end(), range.end());

@@ -79,6 +79,7 @@ void PageEngine::SendHoldings(const Message& message, NodeInstance from) {
   // Not before this node knows what its predecessor has used: it is asked again.
   if (!IsCurrent(from) || !ordered_) return;
   const PageId first = SegmentStart(message.page);
+  NoteTaken(first, from);
   std::vector<Message> reports;
   for (uint64_t i = 0; i < kSegmentPages; ++i) {
     const CachedPage* cached = FindCached(first + i);
@@ -186,7 +187,8 @@ void PageEngine::AnswerExtent(const Message& message, NodeInstance from) {
   Post(from.node, std::move(info));
 }
 
-absl::StatusOr<HomeExtent> PageEngine::NoteExtent(PageId page, const Message& answer) {
+// `since`: the segment's, when it was asked for. A segment that has been away meanwhile may have been stored since.
+absl::StatusOr<HomeExtent> PageEngine::NoteExtent(PageId page, const Message& answer, Epoch since) {
   const HomeExtent extent{.range = {answer.page, answer.count},
                           .config = answer.config,
                           .replicas = answer.replicas,
@@ -195,13 +197,14 @@ absl::StatusOr<HomeExtent> PageEngine::NoteExtent(PageId page, const Message& an
     return absl::InternalError(absl::StrCat("asked for the extent of page ", ToString(page), ", a core holder named ",
                                             ToString(extent.range)));
   }
+  if (!IsResponsibleFor(page)) return absl::UnavailableError("another node is responsible for it by now");
   HomeSegment& segment = Segment(page);
   if (const HomeExtent* known = segment.Find(page)) return *known;  // Meanwhile.
   if (IsDiscarded({page, 1}, extent.config)) return absl::NotFoundError("unallocated meanwhile");
   std::erase_if(segment.extents, [&](const HomeExtent& e) { return e.range.Overlaps(extent.range); });
   segment.extents.push_back(extent);
   const PageId first = SegmentStart(page);
-  for (uint64_t i = 0; answer.complete && i < kSegmentPages; ++i) {
+  for (uint64_t i = 0; answer.complete && segment.since == since && i < kSegmentPages; ++i) {
     if (extent.range.Contains(first + i)) segment.fresh.set(i);
   }
   return extent;
@@ -228,6 +231,7 @@ Task<Message> PageEngine::AskForExtent(NodeId node, PageId page) {
 // told that it is fresh. It is fresh if each of its core holders says so: whoever opened it before has asked one of them.
 Task<absl::StatusOr<HomeExtent>> PageEngine::ExtentOf(PageId page) {
   if (const HomeExtent* known = FindHomeExtent(page)) co_return *known;
+  const Epoch since = Segment(page).since;
   const std::vector<NodeId> nodes = locator_->CoreHolders(page, static_cast<uint32_t>(options_.members.size()));
   Message answer = co_await AskForExtent(nodes.front(), page);
   if (absl::IsNotFound(answer.status())) co_return answer.status();
@@ -237,12 +241,12 @@ Task<absl::StatusOr<HomeExtent>> PageEngine::ExtentOf(PageId page) {
       const Message other = co_await AskForExtent(holders[i], page);
       answer.complete = other.status().ok() && other.complete;
     }
-    co_return NoteExtent(page, answer);
+    co_return NoteExtent(page, answer, since);
   }
   for (size_t i = 1; i < nodes.size(); ++i) {
     Message other = co_await AskForExtent(nodes[i], page);
     other.complete = false;
-    if (other.status().ok() && !other.is_volatile) co_return NoteExtent(page, other);
+    if (other.status().ok() && !other.is_volatile) co_return NoteExtent(page, other, since);
   }
   co_return answer.status();
 }

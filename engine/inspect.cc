@@ -87,6 +87,7 @@ std::string LocalOperations::InspectStatus() const {
          {"bad_messages", c.bad_messages},
          {"corrupt_pages", engine_->core_holder().corrupt_pages_found()},
          {"resends", c.resends},
+         {"segments_taken", c.segments_taken},
          {"messages_sent", t.messages_sent},
          {"messages_received", t.messages_received},
          {"messages_dropped", t.messages_dropped},

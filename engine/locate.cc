@@ -59,10 +59,13 @@ void PageEngine::NoteLocation(PageId page, NodeId node, uint32_t term) {
   location.stale = false;
 }
 
-// Whoever speaks of a newer transaction of the page is responsible for it by now.
+// Whoever speaks of a newer transaction of the page is responsible for it by now, unless a newer one of the segment was heard of.
 void PageEngine::NoteSpeaker(const CachedPage& cached, const Message& message, NodeId from) {
   if (IsFixed(message.page) || message.kind == MessageKind::kGrant || message.txn <= cached.entry.txn) return;
-  if (ResponsibleFor(message.page) != from) NoteLocation(message.page, from, 0);
+  Location& location = locations_[SegmentStart(message.page)];
+  if (message.txn <= location.txn) return;
+  location.txn = message.txn;
+  if (location.node != from && own_.Find(message.page) == nullptr) NoteLocation(message.page, from, 0);
 }
 
 // OK: ResponsibleFor says who it is.
@@ -158,11 +161,12 @@ Task<absl::Status> PageEngine::Confirm(PageId first) {
   const TimeNs deadline = clock_->Now() + kWalkTimeout;
   while (!IsResponsibleFor(first)) {
     const uint64_t rounds = rounds_of_claims_.rounds();
+    const uint64_t dropped = segments_dropped_;
     const absl::StatusOr<DirectoryTree::Found> found = co_await tree_.Find(first, deadline);
     if (stopped_) co_return absl::UnavailableError("shutting down");
     if (!found.ok()) co_return found.status();
-    // What was read may be of a page that is not part of the directory any more.
-    if (rounds_of_claims_.About(first, rounds) != 0) continue;
+    // What was read may be of a page that is not part of the directory any more, or from before the segment went away.
+    if (rounds_of_claims_.About(first, rounds) != 0 || dropped != segments_dropped_) continue;
     if (!found->entry || found->entry->responsible != options_.self.node) break;
     const DirectoryEntry& entry = *found->entry;
     PageId page = entry.range.first;
@@ -226,15 +230,19 @@ void PageEngine::NotResponsible(const Message& message, NodeInstance from) {
                         if (!*alive) return;
                         const auto location = locations_.find(first);
                         if (location != locations_.end()) location->second.searched = false;
-                        if (!s.ok()) return;
-                        Turn turn(this);
-                        for (uint64_t i = 0; i < kSegmentPages; ++i) {
-                          CachedPage* cached = FindCached(first + i);
-                          if (cached == nullptr || !cached->entry.IsWaiting()) continue;
-                          cached->sent_at = clock_->Now();
-                          Post(ResponsibleFor(first), OutstandingRequest(cached->entry, first + i));
-                        }
+                        if (s.ok()) AskAgain(first);
                       });
+}
+
+// Whoever is responsible for the segment now, for what waits for one of its pages.
+void PageEngine::AskAgain(PageId first) {
+  Turn turn(this);
+  for (uint64_t i = 0; i < kSegmentPages; ++i) {
+    CachedPage* cached = FindCached(first + i);
+    if (cached == nullptr || !cached->entry.IsWaiting()) continue;
+    cached->sent_at = clock_->Now();
+    Post(ResponsibleFor(first), OutstandingRequest(cached->entry, first + i));
+  }
 }
 
 }  // namespace mangrove

@@ -90,6 +90,7 @@ Task<absl::Status> PageEngine::TakeOrder() {
     }
   }
   ordered_ = true;
+  known_at_start_ = known_;
   Turn turn(this);
   AskForHoldings();
   co_return absl::OkStatus();

@@ -322,10 +322,11 @@ void PageEngine::Tick() {
   TickCache();
   TickHome();
   TickCalls();
+  TickMoves();
   AskForExtents();
   AskForHoldings();
   if (!looks_.empty() || !home_resends_.empty() || !calls_.empty() || !learning_.empty() || !joining_.empty() ||
-      homes_.size() > options_.home_entries) {
+      !leaving_.empty() || homes_.size() > options_.home_entries) {
     ArmTick();
   }
 }

@@ -12,6 +12,7 @@
 //   engine/lock.cc           page locks of local programs
 //   engine/registration.cc   what happens when a node starts anew
 //   engine/locate.cc         which node that is
+//   engine/move_segment.cc   makes it the one that asks most
 //   engine/claims.cc         what this node claims where a part of the directory is lost
 //   engine/order.cc          numbers that grow over the whole cluster
 //   engine/home_segment.cc   what a responsible node learns of a segment before it serves it
@@ -48,11 +49,13 @@
 #include "engine/home_segment.h"
 #include "engine/node_operations.h"
 #include "engine/own_segments.h"
+#include "engine/page_engine_options.h"
 #include "engine/page_map.h"
 #include "engine/page_memory.h"
 #include "engine/page_store.h"
 #include "engine/range_set.h"
 #include "engine/read_ahead.h"
+#include "engine/segment_state.h"
 #include "engine/tick_queue.h"
 #include "net/log.h"
 #include "net/runtime/clock.h"
@@ -61,46 +64,6 @@
 #include "net/transport.h"
 
 namespace mangrove {
-
-struct PageEngineOptions {
-  NodeInstance self;
-  std::vector<NodeId> members;                     // Every configured node, this one included.
-  uint32_t system_replicas = 2;                    // Core holders of the pages that exist from the start.
-  uint64_t cache_pages = 65536;                    // Frames of the RAM cache.
-  uint64_t read_ahead_pages = 512;                 // On their way ahead of who reads in order, at most; 0: none.
-  DurationNs hold = 100 * kMicrosecond;            // See CacheContext::hold.
-  DurationNs resend_after = 20 * kMillisecond;     // Without an answer, a message is sent again.
-  DurationNs holder_timeout = 300 * kMillisecond;  // A core holder that does not answer by then counts as absent.
-  uint64_t home_entries = 65536;  // Of the pages that this node is responsible for; past it read copies are called in.
-  DirectoryLimits directory_limits = {};
-  const PlantedBugs* bugs = &kNoPlantedBugs;
-};
-
-struct PageEngineCounters {
-  uint64_t read_requests = 0;  // Pages asked for.
-  uint64_t write_requests = 0;
-  uint64_t pages_received = 0;  // From other nodes or disk.
-  uint64_t pages_given = 0;     // To other nodes.
-  uint64_t invalidations = 0;   // Copies given up.
-  uint64_t evictions = 0;
-  uint64_t pages_flushed = 0;
-  uint64_t stale_messages = 0;  // Ignored by R1 and H1.
-  uint64_t bad_messages = 0;    // Not understood, or against the protocol.
-  uint64_t resends = 0;
-};
-
-// What `page show` prints.
-struct PageSummary {
-  PageId page;
-  NodeId responsible;
-  std::string cache_state;  // Of this node.
-  Version version;
-  bool dirty = false;
-  bool home_known = false;  // This node is responsible and has an entry.
-  std::string home_state;
-  NodeInstance owner;
-  std::vector<NodeInstance> sharers;
-};
 
 class PageEngine final : public TransportEvents {
  public:
@@ -272,6 +235,7 @@ class PageEngine final : public TransportEvents {
     NodeId node;
     uint32_t term = 0;
     uint32_t pages = 0;     // Of the segment, in cache_.
+    Txn txn;                // The highest that was heard: whoever speaks of a higher one is responsible by now.
     bool stale = false;     // That node says that it is not.
     bool searched = false;  // It is being found out.
   };
@@ -395,6 +359,7 @@ class PageEngine final : public TransportEvents {
 
   // disk_open.cc
   void StartLoad(const HomeEffect& effect);
+  bool MayOpen(PageId page) const { return IsResponsibleFor(page) && !IsGiven(page); }
   Task<absl::StatusOr<LoadedPage>> OpenFromDisk(PageId page, bool recover, bool version_only);
   std::vector<Outcome<Message>> AskHolders(PageId page, uint32_t replicas, bool seal, bool with_data);
   Task<absl::StatusOr<LoadedPage>> OpenOneCopy(PageId page, uint32_t replicas);
@@ -412,6 +377,33 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> ConfirmRange(PageRange range);
   void AnswerNotResponsible(const Message& message, NodeInstance from);
   void NotResponsible(const Message& message, NodeInstance from);
+  void AskAgain(PageId first);
+
+  // move_segment.cc
+  struct HandedOver;
+  void CountUse(PageId page, NodeId user);
+  absl::Status CheckMayLeave(PageId first) const;
+  static bool IsAtRest(const HomeEntry& entry);
+  SegmentState StateOf(PageId first);
+  void HandOver(const Message& message, NodeInstance from);
+  void AnswerHandOver(RequestId request, NodeId to, PageId first, uint64_t part, const absl::Status& status);
+  void NoteLeaving(PageId page);
+  void GiveIfAtRest(PageId first);
+  bool IsGiven(PageId page) const;
+  void Resume(PageId first);
+  void ForgetTheLost(PageId first);
+  void EmptySegment(PageId first);
+  void DropSegment(PageId first, NodeId to);
+  void JoinAnew(PageId first, uint32_t term);
+  void Moved(const Message& message, NodeInstance from);
+  void NoteTaken(PageId first, NodeInstance from);
+  void TickMoves();
+  Task<absl::Status> LookWhetherMoved(PageId first);
+  void OfferedSegment(const Message& message, NodeInstance from);
+  Task<absl::Status> TakeSegment(PageId first, NodeId from);
+  Task<absl::Status> AskForSegment(PageId first, NodeId from, HandedOver* handed);
+  absl::StatusOr<SegmentState> CheckState(PageId first, SegmentState state) const;
+  void Install(const DirectoryEntry& entry, const DirectoryOrder& order, const SegmentState& state);
 
   // claims.cc
   std::vector<Claim> OwnClaims(const PageInterval& interval, PageId* next) const;
@@ -443,7 +435,7 @@ class PageEngine final : public TransportEvents {
   void RaiseOrder(const Message& message);
   Task<Message> AskForExtent(NodeId node, PageId page);
   Task<absl::StatusOr<HomeExtent>> ExtentOf(PageId page);
-  absl::StatusOr<HomeExtent> NoteExtent(PageId page, const Message& answer);
+  absl::StatusOr<HomeExtent> NoteExtent(PageId page, const Message& answer, Epoch since);
   Message DescribeExtent(PageId page);
   void AnswerExtent(const Message& message, NodeInstance from);
   const HomeExtent* FindHomeExtent(PageId page) const;
@@ -456,6 +448,7 @@ class PageEngine final : public TransportEvents {
   void CallInCopies();
   HomeContext HomeContextOf(PageId page);
   NodeId Culprit(PageId page, const Message& delayed);
+  NodeId WhoKeepsFromServing(PageId page) const;
   void CarryHome(PageId page, std::vector<HomeEffect>& effects);
   void HomeMessage(const Message& message, NodeInstance from);
   bool HasNothingToFlush(PageId page) const;
@@ -520,6 +513,12 @@ class PageEngine final : public TransportEvents {
   bool joins_soon_ = false;                                             // AskForHoldings is called in a moment.
   std::set<PageId> joining_;                                            // Segments that are not served yet.
   std::map<RequestId, PageId> rounds_;                                  // Of their registrations.
+  std::set<PageId> leaving_;  // Segments, as moving_ and telling_: engine/move_segment.cc.
+  std::set<PageId> moving_;
+  std::set<PageId> telling_;
+  size_t moves_ = 0;  // Towards this node, that are not written yet.
+  uint64_t hand_overs_ = 0;
+  uint64_t segments_dropped_ = 0;
   RangeSet told_fresh_;          // Pages of extents of which a responsible node was told, once, that they are fresh.
   std::vector<PageId> call_in_;  // Pages whose read copies are about to be called in.
   TimeNs next_call_in_ = 0;
@@ -532,6 +531,7 @@ class PageEngine final : public TransportEvents {
   std::deque<Message> local_;                        // To this node itself.
   std::vector<std::pair<NodeId, Message>> answers_;  // Of this disk, given in the same turn of the loop.
   int depth_ = 0;                                    // Of Turn.
+  uint64_t turns_ = 0;
   std::map<RequestId, Call> calls_;
   uint64_t next_request_ = 1;
   // See engine/order.cc. `unordered_`: members that have not answered yet.
@@ -540,8 +540,12 @@ class PageEngine final : public TransportEvents {
   bool ordered_ = false;
   uint64_t next_txn_ = 0;
   Epoch grant_epoch_;
-  Epoch last_loss_;               // grant_epoch_ when a node was last lost.
-  NodeId lost_disk_;              // Whose was lost last.
+  Epoch last_loss_;   // grant_epoch_ when a node was last lost.
+  NodeId lost_disk_;  // Whose was lost last.
+  // The last start of each node without what was on its disk, as far as this node was asked what that should be; and the last of
+  // each that was known before this node served anything.
+  std::map<NodeId, Incarnation> lost_disks_;
+  std::map<NodeId, Incarnation> known_at_start_;
   uint64_t disk_losses_ = 0;      // Of core holders, as far as this node has something that they should keep.
   TimeNs distrust_until_ = 0;     // See ForgetDisk.
   bool disk_incomplete_ = false;  // What this node should keep is still being learned from the others.

@@ -11,7 +11,9 @@ namespace mangrove {
 
 class PageEngine::Turn {
  public:
-  explicit Turn(PageEngine* engine) : engine_(engine) { ++engine_->depth_; }
+  explicit Turn(PageEngine* engine) : engine_(engine) {
+    if (++engine_->depth_ == 1) ++engine_->turns_;
+  }
   ~Turn() {
     if (engine_->depth_ == 1) engine_->Pump();
     --engine_->depth_;

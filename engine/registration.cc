@@ -79,6 +79,7 @@ void PageEngine::OnPeerUp(NodeInstance peer) {
   for (const auto& [page, entry] : homes_) homes.push_back(page);
   std::sort(homes.begin(), homes.end());
   for (PageId page : homes) {
+    if (IsGiven(page)) continue;  // Whoever is responsible for it next sees to it.
     std::vector<HomeEffect> effects;
     StepHomePeerLost(Home(page), peer, HomeContextOf(page), effects);
     CarryHome(page, effects);
@@ -193,6 +194,7 @@ void PageEngine::SendExtents(const Message& message, NodeInstance from) {
   }
   // Also where no extent of that node is kept: pages that are here, or come, may be said to be on its disk. At the first
   // start of all there is nothing to forget.
+  lost_disks_[from.node] = from.incarnation;
   const bool may_matter =
       end.count > 0 || !cache_.empty() || !homes_.empty() || !segments_.empty() || returned_.contains(from.node);
   if (may_matter && message.page == PageId{}) ForgetDisk(from.node);

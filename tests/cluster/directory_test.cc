@@ -1,5 +1,5 @@
 // Which node is responsible for which segment, as operators see it.
-// Covers: G06, G07
+// Covers: G06, G07, G13
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -86,6 +86,47 @@ TEST_F(Directories, TheDirectoryNamesWhoFirstTouchedASegmentAlsoAfterThatNodeWas
       const absl::Status read = region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1)));
       EXPECT_TRUE(read.ok()) << read;
       EXPECT_EQ(value, 100 + i);
+    }
+  }
+}
+
+TEST_F(Directories, ASegmentGoesToTheNodeThatUsesItAndEachMayDieThen) {
+  cluster_.StartAll();
+  GlobalAddress address;
+  {
+    const auto maker = cluster_.Attach(1);
+    const auto made = MakeRegion(*maker, "r", kSegments * kSegmentBytes);
+    address = made->info().address;
+    const auto session = cluster_.Attach(2);
+    const auto region = Take(session->Open("r", AccessMode::kWrite));
+    for (uint64_t i = 0; i < kSegmentPages; ++i) {
+      ASSERT_TRUE(made->Write(i * kPageBytes, std::as_bytes(std::span(&i, 1))).ok());
+    }
+    ASSERT_EQ(ResponsibleNodes(3, address).front(), "node-1");
+    // In no order, so that each is a miss.
+    for (uint64_t i = 0; i < kSegmentPages; ++i) {
+      const uint64_t page = i * 197 % kSegmentPages;
+      uint64_t value = 0;
+      ASSERT_TRUE(region->Read(page * kPageBytes, std::as_writable_bytes(std::span(&value, 1))).ok());
+      ASSERT_EQ(value, page);
+      value = page + 1000;
+      ASSERT_TRUE(region->Write(page * kPageBytes, std::as_bytes(std::span(&value, 1))).ok());
+    }
+    for (int node = 1; node <= 3; ++node) EXPECT_EQ(ResponsibleNodes(node, address).front(), "node-2");
+    EXPECT_EQ(cluster_.Ask(2, {"status"})["counters"]["segments_taken"].get<uint64_t>(), 1u);
+    ASSERT_TRUE(region->Flush(0, kSegmentBytes).ok());
+  }
+  for (const int killed : {1, 2, 3}) {
+    cluster_.Kill(killed);
+    cluster_.Start(killed);
+    cluster_.AwaitConnected();
+    const auto session = cluster_.Attach(1 + killed % 3);
+    const auto region = Take(session->Open("r", AccessMode::kRead));
+    for (uint64_t i = 0; i < kSegmentPages; ++i) {
+      uint64_t value = 0;
+      const absl::Status read = region->Read(i * kPageBytes, std::as_writable_bytes(std::span(&value, 1)));
+      ASSERT_TRUE(read.ok()) << read;
+      ASSERT_EQ(value, i + 1000) << killed;
     }
   }
 }

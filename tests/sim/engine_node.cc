@@ -22,6 +22,9 @@ class EngineNode final : public SimNode {
                  .system_replicas = setup.replicas,
                  .cache_pages = setup.cache_pages,
                  .home_entries = 8,  // So that copies are called in, too.
+                 .move_after = setup.move_after,
+                 .move_stay = setup.move_stay,
+                 .directory_limits = setup.directory,
                  .bugs = setup.bugs},
                 &locator_, doors.clock, doors.transport, doors.store, doors.memory, doors.entropy) {
     engine_.CountFetched({kFirstReservablePage, uint64_t{1} << 40});  // So that it reads ahead.

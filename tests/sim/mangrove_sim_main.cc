@@ -225,7 +225,7 @@ int Main(int argc, char** argv) {
     List();
     return 0;
   }
-  SetLogLevel(LogLevel::kOff);
+  SetLogLevel(arguments.verbose ? LogLevel::kError : LogLevel::kOff);
   if (arguments.verbose) std::setvbuf(stdout, nullptr, _IOLBF, 0);  // Whole when a CHECK ends the process.
   for (const int signal : {SIGABRT, SIGSEGV, SIGALRM}) std::signal(signal, OnFatalSignal);
   Totals totals;

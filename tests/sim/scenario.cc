@@ -24,7 +24,15 @@ constexpr std::array<uint32_t, kOperationKinds> kLocks{10, 10, 20, 50, 8, 2, 3};
 constexpr std::array<uint32_t, kOperationKinds> kFlushes{20, 30, 10, 5, 35, 0, 3};
 constexpr std::array<uint32_t, kOperationKinds> kChurn{20, 20, 10, 5, 15, 30, 10};
 
-ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, const RunOptions& options) {
+// How the directory is used: how soon its pages are full, and how soon segments go to another node.
+void UseDirectory(SimRandom random, ClusterOptions* cluster) {
+  if (random.PerMille(700)) cluster->directory = {.runs = 4, .children = 4};
+  if (random.PerMille(150)) return;
+  cluster->move_after = static_cast<uint32_t>(random.Between(2, 12));
+  cluster->move_stay = random.Spread(kMillisecond, 300 * kMillisecond);
+}
+
+ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, SimRandom directory, const RunOptions& options) {
   const bool small_caches = (scenario.traits & kSmallCaches) != 0;
   ClusterOptions cluster;
   // Small clusters oftener: they are quicker, and most faults need few nodes.
@@ -36,6 +44,7 @@ ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, const RunO
   cluster.memory.slow_per_mille = static_cast<uint32_t>(random.Below(10));
   cluster.store.slow_per_mille = static_cast<uint32_t>(random.Below(20));
   cluster.bugs = &options.bugs;
+  UseDirectory(std::move(directory), &cluster);
   return cluster;
 }
 
@@ -89,7 +98,7 @@ class Run {
         world_(seed),
         random_(world_.Fork("scenario")),
         oracle_(&world_),
-        cluster_(&world_, &oracle_, ClusterOf(scenario, random_, options),
+        cluster_(&world_, &oracle_, ClusterOf(scenario, random_, world_.Fork("directory"), options),
                  options.factory ? options.factory : NodeFactory(MakeEngineNode)),
         work_(&cluster_, WorkloadOf(scenario, random_)),
         faults_(&cluster_, FaultsOf(scenario, random_, cluster_.nodes())) {
@@ -234,6 +243,8 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"skip_seal", &PlantedBugs::skip_seal, "stragglers"},
       {"flush_one_holder", &PlantedBugs::flush_one_holder, "storage"},
       {"keep_rights_on_forward", &PlantedBugs::keep_rights_on_forward, "default"},
+      {"serve_after_hand_over", &PlantedBugs::serve_after_hand_over, "default"},
+      {"appoint_unchecked", &PlantedBugs::appoint_unchecked, "default"},
   };
   return kBugs;
 }

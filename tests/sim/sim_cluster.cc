@@ -73,6 +73,9 @@ void SimCluster::Start(int slot) {
                   .nodes = {},
                   .replicas = options_.replicas,
                   .cache_pages = options_.cache_pages,
+                  .directory = options_.directory,
+                  .move_after = options_.move_after,
+                  .move_stay = options_.move_stay,
                   .migratory = PickMigratory(),
                   .next_config = &next_config_,
                   .bugs = options_.bugs};

@@ -22,6 +22,9 @@ struct ClusterOptions {
   uint32_t replicas = 2;
   size_t cache_pages = 64;
   int64_t max_drift_ppm = 0;
+  DirectoryLimits directory;
+  uint32_t move_after = 0;
+  DurationNs move_stay = 0;
   SimMemoryOptions memory;
   SimStoreOptions store;
   const PlantedBugs* bugs = nullptr;

@@ -12,6 +12,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "directory/directory_tree.h"
 #include "directory/planted_bugs.h"
 #include "engine/mangrove.h"
 #include "engine/page_memory.h"
@@ -33,9 +34,12 @@ struct NodeDoors {
 
 struct NodeSetup {
   NodeInstance self;
-  std::vector<NodeId> nodes;        // All of the cluster, this one included.
-  uint32_t replicas = 2;            // Core holders of each page.
-  size_t cache_pages = 64;          // That the node keeps in memory.
+  std::vector<NodeId> nodes;  // All of the cluster, this one included.
+  uint32_t replicas = 2;      // Core holders of each page.
+  size_t cache_pages = 64;    // That the node keeps in memory.
+  DirectoryLimits directory;  // Small ones, so that it has levels.
+  uint32_t move_after = 0;    // As PageEngineOptions'.
+  DurationNs move_stay = 0;
   PageRange migratory;              // These the node takes with the right to store.
   uint64_t* next_config = nullptr;  // Of the cluster: the last configuration number that was given.
   const PlantedBugs* bugs = nullptr;

@@ -79,6 +79,7 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"allocation", 124280339512486},
     {"wipes", 59551387937111},
     {"stragglers", 241411901425205},
+    {"storage", 88222733136225},
 });
 // So many seeds a planted bug may take, and so often it is looked for.
 constexpr uint64_t kMaxSeeds = 500;

@@ -16,6 +16,7 @@ constexpr uint64_t kHotOffset = 200;
 constexpr uint64_t kChurnOffset = 300;
 constexpr uint64_t kChurnPages = 4;
 constexpr uint64_t kMaxSegments = 6;
+constexpr uint64_t kMaxSegmentsApart = 12;  // With others between them, so that each is a run of its own.
 constexpr DurationNs kPrepareBound = 30 * kSecond;
 // A call that was left open has died out by then: longer than the latest message and the longest pause.
 constexpr DurationNs kLeaveAlone = 4 * kSecond;
@@ -90,8 +91,13 @@ Workload::Workload(SimCluster* cluster, const WorkloadOptions& options)
 }
 
 void Workload::Layout(SimRandom random) {
-  const uint64_t segments = 1 + random.Below(kMaxSegments);
-  const auto segment = [](uint64_t s) { return kFirstReservablePage + s * kSegmentPages; };
+  uint64_t segments = 1 + random.Below(kMaxSegments);
+  uint64_t apart = 1;
+  if (SimRandom far = world_->Fork("far apart"); far.PerMille(400)) {
+    segments = 1 + far.Below(kMaxSegmentsApart);
+    apart = 2;
+  }
+  const auto segment = [apart](uint64_t s) { return kFirstReservablePage + s * apart * kSegmentPages; };
   const auto add_run = [this](PageId first, uint64_t pages, std::vector<PageId>& into) {
     runs_.push_back({first, pages});
     oracle_->Manage(runs_.back());

@@ -162,7 +162,7 @@ class EngineCluster {
     std::unique_ptr<EngineHost> host(
         new EngineHost{.self = self, .store = *disk, .memory = {}, .transport = nullptr, .engine = nullptr});
     host->transport = std::make_unique<DirectTransport>(this, self);
-    PageEngineOptions options{.self = self, .members = members_, .cache_pages = 4096};
+    PageEngineOptions options{.self = self, .members = members_, .cache_pages = 4096, .move_after = 0};
     if (change_) change_(options);
     host->engine = std::make_unique<PageEngine>(options, locator_.get(), &clock, host->transport.get(), &host->store,
                                                 &host->memory, &entropy_);
@@ -248,8 +248,12 @@ class EngineCluster {
   void OnSend(NodeInstance from, NodeId to, Packet packet) {
     std::vector<const std::byte*> pages;
     for (const PageBuffer& page : packet.pages) pages.push_back(page->bytes.data());
-    const auto messages = Decode(packet.bytes, pages);
+    auto messages = Decode(packet.bytes, pages);
     CHECK(messages.ok());
+    if (std::erase_if(*messages, [this](const Message& m) { return dropped.contains(m.kind); }) > 0) {
+      if (messages->empty()) return;
+      return Encode(*messages, [&](const Packet& left) { OnSend(from, to, left); });
+    }
     std::set<MessageKind> kinds;
     for (const Message& m : *messages) {
       ++sent[m.kind];
@@ -283,6 +287,7 @@ class EngineCluster {
   std::map<MessageKind, int> packets;  // With a message of that kind.
   std::map<MessageKind, RequestId> last_request;
   std::set<NodeId> cut;  // What they send or are sent is lost.
+  std::set<MessageKind> dropped;
 
  private:
   const std::function<void(PageEngineOptions&)> change_;
