@@ -252,17 +252,26 @@ Task<absl::StatusOr<HomeExtent>> PageEngine::ExtentOf(PageId page) {
 }
 
 void PageEngine::ForgetExtents(PageRange range, ConfigNumber config) {
-  for (auto& [first, segment] : segments_) {
-    if (!range.Overlaps({first, kSegmentPages})) continue;
-    for (const HomeExtent& extent : segment->extents) {
+  const auto forget = [&](PageId first, HomeSegment& segment) {
+    for (const HomeExtent& extent : segment.extents) {
       for (uint64_t i = 0; extent.config <= config && i < kSegmentPages; ++i) {
         if (!range.Contains(first + i) || !extent.range.Contains(first + i)) continue;
-        segment->fresh.reset(i);
-        segment->settled.reset(i);
+        segment.fresh.reset(i);
+        segment.settled.reset(i);
       }
     }
     // What is left of one that was cut is asked for again.
-    std::erase_if(segment->extents, [&](const HomeExtent& e) { return e.range.Overlaps(range) && e.config <= config; });
+    std::erase_if(segment.extents, [&](const HomeExtent& e) { return e.range.Overlaps(range) && e.config <= config; });
+  };
+  // Whichever are fewer.
+  if (range.count / kSegmentPages < segments_.size()) {
+    for (PageId first = SegmentStart(range.first); first < range.end(); first = first + kSegmentPages) {
+      if (const auto it = segments_.find(first); it != segments_.end()) forget(first, *it->second);
+    }
+  } else {
+    for (auto& [first, segment] : segments_) {
+      if (range.Overlaps({first, kSegmentPages})) forget(first, *segment);
+    }
   }
 }
 
