@@ -152,8 +152,9 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
     }
     // Now that the requests are out.
     for (PageId page : asked) Expect(page);
-    const bool is_read = purpose == Purpose::kAccess && rights == Rights::kRead && !IsRamDirectoryPage(block.first);
-    if (std::exchange(first_try, false) && is_read) BringAhead(block);
+    const bool goes_ahead = purpose != Purpose::kAhead && !IsRamDirectoryPage(block.first) &&
+                            (purpose == Purpose::kLock || rights == Rights::kRead);
+    if (std::exchange(first_try, false) && goes_ahead) BringAhead(block, rights);
     if (--wait->left > 0) co_await wait->over.Get();
     const bool in_time = clock_->Now() < deadline;
     for (const auto& [page, status] : wait->failed) {
@@ -203,8 +204,8 @@ std::vector<PageRange> PageEngine::BlocksAhead(PageId accessed) {
   return ranges;
 }
 
-// Nobody waits for these: what cannot be had is not.
-void PageEngine::BringAhead(PageRange accessed) {
+// Nobody waits for these: what cannot be had is not. Whoever locks pages in order gets the next with the same right.
+void PageEngine::BringAhead(PageRange accessed, Rights rights) {
   const PageRange region = KnownRange(accessed.first);
   std::vector<PageRange> ranges;
   if (accessed.count < kBlockPages) ranges = BlocksAhead(accessed.first);
@@ -219,7 +220,7 @@ void PageEngine::BringAhead(PageRange accessed) {
     for (const PageRange& block : blocks) {
       if (ahead_pages_ + block.count > read_ahead_.max_pages()) break;
       ahead_pages_ += block.count;
-      Spawn<absl::Status>(AcquireBlock(block, Rights::kRead, Purpose::kAhead, clock_->Now() + kAheadTimeout),
+      Spawn<absl::Status>(AcquireBlock(block, rights, Purpose::kAhead, clock_->Now() + kAheadTimeout),
                           [this, alive = alive_, pages = block.count](const absl::Status&) {
                             if (*alive) ahead_pages_ -= pages;
                           });

@@ -52,7 +52,7 @@ Task<absl::Status> PageEngine::WaitToPin(PageId page, LockMode mode, TimeNs dead
       cached = FindCached(page);
       if (cached != nullptr) std::erase_if(cached->unlock_waiters, [](const auto& waiter) { return waiter.IsSet(); });
     } else {
-      status = co_await AcquireBlock({page, 1}, rights, Purpose::kLock, deadline);
+      status = co_await AcquireBlock({page, 1}, rights, Purpose::kAhead, deadline);
     }
     if (!status.ok()) co_return status;
   }

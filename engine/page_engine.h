@@ -317,11 +317,11 @@ class PageEngine final : public TransportEvents {
   absl::Status CheckGoesOn(const char* what, PageRange range, uint64_t done, TimeNs deadline) const;
   absl::Status CheckFits(PageRange range) const;
   Task<absl::Status> AcquireBlocks(PageRange range, Rights rights, TimeNs deadline);
-  // What a block is brought here for. For an access, pages ahead of it follow if there is an order, and migratory pages
-  // come with the right to store if that is to be had at once.
+  // What a block is brought here for. Pages ahead of an access for reading, or of a lock, follow if there is an order, and
+  // migratory pages come to an access with the right to store if that is to be had at once.
   enum class Purpose : uint8_t { kAccess, kAhead, kLock };
   Task<absl::Status> AcquireBlock(PageRange block, Rights rights, Purpose purpose, TimeNs deadline);
-  void BringAhead(PageRange accessed);
+  void BringAhead(PageRange accessed, Rights rights);
   std::vector<PageRange> BlocksAhead(PageId accessed);
   bool IsMostlyHere(PageRange block) const;
   PageRange KnownRange(PageId page) const;

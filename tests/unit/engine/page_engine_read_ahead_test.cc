@@ -57,6 +57,20 @@ TEST_F(PageEngineReadAhead, MigratoryPagesStayWhereTheyAreUntilTheyAreRead) {
   EXPECT_EQ(cluster_.engine(2).RightsOf(first_ + 5), Rights::kRead);
 }
 
+TEST_F(PageEngineReadAhead, WhoLocksInOrderGetsTheNextWithTheSameRight) {
+  for (uint64_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(cluster_.engine(1).RightsOf(first_ + 4 * i + 3), Rights::kNone);
+    const auto lock =
+        cluster_.Wait(cluster_.engine(1).Lock(9, {first_ + 4 * i, 4}, LockMode::kExclusive, cluster_.In(kSecond)));
+    ASSERT_TRUE(lock.ok()) << lock.status();
+    ASSERT_TRUE(cluster_.engine(1).Unlock(9, *lock).ok());
+    cluster_.RunFor(10 * kMillisecond);
+  }
+  EXPECT_EQ(cluster_.engine(1).RightsOf(first_ + 12), Rights::kWrite);
+  EXPECT_EQ(cluster_.engine(2).RightsOf(first_ + 12), Rights::kNone);
+  EXPECT_EQ(*cluster_.Read(1, first_ + 12), 12);
+}
+
 TEST_F(PageEngineReadAhead, EndsWithItsNode) {
   ReadInOrder(0, 2);
   cluster_.cut.insert(NodeId(2));
