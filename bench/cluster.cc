@@ -102,7 +102,8 @@ NodeConfig Cluster::ConfigOf(size_t index) const {
   config.data_dir = absl::StrCat(options_.directory, "/", config.name);
   std::filesystem::create_directories(config.data_dir);
   if (index == 0 && !options_.daemon.empty()) config.socket_path = config.data_dir + "/socket";
-  config.cache_size_bytes = options_.cache_mib << 20;
+  const bool is_other = index == 0 && options_.first_cache_mib > 0;
+  config.cache_size_bytes = (is_other ? options_.first_cache_mib : options_.cache_mib) << 20;
   config.spin_us = options_.spin_us;
   config.log_level = "error";
   config.cluster_name = "bench";
@@ -117,9 +118,9 @@ void Cluster::StartDaemon() {
   const std::string path = config.data_dir + "/mangroved.toml";
   std::ofstream file(path);
   file << "[node]\nname = \"" << config.name << "\"\ndata_dir = \"" << config.data_dir << "\"\nsocket = \""
-       << config.socket_path << "\"\ncache_size_mib = " << options_.cache_mib << "\nspin_us = " << config.spin_us
-       << "\nlog_level = \"error\"\n[cluster]\nname = \"" << config.cluster_name << "\"\nkey_file = \""
-       << config.key_file << "\"\nreplicas = " << config.replicas << "\n";
+       << config.socket_path << "\"\ncache_size_mib = " << (config.cache_size_bytes >> 20)
+       << "\nspin_us = " << config.spin_us << "\nlog_level = \"error\"\n[cluster]\nname = \"" << config.cluster_name
+       << "\"\nkey_file = \"" << config.key_file << "\"\nreplicas = " << config.replicas << "\n";
   for (const MemberConfig& member : members_) {
     file << "[[members]]\nid = " << member.id.value << "\nname = \"" << member.name << "\"\naddress = \""
          << member.address << "\"\n";

@@ -23,6 +23,7 @@ struct ClusterOptions {
   std::string daemon;
   uint64_t pages = 0;  // Of the region that every node has mapped; 0: none.
   uint64_t cache_mib = 256;
+  uint64_t first_cache_mib = 0;  // Of the first node; 0: as the others.
   // What the nodes' processes do, if not MakeNodeVerbs. Has the verb "start".
   std::function<Verbs(const NodeConfig&)> make;
 };

@@ -123,6 +123,24 @@ void RunPair(const RunOptions& options, std::vector<Row>* rows) {
       [&] { return page_us() + minor_us() + small_us() + protect_us(); });
 }
 
+// The first node writes pages of which two thirds fit into its cache; the rest is in the other's.
+void RunEvictToPeer(const RunOptions& options, std::vector<Row>* rows) {
+  if (!options.Wants("evict_to_peer")) return;
+  constexpr uint64_t kCacheMib = 4;
+  constexpr uint64_t kPages = (kCacheMib << 20) / kPageBytes * 3 / 2;
+  Cluster cluster({.directory = options.directory + "/evict",
+                   .cores = {0, 1},
+                   .spin_us = options.spin_us,
+                   .pages = kPages,
+                   .first_cache_mib = kCacheMib});
+  ExchangeFloor exchange(options.spin_us, 1);
+  Group group(options, rows);
+  cluster.node(0).Call("swap", 0, kPages);
+  group.Add(
+      "evict_to_peer", "us", [&] { return cluster.node(0).Call("swap", 0, kPages) / kNsPerUs; },
+      [&] { return exchange.ExchangeNs(4096, 4 * options.pages, 4096) / kNsPerUs; });
+}
+
 // Three nodes on two cores: the writer has one, both others share one, and nobody polls.
 void RunUpgradeOfThree(const RunOptions& options, std::vector<Row>* rows) {
   if (!options.Wants("upgrade_2")) return;
@@ -267,6 +285,7 @@ std::vector<std::string> EngineNames() {
                                  "page_pingpong",
                                  "record_pass_migratory",
                                  "record_pass_invalidate",
+                                 "evict_to_peer",
                                  "flush_latency_2_holders",
                                  "flush_rate_1_writer",
                                  "flush_rate_8_writers",
@@ -285,6 +304,7 @@ std::vector<Row> RunEngine(const RunOptions& options) {
   RunPair(options, &rows);
   RunAttached(options, &rows);
   RunUpgradeOfThree(options, &rows);
+  RunEvictToPeer(options, &rows);
   RunFlush(options, &rows);
   RunBulk(options, &rows);
   RunMemory(options, &rows);

@@ -122,6 +122,15 @@ class NodeProgram {
                       [&](uint64_t page) { Must(region_->Write(page * kPageBytes, buffer_), "writing"); });
   }
 
+  // The same, of which not all are here: ns for each page that came, with all that the others took.
+  double Swap(uint64_t first, uint64_t count) {
+    const uint64_t before = region_->Counters().pages_fetched;
+    const int64_t begin = NowNs();
+    Write(first, count);
+    const double ns = static_cast<double>(NowNs() - begin);
+    return ns / static_cast<double>(std::max<uint64_t>(region_->Counters().pages_fetched - before, 1));
+  }
+
   double Flush(uint64_t first, uint64_t count) {
     Must(region_->Flush(first * kPageBytes, count * kPageBytes), "flushing");
     return 0;
@@ -268,6 +277,7 @@ Verbs MakeNodeVerbs(OpenSession open) {
       {"store", [p](const Arguments& a) { return p->Store(a[0], a[1]); }},
       {"read", [p](const Arguments& a) { return p->Read(a[0], a[1]); }},
       {"write", [p](const Arguments& a) { return p->Write(a[0], a[1]); }},
+      {"swap", [p](const Arguments& a) { return p->Swap(a[0], a[1]); }},
       {"flush", [p](const Arguments& a) { return p->Flush(a[0], a[1]); }},
       {"protocol", [p](const Arguments& a) { return p->SetProtocol(static_cast<CoherenceProtocol>(a[0])); }},
       {"update", [p](const Arguments& a) { return p->Update(a[0], a[1]); }},

@@ -30,10 +30,12 @@ class Step {
   void RequestAccess(Access access);
   void SendCopy();
   void SendAway();
+  void MoveAway();
   void GiveUp(bool retain);
   void ResendRetained();
   void AcknowledgeGrant(const Message& grant);
   void InstallRead(const Message& grant);
+  void InstallMove(const Message& grant);
   void InstallWrite(const Message& grant);
   void KeepPending();
   void ActivatePending();
@@ -96,6 +98,10 @@ Message Step::GrantOf(const Version& version, const Version& flushed) const {
   grant.replicas = e_.replicas;
   grant.active = m_->active;
   grant.hurry = m_->hurry;
+  if (m_->access == Access::kMove) {
+    grant.exclusive = m_->exclusive;
+    grant.complete = version == flushed || version == e_.on_disk;
+  }
   return grant;
 }
 
@@ -130,10 +136,10 @@ void Step::RequestAccess(Access access) {
   e_.requested_at = context_.now;
   e_.delayed_by = {};
   Tell(OutstandingRequest(e_, page_));
-  if (access == Access::kRead) {
-    e_.state = S::kWaitRead;
+  if (e_.state == S::kInvalid) {
+    e_.state = access == Access::kWrite ? S::kWaitWrite : S::kWaitRead;
   } else {
-    e_.state = e_.state == S::kInvalid ? S::kWaitWrite : e_.state == S::kShared ? S::kSharedWait : S::kOwnedWait;
+    e_.state = e_.state == S::kShared ? S::kSharedWait : S::kOwnedWait;
   }
 }
 
@@ -154,6 +160,15 @@ void Step::SendAway() {
   Effect(CacheEffect::Kind::kTakeRetain);
   Send(CacheEffect::Kind::kSendRetained, m_->peer.node, std::move(grant));
   ForgetCopy();
+}
+
+// Refused once, it is refused for good: the requester may have been told so, and ask for it again.
+void Step::MoveAway() {
+  const bool refused = m_->txn == e_.txn && !(context_.bugs && context_.bugs->move_after_refusal);
+  const bool used = e_.IsPinned() || e_.IsWaiting() || e_.reported || context_.now < e_.hold_until;
+  if (!refused && !used && context_.may_move) return SendAway();
+  e_.txn = m_->txn;
+  Tell(Answer(MessageKind::kGrantRefused));
 }
 
 void Step::GiveUp(bool retain) {
@@ -239,6 +254,32 @@ void Step::InstallRead(const Message& grant) {
     Install(grant.data, false);
     e_.request = {};
     e_.state = grant.exclusive ? S::kExclusive : grant.owner ? S::kOwned : S::kShared;
+  }
+  e_.txn = grant.txn;
+  e_.hold_until = context_.now + context_.hold;
+  AcknowledgeGrant(grant);
+  Effect(CacheEffect::Kind::kWake);
+}
+
+// The owner's copy, with all that is known of it. A read copy that is here already is the same.
+void Step::InstallMove(const Message& grant) {
+  if (e_.retained && !CarriesContent(grant)) {  // The owner is still us.
+    TakeBack();
+  } else {
+    const bool had_copy = e_.HasRead();
+    e_.retained.reset();
+    if (CarriesContent(grant)) {
+      e_.version = grant.version;
+      e_.flushed = grant.flushed;
+      e_.on_disk = grant.complete ? grant.version : Version{};
+      e_.grant_epoch = grant.grant_epoch;
+      e_.config = grant.config;
+      e_.replicas = grant.replicas;
+    }
+    if (!had_copy) Install(grant.data, false);
+    e_.request = {};
+    e_.reported = false;
+    e_.state = grant.exclusive ? S::kExclusive : S::kOwned;
   }
   e_.txn = grant.txn;
   e_.hold_until = context_.now + context_.hold;
@@ -341,7 +382,7 @@ void Step::BecomeOwner() {
     TakeBack();
     Renumber();
   } else if (shared) {
-    e_.flushed = {};
+    e_.flushed = m_->complete ? e_.version : Version{};
     Renumber();
     e_.state = e_.state == S::kShared ? S::kOwned : S::kOwnedWait;
   } else if (!e_.IsOwner()) {
@@ -409,6 +450,7 @@ void Step::RunRevocation(CacheAction action) {
       break;
     case A::kSendCopy: SendCopy(); break;
     case A::kSendAway: SendAway(); break;
+    case A::kMoveAway: MoveAway(); break;
     case A::kGiveUp: GiveUp(false); break;
     case A::kGiveUpRetain: GiveUp(true); break;
     case A::kAckInvalid:
@@ -427,6 +469,7 @@ void Step::RunRevocation(CacheAction action) {
 void Step::RunGrant(CacheAction action) {
   switch (action) {
     case A::kInstallRead: InstallRead(*m_); break;
+    case A::kInstallMove: InstallMove(*m_); break;
     case A::kInstallWrite: InstallWrite(*m_); break;
     case A::kKeepPending: KeepPending(); break;
     case A::kActivatePending: ActivatePending(); break;
@@ -472,6 +515,7 @@ void Step::Run(CacheEvent event) {
     case A::kWake: Effect(CacheEffect::Kind::kWake); break;
     case A::kRequestRead: RequestAccess(Access::kRead); break;
     case A::kRequestWrite: RequestAccess(Access::kWrite); break;
+    case A::kRequestMove: RequestAccess(Access::kMove); break;
     case A::kOpen:
       if (!e_.open) {
         Open();
@@ -497,7 +541,8 @@ void Step::Run(CacheEvent event) {
 
 void StepCacheLocal(CacheEntry& entry, PageId page, CacheEvent event, const CacheContext& context,
                     std::vector<CacheEffect>& effects) {
-  CHECK(event == E::kWantRead || event == E::kWantWrite || event == E::kWantEvict || event == E::kCancel);
+  CHECK(event == E::kWantRead || event == E::kWantWrite || event == E::kWantMove || event == E::kWantEvict ||
+        event == E::kCancel);
   Step(entry, page, nullptr, context.self.node, context, effects).Run(event);
   CHECK(Consistent(entry));
 }

@@ -5,9 +5,9 @@
 //
 // States. "Owner" means that the responsible node sends requests for the page here.
 //
-//   Invalid     no copy.                      WaitRead    no copy, a read request is out.
+//   Invalid     no copy.                      WaitRead    no copy, a read or move request is out.
 //   Shared      a read copy.                  WaitWrite   no copy, a write request is out.
-//   Owned       the owner's copy, read right; SharedWait  a read copy, a write request is out.
+//   Owned       the owner's copy, read right; SharedWait  a read copy, a write or move request is out.
 //               others may have read copies.  OwnedWait   the owner's copy, read right, a write request is out.
 //   Exclusive   the owner's copy, the only    Evicting    the owner's copy, CanDrop, read right; the responsible node
 //               one; read right, or write                 has been asked to let it go.
@@ -67,14 +67,17 @@ constexpr int kCacheStates = 9;
 enum class CacheEvent : uint8_t {
   kWantRead = 0,      // A local access needs the read right.
   kWantWrite,         // A local access needs the write right.
+  kWantMove,          // The owner, which has no room for the page, has offered it.
   kWantEvict,         // The frame is wanted for another page. REQUIRES: unpinned, CanDrop.
   kForwardRead,       // Send a read copy to another node.
   kForwardWrite,      // Send the page away, keep the frame.
+  kForwardMove,       // The same, if the page is not wanted here any more.
   kInvalidate,        // Drop the copy.
   kInvalidateRetain,  // The owner's copy is given up, the requester has its own; keep the frame.
   kBlocked,           // R2
   kResend,            // A forward or invalidation of the transfer that `retained` belongs to, or of a later one.
   kGrantRead,         // Answers the request, with data or not.
+  kGrantMove,         // The same.
   kGrantWrite,        // Answers the request, with data or not, and counts.
   kGrantPending,      // Answers the request with data, but does not count before kActivate.
   kActivate,          // The grant counts.
@@ -90,7 +93,7 @@ enum class CacheEvent : uint8_t {
   kResolveShared,
   kResolveNone,
 };
-constexpr int kCacheEvents = 24;
+constexpr int kCacheEvents = 27;
 
 // What a cell does. Impossible cells are unreachable whatever other nodes send: this node itself rules them out (R1 to
 // R3, I1 to I6); reaching one is a bug and ends the process. Refused ones are unreachable however messages are lost,
@@ -104,17 +107,20 @@ enum class CacheAction : uint8_t {
   kWake,          // The right is there already.
   kRequestRead,   // → WaitRead
   kRequestWrite,  // → WaitWrite, SharedWait, OwnedWait
+  kRequestMove,   // → WaitRead, SharedWait
   kOpen,          // Exclusive takes the write right without asking.
   kDropSilently,  // Shared → Invalid
   kAskEvict,      // → Evicting
   kSendCopy,      // Owner: freeze, send, keep a read copy.
   kSendAway,      // Owner: take the frame away, send it, retain it.
+  kMoveAway,      // The same, unless it is used here, or was kept already in this transaction.
   kGiveUp,        // Take the copy away, acknowledge.
   kGiveUpRetain,  // Take the frame away, retain it, acknowledge.
   kAckInvalid,    // Nothing here: acknowledge.
   kNotHeld,       // Nothing to forward.
   kResendRetained,
   kInstallRead,
+  kInstallMove,
   kInstallWrite,
   kKeepPending,
   kActivatePending,
@@ -222,10 +228,11 @@ struct CacheContext {
   TimeNs now = 0;
   DurationNs hold = 0;     // The minimum time for which a copy that came stays.
   RequestId next_request;  // For the request that this step may make.
+  bool may_move = false;   // The page is offered to another node, and was not used here since.
   const PlantedBugs* bugs = nullptr;
 };
 
-// Hands a local event in: kWantRead, kWantWrite, kWantEvict or kCancel.
+// Hands a local event in: kWantRead, kWantWrite, kWantMove, kWantEvict or kCancel.
 void StepCacheLocal(CacheEntry& entry, PageId page, CacheEvent event, const CacheContext& context,
                     std::vector<CacheEffect>& effects);
 

@@ -24,6 +24,7 @@ CacheEvent ClassifyGrant(const CacheEntry& e, const Message& m) {
   if (m.access != e.wanted) return E::kGrantOther;
   if (!CarriesContent(m) && !e.HasRead() && !e.retained) return E::kGrantOther;
   if (m.access == Access::kRead) return E::kGrantRead;
+  if (m.access == Access::kMove) return E::kGrantMove;
   return m.active ? E::kGrantWrite : E::kGrantPending;
 }
 
@@ -41,6 +42,7 @@ bool IsBlocked(const CacheEntry& e, const Message& m, TimeNs now) {
   const bool read_forward = m.kind == MessageKind::kForward && m.access == Access::kRead;
   const bool revokes = m.kind == MessageKind::kForward || m.kind == MessageKind::kInvalidate;
   if (!revokes || !e.HasRead()) return false;
+  if (m.kind == MessageKind::kForward && m.access == Access::kMove) return false;  // Refused instead.
   if (e.exclusive_pins > 0) return true;
   if (read_forward) return e.open && now < e.hold_until;
   return e.shared_pins > 0 || now < e.hold_until;
@@ -55,6 +57,7 @@ std::optional<CacheEvent> Classify(const CacheEntry& e, const Message& m, NodeId
   switch (m.kind) {
     case MessageKind::kForward:
       if (of_retained) return E::kResend;
+      if (m.access == Access::kMove) return E::kForwardMove;
       return m.access == Access::kRead ? E::kForwardRead : E::kForwardWrite;
     case MessageKind::kInvalidate:
       if (of_retained) return E::kResend;

@@ -15,35 +15,35 @@ constexpr A Ign = A::kIgnore;
 
 // clang-format off
 const std::array<std::array<CacheAction, kCacheEvents>, kCacheStates> kCacheTable = {{
-    // WantRead, WantWrite, WantEvict, ForwardRead, ForwardWrite, Invalidate, InvalidateRetain, Blocked, Resend,
-    //   GrantRead, GrantWrite, GrantPending, Activate, GrantOther, Failed, Cancel, TransferDone, DoneBefore, TransferAborted,
+    // WantRead, WantWrite, WantMove, WantEvict, ForwardRead, ForwardWrite, ForwardMove, Invalidate, InvalidateRetain, Blocked, Resend,
+    //   GrantRead, GrantMove, GrantWrite, GrantPending, Activate, GrantOther, Failed, Cancel, TransferDone, DoneBefore, TransferAborted,
     //   EvictGrant, Report, ResolveOwner, ResolveShared, ResolveNone
-    /* Invalid    */ {A::kRequestRead, A::kRequestWrite, Ign, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kAckInvalid, X, A::kResendRetained,
-                      X, X, X, X, A::kAnswerOther, X, Ign, A::kDropRetained, A::kSayDropped, A::kTakeBack,
+    /* Invalid    */ {A::kRequestRead, A::kRequestWrite, A::kRequestMove, Ign, A::kNotHeld, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kAckInvalid, X, A::kResendRetained,
+                      X, X, X, X, X, A::kAnswerOther, X, Ign, A::kDropRetained, A::kSayDropped, A::kTakeBack,
                       A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
-    /* Shared     */ {A::kWake, A::kRequestWrite, A::kDropSilently, A::kNotHeld, A::kNotHeld, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
-                      X, X, X, X, A::kAnswerOther, X, Ign, X, A::kSayDropped, X,
+    /* Shared     */ {A::kWake, A::kRequestWrite, A::kRequestMove, A::kDropSilently, A::kNotHeld, A::kNotHeld, A::kNotHeld, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
+                      X, X, X, X, X, A::kAnswerOther, X, Ign, X, A::kSayDropped, X,
                       A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
-    /* Owned      */ {A::kWake, A::kRequestWrite, A::kAskEvict, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
-                      X, X, X, X, A::kAnswerOther, X, Ign, X, A::kSayDropped, X,
+    /* Owned      */ {A::kWake, A::kRequestWrite, Ign, A::kAskEvict, A::kSendCopy, A::kSendAway, A::kMoveAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
+                      X, X, X, X, X, A::kAnswerOther, X, Ign, X, A::kSayDropped, X,
                       A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, Bad, A::kDropAll},
-    /* Exclusive  */ {A::kWake, A::kOpen, A::kAskEvict, A::kSendCopy, A::kSendAway, A::kGiveUp, Bad, A::kDefer, X,
-                      X, X, X, X, A::kAnswerOther, X, Ign, X, A::kSayDropped, X,
+    /* Exclusive  */ {A::kWake, A::kOpen, Ign, A::kAskEvict, A::kSendCopy, A::kSendAway, A::kMoveAway, A::kGiveUp, Bad, A::kDefer, X,
+                      X, X, X, X, X, A::kAnswerOther, X, Ign, X, A::kSayDropped, X,
                       A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, Bad, A::kDropAll},
-    /* WaitRead   */ {Ign, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kAckInvalid, X, A::kResendRetained,
-                      A::kInstallRead, X, X, X, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, A::kDropRetained, A::kSayDropped, A::kTakeBack,
+    /* WaitRead   */ {Ign, Ign, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kAckInvalid, X, A::kResendRetained,
+                      A::kInstallRead, A::kInstallMove, X, X, X, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, A::kDropRetained, A::kSayDropped, A::kTakeBack,
                       A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
-    /* WaitWrite  */ {Ign, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kAckInvalid, X, A::kResendRetained,
-                      X, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, A::kDropRetained, A::kSayDropped, A::kTakeBack,
+    /* WaitWrite  */ {Ign, Ign, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kNotHeld, A::kAckInvalid, A::kAckInvalid, X, A::kResendRetained,
+                      X, X, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, A::kDropRetained, A::kSayDropped, A::kTakeBack,
                       A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
-    /* SharedWait */ {A::kWake, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
-                      X, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, X, A::kSayDropped, X,
+    /* SharedWait */ {A::kWake, Ign, Ign, Ign, A::kNotHeld, A::kNotHeld, A::kNotHeld, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
+                      X, A::kInstallMove, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, X, A::kSayDropped, X,
                       A::kAckEvicted, A::kAnswerReport, A::kBecomeOwner, A::kStayShared, A::kDropAll},
-    /* OwnedWait  */ {A::kWake, Ign, Ign, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
-                      X, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, X, A::kSayDropped, X,
+    /* OwnedWait  */ {A::kWake, Ign, Ign, Ign, A::kSendCopy, A::kSendAway, A::kMoveAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
+                      X, A::kInstallMove, A::kInstallWrite, A::kKeepPending, A::kActivatePending, A::kAnswerOther, A::kFailWaiters, A::kForgetRequest, X, A::kSayDropped, X,
                       A::kRefuseEvict, A::kAnswerReport, A::kBecomeOwner, Bad, A::kDropAll},
-    /* Evicting   */ {A::kWake, A::kRequestWrite, Ign, A::kSendCopy, A::kSendAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
-                      X, X, X, X, A::kAnswerOther, X, Ign, X, A::kSayDropped, X,
+    /* Evicting   */ {A::kWake, A::kRequestWrite, Ign, Ign, A::kSendCopy, A::kSendAway, A::kMoveAway, A::kGiveUp, A::kGiveUpRetain, A::kDefer, X,
+                      X, X, X, X, X, A::kAnswerOther, X, Ign, X, A::kSayDropped, X,
                       A::kEvict, A::kAnswerReport, A::kBecomeOwner, Bad, A::kDropAll},
 }};
 // clang-format on
@@ -56,10 +56,11 @@ const char* Name(CacheState state) {
 
 const char* Name(CacheEvent event) {
   constexpr const char* kNames[kCacheEvents] = {
-      "WantRead",         "WantWrite",  "WantEvict", "ForwardRead",  "ForwardWrite",  "Invalidate",
-      "InvalidateRetain", "Blocked",    "Resend",    "GrantRead",    "GrantWrite",    "GrantPending",
-      "Activate",         "GrantOther", "Failed",    "Cancel",       "TransferDone",  "DoneBefore",
-      "TransferAborted",  "EvictGrant", "Report",    "ResolveOwner", "ResolveShared", "ResolveNone"};
+      "WantRead",     "WantWrite",     "WantMove",         "WantEvict",       "ForwardRead", "ForwardWrite",
+      "ForwardMove",  "Invalidate",    "InvalidateRetain", "Blocked",         "Resend",      "GrantRead",
+      "GrantMove",    "GrantWrite",    "GrantPending",     "Activate",        "GrantOther",  "Failed",
+      "Cancel",       "TransferDone",  "DoneBefore",       "TransferAborted", "EvictGrant",  "Report",
+      "ResolveOwner", "ResolveShared", "ResolveNone"};
   return kNames[static_cast<size_t>(event)];
 }
 

@@ -36,8 +36,8 @@ constexpr size_t kHeadWords = kTableWords + 3;
 constexpr size_t kMessageWords =
     wire::PageMessage::_capnpPrivate::dataWordSize + wire::PageMessage::_capnpPrivate::pointerCount;
 static_assert(kMessageWords == 16);
-static_assert(static_cast<int>(wire::Kind::MOVED) + 1 == kMessageKinds);
-static_assert(static_cast<int>(wire::Access::WRITE) == static_cast<int>(Access::kWrite));
+static_assert(static_cast<int>(wire::Kind::DECLINED) + 1 == kMessageKinds);
+static_assert(static_cast<int>(wire::Access::MOVE) == static_cast<int>(Access::kMove));
 static_assert(static_cast<int>(wire::Holding::RETAINED) == static_cast<int>(Holding::kRetained));
 // Messages that one entry, or one packet, may stand for.
 constexpr size_t kMaxRepeat = kSegmentPages;
@@ -172,7 +172,7 @@ absl::Status Bad(const Parts&... parts) {
 bool MayNameNoPage(MessageKind kind) {
   return kind == MessageKind::kRegisterRequest || kind == MessageKind::kRegisterEnd || kind == MessageKind::kInspect ||
          kind == MessageKind::kInspected || kind == MessageKind::kOrder || kind == MessageKind::kOrderNoted ||
-         kind == MessageKind::kClaimRequest || kind == MessageKind::kClaims;
+         kind == MessageKind::kClaimRequest || kind == MessageKind::kClaims || kind == MessageKind::kResources;
 }
 
 // Kinds whose receiver looks at each page of their range.
@@ -199,7 +199,7 @@ absl::Status CheckFields(wire::PageMessage::Reader in, unsigned index) {
   const auto kind = static_cast<unsigned>(in.getKind());
   if (kind >= unsigned{kMessageKinds}) return Bad("entry ", index, " is of the unknown kind ", kind);
   const char* const name = Name(static_cast<MessageKind>(kind));
-  if (static_cast<unsigned>(in.getAccess()) > static_cast<unsigned>(Access::kWrite)) {
+  if (static_cast<unsigned>(in.getAccess()) > static_cast<unsigned>(Access::kMove)) {
     return Bad(name, " (entry ", index, ") has the unknown access ", static_cast<unsigned>(in.getAccess()));
   }
   if (static_cast<unsigned>(in.getHolding()) > static_cast<unsigned>(Holding::kRetained)) {

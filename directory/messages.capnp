@@ -40,7 +40,8 @@ enum Kind {
 
   forward @4;
   # H→O. Send the page to `peer` (R), in a grant that answers R's `request`, with `active` and `grantEpoch` as they are here.
-  # `access` read: keep a read copy. `access` write: keep the frame, inaccessible, until transferDone or transferAborted.
+  # `access` read: keep a read copy. `access` write or move: keep the frame, inaccessible, until transferDone or
+  # transferAborted. Of a move `exclusive`: nobody else holds a copy.
 
   invalidate @5;
   # H→S,O. Give the copy up. `retain` (O only): keep the frame as after a forward for writing.
@@ -52,7 +53,8 @@ enum Kind {
   # O,H→R. Answers `request`: R has `access` to the page as of `version`; `flushed` is the newest version that every core
   # holder is known to have. Writes are numbered in `grantEpoch`. `config`, `replicas`: what stores of it must name.
   # `active`: valid at once; otherwise when activate comes. `exclusive`: nobody else holds a copy. `owner`: R is the owner
-  # from now on. `data`: the content; none: the read copy that R has is current.
+  # from now on. `data`: the content; none: the read copy that R has is current. Of a move `complete`: it can be read from a
+  # disk again.
 
   activate @8;
   # H→R. Every other copy is gone: the grant that answers `request` counts.
@@ -61,7 +63,8 @@ enum Kind {
   # R→H. The grant is installed.
 
   grantRefused @10;
-  # R→H. The grant was not installed and never will be: nobody waits for it.
+  # R→H. The grant was not installed and never will be: nobody waits for it. O→H, of a move: O keeps the page, which is used
+  # there again.
 
   transferDone @11;
   # H→O. The page has arrived; drop the frame that was kept.
@@ -93,7 +96,8 @@ enum Kind {
   # *→H. Answers report: `holding`, `version`, `flushed`.
 
   resolve @20;
-  # H→*. What you held is from now on `holding`; writes are numbered in `grantEpoch`.
+  # H→*. What you held is from now on `holding`; writes are numbered in `grantEpoch`. Without a loss it makes a sharer of a page
+  # that nobody owns its owner, `complete`: every core holder has the page as it is.
 
   resolveAck @21;
   # *→H. Done.
@@ -226,11 +230,26 @@ enum Kind {
 
   moved @51;
   # R→H. The directory names me: forget hand-over `config`. Or `code`: it does not, serve on. Answered by done.
+
+  # Eviction to another node's RAM. No txn.
+
+  resources @52;
+  # any→any. I have room for `count` pages of other nodes, `versionCounter` bytes free on my disk, and ask for or give away
+  # `replicas` pages in a second. No page.
+
+  offer @53;
+  # O→H, H→any. O has no room for the page; it has moved so `replicas` times since it was used. O→H: `peer` has room, unless you
+  # know of a sharer. H→any, `kept`: take it from `peer` (O), by a request for a move, if you still have room. A hint, that may be
+  # lost.
+
+  declined @54;
+  # any→O. There is no room here for the page that was offered.
 }
 
 enum Access {
   read @0;
   write @1;
+  move @2;  # The owner's copy as it is, which O has offered since it needs the room. No version begins.
 }
 
 enum Holding {

@@ -28,7 +28,11 @@ using Txn = StrongId<struct TxnTag>;
 // Number of a request of one incarnation of a requester. 0 is none.
 using RequestId = StrongId<struct RequestIdTag>;
 
-enum class Access : uint8_t { kRead = 0, kWrite = 1 };
+enum class Access : uint8_t {
+  kRead = 0,
+  kWrite = 1,
+  kMove = 2,  // The owner's copy as it is, which its owner has no room for: no version begins.
+};
 
 // What a cache holds of a page, as it reports it to the responsible node.
 enum class Holding : uint8_t {
@@ -45,14 +49,15 @@ enum class MessageKind : uint8_t {
   kRequestFailed,    // H→R  request, status. No txn.
   kDelayed,          // H→R  request, peer: whom the responsible node waits for. No txn.
   kForward,          // H→O  request, access, peer = R, active, grant_epoch: send the page to R. The read: keep a read
-                     //      copy; the write: keep the frame, inaccessible, until kTransferDone.
+                     //      copy; the write, the move: keep the frame, inaccessible, until kTransferDone. Of a move
+                     //      exclusive: nobody else has a copy.
   kInvalidate,       // H→S,O  retain: keep the frame as above.
   kInvalidateAck,    // S,O→H
   kGrant,            // O,H→R  request, access, version, flushed, grant_epoch, config, replicas, active, exclusive,
-                     //      owner, data (none: R's own copy is current).
+                     //      owner, data (none: R's own copy is current). Of a move complete: a disk has that version.
   kActivate,         // H→R  request: every other copy is gone, the grant counts.
   kGrantAck,         // R→H  Installed.
-  kGrantRefused,     // R→H  Not installed, and never will be.
+  kGrantRefused,     // R→H  Not installed, and never will be. O→H, of a move: not given away.
   kTransferDone,     // H→O  Drop what was retained.
   kTransferAborted,  // H→O  It is yours again.
   kStillRetained,    // O→H  Is this transfer over?
@@ -63,7 +68,7 @@ enum class MessageKind : uint8_t {
   // Recovery of a page after the loss of a node.
   kReport,      // H→*  Say what you hold; forget every earlier transaction of the page.
   kReported,    // *→H  holding, version, flushed
-  kResolve,     // H→*  holding: what it is from now on; grant_epoch.
+  kResolve,     // H→*  holding: what it is from now on; grant_epoch. complete: every core holder has it.
   kResolveAck,  // *→H
   // A node that becomes responsible for a segment, and is not the first, learns what is cached of it; or, with_data, which
   // extents its disk should keep. request: number of the round.
@@ -114,8 +119,14 @@ enum class MessageKind : uint8_t {
   kHandedOver,  // H→R  request, status, data: the part, count: of so many; config: number of the hand-over; txn, grant_epoch: the
                 //      highest that it has seen.
   kMoved,  // R→H  request, config, status: it is mine now, or it stays yours.
+  // Eviction to another node's RAM.
+  kResources,  // any→any  count: frames with room for other nodes' pages; version.counter: free bytes of its disk;
+               //          replicas: its load, pages in a second. No page.
+  kOffer,  // O→H, H→any  O has no room for the page: peer has, or a sharer. Then, kept: take it, if there is still room;
+           //             peer = O. replicas: how often it has moved so since it was used. A hint.
+  kDeclined,  // any→O  There is no room for the page that was offered.
 };
-constexpr int kMessageKinds = static_cast<int>(MessageKind::kMoved) + 1;
+constexpr int kMessageKinds = static_cast<int>(MessageKind::kDeclined) + 1;
 
 // One message: the union of the fields above. What a kind does not name has its default.
 struct Message {

@@ -8,6 +8,8 @@ struct PlantedBugs {
   bool skip_one_invalidation = false;    // A responsible node forgets the last sharer of an invalidation.
   bool acknowledge_before_sync = false;  // A core holder answers a store before it is durable.
   bool drop_frame_at_send = false;       // An owner forgets the frame when it sends it, not when the transfer is done.
+  bool drop_frame_at_move = false;       // The same, only where it evicts the page to another node.
+  bool move_after_refusal = false;       // An owner that kept a page from being moved gives it away when asked again.
   bool forget_incarnation = false;       // A responsible node keeps the old incarnation's copies when a node restarts.
   bool activate_before_acks = false;     // A write grant counts before every invalidation is acknowledged.
   bool accept_stale_grant = false;       // A requester installs a grant that answers no outstanding request.

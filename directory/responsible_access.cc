@@ -114,7 +114,12 @@ void Step::StartAccess(HomeRequest request) {
   }
   const NodeInstance owner = e_.owner;
   const bool write = request.access == Access::kWrite;
+  if (request.access == Access::kMove && owner.node.value == 0) {
+    Fail(request, absl::AbortedError("page " + ToString(context_.page) + " has no owner that offers it"));
+    return;
+  }
   const bool current_copy = request.from == owner || (write && request.have && Has(e_.sharers, request.from));
+  if (owner.node.value == 0 && !current_copy && Appoint(request)) return;
   Begin(S::kGranting, request);
   t().upgrade = current_copy;
   if (owner.node.value == 0 && !current_copy) {
@@ -130,6 +135,23 @@ void Step::StartAccess(HomeRequest request) {
   }
   if (sends) SendForward();
   if (t().active && !sends) SendGrant();
+}
+
+// Nobody owns the page, and every disk has it: so does each sharer that has not dropped its copy. One that has answers for
+// the page before the request is served.
+bool Step::Appoint(const HomeRequest& request) {
+  if (!e_.clean || e_.reverting) return false;
+  const auto sharer =
+      std::find_if(e_.sharers.begin(), e_.sharers.end(), [&](NodeInstance node) { return node != request.from; });
+  if (sharer == e_.sharers.end()) return false;
+  const HolderReport appointed{.node = *sharer, .holding = Holding::kOwner};
+  e_.queue.insert(e_.queue.begin(), request);
+  Begin(S::kResolving, HomeRequest{.kind = HomeRequest::Kind::kEvict, .from = {}, .request = {}});
+  t().appoints = true;
+  t().waiting = {appointed.node};
+  t().reports = {appointed};
+  SendResolve(appointed);
+  return true;
 }
 
 void Step::StartFlush(const HomeRequest& request) {
@@ -289,7 +311,12 @@ void Step::SendInvalidate(NodeInstance to) {
   Send(to.node, std::move(m));
 }
 
-void Step::SendForward() { Send(t().source.node, Make(K::kForward)); }
+void Step::SendForward() {
+  Message m = Make(K::kForward);
+  const size_t others = e_.sharers.size() - (Has(e_.sharers, t().request.from) ? 1 : 0);
+  m.exclusive = m.access == Access::kMove && others == 0;
+  Send(t().source.node, std::move(m));
+}
 
 void Step::SendGrant() {
   Message grant = t().from_disk ? t().grant : Make(K::kGrant);
@@ -330,7 +357,7 @@ void Step::CountAck() {
 void Step::Complete() {
   const NodeInstance requester = t().request.from;
   ForgetKeeper(requester, t().id);  // Its copy has taken the place of what it kept.
-  if (t().request.access == Access::kWrite) {
+  if (t().request.access != Access::kRead) {
     for (const NodeInstance& keeper : {t().source, t().backup}) {
       if (keeper.node.value == 0) continue;
       Send(keeper.node, Make(K::kTransferDone));
@@ -338,7 +365,8 @@ void Step::Complete() {
       e_.keepers.push_back({keeper, t().id});
     }
     e_.owner = requester;
-    e_.sharers.clear();
+    if (t().request.access == Access::kWrite) e_.sharers.clear();
+    Erase(e_.sharers, requester);
   } else if (e_.owner.node.value == 0) {
     e_.owner = requester;
     Erase(e_.sharers, requester);
@@ -349,9 +377,11 @@ void Step::Complete() {
 }
 
 // The requester will not install the grant. Sharers that acknowledged are gone from the set already,
-// but for the one that kept its frame.
+// but for the one that kept its frame. Or the owner keeps a page that was to be moved, which it has offered before.
 void Step::Abort() {
-  if (t().request.access == Access::kWrite && t().source.node.value != 0) {
+  if (from == t().source) {
+    Fail(t().request, absl::AbortedError("page " + ToString(context_.page) + " is used by its owner again"));
+  } else if (t().request.access != Access::kRead && t().source.node.value != 0) {
     Send(t().source.node, Make(K::kTransferAborted));
   }
   if (t().backup.node.value != 0) {

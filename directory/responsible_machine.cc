@@ -48,7 +48,7 @@ void Step::RunAnswer(HomeAction action) {
     case A::kCountAck: CountAck(); break;
     case A::kComplete: Complete(); break;
     case A::kAbort: Abort(); break;
-    case A::kRecover: Recover(false); break;
+    case A::kRecover: NotHeld(); break;
     case A::kAnswerRetained: AnswerRetained(); break;
     case A::kForgetKeeper: ForgetKeeper(from, message->txn); break;
     case A::kEvicted: Evicted(); break;
@@ -113,8 +113,11 @@ bool IsAwaited(const HomeEntry& e, HomeEvent event, const Message& m, NodeInstan
     case E::kEvictAck: return e.state == S::kEvicting && Has(e.txn->waiting, from);
     case E::kReported: return e.state == S::kReporting && Has(e.txn->waiting, from);
     case E::kResolveAck: return e.state == S::kResolving && Has(e.txn->waiting, from);
-    case E::kGrantAck:
-    case E::kGrantRefused: return e.state == S::kGranting && from == e.txn->request.from;
+    case E::kGrantAck: return e.state == S::kGranting && from == e.txn->request.from;
+    case E::kGrantRefused: {
+      const bool kept = e.txn->request.access == Access::kMove && from == e.txn->source;
+      return e.state == S::kGranting && (kept || from == e.txn->request.from);
+    }
     default:  // kNotHeld
       return from == e.txn->source || Has(e.txn->waiting, from);
   }

@@ -11,7 +11,8 @@
 //   Evicting    the owner was told to drop its copy.
 //   Discarding  every copy is being dropped, since the page is unallocated.
 //   Reporting   a node was lost: those who may hold the page were asked what they hold.
-//   Resolving   they were told what they are from now on.
+//   Resolving   they were told what they are from now on. Or, of a page that nobody owns, a sharer was told to be the owner,
+//               so that the page comes from its RAM and not from a disk.
 //   Lost        no copy is left. Requests fail until the page is allocated anew.
 //
 // Rules before the table (kHomeTable):
@@ -138,6 +139,7 @@ struct HomeTransaction {
   bool from_disk = false;
   bool active = false;                // Every invalidation is acknowledged.
   bool lost = false;                  // It recovers from the loss of a node that may have written the page.
+  bool appoints = false;              // Resolving: no recovery, but a sharer of a page without an owner is to be it.
   std::vector<NodeInstance> waiting;  // Acknowledgements that are out.
   Message grant;                      // What was sent to the requester by this node, for sending again.
   std::vector<HolderReport> reports;  // Reporting: those in. Loading: the disks' version is being compared with them.

@@ -33,6 +33,13 @@ void Step::OwnerIsGone() {
   e_.reverting = true;
 }
 
+// The owner does not have the page; or a sharer, which was to be the owner, has dropped its copy.
+void Step::NotHeld() {
+  if (!t().appoints) return Recover(false);
+  Erase(e_.sharers, from);
+  End();
+}
+
 // `lost`: a node is gone that may have written the page.
 void Step::Recover(bool lost) {
   std::vector<NodeInstance> candidates = Candidates();
@@ -140,11 +147,16 @@ void Step::SendResolve(const HolderReport& report) {
   Message m = Make(K::kResolve);
   m.holding = report.holding;
   m.version = report.version;
+  m.complete = t().appoints;
   Send(report.node.node, std::move(m));
 }
 
 void Step::CountResolve() {
   Erase(t().waiting, from);
+  if (t().appoints) {
+    e_.owner = from;
+    Erase(e_.sharers, from);
+  }
   Progress();
 }
 
@@ -183,8 +195,9 @@ void Step::ForgetPeer() {
       break;
     }
     case S::kResolving:
-      if (std::any_of(t().reports.begin(), t().reports.end(), [&](const auto& r) { return gone(r.node); }))
-        Recover(true);
+      if (std::any_of(t().reports.begin(), t().reports.end(), [&](const auto& r) { return gone(r.node); })) {
+        t().appoints ? End() : Recover(true);  // What was appointed has had nothing to write under.
+      }
       break;
   }
 }
@@ -194,7 +207,7 @@ void Step::ForgetPeerOfGrant() {
   if (gone(t().source) || gone(e_.owner)) {
     Recover(true);
   } else if (gone(t().request.from)) {
-    const bool may_have_written = t().active && (t().request.access == Access::kWrite || t().from_disk);
+    const bool may_have_written = t().active && (t().request.access != Access::kRead || t().from_disk);
     if (may_have_written) {
       Recover(true);
     } else {

@@ -65,6 +65,7 @@ class Step {
   void Serve();
   void Start(HomeRequest request);
   void StartAccess(HomeRequest request);
+  bool Appoint(const HomeRequest& request);
   void StartFlush(const HomeRequest& request);
   void StartEvict(const HomeRequest& request);
   void StartDiscard(const HomeRequest& request);
@@ -78,6 +79,7 @@ class Step {
   void Complete();
   void Abort();
   void Evicted();
+  void NotHeld();
   void Recover(bool lost);
   void CountReport();
   const HolderReport& Best() const;

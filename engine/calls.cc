@@ -46,11 +46,14 @@ void PageEngine::EndCall(const Message& answer) {
 }
 
 // A flush of a page that has moved on is not pressed: its new owner's version may have been lost and the page reopened,
-// and then this one must not come after. That holds also when this node has become the owner again, of an older version.
+// and then this one must not come after. That holds also when this node has become the owner again, of an older version, or of
+// one that was written in a later epoch on what was older.
 bool PageEngine::IsOutdatedStore(const Message& message) const {
   if (message.kind != MessageKind::kStore || message.complete) return false;
   const CachedPage* cached = FindCached(message.page);
-  return cached == nullptr || !cached->entry.IsOwner() || cached->entry.version < message.version;
+  if (cached == nullptr || !cached->entry.IsOwner()) return true;
+  const Version& version = cached->entry.version;
+  return version < message.version || version.epoch != message.version.epoch;
 }
 
 void PageEngine::TickCalls() {

@@ -215,4 +215,14 @@ void PageEngine::Retire(const Message& message) {
   CarryHome(page, effects);
 }
 
+uint64_t MembersClaims::Rounds() const { return engine_->rounds_of_claims_.rounds(); }
+
+uint64_t MembersClaims::RoundsAbout(PageId page, uint64_t since) const {
+  return engine_->rounds_of_claims_.About(page, since);
+}
+
+Task<absl::StatusOr<Claims>> MembersClaims::Collect(PageInterval interval, TimeNs deadline) {
+  return engine_->CollectClaims(interval, deadline);
+}
+
 }  // namespace mangrove

@@ -1,5 +1,6 @@
 #include "engine/directory_memory.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -42,6 +43,15 @@ void DirectoryMemory::Store(PageId page, size_t offset, std::span<const std::byt
   std::shared_ptr<PageBytes>& frame = frames_.at(page);
   if (frame.use_count() > 1) frame = std::make_shared<PageBytes>(*frame);
   std::memcpy(frame->bytes.data() + offset, bytes.data(), bytes.size());
+}
+
+std::vector<PageId> DirectoryMemory::PagesIn(PageRange range) const {
+  std::vector<PageId> pages;
+  for (const auto& [page, frame] : frames_) {
+    if (range.Contains(page)) pages.push_back(page);
+  }
+  std::sort(pages.begin(), pages.end());
+  return pages;
 }
 
 const std::shared_ptr<PageBytes>& DirectoryMemory::At(PageId page) const {

@@ -1,4 +1,5 @@
-// The frames of the directory's own pages. No program maps them, so they are no part of any region's memory.
+// Frames that no program maps, so that they are no part of any region's memory: of the directory's own pages, and of pages
+// that the node keeps for others.
 //
 // Whoever looks at a page shares its frame: a copy costs more than all the rest of a lookup. A store to a frame that
 // somebody still looks at makes a new one.
@@ -6,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "engine/page_memory.h"
@@ -21,6 +23,9 @@ class DirectoryMemory final : public PageMemory {
   PageBuffer Copy(PageId page) override;
   void Load(PageId page, size_t offset, std::span<std::byte> out) override;
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override;
+
+  // Those that have a frame, in order.
+  std::vector<PageId> PagesIn(PageRange range) const;
 
  private:
   const std::shared_ptr<PageBytes>& At(PageId page) const;

@@ -74,6 +74,7 @@ void PageEngine::FlushOutboxes() {
 }
 
 void PageEngine::SendOutbox(NodeId to, Outbox& outbox) {
+  if (peer_eviction_.HasNewsFor(to)) outbox.messages.push_back(peer_eviction_.NewsFor(to));
   Encode(outbox.messages, [&](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
   outbox.messages.clear();
   outbox.leaves = false;
@@ -169,6 +170,9 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kMoveOffer: OfferedSegment(message, from); return;
     case MessageKind::kHandOver: HandOver(message, from); return;
     case MessageKind::kMoved: Moved(message, from); return;
+    case MessageKind::kResources: peer_eviction_.HearResources(message, from); return;
+    case MessageKind::kOffer: peer_eviction_.HearOffer(message, from); return;
+    case MessageKind::kDeclined: peer_eviction_.HearDeclined(message, from); return;
     case MessageKind::kOrder: AnswerOrder(message, from); return;
     case MessageKind::kReverted:
     case MessageKind::kLost: RaiseEvent(message, from); return;

@@ -1,4 +1,6 @@
-// Keeps the RAM cache within its size. The clock algorithm: a page that was used since the hand passed is spared once.
+// Keeps the RAM cache within its size. The clock algorithm: a page that was used since the hand passed is spared once. Where
+// a victim goes: a read copy is dropped, since its owner has the page; what this node owns goes to a peer with room, and
+// only when there is none to disk.
 
 #include <algorithm>
 #include <iterator>
@@ -11,7 +13,6 @@
 namespace mangrove {
 namespace {
 
-constexpr size_t kVictimsPerRound = 64;
 constexpr DurationNs kFlushTimeout = 2 * kSecond;
 constexpr DurationNs kPause = 5 * kMillisecond;
 
@@ -33,12 +34,12 @@ void PageEngine::Charge(PageId page, CachedPage& cached) {
       cached.queued = true;
       cached.in_clock = clock_list_.insert(clock_list_.end(), page);
     }
-    const uint64_t margin = std::min<uint64_t>(options_.cache_pages / 16, 4 * kVictimsPerRound);
-    if (charged_ + margin >= options_.cache_pages) StartEvicting();
+    if (charged_ + EvictionMargin(options_.cache_pages) >= options_.cache_pages) StartEvicting();
   } else {
     --charged_;
     if (!frame_waiters_.empty()) WakeFrameWaiters(absl::OkStatus());
   }
+  peer_eviction_.OnCharge();
 }
 
 void PageEngine::WakeFrameWaiters(const absl::Status& status) {
@@ -74,13 +75,57 @@ void PageEngine::StartEvicting() {
   });
 }
 
-// Returns whether there is anything that can be evicted, now or after waiting for what is under way.
-bool PageEngine::PickVictims(std::vector<PageId>& clean, std::vector<PageId>& dirty) {
+// Where peers may have room, no more than are needed: what is offered is gone only in a moment.
+size_t PageEngine::HowManyVictims() {
+  if (!peer_eviction_.IsOn()) return kVictimsPerRound;
+  const uint64_t cache = options_.cache_pages;
+  const uint64_t batch = std::clamp<uint64_t>(cache / 16, 1, kVictimsPerRound);
+  const uint64_t outstanding = peer_eviction_.Outstanding();
+  const uint64_t wanted = charged_ + EvictionMargin(cache) + batch;
+  const uint64_t left = cache + outstanding;
+  return wanted <= left ? 0 : std::min<uint64_t>(wanted - left, kVictimsPerRound);
+}
+
+// At most `most`. Returns whether there is anything that can be evicted, now or after waiting for what is under way.
+bool PageEngine::PickVictims(size_t most, Victims& victims) {
   bool hope = false;
-  bool others_soon = false;  // A page that is not kept can be evicted in a moment.
+  bool others_soon = false;         // A page that is not kept can be evicted in a moment.
+  absl::flat_hash_set<PageId> met;  // The hand may pass twice.
   std::vector<PageId> kept;
+  Victims owned;  // Where no peer has room for them, what another node has as well goes first.
+  const bool copies_first = peer_eviction_.IsOn() && !peer_eviction_.HasRoomyPeer();
+  const auto consider = [&](PageId page, CachedPage& cached) {
+    const CacheEntry& e = cached.entry;
+    const bool under_way = cached.carrying || e.IsWaiting() || e.state == CacheState::kEvicting || e.reported ||
+                           peer_eviction_.IsOffered(page);
+    if (under_way) hope = true;
+    const bool is_kept = IsKeptInRam(page);
+    const bool can_offer = !is_kept && !under_way && !e.IsPinned() && peer_eviction_.CanOffer(page, e);
+    const bool is_volatile = e.IsOwner() && e.replicas == 0 && !can_offer;
+    if (!is_kept && !e.IsPinned() && !is_volatile && !e.IsWaiting() && (under_way || clock_->Now() < e.hold_until)) {
+      others_soon = true;
+    }
+    if (under_way || e.IsPinned() || is_volatile) return;
+    hope = true;
+    if (std::exchange(cached.referenced, false) || clock_->Now() < e.hold_until || !met.insert(page).second) return;
+    if (is_kept) return kept.push_back(page);
+    if (can_offer) return victims.offers.push_back(page);
+    Victims& to = copies_first && e.IsOwner() ? owned : victims;
+    if (to.size() >= most) return;
+    (MustFlush(e) ? to.dirty : to.clean).push_back(page);
+  };
+  for (PageId page : peer_eviction_.Guests(2 * most)) {
+    CachedPage* cached = FindCached(page);
+    if (cached == nullptr || !cached->charged || cached->referenced) {
+      peer_eviction_.ForgetGuest(page);
+    } else if (victims.size() + owned.size() < most) {
+      consider(page, *cached);
+    }
+  }
   size_t rounds = 2 * clock_list_.size();
-  while (rounds-- > 0 && !clock_list_.empty() && clean.size() + dirty.size() < kVictimsPerRound) {
+  size_t rounds_for_copies = 8 * kVictimsPerRound;
+  while (rounds-- > 0 && !clock_list_.empty() && victims.size() < most) {
+    if (owned.size() >= most && rounds_for_copies-- == 0) break;
     const PageId page = clock_list_.front();
     CachedPage* cached = FindCached(page);
     if (!cached->charged) {
@@ -89,41 +134,31 @@ bool PageEngine::PickVictims(std::vector<PageId>& clean, std::vector<PageId>& di
       continue;
     }
     clock_list_.splice(clock_list_.end(), clock_list_, clock_list_.begin());
-    const CacheEntry& e = cached->entry;
-    const bool under_way = cached->carrying || e.IsWaiting() || e.state == CacheState::kEvicting || e.reported;
-    if (under_way) hope = true;
-    const bool is_volatile = e.IsOwner() && e.replicas == 0;
-    const bool is_kept = IsKeptInRam(page);
-    if (!is_kept && !e.IsPinned() && !is_volatile && !e.IsWaiting() && (under_way || clock_->Now() < e.hold_until)) {
-      others_soon = true;
-    }
-    if (under_way || e.IsPinned() || is_volatile) continue;
-    hope = true;
-    if (std::exchange(cached->referenced, false) || clock_->Now() < e.hold_until) continue;
-    (is_kept ? kept : MustFlush(e) ? dirty : clean).push_back(page);
+    consider(page, *cached);
   }
-  if (!clean.empty() || !dirty.empty() || others_soon) return hope;
-  std::sort(kept.begin(), kept.end());  // The hand may have passed twice.
-  kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
-  if (kept.size() > kVictimsPerRound) kept.resize(kVictimsPerRound);
-  for (PageId page : kept) (MustFlush(FindCached(page)->entry) ? dirty : clean).push_back(page);
+  if (victims.size() == 0) victims = std::move(owned);
+  if (victims.size() > 0 || others_soon) return hope;
+  if (kept.size() > most) kept.resize(most);
+  for (PageId page : kept) (MustFlush(FindCached(page)->entry) ? victims.dirty : victims.clean).push_back(page);
   return hope;
 }
 
 Task<absl::Status> PageEngine::EvictSome() {
-  const uint64_t margin = std::min<uint64_t>(options_.cache_pages / 16, 4 * kVictimsPerRound);
-  while (!stopped_ && charged_ + margin >= options_.cache_pages) {
-    std::vector<PageId> clean;
-    std::vector<PageId> dirty;
-    const bool hope = PickVictims(clean, dirty);
-    if (!dirty.empty()) {
-      const absl::Status status = co_await FlushOwned(dirty, clock_->Now() + kFlushTimeout);
-      if (!status.ok() && !absl::IsAborted(status) && clean.empty()) {
+  while (!stopped_ && charged_ + EvictionMargin(options_.cache_pages) >= options_.cache_pages) {
+    Victims victims;
+    const size_t most = HowManyVictims();
+    const bool hope = most == 0 || PickVictims(most, victims);
+    const bool offers = most == 0 || !victims.offers.empty();
+    if (!victims.offers.empty()) peer_eviction_.Offer(std::move(victims.offers));
+    std::vector<PageId>& clean = victims.clean;
+    if (!victims.dirty.empty()) {
+      const absl::Status status = co_await FlushOwned(victims.dirty, clock_->Now() + kFlushTimeout);
+      if (!status.ok() && !absl::IsAborted(status) && clean.empty() && !offers) {
         co_return absl::ResourceExhaustedError(
             absl::StrCat("the RAM cache of ", options_.cache_pages,
                          " pages is full, and dirty pages cannot be flushed: ", status.message()));
       }
-      clean.insert(clean.end(), dirty.begin(), dirty.end());
+      clean.insert(clean.end(), victims.dirty.begin(), victims.dirty.end());
     }
     {
       Turn turn(this);
@@ -139,8 +174,8 @@ Task<absl::Status> PageEngine::EvictSome() {
           absl::StrCat("the RAM cache is full: every one of its ", options_.cache_pages,
                        " pages is locked or volatile; release locks, or give the node a larger cache"));
     }
-    if (frame_waiters_.empty() && clean.empty()) break;
-    co_await SleepUntil(clock_, clock_->Now() + (clean.empty() ? kPause : kPause / 10));
+    if (frame_waiters_.empty() && clean.empty() && !offers) break;
+    co_await SleepUntil(clock_, clock_->Now() + (clean.empty() && !offers ? kPause : kPause / 10));
   }
   co_return absl::OkStatus();
 }

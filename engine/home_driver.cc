@@ -187,7 +187,7 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
   Turn turn(this);
   if (!IsCurrent(from)) return;
   if (message.kind == MessageKind::kFlush && message.count > 1) return AnswerFlushOfRange(message, from);
-  if (message.kind == MessageKind::kRequest) CountUse(message.page, from.node);
+  if (message.kind == MessageKind::kRequest && message.access != Access::kMove) CountUse(message.page, from.node);
   if (message.kind == MessageKind::kEvictAck && message.complete && Distrusts()) {
     Message doubted = message;
     doubted.complete = false;

@@ -12,7 +12,15 @@ namespace {
 
 using nlohmann::json;
 
-json PeersOf(const Transport& transport, const NodeConfig& config) {
+// As it has told this node of late.
+json ResourcesOf(const std::optional<NodeResources>& resources) {
+  if (!resources) return nullptr;
+  return {{"cache_room_bytes", resources->free_pages * kPageBytes},
+          {"disk_free_bytes", resources->free_bytes},
+          {"pages_per_second", resources->load}};
+}
+
+json PeersOf(const Transport& transport, const PageEngine& engine, const NodeConfig& config) {
   json peers = json::array();
   for (const PeerStatus& peer : transport.Peers()) {
     std::string name;
@@ -24,7 +32,8 @@ json PeersOf(const Transport& transport, const NodeConfig& config) {
                      {"address", peer.address},
                      {"connected", peer.connected},
                      {"incarnation", peer.instance.incarnation.value},
-                     {"last_error", peer.last_error}});
+                     {"last_error", peer.last_error},
+                     {"resources", ResourcesOf(engine.peer_eviction().Of(peer.instance.node))}});
   }
   return peers;
 }
@@ -71,7 +80,7 @@ std::string LocalOperations::InspectStatus() const {
        {"cluster", config_->cluster_name},
        {"ready", waiting.empty()},
        {"waiting_for", waiting},
-       {"peers", PeersOf(*transport_, *config_)},
+       {"peers", PeersOf(*transport_, *engine_, *config_)},
        {"cache",
         {{"used_bytes", engine_->cached_pages() * kPageBytes}, {"size_bytes", engine_->cache_pages() * kPageBytes}}},
        {"disk", {{"pages", usage.pages}, {"used_bytes", usage.used_bytes}, {"free_bytes", usage.free_bytes}}},
@@ -82,6 +91,9 @@ std::string LocalOperations::InspectStatus() const {
          {"pages_given", c.pages_given},
          {"invalidations", c.invalidations},
          {"evictions", c.evictions},
+         {"pages_offered", c.pages_offered},
+         {"pages_moved_out", c.pages_moved_out},
+         {"pages_taken_in", c.pages_taken_in},
          {"pages_flushed", c.pages_flushed},
          {"stale_messages", c.stale_messages},
          {"bad_messages", c.bad_messages},
@@ -96,13 +108,14 @@ std::string LocalOperations::InspectStatus() const {
 
 std::string LocalOperations::InspectNodes() const {
   const MemberConfig& self = config_->self();
-  json nodes = PeersOf(*transport_, *config_);
+  json nodes = PeersOf(*transport_, *engine_, *config_);
   nodes.push_back({{"id", self.id.value},
                    {"name", self.name},
                    {"address", self.address},
                    {"connected", true},
                    {"incarnation", incarnation_.value},
-                   {"last_error", ""}});
+                   {"last_error", ""},
+                   {"resources", ResourcesOf(engine_->peer_eviction().Own())}});
   std::sort(nodes.begin(), nodes.end(), [](const json& a, const json& b) { return a["id"] < b["id"]; });
   return DumpJson(nodes);
 }

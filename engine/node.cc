@@ -151,6 +151,7 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
     options.members.push_back(member.id);
   }
   options.system_replicas = config.replicas;
+  options.evict_to_peers = config.evict_to_peers;
   locator = std::make_unique<HashLocator>(options.members);
   return RunOnLoop<absl::Status>(&loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
     transport = std::make_unique<FabricTransport>(std::move(fabric), &loop, &entropy);

@@ -238,6 +238,15 @@ Key NumberKey(const char* name, bool required, const Bounds& bounds, uint64_t un
           }};
 }
 
+Key FlagKey(const char* name, bool required, bool* out) {
+  return {name, required, [=](const toml::node& node) -> std::optional<std::string> {
+            const auto* flag = node.as_boolean();
+            if (flag == nullptr) return "expected true or false";
+            *out = flag->get();
+            return std::nullopt;
+          }};
+}
+
 std::vector<Key> NodeKeys(NodeConfig* config) {
   return {
       StringKey("name", true, &config->name),
@@ -250,6 +259,7 @@ std::vector<Key> NodeKeys(NodeConfig* config) {
       StringKey("log_file", false, &config->log_file),
       StringKey("log_level", false, &config->log_level),
       NumberKey("disk_reserve_mib", false, kDiskReserveMib, kMiB, &config->disk_reserve_bytes),
+      FlagKey("evict_to_peers", false, &config->evict_to_peers),
   };
 }
 

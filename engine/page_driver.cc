@@ -17,6 +17,10 @@ namespace {
 constexpr DurationNs kForgetAfter = 50 * kMillisecond;
 constexpr size_t kSpareEffects = 16;
 
+bool DropsSentFrame(const PlantedBugs* bugs, const Message& grant) {
+  return bugs && (bugs->drop_frame_at_send || (bugs->drop_frame_at_move && grant.access == Access::kMove));
+}
+
 }  // namespace
 
 PageEngine::PageEngine(const PageEngineOptions& options, const Locator* locator, Clock* clock, Transport* transport,
@@ -44,6 +48,7 @@ void PageEngine::Shutdown() {
   stopped_ = true;
   clock_->Cancel(tick_);
   clock_->Cancel(seal_timer_);
+  peer_eviction_.Stop();
   const absl::Status status = absl::UnavailableError(ToString(options_.self.node) + " is shutting down");
   for (PageId page : SortedPages([](PageId) { return true; })) {
     CachedPage& cached = *FindCached(page);
@@ -86,7 +91,8 @@ void PageEngine::LocalEvent(PageId page, CacheEvent event) {
     StepCacheLocal(cached.entry, page, event, ContextOf(page), cached.effects);
     if (!waited && cached.entry.IsWaiting()) {
       cached.sent_at = clock_->Now();
-      ++(cached.entry.wanted == Access::kRead ? counters_.read_requests : counters_.write_requests);
+      if (cached.entry.wanted == Access::kRead) ++counters_.read_requests;
+      if (cached.entry.wanted == Access::kWrite) ++counters_.write_requests;
     }
   });
 }
@@ -120,9 +126,20 @@ void PageEngine::OnCacheMessage(CachedPage& cached, const Message& message, Node
     OwnData(kept);
     return OnCacheMessage(cached, kept, from);
   }
-  const std::optional<CacheEvent> event =
-      StepCacheMessage(cached.entry, message, from.node, ContextOf(message.page), cached.effects);
+  if (message.kind == MessageKind::kResolve && message.complete && Distrusts()) {
+    Message doubted = message;
+    doubted.complete = false;
+    return OnCacheMessage(cached, doubted, from);
+  }
+  CacheContext context = ContextOf(message.page);
+  const bool is_move = message.kind == MessageKind::kForward && message.access == Access::kMove;
+  if (is_move) context.may_move = peer_eviction_.MayMove(message.page, cached.referenced);
+  const bool had_copy = cached.entry.HasRead();
+  const std::optional<CacheEvent> event = StepCacheMessage(cached.entry, message, from.node, context, cached.effects);
   if (!event) ++counters_.stale_messages;
+  if (event == CacheEvent::kForwardMove) {
+    peer_eviction_.OnForwarded(message.page, had_copy && !cached.entry.HasRead());
+  }
 }
 
 // Steps write their effects into room that is there already. Pages that nothing happens to keep none.
@@ -214,7 +231,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
       if (cached.entry.retained) effect.message.data = cached.entry.retained->data;
       ++counters_.pages_given;
       Post(effect.to, std::move(effect.message));
-      if (options_.bugs && options_.bugs->drop_frame_at_send) cached.entry.retained.reset();
+      if (DropsSentFrame(options_.bugs, effect.message)) cached.entry.retained.reset();
       return true;
     case Kind::kWake: WakeWaiters(cached); return true;
     case Kind::kFail: RefuseWaiters(cached, effect.message.status()); return true;
@@ -234,6 +251,17 @@ void PageEngine::RefuseMessage(const Message& message, NodeId from) {
   said_once_.Log(LogLevel::kError, absl::StrCat(ToString(from), " ", Name(message.kind)),
                  absl::StrCat(ToString(from), " sent ", Name(message.kind), " of page ", ToString(message.page),
                               ", which makes no sense here; it is ignored"));
+}
+
+// Guests may be of regions that no program of this node has opened.
+PageMemory* PageEngine::MemoryOf(PageId page) {
+  if (IsRamDirectoryPage(page)) return &directory_memory_;
+  return memory_->Knows(page) ? memory_ : peer_eviction_.memory();
+}
+
+void PageEngine::CountFetched(PageRange range) {
+  if (!fetched_.try_emplace(range.first.value, range, 0).second) return;
+  peer_eviction_.MoveInto(range, memory_);
 }
 
 void PageEngine::NoteFetched(PageId page) {

@@ -9,6 +9,7 @@
 //   engine/flush.cc          freezes pages and stores them on every core holder
 //   engine/extents.cc        allocates ranges and takes them away
 //   engine/evict.cc          keeps the RAM cache within its size
+//   engine/peer_eviction.h   by means of other nodes' RAM
 //   engine/lock.cc           page locks of local programs
 //   engine/registration.cc   what happens when a node starts anew
 //   engine/locate.cc         which node that is
@@ -47,12 +48,14 @@
 #include "engine/directory_memory.h"
 #include "engine/directory_pages.h"
 #include "engine/home_segment.h"
+#include "engine/members_claims.h"
 #include "engine/node_operations.h"
 #include "engine/own_segments.h"
 #include "engine/page_engine_options.h"
 #include "engine/page_map.h"
 #include "engine/page_memory.h"
 #include "engine/page_store.h"
+#include "engine/peer_eviction.h"
 #include "engine/range_set.h"
 #include "engine/read_ahead.h"
 #include "engine/segment_state.h"
@@ -93,7 +96,8 @@ class PageEngine final : public TransportEvents {
   Task<absl::StatusOr<uint64_t>> Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline);
   absl::Status Unlock(ClientId client, uint64_t lock_id);
   Task<absl::Status> Flush(PageRange range, TimeNs deadline);
-  // Every dirty page that is here and not volatile. OK: each is durable, or has arrived at another node.
+  // Every dirty page that is here and not volatile. OK: each is durable, or has arrived at another node. From now on no pages
+  // are taken in that others have no room for.
   Task<absl::Status> FlushAll(TimeNs deadline);
   void EndClient(ClientId client);
 
@@ -135,7 +139,8 @@ class PageEngine final : public TransportEvents {
   Task<absl::StatusOr<std::string>> InspectAt(NodeId node, PageId page, TimeNs deadline);
 
   // Counts the pages of `range`, a region, that come here, from now on; and reads ahead in it.
-  void CountFetched(PageRange range) { fetched_.try_emplace(range.first.value, range, 0); }
+  // Its memory has to know it.
+  void CountFetched(PageRange range);
   // Of the counted range that holds `page`.
   uint64_t Fetched(PageId page) const;
 
@@ -148,6 +153,7 @@ class PageEngine final : public TransportEvents {
   }
   const PageEngineCounters& counters() const { return counters_; }
   const CoreHolder& core_holder() const { return core_; }
+  const PeerEviction& peer_eviction() const { return peer_eviction_; }
   uint64_t cached_pages() const { return charged_; }
   size_t remembered_pages() const { return cache_.size(); }  // With those that were given up of late.
   uint64_t home_entries() const { return homes_.size(); }
@@ -229,6 +235,8 @@ class PageEngine final : public TransportEvents {
 
   class Turn;
   friend class DirectoryPages;
+  friend class MembersClaims;
+  friend class PeerEviction;
 
   // Who is responsible for a segment, as far as this node has heard.
   struct Location {
@@ -238,22 +246,6 @@ class PageEngine final : public TransportEvents {
     Txn txn;                // The highest that was heard: whoever speaks of a higher one is responsible by now.
     bool stale = false;     // That node says that it is not.
     bool searched = false;  // It is being found out.
-  };
-
-  // The claims of all members, for the directory.
-  class MembersClaims final : public ClaimSource {
-   public:
-    explicit MembersClaims(PageEngine* engine) : engine_(engine) {}
-    uint64_t Rounds() const override { return engine_->rounds_of_claims_.rounds(); }
-    uint64_t RoundsAbout(PageId page, uint64_t since) const override {
-      return engine_->rounds_of_claims_.About(page, since);
-    }
-    Task<absl::StatusOr<Claims>> Collect(PageInterval interval, TimeNs deadline) override {
-      return engine_->CollectClaims(interval, deadline);
-    }
-
-   private:
-    PageEngine* const engine_;
   };
 
   static constexpr DurationNs kTick = 10 * kMillisecond;
@@ -274,7 +266,7 @@ class PageEngine final : public TransportEvents {
   void Carry(PageId page, CachedPage& cached);
   bool CarryOne(PageId page, CachedPage& cached, CacheEffect& effect);
   void RefuseMessage(const Message& message, NodeId from);
-  PageMemory* MemoryOf(PageId page) { return IsRamDirectoryPage(page) ? &directory_memory_ : memory_; }
+  PageMemory* MemoryOf(PageId page);
   void AfterEffects(PageId page, CachedPage& cached);
   void WakeWaiters(CachedPage& cached);
   void RefuseWaiters(CachedPage& cached, const absl::Status& status);
@@ -335,7 +327,8 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> WaitForRoom(TimeNs deadline);
   void StartEvicting();
   Task<absl::Status> EvictSome();
-  bool PickVictims(std::vector<PageId>& clean, std::vector<PageId>& dirty);
+  bool PickVictims(size_t most, Victims& victims);
+  size_t HowManyVictims();
   void WakeFrameWaiters(const absl::Status& status);
 
   // lock.cc
@@ -585,6 +578,7 @@ class PageEngine final : public TransportEvents {
   std::list<PageId> clock_list_;
   bool evicting_ = false;
   std::vector<Outcome<absl::Status>> frame_waiters_;
+  PeerEviction peer_eviction_{this};
 
   std::map<uint64_t, PageLockRecord> locks_;
   uint64_t next_lock_ = 1;

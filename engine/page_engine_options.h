@@ -25,6 +25,7 @@ struct PageEngineOptions {
   DurationNs resend_after = 20 * kMillisecond;     // Without an answer, a message is sent again.
   DurationNs holder_timeout = 300 * kMillisecond;  // A core holder that does not answer by then counts as absent.
   uint64_t home_entries = 65536;  // Of the pages that this node is responsible for; past it read copies are called in.
+  bool evict_to_peers = true;     // Pages that do not fit go to other nodes that have room, and theirs come here.
   // A segment goes to the node that has asked for its pages so many times more than all others lately, the responsible one
   // included; 0: never. It stays there for a while.
   uint32_t move_after = 32;
@@ -40,6 +41,9 @@ struct PageEngineCounters {
   uint64_t pages_given = 0;     // To other nodes.
   uint64_t invalidations = 0;   // Copies given up.
   uint64_t evictions = 0;
+  uint64_t pages_offered = 0;    // Since there was no room for them.
+  uint64_t pages_moved_out = 0;  // Evicted to another node.
+  uint64_t pages_taken_in = 0;   // The same, of another node.
   uint64_t pages_flushed = 0;
   uint64_t stale_messages = 0;  // Ignored by R1 and H1.
   uint64_t bad_messages = 0;    // Not understood, or against the protocol.

@@ -33,6 +33,9 @@ class PageMemory {
  public:
   virtual ~PageMemory() = default;
 
+  // Whether the page's region is known here. Once it is, it stays so.
+  virtual bool Knows(PageId) const { return true; }
+
   // The page is on its way: what Install needs may be made ready while nobody waits for this thread. Until Install, or
   // Unexpect, it has no right. REQUIRES: the page has none, and its region is known here.
   virtual void Expect(PageId) {}

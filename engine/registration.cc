@@ -56,6 +56,7 @@ void PageEngine::OnPeerUp(NodeInstance peer) {
   if (stopped_) return;
   Turn turn(this);
   up_.insert(peer.node);
+  peer_eviction_.OnPeerUp(peer.node);
   ArmTick();
   const auto learning = learning_.find(peer.node);
   if (learning != learning_.end()) learning->second.first.ask_at = 0;
@@ -112,7 +113,10 @@ void PageEngine::TellKeepers(NodeInstance peer) {
 }
 
 void PageEngine::OnPeerDown(NodeInstance peer, const absl::Status& reason) {
-  if (IsCurrent(peer)) up_.erase(peer.node);
+  if (IsCurrent(peer)) {
+    up_.erase(peer.node);
+    peer_eviction_.OnPeerDown(peer.node);
+  }
   LogDebug(ToString(peer), " is away: ", reason.message());
 }
 

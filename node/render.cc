@@ -40,12 +40,24 @@ std::string StatusLine(const json& status, size_t connected) {
                       "\n");
 }
 
+// A peer that has not told of its resources lately has none.
+std::string ResourceText(const json& peer, const char* key) {
+  const json& resources = peer.at("resources");
+  if (resources.is_null()) return "-";
+  const uint64_t number = Number(resources, key);
+  return std::string_view(key).ends_with("_bytes") ? BytesText(number) : std::to_string(number);
+}
+
 std::string PeersTable(const json& peers) {
-  TextTable table({Align::kLeft, Align::kRight, Align::kLeft, Align::kLeft, Align::kRight, Align::kLeft});
-  table.AddRow({"peer", "id", "address", "connected", "incarnation", "last error"});
+  TextTable table({Align::kLeft, Align::kRight, Align::kLeft, Align::kLeft, Align::kRight, Align::kRight, Align::kRight,
+                   Align::kRight, Align::kLeft});
+  table.AddRow(
+      {"peer", "id", "address", "connected", "incarnation", "cache room", "disk free", "pages/s", "last error"});
   for (const json& peer : peers) {
     table.AddRow({Text(peer, "name"), std::to_string(Number(peer, "id")), Text(peer, "address"),
-                  Flag(peer, "connected") ? "yes" : "no", IncarnationText(peer), Text(peer, "last_error")});
+                  Flag(peer, "connected") ? "yes" : "no", IncarnationText(peer), ResourceText(peer, "cache_room_bytes"),
+                  ResourceText(peer, "disk_free_bytes"), ResourceText(peer, "pages_per_second"),
+                  Text(peer, "last_error")});
   }
   return table.ToString();
 }

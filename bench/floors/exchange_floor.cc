@@ -23,9 +23,9 @@ uint64_t AnswerBytes(const BareFabric::Arrival& arrival) {
   return bytes;
 }
 
-void Ask(BareFabric& fabric, size_t connection, uint64_t answer_bytes) {
+void Ask(BareFabric& fabric, size_t connection, uint64_t answer_bytes, uint64_t request_bytes = kRequestBytes) {
   std::memcpy(fabric.send_buffer(), &answer_bytes, sizeof(answer_bytes));
-  fabric.Send(connection, kRequestBytes);
+  fabric.Send(connection, request_bytes);
 }
 
 Verbs MakeServer(int64_t spin_us) {
@@ -42,7 +42,7 @@ Verbs MakeServer(int64_t spin_us) {
            }}};
 }
 
-// Verbs: connect(port), exchange(answer bytes, count), stop.
+// Verbs: connect(port), exchange(answer bytes, count, request bytes), stop.
 Verbs MakeClient(int64_t spin_us) {
   auto fabric = std::make_shared<BareFabric>(spin_us);
   auto connections = std::make_shared<size_t>(0);
@@ -54,7 +54,7 @@ Verbs MakeClient(int64_t spin_us) {
           {"exchange",
            [fabric, connections](const Arguments& a) {
              return MedianNs(a[1], [&](uint64_t) {
-               for (size_t i = 0; i < *connections; ++i) Ask(*fabric, i, a[0]);
+               for (size_t i = 0; i < *connections; ++i) Ask(*fabric, i, a[0], a[2]);
                for (size_t i = 0; i < *connections; ++i) fabric->Receive();
              });
            }},
@@ -117,9 +117,9 @@ ExchangeFloor::ExchangeFloor(int64_t spin_us, int servers) {
 
 ExchangeFloor::~ExchangeFloor() = default;
 
-double ExchangeFloor::ExchangeNs(uint64_t answer_bytes, uint64_t count) {
+double ExchangeFloor::ExchangeNs(uint64_t answer_bytes, uint64_t count, uint64_t request_bytes) {
   for (auto& server : servers_) server->Begin("serve");
-  const double result = client_->Call("exchange", answer_bytes, count);
+  const double result = client_->Call("exchange", answer_bytes, count, request_bytes);
   client_->Call("stop");
   for (auto& server : servers_) server->End();
   return result;

@@ -17,8 +17,8 @@ class ExchangeFloor {
   ExchangeFloor(int64_t spin_us, int servers);
   ~ExchangeFloor();
 
-  // Of 64 bytes with every server at a time, each answering with `answer_bytes`: the median in ns.
-  double ExchangeNs(uint64_t answer_bytes, uint64_t count);
+  // Of `request_bytes` with every server at a time, each answering with `answer_bytes`: the median in ns.
+  double ExchangeNs(uint64_t answer_bytes, uint64_t count, uint64_t request_bytes = 64);
 
  private:
   std::vector<std::unique_ptr<Worker>> servers_;

@@ -226,6 +226,8 @@ std::shared_ptr<RegionFrames> RegionMemory::FindRegion(PageId page) const {
   return region == nullptr ? nullptr : *region;
 }
 
+bool RegionMemory::Knows(PageId page) const { return implementation_->Find(page) != nullptr; }
+
 void RegionMemory::Expect(PageId page) {
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(page_state::RightsOf(region.StateOf(page).load(std::memory_order_acquire)) == Rights::kNone);

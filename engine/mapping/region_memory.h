@@ -53,6 +53,7 @@ class RegionMemory final : public PageMemory {
   // The region that has `page`, or null. The result may be used by any thread.
   std::shared_ptr<RegionFrames> FindRegion(PageId page) const;
 
+  bool Knows(PageId page) const override;
   // Nothing where another process has the region mapped: it makes entries without a pin (engine/attach/region_mapping.h),
   // and must not find a frame of a page without a right.
   void Expect(PageId page) override;

@@ -199,7 +199,7 @@ TEST_F(HostilePeer, SenselessMessagesFromAPeerWithTheKeyEndNoNode) {
     m.txn = Txn(any({0, 1, (uint64_t{1} << 40) + 1, ~uint64_t{0}}));
     m.request = RequestId(any({0, 1, ~uint64_t{0}}));
     m.peer = {NodeId(any({0, 1, 2, 3, 3, 9, ~uint64_t{0}})), Incarnation(any({0, 1, incarnation.value, ~uint64_t{0}}))};
-    m.access = static_cast<Access>(random() % 2);
+    m.access = static_cast<Access>(random() % 3);
     m.holding = static_cast<Holding>(random() % 4);
     for (Version* version : {&m.version, &m.flushed}) *version = {Epoch(any({0, 1, ~uint64_t{0}})), any({0, 1, 7})};
     m.grant_epoch = Epoch(any({0, 1, ~uint64_t{0}}));

@@ -22,6 +22,7 @@ class EngineNode final : public SimNode {
                  .system_replicas = setup.replicas,
                  .cache_pages = setup.cache_pages,
                  .home_entries = 8,  // So that copies are called in, too.
+                 .evict_to_peers = setup.evict_to_peers,
                  .move_after = setup.move_after,
                  .move_stay = setup.move_stay,
                  .directory_limits = setup.directory,
@@ -56,6 +57,7 @@ class EngineNode final : public SimNode {
     return engine_.DropExtent(range, ConfigNumber(*next_config_), deadline);
   }
   void EndClient(uint64_t client) override { engine_.EndClient(client); }
+  uint64_t PagesMoved() const override { return engine_.counters().pages_moved_out; }
 
  private:
   Transport* const transport_;

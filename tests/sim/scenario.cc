@@ -48,6 +48,14 @@ ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, SimRandom 
   return cluster;
 }
 
+// Whether there are nodes with room for what does not fit elsewhere, and whether it goes there.
+ClusterOptions WithRoom(ClusterOptions cluster, const Scenario& scenario, SimRandom random) {
+  const bool uneven = (scenario.traits & kUnevenCaches) != 0;
+  if (uneven || random.PerMille(300)) cluster.large_cache_pages = static_cast<size_t>(random.Between(64, 256));
+  cluster.evict_to_peers = uneven || random.PerMille(850);
+  return cluster;
+}
+
 WorkloadOptions WorkloadOf(const Scenario& scenario, SimRandom& random) {
   const bool small_caches = (scenario.traits & kSmallCaches) != 0;
   WorkloadOptions work;
@@ -98,8 +106,10 @@ class Run {
         world_(seed),
         random_(world_.Fork("scenario")),
         oracle_(&world_),
-        cluster_(&world_, &oracle_, ClusterOf(scenario, random_, world_.Fork("directory"), options),
-                 options.factory ? options.factory : NodeFactory(MakeEngineNode)),
+        cluster_(
+            &world_, &oracle_,
+            WithRoom(ClusterOf(scenario, random_, world_.Fork("directory"), options), scenario, world_.Fork("room")),
+            options.factory ? options.factory : NodeFactory(MakeEngineNode)),
         work_(&cluster_, WorkloadOf(scenario, random_)),
         faults_(&cluster_, FaultsOf(scenario, random_, cluster_.nodes())) {
     world_.SetVerbose(options.verbose);
@@ -185,6 +195,7 @@ class Run {
     result.reverts = oracle_.reverts();
     result.loads = oracle_.loads();
     result.stores = oracle_.stores();
+    result.moved = cluster_.pages_moved();
     result.simulated = world_.now();
     result.nodes = cluster_.nodes();
     result.replicas = cluster_.options().replicas;
@@ -215,6 +226,8 @@ const std::vector<Scenario>& Scenarios() {
       {"pauses", "nodes and their programs stand still", kMixed, {10, 0, 0, 0, 0, 5, 5, 0, 10, 65, 0, 0, 5}},
       {"locks", "programs hold page locks", kLocks, {25, 4, 1, 0, 0, 8, 8, 4, 15, 15, 0, 0, 10}},
       {"evictions", "more pages than fit into memory", kMixed, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 4, 0, 10}, kSmallCaches},
+      {"room", "what does not fit into a node's memory fits into another's", kMixed, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 4, 0, 10},
+       kSmallCaches | kUnevenCaches},
       {"storage", "disks are full, corrupt or fail", kFlushes, {25, 8, 6, 0, 15, 4, 4, 2, 8, 4, 15, 10, 4}},
       {"allocation", "pages are freed and allocated again", kChurn, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 2, 2, 8}},
       {"wipes", "nodes come back with empty disks", kFlushes, {10, 4, 2, 20, 6, 4, 4, 0, 8, 4, 0, 0, 4}},
@@ -236,6 +249,7 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"skip_one_invalidation", &PlantedBugs::skip_one_invalidation, "default"},
       {"acknowledge_before_sync", &PlantedBugs::acknowledge_before_sync, "crashes"},
       {"drop_frame_at_send", &PlantedBugs::drop_frame_at_send, "storms"},
+      {"drop_frame_at_move", &PlantedBugs::drop_frame_at_move, "room"},
       {"forget_incarnation", &PlantedBugs::forget_incarnation, "crashes"},
       {"activate_before_acks", &PlantedBugs::activate_before_acks, "default"},
       {"accept_stale_grant", &PlantedBugs::accept_stale_grant, "storms"},

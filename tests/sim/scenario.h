@@ -15,8 +15,9 @@
 
 namespace mangrove::sim {
 
-constexpr uint32_t kSmallCaches = 1;  // More pages than fit.
-constexpr uint32_t kStragglers = 2;   // Many messages are late, and nodes come back soon.
+constexpr uint32_t kSmallCaches = 1;   // More pages than fit.
+constexpr uint32_t kStragglers = 2;    // Many messages are late, and nodes come back soon.
+constexpr uint32_t kUnevenCaches = 4;  // Every other node has room for more.
 
 struct Scenario {
   std::string_view name;
@@ -60,6 +61,7 @@ struct RunResult {
   uint64_t reverts = 0;
   uint64_t loads = 0;
   uint64_t stores = 0;
+  uint64_t moved = 0;  // Pages, to other nodes, since there was no room for them.
   TimeNs simulated = 0;
   int nodes = 0;
   uint32_t replicas = 0;

@@ -43,6 +43,12 @@ bool SimCluster::AllReady() const {
   return std::all_of(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->ready; });
 }
 
+uint64_t SimCluster::pages_moved() const {
+  uint64_t moved = moved_;
+  for (const auto& h : hosts_) moved += h->up() ? h->node->PagesMoved() : 0;
+  return moved;
+}
+
 void SimCluster::SetHooks(std::function<void(SimHost&)> ready, std::function<void(SimHost&)> down) {
   on_ready_ = std::move(ready);
   on_down_ = std::move(down);
@@ -72,7 +78,8 @@ void SimCluster::Start(int slot) {
   NodeSetup setup{.self = self,
                   .nodes = {},
                   .replicas = options_.replicas,
-                  .cache_pages = options_.cache_pages,
+                  .cache_pages = std::max(options_.cache_pages, slot % 2 == 1 ? options_.large_cache_pages : 0),
+                  .evict_to_peers = options_.evict_to_peers,
                   .directory = options_.directory,
                   .move_after = options_.move_after,
                   .move_stay = options_.move_stay,
@@ -109,6 +116,7 @@ void SimCluster::Crash(int slot) {
   world_->DropEventsOf(slot);
   h.applets.EndAll();
   oracle_->OnNodeDown(slot);
+  moved_ += h.node->PagesMoved();
   h.node.reset();
   h.transport.reset();
   h.store.reset();

@@ -21,6 +21,8 @@ struct ClusterOptions {
   int nodes = 3;
   uint32_t replicas = 2;
   size_t cache_pages = 64;
+  size_t large_cache_pages = 0;  // Of every other node, where that is more.
+  bool evict_to_peers = true;
   int64_t max_drift_ppm = 0;
   DirectoryLimits directory;
   uint32_t move_after = 0;
@@ -62,6 +64,8 @@ class SimCluster {
   SimHost& host(int slot) { return *hosts_[static_cast<size_t>(slot)]; }
   int up_count() const;
   bool AllReady() const;
+  // Evicted from one node's cache to another's, since the world began.
+  uint64_t pages_moved() const;
 
   // Begins a life. REQUIRES: the node is down.
   void Start(int slot);
@@ -86,6 +90,7 @@ class SimCluster {
   SimRandom random_;
   SimNetwork network_;
   uint64_t next_config_ = 0;
+  uint64_t moved_ = 0;  // By lives that are over.
   std::function<void(SimHost&)> on_ready_;
   std::function<void(SimHost&)> on_down_;
   std::vector<std::unique_ptr<SimHost>> hosts_;

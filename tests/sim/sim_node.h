@@ -34,11 +34,12 @@ struct NodeDoors {
 
 struct NodeSetup {
   NodeInstance self;
-  std::vector<NodeId> nodes;  // All of the cluster, this one included.
-  uint32_t replicas = 2;      // Core holders of each page.
-  size_t cache_pages = 64;    // That the node keeps in memory.
-  DirectoryLimits directory;  // Small ones, so that it has levels.
-  uint32_t move_after = 0;    // As PageEngineOptions'.
+  std::vector<NodeId> nodes;   // All of the cluster, this one included.
+  uint32_t replicas = 2;       // Core holders of each page.
+  size_t cache_pages = 64;     // That the node keeps in memory.
+  bool evict_to_peers = true;  // What does not fit goes to other nodes.
+  DirectoryLimits directory;   // Small ones, so that it has levels.
+  uint32_t move_after = 0;     // As PageEngineOptions'.
   DurationNs move_stay = 0;
   PageRange migratory;              // These the node takes with the right to store.
   uint64_t* next_config = nullptr;  // Of the cluster: the last configuration number that was given.
@@ -60,6 +61,8 @@ class SimNode {
   virtual Task<absl::Status> Allocate(PageRange range, TimeNs deadline) = 0;
   virtual Task<absl::Status> Unallocate(PageRange range, TimeNs deadline) = 0;
   virtual void EndClient(uint64_t client) = 0;
+  // To other nodes, since there was no room for them.
+  virtual uint64_t PagesMoved() const { return 0; }
 };
 
 using NodeFactory = std::function<std::unique_ptr<SimNode>(const NodeDoors&, const NodeSetup&)>;

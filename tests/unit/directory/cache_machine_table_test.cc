@@ -24,6 +24,7 @@ std::optional<Message> MessageOf(E event, CacheEntry& e) {
   switch (event) {
     case E::kForwardRead: return Forward(Access::kRead);
     case E::kForwardWrite: return Forward(Access::kWrite);
+    case E::kForwardMove: return Forward(Access::kMove);
     case E::kInvalidate: return Invalidate(false);
     case E::kInvalidateRetain: return Invalidate(true);
     case E::kBlocked: e.hold_until = 200; return Forward(Access::kWrite);
@@ -31,6 +32,9 @@ std::optional<Message> MessageOf(E event, CacheEntry& e) {
       if (HoldsNothing(e.state)) Retain(e);
       return Forward(Access::kWrite);
     case E::kGrantRead: return Grant(Access::kRead);
+    case E::kGrantMove:
+      if (e.IsWaiting() && e.state != S::kWaitWrite) e.wanted = Access::kMove;
+      return Grant(Access::kMove);
     case E::kGrantWrite: return Grant(Access::kWrite);
     case E::kGrantPending: return Grant(Access::kWrite, false);
     case E::kActivate: return About(K::kActivate, 11);
@@ -71,6 +75,7 @@ Outcome ExpectedOfRevocation(A action, const CacheEntry& e) {
       return e.open ? Outcome{S::kOwned, "Protect, frame Grant->3"}
                     : Outcome{s == S::kExclusive ? S::kOwned : s, "frame Grant->3"};
     case A::kSendAway: return {WithoutCopy(e), "TakeRetain, retained Grant->3"};
+    case A::kMoveAway: return {s, "GrantRefused->1"};  // Nobody has offered it.
     case A::kGiveUp: return {WithoutCopy(e), "Take, InvalidateAck->1"};
     case A::kGiveUpRetain: return {WithoutCopy(e), "TakeRetain, InvalidateAck->1"};
     case A::kAckInvalid: return {s, "InvalidateAck->1"};
@@ -99,10 +104,12 @@ Outcome Expected(A action, E event, const CacheEntry& e) {
     case A::kRequestRead: return {S::kWaitRead, "Request->1"};
     case A::kRequestWrite:
       return {s == S::kInvalid ? S::kWaitWrite : s == S::kShared ? S::kSharedWait : S::kOwnedWait, "Request->1"};
+    case A::kRequestMove: return {s == S::kInvalid ? S::kWaitRead : S::kSharedWait, "Request->1"};
     case A::kOpen: return {s, e.open ? "Wake" : "Raise, Wake"};
     case A::kDropSilently: return {S::kInvalid, "Take"};
     case A::kAskEvict: return {S::kEvicting, "EvictRequest->1"};
     case A::kInstallRead: return {S::kShared, "Install, GrantAck->1, Wake"};
+    case A::kInstallMove: return {S::kOwned, HoldsNothing(s) ? "Install, GrantAck->1, Wake" : "GrantAck->1, Wake"};
     case A::kInstallWrite:
       return {S::kExclusive, HoldsNothing(s) ? "InstallWrite, GrantAck->1, Wake" : "Raise, GrantAck->1, Wake"};
     case A::kKeepPending:
@@ -198,7 +205,7 @@ Message AnyMessage(std::mt19937& random) {
   m.txn = Txn(8 + any(8));
   m.request = RequestId(any(2) == 0 ? 77 : 78);
   m.peer = {NodeId(3), Incarnation(1)};
-  m.access = static_cast<Access>(any(2));
+  m.access = static_cast<Access>(any(3));
   m.holding = static_cast<Holding>(any(4));
   m.version = {Epoch(any(3)), any(4)};
   m.flushed = {Epoch(any(3)), any(4)};
@@ -232,8 +239,8 @@ TEST(CacheMachine, EveryCellOfTheTableDoesWhatItSays) {
       const auto event = static_cast<E>(v);
       SCOPED_TRACE(std::string(Name(event)) + " in " + Name(state));
       const A action = kCacheTable[s][v];
-      const bool local =
-          event == E::kWantRead || event == E::kWantWrite || event == E::kWantEvict || event == E::kCancel;
+      const bool local = event == E::kWantRead || event == E::kWantWrite || event == E::kWantMove ||
+                         event == E::kWantEvict || event == E::kCancel;
       ASSERT_TRUE(Consistent(EntryIn(state)));
       local ? VisitLocal(state, event, action) : VisitMessage(state, event, action);
     }

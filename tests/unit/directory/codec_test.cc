@@ -350,8 +350,8 @@ TEST(Codec, UnknownKindIsRefused) {
 }
 
 TEST(Codec, UnknownAccessHoldingAndCodeAreRefused) {
-  ExpectRefused(DecodePacket(Changed(Small(), [](auto m) { m.setAccess(static_cast<wire::Access>(2)); })),
-                "GrantAck (entry 0) has the unknown access 2");
+  ExpectRefused(DecodePacket(Changed(Small(), [](auto m) { m.setAccess(static_cast<wire::Access>(3)); })),
+                "GrantAck (entry 0) has the unknown access 3");
   ExpectRefused(DecodePacket(Changed(Small(), [](auto m) { m.setHolding(static_cast<wire::Holding>(4)); })),
                 "unknown holding 4");
   ExpectRefused(DecodePacket(Changed(Small(), [](auto m) { m.setCode(17); })), "unknown status code 17");

@@ -87,6 +87,7 @@ CacheContext World::CacheContextOf(int node) {
           .now = 0,
           .hold = limits_.holds > 0 ? 1 : 0,
           .next_request = RequestId(next_request_),
+          .may_move = nodes_[node].offers,
           .bugs = bugs_};
 }
 
@@ -201,6 +202,7 @@ void World::CarryCache(int node, std::vector<CacheEffect>& effects) {
         effect.message.data = n.cache.retained->data;
         Send(node, effect.to, std::move(effect.message));
         if (bugs_->drop_frame_at_send) n.cache.retained.reset();
+        if (bugs_->drop_frame_at_move && effect.message.access == Access::kMove) n.cache.retained.reset();
         break;
       case Kind::kWake:
       case Kind::kFail:
@@ -333,6 +335,7 @@ void World::Crash(int node) {
   n.frame = -1;
   n.right = Right::kNone;
   n.flush = {};
+  n.offers = false;
   n.tells = {};
   n.disk.seal = {};
   for (int i = 0; i < limits_.nodes; ++i) n.known[i] = nodes_[i].incarnation;
@@ -425,6 +428,11 @@ std::vector<Action> World::Actions() const {
     if (limits_.writes > 0 && n.right == Right::kWrite) add(Act::kWrite, i);
     const bool may_drop = e.HasRead() && !e.IsWaiting() && e.CanDrop() && !e.IsPinned();
     if (limits_.evicts > 0 && may_drop && e.state != CacheState::kEvicting) add(Act::kEvict, i);
+    for (int peer = 0; peer < limits_.nodes && limits_.offers > 0 && e.IsOwner(); ++peer) {
+      const CacheEntry& other = nodes_[peer].cache;
+      if (peer != i && !other.IsOwner() && !other.IsWaiting()) add(Act::kOffer, i, peer);
+    }
+    if (n.offers) add(Act::kWithdraw, i);
     if (limits_.cancels > 0 && e.IsWaiting()) add(Act::kCancel, i);
     if (limits_.flushes > 0 && e.IsDirty() && !n.flush.on) add(Act::kFlush, i);
     if (limits_.pins > 0 && e.HasRead() && e.exclusive_pins == 0) add(Act::kPinShared, i);
@@ -468,6 +476,12 @@ void World::Apply(const Action& action) {
       --limits_.evicts;
       Local(i, CacheEvent::kWantEvict);
       break;
+    case Act::kOffer:
+      --limits_.offers;
+      n.offers = true;
+      Local(action.what, CacheEvent::kWantMove);
+      break;
+    case Act::kWithdraw: n.offers = false; break;
     case Act::kCancel: {
       --limits_.cancels;
       Message cancel;

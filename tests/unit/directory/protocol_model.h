@@ -30,6 +30,7 @@ struct Limits {
   int wants = 3;
   int writes = 2;
   int evicts = 0;
+  int offers = 0;  // Of the owner's copy to another node.
   int flushes = 0;
   int cancels = 0;
   int pins = 0;
@@ -77,6 +78,7 @@ struct ModelNode {
   Right right = Right::kNone;
   StoredPage disk;
   FlushUnderWay flush;
+  bool offers = false;  // Its copy; until it is used again.
   // Registration with a new incarnation of node 0.
   bool told = false;
   HolderReport tells;
@@ -98,6 +100,8 @@ enum class Act : uint8_t {
   kWantWrite,
   kWrite,
   kEvict,
+  kOffer,     // Node `node`, the owner, has no room: node `what` asks for the page.
+  kWithdraw,  // It is used again.
   kCancel,
   kFlush,
   kSendAgain,      // The cache's unanswered messages.

@@ -16,19 +16,39 @@ bool IsRecovering(const HomeEntry& home) {
 }
 
 std::string Name(Act act) {
-  constexpr const char* kNames[] = {
-      "deliver",    "want read",        "want write", "write",     "evict",      "cancel",        "flush",
-      "send again", "home sends again", "ask disk",   "hold ends", "pin shared", "pin exclusive", "unpin",
-      "crash",      "hear of",          "tell",       "told"};
+  constexpr const char* kNames[] = {"deliver",
+                                    "want read",
+                                    "want write",
+                                    "write",
+                                    "evict",
+                                    "offer",
+                                    "withdraw",
+                                    "cancel",
+                                    "flush",
+                                    "send again",
+                                    "home sends again",
+                                    "ask disk",
+                                    "hold ends",
+                                    "pin shared",
+                                    "pin exclusive",
+                                    "unpin",
+                                    "crash",
+                                    "hear of",
+                                    "tell",
+                                    "told"};
   return kNames[static_cast<size_t>(act)];
 }
 
 std::string Text(const Message& m) {
   std::ostringstream out;
   out << mangrove::Name(m.kind) << " txn " << (m.txn.value >> 40) << "." << (m.txn.value & 0xffffffffff) << " request "
-      << m.request.value << (m.access == Access::kWrite ? " write" : " read") << (m.active ? " active" : "")
-      << (m.retain ? " retain" : "") << (m.have ? " have" : "") << (m.exclusive ? " exclusive" : "")
-      << (m.owner ? " owner" : "") << " holding " << static_cast<int>(m.holding) << " version " << ToString(m.version);
+      << m.request.value
+      << (m.access == Access::kWrite  ? " write"
+          : m.access == Access::kMove ? " move"
+                                      : " read")
+      << (m.active ? " active" : "") << (m.retain ? " retain" : "") << (m.have ? " have" : "")
+      << (m.exclusive ? " exclusive" : "") << (m.owner ? " owner" : "") << " holding " << static_cast<int>(m.holding)
+      << " version " << ToString(m.version);
   if (m.data) out << " data " << NumberIn(m.data);
   return out.str();
 }
@@ -200,7 +220,7 @@ std::string World::Describe(const Action& action) const {
         << Text(*p.message);
   } else {
     out << static_cast<int>(action.node) << " " << Name(action.act);
-    if (action.act == Act::kHearOf) out << " " << static_cast<int>(action.what);
+    if (action.act == Act::kHearOf || action.act == Act::kOffer) out << " " << static_cast<int>(action.what);
   }
   return out.str();
 }

@@ -31,7 +31,7 @@ class KeyWriter {
     Add(m.txn.value);
     Add(m.request.value);
     Add(m.peer);
-    Add(static_cast<uint64_t>(m.access) << 1 | static_cast<uint64_t>(m.holding) << 2 |
+    Add(static_cast<uint64_t>(m.access) << 12 | static_cast<uint64_t>(m.holding) << 2 |
         static_cast<uint64_t>(m.active) << 5 | static_cast<uint64_t>(m.have) << 6 |
         static_cast<uint64_t>(m.exclusive) << 7 | static_cast<uint64_t>(m.owner) << 8 |
         static_cast<uint64_t>(m.retain) << 9 | static_cast<uint64_t>(m.kept) << 10 |
@@ -75,7 +75,7 @@ class KeyWriter {
     if (e.deferred) Add(*e.deferred);
   }
   void Add(const HomeRequest& r) {
-    Add(static_cast<uint64_t>(r.kind) << 2 | static_cast<uint64_t>(r.access) << 1 | static_cast<uint64_t>(r.have));
+    Add(static_cast<uint64_t>(r.kind) << 3 | static_cast<uint64_t>(r.access) << 1 | static_cast<uint64_t>(r.have));
     Add(r.from);
     Add(r.request.value);
   }
@@ -106,8 +106,9 @@ class KeyWriter {
     Add(t.request);
     Add(t.source);
     Add(t.backup);
-    Add(static_cast<uint64_t>(t.lost) << 3 | static_cast<uint64_t>(t.upgrade) << 2 |
-        static_cast<uint64_t>(t.from_disk) << 1 | static_cast<uint64_t>(t.active));
+    Add(static_cast<uint64_t>(t.appoints) << 4 | static_cast<uint64_t>(t.lost) << 3 |
+        static_cast<uint64_t>(t.upgrade) << 2 | static_cast<uint64_t>(t.from_disk) << 1 |
+        static_cast<uint64_t>(t.active));
     AddAll(t.waiting);
     Add(t.grant);
     AddAll(t.reports);
@@ -138,11 +139,13 @@ std::string World::Key() const {
   key.reserve(512);
   KeyWriter writer(key);
   const Limits& l = limits_;
-  for (int left : {l.wants, l.writes, l.evicts, l.flushes, l.cancels, l.pins, l.holds, l.crashes}) writer.Add(left);
+  for (int left : {l.wants, l.writes, l.evicts, l.offers, l.flushes, l.cancels, l.pins, l.holds, l.crashes})
+    writer.Add(left);
   for (const ModelNode& n : nodes_) {
     writer.Add(n.incarnation.value);
     for (Incarnation known : n.known) writer.Add(known.value);
     writer.Add(n.cache);
+    writer.Add(n.offers ? 1 : 0);
     writer.Add(n.frame + 1);
     writer.Add(n.disk);
     writer.Add(n.flush.on ? 1 + n.flush.stored : 0);

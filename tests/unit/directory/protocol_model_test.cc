@@ -1,4 +1,5 @@
 // Tries every order of events on one page, as far as the limits of each test go, and long random histories beyond.
+// Covers: G10
 
 #include "tests/unit/directory/protocol_model.h"
 
@@ -178,6 +179,24 @@ TEST(ProtocolModel, TwoNodesThatFlushWithALoss) {
   ExpectSound(Explore({.nodes = 2, .wants = 2, .writes = 1, .flushes = 1, .crashes = 1}, 100000, 11), false);
 }
 
+TEST(ProtocolModel, TwoNodesThatOffer) {
+  ExpectSound(Explore({.nodes = 2, .wants = 2, .writes = 1, .offers = 1}, 200000, 11), false);
+}
+
+TEST(ProtocolModel, TwoNodesThatOfferWithDoubledMessages) {
+  ExpectSound(Explore({.nodes = 2, .deliveries = 2, .wants = 2, .writes = 1, .evicts = 1, .offers = 2}, 100000, 11),
+              false);
+}
+
+TEST(ProtocolModel, TwoNodesThatOfferWithALoss) {
+  ExpectSound(Explore({.nodes = 2, .wants = 2, .writes = 1, .offers = 1, .flushes = 1, .crashes = 1}, 100000, 11),
+              false);
+}
+
+TEST(ProtocolModel, ThreeNodesThatOffer) {
+  ExpectSound(Explore({.nodes = 3, .wants = 3, .writes = 1, .evicts = 1, .offers = 1}, 100000, 11), false);
+}
+
 TEST(ProtocolModel, ThreeNodes) {
   ExpectSound(Explore({.nodes = 3, .wants = 3, .writes = 2, .evicts = 1}, 100000, 11), false);
 }
@@ -187,6 +206,7 @@ constexpr Limits kLong{.nodes = 3,
                        .wants = 8,
                        .writes = 4,
                        .evicts = 3,
+                       .offers = 3,
                        .flushes = 2,
                        .cancels = 1,
                        .pins = 2,
@@ -207,7 +227,7 @@ TEST(ProtocolModel, LongHistoriesWithLosses) {
 }
 
 TEST(ProtocolModel, ShortHistoriesWithLosses) {
-  const Limits limits{.nodes = 3, .wants = 3, .writes = 2, .evicts = 2, .flushes = 2, .crashes = 2};
+  const Limits limits{.nodes = 3, .wants = 3, .writes = 2, .evicts = 2, .offers = 1, .flushes = 2, .crashes = 2};
   ExpectSound(Wander(limits, FirstSeed(), Histories(), 80));
 }
 
@@ -216,12 +236,15 @@ TEST(ProtocolModel, SeesEachPlantedBug) {
   const std::vector<std::pair<const char*, bool PlantedBugs::*>> planted = {
       {"skip_one_invalidation", &PlantedBugs::skip_one_invalidation},
       {"drop_frame_at_send", &PlantedBugs::drop_frame_at_send},
+      {"drop_frame_at_move", &PlantedBugs::drop_frame_at_move},
+      {"move_after_refusal", &PlantedBugs::move_after_refusal},
       {"forget_incarnation", &PlantedBugs::forget_incarnation},
       {"activate_before_acks", &PlantedBugs::activate_before_acks},
       {"accept_stale_grant", &PlantedBugs::accept_stale_grant},
       {"skip_completion", &PlantedBugs::skip_completion},
       {"keep_rights_on_forward", &PlantedBugs::keep_rights_on_forward}};
-  const Limits limits{.nodes = 3, .wants = 3, .writes = 2, .evicts = 2, .flushes = 2, .crashes = 2};
+  const Limits limits{
+      .nodes = 3, .wants = 3, .writes = 2, .evicts = 2, .offers = 2, .flushes = 2, .cancels = 1, .crashes = 2};
   for (const auto& [name, bug] : planted) {
     PlantedBugs bugs;
     bugs.*bug = true;

@@ -38,7 +38,7 @@ class Confusion {
     m.page = kPage;
     m.txn = entry_.txn && Any(8) > 0 ? entry_.txn->id : Txn(next_txn_ - Any(3));
     m.request = RequestId(1 + Any(4));
-    m.access = static_cast<Access>(Any(2));
+    m.access = static_cast<Access>(Any(3));
     m.holding = static_cast<Holding>(Any(4));
     m.version = {Epoch(Any(3)), Any(4)};
     m.config = ConfigNumber(Any(2));

@@ -62,6 +62,7 @@ TEST(NodeConfig, DefaultsAreThoseOfTheHeader) {
   EXPECT_EQ(config->provider, "tcp");
   EXPECT_EQ(config->log_level, "info");
   EXPECT_EQ(config->disk_reserve_bytes, uint64_t{256} << 20);
+  EXPECT_TRUE(config->evict_to_peers);
   EXPECT_EQ(config->cluster_name, "demo");
   EXPECT_EQ(config->key_file, "var/key");
   EXPECT_EQ(config->replicas, 2u);
@@ -81,6 +82,7 @@ provider = "verbs"
 log_file = "l"
 log_level = "debug"
 disk_reserve_mib = 0
+evict_to_peers = false
 )"),
                                       "x.toml");
   ASSERT_TRUE(config.ok()) << config.status();
@@ -92,6 +94,7 @@ disk_reserve_mib = 0
   EXPECT_EQ(config->log_file, "l");
   EXPECT_EQ(config->log_level, "debug");
   EXPECT_EQ(config->disk_reserve_bytes, 0u);
+  EXPECT_FALSE(config->evict_to_peers);
 }
 
 TEST(NodeConfig, AnUnknownKeyIsNamedWithItsLineAndTheKeyThatWasMeant) {

@@ -72,7 +72,9 @@ class ManualClock final : public Clock {
 
 class MapMemory final : public PageMemory {
  public:
+  bool Knows(PageId page) const override { return !unknown.Contains(page); }
   void Install(PageId page, const std::byte* data, Rights) override {
+    CHECK(Knows(page));
     auto frame = std::make_shared<PageBytes>();
     if (data != nullptr) std::memcpy(frame->bytes.data(), data, kPageBytes);
     CHECK(frames_.emplace(page, std::move(frame)).second);
@@ -104,6 +106,7 @@ class MapMemory final : public PageMemory {
   bool hold_protects = false;  // A program holds its mmap lock for ever.
   std::deque<absl::AnyInvocable<void()>> held;
   int copies = 0;
+  PageRange unknown;  // A region that no program of the node has opened.
 
  private:
   std::map<PageId, std::shared_ptr<PageBytes>> frames_;

@@ -9,8 +9,9 @@ class PageEngineHomes : public testing::Test {
  protected:
   PageEngineHomes() { SetLogLevel(LogLevel::kOff); }
 
-  // Node 1's cache is small.
+  // Node 1's cache is small, and what leaves it is in nobody's RAM.
   static void SmallCache(PageEngineOptions& options) {
+    options.evict_to_peers = false;
     if (options.self.node == NodeId(1)) options.cache_pages = 16;
   }
   // Node 1 reads pages one after the other; most leave its cache again.

@@ -10,7 +10,10 @@ class PageEngineReadAhead : public testing::Test {
  protected:
   // A region of 64 pages that node 2 has written.
   explicit PageEngineReadAhead(uint64_t cache_pages = 4096)
-      : cluster_(2, [=](PageEngineOptions& options) { options.cache_pages = cache_pages; }) {
+      : cluster_(2, [=](PageEngineOptions& options) {
+          options.cache_pages = cache_pages;
+          options.evict_to_peers = false;  // What comes here was asked for, or is read ahead.
+        }) {
     SetLogLevel(LogLevel::kOff);
     first_ = cluster_.SegmentOf(1);
     cluster_.Allocate({first_, kSegmentPages});

@@ -16,8 +16,10 @@ constexpr char kStatus[] = R"({
   "node": {"id": 1, "name": "node-1", "incarnation": 7, "address": "127.0.0.1:7101"},
   "cluster": "demo", "ready": true, "waiting_for": [],
   "peers": [
-    {"id": 2, "name": "node-2", "address": "127.0.0.1:7102", "connected": true, "incarnation": 9, "last_error": ""},
-    {"id": 3, "name": "node-3", "address": "127.0.0.1:7103", "connected": false, "incarnation": 0, "last_error": "refused"}],
+    {"id": 2, "name": "node-2", "address": "127.0.0.1:7102", "connected": true, "incarnation": 9, "last_error": "",
+     "resources": {"cache_room_bytes": 2097152, "disk_free_bytes": 1073741824, "pages_per_second": 12}},
+    {"id": 3, "name": "node-3", "address": "127.0.0.1:7103", "connected": false, "incarnation": 0, "last_error": "refused",
+     "resources": null}],
   "cache": {"used_bytes": 1048576, "size_bytes": 4194304},
   "disk": {"pages": 1, "used_bytes": 4096, "free_bytes": 3221225472},
   "counters": {"read_requests": 12, "pages_given": 3}})";
@@ -66,9 +68,9 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
             "cache    1.0 MiB of 4.0 MiB, 25 %\n"
             "disk     1 page, 4.0 KiB used, 3.0 GiB free\n"
             "\n"
-            "peer    id  address         connected  incarnation  last error\n"
-            "node-2   2  127.0.0.1:7102  yes                  9\n"
-            "node-3   3  127.0.0.1:7103  no                   -  refused\n"
+            "peer    id  address         connected  incarnation  cache room  disk free  pages/s  last error\n"
+            "node-2   2  127.0.0.1:7102  yes                  9     2.0 MiB    1.0 GiB       12\n"
+            "node-3   3  127.0.0.1:7103  no                   -           -          -        -  refused\n"
             "\n"
             "since its start\n"
             "pages given     3\n"

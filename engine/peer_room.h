@@ -1,0 +1,50 @@
+// What the other nodes have said of their resources: how many pages each has room for, its disk, its load. Hints, which
+// decide where a page goes and never what it holds.
+//
+// Pure. Owned by the loop.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+
+#include "net/ids.h"
+#include "net/runtime/clock.h"
+
+namespace mangrove {
+
+struct NodeResources {
+  uint64_t free_pages = 0;  // Frames of its RAM cache that other nodes may fill.
+  uint64_t free_bytes = 0;  // Of its disk.
+  uint32_t load = 0;        // Pages that it asks for or gives away in a second.
+
+  friend bool operator==(const NodeResources&, const NodeResources&) = default;
+};
+
+class PeerRoom {
+ public:
+  // A node says it anew three times within this.
+  static constexpr DurationNs kExpires = 12 * kSecond;
+
+  void Note(NodeId node, const NodeResources& resources, TimeNs now) { peers_[node] = {resources, now + kExpires}; }
+  void Forget(NodeId node) { peers_.erase(node); }
+
+  // What the node has said, unless that was too long ago.
+  std::optional<NodeResources> Find(NodeId node, TimeNs now) const;
+  // Who has room for most pages, of equals the least loaded; 0: nobody has any.
+  NodeId MostRoom(TimeNs now) const;
+  // A page was offered: until the node speaks again, it has room for one less.
+  void Promise(NodeId node);
+  // It did not answer: until it speaks again, it has no room.
+  void Distrust(NodeId node);
+
+ private:
+  struct Peer {
+    NodeResources resources;
+    TimeNs until = 0;
+  };
+  std::map<NodeId, Peer> peers_;
+};
+
+}  // namespace mangrove
