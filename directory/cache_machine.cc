@@ -100,7 +100,7 @@ Message Step::GrantOf(const Version& version, const Version& flushed) const {
   grant.hurry = m_->hurry;
   if (m_->access == Access::kMove) {
     grant.exclusive = m_->exclusive;
-    grant.complete = version == flushed || version == e_.on_disk;
+    grant.complete = version == flushed || e_.on_disk;
   }
   return grant;
 }
@@ -126,14 +126,13 @@ void Step::Retain(Message answer) {
 
 void Step::Open() {
   e_.version = NextVersion(e_.version, e_.grant_epoch);
-  e_.on_disk = {};
+  e_.on_disk = false;
   e_.open = true;
 }
 
 void Step::RequestAccess(Access access) {
   e_.request = context_.next_request;
   e_.wanted = access;
-  e_.requested_at = context_.now;
   e_.delayed_by = {};
   Tell(OutstandingRequest(e_, page_));
   if (e_.state == S::kInvalid) {
@@ -247,7 +246,7 @@ void Step::InstallRead(const Message& grant) {
     e_.retained.reset();
     e_.version = grant.version;
     e_.flushed = grant.flushed;
-    e_.on_disk = grant.owner ? grant.version : Version{};
+    e_.on_disk = grant.owner;
     e_.grant_epoch = grant.grant_epoch;
     e_.config = grant.config;
     e_.replicas = grant.replicas;
@@ -271,7 +270,7 @@ void Step::InstallMove(const Message& grant) {
     if (CarriesContent(grant)) {
       e_.version = grant.version;
       e_.flushed = grant.flushed;
-      e_.on_disk = grant.complete ? grant.version : Version{};
+      e_.on_disk = grant.complete;
       e_.grant_epoch = grant.grant_epoch;
       e_.config = grant.config;
       e_.replicas = grant.replicas;
@@ -397,7 +396,9 @@ void Step::BecomeOwner() {
 
 // The surviving content gets a number that is newer than any that the lost owner may have given.
 void Step::Renumber() {
-  if (m_->version.epoch.value != 0) e_.version = m_->version;
+  if (m_->version.epoch.value == 0 || m_->version == e_.version) return;
+  e_.version = m_->version;
+  e_.on_disk = false;
 }
 
 void Step::DropAll() {

@@ -144,19 +144,20 @@ extern const std::array<std::array<CacheAction, kCacheEvents>, kCacheStates> kCa
 struct CacheEntry {
   CacheState state = CacheState::kInvalid;
   bool open = false;
-  Version version;  // Of the copy here; while open: the one being written.
-  Version flushed;  // Of an owner: the newest that every core holder is known to have.
-  Version
-      on_disk;  // Of an owner: as it was read from disk. It can be read again, though perhaps not from every holder.
-  Epoch grant_epoch;  // Under which the next version will be opened.
-  ConfigNumber config;
+  bool on_disk = false;   // Of an owner: `version` can be read from disk again, though perhaps not from every holder.
+  bool reported = false;  // A report of this copy is out, and what it is to be is not in: it must not be dropped.
+  Access wanted = Access::kRead;  // By `request`.
+  uint8_t exclusive_pins = 0;
+  uint32_t shared_pins = 0;
   uint32_t replicas = 0;  // 0: volatile.
-  Txn txn;                // The last that was applied here.
-
+  Version version;        // Of the copy here; while open: the one being written.
+  Version flushed;        // Of an owner: the newest that every core holder is known to have.
+  Epoch grant_epoch;      // Under which the next version will be opened.
+  ConfigNumber config;
+  Txn txn;            // The last that was applied here.
   RequestId request;  // I2
-  Access wanted = Access::kRead;
-  TimeNs requested_at = 0;
   NodeId delayed_by;  // Whom the responsible node waits for, as far as it said.
+  TimeNs hold_until = 0;
 
   // A grant with data that does not count yet, or the news that a grant counts whose data is still under way.
   struct Pending {
@@ -182,11 +183,7 @@ struct CacheEntry {
   };
   Boxed<Retained> retained;
 
-  uint32_t shared_pins = 0;
-  uint32_t exclusive_pins = 0;
-  TimeNs hold_until = 0;
   Boxed<Message> deferred;
-  bool reported = false;  // A report of this copy is out, and what it is to be is not in: it must not be dropped.
 
   bool HasRead() const;                                             // I1
   bool HasWrite() const { return open; }                            // I1
@@ -194,9 +191,11 @@ struct CacheEntry {
   bool IsDirty() const { return IsOwner() && version != flushed; }  // I4
   bool IsPinned() const { return shared_pins + exclusive_pins > 0; }
   // I4. A read copy always can.
-  bool CanDrop() const { return !IsOwner() || (!open && (version == flushed || version == on_disk)); }
+  bool CanDrop() const { return !IsOwner() || (!open && (version == flushed || on_disk)); }
   bool IsWaiting() const { return request.value != 0; }  // I2
 };
+// There is one for each page of a cache.
+static_assert(sizeof(CacheEntry) == 120);
 
 struct CacheEffect {
   enum class Kind : uint8_t {

@@ -124,7 +124,7 @@ void NoteFlushed(CacheEntry& entry, const Version& version, ConfigNumber config)
 }
 
 void ForgetFlushed(CacheEntry& entry) {
-  if (entry.version == entry.flushed) entry.on_disk = entry.version;
+  if (entry.version == entry.flushed) entry.on_disk = true;
   entry.flushed = {};
   if (entry.retained) entry.retained->flushed = {};
 }

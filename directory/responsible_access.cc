@@ -11,13 +11,13 @@ Message Step::Make(K kind) const {
   Message m;
   m.kind = kind;
   m.page = context_.page;
-  if (e_.txn) {
-    m.txn = e_.txn->id;
-    m.request = e_.txn->request.request;
-    m.access = e_.txn->request.access;
-    m.peer = e_.txn->request.from;
-    m.active = e_.txn->active;
-    m.hurry = !e_.queue.empty();
+  if (w_.txn) {
+    m.txn = w_.txn->id;
+    m.request = w_.txn->request.request;
+    m.access = w_.txn->request.access;
+    m.peer = w_.txn->request.from;
+    m.active = w_.txn->active;
+    m.hurry = !w_.queue.empty();
   }
   m.grant_epoch = context_.grant_epoch;
   return m;
@@ -26,16 +26,16 @@ Message Step::Make(K kind) const {
 void Step::Begin(HomeState state, const HomeRequest& request) {
   CHECK(begun_ < kTxnsPerStep);
   e_.state = state;
-  e_.txn = std::make_unique<HomeTransaction>();
-  e_.txn->id = Txn(context_.next_txn.value + begun_++);
-  e_.txn->request = request;
-  e_.txn->resend_at = context_.now + context_.resend_after;
+  w_.txn.emplace();
+  w_.txn->id = Txn(context_.next_txn.value + begun_++);
+  w_.txn->request = request;
+  w_.txn->resend_at = context_.now + context_.resend_after;
   Effect(HomeEffect::Kind::kArmResend);
 }
 
 // The transaction is over: the next in the queue.
 void Step::End() {
-  e_.txn.reset();
+  w_.txn.reset();
   e_.state = e_.owner.node.value != 0 ? S::kOwned : S::kUnowned;
   Serve();
 }
@@ -69,9 +69,9 @@ void Step::Enqueue(HomeEvent event) {
   const auto same = [&](const HomeRequest& r) {
     return r.kind == incoming.kind && r.from == incoming.from && r.request == incoming.request;
   };
-  const auto queued = std::find_if(e_.queue.begin(), e_.queue.end(), same);
-  if (queued != e_.queue.end()) queued->have = incoming.have;
-  if (queued != e_.queue.end() || (e_.txn && same(e_.txn->request))) {  // H3
+  const auto queued = std::find_if(w_.queue.begin(), w_.queue.end(), same);
+  if (queued != w_.queue.end()) queued->have = incoming.have;
+  if (queued != w_.queue.end() || (w_.txn && same(w_.txn->request))) {  // H3
     const std::vector<NodeInstance> waits = WaitsFor(e_);
     Message delayed;
     delayed.kind = K::kDelayed;
@@ -81,19 +81,19 @@ void Step::Enqueue(HomeEvent event) {
     if (event == E::kRequest) Send(incoming.from.node, std::move(delayed));
     return;
   }
-  e_.queue.push_back(incoming);
+  w_.queue.push_back(incoming);
 }
 
 void Step::Unqueue() {
-  std::erase_if(e_.queue, [&](const HomeRequest& r) {
+  EraseIf(w_.queue, [&](const HomeRequest& r) {
     return r.kind == HomeRequest::Kind::kAccess && r.from == from && r.request == message->request;
   });
 }
 
 void Step::Serve() {
-  while (context_.ready && !e_.IsBusy() && !e_.queue.empty() && begun_ < kTxnsPerStep) {
-    HomeRequest next = e_.queue.front();
-    e_.queue.erase(e_.queue.begin());
+  while (context_.ready && !w_.txn && !w_.queue.empty() && begun_ < kTxnsPerStep) {
+    HomeRequest next = w_.queue.front();
+    w_.queue.erase(w_.queue.begin());
     Start(std::move(next));
   }
 }
@@ -145,7 +145,7 @@ bool Step::Appoint(const HomeRequest& request) {
       std::find_if(e_.sharers.begin(), e_.sharers.end(), [&](NodeInstance node) { return node != request.from; });
   if (sharer == e_.sharers.end()) return false;
   const HolderReport appointed{.node = *sharer, .holding = Holding::kOwner};
-  e_.queue.insert(e_.queue.begin(), request);
+  w_.queue.insert(w_.queue.begin(), request);
   Begin(S::kResolving, HomeRequest{.kind = HomeRequest::Kind::kEvict, .from = {}, .request = {}});
   t().appoints = true;
   t().waiting = {appointed.node};
@@ -197,7 +197,7 @@ void Step::StartDiscard(const HomeRequest& request) {
 void Step::FinishDiscard() {
   Effect(HomeEffect::Kind::kDiscarded, t().request.request);
   e_.owner = {};
-  e_.sharers.clear();
+  e_.sharers = {};
   e_.clean = true;
   e_.reverting = false;
   End();
@@ -230,7 +230,7 @@ void Step::Loaded() {
   e_.clean = complete;
   const HomeRequest request = t().request;
   if (request.kind == HomeRequest::Kind::kFlush || request.from.node.value == 0) {  // Or the requester is gone.
-    e_.txn.reset();
+    w_.txn.reset();
     e_.state = S::kUnowned;
     if (request.from.node.value != 0 && complete) StartFlush(request);
     if (request.from.node.value != 0 && !complete) Fail(request, NotOnEveryHolder(loaded->absent));
@@ -268,15 +268,15 @@ void Step::LoadFailed() {
     return;
   }
   const HomeRequest request = t().request;
-  e_.txn.reset();
+  w_.txn.reset();
   e_.state = load_status.code() == absl::StatusCode::kDataLoss ? S::kLost : S::kUnowned;
   if (request.from.node.value != 0) Fail(request, load_status);
   if (e_.state == S::kLost) {
-    while (!e_.queue.empty()) {
-      const HomeRequest next = e_.queue.front();
-      e_.queue.erase(e_.queue.begin());
+    while (!w_.queue.empty()) {
+      const HomeRequest next = w_.queue.front();
+      w_.queue.erase(w_.queue.begin());
       Start(next);
-      if (e_.IsBusy()) return;
+      if (w_.txn) return;
     }
     return;
   }
@@ -350,7 +350,7 @@ void Step::Progress() {
 
 void Step::CountAck() {
   Erase(t().waiting, from);
-  Erase(e_.sharers, from);
+  DropSharer(from);
   Progress();
 }
 
@@ -362,16 +362,16 @@ void Step::Complete() {
       if (keeper.node.value == 0) continue;
       Send(keeper.node, Make(K::kTransferDone));
       ForgetKeeper(keeper, t().id);
-      e_.keepers.push_back({keeper, t().id});
+      w_.keepers.push_back({keeper, t().id});
     }
     e_.owner = requester;
-    if (t().request.access == Access::kWrite) e_.sharers.clear();
-    Erase(e_.sharers, requester);
+    if (t().request.access == Access::kWrite) e_.sharers = {};
+    DropSharer(requester);
   } else if (e_.owner.node.value == 0) {
     e_.owner = requester;
-    Erase(e_.sharers, requester);
+    DropSharer(requester);
   } else if (requester != e_.owner) {
-    InsertSorted(e_.sharers, requester);
+    AddSharer(requester);
   }
   End();
 }
@@ -386,7 +386,7 @@ void Step::Abort() {
   }
   if (t().backup.node.value != 0) {
     Send(t().backup.node, Make(K::kTransferAborted));
-    InsertSorted(e_.sharers, t().backup);
+    AddSharer(t().backup);
   }
   End();
 }

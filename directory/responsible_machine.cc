@@ -7,7 +7,44 @@
 #include "net/check.h"
 
 namespace mangrove {
+
+const HomeWork& HomeEntry::Work() const {
+  static const HomeWork kNone;
+  return work ? *work : kNone;
+}
+
+HomeWork& HomeEntry::MakeWork() {
+  if (!work) work = HomeWork{};
+  return *work;
+}
+
 namespace home {
+
+HomeWork& Step::TakeWork(HomeEntry& entry, const HomeContext& context) {
+  if (!entry.work && context.pool != nullptr && !context.pool->spare.empty()) {
+    entry.work = std::move(context.pool->spare.back());
+    context.pool->spare.pop_back();
+  }
+  return entry.MakeWork();
+}
+
+void Step::PutWorkAway() {
+  if (!w_.IsOver()) return;
+  if (context_.pool != nullptr && context_.pool->spare.size() < HomePool::kSpare) {
+    context_.pool->spare.push_back(std::move(e_.work));
+  }
+  e_.work.reset();
+}
+
+void Step::AddSharer(NodeInstance node) {
+  e_.sharers =
+      context_.pool != nullptr ? context_.pool->sharers.With(e_.sharers, node) : SharerTable().With(e_.sharers, node);
+}
+
+void Step::DropSharer(NodeInstance node) {
+  e_.sharers = context_.pool != nullptr ? context_.pool->sharers.Without(e_.sharers, node)
+                                        : SharerTable().Without(e_.sharers, node);
+}
 
 void Step::SendAgain() {
   t().resends = std::min(t().resends + 1, 4);
@@ -107,23 +144,25 @@ using home::Step;
 
 // H1: whether an answer belongs to the current transaction, and is awaited.
 bool IsAwaited(const HomeEntry& e, HomeEvent event, const Message& m, NodeInstance from) {
-  if (!e.txn || m.txn != e.txn->id) return false;
+  const HomeTransaction* t = e.txn();
+  if (t == nullptr || m.txn != t->id) return false;
   switch (event) {
-    case E::kInvalidateAck: return (e.state == S::kGranting || e.state == S::kDiscarding) && Has(e.txn->waiting, from);
-    case E::kEvictAck: return e.state == S::kEvicting && Has(e.txn->waiting, from);
-    case E::kReported: return e.state == S::kReporting && Has(e.txn->waiting, from);
-    case E::kResolveAck: return e.state == S::kResolving && Has(e.txn->waiting, from);
-    case E::kGrantAck: return e.state == S::kGranting && from == e.txn->request.from;
+    case E::kInvalidateAck: return (e.state == S::kGranting || e.state == S::kDiscarding) && Has(t->waiting, from);
+    case E::kEvictAck: return e.state == S::kEvicting && Has(t->waiting, from);
+    case E::kReported: return e.state == S::kReporting && Has(t->waiting, from);
+    case E::kResolveAck: return e.state == S::kResolving && Has(t->waiting, from);
+    case E::kGrantAck: return e.state == S::kGranting && from == t->request.from;
     case E::kGrantRefused: {
-      const bool kept = e.txn->request.access == Access::kMove && from == e.txn->source;
-      return e.state == S::kGranting && (kept || from == e.txn->request.from);
+      const bool kept = t->request.access == Access::kMove && from == t->source;
+      return e.state == S::kGranting && (kept || from == t->request.from);
     }
     default:  // kNotHeld
-      return from == e.txn->source || Has(e.txn->waiting, from);
+      return from == t->source || Has(t->waiting, from);
   }
 }
 void RunAndCheck(Step& step, HomeEntry& entry, HomeEvent event) {
   step.Run(event);
+  step.PutWorkAway();
   CHECK(Consistent(entry));
 }
 
@@ -153,7 +192,7 @@ std::optional<HomeEvent> StepHomeMessage(HomeEntry& entry, const Message& messag
 
 void StepHomeLoaded(HomeEntry& entry, Txn txn, const LoadedPage& page, const HomeContext& context,
                     std::vector<HomeEffect>& effects) {
-  if (!entry.txn || entry.txn->id != txn || entry.state != S::kLoading) return;
+  if (!entry.txn() || entry.txn()->id != txn || entry.state != S::kLoading) return;
   Step step(entry, context, effects);
   step.loaded = &page;
   RunAndCheck(step, entry, E::kLoaded);
@@ -161,7 +200,7 @@ void StepHomeLoaded(HomeEntry& entry, Txn txn, const LoadedPage& page, const Hom
 
 void StepHomeLoadFailed(HomeEntry& entry, Txn txn, const absl::Status& status, const HomeContext& context,
                         std::vector<HomeEffect>& effects) {
-  if (!entry.txn || entry.txn->id != txn || entry.state != S::kLoading) return;
+  if (!entry.txn() || entry.txn()->id != txn || entry.state != S::kLoading) return;
   Step step(entry, context, effects);
   step.load_status = status;
   RunAndCheck(step, entry, E::kLoadFailed);
@@ -186,7 +225,7 @@ void StepHomePeerLost(HomeEntry& entry, NodeInstance alive, const HomeContext& c
 }
 
 void StepHomeResend(HomeEntry& entry, const HomeContext& context, std::vector<HomeEffect>& effects) {
-  if (!entry.txn || context.now < entry.txn->resend_at) return;
+  if (!entry.txn() || context.now < entry.txn()->resend_at) return;
   Step step(entry, context, effects);
   RunAndCheck(step, entry, E::kResend);
 }
@@ -197,17 +236,19 @@ void StepHomeReady(HomeEntry& entry, const HomeContext& context, std::vector<Hom
 }
 
 void Register(HomeEntry& entry, const HolderReport& report) {
-  std::erase_if(entry.registered, [&](const HolderReport& r) { return r.node.node == report.node.node; });
-  entry.registered.push_back(report);
+  std::vector<HolderReport>& registered = entry.MakeWork().registered;
+  std::erase_if(registered, [&](const HolderReport& r) { return r.node.node == report.node.node; });
+  registered.push_back(report);
 }
 
 std::vector<NodeInstance> WaitsFor(const HomeEntry& entry) {
-  if (!entry.txn) return {};
-  if (!entry.txn->waiting.empty()) return entry.txn->waiting;
+  const HomeTransaction* t = entry.txn();
+  if (t == nullptr) return {};
+  if (!t->waiting.empty()) return {t->waiting.begin(), t->waiting.end()};
   if (entry.state != S::kGranting) return {};
   // The source may have sent the page, and the requester not have said that it came.
-  if (entry.txn->source.node.value != 0 && !entry.txn->upgrade) return {entry.txn->source, entry.txn->request.from};
-  return {entry.txn->request.from};
+  if (t->source.node.value != 0 && !t->upgrade) return {t->source, t->request.from};
+  return {t->request.from};
 }
 
 bool IsForHome(MessageKind kind) { return home::EventOf(kind).has_value(); }
@@ -217,7 +258,8 @@ bool Consistent(const HomeEntry& e) {
   if (busy != e.IsBusy()) return false;                               // I1
   if (e.state == S::kOwned && e.owner.node.value == 0) return false;  // I2
   if ((e.state == S::kUnowned || e.state == S::kLost) && e.owner.node.value != 0) return false;
-  return std::is_sorted(e.sharers.begin(), e.sharers.end()) && (e.owner.node.value == 0 || !Has(e.sharers, e.owner));
+  if (e.work && e.work->IsOver()) return false;                    // I8
+  return e.owner.node.value == 0 || !e.sharers.Contains(e.owner);  // I3
 }
 
 }  // namespace mangrove

@@ -35,18 +35,20 @@
 //   I7 keepers contains every node that may keep a frame from a transfer that is done, until it has said that it dropped
 //      it, or has the page again. When the new owner dies at once, that frame is the newest version; and it must not come
 //      back after the page was opened at an older one.
+//   I8 Between two steps `work` is there <=> it holds something.
 
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
 #include "directory/messages.h"
 #include "directory/planted_bugs.h"
+#include "directory/sharers.h"
+#include "net/boxed.h"
 #include "net/runtime/clock.h"
 
 namespace mangrove {
@@ -137,11 +139,11 @@ struct HomeTransaction {
   NodeInstance backup;   // The sharer that keeps its frame too, lest the last copy die with the source.
   bool upgrade = false;  // The requester's own copy is current: no data moves.
   bool from_disk = false;
-  bool active = false;                // Every invalidation is acknowledged.
-  bool lost = false;                  // It recovers from the loss of a node that may have written the page.
-  bool appoints = false;              // Resolving: no recovery, but a sharer of a page without an owner is to be it.
-  std::vector<NodeInstance> waiting;  // Acknowledgements that are out.
-  Message grant;                      // What was sent to the requester by this node, for sending again.
+  bool active = false;    // Every invalidation is acknowledged.
+  bool lost = false;      // It recovers from the loss of a node that may have written the page.
+  bool appoints = false;  // Resolving: no recovery, but a sharer of a page without an owner is to be it.
+  absl::InlinedVector<NodeInstance, 4> waiting;  // Acknowledgements that are out.
+  Message grant;                                 // What was sent to the requester by this node, for sending again.
   std::vector<HolderReport> reports;  // Reporting: those in. Loading: the disks' version is being compared with them.
   TimeNs resend_at = 0;
   int resends = 0;
@@ -153,18 +155,38 @@ struct Keeper {
   Txn txn;
 };
 
+// What there is of a page only while something happens to it.
+struct HomeWork {
+  std::optional<HomeTransaction> txn;
+  absl::InlinedVector<HomeRequest, 1> queue;
+  absl::InlinedVector<Keeper, 2> keepers;  // I7
+  std::vector<HolderReport> registered;    // Before `ready`.
+
+  bool IsOver() const { return !txn && queue.empty() && keepers.empty() && registered.empty(); }
+};
+
 struct HomeEntry {
   HomeState state = HomeState::kUnowned;
   bool clean = false;      // Unowned: every core holder is known to have the newest version.
   bool reverting = false;  // Unowned: an owner was lost with what may have been newer than the disks.
   NodeInstance owner;
-  absl::InlinedVector<NodeInstance, 2> sharers;
-  absl::InlinedVector<Keeper, 2> keepers;  // I7
-  std::unique_ptr<HomeTransaction> txn;
-  std::vector<HomeRequest> queue;
-  std::vector<HolderReport> registered;  // Before `ready`.
+  Sharers sharers;       // I3
+  Boxed<HomeWork> work;  // I8
 
-  bool IsBusy() const { return txn != nullptr; }
+  bool IsBusy() const { return txn() != nullptr; }
+  const HomeTransaction* txn() const { return work && work->txn ? &*work->txn : nullptr; }
+  const HomeWork& Work() const;  // One that is over, if there is none.
+  HomeWork& MakeWork();
+};
+// There is one for each page that somebody has.
+static_assert(sizeof(HomeEntry) == 40);
+
+// What the pages of a loop share, and hand on: sets of sharers, and boxes for work, of which as many are kept as a message
+// may ask for pages.
+struct HomePool {
+  static constexpr size_t kSpare = 256;
+  SharerTable sharers;
+  std::vector<Boxed<HomeWork>> spare;  // Of works that are over.
 };
 
 // A page as it was read from disk, complete on every core holder but `absent` ones.
@@ -203,6 +225,7 @@ struct HomeContext {
   bool ready = true;
   ConfigNumber config;       // Of the page's extent, as far as it is known.
   bool never_older = false;  // A copy that may be older than what was lost is none: the page is lost then.
+  HomePool* pool = nullptr;  // None: this page shares nothing.
   const PlantedBugs* bugs = nullptr;
 };
 constexpr uint64_t kTxnsPerStep = 64;
@@ -235,7 +258,7 @@ void Register(HomeEntry& entry, const HolderReport& report);
 std::vector<NodeInstance> WaitsFor(const HomeEntry& entry);
 
 bool IsForHome(MessageKind kind);
-// I1 to I3; false is a bug.
+// I1 to I3, I8; false is a bug.
 bool Consistent(const HomeEntry& entry);
 const char* Name(HomeState state);
 const char* Name(HomeEvent event);

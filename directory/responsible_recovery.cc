@@ -10,25 +10,27 @@ namespace mangrove::home {
 std::vector<NodeInstance> Step::Candidates() const {
   std::vector<NodeInstance> nodes;
   const auto add = [&](NodeInstance node) {
-    if (node.node.value != 0) InsertSorted(nodes, node);
+    if (node.node.value != 0) nodes.push_back(node);
   };
   add(e_.owner);
   for (const NodeInstance& node : e_.sharers) add(node);
-  for (const Keeper& keeper : e_.keepers) add(keeper.node);
-  if (e_.txn) {
-    add(e_.txn->source);
-    add(e_.txn->backup);
-    if (e_.txn->request.kind == HomeRequest::Kind::kAccess) add(e_.txn->request.from);
-    for (const NodeInstance& node : e_.txn->waiting) add(node);
-    for (const HolderReport& report : e_.txn->reports) add(report.node);
+  for (const Keeper& keeper : w_.keepers) add(keeper.node);
+  if (w_.txn) {
+    add(w_.txn->source);
+    add(w_.txn->backup);
+    if (w_.txn->request.kind == HomeRequest::Kind::kAccess) add(w_.txn->request.from);
+    for (const NodeInstance& node : w_.txn->waiting) add(node);
+    for (const HolderReport& report : w_.txn->reports) add(report.node);
   }
-  for (const HolderReport& report : e_.registered) add(report.node);
+  for (const HolderReport& report : w_.registered) add(report.node);
+  std::sort(nodes.begin(), nodes.end());
+  nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
   return nodes;
 }
 
 void Step::OwnerIsGone() {
   e_.owner = {};
-  e_.sharers.clear();
+  e_.sharers = {};
   e_.clean = false;
   e_.reverting = true;
 }
@@ -36,7 +38,7 @@ void Step::OwnerIsGone() {
 // The owner does not have the page; or a sharer, which was to be the owner, has dropped its copy.
 void Step::NotHeld() {
   if (!t().appoints) return Recover(false);
-  Erase(e_.sharers, from);
+  DropSharer(from);
   End();
 }
 
@@ -45,14 +47,14 @@ void Step::Recover(bool lost) {
   std::vector<NodeInstance> candidates = Candidates();
   std::erase_if(candidates, [&](NodeInstance node) { return IsGone(node, from); });
   // An eviction or discard goes on afterwards; a requester asks again under a new number.
-  lost = lost || (e_.txn && e_.txn->lost);
+  lost = lost || (w_.txn && w_.txn->lost);
   std::optional<HomeRequest> again;
-  if (e_.txn && e_.txn->request.kind == HomeRequest::Kind::kDiscard) again = e_.txn->request;
-  e_.registered.clear();
+  if (w_.txn && w_.txn->request.kind == HomeRequest::Kind::kDiscard) again = w_.txn->request;
+  w_.registered.clear();
   e_.owner = {};
-  e_.sharers.clear();
-  e_.keepers.clear();
-  if (again) e_.queue.insert(e_.queue.begin(), *again);
+  e_.sharers = {};
+  w_.keepers.clear();
+  if (again) w_.queue.insert(w_.queue.begin(), *again);
   if (candidates.empty()) {
     OwnerIsGone();
     End();
@@ -60,7 +62,7 @@ void Step::Recover(bool lost) {
   }
   Begin(S::kReporting, HomeRequest{.kind = HomeRequest::Kind::kEvict, .from = {}, .request = {}});
   t().lost = lost;
-  t().waiting = std::move(candidates);
+  t().waiting.assign(candidates.begin(), candidates.end());
   for (const NodeInstance& node : t().waiting) SendReport(node);
 }
 
@@ -78,7 +80,7 @@ const HolderReport& Step::Best() const {
   const auto rank = [](const HolderReport& r) {
     return r.holding == Holding::kOwner ? 2 : r.holding == Holding::kRetained ? 1 : 0;
   };
-  const std::vector<HolderReport>& reports = e_.txn->reports;
+  const std::vector<HolderReport>& reports = w_.txn->reports;
   return *std::max_element(reports.begin(), reports.end(), [&](const auto& a, const auto& b) {
     if (a.config != b.config) return a.config < b.config;
     if (a.version != b.version) return a.version < b.version;
@@ -90,7 +92,7 @@ const HolderReport& Step::Best() const {
 // What was given up may have been written to since, unless somebody still has a read copy of it.
 bool Step::MayBeOld(const HolderReport& best) const {
   return best.holding == Holding::kRetained &&
-         std::none_of(e_.txn->reports.begin(), e_.txn->reports.end(), [&](const HolderReport& r) {
+         std::none_of(w_.txn->reports.begin(), w_.txn->reports.end(), [&](const HolderReport& r) {
            return r.holding == Holding::kShared && r.version == best.version && r.config == best.config;
          });
 }
@@ -129,14 +131,14 @@ void Step::Resolve(const LoadedPage* rival) {
   e_.reverting = lost && disk_wins;
   if (lost && !disk_wins && best.holding == Holding::kRetained) Effect(HomeEffect::Kind::kReverted);
   e_.owner = disk_wins ? NodeInstance{} : best.node;
-  e_.sharers.clear();
+  e_.sharers = {};
   e_.clean = false;
   for (HolderReport& report : reports) {
     const bool same_copy = report.holding == Holding::kShared && report.version == best.version &&
                            report.config == best.config && !disk_wins;
     report.holding = report.node == e_.owner ? Holding::kOwner : same_copy ? Holding::kShared : Holding::kNone;
     report.version = best.holding == Holding::kOwner ? Version{} : renumbered;
-    if (report.holding == Holding::kShared) InsertSorted(e_.sharers, report.node);
+    if (report.holding == Holding::kShared) AddSharer(report.node);
     t().waiting.push_back(report.node);
     SendResolve(report);
   }
@@ -155,7 +157,7 @@ void Step::CountResolve() {
   Erase(t().waiting, from);
   if (t().appoints) {
     e_.owner = from;
-    Erase(e_.sharers, from);
+    DropSharer(from);
   }
   Progress();
 }
@@ -163,13 +165,14 @@ void Step::CountResolve() {
 void Step::ForgetPeer() {
   if (context_.bugs && context_.bugs->forget_incarnation) return;
   const auto gone = [&](NodeInstance node) { return IsGone(node, from); };
-  std::erase_if(e_.queue, [&](const HomeRequest& r) { return gone(r.from); });
-  e_.sharers.erase(std::remove_if(e_.sharers.begin(), e_.sharers.end(), gone), e_.sharers.end());
-  e_.keepers.erase(std::remove_if(e_.keepers.begin(), e_.keepers.end(), [&](const Keeper& k) { return gone(k.node); }),
-                   e_.keepers.end());
+  EraseIf(w_.queue, [&](const HomeRequest& r) { return gone(r.from); });
+  for (const NodeInstance& sharer : Sharers(e_.sharers)) {
+    if (gone(sharer)) DropSharer(sharer);
+  }
+  EraseIf(w_.keepers, [&](const Keeper& k) { return gone(k.node); });
   const auto lost_owner = [&](const HolderReport& r) { return gone(r.node) && r.holding == Holding::kOwner; };
-  if (std::any_of(e_.registered.begin(), e_.registered.end(), lost_owner)) e_.reverting = true;
-  std::erase_if(e_.registered, [&](const HolderReport& r) { return gone(r.node); });
+  if (std::any_of(w_.registered.begin(), w_.registered.end(), lost_owner)) e_.reverting = true;
+  std::erase_if(w_.registered, [&](const HolderReport& r) { return gone(r.node); });
   switch (e_.state) {
     case S::kUnowned:
     case S::kLost: break;
@@ -184,12 +187,12 @@ void Step::ForgetPeer() {
     case S::kGranting: ForgetPeerOfGrant(); break;
     case S::kDiscarding:
       if (gone(e_.owner)) e_.owner = {};
-      std::erase_if(t().waiting, gone);
+      EraseIf(t().waiting, gone);
       Progress();
       break;
     case S::kReporting: {
-      const auto lost = std::erase_if(t().waiting, gone) +
-                        std::erase_if(t().reports, [&](const HolderReport& r) { return gone(r.node); });
+      const auto lost =
+          EraseIf(t().waiting, gone) + std::erase_if(t().reports, [&](const HolderReport& r) { return gone(r.node); });
       t().lost = t().lost || lost > 0;
       Progress();
       break;
@@ -215,16 +218,16 @@ void Step::ForgetPeerOfGrant() {
     }
   } else {
     if (gone(t().backup)) t().backup = {};
-    std::erase_if(t().waiting, gone);
+    EraseIf(t().waiting, gone);
     Progress();
   }
 }
 
 void Step::AnswerRetained() {
   const bool recovering =
-      e_.state == S::kReporting || e_.state == S::kResolving || (e_.state == S::kLoading && !e_.txn->reports.empty());
+      e_.state == S::kReporting || e_.state == S::kResolving || (e_.state == S::kLoading && !w_.txn->reports.empty());
   if (!context_.ready || recovering) return;
-  if (e_.txn && e_.txn->id == message->txn) return;
+  if (w_.txn && w_.txn->id == message->txn) return;
   Message answer;
   answer.kind = e_.owner == from || Has(e_.sharers, from) ? K::kTransferAborted : K::kTransferDone;
   answer.page = context_.page;
@@ -233,31 +236,29 @@ void Step::AnswerRetained() {
 }
 
 void Step::ForgetKeeper(NodeInstance node, Txn txn) {
-  e_.keepers.erase(std::remove_if(e_.keepers.begin(), e_.keepers.end(),
-                                  [&](const Keeper& k) { return k.node == node && k.txn <= txn; }),
-                   e_.keepers.end());
+  EraseIf(w_.keepers, [&](const Keeper& k) { return k.node == node && k.txn <= txn; });
 }
 
 void Step::Adopt() {
-  if (e_.registered.empty() || e_.IsBusy()) {
+  if (w_.registered.empty() || w_.txn) {
     Serve();
     return;
   }
-  std::vector<HolderReport> reports = std::move(e_.registered);
-  e_.registered.clear();
+  std::vector<HolderReport> reports = std::move(w_.registered);
+  w_.registered.clear();
   const auto owners =
       std::count_if(reports.begin(), reports.end(), [](const HolderReport& r) { return r.holding == Holding::kOwner; });
   const bool retained = std::any_of(reports.begin(), reports.end(),
                                     [](const HolderReport& r) { return r.holding == Holding::kRetained; });
   if (owners != 1 || retained) {
-    e_.registered = std::move(reports);
+    w_.registered = std::move(reports);
     Recover(e_.reverting);
     return;
   }
   e_.reverting = false;
   for (const HolderReport& report : reports) {
     if (report.holding == Holding::kOwner) e_.owner = report.node;
-    if (report.holding == Holding::kShared) InsertSorted(e_.sharers, report.node);
+    if (report.holding == Holding::kShared) AddSharer(report.node);
   }
   End();
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -31,10 +32,12 @@ bool Erase(C& nodes, NodeInstance node) {
   return true;
 }
 
-template <typename C>
-void InsertSorted(C& nodes, NodeInstance node) {
-  const auto it = std::lower_bound(nodes.begin(), nodes.end(), node);
-  if (it == nodes.end() || *it != node) nodes.insert(it, node);
+template <typename C, typename P>
+size_t EraseIf(C& all, P wanted) {
+  const auto end = std::remove_if(all.begin(), all.end(), wanted);
+  const auto erased = static_cast<size_t>(all.end() - end);
+  all.erase(end, all.end());
+  return erased;
 }
 
 inline bool IsGone(NodeInstance node, NodeInstance alive) {
@@ -45,9 +48,10 @@ inline bool IsGone(NodeInstance node, NodeInstance alive) {
 class Step {
  public:
   Step(HomeEntry& entry, const HomeContext& context, std::vector<HomeEffect>& effects)
-      : e_(entry), context_(context), effects_(effects) {}
+      : e_(entry), w_(TakeWork(entry, context)), context_(context), effects_(effects) {}
 
   void Run(HomeEvent event);
+  void PutWorkAway();  // Last of all.
 
   // Inputs of the event, as far as it has them.
   const Message* message = nullptr;
@@ -114,9 +118,13 @@ class Step {
   void SendResolve(const HolderReport& report);
   void Fail(const HomeRequest& request, const absl::Status& status);
   std::vector<NodeInstance> Candidates() const;
-  HomeTransaction& t() { return *e_.txn; }
+  HomeTransaction& t() { return *w_.txn; }
+  void AddSharer(NodeInstance node);
+  void DropSharer(NodeInstance node);
+  static HomeWork& TakeWork(HomeEntry& entry, const HomeContext& context);
 
   HomeEntry& e_;
+  HomeWork& w_;  // Of e_.
   const HomeContext& context_;
   std::vector<HomeEffect>& effects_;
   uint64_t begun_ = 0;

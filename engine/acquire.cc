@@ -49,7 +49,7 @@ void PageEngine::Store(PageId page, size_t offset, std::span<const std::byte> by
   MemoryOf(page)->Store(page, offset, bytes);
 }
 
-void PageEngine::BlockWait::Set(PageId page, const absl::Status& status) {
+void BlockWait::Set(PageId page, const absl::Status& status) {
   if (!status.ok()) failed.emplace_back(page, status);
   const bool ends = !status.ok() && !absl::IsAborted(status) && ends_at_error;
   if (--left == 0 || ends) over.Set(true);
@@ -61,7 +61,7 @@ void PageEngine::Want(PageId page, Rights rights, TimeNs deadline, const std::sh
   CachedPage& cached = Cached(page);
   cached.referenced = true;
   ++wait->left;
-  cached.waiters.push_back({wait, page, deadline, rights, cached.entry.IsWaiting()});
+  WorkOf(cached).waiters.push_back({wait, page, deadline, rights, cached.entry.IsWaiting()});
   if (cached.carrying) LookAt(page, cached, deadline);
   LocalEvent(page, rights == Rights::kWrite ? CacheEvent::kWantWrite : CacheEvent::kWantRead);
 }

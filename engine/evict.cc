@@ -3,7 +3,6 @@
 // only when there is none to disk.
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -24,16 +23,12 @@ bool MustFlush(const CacheEntry& e) { return e.IsOwner() && !e.CanDrop(); }
 bool PageEngine::HasRoom() const { return charged_ < options_.cache_pages; }
 
 // A page counts while it has a frame or waits for one.
-void PageEngine::Charge(PageId page, CachedPage& cached) {
+void PageEngine::Charge(CachedPage& cached) {
   const bool charged = cached.entry.HasRead() || cached.entry.IsWaiting();
   if (charged == cached.charged) return;
   cached.charged = charged;
   if (charged) {
     ++charged_;
-    if (!cached.queued) {
-      cached.queued = true;
-      cached.in_clock = clock_list_.insert(clock_list_.end(), page);
-    }
     if (charged_ + EvictionMargin(options_.cache_pages) >= options_.cache_pages) StartEvicting();
   } else {
     --charged_;
@@ -122,19 +117,12 @@ bool PageEngine::PickVictims(size_t most, Victims& victims) {
       consider(page, *cached);
     }
   }
-  size_t rounds = 2 * clock_list_.size();
-  size_t rounds_for_copies = 8 * kVictimsPerRound;
-  while (rounds-- > 0 && !clock_list_.empty() && victims.size() < most) {
-    if (owned.size() >= most && rounds_for_copies-- == 0) break;
-    const PageId page = clock_list_.front();
-    CachedPage* cached = FindCached(page);
-    if (!cached->charged) {
-      clock_list_.pop_front();
-      cached->queued = false;
-      continue;
-    }
-    clock_list_.splice(clock_list_.end(), clock_list_, clock_list_.begin());
-    consider(page, *cached);
+  size_t steps = 2 * cache_.size();
+  size_t steps_for_copies = 8 * kVictimsPerRound;
+  while (steps-- > 0 && victims.size() < most) {
+    if (owned.size() >= most && steps_for_copies-- == 0) break;
+    const auto [page, cached] = cache_.Next();
+    if (cached->charged) consider(page, *cached);
   }
   if (victims.size() == 0) victims = std::move(owned);
   if (victims.size() > 0 || others_soon) return hope;

@@ -49,10 +49,10 @@ Outcome<PageEngine::Frozen> PageEngine::Freeze(PageId page) {
     }
     if (cached.entry.open) {
       cached.entry.open = false;
-      cached.effects.push_back({.kind = CacheEffect::Kind::kProtect, .to = {}, .message = {}, .data = {}});
+      cached.work->effects.push_back({.kind = CacheEffect::Kind::kProtect, .to = {}, .message = {}, .data = {}});
     }
     // Runs when the protection is done.
-    cached.events.insert(cached.events.begin(), [this, page, outcome](CachedPage& frozen_page) mutable {
+    cached.work->events.insert(cached.work->events.begin(), [this, page, outcome](CachedPage& frozen_page) mutable {
       const CacheEntry& e = frozen_page.entry;
       Frozen frozen{.status = absl::OkStatus(),
                     .page = page,

@@ -20,22 +20,19 @@ constexpr size_t kUsualEffects = 4;
 // Whether an entry says no more than: nobody has the page or asks for it, and its disks agree or not. Every field has its
 // part in that, so one that is added has to be thought of here.
 bool IsIdle(const HomeEntry& entry) {
-  const auto& [state, clean, reverting, owner, sharers, keepers, txn, queue, registered] = entry;
+  const auto& [state, clean, reverting, owner, sharers, work] = entry;
   static_cast<void>(clean);
-  return state == HomeState::kUnowned && !reverting && owner == NodeInstance{} && sharers.empty() && keepers.empty() &&
-         txn == nullptr && queue.empty() && registered.empty();
+  return state == HomeState::kUnowned && !reverting && owner == NodeInstance{} && sharers.empty() && !work;
 }
 
 }  // namespace
 
 HomeEntry& PageEngine::Home(PageId page) {
-  return homes_.FindOrMake(page, [&] {
-    auto entry = std::make_unique<HomeEntry>();
+  return homes_.FindOrMake(page, [&](HomeEntry& entry) {
     HomeSegment& segment = Segment(page);
     const uint64_t i = page - SegmentStart(page);
-    entry->clean = segment.settled[i] || segment.fresh[i];
+    entry.clean = segment.settled[i] || segment.fresh[i];
     segment.settled.reset(i);  // The entry knows it now.
-    return entry;
   });
 }
 
@@ -52,9 +49,9 @@ void PageEngine::ForgetIfIdle(PageId page) {
 // one that is there still would never be invalidated.
 bool PageEngine::IsOnlyShared(const HomeEntry& entry) const {
   if (entry.state != HomeState::kUnowned || !entry.clean || entry.reverting || entry.sharers.empty()) return false;
-  return entry.queue.empty() && entry.registered.empty() && entry.keepers.empty() &&
-         std::all_of(entry.sharers.begin(), entry.sharers.end(),
-                     [&](NodeInstance node) { return node.node == options_.self.node || up_.contains(node.node); });
+  return !entry.work && std::all_of(entry.sharers.begin(), entry.sharers.end(), [&](NodeInstance node) {
+    return node.node == options_.self.node || up_.contains(node.node);
+  });
 }
 
 // When there are too many entries, the read copies of pages without an owner are called in, some at a time.
@@ -95,6 +92,7 @@ HomeContext PageEngine::HomeContextOf(PageId page) {
       .ready = segment.IsServed() || (options_.bugs && options_.bugs->serve_after_hand_over && segment.joining.empty()),
       .config = extent == nullptr ? ConfigNumber{} : extent->config,
       .never_older = IsRamDirectoryPage(page),
+      .pool = &home_pool_,
       .bugs = options_.bugs};
 }
 
@@ -118,8 +116,8 @@ void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
       case HomeEffect::Kind::kArmResend: {
         ++next_txn_;  // Each transaction that began says so here.
         const auto it = homes_.find(page);
-        if (it == homes_.end() || !it->second->txn) break;
-        home_resends_.Add(it->second->txn->resend_at, page);
+        if (it == homes_.end() || !it->second->IsBusy()) break;
+        home_resends_.Add(it->second->txn()->resend_at, page);
         ArmTick();
         break;
       }
@@ -156,7 +154,8 @@ bool PageEngine::HasNothingToFlush(PageId page) const {
     return segment->second->settled[i] || segment->second->fresh[i];
   }
   const HomeEntry& entry = *it->second;
-  return entry.state == HomeState::kUnowned && entry.clean && entry.queue.empty() && entry.registered.empty();
+  return entry.state == HomeState::kUnowned && entry.clean && entry.Work().queue.empty() &&
+         entry.Work().registered.empty();
 }
 
 // Of the first extent in the block: where there are several, the others are found page by page.
@@ -228,7 +227,7 @@ void PageEngine::TickHome() {
     const auto it = homes_.find(page);
     if (it == homes_.end()) return;
     HomeEntry& entry = *it->second;
-    if (!entry.txn || entry.txn->resend_at > now) return;  // Another transaction, armed by itself.
+    if (!entry.IsBusy() || entry.txn()->resend_at > now) return;  // Another transaction, armed by itself.
     std::vector<HomeEffect> effects;
     ++counters_.resends;
     StepHomeResend(entry, HomeContextOf(page), effects);

@@ -24,9 +24,9 @@ bool PageEngine::TryPin(PageId page, LockMode mode) {
 
 void PageEngine::Unpin(PageId page, LockMode mode) {
   CachedPage& cached = Cached(page);
-  --(mode == LockMode::kExclusive ? cached.entry.exclusive_pins : cached.entry.shared_pins);
-  std::vector<Outcome<absl::Status>> waiters = std::move(cached.unlock_waiters);
-  cached.unlock_waiters.clear();
+  mode == LockMode::kExclusive ? --cached.entry.exclusive_pins : --cached.entry.shared_pins;
+  std::vector<Outcome<absl::Status>> waiters;
+  if (cached.work != nullptr) waiters = std::exchange(cached.work->unlock_waiters, {});
   for (auto& waiter : waiters) waiter.Set(absl::OkStatus());
   Unblock(page);
 }
@@ -45,12 +45,15 @@ Task<absl::Status> PageEngine::WaitToPin(PageId page, LockMode mode, TimeNs dead
     absl::Status status;
     if (here) {
       Outcome<absl::Status> unlocked(clock_);
-      cached->unlock_waiters.push_back(unlocked);
+      WorkOf(*cached).unlock_waiters.push_back(unlocked);
       const Clock::TimerId timer = clock_->CallAt(deadline, [unlocked]() mutable { unlocked.Set(absl::OkStatus()); });
       status = co_await unlocked.Get();
       clock_->Cancel(timer);
       cached = FindCached(page);
-      if (cached != nullptr) std::erase_if(cached->unlock_waiters, [](const auto& waiter) { return waiter.IsSet(); });
+      if (cached != nullptr && cached->work != nullptr) {
+        std::erase_if(cached->work->unlock_waiters, [](const auto& waiter) { return waiter.IsSet(); });
+        DropWorkIfOver(*cached);
+      }
     } else {
       status = co_await AcquireBlock({page, 1}, rights, Purpose::kAhead, deadline);
     }

@@ -98,8 +98,8 @@ absl::Status PageEngine::CheckMayLeave(PageId first) const {
 }
 
 bool PageEngine::IsAtRest(const HomeEntry& entry) {
-  return !entry.IsBusy() && entry.keepers.empty() && entry.registered.empty() &&
-         std::none_of(entry.queue.begin(), entry.queue.end(),
+  return !entry.IsBusy() && entry.Work().keepers.empty() && entry.Work().registered.empty() &&
+         std::none_of(entry.Work().queue.begin(), entry.Work().queue.end(),
                       [](const HomeRequest& r) { return r.kind == HomeRequest::Kind::kDiscard; });
 }
 
@@ -235,7 +235,7 @@ void PageEngine::ForgetTheLost(PageId first) {
       const HomeEntry& entry = *it->second;
       const auto is_gone = [&](NodeInstance n) { return n.node == node && n.incarnation < incarnation; };
       const bool names_it = is_gone(entry.owner) || std::any_of(entry.sharers.begin(), entry.sharers.end(), is_gone) ||
-                            std::any_of(entry.queue.begin(), entry.queue.end(),
+                            std::any_of(entry.Work().queue.begin(), entry.Work().queue.end(),
                                         [&](const HomeRequest& request) { return is_gone(request.from); });
       if (!names_it) continue;
       std::vector<HomeEffect> effects;
@@ -252,7 +252,7 @@ void PageEngine::EmptySegment(PageId first) {
     const PageId page = first + i;
     const auto it = homes_.find(page);
     if (it == homes_.end()) continue;
-    for (const HomeRequest& request : it->second->queue) {
+    for (const HomeRequest& request : it->second->Work().queue) {
       if (request.kind == HomeRequest::Kind::kEvict) continue;  // Asked again.
       Message asked;
       asked.kind = request.kind == HomeRequest::Kind::kFlush ? MessageKind::kFlush : MessageKind::kRequest;
@@ -475,7 +475,7 @@ void PageEngine::Install(const DirectoryEntry& entry, const DirectoryOrder& orde
     home.state = page.owner.node.value == 0 ? HomeState::kUnowned : HomeState::kOwned;
     home.clean = page.clean && !doubts;
     home.owner = page.owner;
-    home.sharers.assign(page.sharers.begin(), page.sharers.end());
+    for (const NodeInstance& sharer : page.sharers) home.sharers = home_pool_.sharers.With(home.sharers, sharer);
   }
   telling_.insert(first);
   NoteLocation(first, options_.self.node, entry.term);

@@ -16,6 +16,7 @@ namespace {
 // A page that was given up is remembered for a while, so that what is stale about it is seen to be.
 constexpr DurationNs kForgetAfter = 50 * kMillisecond;
 constexpr size_t kSpareEffects = 16;
+constexpr size_t kSpareWorks = 2 * PageEngine::kBlockPages;
 
 bool DropsSentFrame(const PlantedBugs* bugs, const Message& grant) {
   return bugs && (bugs->drop_frame_at_send || (bugs->drop_frame_at_move && grant.access == Access::kMove));
@@ -53,7 +54,8 @@ void PageEngine::Shutdown() {
   for (PageId page : SortedPages([](PageId) { return true; })) {
     CachedPage& cached = *FindCached(page);
     FailWaiters(cached, status);
-    for (auto& waiter : cached.unlock_waiters) waiter.Set(status);
+    if (cached.work == nullptr) continue;
+    for (auto& waiter : cached.work->unlock_waiters) waiter.Set(status);
   }
   for (auto& [request, call] : calls_) {
     Message answer = call.message;
@@ -65,14 +67,13 @@ void PageEngine::Shutdown() {
 
 RequestId PageEngine::NextRequest() { return RequestId((options_.self.incarnation.value << 40) + next_request_++); }
 
-PageEngine::CachedPage& PageEngine::Cached(PageId page) {
-  return cache_.FindOrMake(page, [&] {
+CachedPage& PageEngine::Cached(PageId page) {
+  return cache_.FindOrMake(page, [&](CachedPage&) {
     if (!IsFixed(page) && ++locations_[SegmentStart(page)].pages == 1) held_.insert(SegmentStart(page));
-    return std::make_unique<CachedPage>();
   });
 }
 
-PageEngine::CachedPage* PageEngine::FindCached(PageId page) const { return cache_.find(page)->second; }
+CachedPage* PageEngine::FindCached(PageId page) const { return cache_.find(page)->second; }
 
 CacheContext PageEngine::ContextOf(PageId page) {
   return {.self = options_.self,
@@ -88,7 +89,7 @@ void PageEngine::LocalEvent(PageId page, CacheEvent event) {
     const bool must_stay = !cached.entry.CanDrop() || cached.entry.IsPinned();
     if (event == CacheEvent::kWantEvict && must_stay) return;
     const bool waited = cached.entry.IsWaiting();
-    StepCacheLocal(cached.entry, page, event, ContextOf(page), cached.effects);
+    StepCacheLocal(cached.entry, page, event, ContextOf(page), cached.work->effects);
     if (!waited && cached.entry.IsWaiting()) {
       cached.sent_at = clock_->Now();
       if (cached.entry.wanted == Access::kRead) ++counters_.read_requests;
@@ -103,7 +104,7 @@ void PageEngine::CacheMessage(const Message& message, NodeInstance from) {
   if (cached.carrying) {
     Message kept = message;
     OwnData(kept);
-    cached.events.emplace_back(
+    WorkOf(cached).events.emplace_back(
         [this, kept = std::move(kept), from](CachedPage& later) { OnCacheMessage(later, kept, from); });
     return;
   }
@@ -135,37 +136,58 @@ void PageEngine::OnCacheMessage(CachedPage& cached, const Message& message, Node
   const bool is_move = message.kind == MessageKind::kForward && message.access == Access::kMove;
   if (is_move) context.may_move = peer_eviction_.MayMove(message.page, cached.referenced);
   const bool had_copy = cached.entry.HasRead();
-  const std::optional<CacheEvent> event = StepCacheMessage(cached.entry, message, from.node, context, cached.effects);
+  const std::optional<CacheEvent> event =
+      StepCacheMessage(cached.entry, message, from.node, context, cached.work->effects);
   if (!event) ++counters_.stale_messages;
   if (event == CacheEvent::kForwardMove) {
     peer_eviction_.OnForwarded(message.page, had_copy && !cached.entry.HasRead());
   }
 }
 
+PageWork& PageEngine::WorkOf(CachedPage& cached) {
+  if (cached.work != nullptr) return *cached.work;
+  if (spare_works_.empty()) {
+    cached.work = std::make_unique<PageWork>();
+  } else {
+    cached.work = std::move(spare_works_.back());
+    spare_works_.pop_back();
+  }
+  return *cached.work;
+}
+
+void PageEngine::DropWorkIfOver(CachedPage& cached) {
+  if (cached.work == nullptr || cached.carrying || !cached.work->IsOver()) return;
+  if (spare_works_.size() < kSpareWorks) spare_works_.push_back(std::move(cached.work));
+  cached.work = nullptr;
+}
+
 // Steps write their effects into room that is there already. Pages that nothing happens to keep none.
 void PageEngine::LendRoom(CachedPage& cached) {
-  if (cached.effects.capacity() > 0 || spare_effects_.empty()) return;
-  cached.effects = std::move(spare_effects_.back());
+  PageWork& work = WorkOf(cached);
+  if (work.effects.capacity() > 0 || spare_effects_.empty()) return;
+  work.effects = std::move(spare_effects_.back());
   spare_effects_.pop_back();
 }
 
 void PageEngine::ReturnRoom(CachedPage& cached) {
-  if (spare_effects_.size() < kSpareEffects) spare_effects_.push_back(std::move(cached.effects));
-  cached.effects = {};
+  std::vector<CacheEffect>& effects = cached.work->effects;
+  if (spare_effects_.size() < kSpareEffects) spare_effects_.push_back(std::move(effects));
+  effects = {};
 }
 
 void PageEngine::Carry(PageId page, CachedPage& cached) {
+  PageWork& work = *cached.work;
   cached.carrying = true;
   while (true) {
-    while (cached.next_effect < cached.effects.size()) {
-      CacheEffect effect = std::move(cached.effects[cached.next_effect++]);
+    while (work.next_effect < work.effects.size()) {
+      CacheEffect effect = std::move(work.effects[work.next_effect++]);
       if (!CarryOne(page, cached, effect)) return;  // Goes on in the callback.
     }
-    cached.effects.clear();
-    cached.next_effect = 0;
-    if (cached.events.empty()) break;
-    PageEvent event = std::move(cached.events.front());
-    cached.events.erase(cached.events.begin());
+    work.effects.clear();
+    work.next_effect = 0;
+    if (work.events.empty()) break;
+    auto event = std::move(work.events.front());
+    work.events.erase(work.events.begin());
     event(cached);
   }
   cached.carrying = false;
@@ -279,30 +301,33 @@ uint64_t PageEngine::Fetched(PageId page) const {
 
 void PageEngine::Unblock(PageId page) {
   if (FindCached(page) == nullptr) return;
-  WithPage(page,
-           [this, page](CachedPage& cached) { StepCacheUnblocked(cached.entry, ContextOf(page), cached.effects); });
+  WithPage(page, [this, page](CachedPage& cached) {
+    StepCacheUnblocked(cached.entry, ContextOf(page), cached.work->effects);
+  });
 }
 
-// What every step may have changed: the cache's size, what is watched.
+// What every step may have changed: the cache's size, what is watched, whether there is something to do still.
 void PageEngine::AfterEffects(PageId page, CachedPage& cached) {
-  Charge(page, cached);
+  Charge(cached);
   const Watch watch = WatchOf(cached);
   if (watch != cached.watch) cached.sent_at = clock_->Now();
   cached.watch = watch;
   if (watch != Watch::kNot) LookAt(page, cached, NextLook(cached));
+  DropWorkIfOver(cached);
 }
 
-PageEngine::Watch PageEngine::WatchOf(const CachedPage& cached) {
+Watch PageEngine::WatchOf(const CachedPage& cached) {
   const CacheEntry& e = cached.entry;
-  if (e.IsWaiting() || e.retained || e.state == CacheState::kEvicting || !cached.waiters.empty())
-    return Watch::kAnswers;
+  if (e.IsWaiting() || e.retained || e.state == CacheState::kEvicting || cached.HasWaiters()) return Watch::kAnswers;
   return e.state == CacheState::kInvalid ? Watch::kIsOver : Watch::kNot;
 }
 
 TimeNs PageEngine::NextLook(const CachedPage& cached) const {
   TimeNs next = cached.sent_at + (cached.watch == Watch::kIsOver ? kForgetAfter : 2 * options_.resend_after);
-  if (cached.entry.IsWaiting() && cached.waiters.empty()) next = 0;  // Nobody does any more.
-  for (const Waiter& waiter : cached.waiters) next = std::min(next, waiter.deadline);
+  if (cached.entry.IsWaiting() && !cached.HasWaiters()) next = 0;  // Nobody does any more.
+  if (cached.HasWaiters()) {
+    for (const PageWaiter& waiter : cached.work->waiters) next = std::min(next, waiter.deadline);
+  }
   return std::max(next, clock_->Now() + 1);
 }
 
@@ -316,8 +341,9 @@ void PageEngine::WakeWaiters(CachedPage& cached) {
   const Rights rights = cached.entry.HasWrite()  ? Rights::kWrite
                         : cached.entry.HasRead() ? Rights::kRead
                                                  : Rights::kNone;
-  const auto waiters = std::exchange(cached.waiters, {});
-  for (const Waiter& waiter : waiters) {
+  if (!cached.HasWaiters()) return;
+  const auto waiters = std::exchange(cached.work->waiters, {});
+  for (const PageWaiter& waiter : waiters) {
     // Whoever got less than it wants asks again.
     waiter.wait->Set(waiter.page,
                      rights >= waiter.rights ? absl::OkStatus() : absl::AbortedError("the page was taken away"));
@@ -325,15 +351,17 @@ void PageEngine::WakeWaiters(CachedPage& cached) {
 }
 
 void PageEngine::RefuseWaiters(CachedPage& cached, const absl::Status& status) {
-  const auto waiters = std::exchange(cached.waiters, {});
-  for (const Waiter& waiter : waiters) {
+  if (!cached.HasWaiters()) return;
+  const auto waiters = std::exchange(cached.work->waiters, {});
+  for (const PageWaiter& waiter : waiters) {
     waiter.wait->Set(waiter.page, waiter.joined ? absl::AbortedError("an older request was refused") : status);
   }
 }
 
 void PageEngine::FailWaiters(CachedPage& cached, const absl::Status& status) {
-  const auto waiters = std::exchange(cached.waiters, {});
-  for (const Waiter& waiter : waiters) waiter.wait->Set(waiter.page, status);
+  if (!cached.HasWaiters()) return;
+  const auto waiters = std::exchange(cached.work->waiters, {});
+  for (const PageWaiter& waiter : waiters) waiter.wait->Set(waiter.page, status);
 }
 
 void PageEngine::ArmTick() {
@@ -386,20 +414,22 @@ void PageEngine::TickCache() {
 }
 
 void PageEngine::EndOverdueWaits(PageId page, CachedPage& cached) {
+  if (!cached.HasWaiters()) return;
+  auto& waiters = cached.work->waiters;
   const TimeNs now = clock_->Now();
-  const auto overdue = std::remove_if(cached.waiters.begin(), cached.waiters.end(), [&](Waiter& waiter) {
+  const auto overdue = std::remove_if(waiters.begin(), waiters.end(), [&](PageWaiter& waiter) {
     if (waiter.deadline > now) return false;
     waiter.wait->Set(page, TimeoutStatus(page, cached.entry.delayed_by, waiter.rights));
     return true;
   });
-  cached.waiters.erase(overdue, cached.waiters.end());
+  waiters.erase(overdue, waiters.end());
 }
 
 // Sends again what was not answered, forgets what is over.
 void PageEngine::TickPage(PageId page, CachedPage& cached) {
   const TimeNs now = clock_->Now();
   CacheEntry& e = cached.entry;
-  if (e.IsWaiting() && cached.waiters.empty()) {
+  if (e.IsWaiting() && !cached.HasWaiters()) {
     Message cancel;
     cancel.kind = MessageKind::kCancel;
     cancel.page = page;
@@ -427,10 +457,10 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
     }
   }
   if (cached.carrying) return;  // LookAt when that is over.
-  const bool over = cached.watch == Watch::kIsOver && cached.unlock_waiters.empty();
+  DropWorkIfOver(cached);
+  const bool over = cached.watch == Watch::kIsOver && cached.work == nullptr;
   if (!over || now < cached.sent_at + kForgetAfter) return AfterEffects(page, cached);
   CHECK(!cached.charged);
-  if (cached.queued) clock_list_.erase(cached.in_clock);
   if (cached.expected) MemoryOf(page)->Unexpect(page);
   if (!IsFixed(page) && --locations_[SegmentStart(page)].pages == 0) held_.erase(SegmentStart(page));
   cache_.erase(page);

@@ -26,7 +26,6 @@
 
 #include <bitset>
 #include <deque>
-#include <list>
 #include <map>
 #include <memory>
 #include <set>
@@ -44,6 +43,7 @@
 #include "directory/directory_tree.h"
 #include "directory/locator.h"
 #include "directory/responsible_machine.h"
+#include "engine/cached_page.h"
 #include "engine/core_holder.h"
 #include "engine/directory_memory.h"
 #include "engine/directory_pages.h"
@@ -161,51 +161,6 @@ class PageEngine final : public TransportEvents {
   uint64_t cache_pages() const { return options_.cache_pages; }
 
  private:
-  // What an operation waits for: all pages of a block, or an error where it ends at one.
-  struct BlockWait {
-    Outcome<bool> over;
-    size_t left = 1;  // Pages, and who counts them.
-    bool ends_at_error = true;
-    absl::InlinedVector<std::pair<PageId, absl::Status>, 1> failed = {};
-
-    void Set(PageId page, const absl::Status& status);
-  };
-  struct Waiter {
-    std::shared_ptr<BlockWait> wait;
-    PageId page;
-    TimeNs deadline;
-    Rights rights;
-    bool joined;  // The request was out before.
-  };
-  struct CachedPage;
-  using PageEvent = absl::AnyInvocable<void(CachedPage&)>;
-
-  // What TickPage looks after.
-  enum class Watch : uint8_t {
-    kNot,
-    kIsOver,   // Nothing: the page is to be forgotten.
-    kAnswers,  // Of somebody here, or of another node.
-  };
-
-  // A page that this node has, wants, or is about to forget.
-  struct CachedPage {
-    CacheEntry entry;
-    bool carrying = false;             // Effects are being carried out: events wait.
-    std::vector<PageEvent> events;     // In their order; mostly none.
-    std::vector<CacheEffect> effects;  // Being carried out, from next_effect on.
-    size_t next_effect = 0;
-    absl::InlinedVector<Waiter, 1> waiters;
-    std::vector<Outcome<absl::Status>> unlock_waiters;
-    bool charged = false;     // Counted in charged_.
-    bool expected = false;    // By memory_.
-    bool referenced = false;  // Used since the clock hand passed.
-    bool queued = false;      // In clock_list_, at in_clock.
-    std::list<PageId>::iterator in_clock;
-    Watch watch = Watch::kNot;
-    TimeNs sent_at = 0;  // The last message that waits for an answer, or the begin of the watch.
-    TimeNs look_at = 0;  // The tick in looks_; 0: none, or over.
-  };
-
   // A request to another node that is answered once.
   struct Call {
     Outcome<Message> outcome;
@@ -261,6 +216,8 @@ class PageEngine final : public TransportEvents {
   void OnCacheMessage(CachedPage& cached, const Message& message, NodeInstance from);
   void LocalEvent(PageId page, CacheEvent event);
   void CacheMessage(const Message& message, NodeInstance from);
+  PageWork& WorkOf(CachedPage& cached);
+  void DropWorkIfOver(CachedPage& cached);
   void LendRoom(CachedPage& cached);
   void ReturnRoom(CachedPage& cached);
   void Carry(PageId page, CachedPage& cached);
@@ -322,7 +279,7 @@ class PageEngine final : public TransportEvents {
   absl::Status TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const;
 
   // evict.cc
-  void Charge(PageId page, CachedPage& cached);
+  void Charge(CachedPage& cached);
   bool HasRoom() const;
   Task<absl::Status> WaitForRoom(TimeNs deadline);
   void StartEvicting();
@@ -501,6 +458,7 @@ class PageEngine final : public TransportEvents {
   std::map<PageId, std::vector<std::pair<Message, NodeInstance>>> unsure_;  // By segment.
 
   PageMap<CachedPage> cache_;
+  HomePool home_pool_;
   PageMap<HomeEntry> homes_;
   absl::flat_hash_map<PageId, std::unique_ptr<HomeSegment>> segments_;  // By first page.
   bool joins_soon_ = false;                                             // AskForHoldings is called in a moment.
@@ -515,6 +473,7 @@ class PageEngine final : public TransportEvents {
   RangeSet told_fresh_;          // Pages of extents of which a responsible node was told, once, that they are fresh.
   std::vector<PageId> call_in_;  // Pages whose read copies are about to be called in.
   TimeNs next_call_in_ = 0;
+  std::vector<std::unique_ptr<PageWork>> spare_works_;   // Over.
   std::vector<std::vector<CacheEffect>> spare_effects_;  // Empty, with room.
   std::vector<HomeEffect> spare_home_effects_;           // The same.
   TickQueue looks_{kTick};         // Pages with something that TickPage looks after; other ticks than look_at are over.
@@ -575,7 +534,6 @@ class PageEngine final : public TransportEvents {
 
   // RAM cache.
   uint64_t charged_ = 0;
-  std::list<PageId> clock_list_;
   bool evicting_ = false;
   std::vector<Outcome<absl::Status>> frame_waiters_;
   PeerEviction peer_eviction_{this};

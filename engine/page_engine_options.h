@@ -25,11 +25,11 @@ struct PageEngineOptions {
   DurationNs resend_after = 20 * kMillisecond;     // Without an answer, a message is sent again.
   DurationNs holder_timeout = 300 * kMillisecond;  // A core holder that does not answer by then counts as absent.
   uint64_t home_entries = 65536;  // Of the pages that this node is responsible for; past it read copies are called in.
-  bool evict_to_peers = true;     // Pages that do not fit go to other nodes that have room, and theirs come here.
   // A segment goes to the node that has asked for its pages so many times more than all others lately, the responsible one
   // included; 0: never. It stays there for a while.
   uint32_t move_after = 32;
   DurationNs move_stay = kSecond;
+  bool evict_to_peers = true;  // Pages that do not fit go to other nodes that have room, and theirs come here.
   DirectoryLimits directory_limits = {};
   const PlantedBugs* bugs = &kNoPlantedBugs;
 };

@@ -30,7 +30,7 @@ template <typename Event>
 void PageEngine::WithPage(PageId page, Event event) {
   CachedPage& cached = Cached(page);
   if (cached.carrying) {
-    cached.events.emplace_back(std::move(event));
+    WorkOf(cached).events.emplace_back(std::move(event));
     return;
   }
   Turn turn(this);

@@ -138,7 +138,7 @@ size_t PeerEviction::Outstanding() {
   size_t outstanding = 0;
   absl::erase_if(offers_, [&](auto& item) {
     auto& [page, offer] = item;
-    const PageEngine::CachedPage* cached = engine_->FindCached(page);
+    const CachedPage* cached = engine_->FindCached(page);
     const bool ours = cached != nullptr && cached->entry.IsOwner();
     if (ours && offer.until > now) ++outstanding;
     if (ours && offer.until != 0 && offer.until <= now) {
@@ -207,11 +207,10 @@ void PeerEviction::HearDeclined(const Message& message, NodeInstance from) {
 void PeerEviction::HearOffer(const Message& message, NodeInstance from) {
   if (!engine_->IsCurrent(from) || IsRamDirectoryPage(message.page)) return;
   if (!message.kept) {
-    if (!engine_->IsResponsibleFor(message.page)) return;
     Post(RouteOf(message.page, from.node, message.peer.node), message.page, from, message.replicas, true);
     return;
   }
-  const PageEngine::CachedPage* cached = engine_->FindCached(message.page);
+  const CachedPage* cached = engine_->FindCached(message.page);
   if (cached != nullptr && (cached->entry.IsOwner() || cached->entry.IsWaiting())) return;
   const bool is_here = cached != nullptr && cached->entry.HasRead();
   if (!IsOn() || takes_none_ || (!is_here && Own().free_pages == 0)) {
@@ -232,7 +231,7 @@ void PeerEviction::HearOffer(const Message& message, NodeInstance from) {
 
 NodeId PeerEviction::RouteOf(PageId page, NodeId offerer, NodeId chosen) const {
   const auto home = engine_->homes_.find(page);
-  if (home == engine_->homes_.end()) return chosen;
+  if (home == engine_->homes_.end()) return chosen;  // Or another node is responsible by now.
   for (const NodeInstance& sharer : home->second->sharers) {
     const bool is_up = sharer.node == engine_->options_.self.node || engine_->up_.contains(sharer.node);
     if (is_up && sharer.node != offerer) return sharer.node;
@@ -274,25 +273,25 @@ Task<absl::Status> PeerEviction::Take(std::vector<Taking> pages) {
   }
   accepted_ -= pages.size();
   if (!located.ok()) co_return located;
-  const auto wait = std::make_shared<PageEngine::BlockWait>(Outcome<bool>(e.clock_));
+  const auto wait = std::make_shared<BlockWait>(Outcome<bool>(e.clock_));
   wait->ends_at_error = false;
   std::vector<Taking> guests;
   {
     PageEngine::Turn turn(engine_);
     for (const Taking& taking : pages) {
-      PageEngine::CachedPage* cached = e.FindCached(taking.page);
+      CachedPage* cached = e.FindCached(taking.page);
       if (cached != nullptr && (cached->carrying || cached->entry.IsOwner() || cached->entry.IsWaiting())) continue;
       const bool is_here = cached != nullptr && cached->entry.HasRead();
       if (!is_here && !e.HasRoom()) break;
       if (!is_here) guests.push_back(taking);
       ++wait->left;
-      e.Cached(taking.page).waiters.push_back({wait, taking.page, deadline, Rights::kRead, false});
+      e.WorkOf(e.Cached(taking.page)).waiters.push_back({wait, taking.page, deadline, Rights::kRead, false});
       e.LocalEvent(taking.page, CacheEvent::kWantMove);
     }
   }
   if (--wait->left > 0) co_await wait->over.Get();
   for (const Taking& guest : guests) {
-    const PageEngine::CachedPage* cached = e.FindCached(guest.page);
+    const CachedPage* cached = e.FindCached(guest.page);
     if (cached != nullptr && cached->entry.IsOwner()) AddGuest(guest);
   }
   co_return absl::OkStatus();
@@ -306,7 +305,7 @@ void PeerEviction::AddGuest(const Taking& taking) {
   // Those that have left are forgotten when they are met, or else here.
   if (guests_.size() <= 2 * engine_->options_.cache_pages) return;
   for (PageId page : Guests(guests_.size())) {
-    const PageEngine::CachedPage* cached = engine_->FindCached(page);
+    const CachedPage* cached = engine_->FindCached(page);
     if (cached == nullptr || !cached->charged) ForgetGuest(page);
   }
 }
@@ -333,7 +332,7 @@ uint32_t PeerEviction::MovesOf(PageId page) const {
 
 void PeerEviction::MoveInto(PageRange region, PageMemory* memory) {
   for (PageId page : memory_.PagesIn(region)) {
-    const PageEngine::CachedPage* cached = engine_->FindCached(page);
+    const CachedPage* cached = engine_->FindCached(page);
     const Rights rights = cached->entry.HasWrite() ? Rights::kWrite : Rights::kRead;
     memory_.Take(page, true, [&](PageBuffer content) { memory->Install(page, content->bytes.data(), rights); });
   }

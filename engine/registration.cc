@@ -98,7 +98,7 @@ void PageEngine::OnPeerUp(NodeInstance peer) {
 void PageEngine::TellKeepers(NodeInstance peer) {
   std::vector<std::pair<PageId, Txn>> done;
   for (const auto& [page, entry] : homes_) {
-    for (const Keeper& keeper : entry->keepers) {
+    for (const Keeper& keeper : entry->Work().keepers) {
       if (keeper.node == peer) done.emplace_back(page, keeper.txn);
     }
   }

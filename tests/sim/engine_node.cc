@@ -22,9 +22,9 @@ class EngineNode final : public SimNode {
                  .system_replicas = setup.replicas,
                  .cache_pages = setup.cache_pages,
                  .home_entries = 8,  // So that copies are called in, too.
-                 .evict_to_peers = setup.evict_to_peers,
                  .move_after = setup.move_after,
                  .move_stay = setup.move_stay,
+                 .evict_to_peers = setup.evict_to_peers,
                  .directory_limits = setup.directory,
                  .bugs = setup.bugs},
                 &locator_, doors.clock, doors.transport, doors.store, doors.memory, doors.entropy) {

@@ -161,7 +161,7 @@ TEST(ResponsibleNode, MovedPageKeepsItsSharers) {
   EXPECT_EQ(h.did, "TransferDone->2");
   EXPECT_EQ(h.e.owner, kAsker);
   EXPECT_TRUE(h.Shares(kSharer));
-  ASSERT_EQ(h.e.keepers.size(), 1u);
+  ASSERT_EQ(h.e.Work().keepers.size(), 1u);
 }
 
 TEST(ResponsibleNode, PageMovesToASharerThatHasItAloneThen) {

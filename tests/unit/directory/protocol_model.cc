@@ -32,18 +32,6 @@ namespace {
 
 using K = MessageKind;
 
-void CopyHome(const HomeEntry& from, HomeEntry& to) {
-  to.state = from.state;
-  to.clean = from.clean;
-  to.reverting = from.reverting;
-  to.owner = from.owner;
-  to.sharers = from.sharers;
-  to.keepers = from.keepers;
-  to.txn = from.txn ? std::make_unique<HomeTransaction>(*from.txn) : nullptr;
-  to.queue = from.queue;
-  to.registered = from.registered;
-}
-
 const PlantedBugs kNoBugs;
 
 }  // namespace
@@ -51,30 +39,6 @@ const PlantedBugs kNoBugs;
 World::World(const Limits& limits, const PlantedBugs* bugs) : limits_(limits), bugs_(bugs ? bugs : &kNoBugs) {
   nodes_.resize(limits.nodes);
   for (ModelNode& node : nodes_) node.known.fill(Incarnation(1));
-}
-
-World::World(const World& o)
-    : limits_(o.limits_),
-      bugs_(o.bugs_),
-      nodes_(o.nodes_),
-      ready_(o.ready_),
-      epoch_(o.epoch_),
-      next_txn_(o.next_txn_),
-      next_request_(o.next_request_),
-      load_(o.load_),
-      packets_(o.packets_),
-      local_(o.local_),
-      counter_(o.counter_),
-      last_(o.last_),
-      last_known_(o.last_known_),
-      acknowledged_(o.acknowledged_),
-      broken_(o.broken_) {
-  CopyHome(o.home_, home_);
-}
-
-World& World::operator=(const World& o) {
-  if (this != &o) *this = World(o);
-  return *this;
 }
 
 void World::Break(const std::string& rule) {
@@ -219,9 +183,9 @@ void World::CarryCache(int node, std::vector<CacheEffect>& effects) {
 void World::CarryHome(std::vector<HomeEffect>& effects) {
   uint64_t newest = next_txn_ - 1;
   constexpr uint64_t kCount = (uint64_t{1} << 40) - 1;
-  if (home_.txn) {
-    home_.txn->resends = 0;
-    newest = std::max(newest, home_.txn->id.value & kCount);
+  if (home_.IsBusy()) {
+    home_.work->txn->resends = 0;
+    newest = std::max(newest, home_.txn()->id.value & kCount);
   }
   for (HomeEffect& effect : effects) {
     const bool of_this_incarnation = effect.message.txn.value >> 40 == nodes_[0].incarnation.value;
@@ -316,7 +280,7 @@ void World::AskDisk() {
 void World::Crash(int node) {
   ModelNode& n = nodes_[node];
   // Whether what was written last outlives the crash for certain: it is on a disk, or with a survivor that answers for it.
-  const NodeInstance source = home_.txn && home_.state == HomeState::kGranting ? home_.txn->source : NodeInstance{};
+  const NodeInstance source = home_.state == HomeState::kGranting ? home_.txn()->source : NodeInstance{};
   bool survives = false;
   for (int i = 0; i < limits_.nodes; ++i) {
     const ModelNode& other = nodes_[i];
@@ -419,7 +383,7 @@ std::vector<Action> World::Actions() const {
     }
   }
   if (load_.on) add(Act::kAskDisk);
-  if (home_.txn) add(Act::kHomeSendAgain);
+  if (home_.IsBusy()) add(Act::kHomeSendAgain);
   for (int i = 0; i < limits_.nodes; ++i) {
     const ModelNode& n = nodes_[i];
     const CacheEntry& e = n.cache;
@@ -517,7 +481,7 @@ void World::Apply(const Action& action) {
       ++n.cache.exclusive_pins;
       break;
     case Act::kUnpin:
-      --(n.cache.shared_pins > 0 ? n.cache.shared_pins : n.cache.exclusive_pins);
+      n.cache.shared_pins > 0 ? --n.cache.shared_pins : --n.cache.exclusive_pins;
       Unblock(i);
       break;
     case Act::kCrash:

@@ -126,10 +126,6 @@ struct Action {
 class World {
  public:
   explicit World(const Limits& limits, const PlantedBugs* bugs = nullptr);
-  World(const World& other);
-  World& operator=(const World& other);
-  World(World&&) = default;
-  World& operator=(World&&) = default;
 
   // What can happen next.
   std::vector<Action> Actions() const;

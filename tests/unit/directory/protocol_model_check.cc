@@ -12,7 +12,7 @@ namespace {
 
 bool IsRecovering(const HomeEntry& home) {
   return home.state == HomeState::kReporting || home.state == HomeState::kResolving ||
-         (home.txn && !home.txn->reports.empty());
+         (home.txn() && !home.txn()->reports.empty());
 }
 
 std::string Name(Act act) {
@@ -93,7 +93,7 @@ void World::CheckKnown() {
     if (nodes_[0].known[i] != self.incarnation) continue;
     const bool known = home_.owner == self ||
                        std::find(home_.sharers.begin(), home_.sharers.end(), self) != home_.sharers.end() ||
-                       (home_.txn && home_.txn->request.from == self);
+                       (home_.txn() && home_.txn()->request.from == self);
     if (!known) Break("a copy that the responsible node does not know of");
   }
 }
@@ -128,7 +128,7 @@ void World::Check() {
 // --- Coming to rest ---------------------------------------------------------------------------------------------------
 
 bool World::AtRest() const {
-  if (!ready_ || home_.IsBusy() || !home_.queue.empty() || load_.on || !packets_.empty()) return false;
+  if (!ready_ || home_.IsBusy() || !home_.Work().queue.empty() || load_.on || !packets_.empty()) return false;
   return std::none_of(nodes_.begin(), nodes_.end(), [](const ModelNode& n) {
     return n.cache.IsWaiting() || n.cache.retained || n.cache.deferred || n.cache.reported ||
            n.cache.state == CacheState::kEvicting;
@@ -155,7 +155,7 @@ void World::Rest() {
       if (nodes_[i].cache.deferred) Unblock(i);
       if (CanSendAgain(i)) Apply({Act::kSendAgain, static_cast<uint8_t>(i), 0});
     }
-    if (home_.txn) Apply({Act::kHomeSendAgain, 0, 0});
+    if (home_.IsBusy()) Apply({Act::kHomeSendAgain, 0, 0});
   }
   Break("it does not come to rest");
 }
@@ -230,11 +230,11 @@ std::string World::Describe() const {
   out << "  home " << mangrove::Name(home_.state) << " owner " << static_cast<int>(home_.owner.node.value) - 1
       << " sharers";
   for (const NodeInstance& s : home_.sharers) out << " " << s.node.value - 1;
-  out << (ready_ ? "" : " not ready") << (home_.clean ? " clean" : "") << ", queue " << home_.queue.size();
-  if (home_.txn) {
-    out << ", txn " << (home_.txn->id.value & 0xffffffffff) << " for " << home_.txn->request.from.node.value - 1
+  out << (ready_ ? "" : " not ready") << (home_.clean ? " clean" : "") << ", queue " << home_.Work().queue.size();
+  if (home_.IsBusy()) {
+    out << ", txn " << (home_.txn()->id.value & 0xffffffffff) << " for " << home_.txn()->request.from.node.value - 1
         << " waits for";
-    for (const NodeInstance& w : home_.txn->waiting) out << " " << w.node.value - 1;
+    for (const NodeInstance& w : home_.txn()->waiting) out << " " << w.node.value - 1;
   }
   out << (load_.on ? ", loads" : "") << ", last " << last_ << (last_known_ ? "" : "?") << "\n";
   for (int i = 0; i < limits_.nodes; ++i) {

@@ -46,7 +46,7 @@ class KeyWriter {
     Add(static_cast<uint64_t>(e.state) << 2 | static_cast<uint64_t>(e.open) << 1 | static_cast<uint64_t>(e.reported));
     Add(e.version);
     Add(e.flushed);
-    Add(e.on_disk);
+    Add(static_cast<uint64_t>(e.on_disk));
     Add(e.grant_epoch.value);
     Add(e.txn.value);
     Add(e.request.value);
@@ -69,7 +69,7 @@ class KeyWriter {
       Add(NumberIn(e.retained->data));
       Add(e.retained->answer);
     }
-    Add(e.shared_pins << 1 | e.exclusive_pins);
+    Add(uint64_t{e.shared_pins} << 1 | e.exclusive_pins);
     Add(e.hold_until);
     Add(e.deferred ? 1 : 0);
     if (e.deferred) Add(*e.deferred);
@@ -97,11 +97,11 @@ class KeyWriter {
     Add(static_cast<uint64_t>(e.state) << 2 | static_cast<uint64_t>(e.clean) << 1 | static_cast<uint64_t>(e.reverting));
     Add(e.owner);
     AddAll(e.sharers);
-    AddAll(e.keepers);
-    AddAll(e.queue);
-    AddAll(e.registered);
-    if (!e.txn) return;
-    const HomeTransaction& t = *e.txn;
+    AddAll(e.Work().keepers);
+    AddAll(e.Work().queue);
+    AddAll(e.Work().registered);
+    if (!e.IsBusy()) return;
+    const HomeTransaction& t = *e.txn();
     Add(t.id.value);
     Add(t.request);
     Add(t.source);

@@ -36,7 +36,7 @@ class Confusion {
       m.kind = static_cast<MessageKind>(Any(kMessageKinds));
     } while (!IsForHome(m.kind));
     m.page = kPage;
-    m.txn = entry_.txn && Any(8) > 0 ? entry_.txn->id : Txn(next_txn_ - Any(3));
+    m.txn = entry_.txn() && Any(8) > 0 ? entry_.txn()->id : Txn(next_txn_ - Any(3));
     m.request = RequestId(1 + Any(4));
     m.access = static_cast<Access>(Any(3));
     m.holding = static_cast<Holding>(Any(4));
@@ -60,10 +60,10 @@ class Confusion {
         return;
       case 3:
       case 4:
-        if (loading) StepHomeLoaded(entry_, entry_.txn->id, LoadedPage{.data = nullptr}, context, effects);
+        if (loading) StepHomeLoaded(entry_, entry_.txn()->id, LoadedPage{.data = nullptr}, context, effects);
         return;
       case 5:
-        if (loading) StepHomeLoadFailed(entry_, entry_.txn->id, absl::UnavailableError("away"), context, effects);
+        if (loading) StepHomeLoadFailed(entry_, entry_.txn()->id, absl::UnavailableError("away"), context, effects);
         return;
       default: StepHomeMessage(entry_, AnyMessage(), AnyNode(), context, effects);
     }

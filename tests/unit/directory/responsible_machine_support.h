@@ -71,9 +71,11 @@ struct Home {
   std::vector<HomeEffect> effects;
   uint64_t next_txn = 100;
   Epoch epoch{3};
+  HomePool pool;
 
   HomeContext Next() {
     HomeContext context = Context();
+    context.pool = &pool;
     context.next_txn = Txn(next_txn);
     context.grant_epoch = epoch;
     next_txn += kTxnsPerStep;
@@ -86,7 +88,7 @@ struct Home {
   }
   // An answer of the current transaction.
   void Answer(K kind, NodeInstance from, Holding holding = Holding::kNone, Version version = {}) {
-    Message m = About(kind, e.txn ? e.txn->id : Txn(1));
+    Message m = About(kind, e.txn() ? e.txn()->id : Txn(1));
     m.holding = holding;
     m.version = version;
     m.config = ConfigNumber(1);
@@ -99,11 +101,11 @@ struct Home {
   }
   void Load(Version version) {
     LoadedPage page{.version = version, .config = ConfigNumber(1), .replicas = 2, .data = nullptr};
-    StepHomeLoaded(e, e.txn->id, page, Next(), effects);
+    StepHomeLoaded(e, e.txn()->id, page, Next(), effects);
     did = Text(effects);
   }
   void LoadFails(const absl::Status& status) {
-    StepHomeLoadFailed(e, e.txn->id, status, Next(), effects);
+    StepHomeLoadFailed(e, e.txn()->id, status, Next(), effects);
     did = Text(effects);
   }
   void Resend() {

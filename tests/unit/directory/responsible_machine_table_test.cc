@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <memory>
 #include <optional>
 #include <string>
 
@@ -19,8 +18,7 @@ HomeEntry EntryIn(S state) {
   if (owned) e.owner = kOwner;
   if (state != S::kLost && state != S::kReporting) e.sharers = {kSharer};
   if (state == S::kUnowned || state == S::kOwned || state == S::kLost) return e;
-  e.txn = std::make_unique<HomeTransaction>();
-  HomeTransaction& t = *e.txn;
+  HomeTransaction& t = e.MakeWork().txn.emplace();
   t.id = kTxn;
   t.request = {.kind = HomeRequest::Kind::kAccess, .from = kAsker, .request = RequestId(4), .access = Access::kWrite};
   switch (state) {
@@ -165,9 +163,9 @@ TEST(ResponsibleNode, EveryCellOfTheTableDoesWhatItSays) {
       Home h{.e = EntryIn(state)};
       ASSERT_TRUE(Consistent(h.e));
       const NodeInstance sender = SenderOf(state, event);
-      if (action == A::kUnqueue) h.e.queue.push_back({.from = kAsker, .request = RequestId(5)});
-      const size_t queued = h.e.queue.size();
-      if (event == E::kReady && h.e.txn != nullptr) continue;  // Nothing is begun before every member has registered.
+      if (action == A::kUnqueue) h.e.MakeWork().queue.push_back({.from = kAsker, .request = RequestId(5)});
+      const size_t queued = h.e.Work().queue.size();
+      if (event == E::kReady && h.e.IsBusy()) continue;  // Nothing is begun before every member has registered.
       if (const std::optional<K> kind = KindOf(event)) {
         Message m = About(*kind, event == E::kStillRetained ? Txn(40) : kTxn);
         m.request = RequestId(5);
@@ -193,7 +191,7 @@ TEST(ResponsibleNode, EveryCellOfTheTableDoesWhatItSays) {
       const Outcome expected = Expected(action, state, event);
       EXPECT_EQ(std::string(Name(h.e.state)), Name(expected.state));
       EXPECT_EQ(Text(h.effects), expected.effects);
-      EXPECT_EQ(h.e.queue.size(), queued + (action == A::kEnqueue ? 1 : 0) - (action == A::kUnqueue ? 1 : 0));
+      EXPECT_EQ(h.e.Work().queue.size(), queued + (action == A::kEnqueue ? 1 : 0) - (action == A::kUnqueue ? 1 : 0));
     }
   }
 }

@@ -83,7 +83,7 @@ TEST(ResponsibleNode, AnswerOfAnEarlierTransactionIsIgnored) {
   h.Hear(Request(Access::kWrite), kAsker);
   h.Hear(About(K::kGrantAck, Txn(1)), kAsker);
   EXPECT_FALSE(h.event.has_value());
-  h.Hear(About(K::kGrantAck, h.e.txn->id), kSharer);
+  h.Hear(About(K::kGrantAck, h.e.txn()->id), kSharer);
   EXPECT_FALSE(h.event.has_value());
   EXPECT_EQ(h.e.state, S::kGranting);
 }
@@ -110,7 +110,7 @@ TEST(ResponsibleNode, SecondKeeperIsASharerAgainAfterAnAbort) {
 TEST(ResponsibleNode, RequesterLostAfterAnActiveGrantLeadsToRecovery) {
   Home h = Owned();
   h.Hear(Request(Access::kWrite), kAsker);
-  ASSERT_TRUE(h.e.txn->active);
+  ASSERT_TRUE(h.e.txn()->active);
   h.Lose(kAsker);
   EXPECT_EQ(h.did, "Arm, Report->2");
   h.Answer(K::kReported, kOwner, Holding::kRetained, {Epoch(3), 5});
@@ -121,7 +121,7 @@ TEST(ResponsibleNode, RequesterLostBeforeItsGrantCountedIsForgotten) {
   Home h = Owned();
   h.e.sharers = {kSharer};
   h.Hear(Request(Access::kWrite), kAsker);
-  ASSERT_FALSE(h.e.txn->active);
+  ASSERT_FALSE(h.e.txn()->active);
   h.Lose(kAsker);
   EXPECT_EQ(h.did, "TransferAborted->2, TransferAborted->3");
   EXPECT_EQ(h.e.owner, kOwner);
@@ -171,8 +171,8 @@ TEST(ResponsibleNode, SurvivingCopyAsNewAsTheDiskBecomesTheOwnersUnderANewNumber
 
 TEST(ResponsibleNode, CopyFromBeforeThePageWasAllocatedAnewLosesToTheDisk) {
   Home h = Recovering({Epoch(3), 5});
-  StepHomeLoaded(h.e, h.e.txn->id, {.version = {}, .config = ConfigNumber(2), .replicas = 2, .data = nullptr}, h.Next(),
-                 h.effects);
+  StepHomeLoaded(h.e, h.e.txn()->id, {.version = {}, .config = ConfigNumber(2), .replicas = 2, .data = nullptr},
+                 h.Next(), h.effects);
   EXPECT_EQ(h.effects.back().message.holding, Holding::kNone);
 }
 
@@ -208,21 +208,21 @@ TEST(ResponsibleNode, WhoDroppedItsFrameOrHasThePageAgainOrDiedIsNotAsked) {
   Home h = Owned();
   const auto moves_to = [&h](NodeInstance to, uint64_t number) {
     h.Hear(Request(Access::kWrite, number), to);
-    const Txn txn = h.e.txn->id;
+    const Txn txn = h.e.txn()->id;
     h.Answer(K::kGrantAck, to);
     return txn;
   };
   const Txn first = moves_to(kAsker, 5);   // kOwner keeps.
   const Txn second = moves_to(kOwner, 6);  // kAsker keeps, kOwner has the page.
   const Txn third = moves_to(kSharer, 7);  // kAsker and kOwner keep.
-  ASSERT_EQ(h.e.keepers.size(), 2u);
+  ASSERT_EQ(h.e.Work().keepers.size(), 2u);
   h.Hear(About(K::kTransferDropped, first), kOwner);  // Late: of the first time.
-  EXPECT_EQ(h.e.keepers.size(), 2u);
+  EXPECT_EQ(h.e.Work().keepers.size(), 2u);
   h.Hear(About(K::kTransferDropped, second), kAsker);
-  ASSERT_EQ(h.e.keepers.size(), 1u);
-  EXPECT_EQ(h.e.keepers[0].txn, third);
+  ASSERT_EQ(h.e.Work().keepers.size(), 1u);
+  EXPECT_EQ(h.e.Work().keepers[0].txn, third);
   h.Lose(kOwner);
-  EXPECT_TRUE(h.e.keepers.empty());
+  EXPECT_TRUE(h.e.Work().keepers.empty());
   h.Lose(kSharer);
   EXPECT_EQ(h.e.state, S::kUnowned);
   EXPECT_TRUE(h.e.reverting);
@@ -254,7 +254,7 @@ TEST(ResponsibleNode, DisksThatDoNotAnswerAreAskedAgain) {
 
 TEST(ResponsibleNode, ReporterLostWhileTheDisksAreComparedStartsAnew) {
   Home h = Recovering({Epoch(3), 5});
-  const Txn before = h.e.txn->id;
+  const Txn before = h.e.txn()->id;
   h.Lose(kSharer);
   EXPECT_EQ(h.e.state, S::kUnowned);
   LoadedPage page{.version = {Epoch(3), 5}, .config = {}, .replicas = 2, .data = nullptr};
@@ -298,12 +298,12 @@ TEST(ResponsibleNode, RegisteredTransferIsRecovered) {
 TEST(ResponsibleNode, EvictedPageIsCleanAndAKeptOneStaysOwned) {
   Home h = Owned();
   h.Hear(About(K::kEvictRequest, {}), kOwner);
-  Message kept = About(K::kEvictAck, h.e.txn->id);
+  Message kept = About(K::kEvictAck, h.e.txn()->id);
   kept.kept = true;
   h.Hear(kept, kOwner);
   EXPECT_EQ(h.e.owner, kOwner);
   h.Hear(About(K::kEvictRequest, {}), kOwner);
-  Message dropped = About(K::kEvictAck, h.e.txn->id);
+  Message dropped = About(K::kEvictAck, h.e.txn()->id);
   dropped.complete = true;
   h.Hear(dropped, kOwner);
   EXPECT_EQ(h.e.state, S::kUnowned);
@@ -317,7 +317,7 @@ TEST(ResponsibleNode, PageThatACoreHolderLacksIsNotFlushed) {
   const LoadedPage page{
       .version = {Epoch(3), 5}, .config = ConfigNumber(1), .replicas = 2, .data = nullptr, .absent = NodeId(8)};
   const auto load = [&] {
-    StepHomeLoaded(h.e, h.e.txn->id, page, h.Next(), h.effects);
+    StepHomeLoaded(h.e, h.e.txn()->id, page, h.Next(), h.effects);
     h.did = Text(h.effects);
   };
   Message flush = About(K::kFlush, {});

@@ -184,6 +184,19 @@ class EngineCluster {
     for (auto& [other, host] : hosts_) host->engine->OnPeerDown({node, Incarnation(1)}, absl::UnavailableError("gone"));
   }
 
+  // Stops the node for good; returns by how much `in_use` falls when its engine goes.
+  size_t EndEngine(NodeId node, const std::function<size_t()>& in_use) {
+    PageEngine& engine = *hosts_.at(node)->engine;
+    engine.Shutdown();
+    while (clock.RunSoon()) {
+    }
+    const size_t before = in_use();
+    hosts_.at(node)->engine.reset();
+    const size_t after = in_use();
+    hosts_.erase(node);
+    return before - after;
+  }
+
   void StartWithAnEmptyDisk(NodeInstance self) {
     if (hosts_.contains(self.node)) Stop(self.node);
     disks_.erase(self.node);
