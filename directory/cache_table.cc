@@ -126,7 +126,9 @@ void NoteFlushed(CacheEntry& entry, const Version& version, ConfigNumber config)
 void ForgetFlushed(CacheEntry& entry) {
   if (entry.version == entry.flushed) entry.on_disk = true;
   entry.flushed = {};
-  if (entry.retained) entry.retained->flushed = {};
+  if (!entry.retained) return;
+  entry.retained->flushed = {};
+  entry.retained->answer.flushed = {};
 }
 
 }  // namespace mangrove

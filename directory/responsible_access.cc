@@ -138,11 +138,11 @@ void Step::StartAccess(HomeRequest request) {
 }
 
 // Nobody owns the page, and every disk has it: so does each sharer that has not dropped its copy. One that has answers for
-// the page before the request is served.
+// the page before the request is served. One that is away is left in peace, since there are the disks.
 bool Step::Appoint(const HomeRequest& request) {
   if (!e_.clean || e_.reverting) return false;
-  const auto sharer =
-      std::find_if(e_.sharers.begin(), e_.sharers.end(), [&](NodeInstance node) { return node != request.from; });
+  const auto sharer = std::find_if(e_.sharers.begin(), e_.sharers.end(),
+                                   [&](NodeInstance node) { return node != request.from && IsUp(node); });
   if (sharer == e_.sharers.end()) return false;
   const HolderReport appointed{.node = *sharer, .holding = Holding::kOwner};
   w_.queue.insert(w_.queue.begin(), request);
@@ -152,6 +152,13 @@ bool Step::Appoint(const HomeRequest& request) {
   t().reports = {appointed};
   SendResolve(appointed);
   return true;
+}
+
+void Step::TakeFromSharer() {
+  Message m = Make(K::kInvalidate);
+  m.txn = Txn(context_.next_txn.value + begun_++);
+  Effect(HomeEffect::Kind::kArmResend);  // The number is used.
+  Send(from.node, std::move(m));
 }
 
 void Step::StartFlush(const HomeRequest& request) {

@@ -71,6 +71,8 @@ void Step::SendAgain() {
       if (t().waiting.empty()) Decide();
       break;
     case S::kResolving:
+      // What was appointed has had nothing to write under, and stays a sharer.
+      if (t().appoints && !IsUp(t().waiting.front())) return End();
       for (const HolderReport& report : t().reports) {
         if (Has(t().waiting, report.node)) SendResolve(report);
       }
@@ -178,8 +180,15 @@ std::optional<HomeEvent> StepHomeMessage(HomeEntry& entry, const Message& messag
     case E::kStillRetained:
     case E::kTransferDropped: break;
     case E::kEvictRequest:
-      if (from != entry.owner) return std::nullopt;
-      break;
+      if (from == entry.owner) break;
+      if (context.ready && !entry.IsBusy() && Has(entry.sharers, from)) {
+        Step step(entry, context, effects);
+        step.from = from;
+        step.TakeFromSharer();
+        step.PutWorkAway();
+        return event;
+      }
+      return std::nullopt;
     default:
       if (!IsAwaited(entry, *event, message, from)) return std::nullopt;
   }

@@ -42,6 +42,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
@@ -223,9 +224,10 @@ struct HomeContext {
   Epoch grant_epoch;  // For grants of this step; newer than every loss that this node has seen.
   Txn next_txn;  // The first of the transactions that this step may begin, at most kTxnsPerStep: one for each kArmResend.
   bool ready = true;
-  ConfigNumber config;       // Of the page's extent, as far as it is known.
-  bool never_older = false;  // A copy that may be older than what was lost is none: the page is lost then.
-  HomePool* pool = nullptr;  // None: this page shares nothing.
+  ConfigNumber config;                   // Of the page's extent, as far as it is known.
+  bool never_older = false;              // A copy that may be older than what was lost is none: the page is lost then.
+  HomePool* pool = nullptr;              // None: this page shares nothing.
+  const std::set<NodeId>* up = nullptr;  // Nodes that are not away, beside this one. None: all.
   const PlantedBugs* bugs = nullptr;
 };
 constexpr uint64_t kTxnsPerStep = 64;

@@ -149,7 +149,7 @@ void Step::SendResolve(const HolderReport& report) {
   Message m = Make(K::kResolve);
   m.holding = report.holding;
   m.version = report.version;
-  m.complete = t().appoints;
+  m.complete = t().appoints && e_.clean;
   Send(report.node.node, std::move(m));
 }
 

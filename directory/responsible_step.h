@@ -52,6 +52,8 @@ class Step {
 
   void Run(HomeEvent event);
   void PutWorkAway();  // Last of all.
+  // Of a sharer, which takes itself for the owner: its appointment was given up, since it was away.
+  void TakeFromSharer();
 
   // Inputs of the event, as far as it has them.
   const Message* message = nullptr;
@@ -119,6 +121,9 @@ class Step {
   void Fail(const HomeRequest& request, const absl::Status& status);
   std::vector<NodeInstance> Candidates() const;
   HomeTransaction& t() { return *w_.txn; }
+  bool IsUp(NodeInstance node) const {
+    return context_.up == nullptr || node.node == context_.self.node || context_.up->contains(node.node);
+  }
   void AddSharer(NodeInstance node);
   void DropSharer(NodeInstance node);
   static HomeWork& TakeWork(HomeEntry& entry, const HomeContext& context);

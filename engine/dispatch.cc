@@ -240,9 +240,8 @@ void PageEngine::DispatchHome(const Message& message, NodeInstance from) {
 }
 
 void PageEngine::RaiseEvent(const Message& message, NodeInstance from) {
-  // Whoever said it may have been responsible then, though this node is now: unless it has always been.
-  const OwnSegments::Run* own = own_.Find(message.page);
-  const bool always = own != nullptr ? own->virgin : IsFixed(message.page) && IsResponsibleFor(message.page);
+  // Whoever says it may have been responsible then, though this node is now: unless it always is.
+  const bool always = IsFixed(message.page) && IsResponsibleFor(message.page);
   if (always && from != options_.self) return RefuseMessage(message, from.node);
   if (!event_sink_) return;
   // Each page of it is remembered: no more than anybody has reason to tell of at once.

@@ -93,6 +93,7 @@ HomeContext PageEngine::HomeContextOf(PageId page) {
       .config = extent == nullptr ? ConfigNumber{} : extent->config,
       .never_older = IsRamDirectoryPage(page),
       .pool = &home_pool_,
+      .up = &up_,
       .bugs = options_.bugs};
 }
 

@@ -60,11 +60,19 @@ void PeerEviction::OnPeerDown(NodeId peer) {
 
 void PeerEviction::Stop() { engine_->clock_->Cancel(std::exchange(timer_, 0)); }
 
-Task<absl::Status> PeerEviction::StopTaking() {
+Task<absl::Status> PeerEviction::StopTaking(TimeNs deadline) {
   takes_none_ = true;
   untold_ = engine_->up_;
   TellAt(engine_->clock_->Now());
-  while (takes_ + taking_.size() > 0) co_await SleepUntil(engine_->clock_, engine_->clock_->Now() + kMillisecond);
+  const auto is_asked_for = [this](PageId page) {
+    const CacheEntry& e = engine_->FindCached(page)->entry;
+    return e.IsWaiting() && e.wanted == Access::kMove;
+  };
+  // A program may wait for one longer than the offer.
+  while (takes_ + taking_.size() > 0 || !engine_->SortedPages(is_asked_for).empty()) {
+    if (engine_->stopped_ || engine_->clock_->Now() >= deadline) break;
+    co_await SleepUntil(engine_->clock_, engine_->clock_->Now() + kMillisecond);
+  }
   co_return absl::OkStatus();
 }
 
@@ -123,7 +131,8 @@ bool PeerEviction::IsOn() const { return engine_->options_.evict_to_peers && eng
 bool PeerEviction::HasRoomyPeer() const { return IsOn() && room_.MostRoom(engine_->clock_->Now()).value != 0; }
 
 bool PeerEviction::CanOffer(PageId page, const CacheEntry& entry) const {
-  if (!entry.IsOwner() || IsRamDirectoryPage(page) || MovesOf(page) >= kMaxMoves || !HasRoomyPeer()) return false;
+  if (!entry.IsOwner() || IsRamDirectoryPage(page) || !HasRoomyPeer()) return false;
+  if (MovesOf(page) >= kMaxMoves && entry.replicas > 0) return false;
   const auto it = offers_.find(page);
   return it == offers_.end() || it->second.again_at <= engine_->clock_->Now();
 }
@@ -142,7 +151,7 @@ size_t PeerEviction::Outstanding() {
     const bool ours = cached != nullptr && cached->entry.IsOwner();
     if (ours && offer.until > now) ++outstanding;
     if (ours && offer.until != 0 && offer.until <= now) {
-      room_.Distrust(offer.to);
+      room_.Distrust(offer.to, now);
       offer.until = 0;
     }
     return !ours || offer.again_at <= now;
@@ -184,7 +193,10 @@ void PeerEviction::Post(NodeId to, PageId page, NodeInstance peer, uint32_t move
 void PeerEviction::OnForwarded(PageId page, bool moved) {
   const auto it = offers_.find(page);
   if (moved) {
-    if (it != offers_.end()) offers_.erase(it);
+    if (it != offers_.end()) {
+      room_.Trust(it->second.to);
+      offers_.erase(it);
+    }
     ForgetGuest(page);
     ++engine_->counters_.pages_moved_out;
   } else if (it != offers_.end()) {
@@ -207,26 +219,33 @@ void PeerEviction::HearDeclined(const Message& message, NodeInstance from) {
 void PeerEviction::HearOffer(const Message& message, NodeInstance from) {
   if (!engine_->IsCurrent(from) || IsRamDirectoryPage(message.page)) return;
   if (!message.kept) {
-    Post(RouteOf(message.page, from.node, message.peer.node), message.page, from, message.replicas, true);
+    const NodeId to = RouteOf(message.page, from.node, message.peer.node);
+    Post(to, message.page, from, message.replicas, true);
     return;
   }
   const CachedPage* cached = engine_->FindCached(message.page);
-  if (cached != nullptr && (cached->entry.IsOwner() || cached->entry.IsWaiting())) return;
+  const bool is_under_way = cached != nullptr && (cached->entry.IsOwner() || cached->entry.IsWaiting());
   const bool is_here = cached != nullptr && cached->entry.HasRead();
-  if (!IsOn() || takes_none_ || (!is_here && Own().free_pages == 0)) {
-    Message declined;
-    declined.kind = MessageKind::kDeclined;
-    declined.page = message.page;
-    engine_->Post(message.peer.node, std::move(declined));
+  if (!IsOn() || takes_none_ || is_under_way || (!is_here && Own().free_pages == 0)) {
+    Decline(message.page, message.peer.node);
     if (engine_->up_.contains(message.peer.node)) untold_.insert(message.peer.node);  // It goes along.
     return;
   }
   ++accepted_;
-  taking_.push_back({message.page, message.replicas + 1});
+  taking_.push_back({.page = message.page,
+                     .owner = message.peer.node,
+                     .moves = message.replicas == UINT32_MAX ? message.replicas : message.replicas + 1});
   if (taking_.size() > 1) return;
   engine_->clock_->CallSoon([this, alive = engine_->alive_] {
     if (*alive) TakeAll();
   });
+}
+
+void PeerEviction::Decline(PageId page, NodeId owner) {
+  Message declined;
+  declined.kind = MessageKind::kDeclined;
+  declined.page = page;
+  engine_->Post(owner, std::move(declined));
 }
 
 NodeId PeerEviction::RouteOf(PageId page, NodeId offerer, NodeId chosen) const {
@@ -268,7 +287,7 @@ Task<absl::Status> PeerEviction::Take(std::vector<Taking> pages) {
     } else if (!found->entry || !e.IsMember(found->entry->responsible)) {
       located = absl::NotFoundError("nobody is responsible for the segment");
     } else {
-      e.NoteLocation(segment, found->entry->responsible, found->entry->term);
+      if (!e.IsLocated(segment)) e.NoteLocation(segment, found->entry->responsible, found->entry->term);
     }
   }
   accepted_ -= pages.size();
@@ -280,9 +299,15 @@ Task<absl::Status> PeerEviction::Take(std::vector<Taking> pages) {
     PageEngine::Turn turn(engine_);
     for (const Taking& taking : pages) {
       CachedPage* cached = e.FindCached(taking.page);
-      if (cached != nullptr && (cached->carrying || cached->entry.IsOwner() || cached->entry.IsWaiting())) continue;
+      if (cached != nullptr && (cached->carrying || cached->entry.IsOwner() || cached->entry.IsWaiting())) {
+        Decline(taking.page, taking.owner);
+        continue;
+      }
       const bool is_here = cached != nullptr && cached->entry.HasRead();
-      if (!is_here && !e.HasRoom()) break;
+      if (!is_here && !e.HasRoom()) {
+        Decline(taking.page, taking.owner);
+        continue;
+      }
       if (!is_here) guests.push_back(taking);
       ++wait->left;
       e.WorkOf(e.Cached(taking.page)).waiters.push_back({wait, taking.page, deadline, Rights::kRead, false});

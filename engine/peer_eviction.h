@@ -7,10 +7,11 @@
 // (kDeclined) or come too late; then the page goes to disk as it would without peers.
 //
 //   P1  A page that is pinned, waited for or under way is not offered; one that is used again stays (CacheContext::may_move).
-//   P2  What came by an offer, a guest, is the first to go when its host needs the room itself, and moves on at most once.
+//   P2  What came by an offer, a guest, is the first to go when its host needs the room itself, and moves on at most once;
+//       a volatile one, which no disk takes, as often as there is room.
 //       Once it is used by the host it is a page like others.
 //   P3  Guests are taken as long as room is left for the host's own pages, so that the host does not begin to evict.
-//   P4  Every offer is over after kOfferTime. A peer that lets one pass without a word is offered nothing until it speaks.
+//   P4  Every offer is over after kOfferTime. A peer that lets one pass without a word is offered nothing for a while.
 //
 // Owned by the loop. A part of PageEngine, whose state it works on.
 
@@ -63,7 +64,7 @@ class PeerEviction {
   void OnPeerDown(NodeId peer);
   void Stop();
   // The node is about to end: it takes no more guests. Ends when none is under way.
-  Task<absl::Status> StopTaking();
+  Task<absl::Status> StopTaking(TimeNs deadline);
   // Has something to tell `peer`, which a message goes to anyway.
   bool HasNewsFor(NodeId peer) const { return !untold_.empty() && untold_.contains(peer); }
   // REQUIRES: HasNewsFor.
@@ -114,6 +115,7 @@ class PeerEviction {
   };
   struct Taking {
     PageId page;
+    NodeId owner;
     uint32_t moves = 0;
   };
 
@@ -121,6 +123,7 @@ class PeerEviction {
   void Tell();
   // `peer`: the one that was chosen; if the offer was `routed`, the owner.
   void Post(NodeId to, PageId page, NodeInstance peer, uint32_t moves, bool routed);
+  void Decline(PageId page, NodeId owner);
   NodeId RouteOf(PageId page, NodeId offerer, NodeId chosen) const;
   void TakeAll();
   Task<absl::Status> Take(std::vector<Taking> pages);

@@ -1,5 +1,7 @@
 #include "engine/peer_room.h"
 
+#include <algorithm>
+
 namespace mangrove {
 
 std::optional<NodeResources> PeerRoom::Find(NodeId node, TimeNs now) const {
@@ -13,7 +15,7 @@ NodeId PeerRoom::MostRoom(TimeNs now) const {
   NodeResources most;
   for (const auto& [node, peer] : peers_) {
     const NodeResources& r = peer.resources;
-    if (peer.until <= now || r.free_pages == 0) continue;
+    if (peer.until <= now || now < peer.distrusted_until || r.free_pages == 0) continue;
     if (r.free_pages < most.free_pages || (r.free_pages == most.free_pages && r.load >= most.load)) continue;
     best = node;
     most = r;
@@ -26,9 +28,16 @@ void PeerRoom::Promise(NodeId node) {
   if (it != peers_.end() && it->second.resources.free_pages > 0) --it->second.resources.free_pages;
 }
 
-void PeerRoom::Distrust(NodeId node) {
+void PeerRoom::Distrust(NodeId node, TimeNs now) {
   const auto it = peers_.find(node);
-  if (it != peers_.end()) it->second.resources.free_pages = 0;
+  if (it == peers_.end() || now < it->second.distrusted_until) return;
+  it->second.distrust = std::clamp(2 * it->second.distrust, kDistrust, kMostDistrust);
+  it->second.distrusted_until = now + it->second.distrust;
+}
+
+void PeerRoom::Trust(NodeId node) {
+  const auto it = peers_.find(node);
+  if (it != peers_.end()) it->second.distrust = 0;
 }
 
 }  // namespace mangrove

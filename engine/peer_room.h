@@ -27,7 +27,14 @@ class PeerRoom {
   // A node says it anew three times within this.
   static constexpr DurationNs kExpires = 12 * kSecond;
 
-  void Note(NodeId node, const NodeResources& resources, TimeNs now) { peers_[node] = {resources, now + kExpires}; }
+  // A node that did not take what it was offered is offered nothing for so long, doubled each time, up to the second.
+  static constexpr DurationNs kDistrust = kSecond;
+  static constexpr DurationNs kMostDistrust = 60 * kSecond;
+
+  void Note(NodeId node, const NodeResources& resources, TimeNs now) {
+    peers_[node].resources = resources;
+    peers_[node].until = now + kExpires;
+  }
   void Forget(NodeId node) { peers_.erase(node); }
 
   // What the node has said, unless that was too long ago.
@@ -36,13 +43,16 @@ class PeerRoom {
   NodeId MostRoom(TimeNs now) const;
   // A page was offered: until the node speaks again, it has room for one less.
   void Promise(NodeId node);
-  // It did not answer: until it speaks again, it has no room.
-  void Distrust(NodeId node);
+  // It did not answer an offer, or took one.
+  void Distrust(NodeId node, TimeNs now);
+  void Trust(NodeId node);
 
  private:
   struct Peer {
     NodeResources resources;
     TimeNs until = 0;
+    TimeNs distrusted_until = 0;
+    DurationNs distrust = 0;  // The last.
   };
   std::map<NodeId, Peer> peers_;
 };

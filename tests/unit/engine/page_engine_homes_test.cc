@@ -142,5 +142,62 @@ TEST_F(PageEngineHomes, SealsGoWhenTheirTimeIsOver) {
   EXPECT_EQ(cluster.engine(1).core_holder().seals(), 0u);
 }
 
+// The disks have what a sharer has, which nobody may start again.
+TEST_F(PageEngineHomes, AReaderThatIsAwayIsNotWaitedFor) {
+  for (const bool meanwhile : {false, true}) {
+    EngineCluster cluster(3, SmallCache);
+    PageId first = kBase;
+    while (cluster.locator().CoreHolders(first, 2).back() == NodeId(3) || !cluster.IsResponsible(2, first) ||
+           cluster.locator().Primary(first) == NodeId(3)) {
+      first = first + kSegmentPages;
+    }
+    const PageRange range{first, 60};
+    cluster.Allocate(range);
+    ShareAll(cluster, range);
+    cluster.RunFor(kSecond);
+    ASSERT_EQ(cluster.engine(1).RightsOf(first), Rights::kNone);
+    ASSERT_EQ(cluster.engine(3).RightsOf(first), Rights::kRead);
+    if (meanwhile) {
+      cluster.dropped = {MessageKind::kResolve};
+    } else {
+      cluster.Stop(NodeId(3));
+    }
+    std::optional<absl::Status> status;
+    Spawn<absl::Status>(cluster.engine(1).Acquire({first, 1}, Rights::kRead, cluster.In(5 * kSecond)),
+                        [&](absl::Status s) { status = s; });
+    cluster.RunFor(5 * kMillisecond);
+    if (meanwhile) {
+      ASSERT_GT(cluster.engine(2).home_entries(), 0u);
+      ASSERT_FALSE(status.has_value());
+      cluster.Stop(NodeId(3));
+    }
+    cluster.RunFor(kSecond);
+    ASSERT_TRUE(status.has_value());
+    EXPECT_TRUE(status->ok()) << *status;
+  }
+}
+
+// Its appointment was given up while it was away, but it has heard of it.
+TEST_F(PageEngineHomes, AReaderThatTakesItselfForTheOwnerLetsGoWhenAsked) {
+  HomeEntry entry;
+  const NodeInstance self{NodeId(1), Incarnation(1)};
+  const NodeInstance sharer{NodeId(3), Incarnation(1)};
+  entry.clean = true;
+  entry.sharers = {sharer};
+  Message ask;
+  ask.kind = MessageKind::kEvictRequest;
+  ask.page = kBase;
+  std::vector<HomeEffect> effects;
+  StepHomeMessage(entry, ask, sharer, {.self = self, .page = kBase, .next_txn = Txn(8)}, effects);
+  ASSERT_EQ(effects.size(), 2u);
+  EXPECT_EQ(effects[1].to, NodeId(3));
+  EXPECT_EQ(effects[1].message.kind, MessageKind::kInvalidate);
+  EXPECT_EQ(effects[1].message.txn, Txn(8));
+  EXPECT_FALSE(entry.IsBusy());
+  effects.clear();
+  EXPECT_FALSE(StepHomeMessage(entry, ask, {NodeId(2), Incarnation(1)}, {.self = self, .page = kBase}, effects));
+  EXPECT_TRUE(effects.empty());
+}
+
 }  // namespace
 }  // namespace mangrove

@@ -30,9 +30,25 @@ TEST(PeerRoom, WhoHasNoRoomIsNotChosen) {
   room.Promise(kOne);
   EXPECT_EQ(room.MostRoom(kNow), NodeId{});
   room.Note(kOne, {.free_pages = 5}, kNow);
-  room.Distrust(kOne);
-  EXPECT_EQ(room.MostRoom(kNow), NodeId{});
-  EXPECT_EQ(room.Find(kOne, kNow)->free_pages, 0u);
+  EXPECT_EQ(room.MostRoom(kNow), kOne);
+}
+
+// Whatever it says meanwhile.
+TEST(PeerRoom, WhoTookNothingIsNotChosenForAWhile) {
+  PeerRoom room;
+  TimeNs now = kNow;
+  for (const DurationNs pause : {kSecond, 2 * kSecond, 4 * kSecond}) {
+    room.Note(kOne, {.free_pages = 5}, now);
+    room.Distrust(kOne, now);
+    room.Note(kOne, {.free_pages = 5}, now);
+    EXPECT_EQ(room.MostRoom(now + pause - 1), NodeId{});
+    now += pause;
+    room.Note(kOne, {.free_pages = 5}, now);
+    EXPECT_EQ(room.MostRoom(now), kOne);
+  }
+  room.Trust(kOne);
+  room.Distrust(kOne, now);
+  EXPECT_EQ(room.MostRoom(now + kSecond), kOne);
 }
 
 TEST(PeerRoom, WhatWasSaidLongAgoDoesNotCount) {
