@@ -3,6 +3,7 @@
 // only when there is none to disk.
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -132,6 +133,7 @@ bool PageEngine::PickVictims(size_t most, Victims& victims) {
 }
 
 Task<absl::Status> PageEngine::EvictSome() {
+  const std::shared_ptr<bool> alive = alive_;  // Nobody ends its pauses.
   while (!stopped_ && charged_ + EvictionMargin(options_.cache_pages) >= options_.cache_pages) {
     Victims victims;
     const size_t most = HowManyVictims();
@@ -164,6 +166,7 @@ Task<absl::Status> PageEngine::EvictSome() {
     }
     if (frame_waiters_.empty() && clean.empty() && !offers) break;
     co_await SleepUntil(clock_, clock_->Now() + (clean.empty() && !offers ? kPause : kPause / 10));
+    if (!*alive) break;
   }
   co_return absl::OkStatus();
 }

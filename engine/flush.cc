@@ -272,7 +272,8 @@ bool PageEngine::HoldsUnflushed(PageId page) const {
 }
 
 Task<absl::Status> PageEngine::FlushAll(TimeNs deadline) {
-  co_await peer_eviction_.StopTaking(deadline);
+  const absl::Status stopped = co_await peer_eviction_.StopTaking(deadline);
+  if (!stopped.ok()) co_return stopped;
   const std::vector<PageId> all = SortedPages([this](PageId page) { return HoldsUnflushed(page); });
   absl::Status first;
   for (size_t begin = 0; begin < all.size(); begin += kBlockPages) {

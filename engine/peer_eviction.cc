@@ -61,6 +61,7 @@ void PeerEviction::OnPeerDown(NodeId peer) {
 void PeerEviction::Stop() { engine_->clock_->Cancel(std::exchange(timer_, 0)); }
 
 Task<absl::Status> PeerEviction::StopTaking(TimeNs deadline) {
+  const std::shared_ptr<bool> alive = engine_->alive_;
   takes_none_ = true;
   untold_ = engine_->up_;
   TellAt(engine_->clock_->Now());
@@ -72,6 +73,7 @@ Task<absl::Status> PeerEviction::StopTaking(TimeNs deadline) {
   while (takes_ + taking_.size() > 0 || !engine_->SortedPages(is_asked_for).empty()) {
     if (engine_->stopped_ || engine_->clock_->Now() >= deadline) break;
     co_await SleepUntil(engine_->clock_, engine_->clock_->Now() + kMillisecond);
+    if (!*alive) co_return absl::UnavailableError("shutting down");  // Nobody ends this pause.
   }
   co_return absl::OkStatus();
 }
