@@ -237,7 +237,8 @@ void PageEngine::ForgetTheLost(PageId first) {
       const bool names_it = is_gone(entry.owner) || std::any_of(entry.sharers.begin(), entry.sharers.end(), is_gone) ||
                             std::any_of(entry.Work().queue.begin(), entry.Work().queue.end(),
                                         [&](const HomeRequest& request) { return is_gone(request.from); });
-      if (!names_it) continue;
+      // The loss of one node may have begun what asks another that is lost as well.
+      if (!names_it && !entry.IsBusy()) continue;
       std::vector<HomeEffect> effects;
       StepHomePeerLost(*it->second, {node, incarnation}, HomeContextOf(page), effects);
       CarryHome(page, effects);

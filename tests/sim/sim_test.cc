@@ -81,6 +81,7 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"stragglers", 241411901425205},
     {"storage", 88222733136225},
     {"latecomers", 287},
+    {"evictions", 106322618977843},
     {"stragglers", 186899799043313},
 });
 // So many seeds a planted bug may take, and so often it is looked for.
