@@ -273,7 +273,7 @@ struct PageMessage {
   # Pages, from `page` on. In registerEnd: messages.
 
   txn @4 :UInt64;
-  # Number of the responsible node's transaction: the low 24 bits of its incarnation, then 40 bits of a count. Grows.
+  # Number of the responsible node's transaction: 24 bits of its order, then 40 bits of a count. Grows.
 
   request @5 :UInt64;
   # The asker's number of the request, new for each in one incarnation of the asker. 0: none.

@@ -5,8 +5,8 @@
 // holder, A who allocates. Several messages for one node travel together in one transport message.
 //
 // Every message may be lost, doubled and delayed past later ones. What makes that harmless:
-//   - `txn`: the responsible node numbers its transactions; a page has one at a time. Numbers grow, also over the
-//     node's restarts (its incarnation is in the upper bits), so a cache can tell what is stale.
+//   - `txn`: the responsible node numbers its transactions; a page has one at a time. Numbers grow, also over restarts and
+//     from one responsible node to the next, so a cache can tell what is stale.
 //   - `request`: the requester's number of one request, new for each; an answer that matches none outstanding is refused.
 
 #pragma once
@@ -23,7 +23,7 @@
 
 namespace mangrove {
 
-// Number of a transaction of a responsible node: its incarnation in the upper 24 bits, a count in the lower 40.
+// Number of a transaction of a responsible node: its order (engine/order.cc) in the upper 24 bits, a count in the lower 40.
 using Txn = StrongId<struct TxnTag>;
 // Number of a request of one incarnation of a requester. 0 is none.
 using RequestId = StrongId<struct RequestIdTag>;
