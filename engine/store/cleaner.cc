@@ -17,6 +17,9 @@ constexpr size_t kMovePages = 64;
 // Where there is far too much garbage, what is moved matters more.
 constexpr size_t kManyMovePages = 512;
 
+// What the pages of a segment take when they are appended again: a group's first block has entries for so many.
+uint64_t BytesWhenMoved(uint64_t pages) { return (pages + (pages + kMovePages - 1) / kMovePages) * kBlockBytes; }
+
 }  // namespace
 
 // One segment being emptied.
@@ -290,9 +293,10 @@ std::optional<Cleaner::Choice> Cleaner::Choose(bool tight, uint64_t durable_grou
       if (segment.last_group >= durable_group || segment.state > State::kKept) continue;
       const uint64_t pages = db_->live_pages().Of(number);
       if (pages == 0) return Choice{.segment = number, .what = segment, .empty = true};
-      const uint64_t live = std::min(segment.bytes, pages * kPageBytes);
+      const uint64_t live = std::min(segment.bytes, BytesWhenMoved(pages));
       needed += live;
       if (segment.state == State::kKept) continue;
+      // Only what moving the pages gives back (C4).
       garbage += segment.bytes - live;
       const double share = static_cast<double>(live) / static_cast<double>(segment.bytes);
       if (share >= best_share) continue;

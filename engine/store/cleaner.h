@@ -11,6 +11,9 @@
 //      index before: what a crash brings back refers to nothing in it.
 //  C3  A segment behind which no group is durably applied, or that may have pages which cannot be read, is not emptied.
 //      Who stores such a page again takes it out of the segment, which is then empty.
+//  C4  The cleaner comes to an end: what counts as garbage is what the segments take beyond what their pages will take when
+//      they are appended again, and a full segment's file is cut where it ends (commit_log.cc). So each segment that is
+//      emptied gives back more than its pages take.
 //
 // What may be garbage: a third of what is needed, and `slack_bytes`; where the disk is nearly full, a sixteenth.
 

@@ -12,6 +12,9 @@
 namespace mangrove::store {
 namespace {
 
+// Of a segment, what may stay empty at its end: the half of what is garbage at most (cleaner.h).
+constexpr uint64_t kUnusedShare = 32;
+
 absl::Status Missing(const SegmentFiles& files, uint64_t segment) {
   return absl::DataLossError(absl::StrCat("log file ", files.NameOf(segment), " is missing, with what is in it"));
 }
@@ -203,6 +206,11 @@ absl::StatusOr<LoggedGroup> CommitLog::Append(std::span<const StoreBatch* const>
 
 // The one after it is made before anything is written to it.
 absl::Status CommitLog::BeginSegment() {
+  // What stays empty of the full one would be garbage that emptying it does not take back: the next may be left as empty.
+  LogSegment& full = segments_.at(position_.end.segment);
+  if (full.size_blocks() - position_.end.block > full.size_blocks() / kUnusedShare) {
+    if (absl::Status cut = full.Cut(position_.end.block); !cut.ok()) return cut;
+  }
   const uint64_t next = position_.end.segment + 2;
   auto made = files_->Make(next, options_.segment_bytes);
   if (!made.ok()) return made.status();

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -62,6 +63,14 @@ absl::StatusOr<LogSegment> LogSegment::Create(std::string file, uint64_t full_by
 absl::Status LogSegment::Rename(std::string file) {
   if (rename(file_.c_str(), file.c_str()) != 0) return Failed(errno, "renaming", file_);
   file_ = std::move(file);
+  return absl::OkStatus();
+}
+
+absl::Status LogSegment::Cut(uint64_t blocks) {
+  const uint64_t bytes = blocks * kBlockBytes;
+  if (bytes >= size_bytes_) return absl::OkStatus();
+  if (ftruncate(fd_.get(), static_cast<off_t>(bytes)) != 0) return Failed(errno, "truncation", file_);
+  size_bytes_ = bytes;
   return absl::OkStatus();
 }
 

@@ -58,6 +58,8 @@ class LogSegment {
   absl::Status Write(uint64_t offset, std::span<const char> blocks);
   // Fills `out`. DataLoss: the disk cannot read it. REQUIRES: as above, below size_bytes().
   absl::Status Read(uint64_t offset, std::span<char> out) const;
+  // Gives the blocks from `blocks` on back to the filesystem; a crash may undo it. INTERNAL and the like, as above.
+  absl::Status Cut(uint64_t blocks);
 
  private:
   LogSegment(std::string file, UniqueFd fd, uint64_t size_bytes, uint64_t full_bytes)

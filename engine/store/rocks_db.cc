@@ -210,6 +210,8 @@ absl::Status RocksDb::CheckBackground() const {
   uint64_t errors = 0;
   handles_->rocks->db->GetIntProperty(rocksdb::DB::Properties::kBackgroundErrors, &errors);
   if (errors == 0) return absl::OkStatus();
+  const rocksdb::Status first = handles_->rocks->background_error->first();
+  if (!first.ok()) return Translate(first, absl::StrCat("store ", handles_->path, ": writing tables"));
   return absl::InternalError(
       absl::StrCat("store ", handles_->path, ": tables could not be written, see the file LOG there"));
 }

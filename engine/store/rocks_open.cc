@@ -108,6 +108,16 @@ rocksdb::Status CountTables(const OpenedRocks& opened, LivePages* live) {
 
 }  // namespace
 
+void BackgroundError::OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* status) {
+  const std::lock_guard lock(mutex_);
+  if (first_.ok()) first_ = *status;
+}
+
+rocksdb::Status BackgroundError::first() const {
+  const std::lock_guard lock(mutex_);
+  return first_;
+}
+
 OpenedRocks::~OpenedRocks() {
   if (db == nullptr) return;
   for (rocksdb::ColumnFamilyHandle* family : families) db->DestroyColumnFamilyHandle(family);
@@ -121,6 +131,7 @@ absl::StatusOr<std::unique_ptr<OpenedRocks>> OpenRocks(const std::string& path, 
   auto opened = std::make_unique<OpenedRocks>();
   DBOptions options = MakeDbOptions();
   options.listeners.push_back(MakeCountListener(kPagesFamily, live));
+  options.listeners.push_back(opened->background_error);
   rocksdb::DB* db = nullptr;
   auto status = rocksdb::DB::Open(options, path, MakeFamilies(tuning), &opened->families, &db);
   opened->db.reset(db);

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <rocksdb/db.h>
+#include <rocksdb/listener.h>
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +18,18 @@
 
 namespace mangrove::store {
 
+// Keeps the first error of what RocksDB does by itself. Thread-safe.
+class BackgroundError final : public rocksdb::EventListener {
+ public:
+  // Before RocksDB counts the error.
+  void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* status) override;
+  rocksdb::Status first() const;
+
+ private:
+  mutable std::mutex mutex_;
+  rocksdb::Status first_;  // Guarded by mutex_.
+};
+
 // An open database. Closes it.
 struct OpenedRocks {
   OpenedRocks() = default;
@@ -23,6 +37,7 @@ struct OpenedRocks {
   OpenedRocks& operator=(const OpenedRocks&) = delete;
   ~OpenedRocks();
 
+  const std::shared_ptr<BackgroundError> background_error = std::make_shared<BackgroundError>();
   std::unique_ptr<rocksdb::DB> db;
   // In the order of their names below.
   std::vector<rocksdb::ColumnFamilyHandle*> families;

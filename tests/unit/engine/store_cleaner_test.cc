@@ -209,19 +209,19 @@ TEST(Cleaner, SpaceIsKnownAgainAfterCloseAndOpen) {
 // The cleaner between an index and a log, without a store: tables are written when the test says so.
 class CleanerAlone {
  public:
-  CleanerAlone() {
+  explicit CleanerAlone(uint64_t segment_blocks, bool tight = false) {
     auto opened = store::RocksDb::Open(directory_.path(), {}, [] {});
     EXPECT_TRUE(opened.ok()) << opened.status();
     db_ = *std::move(opened);
-    auto log = store::CommitLog::Create({.salt = 1, .segment_bytes = 8 * store::kBlockBytes}, &files_);
+    auto log = store::CommitLog::Create({.salt = 1, .segment_bytes = segment_blocks * store::kBlockBytes}, &files_);
     EXPECT_TRUE(log.ok()) << log.status();
     log_ = *std::move(log);
     cleaner_ = std::make_unique<store::Cleaner>(store::CleanerOptions{.salt = 1,
                                                                       .slack_bytes = 0,
-                                                                      .tight = [] { return false; },
+                                                                      .tight = [tight] { return tight; },
                                                                       .move =
                                                                           [this](const store::PageMove& move) {
-                                                                            Append(move.batch);
+                                                                            if (!move.from.empty()) Append(move.batch);
                                                                             return absl::OkStatus();
                                                                           },
                                                                       .caught_up = [] {}},
@@ -254,6 +254,8 @@ class CleanerAlone {
   }
   bool HasFile(uint64_t segment) const { return std::filesystem::exists(files_.NameOf(segment)); }
   uint64_t emptied() const { return cleaner_->statistics().segments_emptied; }
+  uint64_t moved() const { return cleaner_->statistics().pages_moved; }
+  uint64_t bytes() const { return cleaner_->used_bytes(); }
 
  private:
   TemporaryDirectory directory_;
@@ -265,7 +267,7 @@ class CleanerAlone {
 
 // C2, also where the tables end between a segment's last group and the next one's first.
 TEST(Cleaner, FileIsGivenAwayOnlyWhenTheTablesHaveThatNothingRefersToIt) {
-  CleanerAlone s;
+  CleanerAlone s(8);
   for (uint64_t page = 0; page < 4; ++page) s.Put(page);  // Two blocks each: segment 1 is full.
   s.WriteTables();
   s.Put(10);
@@ -284,6 +286,40 @@ TEST(Cleaner, FileIsGivenAwayOnlyWhenTheTablesHaveThatNothingRefersToIt) {
   s.Clean();
   for (uint64_t page = 31; page < 36; ++page) s.Put(page);
   EXPECT_FALSE(s.HasFile(1)) << "the file is used for a further segment";
+}
+
+// Two groups of 31 blocks do not fit into a segment of 48, so that each leaves a third of one empty, and so does each move.
+TEST(Cleaner, ComesToAnEndWhereMovesDoNotFillTheSegments) {  // C4
+  CleanerAlone s(48, /*tight=*/true);
+  constexpr uint64_t kSegments = 40;
+  constexpr uint64_t kGroupPages = 30;
+  for (uint64_t segment = 0; segment < kSegments; ++segment) {
+    StoreBatch batch;
+    for (uint64_t i = 0; i < kGroupPages; ++i) batch.put_pages.push_back(MakePage(kPage + segment * 100 + i, i));
+    s.Append(batch);
+  }
+  const auto clean = [&s] {
+    for (uint64_t round = 0; round < 3; ++round) {
+      s.WriteTables();
+      s.Put(100'000 + round);
+      s.Clean();
+    }
+  };
+  clean();
+  EXPECT_EQ(s.moved(), 0u) << "there is no garbage";
+  // What each move leaves are again 30 pages.
+  for (uint64_t segment = 0; segment < kSegments; segment += 2) {
+    StoreBatch batch;
+    batch.delete_pages.push_back({kPage + segment * 100, kGroupPages / 3});
+    s.Append(batch);
+  }
+  for (int round = 0; round < 20; ++round) clean();
+  const uint64_t moved = s.moved();
+  EXPECT_GT(moved, 0u);
+  EXPECT_LE(moved, kSegments * kGroupPages);
+  clean();
+  EXPECT_EQ(s.moved(), moved) << "it goes on for ever";
+  EXPECT_LE(s.bytes(), kSegments * kGroupPages * kPageBytes);
 }
 
 }  // namespace
