@@ -137,7 +137,8 @@ TEST(StoreDiskFull, SpaceOfWhatIsDeletedIsTakenBackAndUsed) {
     ASSERT_EQ(page.ok(), i % 2 == 1) << i << page.status();
     if (page.ok()) ExpectSame(*page, MakePage(kPage + i, i));
   }
-  for (uint64_t i = 0; i < stored * 2 / 5; ++i) ExpectSame(*s.Read(kPage + 100'000 + i), MakePage(kPage + 100'000 + i, i));
+  for (uint64_t i = 0; i < stored * 2 / 5; ++i)
+    ExpectSame(*s.Read(kPage + 100'000 + i), MakePage(kPage + 100'000 + i, i));
   EXPECT_GT(s.store->statistics().pages_moved, 0u);
   EXPECT_EQ(s.store->statistics().failed, 0u);
 }
