@@ -17,6 +17,7 @@
 #include "absl/numeric/int128.h"
 #include "absl/strings/str_cat.h"
 #include "directory/messages.capnp.h"
+#include "directory/page_run.h"
 #include "net/check.h"
 #include "net/transport.h"
 
@@ -98,24 +99,17 @@ void Fill(wire::PageMessage::Builder out, const Message& m, size_t repeat, size_
   if (!text.empty()) std::memcpy(out.initText(static_cast<unsigned>(text.size())).begin(), text.data(), text.size());
 }
 
-// Whether one entry may stand for both `m` and the message that comes `after` messages behind it.
-bool IsRepeated(const Message& m, const Message& next, uint64_t after) {
-  const auto counts_up = [after](uint64_t from, uint64_t to) { return from == 0 ? to == 0 : to == from + after; };
-  return next.kind == m.kind && m.count == 1 && next.count == 1 && m.page != PageId{} && next.page == m.page + after &&
-         counts_up(m.txn.value, next.txn.value) && counts_up(m.request.value, next.request.value) &&
-         (m.data == nullptr) == (next.data == nullptr) && next.peer == m.peer && next.access == m.access &&
-         next.holding == m.holding && next.version == m.version && next.flushed == m.flushed &&
-         next.grant_epoch == m.grant_epoch && next.config == m.config && next.replicas == m.replicas &&
-         next.active == m.active && next.have == m.have && next.exclusive == m.exclusive && next.owner == m.owner &&
-         next.retain == m.retain && next.kept == m.kept && next.seal == m.seal && next.complete == m.complete &&
-         next.with_data == m.with_data && next.is_volatile == m.is_volatile && next.hurry == m.hurry &&
-         m.code == absl::StatusCode::kOk && next.code == absl::StatusCode::kOk;
-}
+// Messages that one entry stands for: side by side, or a run.
+struct Run {
+  std::span<const Message> messages;
+  size_t size() const { return messages.size() > 1 ? messages.size() : messages.front().repeat; }
+};
 
-// What goes into one packet: messages in runs, an entry each.
+// What goes into one packet.
 struct Batch {
-  absl::InlinedVector<std::span<const Message>, 4> runs;
-  size_t messages = 0;
+  absl::InlinedVector<Run, 4> runs;
+  size_t items = 0;     // Of those that are to be encoded.
+  size_t messages = 0;  // That they are.
   size_t words = kHeadWords;
 };
 
@@ -123,20 +117,27 @@ Batch FirstBatch(std::span<const Message> messages) {
   Batch batch;
   size_t pages = 0;
   size_t begin = 0;  // Of the last run.
-  for (; batch.messages < messages.size() && batch.messages < kMaxPacketMessages; ++batch.messages) {
-    const Message& m = messages[batch.messages];
-    pages += m.data ? 1 : 0;
+  for (; batch.items < messages.size() && batch.messages < kMaxPacketMessages; ++batch.items) {
+    const Message& m = messages[batch.items];
+    CHECK(m.repeat <= kMaxRepeat && (m.data == nullptr || m.repeat <= kMaxMessagePages));
+    pages += m.data ? m.repeat : 0;
     if (pages > kMaxMessagePages) break;
-    const size_t run = batch.messages - begin;
-    if (run > 0 && run < kMaxRepeat && IsRepeated(messages[begin], m, run)) continue;
+    if (batch.messages > 0 && batch.messages + m.repeat > kMaxPacketMessages) break;
+    const size_t run = batch.items - begin;
+    const bool joins = run > 0 && run < kMaxRepeat && m.repeat == 1 && messages[begin].repeat == 1;
+    if (joins && GoesOn(messages[begin], m, run)) {
+      ++batch.messages;
+      continue;
+    }
     const size_t words = batch.words + WordsOf(m);
     if (words > kMaxWords) break;
-    if (run > 0) batch.runs.push_back(messages.subspan(begin, run));
+    if (run > 0) batch.runs.push_back({messages.subspan(begin, run)});
     batch.words = words;
-    begin = batch.messages;
+    batch.messages += m.repeat;
+    begin = batch.items;
   }
-  CHECK(batch.messages > 0);
-  batch.runs.push_back(messages.subspan(begin, batch.messages - begin));
+  CHECK(batch.items > 0);
+  batch.runs.push_back({messages.subspan(begin, batch.items - begin)});
   return batch;
 }
 
@@ -152,11 +153,14 @@ void EncodeBatch(const Batch& batch, Packet& packet) {
   capnp::FlatMessageBuilder builder(kj::arrayPtr(segment, words - kTableWords));
   auto list = builder.initRoot<wire::Packet>().initMessages(static_cast<unsigned>(batch.runs.size()));
   for (unsigned i = 0; i < batch.runs.size(); ++i) {
-    const std::span<const Message> run = batch.runs[i];
-    const bool with_data = run.front().data != nullptr;
-    Fill(list[i], run.front(), run.size(), with_data ? packet.pages.size() + 1 : 0);
+    const Run& run = batch.runs[i];
+    const Message& first = run.messages.front();
+    const bool with_data = first.data != nullptr;
+    Fill(list[i], first, run.size(), with_data ? packet.pages.size() + 1 : 0);
     if (!with_data) continue;
-    for (const Message& m : run) packet.pages.push_back(m.data);
+    for (const Message& m : run.messages) {
+      for (uint64_t page = 0; page < m.repeat; ++page) packet.pages.push_back(DataOf(m, page));
+    }
   }
   builder.requireFilled();
 }
@@ -344,7 +348,7 @@ absl::StatusOr<std::vector<Entry>> ReadEntries(std::span<const std::byte> bytes,
   }
 }
 
-PageBuffer DataOf(const std::byte* page, bool may_lend) {
+PageBuffer ReadData(const std::byte* page, bool may_lend) {
   if (may_lend && reinterpret_cast<uintptr_t>(page) % alignof(PageBytes) == 0) {
     return {PageBuffer(), reinterpret_cast<const PageBytes*>(page)};
   }
@@ -353,15 +357,28 @@ PageBuffer DataOf(const std::byte* page, bool may_lend) {
   return copy;
 }
 
+// One behind the other, where they may be lent.
+bool LiesInOnePiece(std::span<const std::byte* const> pages) {
+  if (reinterpret_cast<uintptr_t>(pages.front()) % alignof(PageBytes) != 0) return false;
+  for (size_t i = 1; i < pages.size(); ++i) {
+    if (pages[i] != pages.front() + i * kPageBytes) return false;
+  }
+  return true;
+}
+
 void ForEach(Entry& entry, std::span<const std::byte* const> pages, absl::FunctionRef<void(const Message&)> each) {
   Message& m = entry.message;
+  const bool may_lend = m.kind == MessageKind::kGrant;
+  if (entry.data != 0) pages = pages.subspan(entry.data - 1, entry.repeat);
+  if (entry.repeat > 1 && MayBeARun(m) && (entry.data == 0 || (may_lend && LiesInOnePiece(pages)))) {
+    m.repeat = static_cast<uint32_t>(entry.repeat);
+    if (entry.data != 0) m.data = ReadData(pages.front(), may_lend);
+    return each(m);
+  }
   for (size_t i = 0; i < entry.repeat; ++i) {
-    if (i > 0) {
-      m.page = m.page + 1;
-      if (m.txn.value != 0) ++m.txn.value;
-      if (m.request.value != 0) ++m.request.value;
-    }
-    if (entry.data != 0) m.data = DataOf(pages[entry.data - 1 + i], m.kind == MessageKind::kGrant);
+    m.data = nullptr;
+    if (i > 0) MoveOn(m, 1);
+    if (entry.data != 0) m.data = ReadData(pages[i], may_lend);
     each(m);
   }
 }
@@ -388,7 +405,7 @@ void Encode(std::span<const Message> messages, absl::FunctionRef<void(const Pack
     const Batch batch = FirstBatch(messages);
     EncodeBatch(batch, packet);
     out(packet);
-    messages = messages.subspan(batch.messages);
+    messages = messages.subspan(batch.items);
   }
 }
 
@@ -403,8 +420,9 @@ absl::Status DecodeEach(std::span<const std::byte> bytes, std::span<const std::b
 
 absl::StatusOr<std::vector<Message>> Decode(std::span<const std::byte> bytes, std::span<const std::byte* const> pages) {
   std::vector<Message> messages;
-  const absl::Status status =
-      DecodeEach(bytes, pages, [&](const Message& message) { OwnData(messages.emplace_back(message)); });
+  const absl::Status status = DecodeEach(bytes, pages, [&](const Message& message) {
+    for (uint64_t i = 0; i < message.repeat; ++i) OwnData(messages.emplace_back(PartOf(message, i, 1)));
+  });
   if (!status.ok()) return status;
   return messages;
 }

@@ -128,10 +128,12 @@ enum class MessageKind : uint8_t {
 };
 constexpr int kMessageKinds = static_cast<int>(MessageKind::kDeclined) + 1;
 
-// One message: the union of the fields above. What a kind does not name has its default.
+// One message, or a run of them: the union of the fields above. What a kind does not name has its default.
 struct Message {
   MessageKind kind = MessageKind::kRequest;
   PageId page;
+  uint32_t repeat =
+      1;  // More than one: a run, see directory/page_run.h; data is that of all pages, one behind the other.
   uint64_t count = 1;
   Txn txn;
   RequestId request;

@@ -19,6 +19,7 @@ struct PlantedBugs {
   bool keep_rights_on_forward = false;   // An owner keeps its write right when it sends a read copy.
   bool follow_right_unchecked = false;   // A directory page behind a right link is taken for the one that has the key.
   bool serve_after_hand_over = false;    // A responsible node goes on serving a segment that it has handed over.
+  bool step_unlike_copies = false;       // Neighbouring copies are taken to be of one version without a look.
   bool appoint_unchecked = false;        // Who appoints does not look again under the leaf's lock.
 };
 

@@ -326,7 +326,7 @@ void Step::SendForward() {
 }
 
 void Step::SendGrant() {
-  Message grant = t().from_disk ? t().grant : Make(K::kGrant);
+  Message grant = t().from_disk ? *t().grant : Make(K::kGrant);
   grant.active = true;
   if (t().from_disk) {
     const size_t others = e_.sharers.size() - (Has(e_.sharers, t().request.from) ? 1 : 0);

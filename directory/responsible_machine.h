@@ -144,7 +144,7 @@ struct HomeTransaction {
   bool lost = false;      // It recovers from the loss of a node that may have written the page.
   bool appoints = false;  // Resolving: no recovery, but a sharer of a page without an owner is to be it.
   absl::InlinedVector<NodeInstance, 4> waiting;  // Acknowledgements that are out.
-  Message grant;                                 // What was sent to the requester by this node, for sending again.
+  Boxed<Message> grant;                          // What was sent to the requester by this node, for sending again.
   std::vector<HolderReport> reports;  // Reporting: those in. Loading: the disks' version is being compared with them.
   TimeNs resend_at = 0;
   int resends = 0;

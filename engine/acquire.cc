@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <span>
 #include <utility>
 
 #include "absl/container/inlined_vector.h"
@@ -57,13 +58,45 @@ void BlockWait::Set(PageId page, const absl::Status& status) {
 
 // What `wait` gets is OK when the page has had `rights`, Aborted when it must be asked for again: it came with less, or a
 // request was refused that was older than this wish, and the reason may be over.
-void PageEngine::Want(PageId page, Rights rights, TimeNs deadline, const std::shared_ptr<BlockWait>& wait) {
-  CachedPage& cached = Cached(page);
-  cached.referenced = true;
-  ++wait->left;
-  WorkOf(cached).waiters.push_back({wait, page, deadline, rights, cached.entry.IsWaiting()});
-  if (cached.carrying) LookAt(page, cached, deadline);
-  LocalEvent(page, rights == Rights::kWrite ? CacheEvent::kWantWrite : CacheEvent::kWantRead);
+void PageEngine::Want(PageRange range, Rights rights, TimeNs deadline, const std::shared_ptr<BlockWait>& wait) {
+  for (uint64_t i = 0; i < range.count; ++i) {
+    const PageId page = range.first + i;
+    CachedPage& cached = Cached(page);
+    cached.referenced = true;
+    ++wait->left;
+    WorkOf(cached).waiters.push_back({wait, page, deadline, rights, cached.entry.IsWaiting()});
+    if (cached.carrying) LookAt(page, cached, deadline);
+  }
+  LocalEvents(range, rights == Rights::kWrite ? CacheEvent::kWantWrite : CacheEvent::kWantRead);
+}
+
+// In one turn, and neighbours at once. `again` gets those for which there is no room.
+void PageEngine::WantSome(std::span<const PageId> pages, const Wish& wish, PageList& asked, PageList& again) {
+  Turn turn(this);
+  PageRange run;
+  uint64_t uncharged = 0;  // Of the run.
+  bool migrates = false;
+  const auto want = [&] {
+    const TimeNs deadline = migrates ? std::min(wish.deadline, wish.migrate_until) : wish.deadline;
+    uncharged = 0;
+    Want(std::exchange(run, {}), migrates ? Rights::kWrite : wish.rights, deadline, wish.wait);
+  };
+  for (const PageId page : pages) {
+    const CachedPage* cached = FindCached(page);
+    const bool charged = cached != nullptr && cached->charged;
+    if (!charged && !HasRoom(uncharged)) {
+      again.push_back(page);
+      continue;
+    }
+    const bool page_migrates = wish.may_migrate && migratory_.Contains(page);
+    if (run.count > 0 && (page != run.end() || page_migrates != migrates)) want();
+    if (run.count == 0) run.first = page;
+    migrates = page_migrates;
+    ++run.count;
+    uncharged += charged ? 0 : 1;
+    asked.push_back(page);
+  }
+  want();
 }
 
 // The part of `range` from its page `done` on that an operation has in hand at a time. It lies in one segment.
@@ -110,7 +143,7 @@ Task<absl::Status> PageEngine::AcquireBlocks(PageRange range, Rights rights, Tim
 }
 
 Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purpose purpose, TimeNs deadline) {
-  absl::InlinedVector<PageId, 2> missing;
+  PageList missing;
   for (uint64_t i = 0; i < block.count; ++i) {
     const PageId page = block.first + i;
     if (!HasRights(page, rights)) {
@@ -130,25 +163,14 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
       const absl::Status status = co_await Locate(block.first, deadline);
       if (!status.ok()) co_return status;
     }
-    absl::InlinedVector<PageId, 2> again;
-    absl::InlinedVector<PageId, 2> asked;
+    PageList again;
+    PageList asked;
     const auto wait = std::make_shared<BlockWait>(Outcome<bool>(clock_));
     wait->ends_at_error = !may_migrate;
     // In some turns, so that others are at work while this node goes on to ask.
     for (size_t begin = 0; begin < missing.size(); begin += kPagesOfATurn) {
-      Turn turn(this);
-      for (size_t i = begin; i < std::min(begin + kPagesOfATurn, missing.size()); ++i) {
-        const PageId page = missing[i];
-        const CachedPage* cached = FindCached(page);
-        const bool charged = cached != nullptr && cached->charged;
-        if (charged || HasRoom()) {
-          const bool migrates = may_migrate && migratory_.Contains(page);
-          asked.push_back(page);
-          Want(page, migrates ? Rights::kWrite : rights, migrates ? std::min(deadline, migrate_until) : deadline, wait);
-        } else {
-          again.push_back(page);
-        }
-      }
+      const auto some = std::span(missing).subspan(begin, std::min(kPagesOfATurn, missing.size() - begin));
+      WantSome(some, {rights, may_migrate, migrate_until, deadline, wait}, asked, again);
     }
     // Now that the requests are out.
     for (PageId page : asked) Expect(page);

@@ -26,7 +26,7 @@ void PageEngine::Post(NodeId to, Message message) {
     return;
   }
   Outbox& outbox = outboxes_[to];
-  if (message.data != nullptr) ++outbox.pages;
+  if (message.data != nullptr) outbox.pages += message.repeat;
   outbox.messages.push_back(std::move(message));
   outbox.leaves = true;
   // Of many pages the receiver has some to work on while this node is at the others.
@@ -126,6 +126,7 @@ void PageEngine::RefuseMessage(NodeInstance from, const absl::Status& why) {
 }
 
 void PageEngine::Dispatch(const Message& message, NodeInstance from) {
+  if (message.repeat > 1) return IsForCache(message.kind) ? CacheRun(message, from) : HomeRun(message, from);
   switch (message.kind) {
     case MessageKind::kRegisterRequest:
       message.with_data ? SendExtents(message, from) : SendHoldings(message, from);

@@ -21,7 +21,7 @@ bool MustFlush(const CacheEntry& e) { return e.IsOwner() && !e.CanDrop(); }
 
 }  // namespace
 
-bool PageEngine::HasRoom() const { return charged_ < options_.cache_pages; }
+bool PageEngine::HasRoom(uint64_t besides) const { return charged_ + besides < options_.cache_pages; }
 
 // A page counts while it has a frame or waits for one.
 void PageEngine::Charge(CachedPage& cached) {

@@ -18,10 +18,6 @@ constexpr DurationNs kForgetAfter = 50 * kMillisecond;
 constexpr size_t kSpareEffects = 16;
 constexpr size_t kSpareWorks = 2 * PageEngine::kBlockPages;
 
-bool DropsSentFrame(const PlantedBugs* bugs, const Message& grant) {
-  return bugs && (bugs->drop_frame_at_send || (bugs->drop_frame_at_move && grant.access == Access::kMove));
-}
-
 }  // namespace
 
 PageEngine::PageEngine(const PageEngineOptions& options, const Locator* locator, Clock* clock, Transport* transport,

@@ -3,6 +3,7 @@
 // The data flow of a miss, each step in a file of its own:
 //   engine/acquire.cc        the operation: which rights are missing, ask for them, wait
 //   engine/page_driver.cc    carries the cache machine's effects out: memory, messages, wake-ups
+//   engine/page_run.cc       the same for neighbours that are alike, at once
 //   engine/dispatch.cc       what comes in and what goes out
 //   engine/home_driver.cc    the same for the pages that this node is responsible for
 //   engine/disk_open.cc      reads a page from its core holders, and completes it on them
@@ -223,6 +224,25 @@ class PageEngine final : public TransportEvents {
   void Carry(PageId page, CachedPage& cached);
   bool CarryOne(PageId page, CachedPage& cached, CacheEffect& effect);
   void RefuseMessage(const Message& message, NodeId from);
+
+  // page_run.cc
+  using Alike = absl::InlinedVector<CachedPage*, 64>;
+  void CacheRun(const Message& run, NodeInstance from);
+  bool MayTakeRun(const Message& run, NodeInstance from) const;
+  void StepAlike(const Message& run, NodeInstance from, const Alike& alike);
+  Alike AlikeFrom(PageRange range, const Message* message) const;
+  void LocalEvents(PageRange range, CacheEvent event);
+  void StepAlike(PageId page, CacheEvent event, const Alike& alike);
+  void CarryAlike(PageId page, const Alike& alike);
+  void CarryOnAll(PageId page, const Alike& alike, std::vector<bool>& left, std::vector<CacheEffect>& effects,
+                  size_t at);
+  PageBuffer CopyOf(PageRange range);
+  static uint64_t CountInOnePiece(const Alike& alike, uint64_t first, uint64_t count);
+  void HomeRun(const Message& run, NodeInstance from);
+  uint64_t CountAlikeHomes(const Message& run);
+  void StepAlikeHomes(const Message& run, NodeInstance from);
+  void CarryAlikeHomes(PageRange range, std::vector<HomeEffect>& effects);
+
   PageMemory* MemoryOf(PageId page);
   void AfterEffects(PageId page, CachedPage& cached);
   void WakeWaiters(CachedPage& cached);
@@ -275,12 +295,21 @@ class PageEngine final : public TransportEvents {
   bool IsMostlyHere(PageRange block) const;
   PageRange KnownRange(PageId page) const;
   void Expect(PageId page);
-  void Want(PageId page, Rights rights, TimeNs deadline, const std::shared_ptr<BlockWait>& wait);
+  using PageList = absl::InlinedVector<PageId, 2>;
+  struct Wish {
+    Rights rights;
+    bool may_migrate;  // Migratory pages come with the right to store, if they do so by migrate_until.
+    TimeNs migrate_until;
+    TimeNs deadline;
+    const std::shared_ptr<BlockWait>& wait;
+  };
+  void WantSome(std::span<const PageId> pages, const Wish& wish, PageList& asked, PageList& again);
+  void Want(PageRange range, Rights rights, TimeNs deadline, const std::shared_ptr<BlockWait>& wait);
   absl::Status TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const;
 
   // evict.cc
   void Charge(CachedPage& cached);
-  bool HasRoom() const;
+  bool HasRoom(uint64_t besides = 0) const;  // For one page more.
   Task<absl::Status> WaitForRoom(TimeNs deadline);
   void StartEvicting();
   Task<absl::Status> EvictSome();
@@ -476,6 +505,7 @@ class PageEngine final : public TransportEvents {
   std::vector<std::unique_ptr<PageWork>> spare_works_;   // Over.
   std::vector<std::vector<CacheEffect>> spare_effects_;  // Empty, with room.
   std::vector<HomeEffect> spare_home_effects_;           // The same.
+  PageRow row_;                                          // For what CopyOf copies.
   TickQueue looks_{kTick};         // Pages with something that TickPage looks after; other ticks than look_at are over.
   TickQueue home_resends_{kTick};  // Pages with a transaction.
   std::map<NodeId, Outbox> outboxes_;

@@ -19,6 +19,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 
 #include "absl/functional/any_invocable.h"
@@ -57,6 +58,8 @@ class PageMemory {
 
   // A copy of the page's content. REQUIRES: kRead, so that the copy is of one moment.
   virtual PageBuffer Copy(PageId page) = 0;
+  // The same, to `out` (kPageBytes).
+  virtual void CopyTo(PageId page, std::byte* out) { std::memcpy(out, Copy(page)->bytes.data(), kPageBytes); }
 
   // Access by this node itself. REQUIRES: kRead or kWrite for reading, kWrite for writing; within the page.
   virtual void Load(PageId page, size_t offset, std::span<std::byte> out) = 0;

@@ -25,6 +25,10 @@ class PageEngine::Turn {
   PageEngine* const engine_;
 };
 
+inline bool DropsSentFrame(const PlantedBugs* bugs, const Message& grant) {
+  return bugs && (bugs->drop_frame_at_send || (bugs->drop_frame_at_move && grant.access == Access::kMove));
+}
+
 // Runs event(cached), which steps the page's machine and appends to its effects, once the effects of earlier ones are out.
 template <typename Event>
 void PageEngine::WithPage(PageId page, Event event) {

@@ -69,7 +69,7 @@ std::shared_ptr<PageBytes> NewPage() {
 }
 
 struct PageRow::Block {
-  std::array<PageBytes, 64> pages;
+  std::array<PageBytes, kPages> pages;
 };
 
 struct PageRow::Spares {
@@ -81,7 +81,8 @@ struct PageRow::Spares {
 PageRow::PageRow() : spares_(std::make_shared<Spares>()) {}
 PageRow::~PageRow() = default;
 
-std::shared_ptr<PageBytes> PageRow::NewPage() {
+std::shared_ptr<PageBytes> PageRow::NewPages(size_t count) {
+  if (block_ != nullptr && used_ + count > kPages) block_.reset();
   if (block_ == nullptr) {
     std::unique_ptr<Block> block;
     {
@@ -100,7 +101,8 @@ std::shared_ptr<PageBytes> PageRow::NewPage() {
     used_ = 0;
   }
   std::shared_ptr<PageBytes> page(block_, &block_->pages[used_]);
-  if (++used_ == block_->pages.size()) block_.reset();
+  used_ += count;
+  if (used_ == kPages) block_.reset();
   return page;
 }
 

@@ -21,13 +21,17 @@ using PageBuffer = std::shared_ptr<const PageBytes>;
 // A page to be filled: its bytes are anything. Faster than the general allocator, which moves blocks of this size around.
 std::shared_ptr<PageBytes> NewPage();
 
-// Hands out pages that lie side by side, up to 64 of them, so that they can be sent in one piece. Such a block of pages lives
+// Hands out pages that lie side by side, up to kPages of them, so that they can be sent in one piece. Such a block of pages lives
 // as long as one of them does: for what is let go of together, and soon. Owned by one thread; its pages, as others, are not.
 class PageRow {
  public:
+  static constexpr size_t kPages = 64;
+
   PageRow();
   ~PageRow();
-  std::shared_ptr<PageBytes> NewPage();
+  std::shared_ptr<PageBytes> NewPage() { return NewPages(1); }
+  // The first of `count` pages, the others behind it. REQUIRES: 1 to kPages.
+  std::shared_ptr<PageBytes> NewPages(size_t count);
 
  private:
   struct Block;

@@ -312,11 +312,15 @@ void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuff
 }
 
 PageBuffer RegionMemory::Copy(PageId page) {
+  const auto content = implementation_->NewPageFor(page);
+  CopyTo(page, content->bytes.data());
+  return content;
+}
+
+void RegionMemory::CopyTo(PageId page, std::byte* out) {
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(HasRights(region.StateOf(page), Rights::kRead));
-  const auto content = implementation_->NewPageFor(page);
-  std::memcpy(content->bytes.data(), region.FrameOf(page), kPageBytes);
-  return content;
+  std::memcpy(out, region.FrameOf(page), kPageBytes);
 }
 
 void RegionMemory::Load(PageId page, size_t offset, std::span<std::byte> out) {

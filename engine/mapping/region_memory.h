@@ -63,6 +63,7 @@ class RegionMemory final : public PageMemory {
   void Protect(PageId page, absl::AnyInvocable<void()> done) override;
   void Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuffer)> done) override;
   PageBuffer Copy(PageId page) override;
+  void CopyTo(PageId page, std::byte* out) override;
   void Load(PageId page, size_t offset, std::span<std::byte> out) override;
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override;
 

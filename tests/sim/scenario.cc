@@ -259,6 +259,7 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"flush_one_holder", &PlantedBugs::flush_one_holder, "storage"},
       {"keep_rights_on_forward", &PlantedBugs::keep_rights_on_forward, "default"},
       {"serve_after_hand_over", &PlantedBugs::serve_after_hand_over, "default"},
+      {"step_unlike_copies", &PlantedBugs::step_unlike_copies, "default"},
       {"appoint_unchecked", &PlantedBugs::appoint_unchecked, "default"},
   };
   return kBugs;

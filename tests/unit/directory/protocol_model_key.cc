@@ -110,7 +110,7 @@ class KeyWriter {
         static_cast<uint64_t>(t.upgrade) << 2 | static_cast<uint64_t>(t.from_disk) << 1 |
         static_cast<uint64_t>(t.active));
     AddAll(t.waiting);
-    Add(t.grant);
+    Add(t.grant ? *t.grant : Message{});
     AddAll(t.reports);
   }
   void Add(const StoredPage& p) {
