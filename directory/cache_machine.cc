@@ -33,7 +33,7 @@ class Step {
   void MoveAway();
   void GiveUp(bool retain);
   void ResendRetained();
-  void AcknowledgeGrant(const Message& grant);
+  void Installed(const Message& grant);
   void InstallRead(const Message& grant);
   void InstallMove(const Message& grant);
   void InstallWrite(const Message& grant);
@@ -232,11 +232,14 @@ void Step::EndRequest() {
   }
 }
 
-// Whoever waits for it meets the hold time anyway, unless there are others already.
-void Step::AcknowledgeGrant(const Message& grant) {
+// Who waits for its acknowledgement meets the hold time anyway, unless there are others already.
+void Step::Installed(const Message& grant) {
+  e_.txn = grant.txn;
+  e_.hold_until = context_.now + context_.hold;
   Message ack = Answer(MessageKind::kGrantAck);
   ack.txn = grant.txn;
   grant.hurry ? Tell(std::move(ack)) : TellLate(std::move(ack));
+  Effect(CacheEffect::Kind::kWake);
 }
 
 void Step::InstallRead(const Message& grant) {
@@ -254,10 +257,7 @@ void Step::InstallRead(const Message& grant) {
     e_.request = {};
     e_.state = grant.exclusive ? S::kExclusive : grant.owner ? S::kOwned : S::kShared;
   }
-  e_.txn = grant.txn;
-  e_.hold_until = context_.now + context_.hold;
-  AcknowledgeGrant(grant);
-  Effect(CacheEffect::Kind::kWake);
+  Installed(grant);
 }
 
 // The owner's copy, with all that is known of it. A read copy that is here already is the same.
@@ -280,10 +280,7 @@ void Step::InstallMove(const Message& grant) {
     e_.reported = false;
     e_.state = grant.exclusive ? S::kExclusive : S::kOwned;
   }
-  e_.txn = grant.txn;
-  e_.hold_until = context_.now + context_.hold;
-  AcknowledgeGrant(grant);
-  Effect(CacheEffect::Kind::kWake);
+  Installed(grant);
 }
 
 void Step::InstallWrite(const Message& grant) {
@@ -307,10 +304,7 @@ void Step::InstallWrite(const Message& grant) {
   e_.pending.reset();
   e_.reported = false;
   e_.state = S::kExclusive;
-  e_.txn = grant.txn;
-  e_.hold_until = context_.now + context_.hold;
-  AcknowledgeGrant(grant);
-  Effect(CacheEffect::Kind::kWake);
+  Installed(grant);
 }
 
 void Step::KeepPending() {
