@@ -3,6 +3,7 @@
 // only when there is none to disk.
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <utility>
 
@@ -82,8 +83,9 @@ size_t PageEngine::HowManyVictims() {
   return wanted <= left ? 0 : std::min<uint64_t>(wanted - left, kVictimsPerRound);
 }
 
-// At most `most`. Returns whether there is anything that can be evicted, now or after waiting for what is under way.
-bool PageEngine::PickVictims(size_t most, Victims& victims) {
+// At most `most`, none of `stuck`. Returns whether there is anything that can be evicted, now or after waiting for what is
+// under way.
+bool PageEngine::PickVictims(size_t most, const absl::flat_hash_set<PageId>& stuck, Victims& victims) {
   bool hope = false;
   bool others_soon = false;         // A page that is not kept can be evicted in a moment.
   absl::flat_hash_set<PageId> met;  // The hand may pass twice.
@@ -101,7 +103,7 @@ bool PageEngine::PickVictims(size_t most, Victims& victims) {
     if (!is_kept && !e.IsPinned() && !is_volatile && !e.IsWaiting() && (under_way || clock_->Now() < e.hold_until)) {
       others_soon = true;
     }
-    if (under_way || e.IsPinned() || is_volatile) return;
+    if (under_way || e.IsPinned() || is_volatile || stuck.contains(page)) return;
     hope = true;
     if (std::exchange(cached.referenced, false) || clock_->Now() < e.hold_until || !met.insert(page).second) return;
     if (is_kept) return kept.push_back(page);
@@ -132,21 +134,39 @@ bool PageEngine::PickVictims(size_t most, Victims& victims) {
   return hope;
 }
 
+absl::Status PageEngine::CannotFlush(const absl::Status& why) const {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the RAM cache of ", options_.cache_pages, " pages is full, and dirty pages cannot be flushed: ", why.message()));
+}
+
+// Whether none of the pages can be dropped, having been flushed in vain.
+bool PageEngine::AreAllStuck(const std::vector<PageId>& pages) const {
+  return std::all_of(pages.begin(), pages.end(), [this](PageId page) {
+    const CachedPage* cached = FindCached(page);
+    return cached != nullptr && !cached->entry.CanDrop();
+  });
+}
+
+// A page that a core holder refuses, as one that is not allocated any more there, keeps no other from being evicted.
 Task<absl::Status> PageEngine::EvictSome() {
   const std::shared_ptr<bool> alive = alive_;  // Nobody ends its pauses.
+  absl::flat_hash_set<PageId> stuck;
+  absl::Status why;  // They are.
   while (!stopped_ && charged_ + EvictionMargin(options_.cache_pages) >= options_.cache_pages) {
     Victims victims;
     const size_t most = HowManyVictims();
-    const bool hope = most == 0 || PickVictims(most, victims);
+    const bool hope = most == 0 || PickVictims(most, stuck, victims);
     const bool offers = most == 0 || !victims.offers.empty();
     if (!victims.offers.empty()) peer_eviction_.Offer(std::move(victims.offers));
     std::vector<PageId>& clean = victims.clean;
     if (!victims.dirty.empty()) {
       const absl::Status status = co_await FlushOwned(victims.dirty, clock_->Now() + kFlushTimeout);
-      if (!status.ok() && !absl::IsAborted(status) && clean.empty() && !offers) {
-        co_return absl::ResourceExhaustedError(
-            absl::StrCat("the RAM cache of ", options_.cache_pages,
-                         " pages is full, and dirty pages cannot be flushed: ", status.message()));
+      if (absl::IsFailedPrecondition(status)) {
+        why = status;
+        std::copy_if(victims.dirty.begin(), victims.dirty.end(), std::inserter(stuck, stuck.end()),
+                     [this](PageId page) { return AreAllStuck({page}); });
+      } else if (!status.ok() && !absl::IsAborted(status) && clean.empty() && !offers && AreAllStuck(victims.dirty)) {
+        co_return CannotFlush(status);
       }
       clean.insert(clean.end(), victims.dirty.begin(), victims.dirty.end());
     }
@@ -159,6 +179,7 @@ Task<absl::Status> PageEngine::EvictSome() {
         LocalEvent(page, CacheEvent::kWantEvict);
       }
     }
+    if (!hope && !HasRoom() && !why.ok()) co_return CannotFlush(why);
     if (!hope && !HasRoom()) {
       co_return absl::ResourceExhaustedError(
           absl::StrCat("the RAM cache is full: every one of its ", options_.cache_pages,

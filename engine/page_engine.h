@@ -313,7 +313,9 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> WaitForRoom(TimeNs deadline);
   void StartEvicting();
   Task<absl::Status> EvictSome();
-  bool PickVictims(size_t most, Victims& victims);
+  bool PickVictims(size_t most, const absl::flat_hash_set<PageId>& stuck, Victims& victims);
+  bool AreAllStuck(const std::vector<PageId>& pages) const;
+  absl::Status CannotFlush(const absl::Status& why) const;
   size_t HowManyVictims();
   void WakeFrameWaiters(const absl::Status& status);
 
