@@ -26,8 +26,9 @@ void Encode(std::span<const Message> messages, absl::FunctionRef<void(const Pack
 // Total: any bytes give messages or InvalidArgument that says what is wrong. Copies the pages.
 absl::StatusOr<std::vector<Message>> Decode(std::span<const std::byte> bytes, std::span<const std::byte* const> pages);
 
-// The same, one message or run (directory/page_run.h) after the other, once all of them are known to be sound. A grant's data is not copied if it is
-// aligned as PageBytes is: it lies in `pages`, so that whoever keeps it beyond `each` takes a copy (OwnData).
+// The same, one message or run (directory/page_run.h) after the other, once all of them are known to be sound. A grant's data
+// is not copied if it is aligned as PageBytes is: it lies in `pages`, so that whoever keeps it beyond `each` takes a copy
+// (OwnData).
 absl::Status DecodeEach(std::span<const std::byte> bytes, std::span<const std::byte* const> pages,
                         absl::FunctionRef<void(const Message&)> each);
 
