@@ -15,7 +15,6 @@ namespace {
 
 // A page that was given up is remembered for a while, so that what is stale about it is seen to be.
 constexpr DurationNs kForgetAfter = 50 * kMillisecond;
-constexpr size_t kSpareEffects = 16;
 constexpr size_t kSpareWorks = 2 * PageEngine::kBlockPages;
 
 }  // namespace
@@ -165,10 +164,9 @@ void PageEngine::LendRoom(CachedPage& cached) {
   spare_effects_.pop_back();
 }
 
-void PageEngine::ReturnRoom(CachedPage& cached) {
-  std::vector<CacheEffect>& effects = cached.work->effects;
+void PageEngine::ReturnRoom(std::vector<CacheEffect> effects) {
+  constexpr size_t kSpareEffects = 16;
   if (spare_effects_.size() < kSpareEffects) spare_effects_.push_back(std::move(effects));
-  effects = {};
 }
 
 void PageEngine::Carry(PageId page, CachedPage& cached) {
@@ -187,7 +185,7 @@ void PageEngine::Carry(PageId page, CachedPage& cached) {
     event(cached);
   }
   cached.carrying = false;
-  ReturnRoom(cached);
+  ReturnRoom(std::exchange(work.effects, {}));
   AfterEffects(page, cached);
 }
 

@@ -220,7 +220,7 @@ class PageEngine final : public TransportEvents {
   PageWork& WorkOf(CachedPage& cached);
   void DropWorkIfOver(CachedPage& cached);
   void LendRoom(CachedPage& cached);
-  void ReturnRoom(CachedPage& cached);
+  void ReturnRoom(std::vector<CacheEffect> effects);
   void Carry(PageId page, CachedPage& cached);
   bool CarryOne(PageId page, CachedPage& cached, CacheEffect& effect);
   void RefuseMessage(const Message& message, NodeId from);

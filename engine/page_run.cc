@@ -12,8 +12,6 @@
 namespace mangrove {
 namespace {
 
-constexpr size_t kSpareEffects = 16;
-
 bool IsQuiet(const CachedPage& cached) {
   return !cached.carrying && (cached.work == nullptr || (cached.work->events.empty() && cached.work->effects.empty()));
 }
@@ -123,13 +121,12 @@ void PageEngine::StepAlike(PageId page, CacheEvent event, const Alike& alike) {
 
 // The effects are the first page's.
 void PageEngine::CarryAlike(PageId page, const Alike& alike) {
-  std::vector<CacheEffect> effects = std::move(alike.front()->work->effects);
-  alike.front()->work->effects = {};
+  std::vector<CacheEffect> effects = std::exchange(alike.front()->work->effects, {});
   for (CachedPage* cached : alike) cached->carrying = true;
   std::vector<bool> left(alike.size(), true);
   for (size_t at = 0; at < effects.size(); ++at) CarryOnAll(page, alike, left, effects, at);
   effects.clear();
-  if (spare_effects_.size() < kSpareEffects) spare_effects_.push_back(std::move(effects));
+  ReturnRoom(std::move(effects));
   for (uint64_t i = 0; i < alike.size(); ++i) {
     if (!left[i]) continue;
     CachedPage& cached = *alike[i];

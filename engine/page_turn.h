@@ -25,6 +25,7 @@ class PageEngine::Turn {
   PageEngine* const engine_;
 };
 
+// A planted bug: the owner's frame is forgotten when it is sent.
 inline bool DropsSentFrame(const PlantedBugs* bugs, const Message& grant) {
   return bugs && (bugs->drop_frame_at_send || (bugs->drop_frame_at_move && grant.access == Access::kMove));
 }
