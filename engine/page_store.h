@@ -68,6 +68,7 @@ class PageStore {
   using CommitDone = absl::AnyInvocable<void(absl::Status)>;
   // NotFound when there is no record of the page; DataLoss when it is corrupt.
   using ReadDone = absl::AnyInvocable<void(absl::StatusOr<StoredPage>)>;
+  using HeadersDone = absl::AnyInvocable<void(std::vector<absl::StatusOr<StoredPage>>)>;
   using RecordsDone = absl::AnyInvocable<void(absl::StatusOr<std::vector<std::pair<std::string, std::string>>>)>;
 
   virtual ~PageStore() = default;
@@ -77,6 +78,9 @@ class PageStore {
 
   // `with_data` false: only the header is read, and `data` stays null.
   virtual void ReadPage(PageId page, bool with_data, ReadDone done) = 0;
+
+  // What ReadPage without data says of each page of `range`, in their order, as a whole.
+  virtual void ReadHeaders(PageRange range, HeadersDone done) = 0;
 
   // All records whose key begins with `prefix`, in the order of their keys.
   virtual void ReadRecords(std::string prefix, RecordsDone done) = 0;

@@ -184,7 +184,7 @@ absl::Status CommitLog::Drop(PagePlace place) {
   return file.Write(offset, block);
 }
 
-absl::StatusOr<LoggedGroup> CommitLog::Append(std::span<const StoreBatch* const> batches) {
+absl::StatusOr<LoggedGroup> CommitLog::Append(std::span<const StoreBatch* const> batches, WriteBy write_by) {
   const uint64_t blocks = EncodedGroupBlocks(batches);
   CHECK(blocks <= PagePlace::kMaxBlocks);
   LoggedGroup logged;
@@ -196,9 +196,9 @@ absl::StatusOr<LoggedGroup> CommitLog::Append(std::span<const StoreBatch* const>
   }
   const std::span<char> group = buffer_.Reserve(blocks * kBlockBytes);
   logged.changes = EncodeGroup(position_.number + 1, options_.salt, place, batches, group);
-  if (absl::Status status = segments_.at(place.segment).Write(place.block * kBlockBytes, group); !status.ok()) {
-    return status;
-  }
+  const auto write = [&] { return segments_.at(place.segment).Write(place.block * kBlockBytes, group); };
+  const absl::Status status = write_by(write);
+  if (!status.ok()) return status;
   logged.position = position_ = {position_.number + 1, {place.segment, place.block + blocks}};
   bytes_ += group.size();
   return logged;

@@ -77,8 +77,15 @@ class CommitLog {
   // For the segments that are begun from now on.
   void set_segment_bytes(uint64_t bytes);
 
+  // Writes a group to the disk.
+  using Write = absl::FunctionRef<absl::Status()>;
+  // Carries a write out, maybe on another thread and doing other things beside it, and returns what came of it. It finds the log
+  // as it was before.
+  using WriteBy = absl::FunctionRef<absl::Status(Write)>;
+
   // One group with the next number, durable when it returns. After an error the log must not be used any more.
-  absl::StatusOr<LoggedGroup> Append(std::span<const StoreBatch* const> batches);
+  absl::StatusOr<LoggedGroup> Append(
+      std::span<const StoreBatch* const> batches, WriteBy write_by = [](Write write) { return write(); });
 
  private:
   struct Scan;

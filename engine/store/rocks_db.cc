@@ -140,6 +140,17 @@ struct RocksDb::Handles {
   LivePages live;  // Outlives the database, which counts.
   std::atomic<bool> unflushed{false};
   std::unique_ptr<OpenedRocks> rocks;
+
+  // What was found of `page`.
+  absl::StatusOr<PageEntry> EntryOf(PageId page, const rocksdb::Status& status, const Slice& value) const {
+    if (status.IsNotFound()) return absl::NotFoundError(absl::StrCat("page ", ToString(page), " is not stored"));
+    // Corrupt or unreadable is the same to the reader: this copy of the page is not to be had.
+    if (!status.ok()) {
+      return absl::DataLossError(absl::StrCat(
+          "page ", ToString(page), ": the stored record cannot be read: ", Translate(status, path).message()));
+    }
+    return DecodeIndexValue(page, std::string_view(value.data(), value.size()));
+  }
 };
 
 RocksDb::RocksDb(std::unique_ptr<Handles> handles) : handles_(std::move(handles)) {}
@@ -248,13 +259,30 @@ absl::StatusOr<PageEntry> RocksDb::Find(PageId page) const {
   rocksdb::PinnableSlice value;
   const rocksdb::Status status =
       rocks.db->Get(rocksdb::ReadOptions(), rocks.pages(), ToSlice(View(EncodePageKey(page))), &value);
-  if (status.IsNotFound()) return absl::NotFoundError(absl::StrCat("page ", ToString(page), " is not stored"));
-  // Corrupt or unreadable is the same to the reader: this copy of the page is not to be had.
-  if (!status.ok()) {
-    return absl::DataLossError(absl::StrCat(
-        "page ", ToString(page), ": the stored record cannot be read: ", Translate(status, handles_->path).message()));
+  return handles_->EntryOf(page, status, value);
+}
+
+std::vector<absl::StatusOr<PageEntry>> RocksDb::FindAll(PageRange range) const {
+  const OpenedRocks& rocks = *handles_->rocks;
+  std::vector<PageKey> keys;
+  keys.reserve(range.count);
+  std::vector<Slice> slices;
+  for (uint64_t i = 0; i < range.count; ++i) {
+    keys.push_back(EncodePageKey(range.first + i));
+    slices.push_back(ToSlice(View(keys.back())));
   }
-  return DecodeIndexValue(page, std::string_view(value.data(), value.size()));
+  std::vector<rocksdb::PinnableSlice> values(range.count);
+  std::vector<rocksdb::Status> statuses(range.count);
+  rocks.db->MultiGet(rocksdb::ReadOptions(), rocks.pages(), range.count, slices.data(), values.data(), statuses.data(),
+                     /*sorted_input=*/true);
+  std::vector<absl::StatusOr<PageEntry>> entries;
+  entries.reserve(range.count);
+  for (uint64_t i = 0; i < range.count; ++i) {
+    entries.push_back(handles_->EntryOf(range.first + i, statuses[i], values[i]));
+    // An error may be that of another page, in a table that both were looked for in.
+    if (!entries.back().ok() && !absl::IsNotFound(entries.back().status())) entries.back() = Find(range.first + i);
+  }
+  return entries;
 }
 
 absl::StatusOr<RocksDb::Records> RocksDb::ReadRecords(std::string_view prefix) const {

@@ -29,10 +29,12 @@ namespace mangrove::store {
 struct RocksTuning {
   size_t block_cache_bytes = size_t{8} << 20;
   // Of index entries not yet in a table; there are up to two such buffers.
-  size_t write_buffer_bytes = size_t{4} << 20;
-  // Of the log: so much is replayed after a crash, more only while tables cannot be written as fast as the log. Also what
-  // may be garbage in it beside a share of what is not.
-  size_t log_bytes = size_t{64} << 20;
+  size_t write_buffer_bytes = size_t{8} << 20;
+  // Of the log: so much is replayed after a crash, more only while tables cannot be written as fast as the log. Tables are
+  // written and merged for each half of it, or an eighth where these are small.
+  size_t log_bytes = size_t{256} << 20;
+  // Of the log, what may be garbage beside a share of what is not. A segment is half of it.
+  size_t slack_bytes = size_t{32} << 20;
 };
 
 // What one call of Apply changes, and what the log was up to then.
@@ -81,6 +83,8 @@ class RocksDb {
 
   // NotFound; DataLoss names the page's address.
   absl::StatusOr<PageEntry> Find(PageId page) const;
+  // Of each page of the range.
+  std::vector<absl::StatusOr<PageEntry>> FindAll(PageRange range) const;
   absl::StatusOr<Records> ReadRecords(std::string_view prefix) const;
   RocksSizes Sizes() const;
   // Of what is durable.

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -37,8 +38,8 @@ using store::StoreStamp;
 using Task = absl::AnyInvocable<void()>;
 
 constexpr std::chrono::seconds kUsageAge{2};
-// A segment is a part of what is replayed at most and may be garbage, so that it is taken back in parts.
-constexpr uint64_t kSegmentsOfLog = 4;
+// A segment is a part of what may be garbage, so that it is taken back in parts.
+constexpr uint64_t kSegmentsOfSlack = 2;
 
 // A read, and the commit that it must see.
 struct PendingRead {
@@ -75,7 +76,7 @@ void EndProcess(const absl::Status& status) {
   _exit(EXIT_FAILURE);
 }
 
-uint64_t SegmentBytes(const RocksStoreOptions& options) { return options.tuning.log_bytes / kSegmentsOfLog; }
+uint64_t SegmentBytes(const RocksStoreOptions& options) { return options.tuning.slack_bytes / kSegmentsOfSlack; }
 
 // A new log, and the stamp of a store that has one.
 absl::StatusOr<std::unique_ptr<CommitLog>> MakeStore(RocksDb& db, store::SegmentFiles& files,
@@ -130,6 +131,7 @@ struct RocksStore::State {
   void RunReader();
   void WriteTables();
   absl::StatusOr<StoredPage> ReadPage(PageId page, bool with_data);
+  std::vector<absl::StatusOr<StoredPage>> ReadHeaders(PageRange range);
   bool IsTight() const { return store::FreeDiskBytes(options.path) / 2 < options.reserve_bytes; }
   void RefreshUsage();
 
@@ -175,7 +177,7 @@ absl::Status RocksStore::State::Open() {
   log = *std::move(found);
   cleaner = std::make_unique<store::Cleaner>(
       store::CleanerOptions{.salt = stamp->log_salt,
-                            .slack_bytes = options.tuning.log_bytes / 2,
+                            .slack_bytes = options.tuning.slack_bytes,
                             .tight = [this] { return IsTight(); },
                             .move = [this](store::PageMove move) { return writer->Move(std::move(move)); },
                             .caught_up = [this] { writer->NoteCaughtUp(); }},
@@ -246,6 +248,19 @@ absl::StatusOr<StoredPage> RocksStore::State::ReadPage(PageId page, bool with_da
     }
     looked_at = entry->place;
   }
+}
+
+std::vector<absl::StatusOr<StoredPage>> RocksStore::State::ReadHeaders(PageRange range) {
+  std::vector<absl::StatusOr<StoredPage>> headers;
+  if (poison) {
+    headers.resize(range.count, poison.status());
+    return headers;
+  }
+  for (const absl::StatusOr<store::PageEntry>& entry : db->FindAll(range)) {
+    if (absl::IsDataLoss(entry.status())) counters.corrupt += 1;
+    headers.push_back(entry.ok() ? store::HeaderOf(*entry) : absl::StatusOr<StoredPage>(entry.status()));
+  }
+  return headers;
 }
 
 void RocksStore::State::RefreshUsage() {
@@ -346,6 +361,20 @@ void RocksStore::ReadPage(PageId page, bool with_data, ReadDone done) {
   s->StartRead(s->loop->uncommitted.LastChangeOf(page), [s, page, with_data, done = std::move(done)]() mutable {
     absl::StatusOr<StoredPage> result = s->ReadPage(page, with_data);
     if (absl::IsDataLoss(result.status())) s->counters.corrupt += 1;
+    s->options.post([side = s->loop, done = std::move(done), result = std::move(result)]() mutable {
+      if (!side->closed) done(std::move(result));
+    });
+  });
+}
+
+void RocksStore::ReadHeaders(PageRange range, HeadersDone done) {
+  State* s = state_.get();
+  uint64_t after = 0;
+  for (uint64_t i = 0; i < range.count; ++i) {
+    after = std::max(after, s->loop->uncommitted.LastChangeOf(range.first + i));
+  }
+  s->StartRead(after, [s, range, done = std::move(done)]() mutable {
+    std::vector<absl::StatusOr<StoredPage>> result = s->ReadHeaders(range);
     s->options.post([side = s->loop, done = std::move(done), result = std::move(result)]() mutable {
       if (!side->closed) done(std::move(result));
     });

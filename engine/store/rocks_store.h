@@ -7,7 +7,8 @@
 // thread, where it meets a change that is not yet in the log when that is; there it waits until what is in the log is
 // applied, looks into the index, and reads the page from the log. The cleaner takes back the log's space.
 //
-// Threads: one writer, one cleaner, `reader_threads` readers; RocksDB has two more for its tables.
+// Threads: one writer, one that helps it with large writes, one cleaner, `reader_threads` readers; RocksDB has two more for its
+// tables.
 
 #pragma once
 
@@ -80,9 +81,11 @@ class RocksStore final : public PageStore {
   // of what was committed: whoever must know waits before.
   ~RocksStore() override;
 
-  // The batch is held until it is applied, a MiB behind `done` at most; the caller bounds how much it has outstanding.
+  // What it changes in the index is held until it is applied, some MiB of the log behind `done` at most; the caller bounds how
+  // much it has outstanding.
   void Commit(StoreBatch batch, CommitDone done) override;
   void ReadPage(PageId page, bool with_data, ReadDone done) override;
+  void ReadHeaders(PageRange range, HeadersDone done) override;
   void ReadRecords(std::string prefix, RecordsDone done) override;
   StoreUsage Usage() const override;
 

@@ -15,11 +15,19 @@ constexpr uint64_t kGroupBytes = uint64_t{4} << 20;
 constexpr uint64_t kSmallGroupBytes = uint64_t{256} << 10;
 // Of the log, what is applied at once; a group more at most.
 constexpr uint64_t kHeldBytes = uint64_t{1} << 20;
+// The write of such a group takes longer than to wake another thread for it: what is held is applied meanwhile. For that it
+// waits for the next group, up to a bound.
+constexpr uint64_t kLargeGroupBytes = uint64_t{512} << 10;
+constexpr uint64_t kMostHeldBytes = uint64_t{8} << 20;
 // How often the log is looked after: so many times while as much is written as may be replayed.
 constexpr uint64_t kTrims = 8;
 // A larger store has larger segments, so that they do not become too many.
 constexpr uint64_t kSegmentsOfStore = 256;
 constexpr uint64_t kMostSegmentBytes = uint64_t{1} << 30;
+
+// Where few pages are written again and again, tables are small, and what is garbage is better seen early: of so many pages
+// their tables are an eighth of what they would be at most.
+uint64_t FewPages(const WriterOptions& options) { return options.log_bytes / kTrims / kPageBytes / 8; }
 
 }  // namespace
 
@@ -79,6 +87,7 @@ void StoreWriter::Run() {
     };
     if (!commits_.Pop(*group, expected, take, [this] { Apply(); })) return Apply();
     std::erase(*group, nullptr);
+    const uint64_t before = log_->bytes();
     WriteGroup(*group);
     // Who has one outcome often asks for the next commit.
     expected = std::max<size_t>(1, group->size() + commits_.size());
@@ -86,7 +95,9 @@ void StoreWriter::Run() {
       held_.last_commit = group->back()->number;
       options_.finish(std::move(group));
     }
-    if (held_.log_bytes >= kHeldBytes || apply_wanted_) Apply();
+    const bool was_large = log_->bytes() - before >= kLargeGroupBytes;
+    const bool may_wait = was_large && commits_.size() > 0 && held_.log_bytes < kMostHeldBytes;
+    if (apply_wanted_ || (held_.log_bytes >= kHeldBytes && !may_wait)) Apply();
     WriteMovesOwed();
   }
 }
@@ -153,7 +164,13 @@ void StoreWriter::FinishMove(absl::Status status) {
 bool StoreWriter::AppendToLog(const std::vector<const StoreBatch*>& batches) {
   if (batches.empty()) return true;
   const uint64_t before = log_->bytes();
-  absl::StatusOr<LoggedGroup> logged = log_->Append(batches);
+  const bool is_large = EncodedGroupBlocks(batches) * kBlockBytes >= kLargeGroupBytes;
+  absl::StatusOr<LoggedGroup> logged = log_->Append(batches, [&](CommitLog::Write write) {
+    if (!is_large || held_.log_bytes < kHeldBytes) return write();
+    absl::Status status;
+    helper_.Do([&] { status = write(); }, [this] { Apply(); });
+    return status;
+  });
   if (!logged.ok()) {
     Fail(logged.status());
     return false;
@@ -236,6 +253,7 @@ absl::Status StoreWriter::ApplyHeld() {
   for (const LoggedGroup& group : held_.groups) {
     if (group.sealed.has_value()) update.sealed.push_back(*group.sealed);
     for (const IndexChange& change : group.changes) {
+      NoteUnflushed(change);
       update.changes.push_back(&change);
       deletes |= !change.delete_pages.empty();
     }
@@ -253,11 +271,22 @@ absl::Status StoreWriter::Trim() {
   unapplied_.emplace_back(log_->position().number, log_->bytes());
   if (absl::Status status = db_->CheckBackground(); !status.ok()) return status;
   if (absl::Status status = NoteDurable(); !status.ok()) return status;
-  if (log_->bytes() - durable_bytes_ >= 2 * options_.log_bytes) {
+  const uint64_t behind = log_->bytes() - durable_bytes_;
+  if (behind >= 2 * options_.log_bytes) {
     const absl::Status status = db_->Flush();
     return status.ok() ? NoteDurable() : status;
   }
-  return log_->bytes() - durable_bytes_ >= options_.log_bytes / 2 ? db_->StartFlush() : absl::OkStatus();
+  const uint64_t due = unflushed_.size() > FewPages(options_) ? options_.log_bytes / 2 : options_.log_bytes / kTrims;
+  if (behind < due) return absl::OkStatus();
+  unflushed_.clear();
+  return db_->StartFlush();
+}
+
+void StoreWriter::NoteUnflushed(const IndexChange& change) {
+  for (const PageEntry& page : change.put_pages) {
+    if (unflushed_.size() > FewPages(options_)) return;
+    unflushed_.insert(page.page);
+  }
 }
 
 absl::Status StoreWriter::NoteDurable() {
@@ -271,6 +300,7 @@ absl::Status StoreWriter::NoteDurable() {
 }
 
 void StoreWriter::Fail(const absl::Status& status) {
+  if (*poison_) return;  // The first one counts.
   // Never ResourceExhausted, which would promise that nothing was applied.
   const absl::Status why = absl::IsDataLoss(status) ? WithAdvice(status, options_.path) : status;
   poison_->Set(absl::InternalError(absl::StrCat("the store is poisoned by a failed write: ", why.ToString())));

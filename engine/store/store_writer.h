@@ -14,10 +14,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "engine/page_store.h"
 #include "engine/store/cleaner.h"
 #include "engine/store/commit_log.h"
+#include "engine/store/helper_thread.h"
 #include "engine/store/rocks_db.h"
 #include "engine/store/store_directory.h"
 #include "engine/store/work_queue.h"
@@ -108,6 +110,7 @@ class StoreWriter {
   void FinishMove(absl::Status status);
   void Apply();
   absl::Status ApplyHeld();
+  void NoteUnflushed(const IndexChange& change);
   absl::Status Trim();
   absl::Status NoteDurable();
   void Fail(const absl::Status& status);
@@ -121,12 +124,15 @@ class StoreWriter {
   WriterCounters counters_;
 
   // Run's.
+  HelperThread helper_;  // Writes large groups.
   Held held_;
   SpaceGuard space_;
   uint64_t trimmed_at_ = 0;  // Bytes of the log then.
   // Positions of the log, by number of the group, with the log's bytes up to there; of what is not durably applied.
   std::deque<std::pair<uint64_t, uint64_t>> unapplied_;
   uint64_t durable_bytes_ = 0;
+  absl::flat_hash_set<PageId>
+      unflushed_;  // Pages that were put since tables were begun; no more than are few, and one.
 
   std::mutex move_mutex_;
   std::condition_variable move_changed_;

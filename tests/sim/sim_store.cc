@@ -161,6 +161,24 @@ void SimStore::ReadPage(PageId page, bool with_data, ReadDone done) {
                 [this, page, with_data, done = std::move(done)]() mutable { done(ReadNow(page, with_data)); });
 }
 
+std::vector<absl::StatusOr<StoredPage>> SimStore::HeadersNow(PageRange range) const {
+  std::vector<absl::StatusOr<StoredPage>> headers;
+  for (uint64_t i = 0; i < range.count; ++i) headers.push_back(ReadNow(range.first + i, /*with_data=*/false));
+  return headers;
+}
+
+void SimStore::ReadHeaders(PageRange range, HeadersDone done) {
+  if (dead_) return;
+  const DurationNs delay = ReadDelay();
+  if (random_.PerMille(500)) {  // As above.
+    world_->After(delay, node_, EventKind::kStore,
+                  [result = HeadersNow(range), done = std::move(done)]() mutable { done(std::move(result)); });
+    return;
+  }
+  world_->After(delay, node_, EventKind::kStore,
+                [this, range, done = std::move(done)]() mutable { done(HeadersNow(range)); });
+}
+
 std::vector<std::pair<std::string, std::string>> SimStore::RecordsNow(const std::string& prefix) const {
   std::map<std::string, std::string> found;
   for (auto it = disk_->records_.lower_bound(prefix); it != disk_->records_.end(); ++it) {

@@ -313,6 +313,28 @@ TEST_F(CommitLogTest, EachSegmentIsSealedOnceWithItsBlocks) {
   EXPECT_TRUE(sealed.empty());
 }
 
+TEST_F(CommitLogTest, WhoCarriesAWriteOutFindsTheLogAsItWas) {
+  auto log = CommitLog::Create({.salt = kSalt, .segment_bytes = uint64_t{1} << 20}, &files_);
+  ASSERT_TRUE(log.ok()) << log.status();
+  for (uint64_t n = 1; n <= 20; ++n) {
+    const LogPosition before = (*log)->position();
+    const uint64_t bytes = (*log)->bytes();
+    int calls = 0;
+    const auto batches = GroupOf(n);
+    const auto logged = (*log)->Append(Pointers(batches), [&](CommitLog::Write write) {
+      ++calls;
+      const absl::Status written = write();
+      EXPECT_EQ((*log)->position(), before);
+      EXPECT_EQ((*log)->bytes(), bytes);
+      return written;
+    });
+    ASSERT_TRUE(logged.ok()) << logged.status();
+    EXPECT_EQ(calls, 1);
+    EXPECT_EQ((*log)->position(), logged->position);
+    EXPECT_EQ((*log)->position().number, n);
+  }
+}
+
 TEST_F(CommitLogTest, ReleasedFilesAreUsedAgain) {
   constexpr uint64_t kHeld = 40;
   {

@@ -33,7 +33,12 @@ class FakeCoreHolderStore : public PageStore {
     ++commit_count;
   }
   void ReadPage(PageId page, bool with_data, ReadDone done) override {
-    reads.push_back({page, with_data, Look(page, with_data), std::move(done)});
+    auto one = [done = std::move(done)](Found found) mutable { done(std::move(found.front())); };
+    reads.push_back({{page, 1}, with_data, Look({page, 1}, with_data), std::move(one)});
+    ++read_count;
+  }
+  void ReadHeaders(PageRange range, HeadersDone done) override {
+    reads.push_back({range, /*with_data=*/false, Look(range, false), std::move(done)});
     ++read_count;
   }
   void ReadRecords(std::string prefix, RecordsDone done) override {
@@ -63,7 +68,7 @@ class FakeCoreHolderStore : public PageStore {
   void FinishRead(bool as_asked = false) {
     auto read = std::move(reads.front());
     reads.pop_front();
-    read.done(as_asked ? std::move(read.found) : Look(read.page, read.with_data));
+    read.done(as_asked ? std::move(read.found) : Look(read.pages, read.with_data));
   }
   void FinishAll() {
     while (!commits.empty() || !reads.empty()) {
@@ -82,6 +87,12 @@ class FakeCoreHolderStore : public PageStore {
     if (!with_data) found.data = nullptr;
     return found;
   }
+  using Found = std::vector<absl::StatusOr<StoredPage>>;
+  Found Look(PageRange range, bool with_data) const {
+    Found found;
+    for (uint64_t i = 0; i < range.count; ++i) found.push_back(Look(range.first + i, with_data));
+    return found;
+  }
   void Crash() {
     commits.clear();
     reads.clear();
@@ -89,10 +100,10 @@ class FakeCoreHolderStore : public PageStore {
   }
 
   struct Read {
-    PageId page;
+    PageRange pages;
     bool with_data;
-    absl::StatusOr<StoredPage> found;
-    ReadDone done;
+    Found found;
+    HeadersDone done;
   };
   std::deque<std::pair<StoreBatch, CommitDone>> commits;
   std::deque<Read> reads;

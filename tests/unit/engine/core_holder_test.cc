@@ -194,7 +194,7 @@ TEST_F(CoreHolderTest, K2ReadErrorIsToldToAllStoresThatWait) {
   const uint64_t second = Send(Store(kBase, 5, V(2)));
   auto read = std::move(store_.reads.front());
   store_.reads.clear();
-  read.done(absl::InternalError("poisoned"));
+  read.done({absl::InternalError("poisoned")});
   EXPECT_EQ(answers_[first].code, StatusCode::kInternal);
   EXPECT_EQ(answers_[second].code, StatusCode::kInternal);
 }

@@ -79,6 +79,7 @@ TEST(StoreDiskFull, CommitsAreRefusedAndTheStoreLivesOn) {
     options.reserve_bytes = uint64_t{24} << 20;
     options.tuning.write_buffer_bytes = size_t{1} << 20;
     options.tuning.log_bytes = size_t{2} << 20;
+    options.tuning.slack_bytes = size_t{1} << 20;
   });
   Fill(disk / "filler", size_t{30} << 20);
   uint64_t stored = 0;

@@ -19,6 +19,7 @@
 namespace mangrove {
 namespace {
 
+using store_test::BytesOfSegments;
 using store_test::Content;
 using store_test::ExpectSame;
 using store_test::MakePage;
@@ -52,6 +53,27 @@ TEST(RocksStore, HeaderOnlyReadHasNoData) {
   StoredPage expected = MakePage(kPage, 1);
   expected.data = nullptr;
   ExpectSame(*read, expected);
+}
+
+TEST(RocksStore, HeadersOfARangeAreThoseOfItsPages) {  // S3
+  TemporaryDirectory directory;
+  WaitingStore s(directory.path(), SmallBuffers);
+  std::mt19937_64 random(7);
+  for (uint64_t round = 1; round <= 200; ++round) {
+    StoreBatch batch;
+    if (round % 10 == 0) batch.delete_pages.push_back({kPage + random() % 40, random() % 20});
+    for (uint64_t i = 0; i < 4; ++i) batch.put_pages.push_back(MakePage(kPage + random() % 60, round));
+    s.store->Commit(std::move(batch), [](const absl::Status& status) { ASSERT_TRUE(status.ok()) << status; });
+    if (round % 7 != 0) continue;
+    const PageRange range{kPage + random() % 10, 1 + random() % 64};
+    const auto headers = s.Headers(range);
+    ASSERT_EQ(headers.size(), range.count);
+    for (uint64_t i = 0; i < range.count; ++i) {
+      const absl::StatusOr<StoredPage> one = s.Read(range.first + i, /*with_data=*/false);
+      ASSERT_EQ(headers[i].status(), one.status());
+      if (one.ok()) ExpectSame(*headers[i], *one);
+    }
+  }
 }
 
 TEST(RocksStore, PageThatWasNeverStoredIsNotFoundByItsAddress) {
@@ -244,7 +266,10 @@ TEST(RocksStore, CommitsAppliedAtOnceAreAsOneByOne) {
 TEST(RocksStore, TheLogDoesNotGrowWithWhatIsWritten) {
   TemporaryDirectory directory;
   constexpr uint64_t kLogBytes = 1 << 20;
-  WaitingStore s(directory.path(), [](RocksStoreOptions& options) { options.tuning.log_bytes = kLogBytes; });
+  WaitingStore s(directory.path(), [](RocksStoreOptions& options) {
+    options.tuning.log_bytes = kLogBytes;
+    options.tuning.slack_bytes = kLogBytes / 2;
+  });
   // 12 MiB of blocks, and so little in the tables' memory that they would not be written for a long time.
   for (int i = 0; i < 3'000; ++i) {
     StoreBatch batch;
@@ -255,6 +280,21 @@ TEST(RocksStore, TheLogDoesNotGrowWithWhatIsWritten) {
   for (const auto& entry : std::filesystem::directory_iterator(directory / "segments")) bytes += entry.file_size();
   EXPECT_LE(bytes, 3 * kLogBytes);
   EXPECT_EQ(s.Records("key")->at(0).second, "2999");
+}
+
+// Tables of a few pages are small: they are written early, so that what is garbage is given back.
+TEST(RocksStore, FewPagesThatAreWrittenAgainAndAgainTakeLittleSpace) {
+  TemporaryDirectory directory;
+  WaitingStore s(directory.path(), [](RocksStoreOptions& options) {
+    options.tuning.log_bytes = size_t{16} << 20;
+    options.tuning.slack_bytes = size_t{1} << 20;
+  });
+  uint64_t most = 0;
+  for (uint64_t i = 0; i < 4'000; ++i) {  // 31 MiB of log.
+    ASSERT_TRUE(s.Put(kPage + i % 4, i + 1).ok());
+    if (i % 100 == 0) most = std::max(most, BytesOfSegments(directory.path()));
+  }
+  EXPECT_LE(most, uint64_t{7} << 20);
 }
 
 TEST(RocksStore, EverythingIsThereAfterCloseAndOpen) {

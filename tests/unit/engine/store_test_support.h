@@ -154,6 +154,7 @@ inline uint64_t BytesOfSegments(const std::string& path) {
 inline void SmallBuffers(RocksStoreOptions& options) {
   options.tuning.write_buffer_bytes = size_t{256} << 10;
   options.tuning.log_bytes = size_t{512} << 10;
+  options.tuning.slack_bytes = size_t{256} << 10;
 }
 
 // A store, its loop, and calls that wait for their outcome.
@@ -187,6 +188,13 @@ class WaitingStore {
   absl::StatusOr<StoredPage> Read(PageId page, bool with_data = true) {
     std::optional<absl::StatusOr<StoredPage>> outcome;
     store->ReadPage(page, with_data, [&](absl::StatusOr<StoredPage> result) { outcome = std::move(result); });
+    loop.RunUntil([&] { return outcome.has_value(); });
+    return *std::move(outcome);
+  }
+
+  std::vector<absl::StatusOr<StoredPage>> Headers(PageRange range) {
+    std::optional<std::vector<absl::StatusOr<StoredPage>>> outcome;
+    store->ReadHeaders(range, [&](auto result) { outcome = std::move(result); });
     loop.RunUntil([&] { return outcome.has_value(); });
     return *std::move(outcome);
   }
