@@ -348,6 +348,14 @@ absl::StatusOr<std::vector<Entry>> ReadEntries(std::span<const std::byte> bytes,
   }
 }
 
+// Copies, side by side.
+static_assert(kMaxMessagePages <= PageRow::kPages);
+PageBuffer CopyData(std::span<const std::byte* const> pages) {
+  std::shared_ptr<PageBytes> copies = NewPages(pages.size());
+  for (size_t i = 0; i < pages.size(); ++i) std::memcpy(copies.get()[i].bytes.data(), pages[i], kPageBytes);
+  return copies;
+}
+
 PageBuffer ReadData(const std::byte* page, bool may_lend) {
   if (may_lend && reinterpret_cast<uintptr_t>(page) % alignof(PageBytes) == 0) {
     return {PageBuffer(), reinterpret_cast<const PageBytes*>(page)};
@@ -370,9 +378,9 @@ void ForEach(Entry& entry, std::span<const std::byte* const> pages, absl::Functi
   Message& m = entry.message;
   const bool may_lend = m.kind == MessageKind::kGrant;
   if (entry.data != 0) pages = pages.subspan(entry.data - 1, entry.repeat);
-  if (entry.repeat > 1 && MayBeARun(m) && (entry.data == 0 || (may_lend && LiesInOnePiece(pages)))) {
+  if (entry.repeat > 1 && MayBeARun(m) && (entry.data == 0 || !may_lend || LiesInOnePiece(pages))) {
     m.repeat = static_cast<uint32_t>(entry.repeat);
-    if (entry.data != 0) m.data = ReadData(pages.front(), may_lend);
+    if (entry.data != 0) m.data = may_lend ? ReadData(pages.front(), may_lend) : CopyData(pages);
     return each(m);
   }
   for (size_t i = 0; i < entry.repeat; ++i) {

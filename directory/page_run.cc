@@ -90,7 +90,9 @@ bool MayBeARun(const Message& message) {
     case MessageKind::kInvalidate:
     case MessageKind::kGrantAck:
     case MessageKind::kTransferDone:
-    case MessageKind::kTransferDropped: return true;
+    case MessageKind::kTransferDropped:
+    case MessageKind::kStore:
+    case MessageKind::kStored: return true;
     default: return false;
   }
 }

@@ -28,7 +28,7 @@ PageBuffer DataOf(const Message& run, uint64_t pages);
 // Whether `next` is what `message` would be `pages` pages behind, in the same segment, data apart: a run stands for both.
 bool GoesOn(const Message& message, const Message& next, uint64_t pages);
 
-// Kinds of which a machine takes runs. Others are taken apart.
+// Kinds that are taken as runs: by a machine, or by a core holder and who has asked it. Others are taken apart.
 bool MayBeARun(const Message& message);
 
 // Whether a step of `entry` is one of `other`, `pages` pages behind, as well: a step with `message` (null: of a local event),

@@ -45,38 +45,18 @@ void PageEngine::EndCall(const Message& answer) {
   outcome.Set(answer);
 }
 
-// A flush of a page that has moved on is not pressed: its new owner's version may have been lost and the page reopened,
-// and then this one must not come after. That holds also when this node has become the owner again, of an older version, or of
-// one that was written in a later epoch on what was older.
-bool PageEngine::IsOutdatedStore(const Message& message) const {
-  if (message.kind != MessageKind::kStore || message.complete) return false;
-  const CachedPage* cached = FindCached(message.page);
-  if (cached == nullptr || !cached->entry.IsOwner()) return true;
-  const Version& version = cached->entry.version;
-  return version < message.version || version.epoch != message.version.epoch;
-}
-
 void PageEngine::TickCalls() {
   const TimeNs now = clock_->Now();
   std::vector<RequestId> over;
-  std::vector<RequestId> outdated;
   for (auto& [request, call] : calls_) {
     if (call.deadline <= now) {
       over.push_back(request);
-    } else if (call.resend_at <= now && IsOutdatedStore(call.message)) {
-      outdated.push_back(request);
     } else if (call.resend_at <= now) {
       call.resend_after = std::min<DurationNs>(2 * call.resend_after, kSecond);
       call.resend_at = now + call.resend_after;
       ++counters_.resends;
       Post(call.to, call.message);
     }
-  }
-  for (RequestId request : outdated) {
-    Message answer = calls_.at(request).message;
-    answer.data = nullptr;
-    answer.SetStatus(absl::AbortedError("the page has another owner"));
-    EndCall(answer);
   }
   for (RequestId request : over) {
     const Call& call = calls_.at(request);

@@ -6,6 +6,7 @@
 
 #include "absl/numeric/int128.h"
 #include "absl/strings/str_cat.h"
+#include "directory/page_run.h"
 #include "directory/planted_bugs.h"
 #include "engine/store/little_endian.h"
 #include "net/check.h"
@@ -46,33 +47,6 @@ Extent Part(const Extent& extent, PageId first, PageId end) {
   Extent part = extent;
   part.range = {first, end - first};
   return part;
-}
-
-// The answer to `message` if all went well.
-Message AnswerTo(const Message& message, MessageKind kind) {
-  Message answer;
-  answer.kind = kind;
-  answer.page = message.page;
-  answer.count = message.count;
-  answer.request = message.request;
-  return answer;
-}
-
-void SendStatus(const Message& message, MessageKind kind, const absl::Status& status, CoreHolder::Reply& reply) {
-  Message answer = AnswerTo(message, kind);
-  answer.SetStatus(status);
-  reply(std::move(answer));
-}
-
-void SendStored(const Message& message, Version version, CoreHolder::Reply& reply) {
-  Message answer = AnswerTo(message, MessageKind::kStored);
-  answer.version = version;
-  reply(std::move(answer));
-}
-
-template <typename... Parts>
-absl::Status Precondition(const Parts&... parts) {
-  return absl::FailedPreconditionError(absl::StrCat(parts...));
 }
 
 }  // namespace
@@ -183,9 +157,28 @@ std::optional<PageId> CoreHolder::FirstUnallocated(PageRange range) const {
   return std::nullopt;
 }
 
+Message CoreHolder::AnswerTo(const Message& message, MessageKind kind) {
+  Message answer;
+  answer.kind = kind;
+  answer.page = message.page;
+  answer.repeat = message.repeat;
+  answer.count = message.count;
+  answer.request = message.request;
+  return answer;
+}
+
+// An error is of each page.
+void CoreHolder::SendStatus(const Message& message, MessageKind kind, const absl::Status& status, Reply& reply) {
+  for (uint64_t i = 0; i < (status.ok() ? 1 : message.repeat); ++i) {
+    Message answer = AnswerTo(status.ok() ? message : PartOf(message, i, 1), kind);
+    answer.SetStatus(status);
+    reply(std::move(answer));
+  }
+}
+
 void CoreHolder::Handle(const Message& message, Reply reply) {
   switch (message.kind) {
-    case MessageKind::kStore: return HandleStore(message, std::move(reply));
+    case MessageKind::kStore: return HandleStores(message, reply);
     case MessageKind::kQueryStored: return HandleQuery(message, std::move(reply));
     case MessageKind::kPutExtent:
     case MessageKind::kDropExtent: return HandleChange(message, std::move(reply));
@@ -193,185 +186,11 @@ void CoreHolder::Handle(const Message& message, Reply reply) {
   }
 }
 
-// --- Stores -----------------------------------------------------------------------------------------------------------
-
-absl::Status CoreHolder::CheckStore(const Message& message) const {
-  const Extent* const extent = Find(message.page);
-  if (extent == nullptr) return Precondition("page ", ToString(message.page), " is in no extent of this core holder");
-  if (extent->config != message.config) {
-    return Precondition("page ", ToString(message.page), " has configuration ", extent->config.value,
-                        ", and the store is of configuration ", message.config.value);
-  }
-  const Epoch seal = SealOf(message.page);
-  if (message.version.epoch < seal && !message.complete) {
-    return absl::AbortedError(absl::StrCat("version ", ToString(message.version), " of page ", ToString(message.page),
-                                           " is older than epoch ", seal.value, ", which the page is sealed at"));
-  }
-  if (message.data == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat("a store of page ", ToString(message.page), " without its content"));
-  }
-  return absl::OkStatus();
-}
-
-Epoch CoreHolder::SealOf(PageId page) const {
-  Epoch seal;
-  for (const auto* seals : {&seals_, &old_seals_}) {
-    if (const auto it = seals->find(page); it != seals->end()) seal = std::max(seal, it->second);
-  }
-  return seal;
-}
-
-void CoreHolder::ForgetOldSeals() { old_seals_ = std::exchange(seals_, {}); }
-
-std::optional<Version> CoreHolder::KnownVersion(PageId page) const {
-  const auto it = versions_.find(page);
-  if (it != versions_.end()) return it->second;
-  if (corrupt_.contains(page) || Find(page)->all_known) return Version{};
-  return std::nullopt;
-}
-
-// A record that is left of another extent is as bad as a corrupt one.
-absl::StatusOr<StoredPage> CoreHolder::OfThisExtent(PageId page, absl::StatusOr<StoredPage> read) const {
-  const Extent* const extent = Find(page);
-  CHECK(extent != nullptr);
-  if (!read.ok() || read->config == extent->config) return read;
-  return absl::DataLossError(absl::StrCat("the record of page ", ToString(page), " is of configuration ",
-                                          read->config.value, " in an extent of ", extent->config.value));
-}
-
-void CoreHolder::HandleStore(const Message& message, Reply reply) {
-  if (const absl::Status s = CheckStore(message); !s.ok()) return SendStatus(message, MessageKind::kStored, s, reply);
-  if (const auto queue = reading_.find(message.page); queue != reading_.end()) {
-    queue->second.push_back({message, std::move(reply)});
-    return;
-  }
-  const std::optional<Version> known = KnownVersion(message.page);
-  if (!known) return ReadVersionThenStore(message, std::move(reply));
-  if (message.version <= *known) return AcknowledgeOlder(message, *known, std::move(reply));
-  WritePage(message, std::move(reply));
-}
-
-void CoreHolder::ReadVersionThenStore(const Message& message, Reply reply) {
-  const PageId page = message.page;
-  reading_[page].push_back({message, std::move(reply)});
-  store_->ReadPage(page, /*with_data=*/false,
-                   [this, alive = alive(), page, generation = generation_](absl::StatusOr<StoredPage> read) {
-                     if (!alive.expired()) OnVersionRead(page, generation, std::move(read));
-                   });
-}
-
-// What was learned counts only if no extent changed meanwhile: the record may be of one that is gone.
-void CoreHolder::OnVersionRead(PageId page, uint64_t generation, absl::StatusOr<StoredPage> read) {
-  std::vector<Waiting> queue = std::move(reading_.at(page));
-  reading_.erase(page);
-  absl::Status failure;
-  if (generation == generation_) {
-    read = OfThisExtent(page, std::move(read));
-    ForgetVersionsIfMany();
-    if (read.ok()) {
-      versions_[page] = read->version;
-    } else if (absl::IsNotFound(read.status())) {
-      versions_[page] = Version{};
-    } else if (absl::IsDataLoss(read.status())) {
-      NoteCorrupt(page, read.status());
-    } else {
-      failure = read.status();
-    }
-  }
-  for (Waiting& waiting : queue) {
-    if (!failure.ok()) {
-      SendStatus(waiting.message, MessageKind::kStored, failure, waiting.reply);
-    } else {
-      HandleStore(waiting.message, std::move(waiting.reply));
-    }
-  }
-}
-
-// K2. The version that it has may still be on its way (K1).
-void CoreHolder::AcknowledgeOlder(const Message& message, Version known, Reply reply) {
-  const auto write = writes_.find(message.page);
-  if (write == writes_.end()) return SendStored(message, known, reply);
-  Message about = AnswerTo(message, MessageKind::kStored);
-  write->second.back()->after.push_back(
-      [about = std::move(about), known, reply = std::move(reply)](const absl::Status& s) mutable {
-        s.ok() ? SendStored(about, known, reply) : SendStatus(about, MessageKind::kStored, s, reply);
-      });
-}
-
-void CoreHolder::WritePage(const Message& message, Reply reply) {
-  const PageId page = message.page;
-  ForgetVersionsIfMany();
-  auto write = std::make_shared<Write>();
-  write->version = message.version;
-  write->config = message.config;
-  write->mends = corrupt_.erase(page) > 0;
-  versions_[page] = message.version;
-  writes_[page].push_back(write);
-
-  StoreBatch batch;
-  batch.put_pages.push_back({.page = page, .version = message.version, .config = message.config, .data = message.data});
-  Message about = AnswerTo(message, MessageKind::kStored);
-  if (bugs_->acknowledge_before_sync) {
-    SendStored(about, message.version, reply);
-    reply = [](const Message&) {};
-  }
-  write->after.push_back(
-      [about = std::move(about), version = message.version, reply = std::move(reply)](const absl::Status& s) mutable {
-        s.ok() ? SendStored(about, version, reply) : SendStatus(about, MessageKind::kStored, s, reply);
-      });
-  store_->Commit(std::move(batch), [this, alive = alive(), page, write](const absl::Status& status) {
-    if (!alive.expired()) OnWritten(page, write, status);
-  });
-}
-
-void CoreHolder::OnWritten(PageId page, const std::shared_ptr<Write>& write, const absl::Status& status) {
-  auto& writes = writes_.at(page);
-  const bool newest = writes.back() == write;
-  CHECK(std::erase(writes, write) == 1);
-  if (!status.ok()) ++generation_;  // A read may have seen it.
-  if (newest && !status.ok()) OnNewestWriteFailed(page, *write);
-  if (writes.empty()) writes_.erase(page);
-  std::vector<absl::AnyInvocable<void(absl::Status)>> after = std::move(write->after);
-  for (auto& call : after) call(status);
-}
-
-// The version before it counts: that of an earlier write to the same extent, or whatever is on disk.
-void CoreHolder::OnNewestWriteFailed(PageId page, const Write& write) {
-  const auto& earlier = writes_.at(page);
-  if (!earlier.empty() && earlier.back()->config == write.config) {
-    versions_[page] = earlier.back()->version;
-    return;
-  }
-  versions_.erase(page);
-  if (write.mends) corrupt_.insert(page);
-  const auto after = extents_.upper_bound(page.value);
-  if (after != extents_.begin()) std::prev(after)->second.all_known = false;
-}
-
-void CoreHolder::ForgetVersionsIfMany() {
-  if (versions_.size() < kMaxVersions) return;
-  absl::flat_hash_map<PageId, Version> kept;
-  for (const auto& [page, writes] : writes_) {
-    if (const auto it = versions_.find(page); it != versions_.end()) kept.insert(*it);
-  }
-  versions_ = std::move(kept);
-  for (auto& [first, extent] : extents_) extent.all_known = false;
-  ++generation_;
-}
-
-// An operator has to hear of it, also where another core holder's copy hides it from everybody else.
-void CoreHolder::NoteCorrupt(PageId page, const absl::Status& why) {
-  if (!corrupt_.insert(page).second) return;
-  ++corrupt_pages_found_;
-  said_corrupt_.Log(LogLevel::kWarning, ToString(page),
-                    absl::StrCat(why.message(), "; another core holder's copy has to replace it"));
-}
-
 // --- Queries ----------------------------------------------------------------------------------------------------------
 
 void CoreHolder::HandleQuery(const Message& message, Reply reply) {
   if (message.seal && !bugs_->skip_seal) {
-    seals_[message.page] = std::max(SealOf(message.page), message.grant_epoch);
+    seals_[0][message.page] = std::max(SealOf(message.page), message.grant_epoch);
   }
   const PageId page = message.page;
   const Extent* const extent = Find(page);
@@ -380,12 +199,12 @@ void CoreHolder::HandleQuery(const Message& message, Reply reply) {
         absl::NotFoundError(absl::StrCat("page ", ToString(page), " is in no extent of this core holder"));
     return SendStatus(message, MessageKind::kStoredInfo, none, reply);
   }
-  const auto known = versions_.find(page);
-  if (extent->all_known && known == versions_.end() && !corrupt_.contains(page)) {
+  const Version* const known = versions_.find(page)->second;
+  if (extent->all_known && known == nullptr && !corrupt_.contains(page)) {
     return AnswerQuery(message, std::move(reply), absl::NotFoundError("never stored"));
   }
   std::optional<Version> known_before;
-  if (known != versions_.end()) known_before = known->second;
+  if (known != nullptr) known_before = *known;
   store_->ReadPage(page, message.with_data,
                    [this, alive = alive(), message, reply = std::move(reply), generation = generation_,
                     known_before](absl::StatusOr<StoredPage> read) mutable {
@@ -401,22 +220,21 @@ void CoreHolder::OnQueryRead(const Message& message, Reply reply, uint64_t gener
   if (generation != generation_) return HandleQuery(message, std::move(reply));
   read = OfThisExtent(page, std::move(read));
   // What was read may not be durable yet (K1): wait for all that was written before.
-  if (const auto write = writes_.find(page); write != writes_.end()) {
-    write->second.back()->after.push_back([this, alive = alive(), message, reply = std::move(reply), generation,
-                                           read = std::move(read)](const absl::Status& written) mutable {
+  if (const auto* const writes = writes_.find(page)->second; writes != nullptr) {
+    writes->back()->after.push_back([this, alive = alive(), message, reply = std::move(reply), generation,
+                                     read = std::move(read)](const absl::Status& written) mutable {
       if (alive.expired()) return;
       const bool counts = written.ok() && generation == generation_ && !absl::IsDataLoss(read.status());
       counts ? AnswerQuery(message, std::move(reply), read) : HandleQuery(message, std::move(reply));
     });
     return;
   }
-  const auto it = versions_.find(page);
-  const bool written_meanwhile =
-      (it != versions_.end()) != known_before.has_value() || (it != versions_.end() && it->second != *known_before);
+  const Version* const known = versions_.find(page)->second;
+  const bool written_meanwhile = (known != nullptr) != known_before.has_value() || (known && *known != *known_before);
   if (absl::IsDataLoss(read.status())) {
     // A write since the read began may have mended it.
     if (written_meanwhile) return HandleQuery(message, std::move(reply));
-    versions_.erase(page);
+    ForgetVersion(page);
     NoteCorrupt(page, read.status());
   } else if (!known_before && !written_meanwhile && !corrupt_.contains(page) &&
              (read.ok() || absl::IsNotFound(read.status()))) {
@@ -501,8 +319,9 @@ absl::StatusOr<CoreHolder::Change> CoreHolder::PlanPut(const Message& message) c
     if (it == extents_.end() || range.end() <= it->second.range.first) break;
     const Extent& extent = it->second;
     if (message.config <= extent.config) {
-      return Precondition("configuration ", message.config.value, " of ", ToString(range), " is not newer than ",
-                          extent.config.value, " of ", ToString(extent.range));
+      return absl::FailedPreconditionError(absl::StrCat("configuration ", message.config.value, " of ", ToString(range),
+                                                        " is not newer than ", extent.config.value, " of ",
+                                                        ToString(extent.range)));
     }
     page = extent.range.end();
   }
@@ -568,7 +387,17 @@ void CoreHolder::End(Change change, const absl::Status& status) {
 }
 
 void CoreHolder::ForgetRange(PageRange range) {
-  absl::erase_if(versions_, [range](const auto& entry) { return range.Contains(entry.first); });
+  std::vector<PageId> known;
+  if (range.count <= versions_.size()) {
+    for (PageId page = range.first; page < range.end(); page = page + 1) {
+      if (versions_.find(page)->second != nullptr) known.push_back(page);
+    }
+  } else {
+    for (const auto [page, version] : versions_) {
+      if (range.Contains(page)) known.push_back(page);
+    }
+  }
+  for (const PageId page : known) versions_.erase(page);
   absl::erase_if(corrupt_, [range](PageId page) { return range.Contains(page); });
 }
 

@@ -24,8 +24,10 @@
 
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -36,10 +38,12 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "directory/messages.h"
+#include "engine/page_map.h"
 #include "engine/page_store.h"
 #include "net/log.h"
 
@@ -70,10 +74,10 @@ struct PlantedBugs;
 
 class CoreHolder {
  public:
-  using Reply = absl::AnyInvocable<void(Message)>;
+  using Reply = std::function<void(Message)>;
 
-  // At most so many pages' versions are remembered; past it all are forgotten, and read again when they are needed.
-  static constexpr size_t kMaxVersions = size_t{1} << 18;
+  // At most so many pages' versions are remembered; past it an eighth is forgotten, and read again when it is needed.
+  static constexpr size_t kMaxVersions = size_t{1} << 19;
 
   // `system_replicas`: how many core holders the system pages have.
   CoreHolder(PageStore* store, const PlantedBugs* bugs, uint32_t system_replicas);
@@ -82,12 +86,13 @@ class CoreHolder {
   void Open(absl::AnyInvocable<void(absl::Status)> done);
 
   // Handles kStore, kQueryStored, kPutExtent, kDropExtent; `reply` is called once, possibly before this returns, with
-  // kStored, kStoredInfo, kDone, kDone, echoing page, count and request. Not at all if this object ends before.
+  // kStored, kStoredInfo, kDone, kDone, echoing page, count and request. Not at all if this object ends before. For a run of kStore
+  // (directory/page_run.h) it is called until each page has its answer: runs of kStored, or an error for each page.
   void Handle(const Message& message, Reply reply);
 
   // Forgets the seals that were set before the last call. Called no more often than a message's life lasts.
   void ForgetOldSeals();
-  size_t seals() const { return seals_.size() + old_seals_.size(); }
+  size_t seals() const { return seals_[0].size() + seals_[1].size(); }
 
   // What was allocated since the start may be missing on another disk now.
   void ForgetFresh();
@@ -101,16 +106,29 @@ class CoreHolder {
   uint64_t corrupt_pages_found() const { return corrupt_pages_found_; }
 
  private:
-  // A version of a page on its way to the disk. `after` runs when it is there, or failed.
+  // A version of a page, or of pages side by side, on its way to the disk. `after` runs when it is there, or failed.
   struct Write {
+    PageRange pages;
     Version version;
     ConfigNumber config;
-    bool mends = false;  // The record that it replaces is corrupt.
+    bool mends = false;  // The record that it replaces, of one page, is corrupt.
     std::vector<absl::AnyInvocable<void(absl::Status)>> after;
   };
   struct Waiting {
     Message message;
     Reply reply;
+  };
+  // Pages whose versions are being read, and the stores that wait for that, in their order.
+  struct Reading {
+    PageRange pages;
+    std::vector<Waiting> waiting;
+  };
+  // What happens to a page that is to be stored.
+  enum class Fate : uint8_t {
+    kNewer,    // It is written.
+    kUnknown,  // What there is has to be read first.
+    kWaits,    // That is being read.
+    kOther,    // It is refused, or there already; or what there is is corrupt.
   };
   // One change of extents_.
   struct Change {
@@ -122,20 +140,30 @@ class CoreHolder {
 
   absl::Status LoadExtents(const std::vector<std::pair<std::string, std::string>>& records);
 
+  // The answer to `message` if all went well.
+  static Message AnswerTo(const Message& message, MessageKind kind);
+  static void SendStatus(const Message& message, MessageKind kind, const absl::Status& status, Reply& reply);
+
+  // core_holder_stores.cc
+  static void SendStored(const Message& message, Version version, Reply& reply);
+  void HandleStores(const Message& run, const Reply& reply);
+  Fate FateOf(const Message& run, PageId page, const Extent* extent) const;
   void HandleStore(const Message& message, Reply reply);
   absl::Status CheckStore(const Message& message) const;
   Epoch SealOf(PageId page) const;
   std::optional<Version> KnownVersion(PageId page) const;
   absl::StatusOr<StoredPage> OfThisExtent(PageId page, absl::StatusOr<StoredPage> read) const;
-  void ReadVersionThenStore(const Message& message, Reply reply);
-  void OnVersionRead(PageId page, uint64_t generation, absl::StatusOr<StoredPage> read);
+  void ReadVersionsThenStore(const Message& run, Reply reply);
+  void OnVersionsRead(Reading& reading, uint64_t generation, std::vector<absl::StatusOr<StoredPage>> read);
   void AcknowledgeOlder(const Message& message, Version known, Reply reply);
-  void WritePage(const Message& message, Reply reply);
-  void OnWritten(PageId page, const std::shared_ptr<Write>& write, const absl::Status& status);
+  void WritePages(const Message& run, Reply reply);
+  void OnWritten(const std::shared_ptr<Write>& write, const absl::Status& status);
   void OnNewestWriteFailed(PageId page, const Write& write);
+  void ForgetVersion(PageId page);
   void ForgetVersionsIfMany();
   void NoteCorrupt(PageId page, const absl::Status& why);
 
+  // core_holder.cc
   void HandleQuery(const Message& message, Reply reply);
   void OnQueryRead(const Message& message, Reply reply, uint64_t generation, std::optional<Version> known_before,
                    absl::StatusOr<StoredPage> read);
@@ -157,20 +185,19 @@ class CoreHolder {
   PageStore* const store_;
   const PlantedBugs* const bugs_;
   std::map<absl::uint128, Extent> extents_;  // By first page.
-  // Counts changes of extents_, failed writes, and the times when versions_ was emptied. What was read before such a time is
+  // Counts changes of extents_, failed writes, and the times when versions were forgotten. What was read before such a time is
   // read again.
   uint64_t generation_ = 0;
   // Newest version known to be stored or on its way there, of pages that were stored or read since the start.
-  absl::flat_hash_map<PageId, Version> versions_;
+  PageMap<Version> versions_;
   absl::flat_hash_set<PageId> corrupt_;
   uint64_t corrupt_pages_found_ = 0;
   LogOnce said_corrupt_;
-  absl::flat_hash_map<PageId, Epoch> seals_;
-  absl::flat_hash_map<PageId, Epoch> old_seals_;  // Set before the last ForgetOldSeals.
+  // Set since the last ForgetOldSeals, and between that and the one before.
+  std::array<PageMap<Epoch>, 2> seals_;
   // Of each page, in the order of their commits; never empty.
-  absl::flat_hash_map<PageId, std::vector<std::shared_ptr<Write>>> writes_;
-  // Stores, in their order, that wait for their page's version to be read.
-  absl::flat_hash_map<PageId, std::vector<Waiting>> reading_;
+  PageMap<absl::InlinedVector<std::shared_ptr<Write>, 1>> writes_;
+  PageMap<std::shared_ptr<Reading>> reading_;
   std::deque<Waiting> changes_;
   bool changing_ = false;
   const std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "directory/codec.h"
+#include "directory/page_run.h"
 #include "engine/page_engine.h"
 #include "engine/page_turn.h"
 #include "net/log.h"
@@ -126,7 +127,7 @@ void PageEngine::RefuseMessage(NodeInstance from, const absl::Status& why) {
 }
 
 void PageEngine::Dispatch(const Message& message, NodeInstance from) {
-  if (message.repeat > 1) return IsForCache(message.kind) ? CacheRun(message, from) : HomeRun(message, from);
+  if (message.repeat > 1) return DispatchRun(message, from);
   switch (message.kind) {
     case MessageKind::kRegisterRequest:
       message.with_data ? SendExtents(message, from) : SendHoldings(message, from);
@@ -149,8 +150,8 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
         DispatchHome(message, from);
       }
       return;
+    case MessageKind::kStored: StoresAnswered(message); return;
     case MessageKind::kFlushed:
-    case MessageKind::kStored:
     case MessageKind::kStoredInfo:
     case MessageKind::kDone:
     case MessageKind::kExtentInfo:
@@ -186,6 +187,12 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
   }
 }
 
+void PageEngine::DispatchRun(const Message& run, NodeInstance from) {
+  if (run.kind == MessageKind::kStore) return AskCoreHolder(run, from);
+  if (run.kind == MessageKind::kStored) return StoresAnswered(run);
+  IsForCache(run.kind) ? CacheRun(run, from) : HomeRun(run, from);
+}
+
 // What is allocated anew is fresh again. A message that was doubled, or comes late, says nothing new.
 void PageEngine::NoteAllocated(PageRange range, ConfigNumber config) {
   auto it = core_.extents().upper_bound(range.first.value);
@@ -214,8 +221,13 @@ void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
   if (message.kind == MessageKind::kDropExtent && !TouchesSystemPages(range)) NoteDiscarded(range, message.config);
   if (message.kind == MessageKind::kPutExtent && !message.complete) NoteAllocated(range, message.config);
   // Until this disk has learned what it is to keep, it cannot refuse what it does not know. The asker asks again.
-  if (message.kind == MessageKind::kStore && disk_incomplete_ && core_.Find(message.page) == nullptr) return;
-  core_.Handle(message, std::move(reply));
+  if (message.kind == MessageKind::kStore && disk_incomplete_) {
+    for (uint64_t i = 0; i < message.repeat; ++i) {
+      if (core_.Find(message.page + i) != nullptr) core_.Handle(PartOf(message, i, 1), reply);
+    }
+    return;
+  }
+  core_.Handle(message, reply);
   ArmSealTimer();
 }
 

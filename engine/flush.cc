@@ -13,38 +13,44 @@ namespace mangrove {
 namespace {
 
 // Of one flush: blocks that are copied and on their way.
-constexpr size_t kFlushesAtOnce = 3;
+constexpr size_t kFlushesAtOnce = 6;
 
 }  // namespace
 
+// A page, or pages side by side that differ in their content alone.
 struct PageEngine::Frozen {
   absl::Status status;
-  PageId page;
+  PageRange pages;
   Version version;
   ConfigNumber config;
   uint32_t replicas = 0;
-  PageBuffer data;
+  PageBuffer data;  // Of all pages, one behind the other. Null: they are clean.
 };
 
-// A page that one of its core holders was asked to store.
-struct PageEngine::StoreCall {
-  PageId page;
+struct PageEngine::Freezes {
+  std::vector<Frozen> runs;  // At once.
+  std::vector<std::pair<PageId, Outcome<Frozen>>> pages;
+};
+
+// A run that one of its core holders was asked to store.
+struct PageEngine::Storing {
+  PageRange pages;
   Version version;
   ConfigNumber config;
-  Outcome<Message> outcome;
-  bool last;  // Of the page.
+  Outcome<Stored> outcome;
+  bool last;  // Core holder of the run.
 };
 
 // Ends every writing of the page under its present version, and copies it. Aborted: this node is not its owner.
 Outcome<PageEngine::Frozen> PageEngine::Freeze(PageId page) {
   Outcome<Frozen> outcome(clock_);
   if (FindCached(page) == nullptr) {
-    outcome.Set({.status = absl::AbortedError("not the owner"), .page = page, .data = nullptr});
+    outcome.Set({.status = absl::AbortedError("not the owner"), .pages = {page, 1}, .data = nullptr});
     return outcome;
   }
   WithPage(page, [this, page, outcome](CachedPage& cached) mutable {
     if (!cached.entry.IsOwner()) {
-      outcome.Set({.status = absl::AbortedError("not the owner"), .page = page, .data = nullptr});
+      outcome.Set({.status = absl::AbortedError("not the owner"), .pages = {page, 1}, .data = nullptr});
       return;
     }
     if (cached.entry.open) {
@@ -55,7 +61,7 @@ Outcome<PageEngine::Frozen> PageEngine::Freeze(PageId page) {
     cached.work->events.insert(cached.work->events.begin(), [this, page, outcome](CachedPage& frozen_page) mutable {
       const CacheEntry& e = frozen_page.entry;
       Frozen frozen{.status = absl::OkStatus(),
-                    .page = page,
+                    .pages = {page, 1},
                     .version = e.version,
                     .config = e.config,
                     .replicas = e.replicas,
@@ -67,88 +73,144 @@ Outcome<PageEngine::Frozen> PageEngine::Freeze(PageId page) {
   return outcome;
 }
 
-std::vector<Outcome<PageEngine::Frozen>> PageEngine::FreezeAll(const std::vector<PageId>& pages) {
+// Those of the range that are as its first, as far as they lie in one segment: how many. A page whose protection takes a while, or
+// whose machine is at work, is frozen by itself.
+uint64_t PageEngine::FreezeAlike(PageRange range, Freezes& freezes) {
+  const Alike alike = range.count == 1 || IsFixed(range.first) ? Alike{} : AlikeFrom(range, nullptr);
+  if (alike.size() < 2) {
+    freezes.pages.emplace_back(range.first, Freeze(range.first));
+    return 1;
+  }
+  CachedPage& first = *alike.front();
+  Frozen run{.status = absl::OkStatus(),
+             .pages = {},
+             .version = first.entry.version,
+             .config = first.entry.config,
+             .replicas = first.entry.replicas,
+             .data = nullptr};
+  const bool is_owner = first.entry.IsOwner();
+  const bool dirty = first.entry.IsDirty();
+  if (!is_owner) run.status = absl::AbortedError("not the owner");
+  std::vector<bool> done(alike.size(), true);
+  if (is_owner && first.entry.open) {
+    LendRoom(first);
+    for (CachedPage* cached : alike) cached->entry.open = false;
+    first.work->effects.push_back({.kind = CacheEffect::Kind::kProtect, .to = {}, .message = {}, .data = {}});
+    done = CarryAlike(range.first, alike);
+  }
+  for (uint64_t i = 0; i < alike.size();) {
+    const PageId page = range.first + i;
+    uint64_t count = 0;
+    while (i + count < alike.size() && done[i + count]) ++count;
+    if (count > 0) {
+      run.pages = {page, count};
+      if (is_owner && dirty && run.replicas > 0) run.data = CopyOf(run.pages);
+      freezes.runs.push_back(run);
+    } else {
+      freezes.pages.emplace_back(page, Freeze(page));
+    }
+    i += std::max<uint64_t>(count, 1);
+  }
+  return alike.size();
+}
+
+PageEngine::Freezes PageEngine::FreezeAll(const std::vector<PageId>& pages) {
   Turn turn(this);
-  std::vector<Outcome<Frozen>> freezes;
-  for (PageId page : pages) freezes.push_back(Freeze(page));
+  Freezes freezes;
+  for (size_t i = 0; i < pages.size();) {
+    PageRange range{pages[i], 1};
+    while (range.count < PageRow::kPages && i + range.count < pages.size() && pages[i + range.count] == range.end() &&
+           SegmentStart(range.end()) == SegmentStart(range.first)) {
+      ++range.count;
+    }
+    i += FreezeAlike(range, freezes);
+  }
   return freezes;
 }
 
 // A program that does not let go of its memory must not keep the flush for ever.
-Clock::TimerId PageEngine::LimitFreezes(const std::vector<PageId>& pages, std::vector<Outcome<Frozen>> freezes,
-                                        TimeNs deadline) {
-  if (std::all_of(freezes.begin(), freezes.end(), [](const auto& freeze) { return freeze.IsSet(); })) return 0;
-  return clock_->CallAt(deadline, [pages, freezes = std::move(freezes)]() mutable {
-    for (size_t i = 0; i < pages.size(); ++i) {
-      freezes[i].Set({.status = absl::DeadlineExceededError(
-                          absl::StrCat("page ", ToString(pages[i]),
-                                       " could not be protected in time against stores by the programs of this node")),
-                      .page = pages[i],
-                      .data = nullptr});
+Clock::TimerId PageEngine::LimitFreezes(const Freezes& freezes, TimeNs deadline) {
+  const auto is_set = [](const auto& freeze) { return freeze.second.IsSet(); };
+  if (std::all_of(freezes.pages.begin(), freezes.pages.end(), is_set)) return 0;
+  return clock_->CallAt(deadline, [pages = freezes.pages]() mutable {
+    for (auto& [page, freeze] : pages) {
+      freeze.Set(
+          {.status = absl::DeadlineExceededError(absl::StrCat(
+               "page ", ToString(page), " could not be protected in time against stores by the programs of this node")),
+           .pages = {page, 1},
+           .data = nullptr});
     }
   });
 }
 
-// Asks every core holder of each page to store it; in one turn, so that neighbours travel together.
-std::vector<PageEngine::StoreCall> PageEngine::StoreAll(std::vector<Frozen> pages, TimeNs deadline) {
+// Asks every core holder of each run to store it; in one turn, so that neighbours travel together.
+std::vector<PageEngine::Storing> PageEngine::StoreAll(std::vector<Frozen> runs, TimeNs deadline) {
   Turn turn(this);
-  std::vector<StoreCall> stores;
-  for (Frozen& frozen : pages) {
+  std::vector<Storing> stores;
+  for (Frozen& frozen : runs) {
     Message store;
     store.kind = MessageKind::kStore;
-    store.page = frozen.page;
+    store.page = frozen.pages.first;
+    store.repeat = static_cast<uint32_t>(frozen.pages.count);
     store.version = frozen.version;
     store.config = frozen.config;
     store.replicas = frozen.replicas;
     store.data = std::move(frozen.data);
-    std::vector<NodeId> holders = locator_->CoreHolders(frozen.page, frozen.replicas);
+    std::vector<NodeId> holders = locator_->CoreHolders(store.page, frozen.replicas);
     if (options_.bugs && options_.bugs->flush_one_holder) holders.resize(1);
-    // The page is on its way to the others before this disk begins.
+    // The pages are on their way to the others before this disk begins.
     std::stable_partition(holders.begin(), holders.end(), [this](NodeId node) { return node != options_.self.node; });
     for (size_t i = 0; i < holders.size(); ++i) {
-      stores.push_back({frozen.page, frozen.version, frozen.config,
-                        StartCall(holders[i], store, deadline, 10 * options_.resend_after), i + 1 == holders.size()});
+      stores.push_back({frozen.pages, frozen.version, frozen.config, StartStore(holders[i], store, deadline),
+                        i + 1 == holders.size()});
     }
   }
   return stores;
 }
 
+// Every core holder has answered: those have the run's pages, but for the `failed` ones.
+absl::Status PageEngine::NoteStored(const Storing& run, const RowMask& failed, uint64_t disk_losses) {
+  if (failed.count() == run.pages.count) return absl::OkStatus();
+  if (disk_losses != disk_losses_) return absl::AbortedError("a core holder has lost its disk meanwhile");
+  for (uint64_t i = 0; i < run.pages.count; ++i) {
+    if (failed.test(i)) continue;
+    ++counters_.pages_flushed;
+    CachedPage* const cached = FindCached(run.pages.first + i);
+    if (cached != nullptr) NoteFlushed(cached->entry, run.version, run.config);
+  }
+  return absl::OkStatus();
+}
+
 // At most kBlockPages pages, which are copied.
 Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs deadline) {
   CHECK(pages.size() <= kBlockPages);
-  std::vector<Outcome<Frozen>> freezes = FreezeAll(pages);
-  const Clock::TimerId limit = LimitFreezes(pages, freezes, deadline);
   absl::Status first;
-  std::vector<Frozen> dirty;
-  const uint64_t disk_losses = disk_losses_;
-  for (Outcome<Frozen>& freeze : freezes) {
-    Frozen frozen = co_await freeze.Get();
-    if (frozen.status.ok() && frozen.replicas == 0) {
-      frozen.status =
-          absl::FailedPreconditionError(absl::StrCat("page ", ToString(frozen.page), " is volatile: no disk holds it"));
-    }
-    if (!frozen.status.ok()) {
-      if (first.ok() || absl::IsAborted(first)) first = frozen.status;
-      continue;
-    }
-    if (frozen.data != nullptr) dirty.push_back(std::move(frozen));
-  }
-  clock_->Cancel(limit);
-  std::vector<StoreCall> stores = StoreAll(std::move(dirty), deadline);
-  bool all = true;
-  for (StoreCall& store : stores) {
-    const Message answer = co_await store.outcome.Get();
-    const absl::Status status = answer.status();
-    if (!status.ok()) all = false;
+  const auto note = [&first](const absl::Status& status) {
     if (!status.ok() && (first.ok() || absl::IsAborted(first))) first = status;
-    if (!store.last) continue;
-    if (all && disk_losses != disk_losses_) {
-      if (first.ok()) first = absl::AbortedError("a core holder has lost its disk meanwhile");
-    } else if (all) {
-      ++counters_.pages_flushed;
-      if (FindCached(store.page) != nullptr) NoteFlushed(Cached(store.page).entry, store.version, store.config);
+  };
+  const uint64_t disk_losses = disk_losses_;
+  Freezes freezes = FreezeAll(pages);
+  const Clock::TimerId limit = LimitFreezes(freezes, deadline);
+  std::vector<Frozen> dirty = std::move(freezes.runs);
+  for (auto& [page, freeze] : freezes.pages) dirty.push_back(co_await freeze.Get());
+  clock_->Cancel(limit);
+  std::erase_if(dirty, [&note](const Frozen& frozen) {
+    note(frozen.status);
+    if (frozen.status.ok() && frozen.replicas == 0) {
+      note(absl::FailedPreconditionError(
+          absl::StrCat("page ", ToString(frozen.pages.first), " is volatile: no disk holds it")));
     }
-    all = true;
+    return !frozen.status.ok() || frozen.replicas == 0 || frozen.data == nullptr;
+  });
+  std::vector<Storing> stores = StoreAll(std::move(dirty), deadline);
+  RowMask failed;
+  for (Storing& store : stores) {
+    const Stored stored = co_await store.outcome.Get();
+    note(stored.first_error);
+    failed |= stored.failed;
+    if (!store.last) continue;
+    note(NoteStored(store, failed, disk_losses));
+    failed.reset();
   }
   co_return first;
 }

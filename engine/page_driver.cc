@@ -57,6 +57,8 @@ void PageEngine::Shutdown() {
     answer.SetStatus(status);
     call.outcome.Set(std::move(answer));
   }
+  for (auto& [request, call] : store_calls_) call.End(call.left, status);
+  store_calls_.clear();
   WakeFrameWaiters(status);
 }
 
@@ -372,11 +374,12 @@ void PageEngine::Tick() {
   TickCache();
   TickHome();
   TickCalls();
+  TickStoreCalls();
   TickMoves();
   AskForExtents();
   AskForHoldings();
-  if (!looks_.empty() || !home_resends_.empty() || !calls_.empty() || !learning_.empty() || !joining_.empty() ||
-      !leaving_.empty() || homes_.size() > options_.home_entries) {
+  if (!looks_.empty() || !home_resends_.empty() || !calls_.empty() || !store_calls_.empty() || !learning_.empty() ||
+      !joining_.empty() || !leaving_.empty() || homes_.size() > options_.home_entries) {
     ArmTick();
   }
 }

@@ -19,6 +19,7 @@
 //   engine/order.cc          numbers that grow over the whole cluster
 //   engine/home_segment.cc   what a responsible node learns of a segment before it serves it
 //   engine/calls.cc          requests to other nodes that are answered once, and asked again until then
+//   engine/store_calls.cc    those of a flush to core holders, of many pages at once
 //
 // Real code over the four doors, the same in the simulator. Owned by the loop. Operations are applets: they end by
 // their deadline, with Unavailable naming the node that did not answer.
@@ -60,6 +61,7 @@
 #include "engine/range_set.h"
 #include "engine/read_ahead.h"
 #include "engine/segment_state.h"
+#include "engine/store_call.h"
 #include "engine/tick_queue.h"
 #include "net/log.h"
 #include "net/runtime/clock.h"
@@ -180,8 +182,9 @@ class PageEngine final : public TransportEvents {
     size_t pages = 0;     // With the messages.
   };
 
-  struct Frozen;     // flush.cc
-  struct StoreCall;  // flush.cc
+  struct Frozen;   // flush.cc
+  struct Freezes;  // flush.cc
+  struct Storing;  // flush.cc
 
   struct PageLockRecord {
     ClientId client;
@@ -233,7 +236,7 @@ class PageEngine final : public TransportEvents {
   Alike AlikeFrom(PageRange range, const Message* message) const;
   void LocalEvents(PageRange range, CacheEvent event);
   void StepAlike(PageId page, CacheEvent event, const Alike& alike);
-  void CarryAlike(PageId page, const Alike& alike);
+  std::vector<bool> CarryAlike(PageId page, const Alike& alike);
   void CarryOnAll(PageId page, const Alike& alike, std::vector<bool>& left, std::vector<CacheEffect>& effects,
                   size_t at);
   PageBuffer CopyOf(PageRange range);
@@ -271,6 +274,7 @@ class PageEngine final : public TransportEvents {
   absl::Status CheckSense(const Message& message) const;
   void RefuseMessage(NodeInstance from, const absl::Status& why);
   void Dispatch(const Message& message, NodeInstance from);
+  void DispatchRun(const Message& run, NodeInstance from);
   void DispatchHome(const Message& message, NodeInstance from);
   void NoteAllocated(PageRange range, ConfigNumber config);
   void AskCoreHolder(const Message& message, NodeInstance from);
@@ -326,10 +330,12 @@ class PageEngine final : public TransportEvents {
 
   // flush.cc
   Task<absl::Status> FlushOwned(std::vector<PageId> pages, TimeNs deadline);
-  std::vector<StoreCall> StoreAll(std::vector<Frozen> pages, TimeNs deadline);
   Outcome<Frozen> Freeze(PageId page);
-  std::vector<Outcome<Frozen>> FreezeAll(const std::vector<PageId>& pages);
-  Clock::TimerId LimitFreezes(const std::vector<PageId>& pages, std::vector<Outcome<Frozen>> freezes, TimeNs deadline);
+  uint64_t FreezeAlike(PageRange range, Freezes& freezes);
+  Freezes FreezeAll(const std::vector<PageId>& pages);
+  Clock::TimerId LimitFreezes(const Freezes& freezes, TimeNs deadline);
+  std::vector<Storing> StoreAll(std::vector<Frozen> runs, TimeNs deadline);
+  absl::Status NoteStored(const Storing& run, const RowMask& failed, uint64_t disk_losses);
   bool OwnsSome(PageRange block) const;
   Task<absl::Status> FlushOthers(PageRange block, TimeNs deadline);
   Task<absl::Status> FlushPages(PageRange block, TimeNs deadline);
@@ -337,6 +343,13 @@ class PageEngine final : public TransportEvents {
   Outcome<Message> AskToFlush(PageRange block, TimeNs deadline);
   bool HoldsUnflushed(PageId page) const;
   void FlushForOther(const Message& message);
+
+  // store_calls.cc
+  Outcome<Stored> StartStore(NodeId to, Message run, TimeNs deadline);
+  void StoresAnswered(const Message& run);
+  bool IsOutdatedStore(PageId page, const Version& stored) const;
+  bool StoreAgain(StoreCall& call);
+  void TickStoreCalls();
 
   // disk_open.cc
   void StartLoad(const HomeEffect& effect);
@@ -463,7 +476,6 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> CallAll(std::vector<NodeId> nodes, Message message, TimeNs deadline);
   void Answer(const Message& message);
   void EndCall(const Message& answer);
-  bool IsOutdatedStore(const Message& message) const;
   void TickCalls();
 
   const PageEngineOptions options_;
@@ -517,6 +529,7 @@ class PageEngine final : public TransportEvents {
   int depth_ = 0;                                    // Of Turn.
   uint64_t turns_ = 0;
   std::map<RequestId, Call> calls_;
+  std::map<RequestId, StoreCall> store_calls_;  // By the first request of each.
   uint64_t next_request_ = 1;
   // See engine/order.cc. `unordered_`: members that have not answered yet.
   uint64_t known_order_ = 0;

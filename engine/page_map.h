@@ -130,6 +130,10 @@ class PageMap {
     return *entry;
   }
 
+  T& operator[](PageId page) {
+    return FindOrMake(page, [](T&) {});
+  }
+
   // REQUIRES: it is there.
   void erase(PageId page) {
     Piece* const piece = PieceOf(page);
@@ -142,6 +146,13 @@ class PageMap {
     pieces_.erase(FirstOf(page));
   }
   void erase(const Found& found) { erase(found->first); }
+
+  void clear() {
+    pieces_.clear();
+    size_ = 0;
+    last_ = hand_ = nullptr;
+    hand_index_ = 0;
+  }
 
   // Goes round all entries, for ever: the pieces in the order in which they were made, each in the order of its pages. What
   // is made comes when the rest has come, unless its piece was there before. REQUIRES: !empty().

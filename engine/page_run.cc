@@ -119,8 +119,8 @@ void PageEngine::StepAlike(PageId page, CacheEvent event, const Alike& alike) {
   CarryAlike(page, alike);
 }
 
-// The effects are the first page's.
-void PageEngine::CarryAlike(PageId page, const Alike& alike) {
+// The effects are the first page's. False for each page where they end in a callback, which carries on.
+std::vector<bool> PageEngine::CarryAlike(PageId page, const Alike& alike) {
   std::vector<CacheEffect> effects = std::exchange(alike.front()->work->effects, {});
   for (CachedPage* cached : alike) cached->carrying = true;
   std::vector<bool> left(alike.size(), true);
@@ -134,6 +134,7 @@ void PageEngine::CarryAlike(PageId page, const Alike& alike) {
     CHECK(IsQuiet(cached));
     AfterEffects(page + i, cached);
   }
+  return left;
 }
 
 // The pages' retained data, where it is one piece from the first page's on, `count` of them at most.

@@ -1,5 +1,7 @@
 #include "net/page_buffer.h"
 
+#include "net/check.h"
+
 #include <mutex>
 #include <new>
 #include <utility>
@@ -82,6 +84,7 @@ PageRow::PageRow() : spares_(std::make_shared<Spares>()) {}
 PageRow::~PageRow() = default;
 
 std::shared_ptr<PageBytes> PageRow::NewPages(size_t count) {
+  CHECK(count >= 1 && count <= kPages);
   if (block_ != nullptr && used_ + count > kPages) block_.reset();
   if (block_ == nullptr) {
     std::unique_ptr<Block> block;
@@ -104,6 +107,11 @@ std::shared_ptr<PageBytes> PageRow::NewPages(size_t count) {
   used_ += count;
   if (used_ == kPages) block_.reset();
   return page;
+}
+
+std::shared_ptr<PageBytes> NewPages(size_t count) {
+  thread_local PageRow row;
+  return row.NewPages(count);
 }
 
 }  // namespace mangrove

@@ -41,4 +41,7 @@ class PageRow {
   size_t used_ = 0;  // Of its pages.
 };
 
+// The same, of a row of the calling thread.
+std::shared_ptr<PageBytes> NewPages(size_t count);
+
 }  // namespace mangrove

@@ -151,6 +151,28 @@ TEST(CodecRuns, AGrantsDataIsLentAndCanBeKept) {
   }
 }
 
+// What is stored is kept: the pages of a run are copied, into one piece.
+TEST(CodecRuns, AStoresRunIsCopiedInOnePiece) {
+  std::vector<Message> messages = Grants(20, true);
+  for (Message& m : messages) m.kind = MessageKind::kStore;
+  const std::vector<Packet> packets = EncodeAll(messages);
+  ASSERT_EQ(packets.size(), 1u);
+  Message run;
+  int calls = 0;
+  const auto status = DecodeEach(packets[0].bytes, PointersTo(packets[0]), [&](const Message& m) {
+    ++calls;
+    run = m;
+  });
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(calls, 1);
+  ASSERT_EQ(run.repeat, 20u);
+  EXPECT_FALSE(IsLent(run));
+  for (uint64_t i = 0; i < 20; ++i) {
+    EXPECT_NE(run.data.get() + i, packets[0].pages[i].get());
+    EXPECT_EQ(run.data.get()[i].bytes, packets[0].pages[i]->bytes);
+  }
+}
+
 TEST(CodecRuns, NothingIsHandedOnOfAPacketThatIsNotSound) {
   Packet packet = EncodeAll(Grants(3, true)).at(0);
   packet.pages.pop_back();

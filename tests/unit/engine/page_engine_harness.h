@@ -266,7 +266,8 @@ class EngineCluster {
     for (const PageBuffer& page : packet.pages) pages.push_back(page->bytes.data());
     auto messages = Decode(packet.bytes, pages);
     CHECK(messages.ok());
-    if (std::erase_if(*messages, [this](const Message& m) { return dropped.contains(m.kind); }) > 0) {
+    if (std::erase_if(*messages, [this](const Message& m) { return dropped.contains(m.kind) || (lost && lost(m)); }) >
+        0) {
       if (messages->empty()) return;
       return Encode(*messages, [&](const Packet& left) { OnSend(from, to, left); });
     }
@@ -304,6 +305,7 @@ class EngineCluster {
   std::map<MessageKind, RequestId> last_request;
   std::set<NodeId> cut;  // What they send or are sent is lost.
   std::set<MessageKind> dropped;
+  std::function<bool(const Message&)> lost;  // These as well.
 
  private:
   const std::function<void(PageEngineOptions&)> change_;

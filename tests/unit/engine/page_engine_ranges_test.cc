@@ -31,20 +31,20 @@ TEST_F(PageEngineRanges, AFlushOfAVastRangeLeavesTheLoopToOthersAndEndsInTime) {
   EXPECT_LT(cluster.clock.Now(), deadline + 10 * kMillisecond);
 }
 
-TEST_F(PageEngineRanges, AFlushHoldsTheCopiesOfThreeBlocksAtATime) {
+TEST_F(PageEngineRanges, AFlushHoldsTheCopiesOfSixBlocksAtATime) {
   EngineCluster cluster(1);
-  const PageRange range{cluster.SegmentOf(1), 1000};
+  const PageRange range{cluster.SegmentOf(1), 2000};
   cluster.Allocate(range);
   ASSERT_TRUE(cluster.Wait(cluster.engine(1).Acquire(range, Rights::kWrite, cluster.In(kSecond))).ok());
   std::optional<absl::Status> done;
   Spawn<absl::Status>(cluster.engine(1).Flush(range, cluster.In(kSecond)), [&](absl::Status s) { done = s; });
   while (cluster.clock.RunSoon()) {  // Until it waits for the disk.
   }
-  EXPECT_EQ(cluster.host(1).memory.copies, 3 * 256);
+  EXPECT_EQ(cluster.host(1).memory.copies, 6 * 256);
   cluster.RunFor(kSecond);
   ASSERT_TRUE(done.has_value());
   EXPECT_TRUE(done->ok()) << *done;
-  EXPECT_EQ(cluster.host(1).store.durable.pages.size(), 1000u);
+  EXPECT_EQ(cluster.host(1).store.durable.pages.size(), 2000u);
 }
 
 TEST_F(PageEngineRanges, AFlushAsksOncePerBlockWhereThereIsNothingToFlush) {
