@@ -13,6 +13,7 @@
 #include "bench/floors/exchange_floor.h"
 #include "bench/floors/fault_floor.h"
 #include "bench/floors/memory_floor.h"
+#include "bench/floors/store_floor.h"
 #include "bench/floors/sync_floor.h"
 #include "engine/mangrove.h"
 
@@ -223,7 +224,7 @@ void RunBulk(const RunOptions& options, std::vector<Row>* rows) {
   Worker& here = cluster.node(0);
   Worker& other = cluster.node(1);
   BulkFloor bulk(options.spin_us);
-  PlainWriteFloor plain(options.directory);
+  StoreFloor stores(options.directory, pages);
   Group group(options, rows);
   const auto stream = [&] { return bulk.MibPerSecond(mib); };
   const auto after_write = [&](const char* verb) {
@@ -242,7 +243,7 @@ void RunBulk(const RunOptions& options, std::vector<Row>* rows) {
         here.Call("write_all");
         return here.Call("flush_all");
       },
-      [&] { return plain.MibPerSecond(mib); });
+      [&] { return stores.MibPerSecond(); });
 }
 
 // Starts a cluster for each repetition: memory is what a node has after its start and little work.

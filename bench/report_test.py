@@ -14,8 +14,8 @@ ENGINE = ["cached_load", "cached_read_call", "remote_read_call", "remote_read_ca
           "memory_empty_node", "memory_per_peer", "lookup_cold_10", "lookup_cold_1000", "lookup_cold_100000",
           "lookup_messages_10", "lookup_messages_1000", "lookup_messages_100000", "lookup_warm_10", "lookup_warm_1000",
           "lookup_warm_100000"]
-STORE = ["commit_latency", "commit_rate_8", "commit_rate_64", "bulk_commits", "bulk_pages", "page_read", "recovery",
-         "write_amplification", "space"]
+STORE = ["commit_latency", "commit_rate_8", "commit_rate_64", "bulk_commits", "bulk_pages", "bulk_two_stores", "page_read",
+         "recovery", "write_amplification", "space"]
 KEYS = ["name", "value", "unit", "floor", "ratio", "repetitions", "spread"]
 
 

@@ -4,19 +4,19 @@
 #include <unistd.h>
 
 #include <array>
-#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <mutex>
 #include <random>
 #include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bench/floors/bulk_floor.h"
+#include "bench/floors/store_floor.h"
+#include "bench/measured_store.h"
 #include "bench/timing.h"
 #include "bench/worker.h"
-#include "engine/store/rocks_store.h"
 
 namespace mangrove::bench {
 namespace {
@@ -24,7 +24,6 @@ namespace {
 constexpr uint64_t kPages = 50'000;  // 195 MiB that are written again and again, in random order.
 constexpr uint64_t kBatchPages = 250;
 constexpr uint64_t kManyCommits = 2 * kPages;
-constexpr PageId kFirst{1'000'000};
 constexpr double kNsPerUs = 1e3;
 constexpr double kNsPerMs = 1e6;
 constexpr double kNsPerSecond = 1e9;
@@ -47,95 +46,6 @@ uint64_t BytesIn(const std::string& directory) {
   }
   return bytes;
 }
-
-// A store whose loop is the thread that measures, which polls.
-class MeasuredStore {
- public:
-  explicit MeasuredStore(std::string path) : path_(std::move(path)) {
-    auto opened = RocksStore::Open({.path = path_,
-                                    .post = [this](absl::AnyInvocable<void()> task) { Post(std::move(task)); },
-                                    .cluster = ClusterId{1, 2},
-                                    .node = NodeId(3)});
-    Must(opened.status(), "opening a store");
-    store_ = *std::move(opened);
-  }
-
-  // Every page once.
-  void Fill() {
-    for (uint64_t i = 0; i < kPages; i += kBatchPages) {
-      StoreBatch batch;
-      for (uint64_t page = i; page < i + kBatchPages; ++page) AddPage(kFirst + page, batch);
-      CommitAll(1, 1, [&] { return std::move(batch); });
-    }
-  }
-
-  // So many commits of a page each.
-  void Commit(uint64_t commits, uint64_t outstanding) {
-    CommitAll(commits, outstanding, [this] {
-      StoreBatch batch;
-      AddPage(kFirst + random_() % kPages, batch);
-      return batch;
-    });
-  }
-
-  // As many bytes as all pages have, in their order.
-  void Bulk(uint64_t pages_of_commit, uint64_t outstanding) {
-    uint64_t next = 0;
-    CommitAll(kPages / pages_of_commit, outstanding, [&] {
-      StoreBatch batch;
-      for (uint64_t i = 0; i < pages_of_commit; ++i) AddPage(kFirst + next++, batch);
-      return batch;
-    });
-  }
-
-  void Read() {
-    bool done = false;
-    store_->ReadPage(kFirst + random_() % kPages, true, [&done](const absl::StatusOr<StoredPage>& page) {
-      Must(page.status(), "a read");
-      done = true;
-    });
-    while (!done) RunTasks();
-  }
-
- private:
-  void Post(absl::AnyInvocable<void()> task) {
-    const std::lock_guard lock(mutex_);
-    tasks_.push_back(std::move(task));
-  }
-  void RunTasks() {
-    std::deque<absl::AnyInvocable<void()>> tasks;
-    {
-      const std::lock_guard lock(mutex_);
-      tasks.swap(tasks_);
-    }
-    for (auto& task : tasks) task();
-  }
-  void AddPage(PageId page, StoreBatch& batch) {
-    batch.put_pages.push_back({.page = page, .version = {Epoch(1), ++counter_}, .data = data_});
-  }
-  template <typename MakeBatch>
-  void CommitAll(uint64_t commits, uint64_t outstanding, MakeBatch make) {
-    uint64_t started = 0;
-    uint64_t done = 0;
-    while (done < commits) {
-      for (; started < commits && started - done < outstanding; ++started) {
-        store_->Commit(make(), [&done](const absl::Status& status) {
-          Must(status, "a commit");
-          ++done;
-        });
-      }
-      RunTasks();
-    }
-  }
-
-  const std::string path_;
-  const PageBuffer data_ = std::make_shared<PageBytes>();
-  std::mutex mutex_;
-  std::deque<absl::AnyInvocable<void()>> tasks_;
-  std::mt19937_64 random_{1};
-  uint64_t counter_ = 0;
-  std::unique_ptr<RocksStore> store_;
-};
 
 template <typename Operation>
 double RatePerSecond(uint64_t count, Operation operation) {
@@ -160,7 +70,7 @@ double WriteAmplification(MeasuredStore& store) {
 
 Verbs MakeStoreVerbs(const std::string& path) {
   auto store = std::make_shared<std::unique_ptr<MeasuredStore>>();
-  return {{"open", [=](const Arguments&) { return *store = std::make_unique<MeasuredStore>(path), 0; }},
+  return {{"open", [=](const Arguments&) { return *store = std::make_unique<MeasuredStore>(path, kPages), 0; }},
           {"fill", [=](const Arguments&) { return (*store)->Fill(), 0; }},
           {"latency", [=](const Arguments& a) { return MedianNs(a[0], [&](uint64_t) { (*store)->Commit(1, 1); }); }},
           {"rate", [=](const Arguments& a) { return RatePerSecond(a[0], [&] { (*store)->Commit(a[0], a[1]); }); }},
@@ -170,7 +80,7 @@ Verbs MakeStoreVerbs(const std::string& path) {
           {"space", [=](const Arguments&) { return static_cast<double>(BytesIn(path)) / (kPages * kPageBytes); }},
           {"crash", [=](const Arguments&) -> double { Crash(**store); }},
           {"reopen", [=](const Arguments&) {
-             return MedianNs(1, [&](uint64_t) { *store = std::make_unique<MeasuredStore>(path); });
+             return MedianNs(1, [&](uint64_t) { *store = std::make_unique<MeasuredStore>(path, kPages); });
            }}};
 }
 
@@ -255,8 +165,8 @@ double RecoveryNs(const std::string& path) {
 }  // namespace
 
 std::vector<std::string> StoreNames() {
-  return {"commit_latency", "commit_rate_8", "commit_rate_64",      "bulk_commits", "bulk_pages",
-          "page_read",      "recovery",      "write_amplification", "space"};
+  return {"commit_latency",  "commit_rate_8", "commit_rate_64", "bulk_commits",        "bulk_pages",
+          "bulk_two_stores", "page_read",     "recovery",       "write_amplification", "space"};
 }
 
 std::vector<Row> RunStore(const RunOptions& options) {
@@ -281,6 +191,13 @@ std::vector<Row> RunStore(const RunOptions& options) {
     group.Add(
         name, "MiB/s", [&] { return store.Call("bulk", pages, outstanding) * kPageBytes / kBytesPerMib; },
         [&] { return bare.Call("bulk") * kPageBytes / kBytesPerMib; });
+  }
+  {
+    StoreFloor stores(options.directory, kPages);
+    PlainWriteFloor files(options.directory);
+    const uint64_t mib = kPages * kPageBytes >> 20;
+    group.Add(
+        "bulk_two_stores", "MiB/s", [&] { return stores.MibPerSecond(); }, [&] { return files.MibPerSecond(mib); });
   }
   group.Add(
       "page_read", "us", [&] { return store.Call("read", n) / kNsPerUs; },
