@@ -348,8 +348,9 @@ absl::StatusOr<std::vector<Entry>> ReadEntries(std::span<const std::byte> bytes,
   }
 }
 
-// Copies, side by side.
 static_assert(kMaxMessagePages <= PageRow::kPages);
+
+// Copies, side by side.
 PageBuffer CopyData(std::span<const std::byte* const> pages) {
   std::shared_ptr<PageBytes> copies = NewPages(pages.size());
   for (size_t i = 0; i < pages.size(); ++i) std::memcpy(copies.get()[i].bytes.data(), pages[i], kPageBytes);

@@ -5,7 +5,7 @@
 // drives it keeps the order: what an output is to make durable is so before its messages leave, and outputs go one after
 // the other. A disk that fails ends that: the anchor stops, and nothing is taken back.
 //
-// What holds in every run (chapter 3.2), and the simulator checks:
+// What holds in every run (chapter 3.2), and tests/unit/recovery/raft_world.h checks:
 //  R1  A term has one leader at most.
 //  R2  A leader changes none of its entries, and drops none.
 //  R3  Two logs with an entry of the same term at a place are the same up to there.
@@ -59,7 +59,7 @@ struct RaftMessage {
   bool pre_vote = false;
   bool hand_over = false;  // Its leader wants the election: it is no reason to refuse that there is one.
   bool yes = false;
-  TimeNs sent_at = 0;  // By the leader's clock, of a request; echoed by its answer.
+  TimeNs sent_at = 0;  // By the clock of who asks, of a request; echoed by its answer.
 };
 
 // What an anchor has on its disk.
