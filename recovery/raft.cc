@@ -219,11 +219,15 @@ void Raft::Receive(NodeId from, const RaftMessage& message, TimeNs now) {
   }
 }
 
-void Raft::OnAppend(NodeId from, const RaftMessage& message, TimeNs now) {
-  if (role_ == Role::kLeader) return;  // R1: a term has no other.
-  BecomeFollower(term_, from, now);
+void Raft::FollowLeader(NodeId leader, TimeNs now) {
+  BecomeFollower(term_, leader, now);
   heard_at_ = now;
   ResetElection(now);
+}
+
+void Raft::OnAppend(NodeId from, const RaftMessage& message, TimeNs now) {
+  if (role_ == Role::kLeader) return;  // R1: a term has no other.
+  FollowLeader(from, now);
   RaftMessage answer;
   answer.kind = RaftMessage::Kind::kAppended;
   answer.term = term_;
@@ -276,9 +280,7 @@ void Raft::AppendEntries(const RaftMessage& message) {
 
 void Raft::OnSnapshot(NodeId from, const RaftMessage& message, TimeNs now) {
   if (role_ == Role::kLeader) return;
-  BecomeFollower(term_, from, now);
-  heard_at_ = now;
-  ResetElection(now);
+  FollowLeader(from, now);
   RaftMessage answer;
   answer.kind = RaftMessage::Kind::kSnapshotTaken;
   answer.term = term_;

@@ -176,6 +176,7 @@ class Raft {
   void CountAnswers(TimeNs now);
   void OnVoteRequest(NodeId from, const RaftMessage& message, TimeNs now);
   void OnVoteAnswer(NodeId from, const RaftMessage& message, TimeNs now);
+  void FollowLeader(NodeId leader, TimeNs now);
   void OnAppend(NodeId from, const RaftMessage& message, TimeNs now);
   void OnSnapshot(NodeId from, const RaftMessage& message, TimeNs now);
   static bool IsSound(const RaftMessage& message);  // raft_check.cc
