@@ -1,11 +1,8 @@
 #include "bench/cluster.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,37 +11,15 @@
 #include <utility>
 
 #include "bench/node_worker.h"
+#include "tests/free_port.h"
 
 namespace mangrove::bench {
-namespace {
-
-// Ports that nobody has now, all different.
-std::vector<uint16_t> FreePorts(size_t count) {
-  std::vector<int> sockets;
-  std::vector<uint16_t> ports;
-  for (size_t i = 0; i < count; ++i) {
-    sockets.push_back(static_cast<int>(Must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket")));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    auto* generic = reinterpret_cast<sockaddr*>(&address);
-    Must(bind(sockets.back(), generic, sizeof(address)), "bind");
-    socklen_t length = sizeof(address);
-    Must(getsockname(sockets.back(), generic, &length), "getsockname");
-    ports.push_back(ntohs(address.sin_port));
-  }
-  for (int descriptor : sockets) close(descriptor);
-  return ports;
-}
-
-}  // namespace
 
 Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
   std::filesystem::create_directories(options_.directory);
   WriteKey();
-  const std::vector<uint16_t> ports = FreePorts(options_.cores.size());
-  for (size_t i = 0; i < ports.size(); ++i) {
-    members_.push_back({NodeId(i + 1), absl::StrCat("node-", i + 1), absl::StrCat("127.0.0.1:", ports[i])});
+  for (size_t i = 0; i < options_.cores.size(); ++i) {
+    members_.push_back({NodeId(i + 1), absl::StrCat("node-", i + 1), absl::StrCat("127.0.0.1:", FreePort())});
   }
   if (!options_.daemon.empty()) StartDaemon();
   workers_.resize(members_.size());

@@ -1,14 +1,11 @@
 #include "tests/cluster/cluster.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,13 +13,13 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <random>
 #include <stdexcept>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "tests/free_port.h"
 
 namespace mangrove::cluster_test {
 namespace {
@@ -35,22 +32,9 @@ std::string ReadFile(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// Outside of the range that outgoing connections take their ports from.
 std::vector<int> FreePorts(int count) {
-  std::random_device entropy;
-  std::uniform_int_distribution<int> any(20'000, 31'999);
-  std::vector<int> ports;
-  while (static_cast<int>(ports.size()) < count) {
-    const int port = any(entropy);
-    if (std::find(ports.begin(), ports.end(), port) != ports.end()) continue;
-    const int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (bind(s, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) ports.push_back(port);
-    close(s);
-  }
+  std::vector<int> ports(static_cast<size_t>(count));
+  for (int& port : ports) port = FreePort();
   return ports;
 }
 

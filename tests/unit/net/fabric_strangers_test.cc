@@ -1,8 +1,11 @@
 // Who is let in: keys, clusters, versions, incarnations, nonsense; and who dies.
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,7 +24,6 @@
 namespace mangrove {
 namespace {
 
-using testing::FreePort;
 using testing::MakeConfig;
 using testing::MakeMembers;
 using testing::MakePage;
