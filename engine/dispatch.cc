@@ -76,7 +76,8 @@ void PageEngine::FlushOutboxes() {
 
 void PageEngine::SendOutbox(NodeId to, Outbox& outbox) {
   if (peer_eviction_.HasNewsFor(to)) outbox.messages.push_back(peer_eviction_.NewsFor(to));
-  Encode(outbox.messages, [&](const Packet& packet) { transport_->Send(to, packet.bytes, packet.pages); });
+  Encode(outbox.messages,
+         [&](const Packet& packet) { transport_->Send(to, Channel::kPages, packet.bytes, packet.pages); });
   outbox.messages.clear();
   outbox.leaves = false;
   outbox.pages = 0;

@@ -10,6 +10,7 @@
 #include "engine/mapping/region_memory.h"
 #include "engine/page_engine.h"
 #include "engine/store/rocks_store.h"
+#include "net/channel_switch.h"
 #include "net/fabric_transport.h"
 #include "net/log.h"
 #include "net/runtime/system_entropy.h"
@@ -67,6 +68,7 @@ struct Node::State final : public FaultService {
   std::unique_ptr<HashLocator> locator;
   std::unique_ptr<RocksStore> store;
   std::unique_ptr<RegionMemory> memory;
+  ChannelSwitch channels;
   std::unique_ptr<FabricTransport> transport;
   std::unique_ptr<PageEngine> engine;
   std::unique_ptr<LocalOperations> operations;
@@ -162,7 +164,8 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
     engine->Open([this, done = std::move(done)](absl::Status status) mutable {
       if (status.ok()) {
         transport->SetEpoch(Epoch(1));  // Membership is fixed: there is one view.
-        status = transport->Start(engine.get());
+        channels.Set(Channel::kPages, engine.get());
+        status = transport->Start(&channels);
       }
       done(status);
     });

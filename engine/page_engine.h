@@ -88,7 +88,7 @@ class PageEngine final : public TransportEvents {
   // Every operation that waits ends with Unavailable; nothing is served any more.
   void Shutdown();
 
-  // TransportEvents.
+  // TransportEvents. Only of Channel::kPages.
   void OnDelivery(const Delivery& delivery) override;
   void OnPeerUp(NodeInstance peer) override;
   void OnPeerDown(NodeInstance peer, const absl::Status& reason) override;

@@ -15,7 +15,8 @@ enum Offset : size_t {
   kMagicAt = 0,
   kKindAt = 4,
   kFlagsAt = 5,
-  kZeroAt = 6,
+  kChannelAt = 6,
+  kZeroAt = 7,
   kEpochAt = 8,
   kSequenceAt = 16,
   kMessageBytesAt = 24,
@@ -29,6 +30,8 @@ enum Offset : size_t {
 static_assert(kChecksumAt + sizeof(uint32_t) == kEnvelopeBytes);
 
 constexpr uint8_t kFlagInlinePages = 1;
+
+bool IsKnown(Channel channel) { return static_cast<size_t>(channel) < kChannels; }
 
 // Over the envelope before its checksum and the message behind it. Pages have checksums of their own in the store.
 uint32_t Checksum(std::span<const std::byte> head) {
@@ -49,6 +52,9 @@ absl::Status CheckBounds(const Envelope& e, size_t wire_bytes) {
   const bool bare = e.kind == EnvelopeKind::kCredit;
   if (bare && e.message_bytes != 0) return Corrupt("message length of a credit", e.message_bytes, "", 0);
   if (bare && e.page_count != 0) return Corrupt("page count of a credit", e.page_count, "", 0);
+  if (bare && e.channel != Channel::kPages) {
+    return Corrupt("channel of a credit", static_cast<int>(e.channel), "", static_cast<int>(Channel::kPages));
+  }
   if (e.inline_pages && e.page_count == 0) return Corrupt("inline page count", 0, "at least ", 1);
   const size_t expected = e.inline_pages ? InlinePagesOffset(e.message_bytes) + e.page_count * kPageBytes
                                          : kEnvelopeBytes + e.message_bytes;
@@ -61,11 +67,14 @@ absl::Status CheckBounds(const Envelope& e, size_t wire_bytes) {
 void EncodeEnvelope(const Envelope& envelope, std::span<std::byte> head) {
   CHECK(head.size() == kEnvelopeBytes + envelope.message_bytes);
   CHECK(envelope.message_bytes <= kMaxMessageBytes && envelope.page_count <= kMaxMessagePages);
+  CHECK(IsKnown(envelope.channel));
+  CHECK(envelope.kind == EnvelopeKind::kMessage || envelope.channel == Channel::kPages);
   std::byte* to = head.data();
   StoreLittle<uint32_t>(to + kMagicAt, kEnvelopeMagic);
   StoreLittle<uint8_t>(to + kKindAt, static_cast<uint8_t>(envelope.kind));
   StoreLittle<uint8_t>(to + kFlagsAt, envelope.inline_pages ? kFlagInlinePages : 0);
-  StoreLittle<uint16_t>(to + kZeroAt, 0);
+  StoreLittle<uint8_t>(to + kChannelAt, static_cast<uint8_t>(envelope.channel));
+  StoreLittle<uint8_t>(to + kZeroAt, 0);
   StoreLittle<uint64_t>(to + kEpochAt, envelope.epoch.value);
   StoreLittle<uint64_t>(to + kSequenceAt, envelope.sequence);
   StoreLittle<uint32_t>(to + kMessageBytesAt, envelope.message_bytes);
@@ -89,6 +98,7 @@ absl::StatusOr<ParsedMessage> ParseMessage(std::span<const std::byte> wire) {
   Envelope& e = parsed.envelope;
   e.kind = static_cast<EnvelopeKind>(kind);
   e.inline_pages = (flags & kFlagInlinePages) != 0;
+  e.channel = static_cast<Channel>(LoadLittle<uint8_t>(from + kChannelAt));
   e.epoch = Epoch(LoadLittle<uint64_t>(from + kEpochAt));
   e.sequence = LoadLittle<uint64_t>(from + kSequenceAt);
   e.message_bytes = LoadLittle<uint32_t>(from + kMessageBytesAt);
@@ -99,7 +109,7 @@ absl::StatusOr<ParsedMessage> ParseMessage(std::span<const std::byte> wire) {
     return Corrupt("kind", static_cast<int>(kind), "", "1 or 2");
   }
   if ((flags & ~kFlagInlinePages) != 0) return Corrupt("flags", static_cast<int>(flags), "", "0 or 1");
-  const uint64_t zeros = LoadLittle<uint16_t>(from + kZeroAt) | LoadLittle<uint32_t>(from + kZero2At) |
+  const uint64_t zeros = LoadLittle<uint8_t>(from + kZeroAt) | LoadLittle<uint32_t>(from + kZero2At) |
                          LoadLittle<uint32_t>(from + kZero3At);
   if (zeros != 0) return Corrupt("a reserved field", zeros, "", 0);
   if (absl::Status status = CheckBounds(e, wire.size()); !status.ok()) return status;
@@ -107,6 +117,11 @@ absl::StatusOr<ParsedMessage> ParseMessage(std::span<const std::byte> wire) {
   const uint32_t checksum = Checksum(head);
   const auto claimed = LoadLittle<uint32_t>(from + kChecksumAt);
   if (checksum != claimed) return Corrupt("checksum", absl::Hex(claimed), "", absl::Hex(checksum));
+  // After the checksum: a changed bit is not taken for a peer that knows more channels.
+  if (!IsKnown(e.channel)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("bad message: channel is ", static_cast<int>(e.channel), ", expected less than ", kChannels));
+  }
   parsed.message = head.subspan(kEnvelopeBytes);
   if (e.inline_pages) parsed.inline_pages = wire.subspan(InlinePagesOffset(e.message_bytes));
   return parsed;

@@ -33,6 +33,7 @@ enum class EnvelopeKind : uint8_t {
 struct Envelope {
   EnvelopeKind kind = EnvelopeKind::kMessage;
   bool inline_pages = false;
+  Channel channel = Channel::kPages;  // kPages in a credit, which is for no channel.
   Epoch epoch;
   uint64_t sequence = 0;  // Of this direction of the connection, from 0, without gaps.
   uint32_t message_bytes = 0;
@@ -60,6 +61,7 @@ constexpr size_t InlinePagesOffset(size_t message_bytes) {
 void EncodeEnvelope(const Envelope& envelope, std::span<std::byte> head);
 
 // What is wrong with `wire`, or what it holds. Every bound that the rest of the receiver relies on is checked here.
+// DataLoss: it is not what a peer of ours can have sent. InvalidArgument: it is sound, but on a channel that we do not know.
 absl::StatusOr<ParsedMessage> ParseMessage(std::span<const std::byte> wire);
 
 }  // namespace mangrove

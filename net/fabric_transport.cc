@@ -13,8 +13,9 @@ FabricTransport::~FabricTransport() = default;
 
 absl::Status FabricTransport::Start(TransportEvents* events) { return core_->Start(events); }
 
-void FabricTransport::Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) {
-  core_->Send(to, message, pages);
+void FabricTransport::Send(NodeId to, Channel channel, std::span<const std::byte> message,
+                           std::span<const PageBuffer> pages) {
+  core_->Send(to, channel, message, pages);
 }
 
 void FabricTransport::SetEpoch(Epoch epoch) { core_->SetEpoch(epoch); }

@@ -19,7 +19,7 @@
 namespace mangrove {
 
 // Raised whenever what nodes say to each other changes, in any folder. Nodes of different versions do not talk.
-constexpr uint16_t kProtocolVersion = 1;
+constexpr uint16_t kProtocolVersion = 2;
 
 struct FabricMember {
   NodeId id;
@@ -55,7 +55,7 @@ class FabricTransport final : public Transport {
   ~FabricTransport() override;
 
   absl::Status Start(TransportEvents* events) override;
-  void Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
+  void Send(NodeId to, Channel channel, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
   void SetEpoch(Epoch epoch) override;
   std::vector<PeerStatus> Peers() const override;
   TransportCounters Counters() const override;

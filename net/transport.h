@@ -31,9 +31,18 @@ constexpr size_t kMaxMessageBytes = 12 * 1024;
 // A message carries at most this many pages.
 constexpr size_t kMaxMessagePages = 64;
 
+// The parts of a node that share a transport, each of which hears only its like on other nodes. On the wire: numbers keep
+// their meaning.
+enum class Channel : uint8_t {
+  kPages = 0,       // The engine.
+  kMembership = 1,  // Who belongs to the cluster.
+};
+constexpr size_t kChannels = 2;
+
 struct Delivery {
   NodeInstance from;
   Epoch epoch;  // The sender's view.
+  Channel channel = Channel::kPages;
   std::span<const std::byte> message;
   // Each points to kPageBytes. Valid, as `message` is, until the handler returns.
   std::span<const std::byte* const> pages;
@@ -74,10 +83,11 @@ class Transport {
   // outlive this object. An error names what of the configuration cannot be used.
   virtual absl::Status Start(TransportEvents* events) = 0;
 
-  // Sends `message` (REQUIRES: at most kMaxMessageBytes) with `pages` (REQUIRES: at most kMaxMessagePages) to whatever
-  // incarnation of `to` is connected. Copies `message`; holds `pages` until they are sent. REQUIRES: `to` is another
+  // Sends `message` (REQUIRES: at most kMaxMessageBytes) with `pages` (REQUIRES: at most kMaxMessagePages) on `channel` to
+  // whatever incarnation of `to` is connected. Copies `message`; holds `pages` until they are sent. REQUIRES: `to` is another
   // configured node.
-  virtual void Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) = 0;
+  virtual void Send(NodeId to, Channel channel, std::span<const std::byte> message,
+                    std::span<const PageBuffer> pages) = 0;
 
   // The epoch that is stamped on what is sent from now on.
   virtual void SetEpoch(Epoch epoch) = 0;

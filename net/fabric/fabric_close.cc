@@ -53,8 +53,9 @@ void FabricCore::Destroy(Connection& connection) {
   node = {};  // Endpoint, registrations, memory, in this order.
   const std::string reason(failure.message());
   if (was_up) {
+    const bool nonsense = absl::IsDataLoss(failure) || absl::IsInvalidArgument(failure);
     // Not by its text, which may name what was read.
-    log_once_.Log(absl::IsDataLoss(failure) ? LogLevel::kWarning : LogLevel::kInfo,
+    log_once_.Log(nonsense ? LogLevel::kWarning : LogLevel::kInfo,
                   absl::StrCat(peer->member.name, ": lost ", static_cast<int>(failure.code())),
                   absl::StrCat("lost ", peer->member.name, " (", ToString(instance), "): ", reason));
   } else if (peer->up == nullptr) {

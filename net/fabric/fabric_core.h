@@ -105,6 +105,7 @@ struct OutMessage {
   std::vector<std::byte> head;  // Envelope, message, and zeros up to inline pages.
   absl::InlinedVector<PageBuffer, 2> pages;
   absl::InlinedVector<Fid<fid_mr>, 1> registrations;  // Where the provider wants them.
+  Channel channel = Channel::kPages;
   uint32_t message_bytes = 0;
   uint32_t pages_written = 0;  // Into the peer's slots, so far.
   bool inline_pages = false;
@@ -199,7 +200,7 @@ class FabricCore {
   ~FabricCore();
 
   absl::Status Start(TransportEvents* events);
-  void Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages);
+  void Send(NodeId to, Channel channel, std::span<const std::byte> message, std::span<const PageBuffer> pages);
   void SetEpoch(Epoch epoch) { epoch_ = epoch; }
   std::vector<PeerStatus> Peers() const;
   const TransportCounters& Counters() const { return counters_; }
@@ -268,13 +269,13 @@ class FabricCore {
 
   // fabric_send.cc
   enum class Outcome { kDone, kBlocked, kFailed };
-  Outcome SendSmall(Connection& connection, EnvelopeKind kind, std::span<const std::byte> message);
+  Outcome SendSmall(Connection& connection, EnvelopeKind kind, Channel channel, std::span<const std::byte> message);
   Outcome SendHead(Connection& connection, OutMessage& message, bool tell);
   void NoteSent(Connection& connection, bool told);
   Outcome Submit(Connection& connection, std::unique_ptr<OutMessage>& message);
   Outcome WritePages(Connection& connection, OutMessage& message);
   bool HasRoom(const Connection& connection, uint32_t ops, uint32_t slots) const;
-  Envelope NextEnvelope(const Connection& connection, EnvelopeKind kind, size_t message_bytes) const;
+  Envelope NextEnvelope(const Connection& connection, EnvelopeKind kind, Channel channel, size_t message_bytes) const;
   void CountSent(Connection& connection, const Envelope& envelope);
   void Enqueue(Connection& connection, std::unique_ptr<OutMessage> message);
   void Drain(Connection& connection);
@@ -282,7 +283,8 @@ class FabricCore {
   void ReturnSlots(Connection& connection);
   Outcome OutcomeOf(Connection& connection, ssize_t result, const char* what);
   void* Register(OutMessage& message, const void* data, size_t bytes);
-  std::unique_ptr<OutMessage> NewMessage(std::span<const std::byte> message, std::span<const PageBuffer> pages);
+  std::unique_ptr<OutMessage> NewMessage(Channel channel, std::span<const std::byte> message,
+                                         std::span<const PageBuffer> pages);
   void Recycle(std::unique_ptr<OutMessage> message);
   void OnSendCompleted(Connection& connection);
 

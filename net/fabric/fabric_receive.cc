@@ -109,6 +109,7 @@ absl::Status FabricCore::OnMessage(Connection& c, const ParsedMessage& parsed) {
   Delivery delivery;
   delivery.from = c.peer_instance();
   delivery.epoch = envelope.epoch;
+  delivery.channel = envelope.channel;
   delivery.message = parsed.message;
   delivery.pages = std::span(pages).first(envelope.page_count);
   ++counters_.messages_received;

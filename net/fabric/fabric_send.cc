@@ -33,7 +33,8 @@ bool FitsInline(size_t message_bytes, size_t pages) {
 
 }  // namespace
 
-void FabricCore::Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) {
+void FabricCore::Send(NodeId to, Channel channel, std::span<const std::byte> message,
+                      std::span<const PageBuffer> pages) {
   CHECK(message.size() <= kMaxMessageBytes && pages.size() <= kMaxMessagePages);
   Peer* peer = FindPeer(to);
   CHECK(peer != nullptr);
@@ -44,9 +45,9 @@ void FabricCore::Send(NodeId to, std::span<const std::byte> message, std::span<c
   }
   Connection& c = *connection;
   if (pages.empty() && c.queue.empty() && kEnvelopeBytes + message.size() <= std::min(inject_bytes_, kMaxInjectBytes)) {
-    if (SendSmall(c, EnvelopeKind::kMessage, message) != Outcome::kBlocked) return;
+    if (SendSmall(c, EnvelopeKind::kMessage, channel, message) != Outcome::kBlocked) return;
   }
-  std::unique_ptr<OutMessage> out = NewMessage(message, pages);
+  std::unique_ptr<OutMessage> out = NewMessage(channel, message, pages);
   if (!c.queue.empty() || Submit(c, out) == Outcome::kBlocked) Enqueue(c, std::move(out));
 }
 
@@ -56,9 +57,10 @@ bool FabricCore::HasRoom(const Connection& c, uint32_t ops, uint32_t slots) cons
   return c.outstanding_ops + ops + kOpsForCredits <= max_ops_ && c.slots_taken - c.slots_freed + slots <= kPageSlots;
 }
 
-Envelope FabricCore::NextEnvelope(const Connection& c, EnvelopeKind kind, size_t message_bytes) const {
+Envelope FabricCore::NextEnvelope(const Connection& c, EnvelopeKind kind, Channel channel, size_t message_bytes) const {
   Envelope envelope;
   envelope.kind = kind;
+  envelope.channel = channel;
   envelope.epoch = epoch_;
   envelope.sequence = c.next_send_sequence;
   envelope.message_bytes = static_cast<uint32_t>(message_bytes);
@@ -85,13 +87,14 @@ FabricCore::Outcome FabricCore::OutcomeOf(Connection& c, ssize_t result, const c
 
 // --- Small ones -------------------------------------------------------------------------------------------------------
 
-FabricCore::Outcome FabricCore::SendSmall(Connection& c, EnvelopeKind kind, std::span<const std::byte> message) {
+FabricCore::Outcome FabricCore::SendSmall(Connection& c, EnvelopeKind kind, Channel channel,
+                                          std::span<const std::byte> message) {
   const uint32_t reserve = kind == EnvelopeKind::kCredit ? 0 : kOpsForCredits;
   if (c.outstanding_ops + 1 + reserve > max_ops_) return Outcome::kBlocked;
   std::array<std::byte, kMaxInjectBytes> buffer;
   const std::span<std::byte> head = std::span(buffer).first(kEnvelopeBytes + message.size());
   if (!message.empty()) std::memcpy(head.data() + kEnvelopeBytes, message.data(), message.size());
-  const Envelope envelope = NextEnvelope(c, kind, message.size());
+  const Envelope envelope = NextEnvelope(c, kind, channel, message.size());
   EncodeEnvelope(envelope, head);
   // Credits are also what asks after small messages that nothing followed, see Tick.
   const bool tell = c.silent_ops + 1 >= kOpsPerCompletion || kind == EnvelopeKind::kCredit;
@@ -123,7 +126,7 @@ void FabricCore::NoteSent(Connection& c, bool told) {
   c.silent_pages = 0;
 }
 
-void FabricCore::SendCredit(Connection& c) { SendSmall(c, EnvelopeKind::kCredit, {}); }
+void FabricCore::SendCredit(Connection& c) { SendSmall(c, EnvelopeKind::kCredit, Channel::kPages, {}); }
 
 // Tells the peer which slots are free again, where no message of ours has done it: when half of them are. If the queue is
 // full just now, the next completion or tick tries again.
@@ -134,7 +137,7 @@ void FabricCore::ReturnSlots(Connection& c) {
 
 // --- Larger ones ------------------------------------------------------------------------------------------------------
 
-std::unique_ptr<OutMessage> FabricCore::NewMessage(std::span<const std::byte> message,
+std::unique_ptr<OutMessage> FabricCore::NewMessage(Channel channel, std::span<const std::byte> message,
                                                    std::span<const PageBuffer> pages) {
   std::unique_ptr<OutMessage> out;
   if (spare_messages_.empty()) {
@@ -143,6 +146,7 @@ std::unique_ptr<OutMessage> FabricCore::NewMessage(std::span<const std::byte> me
     out = std::move(spare_messages_.back());
     spare_messages_.pop_back();
   }
+  out->channel = channel;
   out->message_bytes = static_cast<uint32_t>(message.size());
   out->inline_pages = !pages.empty() && FitsInline(message.size(), pages.size());
   out->head.resize(out->inline_pages ? InlinePagesOffset(message.size()) : kEnvelopeBytes + message.size());
@@ -239,7 +243,7 @@ FabricCore::Outcome FabricCore::WritePages(Connection& c, OutMessage& m) {
 }
 
 FabricCore::Outcome FabricCore::SendHead(Connection& c, OutMessage& m, bool tell) {
-  Envelope envelope = NextEnvelope(c, EnvelopeKind::kMessage, m.message_bytes);
+  Envelope envelope = NextEnvelope(c, EnvelopeKind::kMessage, m.channel, m.message_bytes);
   envelope.page_count = static_cast<uint16_t>(m.pages.size());
   envelope.inline_pages = m.inline_pages;
   const bool in_slots = !m.pages.empty() && !m.inline_pages;

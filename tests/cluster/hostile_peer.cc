@@ -58,7 +58,7 @@ bool Impostor::AwaitConnected(size_t peers) {
 }
 
 void Impostor::Send(int to, std::span<const std::byte> message, std::span<const PageBuffer> pages) {
-  OnLoop([&] { transport_->Send(NodeId(static_cast<uint64_t>(to)), message, pages); });
+  OnLoop([&] { transport_->Send(NodeId(static_cast<uint64_t>(to)), Channel::kPages, message, pages); });
 }
 
 TransportCounters Impostor::Counters() {

@@ -16,6 +16,8 @@
 #include "absl/strings/str_split.h"
 #include "directory/codec.h"
 #include "net/envelope.h"
+#include "net/fabric_transport.h"
+#include "net/little_endian.h"
 #include "net/log.h"
 #include "tests/cluster/cluster.h"
 #include "tests/cluster/hostile_peer.h"
@@ -253,7 +255,10 @@ class AlteringWire : public HostilePeer {
     const Alteration what = alteration_;
     if (what == Alteration::kNone) return true;
     if (what == Alteration::kHello) {
-      return AtEach(bytes, std::string("MH\1\0", 4), 52, [&](size_t at) {
+      // With the version, since "MH" alone may stand anywhere.
+      std::string hello = "MH__";
+      StoreLittle<uint16_t>(reinterpret_cast<std::byte*>(hello.data() + 2), kProtocolVersion);
+      return AtEach(bytes, hello, 52, [&](size_t at) {
         bytes[at] = '?';
         ++altered_;
         return true;

@@ -14,6 +14,7 @@ struct SimNetwork::Wire {
   NodeInstance sender;
   Incarnation receiver;  // That was connected at the send.
   Epoch epoch;
+  Channel channel = Channel::kPages;
   uint64_t connection = 0;
   std::vector<std::byte> message;
   std::vector<PageBuffer> pages;
@@ -31,11 +32,12 @@ absl::Status SimTransport::Start(TransportEvents* events) {
   return absl::OkStatus();
 }
 
-void SimTransport::Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) {
+void SimTransport::Send(NodeId to, Channel channel, std::span<const std::byte> message,
+                        std::span<const PageBuffer> pages) {
   CHECK(message.size() <= kMaxMessageBytes && pages.size() <= kMaxMessagePages);
   const int slot = SlotOfNode(to);
   CHECK(slot != slot_ && slot >= 0 && slot < network_->nodes_);
-  if (network_->transport(slot_) == this && events_ != nullptr) network_->Send(this, slot, message, pages);
+  if (network_->transport(slot_) == this && events_ != nullptr) network_->Send(this, slot, channel, message, pages);
 }
 
 std::vector<PeerStatus> SimTransport::Peers() const {
@@ -187,7 +189,7 @@ DurationNs SimNetwork::Delay(bool with_pages) {
   return random_.Spread(weather_.min_delay, weather_.max_delay);
 }
 
-void SimNetwork::Send(SimTransport* from, int to, std::span<const std::byte> message,
+void SimNetwork::Send(SimTransport* from, int to, Channel channel, std::span<const std::byte> message,
                       std::span<const PageBuffer> pages) {
   const Side& s = side(from->slot_, to);
   ++from->counters_.messages_sent;
@@ -202,6 +204,7 @@ void SimNetwork::Send(SimTransport* from, int to, std::span<const std::byte> mes
   wire->sender = from->self_;
   wire->receiver = s.known;
   wire->epoch = from->epoch_;
+  wire->channel = channel;
   wire->connection = s.connection;
   wire->message.assign(message.begin(), message.end());
   // In one piece, as they mostly come, or each by itself.
@@ -213,7 +216,7 @@ void SimNetwork::Send(SimTransport* from, int to, std::span<const std::byte> mes
     wire->pages.push_back(in_one_piece ? PageBuffer(piece, &(*piece)[i])
                                        : std::make_shared<const PageBytes>(*pages[i]));
   }
-  wire->digest = 0xcbf29ce484222325u;
+  wire->digest = 0xcbf29ce484222325u ^ static_cast<uint64_t>(channel);
   for (const std::byte b : message) wire->digest = (wire->digest ^ static_cast<uint64_t>(b)) * 0x100000001b3u;
   const int copies = random_.PerMille(weather_.double_per_mille) ? 2 : 1;
   for (int i = 0; i < copies; ++i) {
@@ -249,7 +252,7 @@ void SimNetwork::Deliver(const std::shared_ptr<Wire>& wire) {
   std::vector<const std::byte*> pages;
   pages.reserve(wire->pages.size());
   for (const PageBuffer& page : wire->pages) pages.push_back(page->bytes.data());
-  to->events_->OnDelivery({wire->sender, wire->epoch, message, pages});
+  to->events_->OnDelivery({wire->sender, wire->epoch, wire->channel, message, pages});
 }
 
 }  // namespace mangrove::sim

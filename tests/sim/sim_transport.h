@@ -38,7 +38,7 @@ class SimTransport final : public Transport {
   ~SimTransport() override;
 
   absl::Status Start(TransportEvents* events) override;
-  void Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
+  void Send(NodeId to, Channel channel, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
   void SetEpoch(Epoch epoch) override { epoch_ = epoch; }
   std::vector<PeerStatus> Peers() const override;
   TransportCounters Counters() const override { return counters_; }
@@ -109,7 +109,8 @@ class SimNetwork {
   void Connect(int a, int b);
   void ComeUp(int slot, int peer, uint64_t connection, Incarnation incarnation);
   void GoDown(int slot, int peer, uint64_t connection, const std::string& reason);
-  void Send(SimTransport* from, int to, std::span<const std::byte> message, std::span<const PageBuffer> pages);
+  void Send(SimTransport* from, int to, Channel channel, std::span<const std::byte> message,
+            std::span<const PageBuffer> pages);
   void Transmit(const std::shared_ptr<Wire>& wire);
   void Deliver(const std::shared_ptr<Wire>& wire);
   DurationNs Delay(bool with_pages = false);

@@ -19,6 +19,7 @@ class Listener : public TransportEvents {
     messages.emplace_back(reinterpret_cast<const char*>(delivery.message.data()), delivery.message.size());
     for (const std::byte* page : delivery.pages) first_bytes.push_back(page[0]);
     epochs.push_back(delivery.epoch);
+    channels.push_back(delivery.channel);
   }
   void OnPeerUp(NodeInstance peer) override {
     EXPECT_GE(peer.incarnation, newest_[peer.node]) << "T4";
@@ -30,6 +31,7 @@ class Listener : public TransportEvents {
   std::vector<std::string> messages;
   std::vector<std::byte> first_bytes;
   std::vector<Epoch> epochs;
+  std::vector<Channel> channels;
   int ups = 0;
   int downs = 0;
 
@@ -54,8 +56,8 @@ class SimTransportTest : public testing::Test {
     world_.DropEventsOf(slot);
     transports_[slot].reset();
   }
-  void Send(int from, int to, const std::string& text) {
-    transports_[from]->Send(NodeOfSlot(to), std::as_bytes(std::span(text)), {});
+  void Send(int from, int to, const std::string& text, Channel channel = Channel::kPages) {
+    transports_[from]->Send(NodeOfSlot(to), channel, std::as_bytes(std::span(text)), {});
   }
   void Run(DurationNs time) { world_.RunUntil(world_.now() + time); }
 
@@ -72,7 +74,7 @@ TEST_F(SimTransportTest, PeersComeUpAndMessagesArriveWholeInCalmWeather) {
   page->bytes[0] = std::byte{7};
   const std::string text = "with a page";
   transports_[0]->SetEpoch(Epoch(4));
-  transports_[0]->Send(NodeOfSlot(1), std::as_bytes(std::span(text)), {{page}});
+  transports_[0]->Send(NodeOfSlot(1), Channel::kPages, std::as_bytes(std::span(text)), {{page}});
   page->bytes[0] = std::byte{8};  // Copied at the send.
   for (int i = 0; i < 100; ++i) Send(0, 1, std::to_string(i));
   Run(kSecond);
@@ -83,6 +85,13 @@ TEST_F(SimTransportTest, PeersComeUpAndMessagesArriveWholeInCalmWeather) {
   EXPECT_EQ(listeners_[1]->epochs[0], Epoch(4));
   EXPECT_EQ(transports_[1]->Counters().messages_received, 101u);
   EXPECT_EQ(transports_[0]->Counters().pages_sent, 1u);
+}
+
+TEST_F(SimTransportTest, AMessageComesOnTheChannelThatItWasSentOn) {
+  const std::vector<Channel> sent = {Channel::kMembership, Channel::kPages, Channel::kMembership};
+  for (const Channel channel : sent) Send(0, 1, "text", channel);
+  Run(kSecond);
+  EXPECT_EQ(listeners_[1]->channels, sent);
 }
 
 TEST_F(SimTransportTest, StormsLoseDoubleAndReorder) {

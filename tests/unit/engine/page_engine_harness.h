@@ -123,7 +123,7 @@ class DirectTransport final : public Transport {
  public:
   DirectTransport(EngineCluster* cluster, NodeInstance self) : cluster_(cluster), self_(self) {}
   absl::Status Start(TransportEvents*) override { return absl::OkStatus(); }
-  void Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
+  void Send(NodeId to, Channel channel, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
   void SetEpoch(Epoch) override {}
   std::vector<PeerStatus> Peers() const override { return {}; }
   TransportCounters Counters() const override { return {}; }
@@ -317,7 +317,9 @@ class EngineCluster {
   std::map<NodeId, std::unique_ptr<EngineHost>> hosts_;
 };
 
-inline void DirectTransport::Send(NodeId to, std::span<const std::byte> message, std::span<const PageBuffer> pages) {
+inline void DirectTransport::Send(NodeId to, Channel channel, std::span<const std::byte> message,
+                                  std::span<const PageBuffer> pages) {
+  CHECK(channel == Channel::kPages);
   cluster_->OnSend(self_, to, {{message.begin(), message.end()}, {pages.begin(), pages.end()}});
 }
 

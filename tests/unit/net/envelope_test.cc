@@ -26,6 +26,7 @@ std::vector<std::byte> Encode(const Envelope& envelope, uint8_t fill = 0xAB) {
 
 Envelope Full() {
   Envelope e;
+  e.channel = Channel::kMembership;
   e.epoch = Epoch(0x0102030405060708);
   e.sequence = 0x1112131415161718;
   e.message_bytes = 100;
@@ -65,6 +66,8 @@ TEST(Envelope, EveryFieldStandsWhereTheDocumentSays) {
   EXPECT_EQ(std::memcmp(wire.data(), "MGE1", 4), 0);
   EXPECT_EQ(LoadLittle<uint8_t>(wire.data() + 4), 1);
   EXPECT_EQ(LoadLittle<uint8_t>(wire.data() + 5), 0);
+  EXPECT_EQ(LoadLittle<uint8_t>(wire.data() + 6), 1);
+  EXPECT_EQ(LoadLittle<uint8_t>(wire.data() + 7), 0);
   EXPECT_EQ(LoadLittle<uint64_t>(wire.data() + 8), 0x0102030405060708u);
   EXPECT_EQ(LoadLittle<uint64_t>(wire.data() + 16), 0x1112131415161718u);
   EXPECT_EQ(LoadLittle<uint32_t>(wire.data() + 24), 100u);
@@ -126,7 +129,8 @@ TEST(Envelope, WhatIsOutOfBoundsIsRefusedByNameThoughItsChecksumIsRight) {
       {"magic", [](std::byte* w) { StoreLittle<uint32_t>(w, 1); }},
       {"kind", [](std::byte* w) { StoreLittle<uint8_t>(w + 4, 3); }},
       {"flags", [](std::byte* w) { StoreLittle<uint8_t>(w + 5, 2); }},
-      {"reserved", [](std::byte* w) { StoreLittle<uint16_t>(w + 6, 1); }},
+      {"channel", [](std::byte* w) { StoreLittle<uint8_t>(w + 6, kChannels); }},
+      {"reserved", [](std::byte* w) { StoreLittle<uint8_t>(w + 7, 1); }},
       {"reserved", [](std::byte* w) { StoreLittle<uint32_t>(w + 36, 1); }},
       {"reserved", [](std::byte* w) { StoreLittle<uint32_t>(w + 40, 1); }},
       {"message length", [](std::byte* w) { StoreLittle<uint32_t>(w + 24, kMaxMessageBytes + 1); }},
@@ -135,7 +139,18 @@ TEST(Envelope, WhatIsOutOfBoundsIsRefusedByNameThoughItsChecksumIsRight) {
       {"page count", [](std::byte* w) { StoreLittle<uint16_t>(w + 28, kMaxMessagePages + 1); }},
       {"first slot", [](std::byte* w) { StoreLittle<uint16_t>(w + 30, kPageSlots); }},
       {"length on the wire", [](std::byte* w) { StoreLittle<uint8_t>(w + 5, 1); }},
-      {"credit", [](std::byte* w) { StoreLittle<uint8_t>(w + 4, 2); }},
+      {"message length of a credit", [](std::byte* w) { StoreLittle<uint8_t>(w + 4, 2); }},
+      {"page count of a credit",
+       [](std::byte* w) {
+         StoreLittle<uint8_t>(w + 4, 2);
+         StoreLittle<uint32_t>(w + 24, 0);
+       }},
+      {"channel of a credit",
+       [](std::byte* w) {
+         StoreLittle<uint8_t>(w + 4, 2);
+         StoreLittle<uint32_t>(w + 24, 0);
+         StoreLittle<uint16_t>(w + 28, 0);
+       }},
   };
   for (const Case& c : cases) {
     std::vector<std::byte> wire = Encode(Full());
@@ -146,6 +161,27 @@ TEST(Envelope, WhatIsOutOfBoundsIsRefusedByNameThoughItsChecksumIsRight) {
     EXPECT_NE(parsed.status().message().find(c.name), absl::string_view::npos) << parsed.status();
     EXPECT_NE(parsed.status().message().find("expected"), absl::string_view::npos) << parsed.status();
   }
+}
+
+TEST(Envelope, EveryChannelThatIsKnownComesBackAndNoOther) {
+  for (int channel = 0; channel <= UINT8_MAX; ++channel) {
+    std::vector<std::byte> wire = Encode(Full());
+    StoreLittle<uint8_t>(wire.data() + 6, static_cast<uint8_t>(channel));
+    Sign(wire, 100);
+    const auto parsed = ParseMessage(wire);
+    if (channel < static_cast<int>(kChannels)) {
+      ASSERT_TRUE(parsed.ok()) << parsed.status();
+      EXPECT_EQ(static_cast<int>(parsed->envelope.channel), channel);
+    } else {
+      EXPECT_TRUE(absl::IsInvalidArgument(parsed.status())) << parsed.status();
+    }
+  }
+}
+
+TEST(Envelope, AChangedBitOfTheChannelIsDamageAndNoUnknownChannel) {
+  std::vector<std::byte> wire = Encode(Full());
+  StoreLittle<uint8_t>(wire.data() + 6, 0x80);
+  EXPECT_TRUE(absl::IsDataLoss(ParseMessage(wire).status()));
 }
 
 TEST(Envelope, RandomBytesNeverCrashTheParser) {
@@ -169,6 +205,7 @@ TEST(Envelope, RandomBytesNeverCrashTheParser) {
     if (!parsed.ok()) continue;
     EXPECT_LE(parsed->message.size() + parsed->inline_pages.size() + kEnvelopeBytes, wire.size());
     EXPECT_LE(parsed->envelope.page_count, kMaxMessagePages);
+    EXPECT_LT(static_cast<size_t>(parsed->envelope.channel), kChannels);
   }
 }
 

@@ -266,7 +266,7 @@ class PeerProcess {
     TestNode node(MakeConfig(members, 2, incarnation));
     node.on_delivery = [&](const Delivery& delivery) {
       const std::vector<PageBuffer> pages(delivery.pages.size(), MakePage(1));
-      node.transport->Send(NodeId(1), delivery.message, pages);
+      node.transport->Send(NodeId(1), Channel::kPages, delivery.message, pages);
     };
     node.Start();
     for (;;) pause();
@@ -313,7 +313,8 @@ TEST(FabricPeers, APeerThatIsStoppedIsBoundedInMemoryAndGivenUpAfterTheDeadline)
   const std::vector<PageBuffer> pages(4, MakePage(1));
   one.OnLoop([&] {
     for (int i = 0; i < 20'000; ++i)
-      one.transport->Send(NodeId(2), message, i % 2 == 0 ? std::span(pages) : std::span<const PageBuffer>());
+      one.transport->Send(NodeId(2), Channel::kPages, message,
+                          i % 2 == 0 ? std::span(pages) : std::span<const PageBuffer>());
   });
   EXPECT_GT(one.Counters().messages_dropped, 0u);
   EXPECT_TRUE(one.WaitForDown(2));

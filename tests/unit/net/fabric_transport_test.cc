@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/unit/net/transport_fixture.h"
@@ -81,6 +82,31 @@ TEST_P(FabricTransportPages, EveryCountOfPagesArrivesWholeWithEverySizeOfMessage
   EXPECT_EQ(pair.b->Counters().pages_received, 4u * 64 * 65 / 2);
 }
 
+// Small, inline and in slots; and what waits in the queue behind a full ring of slots.
+TEST_P(FabricTransportPages, AMessageComesOnTheChannelThatItWasSentOn) {
+  Pair pair(GetParam());
+  const std::string text = "channel";
+  const std::vector<PageBuffer> pages(kMaxMessagePages, MakePage(1));
+  std::vector<std::pair<Channel, size_t>> sent;
+  pair.a->OnLoop([&] {
+    for (int round = 0; round < 5; ++round) {
+      for (const size_t count : {size_t{0}, size_t{2}, kMaxMessagePages}) {
+        for (const Channel channel : {Channel::kMembership, Channel::kPages}) {
+          const std::span<const PageBuffer> some = std::span(pages).first(count);
+          pair.a->transport->Send(NodeId(2), channel, std::as_bytes(std::span(text)), some);
+          sent.emplace_back(channel, count);
+        }
+      }
+    }
+    EXPECT_GT(pair.a->transport->Gauges().queued_messages, 0u);
+  });
+  ASSERT_TRUE(pair.b->WaitFor([&] { return pair.b->received.size() == sent.size(); }));
+  for (size_t i = 0; i < sent.size(); ++i) {
+    EXPECT_EQ(pair.b->received[i].channel, sent[i].first) << i;
+    EXPECT_EQ(pair.b->received[i].pages.size(), sent[i].second) << i;
+  }
+}
+
 // Every message is answered, so both directions are busy; the window keeps within what a connection may queue (T5).
 TEST(FabricTransport, NothingIsLostOrReorderedUnderLoad) {
   constexpr uint64_t kMessages = 100'000;
@@ -91,7 +117,7 @@ TEST(FabricTransport, NothingIsLostOrReorderedUnderLoad) {
     std::vector<std::byte> message(8 + number % 200);
     std::memcpy(message.data(), &number, sizeof(number));
     const std::vector<PageBuffer> pages(number % 16 == 0 ? number % 5 : 0, page);
-    node.transport->Send(NodeId(to), message, pages);
+    node.transport->Send(NodeId(to), Channel::kPages, message, pages);
   };
   auto number_of = [](const Delivery& delivery) {
     uint64_t number = 0;

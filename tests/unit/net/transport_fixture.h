@@ -55,6 +55,7 @@ inline PageBuffer MakePage(uint64_t seed) {
 struct Received {
   NodeInstance from;
   Epoch epoch;
+  Channel channel = Channel::kPages;
   std::vector<std::byte> message;
   std::vector<std::vector<std::byte>> pages;
 };
@@ -88,7 +89,7 @@ class TestNode : public TransportEvents {
   }
 
   void Send(uint64_t to, std::span<const std::byte> message, std::span<const PageBuffer> pages = {}) {
-    OnLoop([&] { transport->Send(NodeId(to), message, pages); });
+    OnLoop([&] { transport->Send(NodeId(to), Channel::kPages, message, pages); });
   }
   void Send(uint64_t to, const std::string& text, std::span<const PageBuffer> pages = {}) {
     Send(to, std::as_bytes(std::span(text)), pages);
@@ -140,6 +141,7 @@ class TestNode : public TransportEvents {
       Received r;
       r.from = delivery.from;
       r.epoch = delivery.epoch;
+      r.channel = delivery.channel;
       r.message.assign(delivery.message.begin(), delivery.message.end());
       for (const std::byte* page : delivery.pages) r.pages.emplace_back(page, page + kPageBytes);
       received.push_back(std::move(r));
