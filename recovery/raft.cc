@@ -8,12 +8,20 @@
 #include "net/check.h"
 
 namespace mangrove {
+namespace {
+
+// Of another anchor's term: no cluster holds so many elections while one is away.
+constexpr uint64_t kMostTermsAhead = uint64_t{1} << 32;
+
+}  // namespace
 
 Raft::Raft(const RaftOptions& options, RaftDurable durable, TimeNs now)
     : options_(options),
       random_(options.seed),
       term_(durable.term),
       vote_(durable.vote),
+      standing_(durable.standing),
+      mark_(Random() | 1),
       log_(std::move(durable.snapshot), std::move(durable.entries)),
       commit_(log_.snapshot().index),
       told_(commit_),
@@ -41,8 +49,11 @@ bool Raft::HasVote(const Votes& votes) const {
   return own != votes.end() && own->second > 0;
 }
 
+bool Raft::TakesPart() const { return standing_ != Standing::kMustLoseVote || options_.bugs.vote_with_new_disk; }
+
 // Who has lost its vote may be the one that is needed to get that committed; its own does not count (chapter 4.2.2).
 bool Raft::MayStand() const {
+  if (!TakesPart()) return false;
   return HasVote(log_.votes()) || (commit_ < log_.votes_at() && HasVote(log_.votes_before()));
 }
 
@@ -56,7 +67,13 @@ bool Raft::HaveMajority(const std::vector<NodeId>& nodes) const {
   return 2 * these > all;
 }
 
-void Raft::Send(NodeId to, RaftMessage message) { output_.messages.emplace_back(to, std::move(message)); }
+void Raft::Send(NodeId to, RaftMessage message) {
+  if (message.kind == RaftMessage::Kind::kAppended || message.kind == RaftMessage::Kind::kSnapshotTaken) {
+    message.standing = standing_;
+    message.mark = standing_ == Standing::kMustLoseVote ? mark_ : 0;
+  }
+  output_.messages.emplace_back(to, std::move(message));
+}
 
 // The log from `from` on is to be made durable as it is now.
 void Raft::Wrote(LogIndex from) {
@@ -70,6 +87,23 @@ void Raft::Wrote(LogIndex from) {
 void Raft::Commit(LogIndex index) {
   CHECK(index <= log_.last());
   commit_ = std::max(commit_, index);
+}
+
+// By what is committed: the rest may be taken back. And not by the log alone: that tells again how this member once came without a
+// vote and got one, which is no reason to trust another disk. So it needs a leader's word that is younger than the disk, and all
+// that the leader had committed by then. Who is given a vote before it has seen that it had none stays where it is, and is to be
+// taken that vote again.
+void Raft::FollowStanding() {
+  if (standing_ == Standing::kFull || commit_ < log_.votes_at()) return;
+  const bool has_vote = HasVote(log_.votes());
+  if (standing_ == Standing::kMayGainVote) {
+    if (!has_vote) return;
+    standing_ = Standing::kFull;
+  } else {
+    if (has_vote || !lost_at_ || commit_ < *lost_at_) return;
+    standing_ = Standing::kMayGainVote;
+  }
+  output_.writes = true;
 }
 
 // --- Time -------------------------------------------------------------------------------------------------------------
@@ -147,6 +181,7 @@ void Raft::CountAnswers(TimeNs now) {
 }
 
 void Raft::OnVoteRequest(NodeId from, const RaftMessage& message, TimeNs now) {
+  if (!TakesPart()) return;
   RaftMessage answer;
   answer.kind = RaftMessage::Kind::kVoteAnswer;
   answer.pre_vote = message.pre_vote;
@@ -180,13 +215,18 @@ void Raft::OnVoteAnswer(NodeId from, const RaftMessage& message, TimeNs now) {
   if ((!of_pre_vote && !of_vote) || message.sent_at != stood_at_) return;  // Of this election alone.
   answers_[from] = message.yes;
   CountAnswers(now);
+  // Somebody else stands as well, and neither may win: again soon, each after another while. Not before others, whose disks take as
+  // long as this one's, can have answered.
+  if (role_ != Role::kCandidate || message.yes) return;
+  const auto spread = static_cast<DurationNs>(Random() % static_cast<uint64_t>(options_.election * 3 / 8));
+  election_at_ = std::min(election_at_, now + 2 * (now - stood_at_) + options_.election / 8 + spread);
 }
 
 // --- Messages ---------------------------------------------------------------------------------------------------------
 
 void Raft::Receive(NodeId from, const RaftMessage& message, TimeNs now) {
   using Kind = RaftMessage::Kind;
-  if (!IsSound(message)) {
+  if (!IsSound(message) || message.term.value > term_.value + kMostTermsAhead) {
     ++bad_messages_;
     return;
   }
@@ -232,10 +272,11 @@ void Raft::OnAppend(NodeId from, const RaftMessage& message, TimeNs now) {
   answer.kind = RaftMessage::Kind::kAppended;
   answer.term = term_;
   answer.sent_at = message.sent_at;
-  if (Contradicts(message)) {
+  if (Contradicts(message) || !AreCommands(message.entries)) {
     ++bad_messages_;
     return;
   }
+  if (message.mark == mark_ && !lost_at_) lost_at_ = message.commit;
   const LogIndex end(message.index.value + message.entries.size());
   // Up to the snapshot's end everything is committed, and so the same.
   const bool agrees = message.index < log_.snapshot().index ||
@@ -245,6 +286,7 @@ void Raft::OnAppend(NodeId from, const RaftMessage& message, TimeNs now) {
     AppendEntries(message);
     answer.index = end;
     Commit(std::min(message.commit, end));
+    FollowStanding();
     if (incoming_ && incoming_->index <= commit_) incoming_.reset();
   } else {
     answer.index = log_.MayAgreeAt(LogIndex(message.index.value - 1), message.index_term);
@@ -252,13 +294,23 @@ void Raft::OnAppend(NodeId from, const RaftMessage& message, TimeNs now) {
   Send(from, std::move(answer));
 }
 
+// What this node could not apply must not be in its log.
+bool Raft::AreCommands(const std::vector<LogEntry>& entries) const {
+  return options_.is_command == nullptr || std::all_of(entries.begin(), entries.end(), [&](const LogEntry& entry) {
+           return entry.kind != LogEntry::Kind::kCommand || options_.is_command(entry.command);
+         });
+}
+
 // What is committed (R4): no leader that keeps to the rules does.
 bool Raft::Contradicts(const RaftMessage& message) const {
+  const auto differs = [&](LogIndex at, Term term) {
+    return at >= log_.snapshot().index && at <= commit_ && log_.TermOf(at) != term;
+  };
   LogIndex at = message.index;
-  if (at > log_.snapshot().index && at <= commit_ && log_.TermOf(at) != message.index_term) return true;
+  if (differs(at, message.index_term)) return true;
   for (const LogEntry& entry : message.entries) {
     ++at.value;
-    if (at > log_.snapshot().index && at <= commit_ && log_.TermOf(at) != entry.term) return true;
+    if (differs(at, entry.term)) return true;
   }
   return false;
 }
@@ -301,6 +353,11 @@ void Raft::OnSnapshot(NodeId from, const RaftMessage& message, TimeNs now) {
   if (message.offset == state.size()) state += message.bytes;
   answer.offset = state.size();
   if (message.is_last && message.offset + message.bytes.size() == state.size()) {
+    if (options_.is_state != nullptr && !options_.is_state(state)) {
+      ++bad_messages_;
+      incoming_.reset();
+      return;
+    }
     TakeSnapshot(*std::exchange(incoming_, std::nullopt));
     answer.kind = RaftMessage::Kind::kAppended;
     answer.yes = true;
@@ -318,6 +375,7 @@ void Raft::TakeSnapshot(LogSnapshot snapshot) {
   output_.snapshot = log_.snapshot();
   commit_ = log_.snapshot().index;
   told_ = commit_;
+  FollowStanding();
 }
 
 // --- Out --------------------------------------------------------------------------------------------------------------
@@ -339,6 +397,7 @@ RaftOutput Raft::TakeOutput() {
   output.number = next_output_++;
   output.term = term_;
   output.vote = vote_;
+  output.standing = standing_;
   if (output.entries_at.value != 0) {
     output.entries_at = std::max(output.entries_at, log_.first());
     output.entries = log_.From(output.entries_at, SIZE_MAX);

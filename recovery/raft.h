@@ -25,6 +25,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -40,10 +41,10 @@ struct RaftMessage {
   enum class Kind : uint8_t {
     kVoteRequest,    // index, index_term: where the candidate's log ends; pre_vote, hand_over
     kVoteAnswer,     // pre_vote, yes
-    kAppend,         // index, index_term: of the entry before `entries`; commit, sent_at
-    kAppended,       // yes: index is the last that the two logs share; no: the last that they may share. sent_at
+    kAppend,         // index, index_term: of the entry before `entries`; commit, sent_at, mark
+    kAppended,       // yes: index is the last that the two logs share; no: that they may share. sent_at, standing, mark
     kSnapshot,       // index, index_term, votes; offset, bytes, is_last; sent_at
-    kSnapshotTaken,  // index, offset: what is wanted next; sent_at
+    kSnapshotTaken,  // index, offset: what is wanted next; sent_at, standing, mark
     kTakeOver,       // Stand for election now: the leader wants it.
   };
   Kind kind = Kind::kAppend;
@@ -59,7 +60,11 @@ struct RaftMessage {
   bool pre_vote = false;
   bool hand_over = false;  // Its leader wants the election: it is no reason to refuse that there is one.
   bool yes = false;
-  TimeNs sent_at = 0;  // By the clock of who asks, of a request; echoed by its answer.
+  TimeNs sent_at = 0;                   // By the clock of who asks, of a request; echoed by its answer.
+  Standing standing = Standing::kFull;  // Of who answers.
+  // Of who answers and must lose its vote: names this run of it. The leader echoes it when that vote is gone for certain.
+  uint64_t mark = 0;
+  friend bool operator==(const RaftMessage&, const RaftMessage&) = default;
 };
 
 // What an anchor has on its disk.
@@ -68,14 +73,17 @@ struct RaftDurable {
   NodeId vote;  // In that term; 0: for nobody.
   LogSnapshot snapshot;
   std::vector<LogEntry> entries;  // Behind the snapshot.
+  Standing standing = Standing::kFull;
 };
 
-// What is to be done. First `term` and `vote`, `snapshot` and `entries` become durable, as one; then the messages are sent.
+// What is to be done. First `term`, `vote` and `standing`, `snapshot` and `entries` become durable, as one; then the messages are
+// sent.
 struct RaftOutput {
   uint64_t number = 0;  // For Persisted, which is called for each output that writes, in their order.
   bool writes = false;  // Is there anything to make durable?
   Term term;
   NodeId vote;
+  Standing standing = Standing::kFull;
   std::optional<LogSnapshot>
       snapshot;  // In the place of everything up to its index, and of what is behind it if `drops_log`.
   bool drops_log = false;
@@ -93,6 +101,7 @@ struct RaftBugs {
   bool vote_again = false;          // In a term in which it has voted.
   bool votes_at_once = false;       // Any change of the votes, at any time.
   bool ignore_stale_log = false;    // In an election.
+  bool vote_with_new_disk = false;  // At once, whatever the old one has promised.
 };
 
 struct RaftOptions {
@@ -103,7 +112,10 @@ struct RaftOptions {
   DurationNs election = 500 * kMillisecond;
   size_t message_bytes = 8 * 1024;  // Of entries, or of a snapshot, in a message.
   size_t command_bytes = 4 * 1024;  // Of a command, at most.
-  uint64_t seed = 0;
+  uint64_t seed = 0;                // Another one at each start: the mark of a member with another disk comes of it.
+  // Whether the bytes of a command, or of a snapshot's state, can be applied here; null: all can. What cannot is not taken in.
+  bool (*is_command)(std::string_view bytes) = nullptr;
+  bool (*is_state)(std::string_view bytes) = nullptr;
   RaftBugs bugs = {};
 };
 
@@ -130,11 +142,12 @@ class Raft {
   absl::StatusOr<LogIndex> Propose(std::string command, TimeNs now);
   // Sets a member's votes, or takes it out. InvalidArgument: by more than one vote, or nobody would be left with one, or there
   // would be too many. FailedPrecondition, Unavailable: as above; Unavailable also while an earlier change is not committed,
-  // while the member that is to vote is not up to date, and where too few of those that would vote have answered of late.
+  // while the member that is to vote is not up to date or has to lose the votes of its old disk first, and where too few of those
+  // that would vote have answered of late.
   absl::StatusOr<LogIndex> ProposeVotes(NodeId member, std::optional<uint32_t> votes, TimeNs now);
   // Brings `to` up to date, then has it elected, at once: what QuorumAt has said is void from now on, so nobody may rely on it any
-  // more. This anchor goes on leading if `to` cannot be told within an election time. FailedPrecondition, Unavailable: as above.
-  // InvalidArgument: it has no vote.
+  // more. This anchor goes on leading if `to` cannot be told within an election time. FailedPrecondition, Unavailable: as above;
+  // Unavailable also while `to` has to lose its votes. InvalidArgument: it has no vote.
   absl::Status HandOver(NodeId to, TimeNs now);
 
   // What has been applied up to `index` has come to `state`: the log up to there is dropped. REQUIRES: an output has had it as
@@ -149,6 +162,9 @@ class Raft {
   NodeId leader() const { return leader_; }  // As far as is known; 0: nobody.
   LogIndex commit() const { return commit_; }
   const RaftLog& log() const { return log_; }
+  Standing standing() const { return standing_; }
+  // What this leader has heard last of a member; kFull of itself, of who has not answered yet, and of strangers.
+  Standing StandingOf(NodeId member) const;
   uint64_t bad_messages() const { return bad_messages_; }  // That no anchor sends which keeps to the rules.
   // Of a leader: when it sent what a majority of the votes has answered. For no later term was anybody elected before that, nor
   // will be until an election time later by any of their clocks. Nothing: it is no leader, has had no answers yet, or
@@ -166,6 +182,9 @@ class Raft {
     LogIndex commit;                             // That it was told of.
     std::shared_ptr<const LogSnapshot> sending;  // As it was when that began.
     uint64_t offset = 0;                         // Of it, to be sent.
+    Standing standing = Standing::kFull;
+    uint64_t mark = 0;
+    TimeNs standing_at = 0;  // Since when these two are known.
   };
 
   // raft.cc
@@ -181,13 +200,16 @@ class Raft {
   void OnSnapshot(NodeId from, const RaftMessage& message, TimeNs now);
   static bool IsSound(const RaftMessage& message);  // raft_check.cc
   bool Contradicts(const RaftMessage& message) const;
+  bool AreCommands(const std::vector<LogEntry>& entries) const;
   void AppendEntries(const RaftMessage& message);
   void TakeSnapshot(LogSnapshot snapshot);
   bool HasVote(const Votes& votes) const;
+  bool TakesPart() const;
   bool MayStand() const;
   bool HaveMajority(const std::vector<NodeId>& nodes) const;
   void Send(NodeId to, RaftMessage message);
   void Commit(LogIndex index);
+  void FollowStanding();
   void Wrote(LogIndex from);
 
   // raft_leader.cc
@@ -198,7 +220,9 @@ class Raft {
   void SendTo(NodeId to, Peer& peer, TimeNs now);
   void SendSnapshot(NodeId to, Peer& peer, RaftMessage message);
   void SendPulse(NodeId to, Peer& peer, TimeNs now);
-  static bool TakeAnswer(Peer& peer, const RaftMessage& message);
+  static bool TakeAnswer(Peer& peer, const RaftMessage& message, TimeNs now);
+  bool AreVotesSettled() const;
+  bool HasLostVote(NodeId node, const Peer& peer, TimeNs now) const;
   std::optional<TimeNs> QuorumOf(const Votes& votes, TimeNs now) const;
   void OnAppended(NodeId from, const RaftMessage& message, TimeNs now);
   void OnSnapshotTaken(NodeId from, const RaftMessage& message, TimeNs now);
@@ -211,6 +235,10 @@ class Raft {
   uint64_t random_;
   Term term_;
   NodeId vote_;
+  Standing standing_;
+  uint64_t mark_;  // Of this run.
+  // A leader's word to this run: nothing counts on the old disk any more, by what is committed up to here.
+  std::optional<LogIndex> lost_at_;
   RaftLog log_;
   LogIndex commit_;
   LogIndex told_;  // Committed, and in an output.

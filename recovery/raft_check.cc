@@ -35,6 +35,7 @@ bool Raft::IsSound(const RaftMessage& message) {
   const bool is_snapshot = message.kind == RaftMessage::Kind::kSnapshot;
   if (message.term.value == 0 || message.term.value > kMost || message.index_term > message.term) return false;
   if (message.index.value > kMost || message.commit.value > kMost || message.entries.size() > kMostBytes) return false;
+  if (message.standing > Standing::kMayGainVote) return false;
   if (message.offset > kMostSnapshotBytes || message.bytes.size() > kMostBytes) return false;
   const bool is_answer =
       message.kind == RaftMessage::Kind::kAppended || message.kind == RaftMessage::Kind::kSnapshotTaken;

@@ -1,6 +1,7 @@
 // What a leader does: its log goes to the others, and what a majority has is committed.
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -78,12 +79,16 @@ absl::StatusOr<LogIndex> Raft::ProposeVotes(NodeId member, std::optional<uint32_
     return absl::InvalidArgumentError(absl::StrCat(ToString(member), " with ", after, " votes: expected at most ",
                                                    kMaxMembers, " members with ", kMaxVotes, " votes each"));
   }
-  const bool settled = commit_ >= log_.votes_at() && log_.Has(commit_) && log_.TermOf(commit_) == term_;
-  if (!settled && !options_.bugs.votes_at_once) {
+  if (!AreVotesSettled() && !options_.bugs.votes_at_once) {
     return absl::UnavailableError("an earlier change of the anchors is under way; try again");
   }
   if (absl::Status status = CheckVotes(changed, member, before, now); !status.ok()) return status;
   return AppendOwn({.term = term_, .kind = LogEntry::Kind::kVotes, .votes = std::move(changed)}, now);
+}
+
+// Committed, and in this term.
+bool Raft::AreVotesSettled() const {
+  return commit_ >= log_.votes_at() && log_.Has(commit_) && log_.TermOf(commit_) == term_;
 }
 
 // The new votes count at once: without a majority of them nothing goes on, not even taking them back.
@@ -92,6 +97,12 @@ absl::Status Raft::CheckVotes(const Votes& changed, NodeId member, uint32_t befo
   const auto peer = peers_.find(member);
   const auto raised = changed.find(member);
   const bool gets_first = before == 0 && raised != changed.end() && raised->second > 0;
+  const bool gets_more = raised != changed.end() && raised->second > before;
+  if (gets_more && StandingOf(member) == Standing::kMustLoseVote) {
+    return absl::UnavailableError(absl::StrCat(
+        ToString(member),
+        " has another disk than the one that its votes were given to: it has to hear first that it has none"));
+  }
   if (gets_first && member != options_.self &&
       (peer == peers_.end() || peer->second.match.value + kFewEntries < log_.last().value)) {
     return absl::UnavailableError(
@@ -122,6 +133,10 @@ absl::Status Raft::HandOver(NodeId to, TimeNs now) {
     return absl::InvalidArgumentError(absl::StrCat(ToString(to), " has no vote, and cannot lead the anchors"));
   }
   if (to == options_.self) return absl::OkStatus();
+  if (StandingOf(to) == Standing::kMustLoseVote) {
+    return absl::UnavailableError(
+        absl::StrCat(ToString(to), " has another disk than before, and does not stand for election yet; try again"));
+  }
   handing_to_ = to;
   told_to_take_over_ = false;
   hand_over_ends_ = now + options_.election;
@@ -158,6 +173,7 @@ void Raft::SendTo(NodeId to, Peer& peer, TimeNs now) {
   message.commit = commit_;
   message.entries = log_.From(peer.next, options_.message_bytes);
   peer.commit = commit_;
+  if (HasLostVote(to, peer, now)) message.mark = peer.mark;
   Send(to, std::move(message));
 }
 
@@ -187,9 +203,32 @@ void Raft::SendPulse(NodeId to, Peer& peer, TimeNs now) {
   Send(to, std::move(pulse));
 }
 
+Standing Raft::StandingOf(NodeId member) const {
+  const auto peer = peers_.find(member);
+  return peer == peers_.end() ? Standing::kFull : peer->second.standing;
+}
+
+// Of a member with another disk: the members have no vote of it in the log, and a quorum of them has followed this leader since
+// it said so. Nobody was elected before for a later term, who could have given the old disk a vote, and counted on it.
+bool Raft::HasLostVote(NodeId node, const Peer& peer, TimeNs now) const {
+  const auto votes = log_.votes().find(node);
+  if (peer.standing != Standing::kMustLoseVote || votes == log_.votes().end() || votes->second > 0) return false;
+  return AreVotesSettled() && QuorumOf(log_.votes(), now).value_or(0) > peer.standing_at;
+}
+
 // False: it is not what is waited for.
-bool Raft::TakeAnswer(Peer& peer, const RaftMessage& message) {
-  peer.answered = std::max(peer.answered, std::min(message.sent_at, peer.last_sent));
+bool Raft::TakeAnswer(Peer& peer, const RaftMessage& message, TimeNs now) {
+  if (message.standing != peer.standing || message.mark != peer.mark) {
+    // What it had was another disk's, or did not count.
+    peer.match = LogIndex();
+    peer.standing = message.standing;
+    peer.mark = message.mark;
+    peer.standing_at = now;
+  }
+  // The old disk may have helped to elect a later leader: that the other follows this one says nothing.
+  if (peer.standing != Standing::kMustLoseVote) {
+    peer.answered = std::max(peer.answered, std::min(message.sent_at, peer.last_sent));
+  }
   if (!peer.waiting || message.sent_at != peer.sent_at) return false;
   peer.waiting = false;
   return true;
@@ -199,7 +238,7 @@ void Raft::OnAppended(NodeId from, const RaftMessage& message, TimeNs now) {
   const auto found = peers_.find(from);
   if (role_ != Role::kLeader || found == peers_.end() || message.index > log_.last()) return;
   Peer& peer = found->second;
-  const bool is_due = TakeAnswer(peer, message);
+  const bool is_due = TakeAnswer(peer, message, now);
   if (message.yes) {
     peer.match = std::max(peer.match, message.index);
     peer.next = std::max(peer.next, LogIndex(peer.match.value + 1));
@@ -221,7 +260,7 @@ void Raft::OnSnapshotTaken(NodeId from, const RaftMessage& message, TimeNs now) 
   const auto found = peers_.find(from);
   if (role_ != Role::kLeader || found == peers_.end()) return;
   Peer& peer = found->second;
-  if (!TakeAnswer(peer, message) || peer.sending == nullptr || message.index != peer.sending->index) return;
+  if (!TakeAnswer(peer, message, now) || peer.sending == nullptr || message.index != peer.sending->index) return;
   peer.offset = message.offset;
   SendTo(from, peer, now);
 }
@@ -230,9 +269,11 @@ void Raft::AdvanceCommit(TimeNs now) {
   std::vector<std::pair<LogIndex, uint32_t>> ends;
   uint64_t all = 0;
   for (const auto& [node, votes] : log_.votes()) {
+    all += votes;
+    // The old disk may have helped to elect a later leader, which has none of this.
+    if (StandingOf(node) == Standing::kMustLoseVote) continue;
     const auto peer = peers_.find(node);
     ends.emplace_back(node == options_.self ? durable_ : peer == peers_.end() ? LogIndex() : peer->second.match, votes);
-    all += votes;
   }
   std::sort(ends.begin(), ends.end(), std::greater<>());
   uint64_t have = 0;

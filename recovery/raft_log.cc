@@ -1,6 +1,7 @@
 #include "recovery/raft_log.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <utility>
 
 #include "net/check.h"

@@ -19,6 +19,17 @@ using LogIndex = StrongId<struct LogIndexTag>;
 // Who has the log, and how many votes. A member without votes is brought up to date and asked nothing.
 using Votes = std::map<NodeId, uint32_t>;
 
+// How a member takes part, by what its disk has lost. A disk that came in the place of another knows nothing of what that one has
+// voted and acknowledged.
+enum class Standing : uint8_t {
+  kFull = 0,  // Votes as the log says.
+  // The disk came in the place of another: takes no part in elections, and is not counted for anything, until the members have taken
+  // its votes away. Then nothing counts on what the old disk promised.
+  kMustLoseVote = 1,
+  // That has happened. Who asks for its vote has given it one since, or does not count it: so it answers, as one who joins does.
+  kMayGainVote = 2,  // When it has a vote again, it is kFull.
+};
+
 struct LogEntry {
   enum class Kind : uint8_t {
     kNothing = 0,  // The first of a leader's term.
@@ -38,6 +49,7 @@ struct LogSnapshot {
   Term term;    // Of the last of these entries.
   Votes votes;  // At that place.
   std::string state;
+  friend bool operator==(const LogSnapshot&, const LogSnapshot&) = default;
 };
 
 class RaftLog {

@@ -26,6 +26,7 @@ TEST(RaftRandom, NoFaultBreaksIt) {
   uint64_t leaders = 0;
   uint64_t snapshots = 0;
   uint64_t changes = 0;
+  uint64_t replaced = 0;
   for (uint64_t seed = 1; seed <= 120; ++seed) {
     RaftWorld world({.seed = seed, .anchors = seed % 2 == 0 ? 3 : 5, .rough = seed % 3 == 0});
     world.RunFor(20 * kSecond);
@@ -34,12 +35,14 @@ TEST(RaftRandom, NoFaultBreaksIt) {
     leaders += world.leaders();
     snapshots += world.snapshots();
     changes += world.changes();
+    replaced += world.replaced();
   }
   // It was not because nothing happened.
   EXPECT_GT(applied, 120 * 300u);
   EXPECT_GT(leaders, 120 * 5u);
   EXPECT_GT(snapshots, 120u);
   EXPECT_GT(changes, 120u);
+  EXPECT_GT(replaced, 120u);
 }
 
 struct Mistake {
@@ -61,7 +64,8 @@ INSTANTIATE_TEST_SUITE_P(All, RaftMistakes,
                          testing::Values(Mistake{"CommitByCounting", {.commit_by_counting = true}},
                                          Mistake{"VoteAgain", {.vote_again = true}},
                                          Mistake{"VotesAtOnce", {.votes_at_once = true}},
-                                         Mistake{"IgnoreStaleLog", {.ignore_stale_log = true}}),
+                                         Mistake{"IgnoreStaleLog", {.ignore_stale_log = true}},
+                                         Mistake{"VoteWithNewDisk", {.vote_with_new_disk = true}}),
                          [](const auto& test) { return test.param.name; });
 
 }  // namespace

@@ -150,6 +150,7 @@ void RaftWorld::Write(Node& node) {
 void RaftWorld::WriteTo(RaftDurable& disk, const RaftOutput& output) {
   disk.term = output.term;
   disk.vote = output.vote;
+  disk.standing = output.standing;
   if (output.snapshot) {
     const uint64_t index = output.snapshot->index.value;
     const uint64_t before = disk.snapshot.index.value;
@@ -189,8 +190,10 @@ void RaftWorld::Deliver(NodeId from, NodeId to, const RaftMessage& message) {
 void RaftWorld::DoSomething() {
   At(Spread(kMillisecond, 40 * kMillisecond), [this] { DoSomething(); });
   Propose();
+  if (replaced_.value != 0 && Chance(100)) RestoreStanding();
   if (!faults_) return;
-  if (options_.changes_votes && Chance(60)) ChangeVotes();
+  // No other changes meanwhile: they could leave the one without its disk with a majority.
+  if (options_.changes_votes && replaced_.value == 0 && Chance(60)) ChangeVotes();
   auto some = nodes_.begin();
   std::advance(some, static_cast<ptrdiff_t>(random_() % nodes_.size()));
   if (options_.rough && Chance(300))
@@ -199,6 +202,7 @@ void RaftWorld::DoSomething() {
     });
   if (some == nodes_.end()) return;
   Node& node = some->second;
+  if (options_.replaces_disks && Chance(20)) ReplaceDisk(node);
   if (node.raft == nullptr) {
     if (Chance(options_.rough ? 600 : 200)) Start(node);
   } else if (Chance(options_.rough ? (node.raft->role() == Raft::Role::kLeader ? 500 : 100) : 25)) {
@@ -238,6 +242,49 @@ void RaftWorld::ChangeVotes() {
     std::optional<uint32_t> votes = static_cast<uint32_t>(random_() % 4);
     if (Chance(200)) votes.reset();
     if (node.raft->ProposeVotes(member->first, votes, now_).ok()) ++changes_;
+    Pump(node);
+  }
+}
+
+// With all that it has said and promised. What is on its way from it, and to it, still comes.
+void RaftWorld::ReplaceDisk(Node& node) {
+  if (replaced_.value != 0 || nodes_.size() < 3 || !OthersHaveMajority(node.id)) return;
+  if (node.raft != nullptr) Crash(node);
+  node.disk = {};
+  node.disk.standing = Standing::kMustLoseVote;
+  replaced_ = node.id;
+  if (Chance(700)) Start(node);
+}
+
+// By any log that somebody has, as it may be the one that counts.
+bool RaftWorld::OthersHaveMajority(NodeId node) const {
+  return std::all_of(nodes_.begin(), nodes_.end(), [&](const auto& other) {
+    const RaftLog from_disk(other.second.disk.snapshot, other.second.disk.entries);
+    const Votes& votes = other.second.raft == nullptr ? from_disk.votes() : other.second.raft->log().votes();
+    uint64_t all = 0;
+    for (const auto& [member, count] : votes) all += count;
+    const auto own = votes.find(node);
+    return all == 0 || own == votes.end() || 2 * own->second < all;
+  });
+}
+
+// What a leader does about a member whose disk was replaced: takes its votes, and gives it one.
+void RaftWorld::RestoreStanding() {
+  if (nodes_.at(replaced_).disk.standing == Standing::kFull) {
+    ++replaced_disks_;
+    replaced_ = NodeId();
+    return;
+  }
+  for (auto& [id, node] : nodes_) {
+    if (node.raft == nullptr || node.raft->role() != Raft::Role::kLeader) continue;
+    const Votes& votes = node.raft->log().votes();
+    const auto member = votes.find(replaced_);
+    const uint32_t before = member == votes.end() ? 0 : member->second;
+    const bool may_gain = node.raft->StandingOf(replaced_) == Standing::kMayGainVote;
+    if (before > 0 && may_gain) continue;  // It has to hear that it has one.
+    const uint32_t after = may_gain ? 1 : before > 0 ? before - 1 : 0;
+    if (member != votes.end() && after == before) continue;
+    if (node.raft->ProposeVotes(replaced_, after, now_).ok()) ++changes_;
     Pump(node);
   }
 }
@@ -316,7 +363,7 @@ std::string RaftWorld::Describe() const {
     absl::StrAppend(&text, ToString(id), ": ", kRoles[static_cast<int>(node.raft->role())], " of term ",
                     node.raft->term().value, ", log ", log.first().value, " to ", log.last().value, " of term ",
                     log.last_term().value, ", committed ", node.raft->commit().value, ", votes at ",
-                    log.votes_at().value, ":");
+                    log.votes_at().value, ", standing ", static_cast<int>(node.raft->standing()), ":");
     for (const auto& [member, votes] : log.votes()) absl::StrAppend(&text, " ", member.value, "=", votes);
     absl::StrAppend(&text, "\n");
   }
@@ -340,6 +387,8 @@ std::string RaftWorld::Settle() {
     last = std::max(last, node.applied);
   }
   if (failure_.empty() && votes.empty()) Fail("there is no leader");
+  if (failure_.empty() && replaced_.value != 0)
+    Fail(absl::StrCat(ToString(replaced_), " is not of full standing again"));
   for (auto& [id, node] : nodes_) {
     if (votes.contains(id) && node.applied.value + 20 < last.value)
       Fail(absl::StrCat(ToString(id), " is not up to date"));

@@ -1,5 +1,5 @@
-// Anchors in one thread: a network that loses, doubles, delays and reorders, disks that take their time, nodes that die with what they
-// had not written, all from one seed. Checks R1 to R5 of recovery/raft.h at each step, and that a quorum's knowledge holds.
+// Anchors in one thread: a network that loses, doubles, delays and reorders, disks that take their time or are replaced,
+// nodes that die with what they had not written, all from one seed. Checks R1 to R5 of recovery/raft.h at each step, and that a quorum's knowledge holds.
 
 #pragma once
 
@@ -24,7 +24,8 @@ class RaftWorld {
     int anchors = 3;  // In the log from the beginning on; as many again may join.
     bool faults = true;
     bool changes_votes = true;
-    bool rough = false;  // Leaders last for few messages, of an entry each.
+    bool replaces_disks = true;  // One at a time.
+    bool rough = false;          // Leaders last for few messages, of an entry each.
     RaftBugs bugs = {};
   };
   explicit RaftWorld(const Options& options);
@@ -40,6 +41,7 @@ class RaftWorld {
   uint64_t leaders() const { return leaders_.size(); }
   uint64_t snapshots() const { return snapshots_; }
   uint64_t changes() const { return changes_; }
+  uint64_t replaced() const { return replaced_disks_; }  // Disks, whose anchors are of full standing again.
 
  private:
   struct Node {
@@ -70,6 +72,9 @@ class RaftWorld {
   void DoSomething();
   void Propose();
   void ChangeVotes();
+  void ReplaceDisk(Node& node);
+  void RestoreStanding();
+  bool OthersHaveMajority(NodeId node) const;
   void Check(Node& node);
   void Fail(const std::string& what);
   static void WriteTo(RaftDurable& disk, const RaftOutput& output);
@@ -94,6 +99,8 @@ class RaftWorld {
   std::map<LogIndex, std::string> digests_;
   uint64_t snapshots_ = 0;
   uint64_t changes_ = 0;
+  NodeId replaced_;  // Whose disk was, and that is not of full standing yet; 0: nobody.
+  uint64_t replaced_disks_ = 0;
   std::string failure_;
 };
 

@@ -1,0 +1,387 @@
+#include "recovery/codec.h"
+
+#include <algorithm>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "net/check.h"
+#include "net/transport.h"
+#include "recovery/codec_frame.h"
+#include "recovery/codec_log.h"
+
+namespace mangrove {
+namespace {
+
+namespace wire = recovery_wire;
+
+// --- Encoding: messages -----------------------------------------------------------------------------------------------
+
+void Fill(wire::Instance::Builder out, NodeInstance instance) {
+  out.setNode(instance.node.value);
+  out.setIncarnation(instance.incarnation.value);
+}
+
+void Fill(capnp::List<wire::Instance>::Builder out, const std::vector<NodeInstance>& nodes) {
+  for (unsigned i = 0; i < nodes.size(); ++i) Fill(out[i], nodes[i]);
+}
+
+void Fill(capnp::List<uint64_t>::Builder out, const std::vector<NodeId>& nodes) {
+  for (unsigned i = 0; i < nodes.size(); ++i) out.set(i, nodes[i].value);
+}
+
+void Fill(wire::Pulse::Builder out, const Pulse& pulse) {
+  out.setSentAtNs(pulse.sent_at);
+  out.setEpoch(pulse.epoch.value);
+  out.setEmptied(pulse.emptied.value);
+  if (!pulse.unreachable.empty()) Fill(out.initUnreachable(SizeOf(pulse.unreachable)), pulse.unreachable);
+}
+
+void Fill(wire::PulseAnswer::Builder out, const PulseAnswer& answer) {
+  out.setLeaseFromNs(answer.lease_from);
+  out.setEpoch(answer.epoch.value);
+  out.setLeader(answer.leader.value);
+  out.setIsGone(answer.is_gone);
+  out.setTo(answer.to.value);
+}
+
+void Fill(wire::ViewPart::Builder out, const ViewPart& part) {
+  out.setEpoch(part.epoch.value);
+  out.setFirst(part.first);
+  out.setIsLast(part.is_last);
+  if (!part.members.empty()) Fill(out.initMembers(SizeOf(part.members)), part.members);
+}
+
+void Fill(wire::ViewChange::Builder out, const ViewChange& change) {
+  out.setEpoch(change.epoch.value);
+  if (!change.joins.empty()) Fill(out.initJoins(SizeOf(change.joins)), change.joins);
+  if (!change.leaves.empty()) Fill(out.initLeaves(SizeOf(change.leaves)), change.leaves);
+}
+
+void Fill(wire::PulseBatch::Builder out, const PulseBatch& batch) {
+  if (batch.pulses.empty()) return;
+  auto list = out.initPulses(SizeOf(batch.pulses));
+  for (unsigned i = 0; i < batch.pulses.size(); ++i) {
+    Fill(list[i].initFrom(), batch.pulses[i].from);
+    Fill(list[i].initPulse(), batch.pulses[i].pulse);
+  }
+}
+
+void Fill(wire::AnswerBatch::Builder out, const AnswerBatch& batch) {
+  out.setEpoch(batch.epoch.value);
+  out.setLeader(batch.leader.value);
+  if (batch.answers.empty()) return;
+  auto list = out.initAnswers(SizeOf(batch.answers));
+  for (unsigned i = 0; i < batch.answers.size(); ++i) {
+    const RelayedAnswer& answer = batch.answers[i];
+    Fill(list[i].initTo(), answer.to);
+    list[i].setLeaseFromNs(answer.lease_from);
+    list[i].setIsGone(answer.is_gone);
+  }
+}
+
+void Fill(wire::Greeting::Builder out, const Greeting& greeting) {
+  out.setHasVoted(greeting.has_voted);
+  out.setAsks(greeting.asks);
+}
+
+// One for each kind: with a kind that is not known here this does not compile.
+struct FillContent {
+  void operator()(const RaftMessage& raft) { FillRaft(out.initRaft(), raft); }
+  void operator()(const Pulse& pulse) { Fill(out.initPulse(), pulse); }
+  void operator()(const PulseAnswer& answer) { Fill(out.initPulseAnswer(), answer); }
+  void operator()(const ViewPart& part) { Fill(out.initViewPart(), part); }
+  void operator()(const ViewChange& change) { Fill(out.initViewChange(), change); }
+  void operator()(const PulseBatch& batch) { Fill(out.initPulseBatch(), batch); }
+  void operator()(const AnswerBatch& batch) { Fill(out.initAnswerBatch(), batch); }
+  void operator()(const Greeting& greeting) { Fill(out.initGreeting(), greeting); }
+
+  wire::Message::Builder out;
+};
+
+void Fill(wire::Message::Builder out, const RecoveryMessage& message) { std::visit(FillContent{out}, message); }
+
+// --- Encoding: what the log is about ----------------------------------------------------------------------------------
+
+void Fill(wire::Node::Builder out, NodeId node, const NodeRecord& record) {
+  out.setNode(node.value);
+  out.setName(capnp::Text::Reader(record.name.c_str(), record.name.size()));
+  if (!record.address.empty()) out.setAddress(capnp::Text::Reader(record.address.c_str(), record.address.size()));
+  out.setVotes(record.votes);
+}
+
+void Fill(wire::Command::Builder out, const DatabaseCommand& command) {
+  switch (command.kind) {
+    case DatabaseCommand::Kind::kSetNode: return Fill(out.initSetNode(), command.node, command.record);
+    case DatabaseCommand::Kind::kRemoveNode: return out.setRemoveNode(command.node.value);
+    case DatabaseCommand::Kind::kChangeView: return Fill(out.initChangeView(), command.view);
+  }
+  CHECK(false);
+}
+
+void Fill(wire::Database::Builder out, const NodeDatabase& database) {
+  unsigned i = 0;
+  auto nodes = out.initNodes(SizeOf(database.nodes()));
+  for (const auto& [node, record] : database.nodes()) {
+    nodes[i].setLast(record.last.value);
+    nodes[i].setLeft(record.left.value);
+    Fill(nodes[i++], node, record);
+  }
+  out.setEpoch(database.view().epoch.value);
+  i = 0;
+  auto members = out.initMembers(SizeOf(database.view().members));
+  for (const auto& [node, incarnation] : database.view().members) Fill(members[i++], NodeInstance{node, incarnation});
+}
+
+// --- Decoding: messages -----------------------------------------------------------------------------------------------
+
+absl::Status CheckDistinct(const char* what, std::vector<NodeId> nodes) {
+  std::sort(nodes.begin(), nodes.end());
+  NodeId before;
+  for (NodeId node : nodes) {
+    if (absl::Status s = CheckFollows(what, before, node); !s.ok()) return s;
+    before = node;
+  }
+  return {};
+}
+
+absl::Status Read(const char* what, wire::Instance::Reader in, NodeInstance& instance) {
+  if (absl::Status s = CheckWhole(what, in); !s.ok()) return s;
+  instance = {NodeId(in.getNode()), Incarnation(in.getIncarnation())};
+  if (instance.incarnation.value != 0) return {};
+  return Bad(what, " names ", ToString(instance));
+}
+
+absl::Status Read(wire::Pulse::Reader in, Pulse& pulse) {
+  if (absl::Status s = CheckWhole("Pulse", in); !s.ok()) return s;
+  pulse.sent_at = in.getSentAtNs();
+  if (absl::Status s = CheckTime("Pulse", pulse.sent_at); !s.ok()) return s;
+  pulse.epoch = Epoch(in.getEpoch());
+  pulse.emptied = Epoch(in.getEmptied());
+  const auto unreachable = in.getUnreachable();
+  if (absl::Status s = CheckLength("Pulse", unreachable, Pulse::kMostUnreachable); !s.ok()) return s;
+  for (uint64_t node : unreachable) pulse.unreachable.emplace_back(node);
+  return CheckDistinct("Pulse", pulse.unreachable);
+}
+
+absl::Status Read(wire::PulseAnswer::Reader in, PulseAnswer& answer) {
+  if (absl::Status s = CheckWhole("PulseAnswer", in); !s.ok()) return s;
+  answer = {in.getLeaseFromNs(), Epoch(in.getEpoch()), NodeId(in.getLeader()), in.getIsGone(), Incarnation(in.getTo())};
+  return CheckTime("PulseAnswer", answer.lease_from);
+}
+
+absl::Status Read(wire::ViewPart::Reader in, ViewPart& part) {
+  if (absl::Status s = CheckWhole("ViewPart", in); !s.ok()) return s;
+  part.epoch = Epoch(in.getEpoch());
+  part.first = in.getFirst();
+  part.is_last = in.getIsLast();
+  const auto members = in.getMembers();
+  if (absl::Status s = CheckLength("ViewPart", members, ViewPart::kMostMembers); !s.ok()) return s;
+  NodeId before;
+  for (const wire::Instance::Reader member : members) {
+    NodeInstance& instance = part.members.emplace_back();
+    if (absl::Status s = Read("ViewPart", member, instance); !s.ok()) return s;
+    if (absl::Status s = CheckFollows("ViewPart", before, instance.node); !s.ok()) return s;
+    before = instance.node;
+  }
+  return {};
+}
+
+absl::Status Read(wire::ViewChange::Reader in, ViewChange& change) {
+  if (absl::Status s = CheckWhole("a change of the view", in); !s.ok()) return s;
+  change.epoch = Epoch(in.getEpoch());
+  const auto joins = in.getJoins();
+  const auto leaves = in.getLeaves();
+  const uint64_t count = uint64_t{joins.size()} + leaves.size();
+  if (count == 0 || count > ViewChange::kMostNodes) {
+    return Bad("a change of the view is of ", count, " nodes, expected 1 to ", ViewChange::kMostNodes);
+  }
+  std::vector<NodeId> named;
+  for (const wire::Instance::Reader node : joins) {
+    if (absl::Status s = Read("a change of the view", node, change.joins.emplace_back()); !s.ok()) return s;
+    named.push_back(change.joins.back().node);
+  }
+  for (uint64_t node : leaves) named.push_back(change.leaves.emplace_back(node));
+  return CheckDistinct("a change of the view", std::move(named));
+}
+
+absl::Status Read(wire::RelayedPulse::Reader in, RelayedPulse& relayed) {
+  if (absl::Status s = CheckWhole("RelayedPulse", in); !s.ok()) return s;
+  if (absl::Status s = Read("RelayedPulse", in.getFrom(), relayed.from); !s.ok()) return s;
+  return Read(in.getPulse(), relayed.pulse);
+}
+
+absl::Status Read(wire::PulseBatch::Reader in, PulseBatch& batch) {
+  if (absl::Status s = CheckWhole("PulseBatch", in); !s.ok()) return s;
+  const auto pulses = in.getPulses();
+  if (absl::Status s = CheckLength("PulseBatch", pulses, PulseBatch::kMostPulses); !s.ok()) return s;
+  size_t unreachable = 0;
+  std::vector<NodeId> named;
+  for (const wire::RelayedPulse::Reader pulse : pulses) {
+    RelayedPulse& relayed = batch.pulses.emplace_back();
+    if (absl::Status s = Read(pulse, relayed); !s.ok()) return s;
+    named.push_back(relayed.from.node);
+    unreachable += relayed.pulse.unreachable.size();
+  }
+  if (unreachable > PulseBatch::kMostUnreachable) {
+    return Bad("PulseBatch has ", unreachable, " unreachable nodes, more than ", PulseBatch::kMostUnreachable);
+  }
+  return CheckDistinct("PulseBatch", std::move(named));
+}
+
+absl::Status Read(wire::RelayedAnswer::Reader in, RelayedAnswer& relayed) {
+  if (absl::Status s = CheckWhole("RelayedAnswer", in); !s.ok()) return s;
+  relayed.lease_from = in.getLeaseFromNs();
+  relayed.is_gone = in.getIsGone();
+  if (absl::Status s = CheckTime("RelayedAnswer", relayed.lease_from); !s.ok()) return s;
+  return Read("RelayedAnswer", in.getTo(), relayed.to);
+}
+
+absl::Status Read(wire::AnswerBatch::Reader in, AnswerBatch& batch) {
+  if (absl::Status s = CheckWhole("AnswerBatch", in); !s.ok()) return s;
+  batch.epoch = Epoch(in.getEpoch());
+  batch.leader = NodeId(in.getLeader());
+  const auto answers = in.getAnswers();
+  if (absl::Status s = CheckLength("AnswerBatch", answers, AnswerBatch::kMostAnswers); !s.ok()) return s;
+  std::vector<NodeId> named;
+  for (const wire::RelayedAnswer::Reader answer : answers) {
+    RelayedAnswer& relayed = batch.answers.emplace_back();
+    if (absl::Status s = Read(answer, relayed); !s.ok()) return s;
+    named.push_back(relayed.to.node);
+  }
+  return CheckDistinct("AnswerBatch", std::move(named));
+}
+
+absl::Status Read(wire::Greeting::Reader in, Greeting& greeting) {
+  greeting = {in.getHasVoted(), in.getAsks()};
+  return CheckWhole("Greeting", in);
+}
+
+absl::Status Read(wire::Message::Reader in, RecoveryMessage& message) {
+  if (absl::Status s = CheckWhole("it", in); !s.ok()) return s;
+  switch (in.which()) {
+    case wire::Message::RAFT: return ReadRaft(in.getRaft(), message.emplace<RaftMessage>());
+    case wire::Message::PULSE: return Read(in.getPulse(), message.emplace<Pulse>());
+    case wire::Message::PULSE_ANSWER: return Read(in.getPulseAnswer(), message.emplace<PulseAnswer>());
+    case wire::Message::VIEW_PART: return Read(in.getViewPart(), message.emplace<ViewPart>());
+    case wire::Message::VIEW_CHANGE: return Read(in.getViewChange(), message.emplace<ViewChange>());
+    case wire::Message::PULSE_BATCH: return Read(in.getPulseBatch(), message.emplace<PulseBatch>());
+    case wire::Message::ANSWER_BATCH: return Read(in.getAnswerBatch(), message.emplace<AnswerBatch>());
+    case wire::Message::GREETING: return Read(in.getGreeting(), message.emplace<Greeting>());
+  }
+  return Bad("it is of the unknown kind ", static_cast<unsigned>(in.which()));
+}
+
+// --- Decoding: what the log is about ----------------------------------------------------------------------------------
+
+absl::Status Read(wire::Node::Reader in, NodeId& node, NodeRecord& record) {
+  if (absl::Status s = CheckWhole("a node's record", in); !s.ok()) return s;
+  node = NodeId(in.getNode());
+  if (node.value == 0) return Bad("a record is of node 0");
+  const capnp::Text::Reader name = in.getName();
+  const capnp::Text::Reader address = in.getAddress();
+  if (name.size() == 0 || name.size() > NodeDatabase::kMostTextBytes) {
+    return Bad(ToString(node), " has a name of ", name.size(), " bytes, expected 1 to ", NodeDatabase::kMostTextBytes);
+  }
+  if (address.size() > NodeDatabase::kMostTextBytes) {
+    return Bad(ToString(node), " has an address of ", address.size(), " bytes, more than ",
+               NodeDatabase::kMostTextBytes);
+  }
+  record.name.assign(name.begin(), name.size());
+  record.address.assign(address.begin(), address.size());
+  record.votes = in.getVotes();
+  record.last = Incarnation(in.getLast());
+  record.left = Epoch(in.getLeft());
+  return CheckVotes(node, record.votes);
+}
+
+absl::Status Read(wire::Command::Reader in, DatabaseCommand& command) {
+  if (absl::Status s = CheckWhole("it", in); !s.ok()) return s;
+  switch (in.which()) {
+    case wire::Command::SET_NODE: {
+      command.kind = DatabaseCommand::Kind::kSetNode;
+      const absl::Status status = Read(in.getSetNode(), command.node, command.record);
+      command.record.last = Incarnation();
+      command.record.left = Epoch();
+      return status;
+    }
+    case wire::Command::REMOVE_NODE:
+      command.kind = DatabaseCommand::Kind::kRemoveNode;
+      command.node = NodeId(in.getRemoveNode());
+      return CheckFollows("a removal", NodeId(), command.node);
+    case wire::Command::CHANGE_VIEW:
+      command.kind = DatabaseCommand::Kind::kChangeView;
+      return Read(in.getChangeView(), command.view);
+  }
+  return Bad("it is of the unknown kind ", static_cast<unsigned>(in.which()));
+}
+
+absl::Status ReadView(wire::Database::Reader in, const std::map<NodeId, NodeRecord>& nodes, View& view) {
+  view.epoch = Epoch(in.getEpoch());
+  const auto members = in.getMembers();
+  if (absl::Status s = CheckLength("the view", members, NodeDatabase::kMostNodes); !s.ok()) return s;
+  if (view.epoch.value == 0 && members.size() > 0) return Bad("view 0 has ", members.size(), " members");
+  NodeId before;
+  for (const wire::Instance::Reader member : members) {
+    NodeInstance instance;
+    if (absl::Status s = Read("the view", member, instance); !s.ok()) return s;
+    if (absl::Status s = CheckFollows("the view", before, instance.node); !s.ok()) return s;
+    const auto found = nodes.find(instance.node);
+    if (found == nodes.end())
+      return Bad("the view has ", ToString(instance), ", a node that the cluster does not have");
+    if (instance.incarnation > found->second.last) {
+      return Bad("the view has ", ToString(instance), ", newer than its last, ", found->second.last.value);
+    }
+    view.members.emplace_hint(view.members.end(), instance.node, instance.incarnation);
+    before = instance.node;
+  }
+  return {};
+}
+
+absl::Status Read(wire::Database::Reader in, NodeDatabase& database) {
+  if (absl::Status s = CheckWhole("it", in); !s.ok()) return s;
+  const auto list = in.getNodes();
+  if (absl::Status s = CheckLength("the nodes' list", list, NodeDatabase::kMostNodes); !s.ok()) return s;
+  std::map<NodeId, NodeRecord> nodes;
+  NodeId before;
+  for (const wire::Node::Reader entry : list) {
+    NodeId node;
+    NodeRecord record;
+    if (absl::Status s = Read(entry, node, record); !s.ok()) return s;
+    if (absl::Status s = CheckFollows("the nodes' list", before, node); !s.ok()) return s;
+    nodes.emplace_hint(nodes.end(), node, std::move(record));
+    before = node;
+  }
+  View view;
+  if (absl::Status s = ReadView(in, nodes, view); !s.ok()) return s;
+  database = NodeDatabase(std::move(nodes), std::move(view));
+  return {};
+}
+
+constexpr Form<wire::Message, RecoveryMessage> kMessage{"message", Fill, Read, kMaxMessageBytes};
+constexpr Form<wire::Command, DatabaseCommand> kCommand{"command", Fill, Read, RaftOptions{}.command_bytes};
+constexpr Form<wire::Database, NodeDatabase> kDatabase{"database", Fill, Read};
+
+}  // namespace
+
+std::string EncodeMessage(const RecoveryMessage& message) { return kMessage.Encode(message); }
+
+absl::StatusOr<RecoveryMessage> DecodeMessage(std::span<const std::byte> bytes) {
+  return kMessage.Decode({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+}
+
+std::string EncodeCommand(const DatabaseCommand& command) { return kCommand.Encode(command); }
+
+absl::StatusOr<DatabaseCommand> DecodeCommand(std::string_view bytes) { return kCommand.Decode(bytes); }
+
+std::string EncodeDatabase(const NodeDatabase& database) { return kDatabase.Encode(database); }
+
+absl::StatusOr<NodeDatabase> DecodeDatabase(std::string_view bytes) { return kDatabase.Decode(bytes); }
+
+}  // namespace mangrove

@@ -1,0 +1,147 @@
+#include "recovery/member.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "recovery/node_database.h"
+
+namespace mangrove {
+namespace {
+
+constexpr size_t kMostNext = 16;  // Views that are heard of and not known yet.
+
+}  // namespace
+
+Member::Member(Options options, TimeNs now)
+    : options_(std::move(options)),
+      anchors_(options_.anchors.begin(), options_.anchors.end()),
+      pulse_at_(now),
+      no_lease_from_(now - 1) {}
+
+TimeNs Member::lease_ends() const {
+  if (lease_from_ == 0 || is_gone_) return 0;
+  return lease_from_ + options_.timing.lease - options_.timing.lease / 16;
+}
+
+void Member::Tick(TimeNs now) {
+  if (now < pulse_at_) return;
+  pulse_at_ = now + options_.timing.pulse;
+  SendPulses(now);
+}
+
+std::vector<NodeId> Member::AnchorsToAsk(TimeNs now) const {
+  const bool is_led = IsAnchor(leader_) && now - heard_leader_at_ <= 2 * options_.timing.pulse;
+  return is_led ? std::vector<NodeId>{leader_} : options_.anchors;
+}
+
+void Member::SendPulses(TimeNs now) {
+  if (is_gone_) return;
+  pulsed_at_ = now;
+  const Pulse pulse{.sent_at = now, .epoch = view().epoch, .emptied = emptied_, .unreachable = Unreachable(now)};
+  const NodeId monitor = MonitorOfNode(options_.self.node);
+  const bool is_well = HasLease(now) && lease_ends() - now > options_.timing.lease / 2;
+  if (monitor.value != 0 && up_.contains(monitor) && is_well) {
+    out_.emplace_back(monitor, pulse);
+    return;
+  }
+  for (NodeId anchor : AnchorsToAsk(now)) out_.emplace_back(anchor, pulse);
+}
+
+// Who is to join says at once whom it does not reach.
+std::vector<NodeId> Member::Unreachable(TimeNs now) const {
+  std::vector<NodeId> nodes;
+  const DurationNs patience = view().Has(options_.self) ? options_.timing.unreachable : 0;
+  for (const auto& [node, since] : apart_since_) {
+    if (nodes.size() == Pulse::kMostUnreachable) break;
+    if (now - since >= patience) nodes.push_back(node);
+  }
+  return nodes;
+}
+
+// Anchors, and who may be the monitor, now or a moment ago.
+bool Member::MayTellOfViews(NodeId node) const {
+  return IsAnchor(node) || GroupOf(node) == GroupOf(options_.self.node);
+}
+
+void Member::Receive(NodeId from, const PulseAnswer& answer, TimeNs now) {
+  if (!MayTellOfViews(from) || answer.to != options_.self.incarnation) return;
+  const bool is_here = view().Has(options_.self) && answer.epoch <= view().epoch;  // The word is late.
+  if (answer.is_gone && answer.epoch > emptied_ && !is_here) {
+    is_gone_ = true;
+    gone_in_ = std::max(gone_in_, answer.epoch);
+  }
+  const bool gives_lease =
+      answer.lease_from > no_lease_from_ && answer.lease_from <= pulsed_at_;  // A pulse that counts.
+  if (answer.leader == from || gives_lease) {
+    leader_ = answer.leader;
+    heard_leader_at_ = now;
+  } else if (now - heard_leader_at_ > 2 * options_.timing.pulse) {
+    leader_ = answer.leader;
+  }
+  if (!gives_lease) return;
+  if (answer.epoch > view().epoch) {  // It counts when the view has come, too.
+    TimeNs& from_then_on = next_[answer.epoch];
+    from_then_on = std::max(from_then_on, answer.lease_from);
+    if (next_.size() > kMostNext) next_.erase(std::prev(next_.end()));
+  } else {
+    lease_from_ = std::max(lease_from_, answer.lease_from);
+  }
+}
+
+void Member::Receive(NodeId from, const ViewChange& change, TimeNs now) {
+  if (!MayTellOfViews(from) || change.epoch.value != view().epoch.value + 1) return;
+  history_.Apply(change);
+  FollowView(now);
+}
+
+void Member::Receive(NodeId from, const ViewPart& part, TimeNs now) {
+  if (!MayTellOfViews(from) || part.epoch <= view().epoch) return;
+  if (part.first == 0) incoming_ = {.epoch = part.epoch, .members = {}};
+  const size_t known = incoming_.members.size();
+  // Otherwise the next pulse brings it again.
+  if (incoming_.epoch != part.epoch || known != part.first) return;
+  if (known + part.members.size() > NodeDatabase::kMostNodes) return;
+  for (const NodeInstance& member : part.members) incoming_.members[member.node] = member.incarnation;
+  if (!part.is_last) return;
+  history_.Reset(std::exchange(incoming_, {}));
+  FollowView(now);
+}
+
+void Member::FollowView(TimeNs now) {
+  while (!next_.empty() && next_.begin()->first <= view().epoch) {
+    lease_from_ = std::max(lease_from_, next_.begin()->second);
+    next_.erase(next_.begin());
+  }
+  std::map<NodeId, TimeNs> apart;
+  for (const auto& [node, incarnation] : view().members) {
+    if (node == options_.self.node || up_.contains(node)) continue;
+    const auto before = apart_since_.find(node);
+    apart[node] = before == apart_since_.end() ? now : before->second;
+  }
+  apart_since_ = std::move(apart);
+  if (!view().Has(options_.self)) pulse_at_ = now;  // It joins when it is known to know this view.
+}
+
+void Member::Reenter(TimeNs now) {
+  emptied_ = gone_in_;
+  is_gone_ = false;
+  lease_from_ = 0;
+  next_.clear();
+  no_lease_from_ = now;
+  pulse_at_ = now;
+}
+
+void Member::PeerUp(NodeId peer) {
+  up_.insert(peer);
+  apart_since_.erase(peer);
+}
+
+void Member::PeerDown(NodeId peer, TimeNs now) {
+  up_.erase(peer);
+  const bool is_monitor = peer == MonitorOfNode(options_.self.node);
+  if (peer == leader_ || is_monitor) pulse_at_ = now;
+  if (peer == leader_) leader_ = NodeId();  // Another one may lead soon, or be heard of from others.
+  if (view().members.contains(peer)) apart_since_.try_emplace(peer, now);
+}
+
+}  // namespace mangrove

@@ -1,0 +1,98 @@
+// A node's part in who is there: it pulses, holds a lease on its place in the view, and knows the view.
+//
+//  M1  The lease runs from the time at which the pulse was sent that the anchors' leader has answered, by this node's own clock, and
+//      ends before the leader counts it as ended: what came late, or lay in a queue while this node slept, extends nothing.
+//  M2  Who has a lease knows the view under which it was given, or a newer one, and is in it.
+//  M3  Who was in a view and is not any more has no lease until it has emptied itself of what it had, or has started anew, and is in a
+//      later view.
+//
+// A pulse goes to the leader alone while it answers, to every anchor while it does not. In a large view it goes to the monitor of
+// the node's group instead (recovery/groups.h), unless that one is away, or half of the lease is over for all that it does: so what
+// the leader hears are messages of monitors.
+//
+// Pure: time comes in, messages go out. Owned by one thread.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "net/ids.h"
+#include "net/runtime/clock.h"
+#include "recovery/groups.h"
+#include "recovery/messages.h"
+#include "recovery/timing.h"
+#include "recovery/view.h"
+#include "recovery/view_history.h"
+
+namespace mangrove {
+
+class Member {
+ public:
+  struct Options {
+    NodeInstance self;
+    std::vector<NodeId> anchors;  // This one may be among them.
+    RecoveryTiming timing = {};
+    size_t few_nodes = kFewNodes;
+  };
+  using Out = std::vector<std::pair<NodeId, RecoveryMessage>>;
+
+  Member(Options options, TimeNs now);
+
+  // When Tick wants to be called, at the latest.
+  TimeNs next_tick() const { return pulse_at_; }
+  void Tick(TimeNs now);
+  void Receive(NodeId from, const PulseAnswer& answer, TimeNs now);
+  void Receive(NodeId from, const ViewPart& part, TimeNs now);
+  void Receive(NodeId from, const ViewChange& change, TimeNs now);
+  // As the transport says it: a hint.
+  void PeerUp(NodeId peer);
+  void PeerDown(NodeId peer, TimeNs now);
+
+  Out TakeMessages() { return std::exchange(out_, {}); }
+
+  // May this node act for others? Until lease_ends, if nothing is heard meanwhile.
+  bool HasLease(TimeNs now) const { return now < lease_ends() && view().Has(options_.self); }
+  TimeNs lease_ends() const;
+  // M3: the view goes on without this node. Reenter, when it is emptied.
+  bool is_gone() const { return is_gone_; }
+  void Reenter(TimeNs now);
+  const View& view() const { return history_.view(); }
+  const ViewHistory& history() const { return history_; }
+  // Is this node the monitor of that one, as far as it knows?
+  bool MonitorsFor(NodeId node) const { return MonitorOfNode(node) == options_.self.node; }
+  // Where this node's pulses for the leader go.
+  std::vector<NodeId> AnchorsToAsk(TimeNs now) const;
+  NodeId leader() const { return leader_; }  // As far as is known; 0: nobody.
+
+ private:
+  NodeId MonitorOfNode(NodeId node) const { return MonitorOf(view(), node, anchors_, options_.few_nodes); }
+  void SendPulses(TimeNs now);
+  bool IsAnchor(NodeId node) const { return anchors_.contains(node); }
+  bool MayTellOfViews(NodeId node) const;
+  std::vector<NodeId> Unreachable(TimeNs now) const;
+  void FollowView(TimeNs now);
+
+  const Options options_;
+  const std::set<NodeId> anchors_;
+  Out out_;
+  TimeNs pulse_at_;
+  TimeNs pulsed_at_ = 0;  // The last one.
+  NodeId leader_;
+  TimeNs heard_leader_at_ = 0;
+  TimeNs lease_from_ = 0;         // Of the newest one that was given under a view that is known; 0: none.
+  std::map<Epoch, TimeNs> next_;  // The newest of those that were given under each later one.
+  bool is_gone_ = false;
+  Epoch gone_in_;         // The newest view of which it was told that it is not in it.
+  Epoch emptied_;         // See Pulse.
+  TimeNs no_lease_from_;  // What was sent before counts no more.
+  ViewHistory history_;
+  View incoming_;                         // Of which the first parts are here.
+  std::set<NodeId> up_;                   // Connected.
+  std::map<NodeId, TimeNs> apart_since_;  // Of the view, those that are not.
+};
+
+}  // namespace mangrove

@@ -1,0 +1,288 @@
+@0xb7d4e09a62c1f835;
+# What nodes tell each other about who is there, and what an anchor writes of its log: the wire and disk form of
+# recovery/messages.h, raft_log.h and node_database.h, whose names are used here. recovery/codec_log.h alone includes
+# what is generated from this file.
+#
+# The bytes of each root (Message, Command, Database, LogState, Entry, Snapshot) are one segment in Cap'n Proto's plain stream
+# framing, so that `capnp decode` reads a captured one. A Message is at most 12 KiB long, one transport message without pages;
+# a Command at most 4 KiB, one entry of the log. Who sent a message, as which incarnation, is said by the transport's envelope.
+#
+# Roles: N any node, M a monitor (recovery/groups.h), A an anchor, L the anchor that leads, F one that follows, C one that stands
+# for election.
+#
+# What a reader refuses, of any root: more than one segment, bytes that are too few or too many; a struct with fewer fields
+# than here (one that is not there has none), so that nothing is taken for 0 because it was lost; an unknown kind or standing; a
+# node 0 where a node is listed, a node listed twice; incarnation 0 of a node that is listed; a negative time; more than 100
+# votes of a node; and the lengths that are given below. A list that says so is in ascending order of its nodes.
+#
+# What may stand in a log beyond that, recovery/raft_check.cc decides.
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("mangrove::recovery_wire");
+
+struct Message {
+  union {
+    raft @0 :Raft;                # A→A. The log.
+    pulse @1 :Pulse;              # N→A, N→M. I am here.
+    pulseAnswer @2 :PulseAnswer;  # A→N, M→N. Who leads; from L, or for it: a lease.
+    viewPart @3 :ViewPart;        # L→N, M→N. Before the answer, to who is far behind: the newest view, whole.
+    viewChange @5 :ViewChange;    # L→N, M→N. Before the answer, to who does not know the newest view.
+    pulseBatch @6 :PulseBatch;    # M→L. The members of my group are here.
+    answerBatch @7 :AnswerBatch;  # L→M. Answers pulseBatch; M makes a pulseAnswer of each.
+    greeting @4 :Greeting;        # A→A. Before a log begins.
+  }
+}
+
+struct Pulse {
+  sentAtNs @0 :Int64;
+  # By N's clock.
+
+  epoch @1 :UInt64;
+  # Of the newest view that N knows whole.
+
+  unreachable @2 :List(UInt64);
+  # Members of that view with which N has had no connection for a while. At most 64.
+
+  emptied @3 :UInt64;
+  # N holds nothing that it had under the views before this one.
+}
+
+struct PulseAnswer {
+  leaseFromNs @0 :Int64;
+  # The time of the pulse that is answered: N's lease runs from then on, by N's clock. 0: none is given.
+
+  epoch @1 :UInt64;
+  # Of the newest view; of an anchor that does not lead, 0.
+
+  leader @2 :UInt64;
+  # Of the anchors, as far as A knows. 0: there is none.
+
+  isGone @3 :Bool;
+  # N's incarnation was in the view and is not any more: it must empty itself, or start anew.
+
+  to @4 :UInt64;
+  # N's incarnation.
+}
+
+struct ViewPart {
+  epoch @0 :UInt64;
+
+  first @1 :UInt32;
+  # How many members are in the parts before.
+
+  isLast @2 :Bool;
+
+  members @3 :List(Instance);
+  # Ascending. At most 512.
+}
+
+struct PulseBatch {
+  pulses @0 :List(RelayedPulse);
+  # At most 64, of as many nodes. They name at most 512 unreachable nodes, all together.
+}
+
+struct RelayedPulse {
+  from @0 :Instance;
+  pulse @1 :Pulse;
+}
+
+struct AnswerBatch {
+  epoch @0 :UInt64;
+  leader @1 :UInt64;
+  # As in PulseAnswer, of each answer.
+
+  answers @2 :List(RelayedAnswer);
+  # At most 64, to as many nodes.
+}
+
+struct RelayedAnswer {
+  to @0 :Instance;
+
+  leaseFromNs @1 :Int64;
+  isGone @2 :Bool;
+  # As in PulseAnswer.
+}
+
+struct Greeting {
+  hasVoted @0 :Bool;
+  # In an election, or may have, on a disk that is gone.
+
+  asks @1 :Bool;
+  # Have you?
+}
+
+struct Instance {
+  # One start of one node.
+  node @0 :UInt64;
+  incarnation @1 :UInt64;
+}
+
+# --- The log ----------------------------------------------------------------------------------------------------------
+
+enum Standing {
+  # How far an anchor may vote.
+  full @0;
+  mustLoseVote @1;
+  mayGainVote @2;
+}
+
+struct Raft {
+  # The union of all kinds' fields. What a kind does not name has its default.
+
+  kind @0 :Kind;
+
+  enum Kind {
+    voteRequest @0;
+    # C→A. Vote for me. `index`, `indexTerm`: where my log ends. `preVote`: would you? `handOver`: the leader wants it.
+
+    voteAnswer @1;
+    # A→C. `yes`, `preVote` as in the request.
+
+    append @2;
+    # L→F. `entries` follow the entry at `index`, which is of `indexTerm`. `commit`, `sentAtNs`, `mark`.
+
+    appended @3;
+    # F→L. Answers append. `yes`: our logs share what is up to `index`; no: they may share that. `standing`, `mark`, `sentAtNs`.
+
+    snapshot @4;
+    # L→F. `bytes` of the snapshot of `index`, `indexTerm` and `votes`, from `offset` on. `isLast`, `sentAtNs`.
+
+    snapshotTaken @5;
+    # F→L. Answers snapshot: `index` and `offset` are wanted next. `standing`, `mark`, `sentAtNs`.
+
+    takeOver @6;
+    # L→F. Stand for election now.
+  }
+
+  term @1 :UInt64;
+  # The sender's; of a pre-vote's request, and its answer with yes, the one that the candidate would begin.
+
+  index @2 :UInt64;
+  indexTerm @3 :UInt64;
+  commit @4 :UInt64;
+
+  entries @5 :List(Entry);
+  # The sender takes up to 8 KiB of them.
+
+  votes @6 :List(Vote);
+  # Ascending. At most 64.
+
+  offset @7 :UInt64;
+
+  bytes @8 :Data;
+  # The sender takes up to 8 KiB of them.
+
+  isLast @9 :Bool;
+  preVote @10 :Bool;
+  handOver @11 :Bool;
+  yes @12 :Bool;
+
+  sentAtNs @13 :Int64;
+  # By the clock of who asks, of a request; echoed by its answer.
+
+  standing @14 :Standing;
+  # Of who answers.
+
+  mark @15 :UInt64;
+  # Of who answers and must lose its vote: names this run of it. In append: its vote is gone for certain.
+}
+
+struct Vote {
+  node @0 :UInt64;
+  votes @1 :UInt32;
+}
+
+struct Entry {
+  term @0 :UInt64;
+
+  union {
+    nothing @1 :Void;
+    # The first of a leader's term.
+
+    command @2 :Data;
+    # The bytes of a Command.
+
+    votes @3 :List(Vote);
+    # Those that count from here on. Ascending. At most 64.
+  }
+}
+
+struct Snapshot {
+  # What all entries up to `index` have come to.
+
+  index @0 :UInt64;
+
+  term @1 :UInt64;
+  # Of the last of these entries.
+
+  votes @2 :List(Vote);
+  # At that place. Ascending. At most 64.
+
+  state @3 :Data;
+  # The bytes of a Database; nothing where nothing has been applied.
+}
+
+struct LogState {
+  # What an anchor keeps beside its log.
+
+  term @0 :UInt64;
+
+  vote @1 :UInt64;
+  # In that term. 0: for nobody.
+
+  standing @2 :Standing;
+}
+
+# --- What the log is about --------------------------------------------------------------------------------------------
+
+struct Command {
+  union {
+    setNode @0 :Node;
+    # It is in the cluster, with this name, address and votes. `last` and `left` are 0 here, and not read.
+
+    removeNode @1 :UInt64;
+
+    changeView @2 :ViewChange;
+  }
+}
+
+struct Node {
+  node @0 :UInt64;
+
+  name @1 :Text;
+  # 1 to 300 bytes.
+
+  address @2 :Text;
+  # "host:port". At most 300 bytes.
+
+  votes @3 :UInt32;
+  # More than 0: it is an anchor.
+
+  last @4 :UInt64;
+  # The newest incarnation that was ever in a view.
+
+  left @5 :UInt64;
+  # The view that was the first one without it, the last time. 0: it has left none.
+}
+
+struct ViewChange {
+  # What makes the view of `epoch` of the one before it. Of 1 to 128 nodes, each named once.
+
+  epoch @0 :UInt64;
+
+  joins @1 :List(Instance);
+  # Each in the place of an older incarnation of its node, if that is there.
+
+  leaves @2 :List(UInt64);
+}
+
+struct Database {
+  nodes @0 :List(Node);
+  # Ascending. At most 4096.
+
+  epoch @1 :UInt64;
+  # Of the view. 0: before the first, with nobody in it.
+
+  members @2 :List(Instance);
+  # Of the view. Ascending. Each is among the nodes, and not newer than its `last`.
+}

@@ -1,0 +1,98 @@
+// What nodes tell each other about who is there. recovery/messages.capnp is the wire form, recovery/codec.h the way there.
+//
+//   every node -> an anchor   Pulse         I am here; this is the view that I know.
+//   anchor -> node            PulseAnswer   who leads; from the leader: your lease runs from that pulse on.
+//   leader -> node            ViewChange    before the answer, to who does not know the newest view; where it is far behind, the whole
+//                             ViewPart      of it.
+//   member -> its monitor     Pulse         as above, in a large view (recovery/groups.h); the monitor brings members up to the view.
+//   monitor -> leader         PulseBatch    pulses of its group; answered by an AnswerBatch, which becomes PulseAnswers.
+//   anchor <-> anchor         RaftMessage   the log.
+//   anchor <-> anchor         Greeting         before a log begins: have you ever voted?
+//
+// Each may be lost, doubled or late. Who sent it, as which incarnation, the transport says.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "net/ids.h"
+#include "net/runtime/clock.h"
+#include "recovery/raft.h"
+#include "recovery/view.h"
+
+namespace mangrove {
+
+struct Pulse {
+  static constexpr size_t kMostUnreachable = 64;  // Named in one pulse.
+
+  TimeNs sent_at = 0;               // By the sender's clock.
+  Epoch epoch;                      // Of the newest view that it knows whole.
+  Epoch emptied;                    // It holds nothing that it had under the views before this one.
+  std::vector<NodeId> unreachable;  // Members of that view with which it has had no connection for a while.
+  friend bool operator==(const Pulse&, const Pulse&) = default;
+};
+
+struct PulseAnswer {
+  // Of a pulse of the receiver's: its lease runs from then on, by its own clock. 0: it is given none.
+  TimeNs lease_from = 0;
+  Epoch epoch;           // Of the newest view; of an anchor that does not lead, 0.
+  NodeId leader;         // Of the anchors, as far as the sender knows; 0: there is none.
+  bool is_gone = false;  // The receiver's incarnation was in the view and is not any more: it must start anew.
+  Incarnation to;        // Of the receiver: a later one takes nothing for itself.
+  friend bool operator==(const PulseAnswer&, const PulseAnswer&) = default;
+};
+
+// A part of a view, in the order of the nodes.
+struct ViewPart {
+  static constexpr size_t kMostMembers = 512;
+
+  Epoch epoch;
+  uint32_t first = 0;  // How many members are in the parts before.
+  bool is_last = false;
+  std::vector<NodeInstance> members;  // At most kMostMembers.
+  friend bool operator==(const ViewPart&, const ViewPart&) = default;
+};
+
+struct RelayedPulse {
+  NodeInstance from;
+  Pulse pulse;
+  friend bool operator==(const RelayedPulse&, const RelayedPulse&) = default;
+};
+
+struct PulseBatch {
+  static constexpr size_t kMostPulses = 64;
+  static constexpr size_t kMostUnreachable = 512;  // Named by all of them.
+
+  std::vector<RelayedPulse> pulses;
+  friend bool operator==(const PulseBatch&, const PulseBatch&) = default;
+};
+
+struct RelayedAnswer {
+  NodeInstance to;
+  TimeNs lease_from = 0;
+  bool is_gone = false;
+  friend bool operator==(const RelayedAnswer&, const RelayedAnswer&) = default;
+};
+
+struct AnswerBatch {
+  static constexpr size_t kMostAnswers = 64;
+
+  Epoch epoch;  // These two as in a PulseAnswer.
+  NodeId leader;
+  std::vector<RelayedAnswer> answers;
+  friend bool operator==(const AnswerBatch&, const AnswerBatch&) = default;
+};
+
+struct Greeting {
+  bool has_voted = false;  // Or may have, on a disk that is gone.
+  bool asks = false;       // For the other's.
+  friend bool operator==(const Greeting&, const Greeting&) = default;
+};
+
+using RecoveryMessage =
+    std::variant<RaftMessage, Pulse, PulseAnswer, ViewPart, ViewChange, PulseBatch, AnswerBatch, Greeting>;
+
+}  // namespace mangrove

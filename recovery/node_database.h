@@ -1,0 +1,71 @@
+// What the anchors agree on: which nodes the cluster has, and the view. A state machine that each anchor feeds with what its log
+// has committed: the same commands in the same order make the same database everywhere.
+//
+// D1  The epochs of views go up by one.
+// D2  Who is in a view is in the database; one incarnation of a node at most is in a view, and, while the node is in the database,
+//     never an older one than before. One
+//     that has left may come back: it has emptied itself meanwhile (Pulse::emptied).
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "net/ids.h"
+#include "recovery/view.h"
+
+namespace mangrove {
+
+struct NodeRecord {
+  std::string name;
+  std::string address;  // "host:port"
+  uint32_t votes = 0;   // More than 0: it is an anchor.
+  Incarnation last;     // The newest that was ever in a view.
+  Epoch left;           // The view that was the first one without it, the last time; 0: it has left none.
+  friend bool operator==(const NodeRecord&, const NodeRecord&) = default;
+};
+
+struct DatabaseCommand {
+  enum class Kind : uint8_t {
+    kSetNode = 1,     // node, record; what it says of `last` and `left` is not taken.
+    kRemoveNode = 2,  // node
+    kChangeView = 3,  // view
+  };
+  Kind kind = Kind::kSetNode;
+  NodeId node;
+  NodeRecord record;
+  ViewChange view;
+  friend bool operator==(const DatabaseCommand&, const DatabaseCommand&) = default;
+};
+
+class NodeDatabase {
+ public:
+  static constexpr size_t kMostNodes = 4096;
+  static constexpr size_t kMostTextBytes = 300;  // Of a name, and of an address.
+
+  NodeDatabase() = default;
+  NodeDatabase(std::map<NodeId, NodeRecord> nodes, View view) : nodes_(std::move(nodes)), view_(std::move(view)) {}
+
+  // FailedPrecondition: the command does not fit what is there; nothing is changed. (A view's change that is not the next one, of
+  // a node that is not in the database, or back to an older incarnation; a removal of who is in the view.) InvalidArgument: it
+  // could never be applied.
+  absl::Status Check(const DatabaseCommand& command) const;
+  absl::Status Apply(const DatabaseCommand& command);
+
+  const std::map<NodeId, NodeRecord>& nodes() const { return nodes_; }
+  const NodeRecord* Find(NodeId node) const;
+  const View& view() const { return view_; }
+
+  friend bool operator==(const NodeDatabase&, const NodeDatabase&) = default;
+
+ private:
+  absl::Status CheckViewChange(const ViewChange& change) const;
+
+  std::map<NodeId, NodeRecord> nodes_;
+  View view_;
+};
+
+}  // namespace mangrove

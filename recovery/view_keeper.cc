@@ -1,0 +1,174 @@
+#include "recovery/view_keeper.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace mangrove {
+
+ViewKeeper::ViewKeeper(const RecoveryTiming& timing, const ViewBugs& bugs) : timing_(timing), bugs_(bugs) {}
+
+void ViewKeeper::Elected(TimeNs now) {
+  elected_at_ = now;
+  lease_ends_.clear();
+  leaving_.clear();
+  has_news_ = true;
+}
+
+bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view, TimeNs now) {
+  Heard& heard = heard_[from.node];
+  if (from.incarnation < heard.incarnation) return false;
+  if (from.incarnation > heard.incarnation) heard = {.incarnation = from.incarnation};
+  if (pulse.sent_at <= heard.newest) return false;  // Late, or doubled: it says nothing about now.
+  heard.newest = pulse.sent_at;
+  heard.at = now;
+  heard.epoch = pulse.epoch;
+  heard.told = pulse.epoch;
+  heard.emptied = std::max(heard.emptied, pulse.emptied);
+  heard.unreachable = pulse.unreachable;
+  if (!view.Has(from)) return true;
+  // One at a time: with a newer pulse always in its place none would be confirmed where the anchors are slow.
+  if (heard.sent_at != 0 && now - heard.came_at < timing_.lease / 4) return true;
+  heard.sent_at = pulse.sent_at;
+  heard.came_at = now;
+  waiting_.insert(from.node);
+  has_news_ = true;
+  return true;
+}
+
+std::vector<NodeInstance> ViewKeeper::Confirm(std::optional<TimeNs> quorum_at) {
+  std::vector<NodeInstance> nodes;
+  if (!has_news_ && quorum_at == quorum_at_) return nodes;
+  has_news_ = false;
+  quorum_at_ = quorum_at;
+  for (auto waits = waiting_.begin(); waits != waiting_.end();) {
+    const NodeId node = *waits;
+    Heard& heard = heard_.at(node);
+    const bool is_confirmed = bugs_.lease_unconfirmed || (quorum_at && *quorum_at >= heard.came_at);
+    // Who may have to leave waits, in case it stays after all.
+    const bool may_leave = leaving_.contains(node) && !bugs_.lease_to_leaving;
+    if (heard.sent_at != 0 && (!is_confirmed || may_leave)) {
+      ++waits;
+      continue;
+    }
+    waits = waiting_.erase(waits);
+    if (heard.sent_at == 0) continue;  // It has started anew.
+    heard.confirmed = std::exchange(heard.sent_at, 0);
+    heard.confirmed_at = heard.came_at;
+    nodes.push_back({node, heard.incarnation});
+  }
+  return nodes;
+}
+
+PulseAnswer ViewKeeper::AnswerTo(NodeInstance to, const NodeDatabase& database) {
+  PulseAnswer answer;
+  answer.epoch = database.view().epoch;
+  const NodeRecord* record = database.Find(to.node);
+  const auto found = heard_.find(to.node);
+  const bool is_heard = found != heard_.end() && found->second.incarnation == to.incarnation;
+  if (!database.view().Has(to)) {
+    const bool was_there = record != nullptr && to.incarnation <= record->last;
+    answer.is_gone =
+        was_there && !(is_heard && to.incarnation == record->last && found->second.emptied >= record->left);
+    return answer;
+  }
+  if (!is_heard || found->second.confirmed == 0) return answer;
+  if (leaving_.contains(to.node) && !bugs_.lease_to_leaving) return answer;
+  answer.lease_from = found->second.confirmed;
+  TimeNs& ends = lease_ends_[to.node];
+  ends = std::max(ends, found->second.confirmed_at + timing_.lease);
+  return answer;
+}
+
+bool ViewKeeper::IsHeard(NodeInstance node, TimeNs now) const {
+  const auto found = heard_.find(node.node);
+  return found != heard_.end() && found->second.incarnation == node.incarnation &&
+         now - found->second.at < timing_.silent;
+}
+
+Epoch ViewKeeper::KnownTo(NodeInstance node) const {
+  const auto found = heard_.find(node.node);
+  return found == heard_.end() || found->second.incarnation != node.incarnation ? Epoch() : found->second.told;
+}
+
+void ViewKeeper::NoteTold(NodeId node, Epoch epoch) {
+  const auto found = heard_.find(node);
+  if (found != heard_.end()) found->second.told = std::max(found->second.told, epoch);
+}
+
+std::optional<DurationNs> ViewKeeper::SilentFor(NodeInstance node, TimeNs now) const {
+  const auto found = heard_.find(node.node);
+  if (found == heard_.end() || found->second.incarnation != node.incarnation) return std::nullopt;
+  return now - found->second.at;
+}
+
+// What earlier leaders have given was given before this one was elected.
+TimeNs ViewKeeper::LeaseEnds(NodeId node) const {
+  const auto found = lease_ends_.find(node);
+  const TimeNs given_before = elected_at_ + timing_.lease;
+  return found == lease_ends_.end() ? given_before : std::max(found->second, given_before);
+}
+
+// K4: of those in the view that are heard, who is in the way of the others.
+std::set<NodeId> ViewKeeper::Misfits(const NodeDatabase& database, TimeNs now) const {
+  std::map<NodeId, std::set<NodeId>> apart;
+  for (const auto& [node, incarnation] : database.view().members) {
+    if (!IsHeard({node, incarnation}, now)) continue;
+    for (NodeId other : heard_.at(node).unreachable) {
+      const auto member = database.view().members.find(other);
+      if (other == node || member == database.view().members.end() || !IsHeard({other, member->second}, now)) continue;
+      apart[node].insert(other);
+      apart[other].insert(node);
+    }
+  }
+  std::set<NodeId> misfits;
+  while (true) {
+    const auto fits_less = [&](const auto& a, const auto& b) {
+      const auto votes = [&](NodeId node) { return database.Find(node)->votes; };
+      if (a.second.size() != b.second.size()) return a.second.size() < b.second.size();
+      return votes(a.first) != votes(b.first) ? votes(a.first) > votes(b.first) : a.first < b.first;
+    };
+    const auto worst = std::max_element(apart.begin(), apart.end(), fits_less);
+    if (worst == apart.end() || worst->second.empty()) return misfits;
+    misfits.insert(worst->first);
+    for (NodeId other : worst->second) apart[other].erase(worst->first);
+    apart.erase(worst->first);
+  }
+}
+
+// Not yet, if its lease as an older incarnation goes on: Decide.
+bool ViewKeeper::MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) const {
+  const Heard& heard = heard_.at(node);
+  const NodeRecord* record = database.Find(node);
+  if (record == nullptr || heard.incarnation < record->last || database.view().Has({node, heard.incarnation}))
+    return false;
+  if (heard.incarnation == record->last && heard.emptied < record->left) return false;
+  if (!IsHeard({node, heard.incarnation}, now) || heard.epoch != database.view().epoch) return false;
+  return std::none_of(heard.unreachable.begin(), heard.unreachable.end(), [&](NodeId other) {
+    const auto member = database.view().members.find(other);
+    return other != node && member != database.view().members.end() && IsHeard({other, member->second}, now);
+  });
+}
+
+ViewChange ViewKeeper::Decide(const NodeDatabase& database, TimeNs now) {
+  const View& view = database.view();
+  ViewChange change;
+  change.epoch = Epoch(view.epoch.value + 1);
+  const auto has_room = [&] { return change.joins.size() + change.leaves.size() < ViewChange::kMostNodes; };
+  leaving_ = Misfits(database, now);
+  has_news_ = true;
+  for (const auto& [node, incarnation] : view.members) {
+    if (IsHeard({node, incarnation}, now) && !leaving_.contains(node)) continue;
+    // A leader that was just elected has not heard anybody.
+    if (now - elected_at_ < timing_.silent) continue;
+    leaving_.insert(node);
+    if ((LeaseEnds(node) <= now || bugs_.no_lease_wait) && has_room()) change.leaves.push_back(node);
+  }
+  for (const auto& [node, heard] : heard_) {
+    if (!has_room() || !MayJoin(node, database, now)) continue;
+    if (view.members.contains(node) && std::erase(change.leaves, node) == 0) continue;
+    change.joins.push_back({node, heard.incarnation});
+  }
+  return change;
+}
+
+}  // namespace mangrove

@@ -1,0 +1,93 @@
+// What the leader of the anchors does about the others' pulses: gives leases, and decides who is to be in the view.
+//
+//  K1  A lease is given for a pulse only when a majority of the votes has followed this leader after the pulse came: so no later
+//      leader was elected before, and each of them counts every lease as running when it is elected.
+//  K2  Who is in the view leaves it only after its last lease has ended, and gets none from the moment on that it is to leave.
+//      (A slow node that pulses again before that stays.)
+//  K3  A node joins under an incarnation that has never been in a view, or has emptied itself since it left; the lease of the one
+//      before has ended by then. It knows the view, and reaches all of it that is heard.
+//  K4  Members that cannot reach each other do not stay together: those with most such neighbours leave, until all that are left
+//      reach each other.
+//
+// An anchor that does not lead hears pulses too, when members look for a leader: who is elected then gives leases at once. Pure.
+// Owned by one thread.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "net/ids.h"
+#include "net/runtime/clock.h"
+#include "recovery/messages.h"
+#include "recovery/node_database.h"
+#include "recovery/timing.h"
+#include "recovery/view.h"
+
+namespace mangrove {
+
+// For tests of the checker.
+struct ViewBugs {
+  bool no_lease_wait = false;      // K2, K3: who is silent leaves at once.
+  bool lease_unconfirmed = false;  // K1: a lease for each pulse.
+  bool lease_to_leaving = false;   // K2: leases go on.
+};
+
+class ViewKeeper {
+ public:
+  ViewKeeper(const RecoveryTiming& timing, const ViewBugs& bugs);
+
+  // This anchor leads from now on: what it gave before, and what others did, may all be running.
+  void Elected(TimeNs now);
+
+  // False: it is late, or doubled, and nothing came of it.
+  bool OnPulse(NodeInstance from, const Pulse& pulse, const View& view, TimeNs now);
+  // Who may be given a lease from a later pulse on now. `quorum_at`: Raft::QuorumAt.
+  std::vector<NodeInstance> Confirm(std::optional<TimeNs> quorum_at);
+  // What to say to a node, with the lease that it may be given. REQUIRES: this anchor leads.
+  PulseAnswer AnswerTo(NodeInstance to, const NodeDatabase& database);
+
+  // What the next view has to change, or nothing. Whoever is to leave gets no lease from now on, until this says otherwise: what
+  // is decided is to be proposed before it is asked again.
+  ViewChange Decide(const NodeDatabase& database, TimeNs now);
+  // The newest view that it knows, or has been told of since its last pulse.
+  Epoch KnownTo(NodeInstance node) const;
+  void NoteTold(NodeId node, Epoch epoch);
+  // How long ago it was heard; for people.
+  std::optional<DurationNs> SilentFor(NodeInstance node, TimeNs now) const;
+
+ private:
+  struct Heard {
+    Incarnation incarnation;
+    TimeNs newest = 0;        // Of its pulses, by its own clock.
+    TimeNs at = 0;            // Its last pulse, by this clock.
+    TimeNs sent_at = 0;       // The pulse whose lease is to be confirmed, by its own clock; 0: there is none.
+    TimeNs came_at = 0;       // That one, by this clock.
+    TimeNs confirmed = 0;     // The newest that may be given, by its own clock.
+    TimeNs confirmed_at = 0;  // That one, by this clock.
+    Epoch emptied;
+    Epoch epoch;  // Of the view that it knows.
+    Epoch told;   // See KnownTo.
+    std::vector<NodeId> unreachable;
+  };
+
+  bool IsHeard(NodeInstance node, TimeNs now) const;
+  bool MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) const;
+  TimeNs LeaseEnds(NodeId node) const;
+  std::set<NodeId> Misfits(const NodeDatabase& database, TimeNs now) const;
+
+  const RecoveryTiming timing_;
+  const ViewBugs bugs_;
+  TimeNs elected_at_ = 0;
+  std::map<NodeId, Heard> heard_;
+  bool has_news_ = false;  // For Confirm, whatever the quorum's time.
+  std::optional<TimeNs> quorum_at_;
+  std::set<NodeId> waiting_;             // Of these, those with a pulse whose lease is to be confirmed.
+  std::map<NodeId, TimeNs> lease_ends_;  // By this clock, of what this leader has given.
+  std::set<NodeId> leaving_;             // K2
+};
+
+}  // namespace mangrove

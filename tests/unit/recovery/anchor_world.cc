@@ -1,0 +1,385 @@
+#include "tests/unit/recovery/anchor_world.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "net/check.h"
+
+namespace mangrove {
+namespace {
+
+constexpr DurationNs kLook = 5 * kMillisecond;
+constexpr int64_t kMostDriftPpm = 10'000;
+
+}  // namespace
+
+AnchorWorld::AnchorWorld(const Options& options) : options_(options), random_(options.seed), faults_(options.faults) {
+  for (int i = 1; i <= options.nodes; ++i) {
+    const NodeId id = IdOf(i);
+    Node& node = nodes_[id];
+    node.id = id;
+    node.is_anchor = i <= options.anchors;
+    node.drift_ppm = Spread(-kMostDriftPpm, kMostDriftPpm);
+    node.clock_offset = Spread(0, kSecond * 1000);
+    records_[id] = {.name = absl::StrCat("n", i), .address = {}, .votes = node.is_anchor ? 1u : 0u, .last = {}};
+  }
+  for (auto& [id, node] : nodes_) At(Spread(0, 100 * kMillisecond), [this, id = id] { Start(id); });
+  At(0, [this] { LookAtConnections(); });
+  At(0, [this] { DoSomething(); });
+}
+
+NodeId AnchorWorld::IdOf(int i) const {
+  const auto number = static_cast<uint64_t>(i);
+  return options_.grouped ? NodeId(number % 3 * kGroupNodes + number) : NodeId(number);
+}
+
+void AnchorWorld::At(DurationNs delay, std::function<void()> event) {
+  events_.emplace(std::pair(now_ + delay, next_event_++), std::move(event));
+}
+
+void AnchorWorld::OnNode(NodeId id, uint64_t incarnation, DurationNs delay, std::function<void(Node&)> event) {
+  At(delay, [this, id, incarnation, event = std::move(event)] {
+    Node& node = nodes_.at(id);
+    if (node.part == nullptr || node.incarnation != incarnation) return;
+    if (node.asleep_until > now_) {  // What has waited comes in any order.
+      return OnNode(id, incarnation, node.asleep_until - now_ + Spread(0, kMillisecond), event);
+    }
+    event(node);
+  });
+}
+
+DurationNs AnchorWorld::Spread(DurationNs least, DurationNs most) {
+  return least + static_cast<DurationNs>(random_() % static_cast<uint64_t>(most - least + 1));
+}
+
+TimeNs AnchorWorld::Now(const Node& node) const { return node.clock_offset + now_ + now_ / 1'000'000 * node.drift_ppm; }
+
+void AnchorWorld::Fail(const std::string& what) {
+  if (failure_.empty()) failure_ = absl::StrCat("seed ", options_.seed, " at ", now_ / kMicrosecond, " us: ", what);
+}
+
+void AnchorWorld::RunFor(DurationNs span) {
+  static_cast<void>(RunUntil([] { return false; }, span));
+}
+
+std::optional<DurationNs> AnchorWorld::RunUntil(const std::function<bool()>& condition, DurationNs limit) {
+  const TimeNs begin = now_;
+  while (failure_.empty() && !events_.empty() && events_.begin()->first.first <= begin + limit) {
+    auto event = events_.extract(events_.begin());
+    now_ = event.key().first;
+    event.mapped()();
+    Check();
+    if (condition()) return now_ - begin;
+  }
+  now_ = std::max(now_, begin + limit);
+  return std::nullopt;
+}
+
+// --- Nodes ------------------------------------------------------------------------------------------------------------
+
+NodeInstance AnchorWorld::instance(NodeId node) const { return {node, Incarnation(nodes_.at(node).incarnation)}; }
+
+bool AnchorWorld::HasLease(NodeId id) const {
+  const Node& node = nodes_.at(id);
+  return node.part != nullptr && node.part->member().HasLease(Now(node));
+}
+
+NodeId AnchorWorld::leader() const {
+  NodeId leader;
+  Term term;
+  for (const auto& [id, node] : nodes_) {
+    if (node.anchor() == nullptr || !node.anchor()->leads() || node.anchor()->raft()->term() <= term) continue;
+    leader = id;
+    term = node.anchor()->raft()->term();
+  }
+  return leader;
+}
+
+void AnchorWorld::Start(NodeId id) {
+  Node& node = nodes_.at(id);
+  if (node.part != nullptr) return;
+  ++node.incarnation;
+  Member::Options member{.self = instance(id), .anchors = {}, .timing = timing_};
+  if (options_.grouped) member.few_nodes = 0;
+  for (const auto& [other, record] : records_) {
+    if (record.votes > 0) member.anchors.push_back(other);
+  }
+  std::optional<Anchor::Options> anchor;
+  AnchorRecords records;
+  std::optional<RaftDurable> durable;
+  if (node.is_anchor) {
+    anchor.emplace(Anchor::Options{.self = instance(id), .nodes = records_, .timing = timing_, .seed = random_()});
+    anchor->compact_after = 10;
+    anchor->raft_bugs = options_.raft_bugs;
+    anchor->view_bugs = options_.view_bugs;
+    absl::StatusOr<std::optional<RaftDurable>> loaded = records.Load({node.disk.begin(), node.disk.end()});
+    if (!loaded.ok()) return Fail(absl::StrCat("the log cannot be read: ", loaded.status().ToString()));
+    durable = *std::move(loaded);
+  }
+  node.part =
+      std::make_unique<Participant>(member, std::move(anchor), std::move(records), std::move(durable), Now(node));
+  Tick(node);
+}
+
+// What it had not written is lost; of the output that was being written, all of it or nothing.
+void AnchorWorld::Crash(NodeId id) {
+  Node& node = nodes_.at(id);
+  if (node.writing && Chance(500)) WriteTo(node, node.outputs.front());
+  node.part.reset();
+  node.outputs.clear();
+  node.writing = false;
+  node.heard.clear();
+  node.up.clear();
+  node.asleep_until = 0;
+  node.checked = LogIndex();
+}
+
+void AnchorWorld::Pause(NodeId node, DurationNs span) { nodes_.at(node).asleep_until = now_ + span; }
+
+void AnchorWorld::ReplaceDisk(NodeId node) {
+  nodes_.at(node).disk.clear();
+  ++disks_;
+}
+
+bool AnchorWorld::Connected(const Node& a, const Node& b) const {
+  return a.part != nullptr && b.part != nullptr && !cut_.contains({a.id, b.id}) && !cut_.contains({b.id, a.id});
+}
+
+void AnchorWorld::LookAtConnections() {
+  At(10 * kMillisecond, [this] { LookAtConnections(); });
+  for (auto& [id, node] : nodes_) {
+    if (node.part == nullptr || node.asleep_until > now_) continue;
+    for (auto& [other, peer] : nodes_) {
+      if (other == id) continue;
+      const bool connected = Connected(node, peer);
+      if (connected && node.heard[other] < peer.incarnation) {
+        if (node.up.erase(other) > 0) node.part->PeerDown(other, Now(node));
+        node.heard[other] = peer.incarnation;
+      }
+      if (connected == node.up.contains(other)) continue;
+      if (connected) {
+        node.up.insert(other);
+        node.part->PeerUp(other);
+      } else {
+        node.up.erase(other);
+        node.part->PeerDown(other, Now(node));
+      }
+    }
+  }
+}
+
+void AnchorWorld::Tick(Node& node) {
+  node.part->Tick(Now(node));
+  Pump(node);
+  OnNode(node.id, node.incarnation, kLook, [this](Node& n) { Tick(n); });
+}
+
+// Takes what there is to do, until there is nothing. Whoever has left the view starts anew, or empties itself.
+void AnchorWorld::Pump(Node& node) {
+  if (node.part->member().is_gone()) {
+    const NodeId id = node.id;
+    ++restarts_;
+    const View& known = node.part->member().view();
+    if (known.epoch == newest_.epoch && known.Has(instance(id))) {
+      Fail(absl::StrCat("M3: ", ToString(instance(id)), " takes itself for gone from the view that it is in"));
+    }
+    if (Chance(500)) {
+      node.part->Reenter(Now(node));
+      return Pump(node);
+    }
+    Crash(id);
+    return At(Spread(kMillisecond, 200 * kMillisecond), [this, id] { Start(id); });
+  }
+  do {
+    Send(node, node.part->TakeMessages());
+    for (AnchorOutput output = node.part->TakeOutput(); !output.empty(); output = node.part->TakeOutput()) {
+      node.outputs.push_back(std::move(output));
+    }
+  } while (Write(node));
+}
+
+// Whether something was sent, of which something may follow.
+bool AnchorWorld::Write(Node& node) {
+  bool has_sent = false;
+  while (!node.writing && !node.outputs.empty()) {
+    if (node.outputs.front().records.empty()) {
+      AnchorOutput output = std::move(node.outputs.front());
+      node.outputs.pop_front();
+      node.part->Sent(output.messages, Now(node));
+      Send(node, output.messages);
+      has_sent = true;
+      continue;
+    }
+    node.writing = true;
+    const DurationNs takes = Spread(50 * kMicrosecond, faults_ && Chance(20) ? 300 * kMillisecond : kMillisecond);
+    OnNode(node.id, node.incarnation, takes, [this](Node& n) {
+      AnchorOutput output = std::move(n.outputs.front());
+      n.outputs.pop_front();
+      n.writing = false;
+      WriteTo(n, output);
+      if (output.number != 0) n.part->Persisted(output.number, Now(n));
+      n.part->Sent(output.messages, Now(n));
+      Send(n, output.messages);
+      Pump(n);
+    });
+  }
+  return has_sent;
+}
+
+void AnchorWorld::WriteTo(Node& node, const AnchorOutput& output) {
+  for (const AnchorRecords::Record& record : output.records) {
+    if (record.value) {
+      node.disk[record.key] = *record.value;
+    } else {
+      node.disk.erase(record.key);
+    }
+  }
+}
+
+void AnchorWorld::Send(Node& node, const std::vector<std::pair<NodeId, RecoveryMessage>>& messages) {
+  for (const auto& [to, message] : messages) {
+    CHECK(to != node.id);
+    ++messages_;
+    const int copies = faults_ && Chance(20) ? 2 : 1;
+    for (int i = 0; i < copies; ++i) {
+      if (faults_ && Chance(20)) continue;
+      const DurationNs delay = Spread(20 * kMicrosecond, faults_ && Chance(30) ? 2 * kSecond : kMillisecond);
+      const NodeInstance from = instance(node.id);
+      const uint64_t incarnation = nodes_.at(to).incarnation;
+      OnNode(to, incarnation, delay, [this, from, message = message](Node& n) { Deliver(from, n.id, message); });
+    }
+  }
+}
+
+void AnchorWorld::Deliver(NodeInstance from, NodeId to, const RecoveryMessage& message) {
+  Node& node = nodes_.at(to);
+  if (cut_.contains({from.node, to}) || node.heard[from.node] > from.incarnation.value) return;
+  node.heard[from.node] = from.incarnation.value;
+  node.part->Receive(from, message, Now(node));
+  Pump(node);
+}
+
+// One disk at a time: all others vote, and have their votes, for all that anybody knows.
+bool AnchorWorld::MayLoseDisk(NodeId node) const {
+  return std::all_of(nodes_.begin(), nodes_.end(), [&](const auto& other) {
+    if (other.first == node || !other.second.is_anchor) return true;
+    if (other.second.anchor() == nullptr || other.second.anchor()->raft() == nullptr) return false;
+    const Raft& raft = *other.second.anchor()->raft();
+    return raft.standing() == Standing::kFull && raft.commit() >= raft.log().votes_at() &&
+           std::all_of(raft.log().votes().begin(), raft.log().votes().end(),
+                       [](const auto& v) { return v.second > 0; });
+  });
+}
+
+// --- What happens -----------------------------------------------------------------------------------------------------
+
+void AnchorWorld::DoSomething() {
+  At(Spread(10 * kMillisecond, 400 * kMillisecond), [this] { DoSomething(); });
+  if (!faults_) return;
+  const auto any = [&] { return IdOf(static_cast<int>(1 + random_() % nodes_.size())); };
+  const NodeId node = any();
+  if (!IsUp(node)) {
+    if (options_.replaces_disks && nodes_.at(node).is_anchor && options_.anchors > 1 && MayLoseDisk(node) &&
+        Chance(300)) {
+      ReplaceDisk(node);
+    }
+    if (Chance(600)) Start(node);
+  } else if (Chance(80)) {
+    Crash(node);
+  } else if (Chance(150)) {
+    Pause(node, Chance(500) ? Spread(0, kSecond) : Spread(0, 4 * kSecond));
+  } else if (Chance(80)) {
+    Cut(node, any());
+  } else if (Chance(40)) {
+    for (const auto& [other, unused] : nodes_) {
+      if (Chance(500)) continue;
+      Cut(node, other);
+      Cut(other, node);
+    }
+  } else if (const NodeId leads = leader(); Chance(40) && leads.value != 0 && leads != node) {
+    // It reaches nobody but the leader, which sleeps, and does not know yet that it leads no more when it wakes up.
+    for (const auto& [other, unused] : nodes_) {
+      if (other == leads || other == node) continue;
+      Cut(node, other);
+      Cut(other, node);
+    }
+    Pause(leads, Spread(kSecond, 3 * kSecond));
+  } else if (Chance(20) && nodes_.at(node).anchor() != nullptr) {
+    static_cast<void>(nodes_.at(node).part->HandOver(any(), Now(nodes_.at(node))));
+    Pump(nodes_.at(node));
+  }
+  if (Chance(100)) Heal();
+}
+
+// --- Checks -----------------------------------------------------------------------------------------------------------
+
+void AnchorWorld::Check() {
+  for (auto& [id, node] : nodes_) {
+    if (node.anchor() == nullptr || node.anchor()->applied() == node.checked) continue;
+    node.checked = node.anchor()->applied();
+    const auto [database, is_first] = databases_.try_emplace(node.checked, node.anchor()->database());
+    if (!is_first && !(database->second == node.anchor()->database())) {
+      Fail(absl::StrCat("W3: another database at ", node.checked.value));
+    }
+    const View& view = node.anchor()->database().view();
+    const auto [known, is_new] = views_.try_emplace(view.epoch, view);
+    if (!is_new && known->second != view) Fail(absl::StrCat("W2: two views ", view.epoch.value));
+    if (view.epoch > newest_.epoch) newest_ = view;
+  }
+  for (const auto& [id, node] : nodes_) {
+    if (node.part == nullptr) continue;
+    if (HasLease(id) && !newest_.Has(instance(id))) {
+      Fail(absl::StrCat("W1: ", ToString(instance(id)), " has a lease and is not in view ", newest_.epoch.value));
+    }
+    const View& view = node.part->member().view();
+    if (view.epoch.value == 0) continue;
+    const auto known = views_.find(view.epoch);
+    if (known == views_.end() || known->second != view) Fail(absl::StrCat("W2: ", ToString(id), " knows another view"));
+  }
+}
+
+std::string AnchorWorld::Settle() {
+  faults_ = false;
+  Heal();
+  RunFor(5 * kSecond);  // Who sleeps wakes up.
+  const auto all_are_there = [&] {
+    return std::all_of(nodes_.begin(), nodes_.end(), [&](const auto& node) {
+      return HasLease(node.first) && node.second.part->member().view() == newest_;
+    });
+  };
+  for (auto& [id, node] : nodes_) {
+    if (node.part == nullptr) Start(id);
+  }
+  if (!RunUntil(all_are_there, 10 * kSecond)) Fail("not every node has a lease in bounded time");
+  RunFor(3 * kSecond);
+  if (!all_are_there()) Fail("a node has lost its lease without a fault");
+  return failure_;
+}
+
+std::string AnchorWorld::Describe() const {
+  std::string text = absl::StrCat("view ", newest_.epoch.value, ":");
+  for (const auto& [node, incarnation] : newest_.members)
+    absl::StrAppend(&text, " ", node.value, ".", incarnation.value);
+  absl::StrAppend(&text, "\n");
+  for (const auto& [id, node] : nodes_) {
+    absl::StrAppend(&text, id.value, ".", node.incarnation, ": ");
+    if (node.part == nullptr) {
+      absl::StrAppend(&text, "down\n");
+      continue;
+    }
+    absl::StrAppend(&text, HasLease(id) ? "lease" : "no lease", ", view ", node.part->member().view().epoch.value,
+                    ", leader ", node.part->member().leader().value, node.part->member().is_gone() ? ", gone" : "");
+    if (node.anchor() != nullptr) {
+      absl::StrAppend(&text, node.anchor()->leads() ? ", leads" : "", node.anchor()->has_log() ? "" : ", no log");
+      if (const Raft* raft = node.anchor()->raft()) {
+        absl::StrAppend(&text, ", term ", raft->term().value, ", standing ", static_cast<int>(raft->standing()),
+                        ", log to ", raft->log().last().value, ", committed ", raft->commit().value, ", votes");
+        for (const auto& [voter, votes] : raft->log().votes()) absl::StrAppend(&text, " ", voter.value, "=", votes);
+      }
+    }
+    absl::StrAppend(&text, "\n");
+  }
+  return text;
+}
+
+}  // namespace mangrove

@@ -1,0 +1,127 @@
+// Nodes in one thread, some of them anchors: a network that loses, doubles, delays and is cut, disks that take their time and are
+// replaced, processes that die, sleep and start anew, clocks that differ in speed; all from one seed.
+//
+// Checked at each step:
+//  W1  Who has a lease, by its own clock, is in the newest view that any anchor's log has committed.
+//  W2  A view is the same wherever it is known.
+//  W3  What anchors have applied is the same database.
+
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "recovery/participant.h"
+
+namespace mangrove {
+
+class AnchorWorld {
+ public:
+  struct Options {
+    uint64_t seed = 1;
+    int anchors = 3;
+    int nodes = 6;  // The anchors among them.
+    bool faults = true;
+    bool replaces_disks = true;
+    bool grouped = false;  // In groups of two or three, each with a monitor.
+    RaftBugs raft_bugs = {};
+    ViewBugs view_bugs = {};
+  };
+  explicit AnchorWorld(const Options& options);
+
+  void RunFor(DurationNs span);
+  // Until `condition`, looked at after each event; how long that took, or nothing if it was not within `limit`.
+  std::optional<DurationNs> RunUntil(const std::function<bool()>& condition, DurationNs limit);
+  // Ends the faults, starts everybody; gives the first failure, or what of "all nodes have leases in one view" did not come in time.
+  std::string Settle();
+  const std::string& failure() const { return failure_; }
+  std::string Describe() const;
+
+  void Crash(NodeId node);
+  void Start(NodeId node);
+  // It does nothing for a while; what comes meanwhile waits.
+  void Pause(NodeId node, DurationNs span);
+  void ReplaceDisk(NodeId node);  // REQUIRES: it is down.
+  // Messages of `from` to `to` are lost, and the connection is down.
+  void Cut(NodeId from, NodeId to) { cut_.insert({from, to}); }
+  void Heal() { cut_.clear(); }
+
+  bool IsUp(NodeId node) const { return nodes_.at(node).part != nullptr; }
+  const Member& member(NodeId node) const { return nodes_.at(node).part->member(); }
+  NodeId leader() const;  // Of the newest term; 0: nobody leads.
+  const View& view() const { return newest_; }
+  // Of the i-th node, from 1 on; the anchors are the first.
+  NodeId IdOf(int i) const;
+  bool HasLease(NodeId node) const;
+  NodeInstance instance(NodeId node) const;
+  uint64_t views() const { return views_.size(); }
+  uint64_t restarts() const { return restarts_; }
+  uint64_t disks() const { return disks_; }
+  uint64_t messages() const { return messages_; }
+
+ private:
+  struct Node {
+    NodeId id;
+    bool is_anchor = false;
+    uint64_t incarnation = 0;
+    int64_t drift_ppm = 0;
+    DurationNs clock_offset = 0;
+    std::map<std::string, std::string> disk;
+    std::unique_ptr<Participant> part;  // Null: it is down.
+    TimeNs asleep_until = 0;
+    std::deque<AnchorOutput> outputs;
+    bool writing = false;
+    std::map<NodeId, uint64_t> heard;  // The newest incarnation of each that it has been connected with.
+    std::set<NodeId> up;               // As it was told.
+    LogIndex checked;                  // Of its database.
+
+    const Anchor* anchor() const { return part == nullptr ? nullptr : part->anchor(); }
+  };
+
+  void At(DurationNs delay, std::function<void()> event);
+  // On a node that is up as this incarnation; later, if it sleeps.
+  void OnNode(NodeId id, uint64_t incarnation, DurationNs delay, std::function<void(Node&)> event);
+  bool Chance(uint64_t per_mille) { return random_() % 1000 < per_mille; }
+  DurationNs Spread(DurationNs least, DurationNs most);
+  TimeNs Now(const Node& node) const;
+  bool Connected(const Node& a, const Node& b) const;
+  void LookAtConnections();
+  void Tick(Node& node);
+  void Pump(Node& node);
+  bool Write(Node& node);
+  static void WriteTo(Node& node, const AnchorOutput& output);
+  void Send(Node& node, const std::vector<std::pair<NodeId, RecoveryMessage>>& messages);
+  void Deliver(NodeInstance from, NodeId to, const RecoveryMessage& message);
+  bool MayLoseDisk(NodeId node) const;
+  void DoSomething();
+  void Check();
+  void Fail(const std::string& what);
+
+  const Options options_;
+  const RecoveryTiming timing_;
+  std::mt19937_64 random_;
+  TimeNs now_ = kSecond;
+  bool faults_;
+  uint64_t next_event_ = 0;
+  std::map<std::pair<TimeNs, uint64_t>, std::function<void()>> events_;
+  std::map<NodeId, NodeRecord> records_;
+  std::map<NodeId, Node> nodes_;
+  std::set<std::pair<NodeId, NodeId>> cut_;
+  std::map<Epoch, View> views_;  // All that were ever committed.
+  View newest_;
+  std::map<LogIndex, NodeDatabase> databases_;  // By the place in the log up to which it was applied first.
+  uint64_t restarts_ = 0;                       // Of nodes that had left the view.
+  uint64_t disks_ = 0;
+  uint64_t messages_ = 0;
+  std::string failure_;
+};
+
+}  // namespace mangrove

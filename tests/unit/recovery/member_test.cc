@@ -1,0 +1,529 @@
+// A node's lease, its view, and to whom it pulses: M1 to M3.
+
+#include "recovery/member.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "recovery/groups.h"
+
+namespace mangrove {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+NodeInstance Instance(uint64_t node, uint64_t incarnation = 1) { return {NodeId(node), Incarnation(incarnation)}; }
+
+// Node 5; the anchors are 1, 2 and 3.
+class MemberTest : public testing::Test {
+ protected:
+  // Ticks now; what it sends, all of it pulses.
+  std::vector<std::pair<NodeId, Pulse>> Pulses() {
+    member_.Tick(now_);
+    std::vector<std::pair<NodeId, Pulse>> pulses;
+    for (const auto& [to, message] : member_.TakeMessages()) pulses.emplace_back(to, std::get<Pulse>(message));
+    return pulses;
+  }
+  std::vector<NodeId> PulsedTo() {
+    std::vector<NodeId> nodes;
+    for (const auto& [to, pulse] : Pulses()) nodes.push_back(to);
+    return nodes;
+  }
+  std::vector<NodeId> Unreachable() { return At(member_.next_tick()).front().second.unreachable; }
+  std::vector<std::pair<NodeId, Pulse>> At(TimeNs time) {
+    now_ = time;
+    return Pulses();
+  }
+  void Answer(TimeNs lease_from, uint64_t epoch = 1, uint64_t leader = 1, uint64_t from = 1) {
+    member_.Receive(
+        NodeId(from),
+        PulseAnswer{.lease_from = lease_from, .epoch = Epoch(epoch), .leader = NodeId(leader), .to = Incarnation(1)},
+        now_);
+  }
+  void Gone(uint64_t epoch) {
+    member_.Receive(NodeId(1),
+                    PulseAnswer{.epoch = Epoch(epoch), .leader = NodeId(1), .is_gone = true, .to = Incarnation(1)},
+                    now_);
+  }
+  void Part(uint64_t epoch, uint32_t first, const std::vector<NodeInstance>& members, bool is_last, uint64_t from = 1) {
+    member_.Receive(NodeId(from),
+                    ViewPart{.epoch = Epoch(epoch), .first = first, .is_last = is_last, .members = members}, now_);
+  }
+  void Know(uint64_t epoch, const std::vector<NodeInstance>& members) { Part(epoch, 0, members, true); }
+  // In view 1 with a lease from a pulse that was sent now.
+  void Join() {
+    Pulses();
+    Know(1, {Instance(1), Instance(2), Instance(3), Instance(5)});
+    Answer(now_);
+    ASSERT_TRUE(member_.HasLease(now_));
+  }
+
+  const RecoveryTiming timing_;
+  TimeNs now_ = 1000 * kSecond;
+  Member member_{{.self = Instance(5), .anchors = {NodeId(1), NodeId(2), NodeId(3)}, .timing = {}}, now_};
+};
+
+// --- M1 ---------------------------------------------------------------------------------------------------------------
+
+TEST_F(MemberTest, HasNoLeaseBeforeAnAnswer) {
+  Pulses();
+  Know(1, {Instance(5)});
+  EXPECT_FALSE(member_.HasLease(now_));
+  EXPECT_LE(member_.lease_ends(), now_);
+}
+
+TEST_F(MemberTest, M1TheLeaseRunsFromWhenThePulseWasSentASixteenthLess) {
+  const TimeNs sent_at = Pulses().front().second.sent_at;
+  EXPECT_EQ(sent_at, now_);
+  Know(1, {Instance(5)});
+  now_ += 400 * kMillisecond;
+  Answer(sent_at);
+  EXPECT_EQ(member_.lease_ends(), sent_at + timing_.lease / 16 * 15);
+  EXPECT_TRUE(member_.HasLease(member_.lease_ends() - 1));
+  EXPECT_FALSE(member_.HasLease(member_.lease_ends()));
+}
+
+TEST_F(MemberTest, M1WhatComesAfterTheLeasesEndExtendsNothing) {
+  const TimeNs sent_at = Pulses().front().second.sent_at;
+  Know(1, {Instance(5)});
+  now_ += timing_.lease;
+  Answer(sent_at);
+  EXPECT_FALSE(member_.HasLease(now_));
+}
+
+TEST_F(MemberTest, M1LateAndDoubledAnswersExtendNothing) {
+  const TimeNs first = now_;
+  Join();
+  const TimeNs second = At(member_.next_tick()).front().second.sent_at;
+  ASSERT_EQ(second, first + timing_.pulse);
+  Answer(second);
+  const TimeNs ends = member_.lease_ends();
+  EXPECT_EQ(ends, second + timing_.lease / 16 * 15);
+  now_ += 100 * kMillisecond;
+  Answer(second);
+  EXPECT_EQ(member_.lease_ends(), ends);
+  Answer(first);  // Nor do they take anything away.
+  EXPECT_EQ(member_.lease_ends(), ends);
+}
+
+TEST_F(MemberTest, M1AnAnswerWithoutALeaseLeavesTheOneThatRuns) {
+  Join();
+  const TimeNs ends = member_.lease_ends();
+  now_ += 100 * kMillisecond;
+  Answer(0);
+  EXPECT_EQ(member_.lease_ends(), ends);
+}
+
+// But for its group, in which its monitor is.
+TEST_F(MemberTest, M1WhoIsNeitherAnchorNorOfTheGroupGivesNothing) {
+  const uint64_t stranger = kGroupNodes + 7;
+  Pulses();
+  Know(1, {Instance(5)});
+  Answer(now_, 1, stranger, stranger);
+  EXPECT_FALSE(member_.HasLease(now_));
+  EXPECT_EQ(member_.leader(), NodeId());
+  member_.Receive(NodeId(stranger), PulseAnswer{.epoch = Epoch(9), .is_gone = true, .to = Incarnation(1)}, now_);
+  EXPECT_FALSE(member_.is_gone());
+  Part(2, 0, {Instance(7)}, true, stranger);
+  EXPECT_EQ(member_.view().epoch, Epoch(1));
+}
+
+TEST_F(MemberTest, M1WhatWasSaidToAnotherIncarnationIsNotTaken) {
+  Pulses();
+  Know(1, {Instance(5)});
+  member_.Receive(NodeId(1), PulseAnswer{.lease_from = now_, .leader = NodeId(1), .to = Incarnation(2)}, now_);
+  member_.Receive(NodeId(1), PulseAnswer{.epoch = Epoch(9), .is_gone = true, .to = Incarnation(2)}, now_);
+  EXPECT_FALSE(member_.HasLease(now_));
+  EXPECT_FALSE(member_.is_gone());
+}
+
+TEST_F(MemberTest, M3ALateWordOfBeingGoneIsNotTakenInAViewThatIsNewer) {
+  Join();
+  Gone(2);
+  member_.Reenter(now_);
+  At(now_ + kMillisecond);
+  Know(9, {Instance(1), Instance(5)});
+  Answer(now_, 9);
+  ASSERT_TRUE(member_.HasLease(now_));
+  Gone(8);
+  EXPECT_FALSE(member_.is_gone());
+  EXPECT_TRUE(member_.HasLease(now_));
+}
+
+TEST_F(MemberTest, M1APulseThatWasNeverSentGivesNothing) {
+  Join();
+  const TimeNs ends = member_.lease_ends();
+  Answer(now_ + 1);
+  now_ += 100 * kMillisecond;
+  Answer(now_);
+  EXPECT_EQ(member_.lease_ends(), ends);
+}
+
+// --- M2 ---------------------------------------------------------------------------------------------------------------
+
+TEST_F(MemberTest, M2ALeaseCountsWhenTheViewIsKnownUnderWhichItWasGiven) {
+  Join();
+  const TimeNs ends = member_.lease_ends();
+  At(member_.next_tick());
+  Answer(now_, 2);
+  EXPECT_EQ(member_.lease_ends(), ends);  // That of before goes on.
+  Know(2, {Instance(1), Instance(5)});
+  EXPECT_GT(member_.lease_ends(), ends);
+}
+
+TEST_F(MemberTest, M2ANewerViewThanTheLeasesWillDo) {
+  Pulses();
+  Know(4, {Instance(5)});
+  Answer(now_, 3);
+  EXPECT_TRUE(member_.HasLease(now_));
+}
+
+TEST_F(MemberTest, M2WhoIsNotInTheViewHasNoLease) {
+  Join();
+  Know(2, {Instance(1)});
+  EXPECT_FALSE(member_.HasLease(now_));
+}
+
+TEST_F(MemberTest, M2AnotherIncarnationInTheViewIsSomebodyElse) {
+  Pulses();
+  Know(1, {Instance(1), Instance(5, 2)});
+  Answer(now_);
+  EXPECT_FALSE(member_.HasLease(now_));
+}
+
+// --- M3 ---------------------------------------------------------------------------------------------------------------
+
+TEST_F(MemberTest, M3WhoIsGoneHasNoLease) {
+  Join();
+  Gone(2);
+  EXPECT_TRUE(member_.is_gone());
+  EXPECT_FALSE(member_.HasLease(now_));
+  EXPECT_LE(member_.lease_ends(), now_);
+}
+
+TEST_F(MemberTest, M3WhoIsGoneStaysSoWhateverComes) {
+  Join();
+  const TimeNs sent_at = now_;
+  Gone(2);
+  Know(3, {Instance(1), Instance(5)});
+  Answer(sent_at, 3);
+  At(member_.next_tick());
+  Answer(now_, 3);
+  EXPECT_TRUE(member_.is_gone());
+  EXPECT_FALSE(member_.HasLease(now_));
+}
+
+TEST_F(MemberTest, M3WhatWasSentBeforeItWasEmptiedCountsNoMore) {
+  Join();
+  const TimeNs sent_at = now_;
+  now_ += 10 * kMillisecond;
+  Gone(2);
+  now_ += 10 * kMillisecond;
+  member_.Reenter(now_);
+  Know(3, {Instance(1), Instance(5)});
+  EXPECT_FALSE(member_.HasLease(now_));
+  Answer(sent_at, 3);
+  EXPECT_FALSE(member_.HasLease(now_));
+}
+
+TEST_F(MemberTest, M3ReenterSaysWhatItHasEmptiedAndTheNextLeaseIsInALaterView) {
+  Join();
+  Gone(2);
+  now_ += 10 * kMillisecond;
+  member_.Reenter(now_);
+  EXPECT_FALSE(member_.is_gone());
+  EXPECT_FALSE(member_.HasLease(now_));
+  EXPECT_EQ(member_.next_tick(), now_);  // At once.
+  const auto pulses = Pulses();
+  ASSERT_THAT(pulses, testing::Not(IsEmpty()));
+  EXPECT_EQ(pulses.front().second.emptied, Epoch(2));
+  At(member_.next_tick());
+  Answer(now_, 2);
+  EXPECT_FALSE(member_.HasLease(now_));
+  Know(3, {Instance(1), Instance(5)});
+  Answer(now_, 3);
+  EXPECT_TRUE(member_.HasLease(now_));
+}
+
+TEST_F(MemberTest, M3ALateWordOfBeforeItWasEmptiedIsOld) {
+  Join();
+  EXPECT_EQ(At(member_.next_tick()).front().second.emptied, Epoch());
+  Gone(4);
+  member_.Reenter(now_);
+  Gone(4);
+  Gone(2);
+  EXPECT_FALSE(member_.is_gone());
+  Gone(5);
+  EXPECT_TRUE(member_.is_gone());
+  member_.Reenter(now_);
+  EXPECT_EQ(Pulses().front().second.emptied, Epoch(5));
+}
+
+TEST_F(MemberTest, M3TheNewestOfWhatItIsToldIsEmptied) {
+  Join();
+  Gone(4);
+  Gone(3);
+  member_.Reenter(now_);
+  EXPECT_EQ(Pulses().front().second.emptied, Epoch(4));
+}
+
+// --- Pulses -----------------------------------------------------------------------------------------------------------
+
+TEST_F(MemberTest, PulsesToEveryAnchorAsLongAsNobodyLeads) {
+  EXPECT_EQ(member_.next_tick(), now_);
+  EXPECT_THAT(PulsedTo(), ElementsAre(NodeId(1), NodeId(2), NodeId(3)));
+  EXPECT_THAT(PulsedTo(), IsEmpty());
+  EXPECT_EQ(member_.next_tick(), now_ + timing_.pulse);
+  now_ += timing_.pulse - 1;
+  EXPECT_THAT(PulsedTo(), IsEmpty());
+  now_ += 1;
+  EXPECT_THAT(PulsedTo(), SizeIs(3));
+}
+
+TEST_F(MemberTest, PulsesToTheLeaderAloneWhileItAnswers) {
+  Pulses();
+  for (int i = 0; i < 20; ++i) {
+    Answer(now_, 1, 2, 2);
+    EXPECT_EQ(member_.leader(), NodeId(2));
+    now_ += timing_.pulse;
+    EXPECT_THAT(PulsedTo(), ElementsAre(NodeId(2)));
+  }
+}
+
+TEST_F(MemberTest, PulsesToAllWhenTheLeaderIsSilent) {
+  Pulses();
+  Answer(now_);
+  now_ += timing_.pulse;
+  EXPECT_THAT(PulsedTo(), ElementsAre(NodeId(1)));
+  for (const TimeNs silent_at = now_ - timing_.pulse + timing_.silent; now_ < silent_at;) {
+    now_ = member_.next_tick();
+    if (now_ < silent_at) Pulses();
+  }
+  EXPECT_THAT(PulsedTo(), SizeIs(3));
+  Answer(now_);  // It is back.
+  now_ += timing_.pulse;
+  EXPECT_THAT(PulsedTo(), ElementsAre(NodeId(1)));
+}
+
+TEST_F(MemberTest, PulsesToAllAtOnceWhenTheLeaderIsGone) {
+  Pulses();
+  Answer(now_);
+  now_ += 10 * kMillisecond;
+  member_.PeerDown(NodeId(2), now_);  // No leader.
+  EXPECT_THAT(PulsedTo(), IsEmpty());
+  member_.PeerDown(NodeId(1), now_);
+  EXPECT_EQ(member_.next_tick(), now_);
+  EXPECT_THAT(PulsedTo(), SizeIs(3));
+  EXPECT_EQ(member_.leader(), NodeId());
+}
+
+TEST_F(MemberTest, ANewLeaderThatAnswersIsFollowedAtOnce) {
+  Pulses();
+  Answer(now_, 1, 1, 1);
+  Answer(now_, 1, 3, 3);
+  EXPECT_EQ(member_.leader(), NodeId(3));
+  now_ += timing_.pulse;
+  EXPECT_THAT(PulsedTo(), ElementsAre(NodeId(3)));
+}
+
+TEST_F(MemberTest, WhoOnlyHeardOfALeaderDoesNotTurnItAwayFromTheOneThatAnswers) {
+  Pulses();
+  Answer(now_, 1, 1, 1);
+  Answer(0, 0, 3, 2);
+  EXPECT_EQ(member_.leader(), NodeId(1));
+  now_ += timing_.pulse;
+  EXPECT_THAT(PulsedTo(), ElementsAre(NodeId(1)));
+}
+
+TEST_F(MemberTest, ALeaderThatItOnlyHeardOfIsNamedAndAllArePulsedTo) {
+  Pulses();
+  Answer(0, 0, 3, 2);
+  EXPECT_EQ(member_.leader(), NodeId(3));
+  now_ += timing_.pulse;
+  EXPECT_THAT(PulsedTo(), SizeIs(3));
+}
+
+TEST_F(MemberTest, APulseNamesTheNewestWholeView) {
+  EXPECT_EQ(Pulses().front().second.epoch, Epoch());
+  Know(3, {Instance(5)});
+  Part(4, 0, {Instance(5)}, false);
+  EXPECT_EQ(At(member_.next_tick()).front().second.epoch, Epoch(3));
+}
+
+TEST_F(MemberTest, WhoLearnsAViewThatItIsNotInPulsesAtOnce) {
+  Pulses();
+  now_ += 10 * kMillisecond;
+  Know(1, {Instance(1)});
+  EXPECT_EQ(member_.next_tick(), now_);
+  EXPECT_EQ(Pulses().front().second.epoch, Epoch(1));
+}
+
+// --- Views ------------------------------------------------------------------------------------------------------------
+
+TEST_F(MemberTest, AViewComesInParts) {
+  Part(1, 0, {Instance(1), Instance(2, 7)}, false);
+  Part(1, 2, {Instance(3)}, false);
+  EXPECT_EQ(member_.view(), View());
+  Part(1, 3, {Instance(5)}, true);
+  const View whole = {.epoch = Epoch(1),
+                      .members = {{NodeId(1), Incarnation(1)},
+                                  {NodeId(2), Incarnation(7)},
+                                  {NodeId(3), Incarnation(1)},
+                                  {NodeId(5), Incarnation(1)}}};
+  EXPECT_EQ(member_.view(), whole);
+}
+
+TEST_F(MemberTest, AnEmptyViewIsOne) {
+  Know(2, {});
+  EXPECT_EQ(member_.view(), (View{.epoch = Epoch(2), .members = {}}));
+}
+
+TEST_F(MemberTest, AViewOfWhichAPartIsLostIsNotKnown) {
+  Part(1, 0, {Instance(1)}, false);
+  Part(1, 2, {Instance(5)}, true);
+  EXPECT_EQ(member_.view(), View());
+  Part(1, 0, {Instance(1)}, false);  // It comes again.
+  Part(1, 1, {Instance(2)}, false);
+  Part(1, 2, {Instance(5)}, true);
+  EXPECT_THAT(member_.view().members, SizeIs(3));
+}
+
+TEST_F(MemberTest, APartWithoutItsFirstIsNotTaken) {
+  Part(1, 1, {Instance(5)}, true);
+  EXPECT_EQ(member_.view(), View());
+}
+
+TEST_F(MemberTest, DoubledPartsDoNotMakeAnotherView) {
+  Part(1, 0, {Instance(1)}, false);
+  Part(1, 1, {Instance(2)}, false);
+  Part(1, 1, {Instance(2)}, false);
+  Part(1, 2, {Instance(5)}, true);
+  Part(1, 2, {Instance(5)}, true);
+  EXPECT_THAT(member_.view().members, SizeIs(3));
+  EXPECT_EQ(member_.view().epoch, Epoch(1));
+}
+
+// In any order, with doubles: what is known is the whole view, or none.
+TEST_F(MemberTest, ReorderedPartsGiveTheWholeViewOrNone) {
+  std::vector<std::pair<uint32_t, uint64_t>> parts = {{0, 1}, {0, 1}, {1, 2}, {2, 5}, {2, 5}};
+  int wholes = 0;
+  do {
+    Member member({.self = Instance(5), .anchors = {NodeId(1)}, .timing = {}}, now_);
+    for (const auto& [first, node] : parts) {
+      const ViewPart part = {.epoch = Epoch(1), .first = first, .is_last = first == 2, .members = {Instance(node)}};
+      member.Receive(NodeId(1), part, now_);
+      if (member.view().epoch == Epoch()) continue;
+      ASSERT_THAT(member.view().members, SizeIs(3));
+    }
+    wholes += member.view().epoch == Epoch(1) ? 1 : 0;
+  } while (std::next_permutation(parts.begin(), parts.end()));
+  EXPECT_GT(wholes, 0);
+}
+
+TEST_F(MemberTest, AnOlderViewIsNotTakenForANewerOne) {
+  Know(3, {Instance(1), Instance(5)});
+  Know(2, {Instance(1), Instance(2), Instance(5)});
+  Know(3, {Instance(5)});
+  EXPECT_EQ(member_.view().epoch, Epoch(3));
+  EXPECT_THAT(member_.view().members, SizeIs(2));
+}
+
+TEST_F(MemberTest, PartsOfTwoViewsAreNotMixed) {
+  Part(2, 0, {Instance(1)}, false);
+  Part(3, 1, {Instance(5)}, true);
+  EXPECT_EQ(member_.view(), View());
+  Part(3, 0, {Instance(1)}, false);
+  Part(2, 1, {Instance(2)}, true);
+  EXPECT_EQ(member_.view(), View());
+}
+
+TEST_F(MemberTest, ANewerViewTakesThePlaceOfOneThatIsNotWhole) {
+  Part(2, 0, {Instance(1), Instance(2)}, false);
+  Part(3, 0, {Instance(5)}, true);
+  EXPECT_EQ(member_.view(), (View{.epoch = Epoch(3), .members = {{NodeId(5), Incarnation(1)}}}));
+}
+
+// --- Who is not reached -----------------------------------------------------------------------------------------------
+
+TEST_F(MemberTest, WhoIsToJoinNamesAtOnceWhomItDoesNotReach) {
+  member_.PeerUp(NodeId(2));
+  Know(1, {Instance(1), Instance(2), Instance(3)});
+  EXPECT_THAT(Unreachable(), ElementsAre(NodeId(1), NodeId(3)));
+  member_.PeerUp(NodeId(1));
+  EXPECT_THAT(Unreachable(), ElementsAre(NodeId(3)));
+  member_.PeerDown(NodeId(2), now_);
+  EXPECT_THAT(Unreachable(), ElementsAre(NodeId(2), NodeId(3)));
+}
+
+TEST_F(MemberTest, AMemberNamesWhomItHasNotReachedForAWhile) {
+  for (uint64_t node : {1, 2, 3}) member_.PeerUp(NodeId(node));
+  Join();
+  member_.PeerDown(NodeId(2), now_);
+  const TimeNs down_at = now_;
+  while (member_.next_tick() < down_at + timing_.unreachable) EXPECT_THAT(Unreachable(), IsEmpty());
+  EXPECT_THAT(Unreachable(), ElementsAre(NodeId(2)));
+  member_.PeerUp(NodeId(2));
+  EXPECT_THAT(Unreachable(), IsEmpty());
+}
+
+TEST_F(MemberTest, TheWhileIsCountedFromTheFirstThatItWasTold) {
+  for (uint64_t node : {1, 2, 3}) member_.PeerUp(NodeId(node));
+  Join();
+  const TimeNs down_at = now_;
+  member_.PeerDown(NodeId(2), now_);
+  now_ += timing_.unreachable / 2;
+  member_.PeerDown(NodeId(2), now_);
+  Know(2, {Instance(1), Instance(2), Instance(5)});  // Nor does another view begin it anew.
+  now_ = down_at + timing_.unreachable;
+  EXPECT_THAT(Pulses().front().second.unreachable, ElementsAre(NodeId(2)));
+}
+
+TEST_F(MemberTest, AConnectionInBetweenBeginsItAnew) {
+  for (uint64_t node : {1, 2, 3}) member_.PeerUp(NodeId(node));
+  Join();
+  const TimeNs down_at = now_;
+  member_.PeerDown(NodeId(2), now_);
+  now_ += timing_.unreachable / 2;
+  member_.PeerUp(NodeId(2));
+  member_.PeerDown(NodeId(2), now_);
+  now_ = down_at + timing_.unreachable;
+  EXPECT_THAT(Pulses().front().second.unreachable, IsEmpty());
+}
+
+TEST_F(MemberTest, AMemberThatWasNeverReachedIsNamedAfterAWhile) {
+  member_.PeerUp(NodeId(1));
+  member_.PeerUp(NodeId(2));
+  Join();
+  const TimeNs joined_at = now_;
+  EXPECT_THAT(Unreachable(), IsEmpty());
+  now_ = joined_at + timing_.unreachable;
+  EXPECT_THAT(Pulses().front().second.unreachable, ElementsAre(NodeId(3)));
+}
+
+TEST_F(MemberTest, OnlyMembersOfTheViewAreNamed) {
+  for (uint64_t node : {1, 2, 3}) member_.PeerUp(NodeId(node));
+  Join();
+  member_.PeerDown(NodeId(2), now_);
+  member_.PeerDown(NodeId(9), now_);
+  Know(2, {Instance(1), Instance(5)});
+  now_ += 2 * timing_.unreachable;
+  EXPECT_THAT(Pulses().front().second.unreachable, IsEmpty());
+}
+
+TEST_F(MemberTest, APulseNamesABoundedNumber) {
+  std::vector<NodeInstance> members;
+  for (uint64_t node = 10; node < 100; ++node) members.push_back(Instance(node));
+  Know(1, members);
+  EXPECT_THAT(Unreachable(), SizeIs(Pulse::kMostUnreachable));
+}
+
+}  // namespace
+}  // namespace mangrove

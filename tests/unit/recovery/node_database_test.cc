@@ -1,0 +1,277 @@
+// What the anchors agree on, command by command: D1, D2, and what is refused.
+
+#include "recovery/node_database.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "recovery/raft.h"
+
+namespace mangrove {
+namespace {
+
+using testing::HasSubstr;
+
+NodeInstance Instance(uint64_t node, uint64_t incarnation) { return {NodeId(node), Incarnation(incarnation)}; }
+
+DatabaseCommand SetNode(uint64_t node, const NodeRecord& record) {
+  DatabaseCommand command;
+  command.kind = DatabaseCommand::Kind::kSetNode;
+  command.node = NodeId(node);
+  command.record = record;
+  return command;
+}
+
+DatabaseCommand RemoveNode(uint64_t node) {
+  DatabaseCommand command;
+  command.kind = DatabaseCommand::Kind::kRemoveNode;
+  command.node = NodeId(node);
+  return command;
+}
+
+DatabaseCommand ChangeView(uint64_t epoch, const std::vector<NodeInstance>& joins,
+                           const std::vector<uint64_t>& leaves = {}) {
+  DatabaseCommand command;
+  command.kind = DatabaseCommand::Kind::kChangeView;
+  command.view.epoch = Epoch(epoch);
+  command.view.joins = joins;
+  for (uint64_t node : leaves) command.view.leaves.push_back(NodeId(node));
+  return command;
+}
+
+NodeRecord Record(const std::string& name, uint32_t votes = 0) {
+  NodeRecord record;
+  record.name = name;
+  record.address = name + ":7000";
+  record.votes = votes;
+  return record;
+}
+
+class NodeDatabaseTest : public testing::Test {
+ protected:
+  // Nodes 1, 2 and 3; the first two are in view 2, as incarnations 5 and 6.
+  void SetUp() override {
+    for (uint64_t node = 1; node <= 3; ++node) Take(SetNode(node, Record("n" + std::to_string(node))));
+    Take(ChangeView(1, {Instance(1, 5)}));
+    Take(ChangeView(2, {Instance(2, 6)}));
+  }
+  void Take(const DatabaseCommand& command) {
+    EXPECT_TRUE(database_.Check(command).ok()) << database_.Check(command);
+    EXPECT_TRUE(database_.Apply(command).ok());
+  }
+  // By Check and Apply alike, and nothing is changed.
+  void Refused(const DatabaseCommand& command, absl::StatusCode code, const std::string& text = "") {
+    const NodeDatabase before = database_;
+    const absl::Status status = database_.Check(command);
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(text));
+    EXPECT_EQ(database_.Apply(command), status);
+    EXPECT_EQ(database_, before);
+  }
+
+  static constexpr absl::StatusCode kNever = absl::StatusCode::kInvalidArgument;
+  static constexpr absl::StatusCode kNotNow = absl::StatusCode::kFailedPrecondition;
+  NodeDatabase database_;
+};
+
+TEST_F(NodeDatabaseTest, BeginsEmptyBeforeTheFirstView) {
+  const NodeDatabase database;
+  EXPECT_TRUE(database.nodes().empty());
+  EXPECT_EQ(database.view(), View());
+  EXPECT_EQ(database.Find(NodeId(1)), nullptr);
+}
+
+// --- Nodes ------------------------------------------------------------------------------------------------------------
+
+TEST_F(NodeDatabaseTest, ASetNodeIsFound) {
+  NodeRecord record = Record("somewhere", 3);
+  Take(SetNode(9, record));
+  ASSERT_NE(database_.Find(NodeId(9)), nullptr);
+  EXPECT_EQ(*database_.Find(NodeId(9)), record);
+  record.address.clear();
+  record.votes = 0;
+  Take(SetNode(9, record));
+  EXPECT_EQ(*database_.Find(NodeId(9)), record);
+}
+
+TEST_F(NodeDatabaseTest, SetNodeTakesNothingOfLastAndLeft) {
+  Take(ChangeView(3, {}, {1}));
+  NodeRecord record = Record("renamed", 1);
+  record.last = Incarnation(99);
+  record.left = Epoch(98);
+  Take(SetNode(1, record));
+  EXPECT_EQ(database_.Find(NodeId(1))->name, "renamed");
+  EXPECT_EQ(database_.Find(NodeId(1))->votes, 1u);
+  EXPECT_EQ(database_.Find(NodeId(1))->last, Incarnation(5));
+  EXPECT_EQ(database_.Find(NodeId(1))->left, Epoch(3));
+  Take(SetNode(4, record));  // Nor of one that is not there yet.
+  EXPECT_EQ(database_.Find(NodeId(4))->last, Incarnation());
+  EXPECT_EQ(database_.Find(NodeId(4))->left, Epoch());
+}
+
+TEST_F(NodeDatabaseTest, SetNodeDoesNotTouchTheView) {
+  const View before = database_.view();
+  Take(SetNode(1, Record("renamed")));
+  EXPECT_EQ(database_.view(), before);
+}
+
+TEST_F(NodeDatabaseTest, NodeZeroIsNone) { Refused(SetNode(0, Record("zero")), kNever); }
+
+TEST_F(NodeDatabaseTest, ANodeHasANameOfBoundedLength) {
+  Refused(SetNode(4, Record("")), kNever);
+  NodeRecord record = Record("n4");
+  record.name = std::string(NodeDatabase::kMostTextBytes, 'n');
+  Take(SetNode(4, record));
+  record.name += 'n';
+  Refused(SetNode(4, record), kNever);
+}
+
+TEST_F(NodeDatabaseTest, AnAddressHasABoundedLength) {
+  NodeRecord record = Record("n4");
+  record.address = std::string(NodeDatabase::kMostTextBytes, 'a');
+  Take(SetNode(4, record));
+  record.address += 'a';
+  Refused(SetNode(4, record), kNever);
+}
+
+TEST_F(NodeDatabaseTest, VotesAreBounded) {
+  Take(SetNode(4, Record("n4", Raft::kMaxVotes)));
+  Refused(SetNode(4, Record("n4", Raft::kMaxVotes + 1)), kNever);
+}
+
+TEST_F(NodeDatabaseTest, AFullClusterTakesNoFurtherNodeButKeepsOnChangingThose) {
+  for (uint64_t node = 4; node <= NodeDatabase::kMostNodes; ++node) {
+    ASSERT_TRUE(database_.Apply(SetNode(node, Record("n"))).ok());
+  }
+  ASSERT_EQ(database_.nodes().size(), NodeDatabase::kMostNodes);
+  Refused(SetNode(NodeDatabase::kMostNodes + 1, Record("n")), kNotNow);
+  Take(SetNode(7, Record("renamed")));
+  Take(RemoveNode(8));
+  Take(SetNode(NodeDatabase::kMostNodes + 1, Record("n")));
+}
+
+TEST_F(NodeDatabaseTest, ARemovedNodeIsGone) {
+  Take(RemoveNode(3));
+  EXPECT_EQ(database_.Find(NodeId(3)), nullptr);
+  EXPECT_EQ(database_.nodes().size(), 2u);
+  Refused(RemoveNode(3), kNotNow, "node 3");
+}
+
+TEST_F(NodeDatabaseTest, WhoIsInTheViewIsNotRemoved) {
+  Refused(RemoveNode(1), kNotNow, "node 1");
+  Take(ChangeView(3, {}, {1}));
+  Take(RemoveNode(1));
+}
+
+TEST_F(NodeDatabaseTest, ACommandOfAnotherKindIsNone) {
+  for (int kind : {0, 4}) {
+    DatabaseCommand command;
+    command.kind = static_cast<DatabaseCommand::Kind>(kind);
+    Refused(command, kNever);
+  }
+}
+
+// --- Views ------------------------------------------------------------------------------------------------------------
+
+TEST_F(NodeDatabaseTest, D1EpochsGoUpByOne) {
+  for (uint64_t epoch : {0, 1, 2, 4}) Refused(ChangeView(epoch, {Instance(3, 1)}), kNotNow);
+  Take(ChangeView(3, {Instance(3, 1)}));
+  EXPECT_EQ(database_.view().epoch, Epoch(3));
+}
+
+TEST_F(NodeDatabaseTest, AViewIsTheOneBeforeWithWhoJoinsAndWithoutWhoLeaves) {
+  Take(ChangeView(3, {Instance(3, 7)}, {1}));
+  const View expected = {.epoch = Epoch(3), .members = {{NodeId(2), Incarnation(6)}, {NodeId(3), Incarnation(7)}}};
+  EXPECT_EQ(database_.view(), expected);
+  EXPECT_EQ(database_.Find(NodeId(3))->last, Incarnation(7));
+  EXPECT_EQ(database_.Find(NodeId(3))->left, Epoch());
+  EXPECT_EQ(database_.Find(NodeId(1))->last, Incarnation(5));
+  EXPECT_EQ(database_.Find(NodeId(1))->left, Epoch(3));
+  EXPECT_EQ(database_.Find(NodeId(2))->left, Epoch());
+}
+
+TEST_F(NodeDatabaseTest, AChangeOfNothingIsNone) { Refused(ChangeView(3, {}), kNever); }
+
+TEST_F(NodeDatabaseTest, AChangeIsOfABoundedNumberOfNodes) {
+  std::vector<NodeInstance> joins;
+  for (uint64_t node = 10; joins.size() < ViewChange::kMostNodes; ++node) {
+    Take(SetNode(node, Record("n")));
+    joins.push_back(Instance(node, 1));
+  }
+  Refused(ChangeView(3, joins, {1}), kNever);
+  Take(ChangeView(3, joins));
+}
+
+TEST_F(NodeDatabaseTest, D2WhoIsNotInTheDatabaseDoesNotJoin) {
+  Refused(ChangeView(3, {Instance(4, 1)}), kNotNow, "node 4");
+  Refused(ChangeView(3, {Instance(3, 1), Instance(4, 1)}), kNotNow, "node 4");
+}
+
+TEST_F(NodeDatabaseTest, D2AnOlderIncarnationDoesNotJoin) {
+  Refused(ChangeView(3, {Instance(1, 4)}), kNotNow, "node 1 incarnation 4");  // Not in the place of a newer one,
+  Take(ChangeView(3, {}, {1}));
+  Refused(ChangeView(4, {Instance(1, 4)}), kNotNow, "node 1 incarnation 4");  // nor after it.
+}
+
+TEST_F(NodeDatabaseTest, D2ANewerIncarnationTakesThePlaceOfTheOlder) {
+  Take(ChangeView(3, {Instance(1, 8)}));
+  EXPECT_TRUE(database_.view().Has(Instance(1, 8)));
+  EXPECT_FALSE(database_.view().Has(Instance(1, 5)));
+  EXPECT_EQ(database_.view().members.size(), 2u);
+  EXPECT_EQ(database_.Find(NodeId(1))->last, Incarnation(8));
+}
+
+TEST_F(NodeDatabaseTest, D2WhoIsInTheViewDoesNotJoin) { Refused(ChangeView(3, {Instance(1, 5)}), kNotNow, "node 1"); }
+
+TEST_F(NodeDatabaseTest, D2WhoHasLeftMayComeBack) {
+  Take(ChangeView(3, {}, {1}));
+  Take(ChangeView(4, {Instance(1, 5)}));
+  EXPECT_TRUE(database_.view().Has(Instance(1, 5)));
+  EXPECT_EQ(database_.Find(NodeId(1))->left, Epoch(3));  // That it has left stays known.
+  Take(ChangeView(5, {}, {1}));
+  EXPECT_EQ(database_.Find(NodeId(1))->left, Epoch(5));
+}
+
+TEST_F(NodeDatabaseTest, WhoIsNotInTheViewDoesNotLeave) {
+  Refused(ChangeView(3, {}, {3}), kNotNow, "node 3");
+  Refused(ChangeView(3, {}, {4}), kNotNow, "node 4");
+  Refused(ChangeView(3, {}, {1, 4}), kNotNow, "node 4");
+}
+
+TEST_F(NodeDatabaseTest, ANodeIsNamedOnceInAChange) {
+  Refused(ChangeView(3, {Instance(3, 1), Instance(3, 2)}), kNotNow);
+  Refused(ChangeView(3, {}, {1, 1}), kNotNow);
+  Refused(ChangeView(3, {Instance(1, 8)}, {1}), kNotNow);
+}
+
+// "0 is no incarnation" (net/ids.h), and no command with it can be encoded: what Check lets pass must be.
+TEST_F(NodeDatabaseTest, IncarnationZeroIsNone) { Refused(ChangeView(3, {Instance(3, 0)}), kNever); }
+
+// Whoever takes a node out says that what it was is gone for ever.
+TEST_F(NodeDatabaseTest, OfARemovedNodeNothingIsKnown) {
+  Take(ChangeView(3, {}, {1}));
+  Take(RemoveNode(1));
+  Take(SetNode(1, Record("another")));
+  EXPECT_EQ(database_.Find(NodeId(1))->last, Incarnation());
+  Take(ChangeView(4, {Instance(1, 4)}));
+}
+
+TEST_F(NodeDatabaseTest, TheSameCommandsMakeTheSameDatabase) {
+  NodeDatabase other;
+  for (uint64_t node = 1; node <= 3; ++node) {
+    ASSERT_TRUE(other.Apply(SetNode(node, Record("n" + std::to_string(node)))).ok());
+  }
+  ASSERT_FALSE(other.Apply(ChangeView(2, {Instance(2, 6)})).ok());
+  ASSERT_TRUE(other.Apply(ChangeView(1, {Instance(1, 5)})).ok());
+  EXPECT_FALSE(other == database_);
+  ASSERT_TRUE(other.Apply(ChangeView(2, {Instance(2, 6)})).ok());
+  EXPECT_EQ(other, database_);
+  EXPECT_EQ(NodeDatabase(database_.nodes(), database_.view()), database_);
+}
+
+}  // namespace
+}  // namespace mangrove

@@ -1,0 +1,580 @@
+// Leases and views as the leader of the anchors decides: K1 to K4.
+
+#include "recovery/view_keeper.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace mangrove {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+NodeInstance Instance(uint64_t node, uint64_t incarnation = 1) { return {NodeId(node), Incarnation(incarnation)}; }
+
+// A leader since long ago. No member's clock is its own.
+class ViewKeeperTest : public testing::Test {
+ protected:
+  void SetUp() override { keeper_.Elected(now_ - 100 * kSecond); }
+
+  // In the database.
+  void Add(uint64_t node, uint32_t votes = 0) {
+    nodes_[NodeId(node)].name = "n" + std::to_string(node);
+    nodes_[NodeId(node)].votes = votes;
+  }
+  // And in the view.
+  void AddMember(uint64_t node, uint64_t incarnation = 1, uint32_t votes = 0) {
+    Add(node, votes);
+    nodes_[NodeId(node)].last = Incarnation(incarnation);
+    view_.members[NodeId(node)] = Incarnation(incarnation);
+  }
+  void Leave(uint64_t node) {
+    ++view_.epoch.value;
+    view_.members.erase(NodeId(node));
+    nodes_[NodeId(node)].left = view_.epoch;
+  }
+  NodeDatabase Database() const { return {nodes_, view_}; }
+
+  static TimeNs ClockOf(uint64_t node, TimeNs time) { return time + static_cast<TimeNs>(node) * 1000 * kSecond; }
+  void Hear(NodeInstance from, Pulse pulse) {
+    if (pulse.sent_at == 0) pulse.sent_at = ClockOf(from.node.value, now_);
+    keeper_.OnPulse(from, pulse, view_, now_);
+  }
+  // Who knows the view and reaches all but some.
+  void Hear(uint64_t node, uint64_t incarnation = 1, const std::vector<uint64_t>& unreachable = {}) {
+    Pulse pulse = {.sent_at = 0, .epoch = view_.epoch, .emptied = {}, .unreachable = {}};
+    for (uint64_t other : unreachable) pulse.unreachable.push_back(NodeId(other));
+    Hear(Instance(node, incarnation), pulse);
+  }
+  TimeNs LeaseOf(uint64_t node, uint64_t incarnation = 1) {
+    return keeper_.AnswerTo(Instance(node, incarnation), Database()).lease_from;
+  }
+  // From a pulse that comes now.
+  void GiveLease(uint64_t node) {
+    Hear(node);
+    keeper_.Confirm(now_);
+    ASSERT_EQ(LeaseOf(node), ClockOf(node, now_));
+  }
+  ViewChange Decide() {
+    ViewChange change = keeper_.Decide(Database(), now_);
+    EXPECT_EQ(change.epoch.value, view_.epoch.value + 1);
+    return change;
+  }
+  std::vector<NodeId> Leaves() {
+    const ViewChange change = Decide();
+    EXPECT_THAT(change.joins, IsEmpty());
+    return change.leaves;
+  }
+  std::vector<NodeInstance> Joins() {
+    const ViewChange change = Decide();
+    EXPECT_THAT(change.leaves, IsEmpty());
+    return change.joins;
+  }
+  // Those that leave in the end, while all are heard as they are now.
+  std::vector<NodeId> Misfits(const std::map<uint64_t, std::vector<uint64_t>>& unreachable) {
+    now_ += timing_.pulse;
+    for (const auto& [node, incarnation] : view_.members) {
+      const auto found = unreachable.find(node.value);
+      Hear(node.value, incarnation.value, found == unreachable.end() ? std::vector<uint64_t>() : found->second);
+    }
+    return Leaves();
+  }
+
+  const RecoveryTiming timing_;
+  TimeNs now_ = 500 * kSecond;
+  std::map<NodeId, NodeRecord> nodes_;
+  View view_ = {.epoch = Epoch(7), .members = {}};
+  ViewKeeper keeper_{timing_, {}};
+};
+
+// --- K1 ---------------------------------------------------------------------------------------------------------------
+
+TEST_F(ViewKeeperTest, K1NoLeaseBeforeAMajorityFollowedAfterThePulse) {
+  AddMember(2);
+  const TimeNs came_at = now_;
+  Hear(2);
+  EXPECT_EQ(LeaseOf(2), 0);
+  EXPECT_THAT(keeper_.Confirm(std::nullopt), IsEmpty());
+  EXPECT_THAT(keeper_.Confirm(came_at - 1), IsEmpty());
+  EXPECT_EQ(LeaseOf(2), 0);
+  EXPECT_THAT(keeper_.Confirm(came_at + 1), ElementsAre(Instance(2)));
+  EXPECT_EQ(LeaseOf(2), ClockOf(2, came_at));  // By its own clock.
+}
+
+TEST_F(ViewKeeperTest, K1AnAnswerNamesTheViewAndNobodyWhoIsGone) {
+  AddMember(2);
+  GiveLease(2);
+  const PulseAnswer answer = keeper_.AnswerTo(Instance(2), Database());
+  EXPECT_EQ(answer.epoch, view_.epoch);
+  EXPECT_FALSE(answer.is_gone);
+}
+
+TEST_F(ViewKeeperTest, K1APulseIsConfirmedOnce) {
+  AddMember(2);
+  GiveLease(2);
+  const TimeNs given = LeaseOf(2);
+  now_ += kSecond;
+  EXPECT_THAT(keeper_.Confirm(now_), IsEmpty());
+  EXPECT_EQ(LeaseOf(2), given);
+}
+
+TEST_F(ViewKeeperTest, K1EachIsConfirmedByWhenItsOwnPulseCame) {
+  AddMember(2);
+  AddMember(3);
+  Hear(2);
+  now_ += 50 * kMillisecond;
+  Hear(3);
+  EXPECT_THAT(keeper_.Confirm(now_ - 1), ElementsAre(Instance(2)));
+  EXPECT_THAT(keeper_.Confirm(now_ + 1), ElementsAre(Instance(3)));
+}
+
+// With a newer pulse always in its place none would be confirmed where the anchors are slow.
+TEST_F(ViewKeeperTest, K1AQuorumFromBeforeANewerPulseConfirmsTheOlderOne) {
+  AddMember(2);
+  const TimeNs first = now_;
+  Hear(2);
+  now_ += timing_.pulse;
+  Hear(2);
+  EXPECT_THAT(keeper_.Confirm(now_ - 1), ElementsAre(Instance(2)));
+  EXPECT_EQ(LeaseOf(2), ClockOf(2, first));
+}
+
+TEST_F(ViewKeeperTest, K1LateAndDoubledPulsesAreNone) {
+  AddMember(2);
+  Pulse pulse = {.sent_at = ClockOf(2, now_), .epoch = view_.epoch, .emptied = {}, .unreachable = {}};
+  GiveLease(2);
+  const TimeNs given = LeaseOf(2);
+  now_ += 100 * kMillisecond;
+  Hear(Instance(2), pulse);
+  pulse.sent_at -= 1;
+  Hear(Instance(2), pulse);
+  EXPECT_THAT(keeper_.Confirm(now_ + 1), IsEmpty());
+  EXPECT_EQ(LeaseOf(2), given);
+  EXPECT_EQ(keeper_.SilentFor(Instance(2), now_), 100 * kMillisecond);
+}
+
+TEST_F(ViewKeeperTest, K1WhoIsNotInTheViewGetsNone) {
+  Add(2);
+  Hear(2);
+  EXPECT_THAT(keeper_.Confirm(now_ + 1), IsEmpty());
+  EXPECT_EQ(LeaseOf(2), 0);
+}
+
+// --- Elected ----------------------------------------------------------------------------------------------------------
+
+TEST_F(ViewKeeperTest, WhatItHeardBeforeItWasElectedCounts) {
+  AddMember(2);
+  Hear(2);
+  now_ += 50 * kMillisecond;
+  keeper_.Elected(now_);
+  EXPECT_THAT(keeper_.Confirm(now_ + 1), ElementsAre(Instance(2)));
+  EXPECT_EQ(LeaseOf(2), ClockOf(2, now_ - 50 * kMillisecond));
+}
+
+TEST_F(ViewKeeperTest, EveryLeaseIsRunningWhenALeaderIsElected) {
+  AddMember(2);
+  keeper_.Elected(now_);
+  const TimeNs elected_at = now_;
+  for (; now_ < elected_at + timing_.lease; now_ += 10 * kMillisecond) EXPECT_THAT(Leaves(), IsEmpty());
+  now_ = elected_at + timing_.lease;
+  EXPECT_THAT(Leaves(), ElementsAre(NodeId(2)));
+}
+
+// An earlier leader may have given one for a later pulse.
+TEST_F(ViewKeeperTest, ALeaseForAPulseOfBeforeTheElectionDoesNotEndThatWait) {
+  AddMember(2);
+  Hear(2);
+  now_ += 100 * kMillisecond;
+  keeper_.Elected(now_);
+  keeper_.Confirm(now_ + 1);
+  ASSERT_NE(LeaseOf(2), 0);
+  now_ += timing_.lease - 1;
+  EXPECT_THAT(Leaves(), IsEmpty());
+  now_ += 1;
+  EXPECT_THAT(Leaves(), ElementsAre(NodeId(2)));
+}
+
+TEST_F(ViewKeeperTest, WhoWasJustElectedCallsNobodySilent) {
+  AddMember(2);
+  Hear(2);
+  now_ += timing_.silent;
+  keeper_.Elected(now_);
+  now_ += timing_.silent - 1;
+  Decide();
+  keeper_.Confirm(now_);
+  EXPECT_NE(LeaseOf(2), 0);
+  now_ += 1;
+  Decide();
+  EXPECT_EQ(LeaseOf(2), 0);
+}
+
+TEST_F(ViewKeeperTest, WhoWasToLeaveStaysWithANewElection) {
+  AddMember(2);
+  GiveLease(2);
+  now_ += timing_.silent;
+  Decide();
+  ASSERT_EQ(LeaseOf(2), 0);
+  keeper_.Elected(now_);
+  EXPECT_NE(LeaseOf(2), 0);
+}
+
+// --- K2 ---------------------------------------------------------------------------------------------------------------
+
+TEST_F(ViewKeeperTest, K2WhoIsHeardStays) {
+  AddMember(2);
+  for (int i = 0; i < 20; ++i) {
+    Hear(2);
+    keeper_.Confirm(now_);
+    EXPECT_NE(LeaseOf(2), 0);
+    now_ += timing_.silent - 1;
+    EXPECT_TRUE(Decide().empty());
+  }
+}
+
+TEST_F(ViewKeeperTest, K2WhoIsSilentLeavesAfterItsLastLease) {
+  AddMember(2);
+  GiveLease(2);
+  now_ += 400 * kMillisecond;
+  GiveLease(2);
+  const TimeNs last = now_;
+  for (; now_ < last + timing_.lease; now_ += 10 * kMillisecond) EXPECT_THAT(Leaves(), IsEmpty());
+  now_ = last + timing_.lease;
+  EXPECT_THAT(Leaves(), ElementsAre(NodeId(2)));
+}
+
+TEST_F(ViewKeeperTest, K2ALeaseEndsByThePulseThatItWasGivenForNotByALaterOne) {
+  AddMember(2);
+  const TimeNs given_for = now_;
+  Hear(2);
+  now_ += timing_.pulse;
+  Hear(2);
+  keeper_.Confirm(now_ - 1);
+  ASSERT_NE(LeaseOf(2), 0);
+  now_ = given_for + timing_.lease - 1;
+  EXPECT_THAT(Leaves(), IsEmpty());
+  now_ += 1;
+  EXPECT_THAT(Leaves(), ElementsAre(NodeId(2)));
+}
+
+TEST_F(ViewKeeperTest, K2WhoIsSilentAndHasNoLeaseLeavesAtOnce) {
+  AddMember(2);
+  Hear(2);
+  now_ += timing_.silent - 1;
+  EXPECT_THAT(Leaves(), IsEmpty());
+  now_ += 1;
+  EXPECT_THAT(Leaves(), ElementsAre(NodeId(2)));
+}
+
+// Its pulse came in time; that it may be given is known too late.
+TEST_F(ViewKeeperTest, K2WhoIsToLeaveGetsNoLease) {
+  AddMember(2);
+  GiveLease(2);
+  now_ += 100 * kMillisecond;
+  Hear(2);
+  now_ += timing_.silent;
+  EXPECT_THAT(Leaves(), IsEmpty());
+  keeper_.Confirm(now_);
+  EXPECT_EQ(LeaseOf(2), 0);
+  now_ += timing_.lease - timing_.silent - 100 * kMillisecond;
+  EXPECT_THAT(Leaves(), ElementsAre(NodeId(2)));  // As the first one ends.
+}
+
+TEST_F(ViewKeeperTest, K2WhoIsSlowStaysWhenItPulsesAgain) {
+  AddMember(2);
+  GiveLease(2);
+  now_ += timing_.lease - 100 * kMillisecond;
+  EXPECT_THAT(Leaves(), IsEmpty());
+  EXPECT_EQ(LeaseOf(2), 0);
+  Hear(2);
+  keeper_.Confirm(now_);
+  EXPECT_EQ(LeaseOf(2), 0);  // Until it is decided.
+  now_ += 50 * kMillisecond;
+  EXPECT_THAT(Leaves(), IsEmpty());
+  EXPECT_THAT(keeper_.Confirm(now_), ElementsAre(Instance(2)));
+  EXPECT_EQ(LeaseOf(2), ClockOf(2, now_ - 50 * kMillisecond));
+  now_ += 50 * kMillisecond;
+  EXPECT_THAT(Leaves(), IsEmpty());  // Nor when the lease before has ended.
+}
+
+TEST_F(ViewKeeperTest, SilenceIsOfThatIncarnation) {
+  EXPECT_EQ(keeper_.SilentFor(Instance(2), now_), std::nullopt);
+  Add(2);
+  Hear(2, 3);
+  EXPECT_EQ(keeper_.SilentFor(Instance(2, 3), now_ + 5), 5);
+  EXPECT_EQ(keeper_.SilentFor(Instance(2, 2), now_), std::nullopt);
+}
+
+// --- A node in the place of its older incarnation -----------------------------------------------------------------------
+
+TEST_F(ViewKeeperTest, K3WhoStartedAnewJoinsWhenTheLeaseOfTheOneBeforeHasEnded) {
+  AddMember(2);
+  GiveLease(2);
+  const TimeNs given_at = now_;
+  for (now_ += 10 * kMillisecond; now_ < given_at + timing_.lease; now_ += 30 * kMillisecond) {
+    Hear(2, 2);
+    EXPECT_TRUE(Decide().empty());
+  }
+  now_ = given_at + timing_.lease;
+  EXPECT_THAT(Joins(), ElementsAre(Instance(2, 2)));
+}
+
+TEST_F(ViewKeeperTest, TheIncarnationBeforeIsHeardNoMore) {
+  AddMember(2);
+  GiveLease(2);
+  now_ += 10 * kMillisecond;
+  Hear(2, 2);
+  now_ += 10 * kMillisecond;
+  Hear(2, 1);
+  EXPECT_THAT(keeper_.Confirm(now_), IsEmpty());
+  EXPECT_EQ(LeaseOf(2, 1), 0);
+  EXPECT_EQ(LeaseOf(2, 2), 0);  // It is not in the view.
+  EXPECT_EQ(keeper_.SilentFor(Instance(2, 1), now_), std::nullopt);
+  EXPECT_EQ(keeper_.SilentFor(Instance(2, 2), now_), 10 * kMillisecond);
+}
+
+TEST_F(ViewKeeperTest, WhoStartedAnewAndMayNotJoinStillLeavesAsTheOneBefore) {
+  AddMember(2);
+  GiveLease(2);
+  now_ += timing_.lease;
+  Hear(Instance(2, 2), {.sent_at = 0, .epoch = Epoch(6), .emptied = {}, .unreachable = {}});
+  EXPECT_THAT(Leaves(), ElementsAre(NodeId(2)));
+}
+
+// --- K3 ---------------------------------------------------------------------------------------------------------------
+
+TEST_F(ViewKeeperTest, K3WhoIsNewJoins) {
+  AddMember(2);
+  GiveLease(2);
+  Add(3);
+  EXPECT_TRUE(Decide().empty());
+  Hear(3);
+  EXPECT_THAT(Joins(), ElementsAre(Instance(3)));
+}
+
+TEST_F(ViewKeeperTest, K3WhoIsNotInTheDatabaseDoesNotJoin) {
+  Hear(3);
+  EXPECT_TRUE(Decide().empty());
+  Add(3);
+  EXPECT_THAT(Joins(), ElementsAre(Instance(3)));
+}
+
+TEST_F(ViewKeeperTest, K3WhoIsSilentDoesNotJoin) {
+  Add(3);
+  Hear(3);
+  now_ += timing_.silent - 1;
+  EXPECT_THAT(Joins(), ElementsAre(Instance(3)));
+  now_ += 1;
+  EXPECT_TRUE(Decide().empty());
+}
+
+TEST_F(ViewKeeperTest, K3WhoDoesNotKnowTheViewDoesNotJoin) {
+  Add(3);
+  Hear(Instance(3), {.sent_at = 0, .epoch = Epoch(6), .emptied = {}, .unreachable = {}});
+  EXPECT_TRUE(Decide().empty());
+  now_ += 1;
+  Hear(3);
+  EXPECT_THAT(Joins(), ElementsAre(Instance(3)));
+}
+
+TEST_F(ViewKeeperTest, K3AnOlderIncarnationDoesNotJoin) {
+  AddMember(3, 5);
+  Leave(3);
+  Hear(3, 4);
+  EXPECT_TRUE(Decide().empty());
+  Hear(3, 6);
+  EXPECT_THAT(Joins(), ElementsAre(Instance(3, 6)));
+}
+
+TEST_F(ViewKeeperTest, K3WhoHasLeftComesBackWhenItHasEmptiedItself) {
+  AddMember(3);
+  Leave(3);
+  Hear(3);
+  EXPECT_TRUE(Decide().empty());
+  EXPECT_TRUE(keeper_.AnswerTo(Instance(3), Database()).is_gone);
+  now_ += timing_.pulse;
+  Hear(Instance(3), {.sent_at = 0, .epoch = view_.epoch, .emptied = Epoch(7), .unreachable = {}});
+  EXPECT_TRUE(Decide().empty());  // Of what it had in the view that it has left: 7.
+  EXPECT_TRUE(keeper_.AnswerTo(Instance(3), Database()).is_gone);
+  now_ += timing_.pulse;
+  Hear(Instance(3), {.sent_at = 0, .epoch = view_.epoch, .emptied = Epoch(8), .unreachable = {}});
+  EXPECT_FALSE(keeper_.AnswerTo(Instance(3), Database()).is_gone);
+  EXPECT_THAT(Joins(), ElementsAre(Instance(3)));
+}
+
+TEST_F(ViewKeeperTest, K3WhoDoesNotReachAMemberThatIsHeardDoesNotJoin) {
+  AddMember(2);
+  Hear(2);
+  Add(3);
+  Hear(3, 1, {2});
+  EXPECT_TRUE(Decide().empty());
+  now_ += timing_.pulse;
+  Hear(3);
+  EXPECT_THAT(Joins(), ElementsAre(Instance(3)));
+}
+
+TEST_F(ViewKeeperTest, K3WhomNobodyHearsNeedNotBeReached) {
+  AddMember(2);
+  GiveLease(2);
+  Add(3);
+  Add(4);
+  now_ += timing_.silent;
+  Hear(4);
+  Hear(3, 1, {2, 3, 4, 9});  // Silent, itself, not in the view, unknown.
+  EXPECT_THAT(Joins(), ElementsAre(Instance(3), Instance(4)));
+}
+
+TEST_F(ViewKeeperTest, WhoWasInAViewAndIsNotAnyMoreIsTold) {
+  Add(3);
+  EXPECT_FALSE(keeper_.AnswerTo(Instance(3), Database()).is_gone);  // It has not been in one.
+  EXPECT_FALSE(keeper_.AnswerTo(Instance(9), Database()).is_gone);  // Unknown.
+  AddMember(3, 5);
+  EXPECT_FALSE(keeper_.AnswerTo(Instance(3, 5), Database()).is_gone);
+  EXPECT_TRUE(keeper_.AnswerTo(Instance(3, 4), Database()).is_gone);
+  EXPECT_FALSE(keeper_.AnswerTo(Instance(3, 6), Database()).is_gone);
+  Leave(3);
+  const PulseAnswer answer = keeper_.AnswerTo(Instance(3, 5), Database());
+  EXPECT_TRUE(answer.is_gone);
+  EXPECT_EQ(answer.epoch, view_.epoch);
+  EXPECT_EQ(answer.lease_from, 0);
+}
+
+// --- The room in one change -------------------------------------------------------------------------------------------
+
+TEST_F(ViewKeeperTest, AChangeHasRoomForABoundedNumber) {
+  for (uint64_t node = 1; node <= ViewChange::kMostNodes; ++node) AddMember(node);
+  for (uint64_t node = 201; node <= 202; ++node) Add(node);
+  Hear(201);
+  Hear(202);
+  ViewChange change = Decide();
+  EXPECT_THAT(change.leaves, SizeIs(ViewChange::kMostNodes));
+  EXPECT_THAT(change.joins, IsEmpty());
+  Hear(1);
+  change = Decide();
+  EXPECT_THAT(change.leaves, SizeIs(ViewChange::kMostNodes - 1));
+  EXPECT_THAT(change.joins, ElementsAre(Instance(201)));
+}
+
+TEST_F(ViewKeeperTest, WhoFindsNoRoomGetsNoLeaseEither) {
+  for (uint64_t node = 1; node <= ViewChange::kMostNodes + 1; ++node) AddMember(node);
+  GiveLease(ViewChange::kMostNodes + 1);
+  now_ += timing_.lease;
+  EXPECT_THAT(Leaves(), SizeIs(ViewChange::kMostNodes));
+  EXPECT_EQ(LeaseOf(ViewChange::kMostNodes + 1), 0);
+}
+
+// Each decision fits the database, and the last one is reached.
+TEST_F(ViewKeeperTest, ManyComeInOneChangeAfterTheOther) {
+  for (uint64_t node = 1; node <= 300; ++node) node % 3 == 0 ? Add(node) : AddMember(node);
+  NodeDatabase database = Database();
+  int changes = 0;
+  for (; changes < 20; ++changes) {
+    view_ = database.view();
+    now_ += timing_.pulse;
+    for (uint64_t node = 1; node <= 300; ++node) {
+      if (node % 3 != 1) Hear(node, 2);  // Some members have started anew, some are dead.
+    }
+    DatabaseCommand command;
+    command.kind = DatabaseCommand::Kind::kChangeView;
+    command.view = keeper_.Decide(database, now_);
+    if (command.view.empty()) break;
+    ASSERT_TRUE(database.Apply(command).ok()) << database.Check(command);
+  }
+  EXPECT_LE(changes, 5);
+  EXPECT_THAT(database.view().members, SizeIs(200));
+  for (const auto& [node, incarnation] : database.view().members) EXPECT_EQ(incarnation, Incarnation(2)) << node.value;
+}
+
+// --- K4 ---------------------------------------------------------------------------------------------------------------
+
+TEST_F(ViewKeeperTest, K4WhoHasMostSuchNeighboursLeaves) {
+  for (uint64_t node = 1; node <= 5; ++node) AddMember(node);
+  EXPECT_THAT(Misfits({}), IsEmpty());
+  EXPECT_THAT(Misfits({{2, {1, 3}}}), ElementsAre(NodeId(2)));
+  EXPECT_THAT(Misfits({{1, {2}}, {3, {2}}}), ElementsAre(NodeId(2)));  // One of the two says it: that is enough.
+  EXPECT_THAT(Misfits({{1, {4}}, {4, {1}}, {5, {4}}}), ElementsAre(NodeId(4)));
+}
+
+TEST_F(ViewKeeperTest, K4ThoseThatAreLeftReachEachOther) {
+  for (uint64_t node = 1; node <= 5; ++node) AddMember(node);
+  EXPECT_THAT(Misfits({{1, {4, 5}}, {2, {4, 5}}, {3, {4, 5}}}), ElementsAre(NodeId(4), NodeId(5)));
+  EXPECT_THAT(Misfits({{1, {2}}, {3, {4}}}), ElementsAre(NodeId(2), NodeId(4)));
+}
+
+TEST_F(ViewKeeperTest, K4OfTwoTheOneWithFewerVotesLeaves) {
+  AddMember(1, 1, 0);
+  AddMember(2, 1, 1);
+  AddMember(3, 1, 2);
+  EXPECT_THAT(Misfits({{1, {2}}}), ElementsAre(NodeId(1)));
+  EXPECT_THAT(Misfits({{3, {2}}}), ElementsAre(NodeId(2)));
+}
+
+TEST_F(ViewKeeperTest, K4OfTwoWithTheSameVotesTheGreaterIdLeaves) {
+  AddMember(1, 1, 1);
+  AddMember(2, 1, 1);
+  EXPECT_THAT(Misfits({{1, {2}}}), ElementsAre(NodeId(2)));
+  EXPECT_THAT(Misfits({{2, {1}}}), ElementsAre(NodeId(2)));
+}
+
+TEST_F(ViewKeeperTest, K4ManyNeighboursCountMoreThanVotes) {
+  AddMember(1, 1, 0);
+  AddMember(2, 1, 3);
+  AddMember(3, 1, 0);
+  EXPECT_THAT(Misfits({{1, {2}}, {3, {2}}}), ElementsAre(NodeId(2)));
+}
+
+TEST_F(ViewKeeperTest, K4OnlyMembersThatAreHeardCount) {
+  AddMember(1);
+  AddMember(2);
+  AddMember(3);
+  Add(4);
+  GiveLease(3);
+  now_ += timing_.silent;
+  Hear(1, 1, {1, 3, 4, 9});  // Itself, silent, not in the view, unknown.
+  Hear(2, 1, {3});
+  EXPECT_THAT(Leaves(), IsEmpty());
+  keeper_.Confirm(now_);
+  EXPECT_NE(LeaseOf(1), 0);
+  EXPECT_NE(LeaseOf(2), 0);
+}
+
+TEST_F(ViewKeeperTest, K4AMisfitLeavesAfterItsLastLeaseAndGetsNoFurther) {
+  AddMember(1);
+  AddMember(2);
+  GiveLease(1);
+  GiveLease(2);
+  const TimeNs given_at = now_;
+  for (now_ += timing_.pulse; now_ < given_at + timing_.lease; now_ += timing_.pulse) {
+    Hear(1, 1, {2});
+    Hear(2, 1, {1});
+    EXPECT_THAT(Leaves(), IsEmpty());
+    keeper_.Confirm(now_);
+    EXPECT_NE(LeaseOf(1), 0);
+    EXPECT_EQ(LeaseOf(2), 0);
+  }
+  now_ = given_at + timing_.lease;
+  EXPECT_THAT(Leaves(), ElementsAre(NodeId(2)));
+}
+
+TEST_F(ViewKeeperTest, K4WhoIsReachedAgainStays) {
+  AddMember(1);
+  AddMember(2);
+  GiveLease(1);
+  GiveLease(2);
+  EXPECT_THAT(Misfits({{1, {2}}}), IsEmpty());
+  EXPECT_EQ(LeaseOf(2), 0);
+  EXPECT_THAT(Misfits({}), IsEmpty());
+  EXPECT_NE(LeaseOf(2), 0);
+  now_ += timing_.lease - 2 * timing_.pulse - kMillisecond;
+  EXPECT_THAT(Misfits({}), IsEmpty());
+}
+
+}  // namespace
+}  // namespace mangrove
