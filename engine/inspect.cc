@@ -38,6 +38,50 @@ json PeersOf(const Transport& transport, const PageEngine& engine, const NodeCon
   return peers;
 }
 
+// What an anchor says of its part of the log; null of another node.
+json AnchorOf(const Anchor* anchor) {
+  constexpr const char* kStandings[] = {"full", "must lose its votes", "waits for votes"};
+  if (anchor == nullptr) return nullptr;
+  const Raft* const raft = anchor->raft();
+  if (raft == nullptr) return {{"has_log", false}};
+  return {{"has_log", true},
+          {"leads", anchor->leads()},
+          {"term", raft->term().value},
+          {"committed", raft->commit().value},
+          {"standing", kStandings[static_cast<size_t>(raft->standing())]}};
+}
+
+// What this node knows of who is there.
+json MembershipOf(const Membership& membership, const NodeConfig& config) {
+  const auto name_of = [&](NodeId node) {
+    for (const MemberConfig& member : config.members) {
+      if (member.id == node) return json(member.name);
+    }
+    return json(nullptr);
+  };
+  const auto names_of = [&](const std::vector<NodeId>& nodes) {
+    json names = json::array();
+    for (NodeId node : nodes) names.push_back(name_of(node));
+    return names;
+  };
+  const Member& member = membership.member();
+  const Anchor* const anchor = membership.anchor();
+  json members = json::array();
+  json missing = json::array();
+  for (const MemberConfig& node : config.members) {
+    (member.view().members.contains(node.id) ? members : missing).push_back(node.name);
+  }
+  return {{"view", member.view().epoch.value},
+          {"members", members},
+          {"missing", missing},
+          {"has_lease", membership.LeaseLeft() > 0},
+          {"lease_left_ms", membership.LeaseLeft() / kMillisecond},
+          {"leader", name_of(member.leader())},
+          {"anchors", names_of(membership.anchors())},
+          {"awaited_anchors", names_of(anchor == nullptr ? std::vector<NodeId>{} : anchor->awaited())},
+          {"anchor", AnchorOf(anchor)}};
+}
+
 }  // namespace
 
 PageSummary PageEngine::Describe(PageId page) const {
@@ -80,6 +124,7 @@ std::string LocalOperations::InspectStatus() const {
        {"cluster", config_->cluster_name},
        {"ready", waiting.empty()},
        {"waiting_for", waiting},
+       {"membership", MembershipOf(*membership_, *config_)},
        {"peers", PeersOf(*transport_, *engine_, *config_)},
        {"cache",
         {{"used_bytes", engine_->cached_pages() * kPageBytes}, {"size_bytes", engine_->cache_pages() * kPageBytes}}},

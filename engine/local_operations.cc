@@ -45,11 +45,13 @@ class LocalOperations::Pages final : public TablePages {
   LocalOperations* const operations_;
 };
 
-LocalOperations::LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine, Transport* transport,
-                                 PageStore* store, RegionMemory* memory, Incarnation incarnation)
+LocalOperations::LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine,
+                                 const Membership* membership, Transport* transport, PageStore* store,
+                                 RegionMemory* memory, Incarnation incarnation)
     : config_(config),
       clock_(clock),
       engine_(engine),
+      membership_(membership),
       transport_(transport),
       store_(store),
       memory_(memory),

@@ -10,6 +10,7 @@
 
 #include "engine/inspect_json.h"
 #include "engine/mapping/region_memory.h"
+#include "engine/membership.h"
 #include "engine/node_config.h"
 #include "engine/node_operations.h"
 #include "engine/page_engine.h"
@@ -23,9 +24,9 @@ namespace mangrove {
 // Owned by the loop.
 class LocalOperations final : public NodeOperations {
  public:
-  // All outlive this object.
-  LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine, Transport* transport, PageStore* store,
-                  RegionMemory* memory, Incarnation incarnation);
+  // All outlive this object. `membership` may be null where nobody asks for the node's status.
+  LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine, const Membership* membership,
+                  Transport* transport, PageStore* store, RegionMemory* memory, Incarnation incarnation);
   ~LocalOperations() override;
 
   Task<absl::StatusOr<OpenedRegion>> Reserve(Credentials who, RegionOptions options, TimeNs deadline) override;
@@ -72,6 +73,7 @@ class LocalOperations final : public NodeOperations {
   const NodeConfig* const config_;
   Clock* const clock_;
   PageEngine* const engine_;
+  const Membership* const membership_;
   Transport* const transport_;
   PageStore* const store_;
   RegionMemory* const memory_;

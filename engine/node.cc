@@ -8,6 +8,7 @@
 #include "engine/attach/attach_server.h"
 #include "engine/local_operations.h"
 #include "engine/mapping/region_memory.h"
+#include "engine/membership.h"
 #include "engine/page_engine.h"
 #include "engine/store/rocks_store.h"
 #include "net/channel_switch.h"
@@ -70,6 +71,7 @@ struct Node::State final : public FaultService {
   std::unique_ptr<RegionMemory> memory;
   ChannelSwitch channels;
   std::unique_ptr<FabricTransport> transport;
+  std::unique_ptr<Membership> membership;
   std::unique_ptr<PageEngine> engine;
   std::unique_ptr<LocalOperations> operations;
   std::unique_ptr<MappedClients> mapped_clients;
@@ -147,10 +149,13 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
   fabric.provider = config.provider;
   PageEngineOptions options;
   options.self = fabric.self;
+  MembershipOptions members{.self = fabric.self, .nodes = {}};
+  const std::map<NodeId, uint32_t> votes = VotesOf(config);
   options.cache_pages = config.cache_size_bytes / kPageBytes;
   for (const MemberConfig& member : config.members) {
     fabric.members.push_back({member.id, member.name, member.address});
     options.members.push_back(member.id);
+    members.nodes[member.id] = {.name = member.name, .address = member.address, .votes = votes.at(member.id)};
   }
   options.system_replicas = config.replicas;
   options.evict_to_peers = config.evict_to_peers;
@@ -159,15 +164,22 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
     transport = std::make_unique<FabricTransport>(std::move(fabric), &loop, &entropy);
     engine = std::make_unique<PageEngine>(options, locator.get(), &loop, transport.get(), store.get(), memory.get(),
                                           &entropy);
-    operations = std::make_unique<LocalOperations>(&config, &loop, engine.get(), transport.get(), store.get(),
-                                                   memory.get(), incarnation);
-    engine->Open([this, done = std::move(done)](absl::Status status) mutable {
-      if (status.ok()) {
-        transport->SetEpoch(Epoch(1));  // Membership is fixed: there is one view.
-        channels.Set(Channel::kPages, engine.get());
-        status = transport->Start(&channels);
-      }
-      done(status);
+    membership = std::make_unique<Membership>(std::move(members), &loop, transport.get(), store.get(), &entropy);
+    operations = std::make_unique<LocalOperations>(&config, &loop, engine.get(), membership.get(), transport.get(),
+                                                   store.get(), memory.get(), incarnation);
+    // The engine last: once it is open it sends.
+    membership->Open([this, done = std::move(done)](absl::Status opened) mutable {
+      if (!opened.ok()) return done(opened);
+      engine->Open([this, done = std::move(done)](absl::Status status) mutable {
+        if (status.ok()) {
+          transport->SetEpoch(Epoch(1));  // The page engine goes by no view yet: there is one for it.
+          channels.Set(Channel::kPages, engine.get());
+          channels.Set(Channel::kMembership, membership.get());
+          status = transport->Start(&channels);
+        }
+        if (status.ok()) membership->Start();
+        done(status);
+      });
     });
   });
 }
@@ -208,6 +220,7 @@ void Node::State::Stop() {
     RunOnLoop(&loop, [&] {
       if (attach_server) attach_server->Stop();
       if (engine) engine->Shutdown();
+      if (membership) membership->Shutdown();
     });
     mapped_clients.reset();
     RunOnLoop(&loop, [&] { transport.reset(); });
@@ -216,6 +229,7 @@ void Node::State::Stop() {
   }
   attach_server.reset();
   operations.reset();
+  membership.reset();
   engine.reset();
   memory.reset();
   store.reset();

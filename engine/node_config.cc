@@ -40,6 +40,8 @@ constexpr Bounds kSpinUs{0, 1'000'000, " us"};
 constexpr Bounds kDiskReserveMib{0, int64_t{1} << 40, " MiB"};
 constexpr Bounds kReplicas{1, kMaxMembers, ""};
 constexpr Bounds kId{1, kMaxNodeId, ""};
+constexpr Bounds kVotes{0, 100, ""};
+constexpr size_t kMaxAnchors = 64;
 
 // What is wrong with which key. Keys are written as in the file, members are counted from 1: "members[2].name".
 struct Problem {
@@ -114,6 +116,9 @@ Finding CheckMember(const std::string& key, const MemberConfig& member) {
                                 ", expected \"host:port\" or \"[IPv6 address]:port\" with a port from "
                                 "1 to 65535")};
   }
+  if (member.votes) {
+    if (Finding f = CheckNumber(key + ".votes", *member.votes, kVotes, 1)) return f;
+  }
   return std::nullopt;
 }
 
@@ -152,6 +157,14 @@ Finding CheckMembers(const NodeConfig& config) {
   if (std::find(names.begin(), names.end(), config.name) == names.end()) {
     return Problem{"node.name", absl::StrCat("is ", Quoted(config.name),
                                              ", expected one of the members: ", absl::StrJoin(names, ", "))};
+  }
+  const auto gives_votes = [](const MemberConfig& member) { return member.votes.has_value(); };
+  const auto is_anchor = [](const MemberConfig& member) { return member.votes.value_or(0) > 0; };
+  const auto anchors = std::count_if(config.members.begin(), config.members.end(), is_anchor);
+  if (std::any_of(config.members.begin(), config.members.end(), gives_votes) &&
+      (anchors == 0 || static_cast<size_t>(anchors) > kMaxAnchors)) {
+    return Problem{"members", absl::StrCat("has ", anchors, " tables with votes above 0, expected 1 to ", kMaxAnchors,
+                                           ", or no votes at all: then the first members have them")};
   }
   if (config.replicas > config.members.size()) {
     return Problem{
@@ -276,6 +289,7 @@ std::vector<Key> MemberKeys(MemberConfig* member) {
       NumberKey("id", true, kId, 1, &member->id.value),
       StringKey("name", true, &member->name),
       StringKey("address", true, &member->address),
+      NumberKey("votes", false, kVotes, 1, &member->votes),
   };
 }
 

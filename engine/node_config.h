@@ -5,6 +5,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +21,8 @@ struct MemberConfig {
   NodeId id;
   std::string name;
   std::string address;  // "host:port"
+  // Of the anchors, which agree on who is there; more than 0: this member is one of them. No member has any: see VotesOf.
+  std::optional<uint32_t> votes = {};
 };
 
 struct NodeConfig {
@@ -51,6 +55,10 @@ absl::StatusOr<NodeConfig> ParseNodeConfig(const std::string& text, const std::s
 // What the types do not say: a name that is no member, two members of one name, id or address, sizes out of bounds,
 // more replicas than members. The same for configurations that were made in code.
 absl::Status ValidateNodeConfig(const NodeConfig& config);
+
+// The votes of each member. Where the configuration gives none, the three members with the lowest ids have one each, or, of two
+// members, the first: then two of three agree, while a second vote of two would be one more that must not be lost.
+std::map<NodeId, uint32_t> VotesOf(const NodeConfig& config);
 
 // Clusters of one name and different keys never get past the handshake; the name keeps their errors apart.
 ClusterId ClusterIdOf(const std::string& cluster_name);

@@ -84,6 +84,20 @@ absl::StatusOr<NodeConfig> LoadNodeConfig(const std::string& path) {
   return ParseNodeConfig(*text, path);
 }
 
+std::map<NodeId, uint32_t> VotesOf(const NodeConfig& config) {
+  std::map<NodeId, uint32_t> votes;
+  bool are_given = false;
+  for (const MemberConfig& member : config.members) {
+    votes[member.id] = member.votes.value_or(0);
+    are_given |= member.votes.has_value();
+  }
+  int left = are_given ? 0 : votes.size() >= 3 ? 3 : 1;
+  for (auto& [node, count] : votes) {
+    if (left-- > 0) count = 1;
+  }
+  return votes;
+}
+
 ClusterId ClusterIdOf(const std::string& cluster_name) {
   const XXH128_hash_t hash = XXH3_128bits(cluster_name.data(), cluster_name.size());
   return {hash.high64, hash.low64};

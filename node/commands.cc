@@ -66,7 +66,7 @@ bool NeedsParameter(const Command& command) { return command.parameter != nullpt
 
 std::string UsageOf(const Command& command) {
   return absl::StrCat("mangrove [--socket PATH] ", absl::StrJoin(command.words, " "),
-                      command.parameter != nullptr ? absl::StrCat(" ", command.parameter) : "", " [--json]");
+                      command.parameter != nullptr ? absl::StrCat(" ", command.parameter) : "", " [--json] [--watch]");
 }
 
 std::string FlagsHelp() {
@@ -76,6 +76,7 @@ std::string FlagsHelp() {
       kDefaultSocketPath,
       "\n"
       "  --json          print the document as the daemon gives it, for programs\n"
+      "  --watch         ask again every second, until it is interrupted\n"
       "  --timeout S     wait for the daemon at most S seconds (default 10)\n"
       "  --help          this text, or that of a command\n"
       "  --version       print the version\n");
@@ -96,6 +97,7 @@ struct Options {
   std::string socket;
   double timeout_s = 10;
   bool json = false;
+  bool watch = false;
   bool help = false;
   bool version = false;
 };
@@ -108,11 +110,9 @@ std::vector<Flag> Flags(Options* options) {
     return absl::InvalidArgumentError(
         absl::StrCat("--timeout is \"", text, "\", expected a number of seconds up to 3600"));
   };
-  return {TextFlag("--socket", &options->socket),
-          SwitchFlag("--json", &options->json),
-          SwitchFlag("--help", &options->help),
-          SwitchFlag("-h", &options->help),
-          {"--timeout", take_timeout},
+  return {TextFlag("--socket", &options->socket),    SwitchFlag("--json", &options->json),
+          SwitchFlag("--watch", &options->watch),    SwitchFlag("--help", &options->help),
+          SwitchFlag("-h", &options->help),          {"--timeout", take_timeout},
           SwitchFlag("--version", &options->version)};
 }
 
@@ -165,6 +165,18 @@ int Ask(const Command& command, const Options& options, const std::string& argum
   return kExitDone;
 }
 
+// What goes wrong is shown, and asked again: a node that is being started is what one watches, too.
+int Watch(const Command& command, const Options& options, const std::string& argument,
+          const CommandEnvironment& environment) {
+  int code = kExitDone;
+  do {
+    environment.out << environment.clear_screen;
+    code = Ask(command, options, argument, environment);
+    environment.out.flush();
+  } while (environment.out.good() && environment.wait_to_look());
+  return code;
+}
+
 }  // namespace
 
 int RunCommand(std::span<const std::string> arguments, const CommandEnvironment& environment) {
@@ -199,7 +211,8 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
       return FailUsage(environment, std::string(address.status().message()));
     }
   }
-  return Ask(*command, options, argument, environment);
+  return options.watch ? Watch(*command, options, argument, environment)
+                       : Ask(*command, options, argument, environment);
 }
 
 }  // namespace mangrove

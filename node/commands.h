@@ -28,6 +28,9 @@ struct CommandEnvironment {
   const char* socket_path = nullptr;  // MANGROVE_SOCKET; may be null.
   std::ostream& out;
   std::ostream& err;
+  // For --watch. Waits until it is time to ask again; false: no more.
+  std::function<bool()> wait_to_look;
+  const char* clear_screen = "";  // Written before each answer of a watch.
 };
 
 // Runs one command line, without the program's name. Returns the exit code.

@@ -1,8 +1,12 @@
 // mangrove: the command line. Asks the daemon of this host; see commands.cc.
 
+#include <unistd.h>
+
+#include <chrono>
 #include <cstdlib>
 #include <iostream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/attach/inspect.h"
@@ -10,8 +14,16 @@
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  const mangrove::CommandEnvironment environment{mangrove::InspectNode, std::getenv("MANGROVE_SOCKET"), std::cout,
-                                                 std::cerr};
+  const mangrove::CommandEnvironment environment{.inspect = mangrove::InspectNode,
+                                                 .socket_path = std::getenv("MANGROVE_SOCKET"),
+                                                 .out = std::cout,
+                                                 .err = std::cerr,
+                                                 .wait_to_look =
+                                                     [] {
+                                                       std::this_thread::sleep_for(std::chrono::seconds(1));
+                                                       return true;  // Until a signal ends it.
+                                                     },
+                                                 .clear_screen = isatty(STDOUT_FILENO) == 1 ? "\x1b[H\x1b[2J" : ""};
   const int code = mangrove::RunCommand(arguments, environment);
   std::cout.flush();
   return std::cout.good() ? code : mangrove::kExitFailed;

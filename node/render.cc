@@ -40,6 +40,28 @@ std::string StatusLine(const json& status, size_t connected) {
                       "\n");
 }
 
+// What an operator wants to know first: can the cluster agree on anything, and is everybody there?
+std::string MembershipLine(const json& membership) {
+  const json& anchors = membership.at("anchors");
+  const json& awaited = membership.at("awaited_anchors");
+  const json& missing = membership.at("missing");
+  const json& leader = membership.at("leader");
+  const size_t present = membership.at("members").size();
+  if (!awaited.empty()) {
+    return absl::StrCat("THE CLUSTER STARTS: its anchors have to be there once, all of them, and ", Names(awaited, ""),
+                        " did not answer yet; start it, or look at its log\n");
+  }
+  if (!Flag(membership, "has_lease")) {
+    return absl::StrCat("NO QUORUM as far as this node knows: it reaches no majority of the anchors ",
+                        Names(anchors, ""), ", or is about to join; start them, or look at the network\n");
+  }
+  const std::string who = absl::StrCat("view ", Number(membership, "view"), ", led by ",
+                                       leader.is_null() ? "nobody just now" : leader.get<std::string>());
+  if (missing.empty()) return absl::StrCat("all ", CountText(present, "node"), " are here; ", who, "\n");
+  return absl::StrCat(Names(missing, ""), missing.size() == 1 ? " is" : " are", " MISSING; ",
+                      CountText(present, "node"), " are here; ", who, "\n");
+}
+
 // A peer that has not told of its resources lately has none.
 std::string ResourceText(const json& peer, const char* key) {
   const json& resources = peer.at("resources");
@@ -84,7 +106,7 @@ std::string Status(const json& status) {
     std::replace(words.begin(), words.end(), '_', ' ');
     counters.AddRow({words, value.dump()});
   }
-  std::string text = StatusLine(status, connected) + facts.ToString();
+  std::string text = MembershipLine(status.at("membership")) + StatusLine(status, connected) + facts.ToString();
   if (!status.at("peers").empty()) absl::StrAppend(&text, "\n", PeersTable(status.at("peers")));
   return absl::StrCat(text, "\nsince its start\n", counters.ToString());
 }

@@ -29,7 +29,7 @@ class InspectDirectory : public testing::Test {
   void Serve(uint64_t node) {
     EngineHost& host = cluster_.host(node);
     operations_[node] =
-        std::make_unique<LocalOperations>(&config_, &cluster_.clock, host.engine.get(), host.transport.get(),
+        std::make_unique<LocalOperations>(&config_, &cluster_.clock, host.engine.get(), nullptr, host.transport.get(),
                                           &host.store, nullptr, host.self.incarnation);
   }
   void Touch(uint64_t node, PageId page) {

@@ -175,6 +175,27 @@ TEST(NodeConfig, NamesPathsAndAddressesAreChecked) {
   }
 }
 
+TEST(NodeConfig, VotesAreThoseOfTheFileOrOneEachForTheFirstMembers) {
+  using Votes = std::map<NodeId, uint32_t>;
+  const auto votes_of = [](const std::string& text) {
+    const auto config = ParseNodeConfig(text, "x.toml");
+    EXPECT_TRUE(config.ok()) << config.status();
+    return config.ok() ? VotesOf(*config) : Votes();
+  };
+  EXPECT_EQ(votes_of(kGood), (Votes{{NodeId(1), 1}, {NodeId(2), 0}}));
+  std::string four = kGood;
+  for (int id : {4, 3}) {
+    absl::StrAppend(&four, "[[members]]\nid = ", id, "\nname = \"n", id, "\"\naddress = \"h:", id, "\"\n");
+  }
+  EXPECT_EQ(votes_of(four), (Votes{{NodeId(1), 1}, {NodeId(2), 1}, {NodeId(3), 1}, {NodeId(4), 0}}));
+  // One that is named is all that are named.
+  EXPECT_EQ(votes_of(With("id = 2\n", "id = 2\nvotes = 3\n")), (Votes{{NodeId(1), 0}, {NodeId(2), 3}}));
+  EXPECT_EQ(ErrorOf(With("id = 2\n", "id = 2\nvotes = 101\n")),
+            "x.toml:16: members[2].votes is 101, expected a whole number from 0 to 100");
+  EXPECT_THAT(ErrorOf(With("id = 2\n", "id = 2\nvotes = 0\n")),
+              HasSubstr("members has 0 tables with votes above 0, expected 1 to 64"));
+}
+
 TEST(NodeConfig, WhatIsNotTomlIsNamedWithItsLine) {
   EXPECT_THAT(ErrorOf(With("name = \"demo\"", "name = demo")), StartsWith("x.toml:6: "));
   EXPECT_THAT(ErrorOf(With("name = \"demo\"", "name = \"demo\"\nname = \"demo\"")), StartsWith("x.toml:7: "));

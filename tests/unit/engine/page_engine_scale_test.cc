@@ -71,8 +71,8 @@ class PageEngineScale : public testing::Test {
     NodeConfig config;
     for (uint64_t i = 1; i <= 3; ++i) config.members.push_back({NodeId(i), absl::StrCat("n", i), "h:1"});
     EngineHost& host = cluster_.host(node);
-    LocalOperations operations(&config, &cluster_.clock, host.engine.get(), host.transport.get(), &host.store, nullptr,
-                               host.self.incarnation);
+    LocalOperations operations(&config, &cluster_.clock, host.engine.get(), nullptr, host.transport.get(), &host.store,
+                               nullptr, host.self.incarnation);
     const auto shown = Do("shown", operations.Inspect("directory", "", cluster_.In(120 * kSecond)));
     EXPECT_TRUE(shown.ok()) << shown.status();
     EXPECT_LT(longest_step_ns_, kLongestStepNs);

@@ -6,6 +6,8 @@
 #include <sstream>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+
 namespace mangrove {
 namespace {
 
@@ -15,6 +17,9 @@ using testing::StartsWith;
 constexpr char kStatus[] = R"({
   "node": {"id": 1, "name": "node-1", "incarnation": 7, "address": "127.0.0.1:7101"},
   "cluster": "demo", "ready": true, "waiting_for": [],
+  "membership": {"view": 4, "members": ["node-1", "node-2"], "missing": ["node-3"], "has_lease": true,
+    "lease_left_ms": 700, "leader": "node-1", "anchors": ["node-1", "node-2", "node-3"], "awaited_anchors": [],
+    "anchor": null},
   "peers": [
     {"id": 2, "name": "node-2", "address": "127.0.0.1:7102", "connected": true, "incarnation": 9, "last_error": "",
      "resources": {"cache_room_bytes": 2097152, "disk_free_bytes": 1073741824, "pages_per_second": 12}},
@@ -35,13 +40,15 @@ class CommandLine : public testing::Test {
       timeout_ms_ = options.limits.call_timeout_ms;
       return answer_;
     };
-    return RunCommand(arguments, {inspect, environment_socket_, out_, err_});
+    const auto look_again = [this] { return --looks_ > 0; };
+    return RunCommand(arguments, {inspect, environment_socket_, out_, err_, look_again, "--clear--\n"});
   }
 
   absl::StatusOr<std::string> answer_ = std::string(kStatus);
   const char* environment_socket_ = nullptr;
   std::string asked_;
   int64_t timeout_ms_ = 0;
+  int looks_ = 0;  // Of a watch.
   std::ostringstream out_;
   std::ostringstream err_;
 };
@@ -62,6 +69,7 @@ TEST_F(CommandLine, TheSocketIsThatOfTheFlagThenTheEnvironmentThenTheDefault) {
 TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
   EXPECT_EQ(Run({"status"}), kExitDone);
   EXPECT_EQ(out_.str(),
+            "node-3 is MISSING; 2 nodes are here; view 4, led by node-1\n"
             "node-1 is ready, connected to 1 of 2 peers\n"
             "cluster  demo\n"
             "node     id 1, incarnation 7, at 127.0.0.1:7101\n"
@@ -75,11 +83,37 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
             "since its start\n"
             "pages given     3\n"
             "read requests  12\n");
-  answer_ = R"({"node": {"id": 1, "name": "a", "incarnation": 7, "address": "h:1"}, "cluster": "c", "ready": false,
-    "waiting_for": ["b", "c"], "peers": [], "cache": {"used_bytes": 0, "size_bytes": 0},
-    "disk": {"pages": 0, "used_bytes": 0, "free_bytes": 0}, "counters": {}})";
-  EXPECT_EQ(Run({"status"}), kExitDone);
-  EXPECT_THAT(out_.str(), StartsWith("a is not ready, alone in its cluster; waiting for b, c\n"));
+  const auto first_lines = [this](const std::string& membership) {
+    answer_ = absl::StrCat(R"({"node": {"id": 1, "name": "a", "incarnation": 7, "address": "h:1"}, "cluster": "c",
+      "ready": false, "waiting_for": ["b", "c"], "membership": {)",
+                           membership, R"(}, "peers": [], "cache": {"used_bytes": 0, "size_bytes": 0},
+      "disk": {"pages": 0, "used_bytes": 0, "free_bytes": 0}, "counters": {}})");
+    EXPECT_EQ(Run({"status"}), kExitDone) << err_.str();
+    return out_.str();
+  };
+  EXPECT_THAT(first_lines(R"("view": 2, "members": ["a", "b"], "missing": [], "has_lease": true, "leader": null,
+                             "anchors": ["a"], "awaited_anchors": [])"),
+              StartsWith("all 2 nodes are here; view 2, led by nobody just now\n"
+                         "a is not ready, alone in its cluster; waiting for b, c\n"));
+  EXPECT_THAT(first_lines(R"("view": 2, "members": ["a", "b"], "missing": [], "has_lease": false, "leader": null,
+                             "anchors": ["a", "b", "c"], "awaited_anchors": [])"),
+              StartsWith("NO QUORUM as far as this node knows: it reaches no majority of the anchors a, b, c"));
+  EXPECT_THAT(first_lines(R"("view": 0, "members": [], "missing": ["a", "b"], "has_lease": false, "leader": null,
+                             "anchors": ["a", "b"], "awaited_anchors": ["b"])"),
+              StartsWith("THE CLUSTER STARTS: its anchors have to be there once, all of them, and b did not answer"));
+}
+
+TEST_F(CommandLine, AWatchAsksAgainUntilItIsOverAlsoWhenNobodyAnswers) {
+  answer_ = R"({"a":1})";
+  looks_ = 3;
+  EXPECT_EQ(Run({"status", "--json", "--watch"}), kExitDone);
+  EXPECT_EQ(out_.str(), "--clear--\n{\"a\":1}\n--clear--\n{\"a\":1}\n--clear--\n{\"a\":1}\n");
+  answer_ = absl::UnavailableError("nobody is here");
+  looks_ = 2;
+  EXPECT_EQ(Run({"status", "--watch"}), kExitFailed);
+  EXPECT_EQ(out_.str(), "--clear--\n--clear--\n");
+  EXPECT_THAT(err_.str(), HasSubstr("nobody is here"));
+  EXPECT_EQ(looks_, 0);
 }
 
 TEST_F(CommandLine, JsonIsTheDocumentItself) {
@@ -249,10 +283,10 @@ TEST_F(CommandLine, WrongUsageIsNamed) {
 TEST_F(CommandLine, EveryCommandHasHelp) {
   EXPECT_EQ(Run({"--help"}), kExitDone);
   for (const char* command : {"status", "node list", "region list", "page show ADDRESS", "directory show [ADDRESS]"}) {
-    EXPECT_THAT(out_.str(), HasSubstr(std::string("mangrove [--socket PATH] ") + command + " [--json]\n"));
+    EXPECT_THAT(out_.str(), HasSubstr(std::string("mangrove [--socket PATH] ") + command + " [--json] [--watch]\n"));
   }
   EXPECT_EQ(Run({"page", "show", "--help"}), kExitDone);
-  EXPECT_THAT(out_.str(), StartsWith("usage: mangrove [--socket PATH] page show ADDRESS [--json]\n"));
+  EXPECT_THAT(out_.str(), StartsWith("usage: mangrove [--socket PATH] page show ADDRESS [--json] [--watch]\n"));
   EXPECT_EQ(Run({"--version"}), kExitDone);
   EXPECT_THAT(out_.str(), StartsWith("mangrove "));
 }

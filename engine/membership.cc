@@ -1,0 +1,221 @@
+#include "engine/membership.h"
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "recovery/codec.h"
+
+namespace mangrove {
+namespace {
+
+constexpr DurationNs kWriteAgain = 100 * kMillisecond;
+constexpr size_t kFewToName = 16;  // Of a view, in the log.
+
+}  // namespace
+
+Membership::Membership(MembershipOptions options, Clock* clock, Transport* transport, PageStore* store,
+                       Entropy* entropy)
+    : options_(std::move(options)), clock_(clock), transport_(transport), store_(store), entropy_(entropy) {}
+
+Membership::~Membership() {
+  Shutdown();
+  *alive_ = false;
+}
+
+std::vector<NodeId> Membership::anchors() const {
+  std::vector<NodeId> nodes;
+  for (const auto& [node, record] : options_.nodes) {
+    if (record.votes > 0) nodes.push_back(node);
+  }
+  return nodes;
+}
+
+void Membership::Open(absl::AnyInvocable<void(absl::Status)> done) {
+  const bool is_anchor = options_.nodes.at(options_.self.node).votes > 0;
+  if (!is_anchor) {
+    Begin({}, std::nullopt);
+    return done(absl::OkStatus());
+  }
+  store_->ReadRecords(AnchorRecords::kPrefix, [this, done = std::move(done), alive = alive_](auto read) mutable {
+    if (!*alive) return;
+    if (!read.ok()) return done(read.status());
+    AnchorRecords records;
+    absl::StatusOr<std::optional<RaftDurable>> durable = records.Load(*read);
+    if (!durable.ok()) return done(durable.status());
+    if (*durable) {
+      if (absl::Status status = Anchor::Check(**durable); !status.ok()) return done(status);
+    }
+    Begin(std::move(records), *std::move(durable));
+    done(absl::OkStatus());
+  });
+}
+
+void Membership::Begin(AnchorRecords records, std::optional<RaftDurable> durable) {
+  const Member::Options member{.self = options_.self, .anchors = anchors(), .timing = options_.timing};
+  std::optional<Anchor::Options> anchor;
+  if (options_.nodes.at(options_.self.node).votes > 0) {
+    anchor.emplace(Anchor::Options{.self = options_.self, .nodes = options_.nodes, .timing = options_.timing});
+    anchor->seed = entropy_->Next();
+  }
+  participant_ =
+      std::make_unique<Participant>(member, std::move(anchor), std::move(records), std::move(durable), clock_->Now());
+}
+
+void Membership::Start() {
+  if (!stopped_) Tick();
+}
+
+void Membership::Shutdown() {
+  stopped_ = true;
+  clock_->Cancel(std::exchange(timer_, 0));
+  timer_at_ = kForever;
+}
+
+DurationNs Membership::LeaseLeft() const {
+  const TimeNs now = clock_->Now();
+  return member().HasLease(now) ? member().lease_ends() - now : 0;
+}
+
+// --- In ---------------------------------------------------------------------------------------------------------------
+
+void Membership::OnDelivery(const Delivery& delivery) {
+  if (stopped_) return;
+  const absl::StatusOr<RecoveryMessage> message = DecodeMessage(delivery.message);
+  if (!message.ok()) {
+    ++bad_messages_;
+    said_once_.Log(LogLevel::kError, ToString(delivery.from),
+                   absl::StrCat(ToString(delivery.from), " sent what cannot be read: ", message.status().message()));
+    return;
+  }
+  participant_->Receive(delivery.from, *message, clock_->Now());
+  Pump();
+}
+
+void Membership::OnPeerUp(NodeInstance peer) {
+  if (stopped_) return;
+  participant_->PeerUp(peer.node);
+  ArmTimer();
+}
+
+void Membership::OnPeerDown(NodeInstance peer, const absl::Status&) {
+  if (stopped_) return;
+  participant_->PeerDown(peer.node, clock_->Now());
+  ArmTimer();
+}
+
+void Membership::Tick() {
+  timer_ = 0;
+  timer_at_ = kForever;
+  if (stopped_) return;
+  participant_->Tick(clock_->Now());
+  Pump();
+}
+
+// --- Out --------------------------------------------------------------------------------------------------------------
+
+// Until there is nothing left to do.
+void Membership::Pump() {
+  do {
+    Send(participant_->TakeMessages());
+    for (AnchorOutput output = participant_->TakeOutput(); !output.empty(); output = participant_->TakeOutput()) {
+      outputs_.push_back(std::move(output));
+    }
+  } while (WriteNext());
+  FollowView();
+  ArmTimer();
+}
+
+// Outputs go one after the other: what writes before another is durable before that one is sent. Returns whether something was sent:
+// more may follow from it.
+bool Membership::WriteNext() {
+  bool has_sent = false;
+  if (clock_->Now() < write_again_at_) return false;
+  while (!writing_ && !outputs_.empty()) {
+    if (outputs_.front().records.empty()) {
+      AnchorOutput output = std::move(outputs_.front());
+      outputs_.pop_front();
+      participant_->Sent(output.messages, clock_->Now());
+      Send(output.messages);
+      has_sent = true;
+      continue;
+    }
+    writing_ = true;
+    StoreBatch batch;
+    for (const AnchorRecords::Record& record : outputs_.front().records) {
+      batch.records.push_back({record.key, record.value});
+    }
+    store_->Commit(std::move(batch), [this, alive = alive_](const absl::Status& status) {
+      if (*alive && !stopped_) Written(status);
+    });
+  }
+  return has_sent;
+}
+
+void Membership::Written(const absl::Status& status) {
+  writing_ = false;
+  if (!status.ok()) {
+    // A full disk has room again some day; after anything else the store ends this process. What was to be said meanwhile is old by
+    // then: the others ask again.
+    said_once_.Log(LogLevel::kError, "log", absl::StrCat("the anchors' log cannot be written: ", status.message()));
+    for (AnchorOutput& output : outputs_) output.messages.clear();
+    std::erase_if(outputs_, [](const AnchorOutput& output) { return output.empty(); });
+    write_again_at_ = clock_->Now() + kWriteAgain;
+    return ArmTimer();
+  }
+  AnchorOutput output = std::move(outputs_.front());
+  outputs_.pop_front();
+  if (output.number != 0) participant_->Persisted(output.number, clock_->Now());
+  participant_->Sent(output.messages, clock_->Now());
+  Send(output.messages);
+  Pump();
+}
+
+void Membership::Send(const std::vector<std::pair<NodeId, RecoveryMessage>>& messages) {
+  for (const auto& [to, message] : messages) {
+    const std::string bytes = EncodeMessage(message);
+    transport_->Send(to, Channel::kMembership, std::as_bytes(std::span(bytes)), {});
+  }
+}
+
+// The page engine goes by no view yet, so that a node which comes back has nothing to empty.
+void Membership::FollowView() {
+  const TimeNs now = clock_->Now();
+  if (member().is_gone()) {
+    LogWarning("the view went on without this node, which did not answer for a while; it comes back");
+    participant_->Reenter(now);
+  }
+  if (member().view().epoch != said_view_) {
+    said_view_ = member().view().epoch;
+    const View& view = member().view();
+    std::string names = absl::StrCat(view.members.size(), " nodes");
+    for (const auto& [node, incarnation] : view.members) {
+      if (view.members.size() > kFewToName) break;
+      const auto record = options_.nodes.find(node);
+      absl::StrAppend(&names, node == view.members.begin()->first ? ": " : ", ",
+                      record == options_.nodes.end() ? ToString(node) : record->second.name);
+    }
+    LogInfo("view ", said_view_.value, " of ", names);
+  }
+  const bool has_lease = member().HasLease(now);
+  if (has_lease == said_lease_) return;
+  said_lease_ = has_lease;
+  has_lease ? LogInfo("this node has a lease on its place in the view") : LogWarning("this node's lease has ended");
+}
+
+void Membership::ArmTimer() {
+  const TimeNs now = clock_->Now();
+  TimeNs at = participant_->next_tick();
+  if (!outputs_.empty() && write_again_at_ > now) at = std::min(at, write_again_at_);
+  if (said_lease_ && member().lease_ends() > now) at = std::min(at, member().lease_ends());
+  if (timer_ != 0 && timer_at_ <= at) return;
+  clock_->Cancel(timer_);
+  timer_at_ = at;
+  timer_ = clock_->CallAt(at, [this, alive = alive_] {
+    if (*alive) Tick();
+  });
+}
+
+}  // namespace mangrove

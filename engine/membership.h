@@ -1,0 +1,85 @@
+// A node's part in who is there (recovery/), over the real doors or the simulated ones: its pulses and its lease, and, where the node
+// is an anchor, the log. Carries out what the pure parts say: makes durable, then sends.
+//
+// Owned by the loop.
+
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "engine/page_store.h"
+#include "net/log.h"
+#include "net/runtime/clock.h"
+#include "net/runtime/entropy.h"
+#include "net/transport.h"
+#include "recovery/participant.h"
+
+namespace mangrove {
+
+struct MembershipOptions {
+  NodeInstance self;
+  std::map<NodeId, NodeRecord> nodes;  // All that are configured; those with votes are the anchors.
+  RecoveryTiming timing = {};
+};
+
+class Membership final : public TransportEvents {
+ public:
+  // All outlive this object.
+  Membership(MembershipOptions options, Clock* clock, Transport* transport, PageStore* store, Entropy* entropy);
+  ~Membership() override;
+
+  // Reads what the disk has of the log. DataLoss: it is damaged.
+  void Open(absl::AnyInvocable<void(absl::Status)> done);
+  // REQUIRES: opened, and `transport` started.
+  void Start();
+  // Nothing is sent or written any more.
+  void Shutdown();
+
+  // TransportEvents.
+  void OnDelivery(const Delivery& delivery) override;
+  void OnPeerUp(NodeInstance peer) override;
+  void OnPeerDown(NodeInstance peer, const absl::Status& reason) override;
+
+  const Member& member() const { return participant_->member(); }
+  const Anchor* anchor() const { return participant_->anchor(); }  // Null: this node is none.
+  // Of the lease; 0: this node has none.
+  DurationNs LeaseLeft() const;
+  uint64_t bad_messages() const { return bad_messages_ + participant_->bad_messages(); }
+  std::vector<NodeId> anchors() const;
+
+ private:
+  void Begin(AnchorRecords records, std::optional<RaftDurable> durable);
+  void Pump();
+  void FollowView();
+  bool WriteNext();
+  void Written(const absl::Status& status);
+  void Send(const std::vector<std::pair<NodeId, RecoveryMessage>>& messages);
+  void ArmTimer();
+  void Tick();
+
+  const MembershipOptions options_;
+  Clock* const clock_;
+  Transport* const transport_;
+  PageStore* const store_;
+  Entropy* const entropy_;
+  std::unique_ptr<Participant> participant_;
+  std::deque<AnchorOutput> outputs_;  // In their order; the first one may be on its way to the disk.
+  bool writing_ = false;
+  TimeNs write_again_at_ = 0;  // The disk was full.
+  bool stopped_ = false;
+  Clock::TimerId timer_ = 0;
+  TimeNs timer_at_ = kForever;
+  uint64_t bad_messages_ = 0;
+  Epoch said_view_;
+  bool said_lease_ = false;
+  LogOnce said_once_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // False once this object is gone, for callbacks.
+};
+
+}  // namespace mangrove
