@@ -183,8 +183,12 @@ TEST_F(AttachWatchdog, AChildOfForkIsToldThatItHasNoSession) {
     session_.reset();
     _exit(told && AttachesItself() ? 0 : 1);
   }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
+  int status = -1;
+  if (!Eventually([&] { return waitpid(child, &status, WNOHANG) == child; })) {
+    kill(child, SIGSEGV);  // A sanitizer's handler says where it hangs.
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ADD_FAILURE() << "the child hangs";
+  }
   EXPECT_EQ(status, 0);
   // What the child dropped is still the parent's.
   EXPECT_EQ(TryStore(base_, 1), 0);
