@@ -83,7 +83,6 @@ class Anchor {
   LogIndex applied() const { return applied_; }  // To the database.
   const NodeDatabase& database() const { return database_; }
   const Raft* raft() const { return raft_ ? &*raft_ : nullptr; }
-  const ViewKeeper& views() const { return keeper_; }
   uint64_t bad_messages() const { return bad_messages_ + (raft_ ? raft_->bad_messages() : 0); }
 
  private:

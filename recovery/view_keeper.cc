@@ -95,12 +95,6 @@ void ViewKeeper::NoteTold(NodeId node, Epoch epoch) {
   if (found != heard_.end()) found->second.told = std::max(found->second.told, epoch);
 }
 
-std::optional<DurationNs> ViewKeeper::SilentFor(NodeInstance node, TimeNs now) const {
-  const auto found = heard_.find(node.node);
-  if (found == heard_.end() || found->second.incarnation != node.incarnation) return std::nullopt;
-  return now - found->second.at;
-}
-
 // What earlier leaders have given was given before this one was elected.
 TimeNs ViewKeeper::LeaseEnds(NodeId node) const {
   const auto found = lease_ends_.find(node);

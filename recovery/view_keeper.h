@@ -56,8 +56,6 @@ class ViewKeeper {
   // The newest view that it knows, or has been told of since its last pulse.
   Epoch KnownTo(NodeInstance node) const;
   void NoteTold(NodeId node, Epoch epoch);
-  // How long ago it was heard; for people.
-  std::optional<DurationNs> SilentFor(NodeInstance node, TimeNs now) const;
 
  private:
   struct Heard {

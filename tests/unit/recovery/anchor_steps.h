@@ -18,12 +18,9 @@
 
 #include "recovery/anchor.h"
 #include "recovery/codec.h"
+#include "tests/unit/recovery/instance.h"
 
 namespace mangrove {
-
-inline NodeInstance Instance(uint64_t node, uint64_t incarnation = 1) {
-  return {NodeId(node), Incarnation(incarnation)};
-}
 
 // Anchors whose disks and network take no time; nodes that do nothing but pulse.
 class AnchorTest : public testing::Test {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "recovery/groups.h"
+#include "tests/unit/recovery/instance.h"
 
 namespace mangrove {
 namespace {
@@ -19,8 +20,6 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::SizeIs;
-
-NodeInstance Instance(uint64_t node, uint64_t incarnation = 1) { return {NodeId(node), Incarnation(incarnation)}; }
 
 // Node 5; the anchors are 1, 2 and 3.
 class MemberTest : public testing::Test {

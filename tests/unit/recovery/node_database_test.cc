@@ -10,13 +10,12 @@
 #include <vector>
 
 #include "recovery/raft.h"
+#include "tests/unit/recovery/instance.h"
 
 namespace mangrove {
 namespace {
 
 using testing::HasSubstr;
-
-NodeInstance Instance(uint64_t node, uint64_t incarnation) { return {NodeId(node), Incarnation(incarnation)}; }
 
 DatabaseCommand SetNode(uint64_t node, const NodeRecord& record) {
   DatabaseCommand command;

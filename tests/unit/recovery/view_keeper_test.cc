@@ -11,14 +11,14 @@
 #include <string>
 #include <vector>
 
+#include "tests/unit/recovery/instance.h"
+
 namespace mangrove {
 namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::SizeIs;
-
-NodeInstance Instance(uint64_t node, uint64_t incarnation = 1) { return {NodeId(node), Incarnation(incarnation)}; }
 
 // A leader since long ago. No member's clock is its own.
 class ViewKeeperTest : public testing::Test {
@@ -158,7 +158,6 @@ TEST_F(ViewKeeperTest, K1LateAndDoubledPulsesAreNone) {
   Hear(Instance(2), pulse);
   EXPECT_THAT(keeper_.Confirm(now_ + 1), IsEmpty());
   EXPECT_EQ(LeaseOf(2), given);
-  EXPECT_EQ(keeper_.SilentFor(Instance(2), now_), 100 * kMillisecond);
 }
 
 TEST_F(ViewKeeperTest, K1WhoIsNotInTheViewGetsNone) {
@@ -304,14 +303,6 @@ TEST_F(ViewKeeperTest, K2WhoIsSlowStaysWhenItPulsesAgain) {
   EXPECT_THAT(Leaves(), IsEmpty());  // Nor when the lease before has ended.
 }
 
-TEST_F(ViewKeeperTest, SilenceIsOfThatIncarnation) {
-  EXPECT_EQ(keeper_.SilentFor(Instance(2), now_), std::nullopt);
-  Add(2);
-  Hear(2, 3);
-  EXPECT_EQ(keeper_.SilentFor(Instance(2, 3), now_ + 5), 5);
-  EXPECT_EQ(keeper_.SilentFor(Instance(2, 2), now_), std::nullopt);
-}
-
 // --- A node in the place of its older incarnation -----------------------------------------------------------------------
 
 TEST_F(ViewKeeperTest, K3WhoStartedAnewJoinsWhenTheLeaseOfTheOneBeforeHasEnded) {
@@ -336,8 +327,6 @@ TEST_F(ViewKeeperTest, TheIncarnationBeforeIsHeardNoMore) {
   EXPECT_THAT(keeper_.Confirm(now_), IsEmpty());
   EXPECT_EQ(LeaseOf(2, 1), 0);
   EXPECT_EQ(LeaseOf(2, 2), 0);  // It is not in the view.
-  EXPECT_EQ(keeper_.SilentFor(Instance(2, 1), now_), std::nullopt);
-  EXPECT_EQ(keeper_.SilentFor(Instance(2, 2), now_), 10 * kMillisecond);
 }
 
 TEST_F(ViewKeeperTest, WhoStartedAnewAndMayNotJoinStillLeavesAsTheOneBefore) {
