@@ -106,6 +106,7 @@ struct OutMessage {
   absl::InlinedVector<PageBuffer, 2> pages;
   absl::InlinedVector<Fid<fid_mr>, 1> registrations;  // Where the provider wants them.
   Channel channel = Channel::kPages;
+  Epoch epoch;  // When it was to be sent.
   uint32_t message_bytes = 0;
   uint32_t pages_written = 0;  // Into the peer's slots, so far.
   bool inline_pages = false;

@@ -147,6 +147,7 @@ std::unique_ptr<OutMessage> FabricCore::NewMessage(Channel channel, std::span<co
     spare_messages_.pop_back();
   }
   out->channel = channel;
+  out->epoch = epoch_;
   out->message_bytes = static_cast<uint32_t>(message.size());
   out->inline_pages = !pages.empty() && FitsInline(message.size(), pages.size());
   out->head.resize(out->inline_pages ? InlinePagesOffset(message.size()) : kEnvelopeBytes + message.size());
@@ -244,6 +245,7 @@ FabricCore::Outcome FabricCore::WritePages(Connection& c, OutMessage& m) {
 
 FabricCore::Outcome FabricCore::SendHead(Connection& c, OutMessage& m, bool tell) {
   Envelope envelope = NextEnvelope(c, EnvelopeKind::kMessage, m.channel, m.message_bytes);
+  envelope.epoch = m.epoch;
   envelope.page_count = static_cast<uint16_t>(m.pages.size());
   envelope.inline_pages = m.inline_pages;
   const bool in_slots = !m.pages.empty() && !m.inline_pages;

@@ -28,6 +28,8 @@ class Clock {
   virtual ~Clock() = default;
 
   virtual TimeNs Now() const = 0;
+  // Now() may be of the beginning of the loop's turn; this is not.
+  virtual TimeNs ExactNow() const { return Now(); }
 
   // Runs `callback` once, on the loop, not before `deadline` and never from inside this call.
   virtual TimerId CallAt(TimeNs deadline, absl::AnyInvocable<void()> callback) = 0;

@@ -497,6 +497,8 @@ void Loop::ExpectPosts(int change) {
 
 bool Loop::IsDriving() const { return state_->IsDriving(); }
 
+TimeNs Loop::ExactNow() const { return MonotonicNow(); }
+
 TimeNs Loop::Now() const { return IsDriving() ? state_->turn_now : MonotonicNow(); }
 
 Clock::TimerId Loop::CallAt(TimeNs deadline, absl::AnyInvocable<void()> callback) {

@@ -103,6 +103,7 @@ class Loop final : public Clock {
   // Clock. CallAt, CallSoon and Cancel: only while driving, or before Start.
   // On the loop: when the present turn began, or its driver last woke.
   TimeNs Now() const override;
+  TimeNs ExactNow() const override;
   TimerId CallAt(TimeNs deadline, absl::AnyInvocable<void()> callback) override;
   void CallSoon(absl::AnyInvocable<void()> callback) override;
   void Cancel(TimerId timer) override;
