@@ -295,6 +295,8 @@ void Anchor::Reconcile(TimeNs now) {
   DatabaseCommand command;
   command.kind = DatabaseCommand::Kind::kChangeView;
   command.view = keeper_.Decide(database_, now);
+  // Above every view of an earlier log of this cluster, if its anchors' disks were lost: incarnations are never used again.
+  if (database_.view().epoch.value == 0) command.view.epoch = Epoch(options_.self.incarnation.value);
   if (!command.view.empty()) static_cast<void>(Propose(command, now));
 }
 

@@ -55,6 +55,7 @@ void Fill(wire::ViewPart::Builder out, const ViewPart& part) {
   out.setEpoch(part.epoch.value);
   out.setFirst(part.first);
   out.setIsLast(part.is_last);
+  out.setRoot(part.root.value);
   if (!part.members.empty()) Fill(out.initMembers(SizeOf(part.members)), part.members);
 }
 
@@ -134,6 +135,7 @@ void Fill(wire::Database::Builder out, const NodeDatabase& database) {
     Fill(nodes[i++], node, record);
   }
   out.setEpoch(database.view().epoch.value);
+  out.setRoot(database.view().root.value);
   i = 0;
   auto members = out.initMembers(SizeOf(database.view().members));
   for (const auto& [node, incarnation] : database.view().members) Fill(members[i++], NodeInstance{node, incarnation});
@@ -181,6 +183,7 @@ absl::Status Read(wire::ViewPart::Reader in, ViewPart& part) {
   part.epoch = Epoch(in.getEpoch());
   part.first = in.getFirst();
   part.is_last = in.getIsLast();
+  part.root = NodeId(in.getRoot());
   const auto members = in.getMembers();
   if (absl::Status s = CheckLength("ViewPart", members, ViewPart::kMostMembers); !s.ok()) return s;
   NodeId before;
@@ -340,6 +343,10 @@ absl::Status ReadView(wire::Database::Reader in, const std::map<NodeId, NodeReco
     }
     view.members.emplace_hint(view.members.end(), instance.node, instance.incarnation);
     before = instance.node;
+  }
+  view.root = NodeId(in.getRoot());
+  if (view.members.empty() ? view.root.value != 0 : !view.members.contains(view.root)) {
+    return Bad("the view's root is ", ToString(view.root), ", which is not in it");
   }
   return {};
 }

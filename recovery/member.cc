@@ -89,20 +89,21 @@ void Member::Receive(NodeId from, const PulseAnswer& answer, TimeNs now) {
 }
 
 void Member::Receive(NodeId from, const ViewChange& change, TimeNs now) {
-  if (!MayTellOfViews(from) || change.epoch.value != view().epoch.value + 1) return;
+  if (!MayTellOfViews(from) || view().epoch.value == 0 || !view().IsNext(change.epoch)) return;
   history_.Apply(change);
   FollowView(now);
 }
 
 void Member::Receive(NodeId from, const ViewPart& part, TimeNs now) {
   if (!MayTellOfViews(from) || part.epoch <= view().epoch) return;
-  if (part.first == 0) incoming_ = {.epoch = part.epoch, .members = {}};
+  if (part.first == 0) incoming_ = {.epoch = part.epoch, .members = {}, .root = part.root};
   const size_t known = incoming_.members.size();
   // Otherwise the next pulse brings it again.
   if (incoming_.epoch != part.epoch || known != part.first) return;
   if (known + part.members.size() > NodeDatabase::kMostNodes) return;
   for (const NodeInstance& member : part.members) incoming_.members[member.node] = member.incarnation;
   if (!part.is_last) return;
+  if (incoming_.members.empty() ? incoming_.root.value != 0 : !incoming_.members.contains(incoming_.root)) return;
   history_.Reset(std::exchange(incoming_, {}));
   FollowView(now);
 }

@@ -74,6 +74,9 @@ struct ViewPart {
 
   members @3 :List(Instance);
   # Ascending. At most 512.
+
+  root @4 :UInt64;
+  # One of the view's members.
 }
 
 struct PulseBatch {
@@ -285,4 +288,7 @@ struct Database {
 
   members @2 :List(Instance);
   # Of the view. Ascending. Each is among the nodes, and not newer than its `last`.
+
+  root @3 :UInt64;
+  # Of the view: one of its members. 0: it has none.
 }

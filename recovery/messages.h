@@ -53,6 +53,7 @@ struct ViewPart {
   uint32_t first = 0;  // How many members are in the parts before.
   bool is_last = false;
   std::vector<NodeInstance> members;  // At most kMostMembers.
+  NodeId root;
   friend bool operator==(const ViewPart&, const ViewPart&) = default;
 };
 

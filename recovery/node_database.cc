@@ -54,7 +54,7 @@ absl::Status NodeDatabase::CheckViewChange(const ViewChange& change) const {
       return absl::InvalidArgumentError(absl::StrCat(ToString(joins), " cannot join: there is none"));
     }
   }
-  if (change.epoch.value != view_.epoch.value + 1) {
+  if (!view_.IsNext(change.epoch)) {
     return absl::FailedPreconditionError(
         absl::StrCat("a change to view ", change.epoch.value, ", behind view ", view_.epoch.value));
   }

@@ -1,7 +1,7 @@
 // What the anchors agree on: which nodes the cluster has, and the view. A state machine that each anchor feeds with what its log
 // has committed: the same commands in the same order make the same database everywhere.
 //
-// D1  The epochs of views go up by one.
+// D1  The epochs of views go up by one, from the first one on, which is any.
 // D2  Who is in a view is in the database; one incarnation of a node at most is in a view, and, while the node is in the database,
 //     never an older one than before. One
 //     that has left may come back: it has emptied itself meanwhile (Pulse::emptied).

@@ -7,7 +7,7 @@
 namespace mangrove {
 
 void ViewHistory::Apply(const ViewChange& change) {
-  CHECK(change.epoch.value == view_.epoch.value + 1);
+  CHECK(view_.IsNext(change.epoch));
   view_.Apply(change);
   changes_.push_back(change);
   if (changes_.size() > kMostChanges) changes_.pop_front();
@@ -20,7 +20,9 @@ void ViewHistory::Reset(View view) {
 
 std::vector<RecoveryMessage> ViewHistory::Since(Epoch known) const {
   if (known >= view_.epoch) return {};
-  if (changes_.empty() || known.value + 1 < changes_.front().epoch.value) return Parts();
+  // The first view may be of any epoch.
+  const bool is_known = known.value != 0 && !changes_.empty() && changes_.front().epoch.value <= known.value + 1;
+  if (!is_known) return Parts();
   std::vector<RecoveryMessage> messages;
   for (const ViewChange& change : changes_) {
     if (change.epoch > known) messages.emplace_back(change);
@@ -32,6 +34,7 @@ std::vector<RecoveryMessage> ViewHistory::Parts() const {
   std::vector<RecoveryMessage> parts;
   ViewPart part;
   part.epoch = view_.epoch;
+  part.root = view_.root;
   auto member = view_.members.begin();
   do {
     part.first = static_cast<uint32_t>(std::distance(view_.members.begin(), member));

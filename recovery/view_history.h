@@ -17,7 +17,7 @@ class ViewHistory {
   static constexpr size_t kMostChanges = 16;  // That are remembered.
 
   const View& view() const { return view_; }
-  // REQUIRES: `change` is of the next epoch.
+  // REQUIRES: view().IsNext(change.epoch).
   void Apply(const ViewChange& change);
   void Reset(View view);
   // What brings somebody who knows the view of `known` to this one, in the order in which it is to be sent: the changes since, or,

@@ -227,7 +227,7 @@ TEST_F(AnchorTest, A2WhoMissedMuchLoadsWhatItCameTo) {
 TEST_F(AnchorTest, A3ALeaderGivesNoLeaseBeforeItsFirstCommittedEntry) {
   Configure(1, 1);
   NodeDatabase database({{NodeId(1), NodeRecord{.name = "n1", .address = {}, .votes = 1, .last = Incarnation(1)}}},
-                        {.epoch = Epoch(4), .members = {{NodeId(1), Incarnation(1)}}});
+                        {.epoch = Epoch(4), .members = {{NodeId(1), Incarnation(1)}}, .root = NodeId(1)});
   PutLog(1, database);
   Start(1);
   now_ += 5 * kSecond;
@@ -369,7 +369,8 @@ TEST_F(AnchorTest, WhoIsSilentIsToldThatItIsGoneAndTheOthersTheView) {
   told_.clear();
   RunFor(3 * kSecond);
   const View& view = At(1).database().view();
-  EXPECT_EQ(view, (View{.epoch = Epoch(before.value + 1), .members = {{NodeId(1), Incarnation(1)}}}));
+  EXPECT_EQ(view,
+            (View{.epoch = Epoch(before.value + 1), .members = {{NodeId(1), Incarnation(1)}}, .root = NodeId(1)}));
   ASSERT_TRUE(LastAnswer(4).has_value());
   EXPECT_TRUE(LastAnswer(4)->is_gone);
   EXPECT_EQ(LastAnswer(4)->epoch, view.epoch);
@@ -385,7 +386,7 @@ TEST_F(AnchorTest, WhoIsSilentIsToldThatItIsGoneAndTheOthersTheView) {
 TEST_F(AnchorTest, ALargeViewIsToldInPartsBeforeTheAnswer) {
   Configure(1, 1);
   std::map<NodeId, NodeRecord> records;
-  View view = {.epoch = Epoch(4), .members = {}};
+  View view = {.epoch = Epoch(4), .members = {}, .root = NodeId(1)};
   for (uint64_t node = 1; node <= 1100; ++node) {
     records[NodeId(node)] = {.name = "n", .address = {}, .votes = node == 1 ? 1u : 0u, .last = Incarnation(1)};
     view.members[NodeId(node)] = Incarnation(1);

@@ -56,7 +56,7 @@ std::vector<Sample> Samples() {
   change.view = {Epoch(4), {{NodeId(3), Incarnation(1)}}, {NodeId(4)}};
   const NodeDatabase database(
       {{NodeId(3), {"name", "host:1", 1, Incarnation(9), Epoch(1)}}, {NodeId(4), {"other", "", 0, {}, {}}}},
-      {Epoch(2), {{NodeId(3), Incarnation(9)}}});
+      {Epoch(2), {{NodeId(3), Incarnation(9)}}, NodeId(3)});
   const LogSnapshot log_snapshot{LogIndex(3), Term(2), votes, EncodeDatabase(database)};
 
   const std::vector<RecoveryMessage> messages = {

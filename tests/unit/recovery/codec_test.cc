@@ -87,7 +87,7 @@ NodeDatabase FullDatabase() {
   return {{{NodeId(81), {"one", "host:1", 82, Incarnation(83)}},
            {NodeId(84), {std::string("t\0o", 3), "", 0, Incarnation()}},
            {NodeId(85), {"three", "host:3", 1, Incarnation(86)}}},
-          {Epoch(87), {{NodeId(81), Incarnation(83)}, {NodeId(85), Incarnation(80)}}}};
+          {Epoch(87), {{NodeId(81), Incarnation(83)}, {NodeId(85), Incarnation(80)}}, NodeId(85)}};
 }
 
 LogState FullState() { return {Term(91), NodeId(92), Standing::kMustLoseVote}; }
@@ -298,7 +298,7 @@ TEST(RecoveryCodec, TheLargestCommandsFitIntoAnEntry) {
 
 TEST(RecoveryCodec, TheLargestDatabaseIsReadBackAlsoFromASnapshot) {
   std::map<NodeId, NodeRecord> nodes;
-  View view{Epoch(UINT64_MAX), {}};
+  View view{Epoch(UINT64_MAX), {}, NodeId(1)};
   for (uint64_t i = 1; i <= NodeDatabase::kMostNodes; ++i) {
     const std::string text(NodeDatabase::kMostTextBytes, static_cast<char>('a' + i % 26));
     nodes[NodeId(i)] = {text, text, Raft::kMaxVotes, Incarnation(i + 5), Epoch(i + 6)};

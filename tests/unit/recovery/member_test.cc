@@ -53,8 +53,10 @@ class MemberTest : public testing::Test {
                     now_);
   }
   void Part(uint64_t epoch, uint32_t first, const std::vector<NodeInstance>& members, bool is_last, uint64_t from = 1) {
-    member_.Receive(NodeId(from),
-                    ViewPart{.epoch = Epoch(epoch), .first = first, .is_last = is_last, .members = members}, now_);
+    if (first == 0) root_ = members.empty() ? NodeId() : members.front().node;
+    member_.Receive(
+        NodeId(from),
+        ViewPart{.epoch = Epoch(epoch), .first = first, .is_last = is_last, .members = members, .root = root_}, now_);
   }
   void Know(uint64_t epoch, const std::vector<NodeInstance>& members) { Part(epoch, 0, members, true); }
   // In view 1 with a lease from a pulse that was sent now.
@@ -66,6 +68,7 @@ class MemberTest : public testing::Test {
   }
 
   const RecoveryTiming timing_;
+  NodeId root_;  // Of the view that is told last.
   TimeNs now_ = 1000 * kSecond;
   Member member_{{.self = Instance(5), .anchors = {NodeId(1), NodeId(2), NodeId(3)}, .timing = {}}, now_};
 };
@@ -376,13 +379,14 @@ TEST_F(MemberTest, AViewComesInParts) {
                       .members = {{NodeId(1), Incarnation(1)},
                                   {NodeId(2), Incarnation(7)},
                                   {NodeId(3), Incarnation(1)},
-                                  {NodeId(5), Incarnation(1)}}};
+                                  {NodeId(5), Incarnation(1)}},
+                      .root = NodeId(1)};
   EXPECT_EQ(member_.view(), whole);
 }
 
 TEST_F(MemberTest, AnEmptyViewIsOne) {
   Know(2, {});
-  EXPECT_EQ(member_.view(), (View{.epoch = Epoch(2), .members = {}}));
+  EXPECT_EQ(member_.view(), (View{.epoch = Epoch(2), .members = {}, .root = {}}));
 }
 
 TEST_F(MemberTest, AViewOfWhichAPartIsLostIsNotKnown) {
@@ -417,7 +421,8 @@ TEST_F(MemberTest, ReorderedPartsGiveTheWholeViewOrNone) {
   do {
     Member member({.self = Instance(5), .anchors = {NodeId(1)}, .timing = {}}, now_);
     for (const auto& [first, node] : parts) {
-      const ViewPart part = {.epoch = Epoch(1), .first = first, .is_last = first == 2, .members = {Instance(node)}};
+      const ViewPart part = {
+          .epoch = Epoch(1), .first = first, .is_last = first == 2, .members = {Instance(node)}, .root = NodeId(1)};
       member.Receive(NodeId(1), part, now_);
       if (member.view().epoch == Epoch()) continue;
       ASSERT_THAT(member.view().members, SizeIs(3));
@@ -447,7 +452,15 @@ TEST_F(MemberTest, PartsOfTwoViewsAreNotMixed) {
 TEST_F(MemberTest, ANewerViewTakesThePlaceOfOneThatIsNotWhole) {
   Part(2, 0, {Instance(1), Instance(2)}, false);
   Part(3, 0, {Instance(5)}, true);
-  EXPECT_EQ(member_.view(), (View{.epoch = Epoch(3), .members = {{NodeId(5), Incarnation(1)}}}));
+  EXPECT_EQ(member_.view(), (View{.epoch = Epoch(3), .members = {{NodeId(5), Incarnation(1)}}, .root = NodeId(5)}));
+}
+
+TEST_F(MemberTest, AViewWhoseRootIsNotInItIsNone) {
+  for (const NodeId root : {NodeId(), NodeId(2)}) {
+    member_.Receive(NodeId(1), ViewPart{.epoch = Epoch(1), .is_last = true, .members = {Instance(5)}, .root = root},
+                    now_);
+    EXPECT_EQ(member_.view(), View());
+  }
 }
 
 // --- Who is not reached -----------------------------------------------------------------------------------------------

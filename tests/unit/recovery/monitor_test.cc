@@ -16,7 +16,7 @@ using testing::IsEmpty;
 using testing::SizeIs;
 
 View ViewOf(const std::vector<uint64_t>& nodes, uint64_t epoch = 1) {
-  View view{.epoch = Epoch(epoch), .members = {}};
+  View view{.epoch = Epoch(epoch), .members = {}, .root = NodeId(nodes.front())};
   for (uint64_t node : nodes) view.members[NodeId(node)] = Incarnation(1);
   return view;
 }

@@ -182,9 +182,32 @@ TEST_F(NodeDatabaseTest, D1EpochsGoUpByOne) {
   EXPECT_EQ(database_.view().epoch, Epoch(3));
 }
 
+TEST_F(NodeDatabaseTest, D1TheFirstViewIsOfAnyEpochButNone) {
+  database_ = NodeDatabase({{NodeId(1), NodeRecord{.name = "n1", .address = "h:1"}}}, {});
+  Refused(ChangeView(0, {Instance(1, 5)}), kNotNow);
+  Take(ChangeView(1000, {Instance(1, 5)}));
+  Refused(ChangeView(1, {}, {1}), kNotNow);
+  Take(ChangeView(1001, {}, {1}));
+}
+
+TEST_F(NodeDatabaseTest, TheRootStaysAsLongAsItsNodeDoes) {
+  EXPECT_EQ(database_.view().root, NodeId(1));
+  Take(ChangeView(3, {Instance(3, 7)}));
+  EXPECT_EQ(database_.view().root, NodeId(1));
+  Take(ChangeView(4, {Instance(1, 8)}));  // Another incarnation is another one.
+  EXPECT_EQ(database_.view().root, NodeId(2));
+  Take(ChangeView(5, {}, {2}));
+  EXPECT_EQ(database_.view().root, NodeId(1));
+  Take(ChangeView(6, {Instance(2, 9)}, {1, 3}));  // Nobody has been here before.
+  EXPECT_EQ(database_.view().root, NodeId(2));
+  Take(ChangeView(7, {}, {2}));
+  EXPECT_EQ(database_.view().root, NodeId());
+}
+
 TEST_F(NodeDatabaseTest, AViewIsTheOneBeforeWithWhoJoinsAndWithoutWhoLeaves) {
   Take(ChangeView(3, {Instance(3, 7)}, {1}));
-  const View expected = {.epoch = Epoch(3), .members = {{NodeId(2), Incarnation(6)}, {NodeId(3), Incarnation(7)}}};
+  const View expected = {
+      .epoch = Epoch(3), .members = {{NodeId(2), Incarnation(6)}, {NodeId(3), Incarnation(7)}}, .root = NodeId(2)};
   EXPECT_EQ(database_.view(), expected);
   EXPECT_EQ(database_.Find(NodeId(3))->last, Incarnation(7));
   EXPECT_EQ(database_.Find(NodeId(3))->left, Epoch());
@@ -264,8 +287,8 @@ TEST_F(NodeDatabaseTest, TheSameCommandsMakeTheSameDatabase) {
   for (uint64_t node = 1; node <= 3; ++node) {
     ASSERT_TRUE(other.Apply(SetNode(node, Record("n" + std::to_string(node)))).ok());
   }
-  ASSERT_FALSE(other.Apply(ChangeView(2, {Instance(2, 6)})).ok());
   ASSERT_TRUE(other.Apply(ChangeView(1, {Instance(1, 5)})).ok());
+  ASSERT_FALSE(other.Apply(ChangeView(3, {Instance(2, 6)})).ok());
   EXPECT_FALSE(other == database_);
   ASSERT_TRUE(other.Apply(ChangeView(2, {Instance(2, 6)})).ok());
   EXPECT_EQ(other, database_);
