@@ -249,7 +249,7 @@ void NoteFlushed(CacheEntry& entry, const Version& version, ConfigNumber config)
 // A core holder has lost its disk: nothing is known to be on every one. What could be dropped still can.
 void ForgetFlushed(CacheEntry& entry);
 
-// The responsible node has a new incarnation: an outstanding request is a new one, what its predecessor began is void.
+// The responsible node's incarnation is gone: an outstanding request is a new one, what was begun there is void.
 void ForgetResponsible(CacheEntry& entry, const CacheContext& context);
 
 // The message (kRequest) that is outstanding, for sending again. REQUIRES: entry.IsWaiting().

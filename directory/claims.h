@@ -35,6 +35,9 @@ class ClaimSource {
   // What every member, this one too, is responsible for in the interval: one round. This node's answer counts among its
   // Rounds() before the call returns. Unavailable names who does not answer.
   virtual Task<absl::StatusOr<Claims>> Collect(PageInterval interval, TimeNs deadline) = 0;
+
+  // Whether the node, as whatever the directory may name it, has left the cluster: it is responsible for nothing any more.
+  virtual bool IsGone(NodeId /*node*/) const { return false; }
 };
 
 // The rounds that a node has answered. The intervals of the last ones are known; older ones were about everything.

@@ -175,8 +175,8 @@ absl::Status Bad(const Parts&... parts) {
 // Kinds that may name no page: page 0.
 bool MayNameNoPage(MessageKind kind) {
   return kind == MessageKind::kRegisterRequest || kind == MessageKind::kRegisterEnd || kind == MessageKind::kInspect ||
-         kind == MessageKind::kInspected || kind == MessageKind::kOrder || kind == MessageKind::kOrderNoted ||
-         kind == MessageKind::kClaimRequest || kind == MessageKind::kClaims || kind == MessageKind::kResources;
+         kind == MessageKind::kInspected || kind == MessageKind::kClaimRequest || kind == MessageKind::kClaims ||
+         kind == MessageKind::kResources;
 }
 
 // Kinds whose receiver looks at each page of their range.

@@ -1,5 +1,6 @@
 // What changes the directory: appointments, moves, removals; and the splits that make room for them.
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -29,13 +30,11 @@ const DirectoryEntry* RunOf(const DirectoryPage& leaf, PageId page) {
   return nullptr;
 }
 
-bool HasRunOf(const DirectoryPageView& leaf, PageInterval interval, NodeId node) {
+template <typename Wanted>
+bool HasRun(const DirectoryPageView& leaf, PageInterval interval, Wanted wanted) {
   std::vector<DirectoryEntry> runs;
   AppendRunsIn(leaf, interval, &runs);
-  for (const DirectoryEntry& run : runs) {
-    if (run.responsible == node) return true;
-  }
-  return false;
+  return std::any_of(runs.begin(), runs.end(), [&](const DirectoryEntry& run) { return wanted(run.responsible); });
 }
 
 }  // namespace
@@ -74,7 +73,8 @@ Task<absl::StatusOr<PageId>> DirectoryTree::AppointIn(Search* search, PageInterv
   const auto seen = DirectoryPageView::Of(*search->path.back().content);
   const PageInterval seen_here = Intersect(interval, seen->keys());
   const PageId seen_gap = FirstGap(*seen, seen_here);
-  if (seen_gap == seen_here.end) {
+  const auto is_gone = [this](NodeId n) { return claims_->IsGone(n); };
+  if (seen_gap == seen_here.end && !HasRun(*seen, seen_here, is_gone)) {
     AppendRunsIn(*seen, seen_here, runs);
     co_return seen_here.end;
   }
@@ -87,7 +87,8 @@ Task<absl::StatusOr<PageId>> DirectoryTree::AppointIn(Search* search, PageInterv
     given.push_back({.range = {seen_gap, kSegmentPages}, .responsible = node, .term = 1});
     Assign(&leaf, given.back());
   }
-  const PageId next = FillGaps(&leaf, here, node, limits_.runs, &given);
+  const PageId taken = TakeOver(&leaf, here, node, limits_.runs, is_gone, &given);
+  const PageId next = FillGaps(&leaf, {here.first, taken}, node, limits_.runs, &given);
   if (given.empty() && next < here.end) {
     absl::Status split = co_await Split(search, *std::move(locked), next);
     co_return split;
@@ -174,7 +175,7 @@ Task<absl::StatusOr<PageId>> DirectoryTree::RemoveIn(Search* search, PageInterva
   if (!reached.ok()) co_return reached;
   const auto seen = DirectoryPageView::Of(*search->path.back().content);
   const PageInterval seen_here = Intersect(interval, seen->keys());
-  if (!HasRunOf(*seen, seen_here, node)) co_return seen_here.end;
+  if (!HasRun(*seen, seen_here, [node](NodeId n) { return n == node; })) co_return seen_here.end;
   absl::StatusOr<LockedPage> locked = co_await LockReached(search, 0);
   if (!locked.ok()) co_return locked.status();
   DirectoryPage leaf = locked->page;

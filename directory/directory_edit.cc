@@ -108,6 +108,24 @@ PageId FillGaps(DirectoryPage* leaf, PageInterval interval, NodeId node, size_t 
   return at;
 }
 
+PageId TakeOver(DirectoryPage* leaf, PageInterval interval, NodeId node, size_t most,
+                absl::FunctionRef<bool(NodeId)> is_gone, std::vector<DirectoryEntry>* given) {
+  std::vector<DirectoryEntry> runs;
+  AppendRunsIn(*leaf, interval, &runs);
+  for (const DirectoryEntry& run : runs) {
+    if (!is_gone(run.responsible) || run.term == UINT32_MAX) continue;
+    const DirectoryEntry taken{.range = run.range, .responsible = node, .term = run.term + 1};
+    std::vector<DirectoryEntry> before = leaf->runs;
+    Assign(leaf, taken);
+    if (leaf->runs.size() > most) {
+      leaf->runs = std::move(before);
+      return run.range.first;
+    }
+    given->push_back(taken);
+  }
+  return interval.end;
+}
+
 void Assign(DirectoryPage* leaf, const DirectoryEntry& entry) {
   CHECK(leaf->level == 0 && leaf->keys.first <= entry.range.first && entry.range.end() <= leaf->keys.end);
   const std::vector<DirectoryEntry> others =

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "directory/directory_page.h"
 
 namespace mangrove {
@@ -24,6 +25,12 @@ PageId FirstGap(const DirectoryPageView& leaf, PageInterval interval);
 // REQUIRES: the interval is within the page's keys, of whole segments.
 PageId FillGaps(DirectoryPage* leaf, PageInterval interval, NodeId node, size_t most,
                 std::vector<DirectoryEntry>* given);
+
+// Gives what is in `interval` of nodes that are gone to `node`, in the next term each, from the interval's start on, as long as
+// the leaf then has at most `most` runs. Appends what was given to `given`. Returns the first page that is still of one that
+// is gone; the interval's end if there is none. REQUIRES: as FillGaps.
+PageId TakeOver(DirectoryPage* leaf, PageInterval interval, NodeId node, size_t most,
+                absl::FunctionRef<bool(NodeId)> is_gone, std::vector<DirectoryEntry>* given);
 
 // `entry` is what stands in its range afterwards, whatever stood there. REQUIRES: the range is within the page's keys.
 void Assign(DirectoryPage* leaf, const DirectoryEntry& entry);

@@ -41,7 +41,7 @@ constexpr PageInterval Intersect(const PageInterval& a, const PageInterval& b) {
 struct DirectoryEntry {
   PageRange range;
   NodeId responsible;
-  uint32_t term = 0;  // At least 1; grows by one with each move of a segment.
+  uint32_t term = 0;  // At least 1; grows by one whenever another node gets a segment.
   friend constexpr bool operator==(const DirectoryEntry&, const DirectoryEntry&) = default;
 };
 

@@ -88,7 +88,8 @@ class DirectoryTree {
   std::optional<Found> Peek(PageId page) const;
   Task<absl::StatusOr<Found>> Find(PageId page, TimeNs deadline);
 
-  // Makes `node` responsible, in term 1, for those segments of `range` that nobody is responsible for. Returns every run of
+  // Makes `node` responsible for those segments of `range` that nobody is responsible for, in term 1, and for those whose
+  // responsible node is gone (ClaimSource::IsGone), in the next term. Returns every run of
   // the range afterwards, cut to it, in order. After an error some of the range may have been given.
   // InvalidArgument: no range of whole segments of the space. REQUIRES: `node` is this node, for T6's sake.
   Task<absl::StatusOr<std::vector<DirectoryEntry>>> Appoint(PageRange range, NodeId node, OnWritten on_written,

@@ -1,4 +1,5 @@
-// Which nodes keep a page on disk: the interface that the disk directory will fill, and the fixed answer of today.
+// Which nodes keep a page on disk: the interface that the disk directory will fill, and an answer that is fixed
+// by the configuration, whoever is there.
 
 #pragma once
 
@@ -15,8 +16,7 @@ class Locator {
  public:
   virtual ~Locator() = default;
 
-  // The first of its core holders. It is also the responsible node of the pages whose responsible node the directory does not
-  // name: the first segment's, with the directory's roots.
+  // The first of its core holders: what was handed out while others were absent is on its disk.
   virtual NodeId Primary(PageId page) const = 0;
 
   // Those that keep the page on disk, the primary first. `replicas` is cut to the number of nodes.

@@ -191,58 +191,50 @@ enum Kind {
   # A→H. The range is being unallocated, up to configuration `config`: drop every copy in RAM, and never open it from a disk
   # again.
 
-  # A node starts. No txn, no page.
-
-  order @42;
-  # any→any. `count` 0: which is the highest order that you know? Otherwise: this one is mine, keep it.
-
-  orderNoted @43;
-  # any→any. Answers order: `count` is the highest that is known, and durable, here.
-
   # The directory. No txn.
 
-  notResponsible @44;
+  notResponsible @42;
   # any→R. I am not responsible for the segment of `page`: ask the directory who is.
 
-  claimRequest @45;
+  claimRequest @43;
   # any→any. What do you claim in the interval in `data` (first page, 16 bytes; the page behind it, 16)? No page.
 
-  claims @46;
+  claims @44;
   # any→any. Answers claimRequest: `count` claims in `data`, of 40 bytes each: first page, 16; segments, 4; term, 4; responsible node,
   # 8; 1 if I am not responsible, but hold pages that I got from that node, 8. `txn`, `grantEpoch`: the highest that I have used
   # or seen. `page`: where the rest begins; 0: there is none.
 
-  retire @47;
+  retire @45;
   # any→H. The page of the directory is no part of it any more.
 
   # Responsibility for the segment that begins at `page` moves: engine/move_segment.cc. No txn of a page.
 
-  moveOffer @48;
+  moveOffer @46;
   # H→R. You ask for pages of the segment more than anybody else: take it.
 
-  handOver @49;
+  handOver @47;
   # R→H. Serve nothing of the segment any more, and say what you know of it: part `count`, from 1 on. `config`: number of the
   # hand-over, as the answer to the first part names it; 0 in the question for the first.
 
-  handedOver @50;
+  handedOver @48;
   # H→R. Answers handOver: `data` is that part, of `count`; engine/segment_state.cc has its form. `config`: number of the
   # hand-over. `txn`, `grantEpoch`: the highest that I have used or seen. Or `code` and `text`: not now.
 
-  moved @51;
+  moved @49;
   # R→H. The directory names me: forget hand-over `config`. Or `code`: it does not, serve on. Answered by done.
 
   # Eviction to another node's RAM. No txn.
 
-  resources @52;
+  resources @50;
   # any→any. I have room for `count` pages of other nodes, `versionCounter` bytes free on my disk, and ask for or give away
   # `replicas` pages in a second. No page.
 
-  offer @53;
+  offer @51;
   # O→H, H→any. O has no room for the page; it has moved so `replicas` times since it was used. O→H: `peer` has room, unless you
   # know of a sharer. H→any, `kept`: take it from `peer` (O), by a request for a move, if you still have room. A hint, that may be
   # lost.
 
-  declined @54;
+  declined @52;
   # any→O. There is no room here for the page that was offered.
 }
 
@@ -273,7 +265,7 @@ struct PageMessage {
   # Pages, from `page` on. In registerEnd: messages.
 
   txn @4 :UInt64;
-  # Number of the responsible node's transaction: 24 bits of its order, then 40 bits of a count. Grows.
+  # Number of the responsible node's transaction: 24 bits of the view's epoch, then 40 bits of a count. Grows.
 
   request @5 :UInt64;
   # The asker's number of the request, new for each in one incarnation of the asker. 0: none.

@@ -15,9 +15,8 @@ constexpr const char* kNames[] = {
     "RegisterEnd",     "Flush",         "Flushed",         "Store",        "Stored",          "QueryStored",
     "StoredInfo",      "PutExtent",     "DropExtent",      "Done",         "Reverted",        "Lost",
     "Inspect",         "Inspected",     "TransferDropped", "QueryExtent",  "ExtentInfo",      "DropCopies",
-    "Order",           "OrderNoted",    "NotResponsible",  "ClaimRequest", "Claims",          "Retire",
-    "MoveOffer",       "HandOver",      "HandedOver",      "Moved",        "Resources",       "Offer",
-    "Declined"};
+    "NotResponsible",  "ClaimRequest",  "Claims",          "Retire",       "MoveOffer",       "HandOver",
+    "HandedOver",      "Moved",         "Resources",       "Offer",        "Declined"};
 static_assert(std::size(kNames) == kMessageKinds);
 
 }  // namespace

@@ -23,7 +23,7 @@
 
 namespace mangrove {
 
-// Number of a transaction of a responsible node: its order (engine/order.cc) in the upper 24 bits, a count in the lower 40.
+// Number of a transaction of a responsible node: the view's epoch in the upper 24 bits, a count in the lower 40.
 using Txn = StrongId<struct TxnTag>;
 // Number of a request of one incarnation of a requester. 0 is none.
 using RequestId = StrongId<struct RequestIdTag>;
@@ -103,9 +103,6 @@ enum class MessageKind : uint8_t {
                  //      complete: nothing of it was ever stored, and no other responsible node was told so.
   kDropCopies,  // A→H  request, count, config: the range is being unallocated; drop every copy in RAM, and never open it
                 //      from disk again. Before kDropExtent.
-  // A node starts. No page.
-  kOrder,       // any→any  request, count: 0, which is the highest order that you know? Else: this one is mine.
-  kOrderNoted,  // any→any  request, count: the highest that is known here, and durable.
   // The directory.
   kNotResponsible,  // any→R  page: of the segment. Ask the directory who is.
   kClaimRequest,    // any→any  request, data: an interval. What do you claim of it? No page.

@@ -13,7 +13,8 @@
 
 namespace mangrove {
 
-// A page and the node that orders the requests for it: how a directory page is reached without asking the directory.
+// A page and the node that made it, which orders the requests for it while it is there: how a directory page is reached
+// without asking the directory.
 struct PageRef {
   PageId page;
   NodeId responsible;

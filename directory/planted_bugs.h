@@ -10,7 +10,7 @@ struct PlantedBugs {
   bool drop_frame_at_send = false;       // An owner forgets the frame when it sends it, not when the transfer is done.
   bool drop_frame_at_move = false;       // The same, only where it evicts the page to another node.
   bool move_after_refusal = false;       // An owner that kept a page from being moved gives it away when asked again.
-  bool forget_incarnation = false;       // A responsible node keeps the old incarnation's copies when a node restarts.
+  bool forget_incarnation = false;       // A responsible node keeps an incarnation's copies when it is gone.
   bool activate_before_acks = false;     // A write grant counts before every invalidation is acknowledged.
   bool accept_stale_grant = false;       // A requester installs a grant that answers no outstanding request.
   bool skip_completion = false;          // A page is opened from disk without completing it on every holder.
@@ -20,6 +20,9 @@ struct PlantedBugs {
   bool follow_right_unchecked = false;   // A directory page behind a right link is taken for the one that has the key.
   bool serve_after_hand_over = false;    // A responsible node goes on serving a segment that it has handed over.
   bool step_unlike_copies = false;       // Neighbouring copies are taken to be of one version without a look.
+  bool mix_views = false;                // A message of another view than the receiver's is taken.
+  bool no_fence = false;                 // Programs go on without a lease.
+  bool take_over_unasked = false;        // Who takes a segment over does not ask who holds pages of it.
   bool appoint_unchecked = false;        // Who appoints does not look again under the leaf's lock.
 };
 

@@ -18,7 +18,7 @@
 // Rules before the table (kHomeTable):
 //   H1 An answer (ack, refusal, report …) of another transaction than the current one is ignored, as is one of a node
 //      that none is awaited from.
-//   H2 Nothing is served before every member has registered what it holds (HomeContext::ready); requests queue.
+//   H2 Nothing is served before every member of the view has registered what it holds (HomeContext::ready); requests queue.
 //   H3 A request that is queued or being served already is not queued again: kDelayed says whom it waits for.
 //
 // Invariants:

@@ -22,7 +22,10 @@ constexpr DurationNs kMigratoryPatience = 20 * kMillisecond;
 
 }  // namespace
 
-Rights PageEngine::RightsOf(PageId page) const {
+Rights PageEngine::RightsOf(PageId page) const { return Serves() ? RightsHere(page) : Rights::kNone; }
+
+// Those that it has when this node has a lease.
+Rights PageEngine::RightsHere(PageId page) const {
   const CachedPage* cached = FindCached(page);
   if (cached == nullptr || cached->carrying) return Rights::kNone;
   return cached->entry.HasWrite() ? Rights::kWrite : cached->entry.HasRead() ? Rights::kRead : Rights::kNone;
@@ -37,16 +40,16 @@ bool PageEngine::HasRights(PageRange block, Rights rights) const {
 }
 
 void PageEngine::Load(PageId page, size_t offset, std::span<std::byte> out) {
-  CHECK(HasRights(page, Rights::kRead));
+  CHECK(RightsHere(page) >= Rights::kRead);
   MemoryOf(page)->Load(page, offset, out);
 }
 
 void PageEngine::Store(PageId page, size_t offset, std::span<const std::byte> bytes) {
   // Locked and flushed meanwhile: the next version begins.
-  if (!HasRights(page, Rights::kWrite) && FindCached(page)->entry.state == CacheState::kExclusive) {
+  if (RightsHere(page) < Rights::kWrite && FindCached(page)->entry.state == CacheState::kExclusive) {
     LocalEvent(page, CacheEvent::kWantWrite);
   }
-  CHECK(HasRights(page, Rights::kWrite));
+  CHECK(RightsHere(page) >= Rights::kWrite);
   MemoryOf(page)->Store(page, offset, bytes);
 }
 
@@ -109,7 +112,7 @@ PageRange PageEngine::BlockOf(PageRange range, uint64_t done) {
 
 // Between two blocks: may the operation, which has done so much of its range, go on?
 absl::Status PageEngine::CheckGoesOn(const char* what, PageRange range, uint64_t done, TimeNs deadline) const {
-  if (stopped_) return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down"));
+  if (stopped_) return stopped_status_;
   if (clock_->Now() < deadline) return absl::OkStatus();
   return absl::DeadlineExceededError(absl::StrCat(done, " of the ", range.count, " pages from ", ToString(range.first),
                                                   " on were ", what,
@@ -158,7 +161,11 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
   const TimeNs migrate_until = clock_->Now() + kMigratoryPatience;
   bool first_try = true;
   while (!missing.empty()) {
-    if (stopped_) co_return absl::UnavailableError(ToString(options_.self.node) + " is shutting down");
+    if (stopped_) co_return stopped_status_;
+    if (fenced_ || !HasLeaseNow()) {
+      const absl::Status status = co_await WaitForLease(deadline);
+      if (!status.ok()) co_return status;
+    }
     if (!IsLocated(block.first)) {
       const absl::Status status = co_await Locate(block.first, deadline);
       if (!status.ok()) co_return status;
@@ -260,6 +267,7 @@ void PageEngine::Expect(PageId page) {
 
 // `delayed_by`: whom the page waits for, if that is known.
 absl::Status PageEngine::TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const {
+  if (!Serves()) return NoLeaseStatus();
   const NodeId culprit = delayed_by.value != 0 ? delayed_by : ResponsibleFor(page);
   const std::string what =
       absl::StrCat(rights == Rights::kWrite ? "write" : "read", " access to page ", ToString(page));

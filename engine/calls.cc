@@ -17,7 +17,7 @@ Outcome<Message> PageEngine::StartCall(NodeId to, Message message, TimeNs deadli
   message.request = NextRequest();
   Outcome<Message> outcome(clock_);
   if (stopped_) {
-    message.SetStatus(absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down")));
+    message.SetStatus(stopped_status_);
     outcome.Set(std::move(message));
     return outcome;
   }

@@ -77,8 +77,7 @@ std::vector<Claim> PageEngine::OwnClaims(const PageInterval& interval, PageId* n
 }
 
 void PageEngine::AnswerClaims(const Message& message, NodeInstance from) {
-  // Not before this node knows what its predecessor has used: it is asked again.
-  if (!IsCurrent(from) || !ordered_) return;
+  if (!IsCurrent(from)) return;
   const absl::StatusOr<PageInterval> interval =
       message.data == nullptr ? absl::InvalidArgumentError("no interval") : DecodeInterval(*message.data);
   if (!interval.ok()) return RefuseMessage(message, from.node);
@@ -96,24 +95,25 @@ void PageEngine::AnswerClaims(const Message& message, NodeInstance from) {
 
 // Who may answer all that is asked now. While it cannot be, nobody is kept waiting for a part of the directory.
 absl::Status PageEngine::CheckClaimsCanBeHad() const {
-  for (NodeId node : options_.members) {
-    if (node == options_.self.node ? ordered_ : up_.contains(node)) continue;
+  for (const auto& [node, incarnation] : view_.members) {
+    if (node == options_.self.node || up_.contains(node)) continue;
     return absl::UnavailableError(absl::StrCat("a part of the directory is lost, and ", ToString(node),
-                                               " has to say what it is responsible for; start it, or try again later"));
+                                               ", which is a member, cannot be reached; try again"));
   }
   return absl::OkStatus();
 }
 
 // What nodes claim of the interval changes in one way only before the round has ended, since the directory cannot be read there:
-// who has handed a segment over, and hears that it was taken, claims it no longer. Then who took it claims it, or has started
-// anew, and the round is for nothing. So it is enough to count the round at its begin, and to look at its own claims later, part by part. What a node holds can
-// change, as long as those live from whom it gets it, and these claim it themselves: so the round is for nothing if a member
-// has started anew in it, or has been lost before.
+// who has handed a segment over, and hears that it was taken, claims it no longer. Then who took it claims it, or is gone, and
+// the round is for nothing. So it is enough to count the round at its begin, and to look at its own claims later, part by part.
+// What a node holds can change, as long as those live from whom it gets it, and these claim it themselves: so the round is for
+// nothing if the view has changed in it.
 Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, TimeNs deadline) {
   if (absl::Status status = CheckClaimsCanBeHad(); !status.ok()) co_return status;
-  const std::map<NodeId, Incarnation> known = known_;
+  const Epoch view = view_.epoch;
   rounds_of_claims_.Add(interval);
-  const std::vector<NodeId>& members = options_.members;
+  std::vector<NodeId> members;
+  for (const auto& [node, incarnation] : view_.members) members.push_back(node);
   ClaimMerge merge(interval, members.size());
   RunCollector entries;
   DirectoryOrder order{.txn = next_txn_, .epoch = grant_epoch_.value};
@@ -143,7 +143,7 @@ Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, Ti
       order = Merge(order, {.txn = answer.txn.value, .epoch = answer.grant_epoch.value});
     }
     if (!status.ok()) co_return status;
-    if (known != known_) co_return absl::UnavailableError("a node has started anew meanwhile; try again");
+    if (view != view_.epoch) co_return absl::UnavailableError("the cluster has changed meanwhile; try again");
     if (asked.empty()) co_await YieldTo(clock_);
     entries.Append(merge.Take());
     if (stopped_ || clock_->Now() >= deadline) {
@@ -151,7 +151,7 @@ Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, Ti
     }
   }
   std::vector<DirectoryEntry> all = co_await entries.Take(SIZE_MAX, clock_);
-  if (known != known_) co_return absl::UnavailableError("a node has started anew meanwhile; try again");
+  if (view != view_.epoch) co_return absl::UnavailableError("the cluster has changed meanwhile; try again");
   co_return Claims{.entries = std::move(all), .order = order};
 }
 
@@ -187,8 +187,9 @@ PageId PageEngine::NewDirectoryPage() {
 }
 
 absl::Status PageEngine::CheckDirectoryPage(PageRef ref) const {
-  if (IsRamDirectoryPage(ref.page) && IsMember(ref.responsible) && ResponsibleFor(ref.page) == ref.responsible)
-    return absl::OkStatus();
+  const bool is_one = ref.page == kRamDirectoryRootPage ||
+                      (kFirstDirectoryPage <= ref.page && NodeId(NodeOfDirectoryPage(ref.page)) == ref.responsible);
+  if (is_one && IsMember(ref.responsible)) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat("the directory names page ", ToString(ref.page), " of ",
                                           ToString(ref.responsible), ", which is no page of it"));
 }
@@ -200,7 +201,7 @@ void PageEngine::RetireDirectoryPage(PageRef ref) {
   Message retire;
   retire.kind = MessageKind::kRetire;
   retire.page = ref.page;
-  Post(ref.responsible, std::move(retire));
+  Post(ResponsibleFor(ref.page), std::move(retire));
 }
 
 void PageEngine::Retire(const Message& message) {
@@ -220,6 +221,9 @@ uint64_t MembersClaims::Rounds() const { return engine_->rounds_of_claims_.round
 uint64_t MembersClaims::RoundsAbout(PageId page, uint64_t since) const {
   return engine_->rounds_of_claims_.About(page, since);
 }
+
+// Who is responsible for a segment was a member once.
+bool MembersClaims::IsGone(NodeId node) const { return !engine_->IsHere(node); }
 
 Task<absl::StatusOr<Claims>> MembersClaims::Collect(PageInterval interval, TimeNs deadline) {
   return engine_->CollectClaims(interval, deadline);

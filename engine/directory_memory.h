@@ -23,6 +23,9 @@ class DirectoryMemory final : public PageMemory {
   PageBuffer Copy(PageId page) override;
   void Load(PageId page, size_t offset, std::span<std::byte> out) override;
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override;
+  // No program maps it.
+  void Fence() override {}
+  void Unfence() override {}
 
   // Those that have a frame, in order.
   std::vector<PageId> PagesIn(PageRange range) const;

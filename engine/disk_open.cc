@@ -27,6 +27,7 @@ struct Answers {
   NodeId absent_node;
   absl::Status corrupt;    // Of one whose record is.
   bool unknowing = false;  // One has no record, and that means nothing.
+  bool is_free = false;    // One keeps no such page: its unallocation got as far as that.
 };
 
 bool IsAbsent(const Message& answer) {
@@ -41,6 +42,8 @@ void Count(const Message& answer, NodeId holder, Answers& all) {
   } else if (IsAbsent(answer)) {
     all.absent = status;
     all.absent_node = holder;
+  } else if (absl::IsNotFound(status)) {
+    all.is_free = true;
   } else if (status.ok() && !answer.complete) {
     all.unknowing = true;
   } else if (status.ok()) {
@@ -67,7 +70,7 @@ absl::StatusOr<Message> NewestOf(PageId page, const std::vector<Message>& answer
   if (!newest && !all.absent.ok()) return absl::UnavailableError(all.absent.message());
   if (!newest && !all.corrupt.ok()) return all.corrupt;
   // No core holder was there from the start: they all lost their disks, or it is a system page of a new cluster.
-  if (!newest && all.unknowing) {
+  if (!newest && all.unknowing && !all.is_free) {
     if (!TouchesSystemPages({page, 1})) return LostWithDisks(page);
     newest = *std::find_if(answers.begin(), answers.end(), [](const Message& m) { return m.status().ok(); });
   }
@@ -123,7 +126,13 @@ std::vector<Outcome<Message>> PageEngine::AskHolders(PageId page, uint32_t repli
   Turn turn(this);
   const TimeNs deadline = clock_->Now() + options_.holder_timeout;
   for (NodeId holder : locator_->CoreHolders(page, replicas)) {
-    outcomes.push_back(StartCall(holder, query, deadline, options_.resend_after));
+    if (IsHere(holder)) {
+      outcomes.push_back(StartCall(holder, query, deadline, options_.resend_after));
+    } else {
+      Message away = query;
+      away.SetStatus(IsAwayStatus(holder));
+      outcomes.emplace_back(clock_).Set(std::move(away));
+    }
   }
   return outcomes;
 }
@@ -199,7 +208,9 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenOneCopy(PageId page, uint32_t r
   if (std::find(holders.begin(), holders.end(), options_.self.node) != holders.end()) {
     core_.Handle(query, [outcome](Message answer) mutable { outcome.Set(std::move(answer)); });
   } else {
-    outcome = StartCall(holders.front(), query, clock_->Now() + options_.holder_timeout, options_.resend_after);
+    const auto there = std::find_if(holders.begin(), holders.end(), [this](NodeId node) { return IsHere(node); });
+    if (there == holders.end()) co_return IsAwayStatus(holders.front());
+    outcome = StartCall(*there, query, clock_->Now() + options_.holder_timeout, options_.resend_after);
   }
   const Message answer = co_await outcome.Get();
   if (!answer.status().ok()) co_return answer.status();

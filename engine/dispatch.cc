@@ -83,13 +83,16 @@ void PageEngine::SendOutbox(NodeId to, Outbox& outbox) {
   outbox.pages = 0;
 }
 
-bool PageEngine::IsCurrent(NodeInstance node) const {
-  const auto it = known_.find(node.node);
-  return it != known_.end() && it->second == node.incarnation;
-}
+bool PageEngine::IsCurrent(NodeInstance node) const { return view_.Has(node); }
 
 void PageEngine::OnDelivery(const Delivery& delivery) {
   if (stopped_) return;
+  const bool is_of_this_view = delivery.epoch == view_.epoch || options_.bugs->mix_views;
+  if (!HasLeaseNow() || !is_of_this_view || !view_.Has(delivery.from)) {  // V1, V4
+    ++counters_.stale_messages;
+    return;
+  }
+  ++counters_.messages_taken;
   Turn turn(this);
   const absl::Status sound = DecodeEach(delivery.message, delivery.pages, [&](const Message& message) {
     if (const absl::Status sense = CheckSense(message); !sense.ok()) {
@@ -110,13 +113,10 @@ absl::Status PageEngine::CheckSense(const Message& message) const {
   }
   const bool raises = message.kind == MessageKind::kRegisterEnd || message.kind == MessageKind::kClaims ||
                       message.kind == MessageKind::kHandedOver;
-  const bool is_order = message.kind == MessageKind::kOrder || message.kind == MessageKind::kOrderNoted;
-  const uint64_t order = is_order ? message.count
-                         : raises ? std::max(OrderOf(message.txn), OrderOf(message.grant_epoch))
-                                  : 0;
-  if (order >= kOrdersInUse) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("bad message: ", Name(message.kind), " of order ", order, ", expected less than ", kOrdersInUse));
+  const Epoch view = raises ? std::max(ViewOf(message.txn), ViewOf(message.grant_epoch)) : Epoch();
+  if (view > view_.epoch) {
+    return absl::InvalidArgumentError(absl::StrCat("bad message: ", Name(message.kind), " with numbers of view ",
+                                                   view.value, ", which is still to come"));
   }
   return absl::OkStatus();
 }
@@ -156,7 +156,6 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kStoredInfo:
     case MessageKind::kDone:
     case MessageKind::kExtentInfo:
-    case MessageKind::kOrderNoted:
     case MessageKind::kClaims:
     case MessageKind::kHandedOver:
     case MessageKind::kInspected: Answer(message); return;
@@ -176,7 +175,6 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kResources: peer_eviction_.HearResources(message, from); return;
     case MessageKind::kOffer: peer_eviction_.HearOffer(message, from); return;
     case MessageKind::kDeclined: peer_eviction_.HearDeclined(message, from); return;
-    case MessageKind::kOrder: AnswerOrder(message, from); return;
     case MessageKind::kReverted:
     case MessageKind::kLost: RaiseEvent(message, from); return;
     default:
@@ -222,6 +220,7 @@ void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
   if (message.kind == MessageKind::kDropExtent && !TouchesSystemPages(range)) NoteDiscarded(range, message.config);
   if (message.kind == MessageKind::kPutExtent && !message.complete) NoteAllocated(range, message.config);
   // Until this disk has learned what it is to keep, it cannot refuse what it does not know. The asker asks again.
+  if (message.kind == MessageKind::kQueryStored && disk_incomplete_ && core_.Find(message.page) == nullptr) return;
   if (message.kind == MessageKind::kStore && disk_incomplete_) {
     for (uint64_t i = 0; i < message.repeat; ++i) {
       if (core_.Find(message.page + i) != nullptr) core_.Handle(PartOf(message, i, 1), reply);

@@ -24,7 +24,8 @@ Task<absl::Status> PageEngine::PutExtent(PageRange range, ConfigNumber config, u
   put.replicas = is_volatile ? 0 : replicas;
   put.is_volatile = is_volatile;
   const std::vector<NodeId> nodes = locator_->CoreHolders(range, replicas);
-  const absl::Status status = co_await CallAll(nodes, put, deadline);
+  absl::Status status = co_await CallAll(nodes, put, deadline);
+  if (status.ok()) status = co_await WaitForLease(deadline);
   co_return status;
 }
 
@@ -42,6 +43,7 @@ Task<absl::Status> PageEngine::DropExtent(PageRange range, ConfigNumber config, 
       co_await CallAll(locator_->CoreHolders(range, static_cast<uint32_t>(options_.members.size())), drop, deadline);
   if (!status.ok()) co_return status;
   status = co_await DropAllCopies(range, config, deadline);
+  if (status.ok()) status = co_await WaitForLease(deadline);
   co_return status;
 }
 

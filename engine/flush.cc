@@ -243,6 +243,8 @@ Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
     const absl::Status last = co_await block.Get();
     if (status.ok()) status = last;
   }
+  // With a lease now, this node was in the view all the time: nobody has taken over what it went by.
+  if (status.ok()) status = co_await WaitForLease(deadline);
   co_return status;
 }
 
@@ -280,7 +282,7 @@ Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
   std::vector<PageId> left;
   for (uint64_t i = 0; i < block.count; ++i) left.push_back(block.first + i);
   while (!left.empty()) {
-    if (stopped_) co_return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down"));
+    if (stopped_) co_return stopped_status_;
     const absl::Status located = co_await Locate(block.first, deadline);
     if (!located.ok()) co_return located;
     std::vector<PageId> owned;

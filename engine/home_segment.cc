@@ -17,7 +17,7 @@ HomeSegment& PageEngine::Segment(PageId page) {
   if (slot == nullptr) {
     slot = std::make_unique<HomeSegment>();
     const OwnSegments::Run* run = IsFixed(page) ? nullptr : own_.Find(page);
-    const bool is_own_page = kFirstDirectoryPage <= page &&
+    const bool is_own_page = kFirstDirectoryPage <= page && NodeId(NodeOfDirectoryPage(page)) == options_.self.node &&
                              IncarnationOfDirectoryPage(page) == (options_.self.incarnation.value & kIncarnationMask);
     if ((run != nullptr && run->virgin) || is_own_page) {
       BumpGrantEpoch();
@@ -37,7 +37,7 @@ bool PageEngine::IsServed(PageId page) const {
 // --- What is held -----------------------------------------------------------------------------------------------------
 
 void PageEngine::StartJoining(PageId first) {
-  for (NodeId node : options_.members) segments_.at(first)->joining[node] = {};
+  for (const auto& [node, incarnation] : view_.members) segments_.at(first)->joining[node] = {};
   joining_.insert(first);
   ArmTick();
   if (std::exchange(joins_soon_, true)) return;
@@ -53,7 +53,7 @@ void PageEngine::StartJoining(PageId first) {
 // Asks each member for what it holds of each segment that is not served yet, again if it has not come. What this disk should
 // keep comes first.
 void PageEngine::AskForHoldings() {
-  if (!learning_.empty() || !ordered_) return;
+  if (!learning_.empty()) return;
   const TimeNs now = clock_->Now();
   for (PageId first : joining_) {
     for (auto& [node, registration] : segments_.at(first)->joining) {
@@ -76,8 +76,7 @@ void PageEngine::AskForHoldings() {
 
 // As the one that is asked.
 void PageEngine::SendHoldings(const Message& message, NodeInstance from) {
-  // Not before this node knows what its predecessor has used: it is asked again.
-  if (!IsCurrent(from) || !ordered_) return;
+  if (!IsCurrent(from)) return;
   const PageId first = SegmentStart(message.page);
   NoteTaken(first, from);
   std::vector<Message> reports;
@@ -216,6 +215,10 @@ Task<Message> PageEngine::AskForExtent(NodeId node, PageId page) {
     Message ask;
     ask.kind = MessageKind::kQueryExtent;
     ask.page = page;
+    if (!IsHere(node)) {
+      ask.SetStatus(IsAwayStatus(node));
+      co_return ask;
+    }
     const TimeNs deadline = clock_->Now() + options_.holder_timeout;
     co_return co_await StartCall(node, std::move(ask), deadline, options_.resend_after).Get();
   }

@@ -140,6 +140,7 @@ std::string LocalOperations::InspectStatus() const {
          {"pages_moved_out", c.pages_moved_out},
          {"pages_taken_in", c.pages_taken_in},
          {"pages_flushed", c.pages_flushed},
+         {"messages_taken", c.messages_taken},
          {"stale_messages", c.stale_messages},
          {"bad_messages", c.bad_messages},
          {"corrupt_pages", engine_->core_holder().corrupt_pages_found()},

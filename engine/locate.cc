@@ -1,5 +1,5 @@
 // Who is responsible for a segment: what this node has heard, what the directory says, and what this node is responsible for
-// itself. Whoever touches a segment first becomes responsible for it.
+// itself. Whoever touches a segment first becomes responsible for it; when that node is gone, whoever needs it next.
 
 #include <algorithm>
 #include <utility>
@@ -22,7 +22,7 @@ constexpr size_t kMaxLocations = size_t{1} << 16;
 
 }  // namespace
 
-// Those that are named by the membership, or by the page itself.
+// Those that are named by the view, or by the page itself.
 bool PageEngine::IsFixed(PageId page) { return page < PageId(kSegmentPages) || kFirstDirectoryPage <= page; }
 
 bool PageEngine::IsMember(NodeId node) const {
@@ -30,11 +30,7 @@ bool PageEngine::IsMember(NodeId node) const {
 }
 
 NodeId PageEngine::ResponsibleFor(PageId page) const {
-  if (page < PageId(kSegmentPages)) return locator_->Primary(page);
-  if (kFirstDirectoryPage <= page) {
-    const NodeId node(NodeOfDirectoryPage(page));
-    return IsMember(node) ? node : NodeId{};
-  }
+  if (IsFixed(page)) return FixedResponsible(view_, page);
   const auto it = locations_.find(SegmentStart(page));
   return it == locations_.end() ? NodeId{} : it->second.node;
 }
@@ -44,7 +40,7 @@ bool PageEngine::IsResponsibleFor(PageId page) const {
 }
 
 bool PageEngine::IsLocated(PageId page) const {
-  if (IsFixed(page)) return true;
+  if (IsFixed(page)) return view_.root.value != 0;
   const auto it = locations_.find(SegmentStart(page));
   return it != locations_.end() && it->second.node.value != 0 && !it->second.stale;
 }
@@ -56,7 +52,7 @@ void PageEngine::NoteLocation(PageId page, NodeId node, uint32_t term) {
   Location& location = locations_[SegmentStart(page)];
   location.node = node;
   location.term = term;
-  location.stale = false;
+  location.stale = !IsHere(node);
 }
 
 // Whoever speaks of a newer transaction of the page is responsible for it by now, unless a newer one of the segment was heard of.
@@ -73,12 +69,15 @@ Task<absl::Status> PageEngine::Locate(PageId page, TimeNs deadline) {
   const PageId first = SegmentStart(page);
   absl::Status why;  // It could not be found out the last time, as far as a node is to blame.
   while (!IsLocated(page)) {
-    absl::StatusOr<DirectoryEntry> entry = co_await EntryOf(first, deadline);
+    absl::StatusOr<DirectoryEntry> entry = NoLeaseStatus();
+    const absl::Status lease = co_await WaitForLease(deadline);
+    if (lease.ok()) entry = co_await EntryOf(first, deadline);
     if (entry.ok() && !IsMember(entry->responsible)) {
       entry = absl::DataLossError(absl::StrCat("the directory says that ", ToString(entry->responsible),
                                                ", which is no member, is responsible for ", ToString(first)));
     }
-    if (stopped_) co_return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down"));
+    if (stopped_) co_return stopped_status_;
+    if (entry.ok() && !IsHere(entry->responsible)) entry = absl::UnavailableError("the cluster has changed; try again");
     if (entry.ok()) {
       NoteLocation(first, entry->responsible, entry->term);
       continue;
@@ -97,7 +96,7 @@ Task<absl::StatusOr<NodeId>> PageEngine::FindResponsible(PageId page, TimeNs dea
   if (IsLocated(page)) co_return ResponsibleFor(page);
   const absl::StatusOr<DirectoryTree::Found> found = co_await tree_.Find(SegmentStart(page), deadline);
   if (!found.ok()) co_return found.status();
-  co_return found->entry&& IsMember(found->entry->responsible) ? found->entry->responsible : NodeId{};
+  co_return found->entry&& IsHere(found->entry->responsible) ? found->entry->responsible : NodeId{};
 }
 
 // What the directory says of the segment; if nothing, this node becomes responsible.
@@ -106,19 +105,20 @@ Task<absl::StatusOr<DirectoryEntry>> PageEngine::EntryOf(PageId first, TimeNs de
     co_return DirectoryEntry{.range = {first, kSegmentPages}, .responsible = options_.self.node, .term = own->term};
   }
   const std::optional<DirectoryTree::Found> here = tree_.Peek(first);
-  if (here && here->entry) co_return *here->entry;
+  if (here && here->entry && IsHere(here->entry->responsible)) co_return *here->entry;
   const absl::StatusOr<DirectoryTree::Found> found = co_await tree_.Find(first, deadline);
   if (!found.ok()) co_return found.status();
-  if (found->entry) co_return *found->entry;
+  if (found->entry && IsHere(found->entry->responsible)) co_return *found->entry;
   const absl::StatusOr<std::vector<DirectoryEntry>> entries = co_await AppointSelf({first, kSegmentPages}, deadline);
   if (!entries.ok()) co_return entries.status();
   if (entries->empty()) co_return absl::UnavailableError("the directory changes too fast; try again");
   co_return entries->front();
 }
 
-// Makes this node responsible for the segments of `range` that nobody is responsible for; returns who is for which.
+// Makes this node responsible for the segments of `range` that nobody is responsible for, or a node that is gone. Returns who is
+// for which.
 Task<absl::StatusOr<std::vector<DirectoryEntry>>> PageEngine::AppointSelf(PageRange range, TimeNs deadline) {
-  while (!ordered_ || !learning_.empty()) {
+  while (!learning_.empty()) {
     if (stopped_ || clock_->Now() >= deadline) {
       const std::vector<NodeId> waiting = Unregistered();
       co_return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
@@ -128,7 +128,8 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> PageEngine::AppointSelf(PageRa
     co_await SleepUntil(clock_, clock_->Now() + kPause);
   }
   auto written = [this](const DirectoryEntry& entry, const DirectoryOrder& order) {
-    own_.Add({.range = entry.range, .term = entry.term, .virgin = true});
+    // Behind the first term others may hold pages.
+    own_.Add({.range = entry.range, .term = entry.term, .virgin = entry.term == 1 || options_.bugs->take_over_unasked});
     next_txn_ = std::max(next_txn_, order.txn);
     grant_epoch_ = std::max(grant_epoch_, Epoch(order.epoch));
   };

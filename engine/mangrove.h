@@ -22,8 +22,9 @@
 //   FailedPrecondition  the range is not allocated, or the region is in use in a way that forbids it.
 //   ResourceExhausted   the space, a disk or the RAM cache (everything pinned) is full. Trying later may help, but not
 //                       to lock more pages than the cache holds; the message names both numbers.
-//   Unavailable         a node that is needed does not answer; the message names it. Trying later may help. After a
-//                       write, flush or allocation it may or may not have happened.
+//   Unavailable         a node that is needed does not answer; the message names it. Or this one has no lease on its
+//                       place in the cluster. Trying later may help. After a write, flush or allocation it may or may
+//                       not have happened.
 //   DeadlineExceeded    a lock is held by someone else for longer than the given time, or the range is too large for
 //                       it; then the message says how far the call came.
 //   DataLoss            every copy of the page is lost or corrupt.
@@ -161,7 +162,7 @@ class PageLock {
 struct RegionEvent {
   enum class Kind : uint8_t {
     kReverted,       // The pages went back to an older version: the newest died with a node, unflushed.
-    kMaybeReverted,  // The node responsible for the pages restarted; what was unflushed on it is gone.
+    kMaybeReverted,  // A node is gone that may have had newer ones; what was unflushed on it is lost.
     kLost,           // No copy is left; accesses fail until the pages are allocated anew.
     kFenced,         // This process was cut off from its node; every mapping of it ends with SIGBUS.
   };
@@ -241,7 +242,8 @@ class Session {
  public:
   // Connects to the daemon of this host. Unavailable names the socket when nobody serves it.
   static absl::StatusOr<std::shared_ptr<Session>> Attach(const AttachOptions& options);
-  // Runs a node inside this process, until the session and its regions are gone.
+  // Runs a node inside this process, until the session and its regions are gone. When the cluster has gone on without it,
+  // every call fails from then on (Unavailable says so): end it and embed anew.
   static absl::StatusOr<std::shared_ptr<Session>> Embed(const NodeConfig& config, const Limits& limits = {});
 
   virtual ~Session() = default;

@@ -13,6 +13,7 @@ class MembersClaims final : public ClaimSource {
   explicit MembersClaims(PageEngine* engine) : engine_(engine) {}
   uint64_t Rounds() const override;
   uint64_t RoundsAbout(PageId page, uint64_t since) const override;
+  bool IsGone(NodeId node) const override;
   Task<absl::StatusOr<Claims>> Collect(PageInterval interval, TimeNs deadline) override;
 
  private:

@@ -180,36 +180,44 @@ void Membership::Send(const std::vector<std::pair<NodeId, RecoveryMessage>>& mes
   }
 }
 
-// The page engine goes by no view yet, so that a node which comes back has nothing to empty.
 void Membership::FollowView() {
   const TimeNs now = clock_->Now();
   if (member().is_gone()) {
-    LogWarning("the view went on without this node, which did not answer for a while; it comes back");
-    participant_->Reenter(now);
+    if (std::exchange(said_gone_, true)) return;
+    LogWarning("the view went on without this node, which did not answer for a while: it has to start anew");
+    if (events_ != nullptr) events_->OnExpelled();
+    return;
   }
   if (member().view().epoch != said_view_) {
     said_view_ = member().view().epoch;
-    const View& view = member().view();
-    std::string names = absl::StrCat(view.members.size(), " nodes");
-    for (const auto& [node, incarnation] : view.members) {
-      if (view.members.size() > kFewToName) break;
-      const auto record = options_.nodes.find(node);
-      absl::StrAppend(&names, node == view.members.begin()->first ? ": " : ", ",
-                      record == options_.nodes.end() ? ToString(node) : record->second.name);
-    }
-    LogInfo("view ", said_view_.value, " of ", names);
+    LogView();
+    if (events_ != nullptr) events_->OnView(member().view());
   }
-  const bool has_lease = member().HasLease(now);
-  if (has_lease == said_lease_) return;
-  said_lease_ = has_lease;
-  has_lease ? LogInfo("this node has a lease on its place in the view") : LogWarning("this node's lease has ended");
+  const TimeNs lease = member().HasLease(now) ? member().lease_ends() : 0;
+  if (lease == said_lease_) return;
+  if (said_lease_ == 0) LogInfo("this node has a lease on its place in the view");
+  if (lease == 0) LogWarning("this node's lease has ended");
+  said_lease_ = lease;
+  if (events_ != nullptr) events_->OnLease(lease);
+}
+
+void Membership::LogView() const {
+  const View& view = member().view();
+  std::string names = absl::StrCat(view.members.size(), " nodes");
+  for (const auto& [node, incarnation] : view.members) {
+    if (view.members.size() > kFewToName) break;
+    const auto record = options_.nodes.find(node);
+    absl::StrAppend(&names, node == view.members.begin()->first ? ": " : ", ",
+                    record == options_.nodes.end() ? ToString(node) : record->second.name);
+  }
+  LogInfo("view ", view.epoch.value, " of ", names);
 }
 
 void Membership::ArmTimer() {
   const TimeNs now = clock_->Now();
   TimeNs at = participant_->next_tick();
   if (!outputs_.empty() && write_again_at_ > now) at = std::min(at, write_again_at_);
-  if (said_lease_ && member().lease_ends() > now) at = std::min(at, member().lease_ends());
+  if (said_lease_ != 0 && member().lease_ends() > now) at = std::min(at, member().lease_ends());
   if (timer_ != 0 && timer_at_ <= at) return;
   clock_->Cancel(timer_);
   timer_at_ = at;

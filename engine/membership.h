@@ -28,12 +28,25 @@ struct MembershipOptions {
   RecoveryTiming timing = {};
 };
 
+// Who goes by what Membership finds out. Called on the loop; a new view before the lease under it.
+class ViewEvents {
+ public:
+  virtual ~ViewEvents() = default;
+  virtual void OnView(const View& view) = 0;
+  // This node has a lease until then, by its own clock; 0: none.
+  virtual void OnLease(TimeNs until) = 0;
+  // The view has gone on without this node: it must start anew, as another incarnation. Said once.
+  virtual void OnExpelled() = 0;
+};
+
 class Membership final : public TransportEvents {
  public:
   // All outlive this object.
   Membership(MembershipOptions options, Clock* clock, Transport* transport, PageStore* store, Entropy* entropy);
   ~Membership() override;
 
+  // Before Start. `events` outlives this object.
+  void SetEvents(ViewEvents* events) { events_ = events; }
   // Reads what the disk has of the log. DataLoss: it is damaged.
   void Open(absl::AnyInvocable<void(absl::Status)> done);
   // REQUIRES: opened, and `transport` started.
@@ -50,13 +63,14 @@ class Membership final : public TransportEvents {
   const Anchor* anchor() const { return participant_->anchor(); }  // Null: this node is none.
   // Of the lease; 0: this node has none.
   DurationNs LeaseLeft() const;
-  uint64_t bad_messages() const { return bad_messages_ + participant_->bad_messages(); }
+  uint64_t bad_messages() const { return bad_messages_ + (participant_ ? participant_->bad_messages() : 0); }
   std::vector<NodeId> anchors() const;
 
  private:
   void Begin(AnchorRecords records, std::optional<RaftDurable> durable);
   void Pump();
   void FollowView();
+  void LogView() const;
   bool WriteNext();
   void Written(const absl::Status& status);
   void Send(const std::vector<std::pair<NodeId, RecoveryMessage>>& messages);
@@ -76,8 +90,10 @@ class Membership final : public TransportEvents {
   Clock::TimerId timer_ = 0;
   TimeNs timer_at_ = kForever;
   uint64_t bad_messages_ = 0;
+  ViewEvents* events_ = nullptr;
   Epoch said_view_;
-  bool said_lease_ = false;
+  TimeNs said_lease_ = 0;
+  bool said_gone_ = false;
   LogOnce said_once_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // False once this object is gone, for callbacks.
 };

@@ -109,7 +109,7 @@ SegmentState PageEngine::StateOf(PageId first) {
                      .settled = segment.settled,
                      .fresh = segment.fresh,
                      .extents = segment.extents,
-                     .lost_disks = known_at_start_};
+                     .lost_disks = first_view_.members};
   for (const auto& [node, incarnation] : lost_disks_) {
     state.lost_disks[node] = std::max(state.lost_disks[node], incarnation);
   }
@@ -229,7 +229,7 @@ void PageEngine::Resume(PageId first) {
 void PageEngine::ForgetTheLost(PageId first) {
   for (uint64_t i = 0; i < kSegmentPages; ++i) {
     const PageId page = first + i;
-    for (const auto& [node, incarnation] : known_) {
+    for (const auto& [node, incarnation] : alive_from_) {
       const auto it = homes_.find(page);
       if (it == homes_.end()) break;
       const HomeEntry& entry = *it->second;
@@ -354,7 +354,7 @@ Task<absl::Status> PageEngine::LookWhetherMoved(PageId first) {
 void PageEngine::OfferedSegment(const Message& message, NodeInstance from) {
   const PageId first = message.page;
   if (!IsCurrent(from) || SegmentStart(first) != first || IsFixed(first) || own_.Find(first) != nullptr) return;
-  if (ResponsibleFor(first) != from.node || !ordered_ || !learning_.empty()) return;
+  if (ResponsibleFor(first) != from.node || !learning_.empty()) return;
   if (moves_ >= kMovesAtOnce || !moving_.insert(first).second) return;  // It is offered again.
   Spawn<absl::Status>(TakeSegment(first, from.node), [this, first, alive = alive_](const absl::Status& status) {
     if (!*alive) return;
@@ -391,7 +391,7 @@ Task<absl::Status> PageEngine::TakeSegment(PageId first, NodeId from) {
   }
   while (true) {
     const Message answer = co_await told->Get();
-    if (stopped_ || answer.kind == MessageKind::kDone) break;
+    if (stopped_ || answer.kind == MessageKind::kDone || !IsHere(from)) break;
     told = StartCall(from, news, clock_->Now() + kTellTimeout, options_.resend_after);
   }
   telling_.erase(first);

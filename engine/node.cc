@@ -49,8 +49,9 @@ void RunOnLoop(Loop* loop, absl::FunctionRef<void()> task) {
 
 }  // namespace
 
-struct Node::State final : public FaultService {
-  explicit State(const NodeConfig& c) : config(c), loop({.spin_ns = c.spin_us * kMicrosecond}) {}
+struct Node::State final : public FaultService, public ViewEvents {
+  State(const NodeConfig& c, std::function<void()> expelled)
+      : config(c), on_expelled(std::move(expelled)), loop({.spin_ns = c.spin_us * kMicrosecond}) {}
   ~State() override { Stop(); }
 
   absl::Status Start();
@@ -59,9 +60,13 @@ struct Node::State final : public FaultService {
   absl::Status StartEngine(Incarnation incarnation);
   absl::Status StartServing();
   void Stop();
+  void OnView(const View& view) override { engine->OnView(view); }
+  void OnLease(TimeNs until) override { engine->OnLease(until); }
+  void OnExpelled() override;
   absl::Status AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) override;
 
   const NodeConfig config;
+  const std::function<void()> on_expelled;
   Loop loop;
   SystemEntropy entropy;
   std::array<std::byte, kClusterKeyBytes> key{};
@@ -167,12 +172,12 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
     membership = std::make_unique<Membership>(std::move(members), &loop, transport.get(), store.get(), &entropy);
     operations = std::make_unique<LocalOperations>(&config, &loop, engine.get(), membership.get(), transport.get(),
                                                    store.get(), memory.get(), incarnation);
+    membership->SetEvents(this);
     // The engine last: once it is open it sends.
     membership->Open([this, done = std::move(done)](absl::Status opened) mutable {
       if (!opened.ok()) return done(opened);
       engine->Open([this, done = std::move(done)](absl::Status status) mutable {
         if (status.ok()) {
-          transport->SetEpoch(Epoch(1));  // The page engine goes by no view yet: there is one for it.
           channels.Set(Channel::kPages, engine.get());
           channels.Set(Channel::kMembership, membership.get());
           status = transport->Start(&channels);
@@ -190,6 +195,7 @@ absl::Status Node::State::StartServing() {
   options.socket_path = config.socket_path;
   options.node_name = config.name;
   options.pages_fetched = [this](PageRange pages) { return engine->Fetched(pages.first); };
+  options.serves_until = [this] { return engine->mapped_until(); };
   absl::Status status;
   RunOnLoop(&loop, [&] {
     attach_server = std::make_unique<AttachServer>(
@@ -214,6 +220,15 @@ absl::Status Node::State::AcquireForFault(PageId page, Rights rights, absl::Func
   return result;
 }
 
+// What is here may be old by now: nothing of it is used any more.
+void Node::State::OnExpelled() {
+  engine->OnLease(0);
+  engine->Shutdown(absl::UnavailableError(absl::StrCat(
+      config.name,
+      " did not answer for a while, and the cluster has gone on without it: the node has to be started anew")));
+  if (on_expelled) on_expelled();
+}
+
 // Whoever waits is told first; then, from the outside in, what serves goes before what it uses.
 void Node::State::Stop() {
   if (loop_started) {
@@ -235,8 +250,8 @@ void Node::State::Stop() {
   store.reset();
 }
 
-absl::StatusOr<std::unique_ptr<Node>> Node::Start(const NodeConfig& config) {
-  auto state = std::make_unique<State>(config);
+absl::StatusOr<std::unique_ptr<Node>> Node::Start(const NodeConfig& config, std::function<void()> on_expelled) {
+  auto state = std::make_unique<State>(config, std::move(on_expelled));
   if (absl::Status s = state->Start(); !s.ok()) return s;
   return std::unique_ptr<Node>(new Node(std::move(state)));
 }

@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -24,7 +25,9 @@ class Node {
   // Opens the store, takes a new incarnation, connects to the other members and serves local programs at
   // config.socket_path. Returns when the node serves; other members may still be away. Blocks for as long as the store
   // takes to open.
-  static absl::StatusOr<std::unique_ptr<Node>> Start(const NodeConfig& config);
+  // `on_expelled` is called, once at most, on the loop, when the cluster has gone on without this node, which did not answer for
+  // a while: every operation fails from then on, and programs have lost their mappings. Its owner ends it and starts another.
+  static absl::StatusOr<std::unique_ptr<Node>> Start(const NodeConfig& config, std::function<void()> on_expelled = {});
   // Ends everything, bounded; local programs see the node gone. What was not flushed and is here alone is lost, unless
   // Drain was called.
   ~Node();

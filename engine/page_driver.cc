@@ -31,21 +31,21 @@ PageEngine::PageEngine(const PageEngineOptions& options, const Locator* locator,
       core_(store, options.bugs, options.system_replicas),
       pages_(this, &directory_memory_),
       claims_(this),
-      tree_({kRamDirectoryRootPage, locator->Primary(kRamDirectoryRootPage)}, &pages_, &claims_, clock, options.bugs,
+      tree_({kRamDirectoryRootPage, options.self.node}, &pages_, &claims_, clock, options.bugs,
             options.directory_limits),
       read_ahead_(std::min(options.read_ahead_pages, options.cache_pages / 8)),
-      read_ahead_blocks_(read_ahead_.max_pages()) {
-  known_[options_.self.node] = options_.self.incarnation;
-}
+      read_ahead_blocks_(read_ahead_.max_pages()) {}
 
 PageEngine::~PageEngine() { *alive_ = false; }
 
-void PageEngine::Shutdown() {
-  stopped_ = true;
+void PageEngine::Shutdown(absl::Status why) {
+  if (std::exchange(stopped_, true)) return;
+  stopped_status_ = std::move(why);
   clock_->Cancel(tick_);
   clock_->Cancel(seal_timer_);
+  clock_->Cancel(std::exchange(lease_timer_, 0));
   peer_eviction_.Stop();
-  const absl::Status status = absl::UnavailableError(ToString(options_.self.node) + " is shutting down");
+  const absl::Status status = stopped_status_;
   for (PageId page : SortedPages([](PageId) { return true; })) {
     CachedPage& cached = *FindCached(page);
     FailWaiters(cached, status);
@@ -60,6 +60,7 @@ void PageEngine::Shutdown() {
   for (auto& [request, call] : store_calls_) call.End(call.left, status);
   store_calls_.clear();
   WakeFrameWaiters(status);
+  for (auto& waiter : std::exchange(lease_waiters_, {})) waiter.Set(status);
 }
 
 RequestId PageEngine::NextRequest() { return RequestId((options_.self.incarnation.value << 40) + next_request_++); }
@@ -436,6 +437,7 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
   }
   if (cached.watch == Watch::kAnswers && cached.sent_at + 2 * options_.resend_after <= now) {
     cached.sent_at = now;
+    if (!IsLocated(page)) SearchAgain(SegmentStart(page));
     const NodeId responsible = ResponsibleFor(page);
     Message message;
     message.page = page;

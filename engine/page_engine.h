@@ -12,11 +12,11 @@
 //   engine/evict.cc          keeps the RAM cache within its size
 //   engine/peer_eviction.h   by means of other nodes' RAM
 //   engine/lock.cc           page locks of local programs
-//   engine/registration.cc   what happens when a node starts anew
+//   engine/follow_view.cc    what a new view changes, and what a node without a lease does not do
+//   engine/registration.cc   what a new disk learns from the others
 //   engine/locate.cc         which node that is
 //   engine/move_segment.cc   makes it the one that asks most
 //   engine/claims.cc         what this node claims where a part of the directory is lost
-//   engine/order.cc          numbers that grow over the whole cluster
 //   engine/home_segment.cc   what a responsible node learns of a segment before it serves it
 //   engine/calls.cc          requests to other nodes that are answered once, and asked again until then
 //   engine/store_calls.cc    those of a flush to core holders, of many pages at once
@@ -54,6 +54,7 @@
 #include "engine/node_operations.h"
 #include "engine/own_segments.h"
 #include "engine/page_engine_options.h"
+#include "engine/page_engine_parts.h"
 #include "engine/page_map.h"
 #include "engine/page_memory.h"
 #include "engine/page_store.h"
@@ -68,6 +69,7 @@
 #include "net/runtime/entropy.h"
 #include "net/runtime/task.h"
 #include "net/transport.h"
+#include "recovery/view.h"
 
 namespace mangrove {
 
@@ -75,9 +77,6 @@ class PageEngine final : public TransportEvents {
  public:
   // Operations on ranges have so many pages in hand at a time, and let others run in between.
   static constexpr uint64_t kBlockPages = 256;
-  // Starts of nodes in a cluster's life, see engine/order.cc.
-  static constexpr uint64_t kOrders = uint64_t{1} << 24;
-  static constexpr uint64_t kOrdersInUse = kOrders - (uint64_t{1} << 16);  // Beyond that a peer talks nonsense.
 
   PageEngine(const PageEngineOptions& options, const Locator* locator, Clock* clock, Transport* transport,
              PageStore* store, PageMemory* memory, Entropy* entropy);
@@ -85,8 +84,20 @@ class PageEngine final : public TransportEvents {
 
   // Reads what the node keeps of itself. `transport` is started by the owner after `done(OK)`.
   void Open(absl::AnyInvocable<void(absl::Status)> done);
-  // Every operation that waits ends with Unavailable; nothing is served any more.
-  void Shutdown();
+  // Every operation that waits ends with `why`, and so do later ones; nothing is served any more. Only the first call counts.
+  void Shutdown(absl::Status why = absl::UnavailableError("this node is shutting down"));
+
+  // What Membership says. A node begins without a view and without a lease.
+  // The cluster goes on as `view`: an incarnation that is not in it any more is gone for ever.
+  void OnView(const View& view);
+  // Until then, by its own clock, this node acts for others, and its programs use what is here; 0: they do not.
+  void OnLease(TimeNs until);
+  // What is mapped may be used until then: before the lease ends, by as much as it takes to take mappings away.
+  TimeNs mapped_until() const { return view_.Has(options_.self) ? lease_until_ - FenceTime() : 0; }
+  const View& view() const { return view_; }
+  // Its programs are let in: not in the last moments of a lease either.
+  bool Serves() const { return !fenced_ && HasLease(); }
+  bool HasLease() const { return clock_->Now() < lease_until_ && view_.Has(options_.self); }
 
   // TransportEvents. Only of Channel::kPages.
   void OnDelivery(const Delivery& delivery) override;
@@ -164,48 +175,14 @@ class PageEngine final : public TransportEvents {
   uint64_t cache_pages() const { return options_.cache_pages; }
 
  private:
-  // A request to another node that is answered once.
-  struct Call {
-    Outcome<Message> outcome;
-    Message message;
-    NodeId to;
-    TimeNs deadline;
-    TimeNs resend_at;
-    DurationNs resend_after;
-    std::string trouble = {};  // Why it is not done yet, as far as the other node has said.
-  };
-
-  // Messages to a node.
-  struct Outbox {
-    std::vector<Message> messages;
-    bool leaves = false;  // At the end of the turn.
-    size_t pages = 0;     // With the messages.
-  };
-
   struct Frozen;   // flush.cc
   struct Freezes;  // flush.cc
   struct Storing;  // flush.cc
-
-  struct PageLockRecord {
-    ClientId client;
-    PageRange range;
-    LockMode mode;
-  };
 
   class Turn;
   friend class DirectoryPages;
   friend class MembersClaims;
   friend class PeerEviction;
-
-  // Who is responsible for a segment, as far as this node has heard.
-  struct Location {
-    NodeId node;
-    uint32_t term = 0;
-    uint32_t pages = 0;     // Of the segment, in cache_.
-    Txn txn;                // The highest that was heard: whoever speaks of a higher one is responsible by now.
-    bool stale = false;     // That node says that it is not.
-    bool searched = false;  // It is being found out.
-  };
 
   static constexpr DurationNs kTick = 10 * kMillisecond;
   // Longer than any message is on its way: a connection that does not carry one within seconds is closed.
@@ -284,6 +261,7 @@ class PageEngine final : public TransportEvents {
   void RaiseEvent(const Message& message, NodeInstance from);
 
   // acquire.cc
+  Rights RightsHere(PageId page) const;
   bool HasRights(PageId page, Rights rights) const;
   bool HasRights(PageRange block, Rights rights) const;
   static PageRange BlockOf(PageRange range, uint64_t done);
@@ -410,13 +388,22 @@ class PageEngine final : public TransportEvents {
   void RetireDirectoryPage(PageRef ref);
   void Retire(const Message& message);
 
-  // order.cc
-  static uint64_t OrderOf(Txn txn);
-  static uint64_t OrderOf(Epoch epoch);
-  void OpenOrder(absl::AnyInvocable<void(absl::Status)> done);
-  void NoteOrder(uint64_t order, absl::AnyInvocable<void(absl::Status)> done);
-  Task<absl::Status> TakeOrder();
-  void AnswerOrder(const Message& message, NodeInstance from);
+  // follow_view.cc
+  static Epoch ViewOf(Txn txn);
+  static Epoch ViewOf(Epoch grant_epoch);
+  bool IsHere(NodeId node) const { return view_.members.contains(node); }
+  static NodeId FixedResponsible(const View& view, PageId page);
+  void FollowLosses(const View& before);
+  void ForgetOwners(const std::vector<NodeInstance>& gone);
+  void ForgetResponsibles(const View& before, const std::set<NodeId>& gone);
+  void SearchAgain(PageId first);
+  void PeerIsUp(NodeInstance peer);
+  void Fence();
+  DurationNs FenceTime() const;
+  bool HasLeaseNow() const { return clock_->ExactNow() < lease_until_ && view_.Has(options_.self); }
+  Task<absl::Status> WaitForLease(TimeNs deadline);
+  absl::Status NoLeaseStatus() const;
+  static absl::Status IsAwayStatus(NodeId node);
 
   // home_segment.cc
   HomeSegment& Segment(PageId page);
@@ -531,28 +518,31 @@ class PageEngine final : public TransportEvents {
   std::map<RequestId, Call> calls_;
   std::map<RequestId, StoreCall> store_calls_;  // By the first request of each.
   uint64_t next_request_ = 1;
-  // See engine/order.cc. `unordered_`: members that have not answered yet.
-  uint64_t known_order_ = 0;
-  std::set<NodeId> unordered_;
-  bool ordered_ = false;
+  // Both with the epoch of the view in their upper bits (engine/follow_view.cc).
   uint64_t next_txn_ = 0;
   Epoch grant_epoch_;
   Epoch last_loss_;   // grant_epoch_ when a node was last lost.
   NodeId lost_disk_;  // Whose was lost last.
-  // The last start of each node without what was on its disk, as far as this node was asked what that should be; and the last of
-  // each that was known before this node served anything.
+  // The last start of each node without what was on its disk, as far as this node was asked what that should be.
   std::map<NodeId, Incarnation> lost_disks_;
-  std::map<NodeId, Incarnation> known_at_start_;
+  View first_view_;               // Of those that this node is in.
   uint64_t disk_losses_ = 0;      // Of core holders, as far as this node has something that they should keep.
   TimeNs distrust_until_ = 0;     // See ForgetDisk.
   bool disk_incomplete_ = false;  // What this node should keep is still being learned from the others.
   Clock::TimerId tick_ = 0;
   Clock::TimerId seal_timer_ = 0;
   bool stopped_ = false;
+  absl::Status stopped_status_;
 
-  // Peers. `known_`: the newest incarnation of each that was ever up. `up_`: connected now, as far as is known.
-  std::map<NodeId, Incarnation> known_;
-  std::set<NodeId> up_;
+  View view_;
+  TimeNs lease_until_ = 0;
+  bool fenced_ = true;  // Programs cannot use what is here.
+  Clock::TimerId lease_timer_ = 0;
+  std::vector<Outcome<absl::Status>> lease_waiters_;
+  // Every incarnation of a node before that is gone for ever: that of the view, or the one after the one that has left it.
+  std::map<NodeId, Incarnation> alive_from_;
+  std::map<NodeId, Incarnation> connected_;
+  std::set<NodeId> up_;        // Of the view, those that are connected.
   std::set<NodeId> returned_;  // Nodes that started anew while this one was here.
   // Members that have not said yet which extents this disk should keep, and where the part begins that each is asked for.
   std::map<NodeId, std::pair<Registration, PageId>> learning_;

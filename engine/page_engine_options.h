@@ -45,6 +45,7 @@ struct PageEngineCounters {
   uint64_t pages_moved_out = 0;  // Evicted to another node.
   uint64_t pages_taken_in = 0;   // The same, of another node.
   uint64_t pages_flushed = 0;
+  uint64_t messages_taken = 0;  // From other nodes, about pages.
   uint64_t stale_messages = 0;  // Ignored by R1 and H1.
   uint64_t bad_messages = 0;    // Not understood, or against the protocol.
   uint64_t resends = 0;

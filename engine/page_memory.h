@@ -7,6 +7,7 @@
 //   none    any     fault         fault
 //   read    there   work          fault
 //   write   there   work          work
+//   fenced  as was  fault         fault
 //
 // "Work" means: may be made to work without asking the loop. The real implementation (engine/mapping/) keeps frames in
 // one sparse memfd per region, mapped by every attached process; the simulator's keeps them in a map.
@@ -64,6 +65,14 @@ class PageMemory {
   // Access by this node itself. REQUIRES: kRead or kWrite for reading, kWrite for writing; within the page.
   virtual void Load(PageId page, size_t offset, std::span<std::byte> out) = 0;
   virtual void Store(PageId page, size_t offset, std::span<const std::byte> bytes) = 0;
+
+  // For a node that may not believe its rights for a while, but keeps them. When it returns, no program of this process
+  // loads or stores, whatever rights pages have, nor gets at a page by a call of its own thread: they wait, as if the right
+  // were missing. Nothing else changes, and all other calls go on working, Load and Store too. Regions that become known
+  // meanwhile are fenced as well. Programs of other processes keep what they have mapped, and get nothing more.
+  virtual void Fence() = 0;
+  // Ends that: accesses fault once more, then work as before.
+  virtual void Unfence() = 0;
 };
 
 }  // namespace mangrove

@@ -19,6 +19,8 @@ constexpr uint32_t kMaxMoves = 2;
 
 // What changes is told with the next message to each peer, or after the first; all is told again after the second.
 constexpr DurationNs kTellAfter = 20 * kMillisecond;
+// Who has just joined may not have its lease yet, and then hears nothing.
+constexpr DurationNs kTellNewcomer = 300 * kMillisecond;
 constexpr DurationNs kTellAgain = PeerRoom::kExpires / 3;
 
 }  // namespace
@@ -50,6 +52,7 @@ void PeerEviction::OnCharge() {
 void PeerEviction::OnPeerUp(NodeId peer) {
   room_.Forget(peer);
   untold_.insert(peer);
+  tell_all_at_ = engine_->clock_->Now() + kTellNewcomer;
   TellAt(engine_->clock_->Now() + kTellAfter);
 }
 

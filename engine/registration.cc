@@ -1,8 +1,5 @@
-// What happens when a node starts anew.
-//
-// When another node starts anew, its predecessor is gone for ever: what it held and asked for is forgotten, what it owned
-// is recovered. When this node starts with an empty disk, every other member tells which extents it should keep. What is
-// held of the pages that a node is responsible for it asks when it needs it: engine/home_segment.cc.
+// Who can be reached, and what a new disk learns: when this node starts with an empty one, every other member tells which extents
+// it should keep.
 
 #include <algorithm>
 #include <utility>
@@ -34,7 +31,7 @@ void PageEngine::Open(absl::AnyInvocable<void(absl::Status)> done) {
       }
       if (learning_.empty()) NoteComplete();
       ArmTick();
-      OpenOrder(std::move(done));
+      done(absl::OkStatus());
     });
   };
   store_->ReadRecords(kCompleteKey, std::move(with_records));
@@ -54,44 +51,25 @@ std::vector<PageId> PageEngine::SortedPages(absl::FunctionRef<bool(PageId)> want
 
 void PageEngine::OnPeerUp(NodeInstance peer) {
   if (stopped_) return;
+  connected_[peer.node] = peer.incarnation;
+  if (!view_.Has(peer)) return;
   Turn turn(this);
+  PeerIsUp(peer);
+}
+
+// A member of the view can be reached.
+void PageEngine::PeerIsUp(NodeInstance peer) {
   up_.insert(peer.node);
   peer_eviction_.OnPeerUp(peer.node);
   ArmTick();
-  const auto learning = learning_.find(peer.node);
-  if (learning != learning_.end()) learning->second.first.ask_at = 0;
+  if (const auto learning = learning_.find(peer.node); learning != learning_.end()) {
+    learning->second.first.ask_at = 0;
+  }
   for (PageId first : joining_) {
     const auto joining = segments_.at(first)->joining.find(peer.node);
     if (joining != segments_.at(first)->joining.end()) joining->second = {};
   }
-  Incarnation& known = known_[peer.node];
-  const Incarnation before = known;
-  if (peer.incarnation == before) TellKeepers(peer);
-  if (peer.incarnation <= before) return;
-  known = peer.incarnation;
-  if (learning != learning_.end()) learning->second = {};
-  if (before.value == 0) return;
-  returned_.insert(peer.node);
-  if (options_.bugs && options_.bugs->forget_incarnation) return;
-
-  BumpGrantEpoch();
-  last_loss_ = grant_epoch_;
-  std::vector<PageId> homes;
-  for (const auto& [page, entry] : homes_) homes.push_back(page);
-  std::sort(homes.begin(), homes.end());
-  for (PageId page : homes) {
-    if (IsGiven(page)) continue;  // Whoever is responsible for it next sees to it.
-    std::vector<HomeEffect> effects;
-    StepHomePeerLost(Home(page), peer, HomeContextOf(page), effects);
-    CarryHome(page, effects);
-  }
-  const auto of_peer = [&](PageId page) { return ResponsibleFor(page) == peer.node; };
-  for (PageId page : SortedPages(of_peer)) {
-    WithPage(page, [this, page](CachedPage& cached) { ForgetResponsible(cached.entry, ContextOf(page)); });
-  }
-  if (event_sink_) {
-    event_sink_({.kind = RegionEvent::Kind::kMaybeReverted, .range = {PageId{}, 0}});
-  }
+  TellKeepers(peer);
 }
 
 // What it was told on a connection that broke, or what it answered, may be lost.
@@ -113,15 +91,15 @@ void PageEngine::TellKeepers(NodeInstance peer) {
 }
 
 void PageEngine::OnPeerDown(NodeInstance peer, const absl::Status& reason) {
-  if (IsCurrent(peer)) {
-    up_.erase(peer.node);
-    peer_eviction_.OnPeerDown(peer.node);
+  if (const auto it = connected_.find(peer.node); it != connected_.end() && it->second == peer.incarnation) {
+    connected_.erase(it);
   }
+  if (IsCurrent(peer) && up_.erase(peer.node) > 0) peer_eviction_.OnPeerDown(peer.node);
   LogDebug(ToString(peer), " is away: ", reason.message());
 }
 
 std::vector<NodeId> PageEngine::Unregistered() const {
-  std::set<NodeId> nodes = unordered_;
+  std::set<NodeId> nodes;
   for (const auto& [node, registration] : learning_) nodes.insert(node);
   if (!nodes.empty()) return {nodes.begin(), nodes.end()};  // Nobody else was asked yet.
   for (PageId first : joining_) {

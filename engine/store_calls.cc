@@ -40,7 +40,7 @@ Outcome<Stored> PageEngine::StartStore(NodeId to, Message run, TimeNs deadline) 
                  .outcome = outcome};
   for (uint64_t i = 0; i < run.repeat; ++i) call.left.set(i);
   if (stopped_) {
-    call.End(call.left, absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " is shutting down")));
+    call.End(call.left, stopped_status_);
     return outcome;
   }
   store_calls_.emplace(run.request, std::move(call));

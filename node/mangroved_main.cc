@@ -40,7 +40,8 @@ absl::Status OpenLog(const NodeConfig& config) {
   return config.log_file.empty() ? absl::OkStatus() : SetLogFile(config.log_file);
 }
 
-uint64_t MessagesReceived(Node* node) {
+// About pages.
+uint64_t MessagesTaken(Node* node) {
   std::string document;
   Completion done;
   node->loop()->RunUntil(
@@ -54,24 +55,23 @@ uint64_t MessagesReceived(Node* node) {
       done);
   const nlohmann::json status = nlohmann::json::parse(document, nullptr, false);
   if (!status.is_object() || !status.contains("counters")) return 0;
-  return status["counters"].value("messages_received", uint64_t{0});
+  return status["counters"].value("messages_taken", uint64_t{0});
 }
 
 // Where the whole cluster is stopped, others may still be flushing to this node's disk: it goes when it is no longer
 // asked for anything, or after a while where others work on.
 void AwaitQuiet(Node* node) {
   int quiet_looks = 0;
-  uint64_t before = MessagesReceived(node);
+  uint64_t before = MessagesTaken(node);
   for (int look = 0; look < kMostLooks && quiet_looks < kQuietLooks; ++look) {
     std::this_thread::sleep_for(std::chrono::milliseconds(kLookMs));
-    const uint64_t now = MessagesReceived(node);
+    const uint64_t now = MessagesTaken(node);
     quiet_looks = now == before ? quiet_looks + 1 : 0;
     before = now;
   }
 }
 
-int Stop(std::unique_ptr<Node> node, StopSignals* signals, int64_t drain_timeout_s) {
-  const int signal = signals->Wait();
+int Stop(std::unique_ptr<Node> node, int signal, StopSignals* signals, int64_t drain_timeout_s) {
   LogInfo("stopping, since it got ", strsignal(signal), ": flushing for at most ", drain_timeout_s,
           " s; a second signal ends it at once");
   signals->EndWithin(drain_timeout_s + kEndLimitS, kDaemonFailed,
@@ -92,14 +92,23 @@ int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
   StopSignals signals;
   LogInfo("starting ", config.name, " of cluster ", config.cluster_name, " with ", config.members.size(),
           " members, data in ", config.data_dir);
-  absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(config);
-  if (!node.ok()) {
-    LogError("cannot start: ", node.status().message());
-    // Where the log is elsewhere, who started it looks here.
-    return config.log_file.empty() ? kDaemonFailed : Fail(kDaemonFailed, node.status());
+  for (bool is_first = true;; is_first = false) {
+    absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(config, [&signals] { signals.Interrupt(); });
+    if (!node.ok()) {
+      LogError("cannot start: ", node.status().message());
+      if (!is_first) {
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+        continue;
+      }
+      // Where the log is elsewhere, who started it looks here.
+      return config.log_file.empty() ? kDaemonFailed : Fail(kDaemonFailed, node.status());
+    }
+    if (!config.socket_path.empty()) LogInfo("local programs attach at ", config.socket_path);
+    if (const int signal = signals.Wait(); signal != 0) {
+      return Stop(*std::move(node), signal, &signals, drain_timeout_s);
+    }
+    LogWarning("the cluster has gone on without this node; it starts anew");
   }
-  if (!config.socket_path.empty()) LogInfo("local programs attach at ", config.socket_path);
-  return Stop(*std::move(node), &signals, drain_timeout_s);
 }
 
 int Main(const std::vector<std::string>& arguments) {

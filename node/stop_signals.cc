@@ -17,6 +17,7 @@ struct StopSignals::State {
   std::mutex mutex;
   std::condition_variable changed;
   int first = 0;
+  bool interrupted = false;
 };
 
 namespace {
@@ -54,8 +55,17 @@ StopSignals::StopSignals() : state_(std::make_shared<State>()) {
 
 int StopSignals::Wait() {
   std::unique_lock lock(state_->mutex);
-  state_->changed.wait(lock, [this] { return state_->first != 0; });
+  state_->changed.wait(lock, [this] { return state_->first != 0 || state_->interrupted; });
+  state_->interrupted = false;
   return state_->first;
+}
+
+void StopSignals::Interrupt() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->interrupted = true;
+  }
+  state_->changed.notify_all();
 }
 
 void StopSignals::EndWithin(int64_t limit_s, int exit_code, std::function<void()> report) {

@@ -14,8 +14,10 @@ class StopSignals {
  public:
   // REQUIRES: no other thread yet; those that are started later do not get these signals.
   StopSignals();
-  // Returns the number of the first signal.
+  // Returns the number of the first signal; 0 if Interrupt was called before it came.
   int Wait();
+  // For one call of Wait.
+  void Interrupt();
   // Unless the process has ended in `limit_s` seconds, `report` is called and the process ends with `exit_code`.
   void EndWithin(int64_t limit_s, int exit_code, std::function<void()> report);
 

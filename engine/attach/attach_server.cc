@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -91,7 +92,7 @@ void AttachServer::Stop() {
   unlink(options_.socket_path.c_str());
   listening_.Reset();
   // What they have mapped is not to be believed from now on, also by who does not look at his socket.
-  deadline_->Set(0);
+  deadline_->Set(0, 0);
   const auto clients = clients_;
   for (const auto& [id, client] : clients) client->Close(absl::UnavailableError("the daemon stops"));
   CHECK(clients_.empty());
@@ -157,12 +158,23 @@ void AttachServer::Forget(ClientId client) {
   clients_.erase(it);
 }
 
+absl::Status AttachServer::CheckLease() const {
+  if (!options_.serves_until || MonotonicNowNs() < options_.serves_until()) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("node '", options_.node_name, "' has no lease on its place in the cluster at present; try again"));
+}
+
 void AttachServer::Stamp() {
   stamp_timer_ = 0;
   // Nobody looks: the loop may sleep.
   if (clients_.empty()) return;
-  deadline_->Set(MonotonicNowNs() + options_.deadline);
+  SetDeadline();
   stamp_timer_ = loop_->CallAt(loop_->Now() + options_.stamp_interval, [this] { Stamp(); });
+}
+
+// The loop's clock is CLOCK_MONOTONIC, as the page's is.
+void AttachServer::SetDeadline() {
+  deadline_->Set(MonotonicNowNs() + options_.deadline, options_.serves_until ? options_.serves_until() : kForever);
 }
 
 void AttachServer::OnRegionEvent(const NodeOperations::Event& event) {

@@ -9,7 +9,8 @@
 //  S2  A program that is gone (its socket hangs up, or its process ends) has its mappings removed and then
 //      NodeOperations::EndClient called, once, in the same turn of the loop.
 //  S3  While programs are attached the deadline page is stamped from the loop, so a loop that does not turn is noticed
-//      by them within `deadline` (watchdog.h).
+//      by them within `deadline` (watchdog.h), and the end of the node's lease at once, by those that have something
+//      mapped. Who is welcomed finds it stamped.
 //
 // Owned by the loop.
 
@@ -43,6 +44,9 @@ struct AttachServerOptions {
   // How far ahead the deadline page is stamped, and how often.
   DurationNs deadline = 2 * kSecond;
   DurationNs stamp_interval = 200 * kMillisecond;
+  // By the loop's clock: the node has a lease on its place in the cluster until then. The deadline page says so, at the next
+  // stamp: it must not go back to less. Without one nothing is mapped. Optional: for ever.
+  std::function<TimeNs()> serves_until;
   // A program that connects has to say hello within this.
   DurationNs hello_timeout = 5 * kSecond;
   // No request waits longer, whatever it asks for.
@@ -88,7 +92,9 @@ class AttachServer {
   void PauseAccepting();
   void Accept(UniqueFd socket);
   absl::Status Admit(uid_t uid) const;
+  absl::Status CheckLease() const;
   void Stamp();
+  void SetDeadline();
   void OnRegionEvent(const NodeOperations::Event& event);
   // From the client, at its end.
   void Forget(ClientId client);

@@ -145,6 +145,8 @@ void AttachedClient::OnHello(const ReceivedPacket& packet) {
 }
 
 absl::Status AttachedClient::Welcome() {
+  // What it said so far may have passed, while the lease was away.
+  server_->SetDeadline();
   auto deadline = server_->deadline_->OpenReadOnly();
   if (!deadline.ok()) return deadline.status();
   auto events = PacketSocketPair();

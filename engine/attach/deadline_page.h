@@ -1,4 +1,5 @@
-// A page that the daemon shares with every attached program: the moment until which what it has mapped may be believed.
+// A page that the daemon shares with every attached program: until when it is sure to be served, and until when what it has mapped
+// may be believed.
 // A daemon that is stopped or hangs no longer moves it, and its sockets do not tell. See watchdog.h.
 
 #pragma once
@@ -18,8 +19,11 @@ class DeadlineStamp {
   DeadlineStamp(DeadlineStamp&& other) noexcept;
   ~DeadlineStamp();
 
-  // In nanoseconds of CLOCK_MONOTONIC.
-  void Set(int64_t deadline_ns) { page_->store(deadline_ns, std::memory_order_release); }
+  // Both in nanoseconds of CLOCK_MONOTONIC. `lease_ns`: until then what is mapped may be used.
+  void Set(int64_t deadline_ns, int64_t lease_ns) {
+    page_[0].store(deadline_ns, std::memory_order_release);
+    page_[1].store(lease_ns, std::memory_order_release);
+  }
   // A new descriptor that can only be read.
   absl::StatusOr<UniqueFd> OpenReadOnly() const;
 
@@ -36,7 +40,8 @@ class DeadlineView {
   DeadlineView(DeadlineView&& other) noexcept;
   ~DeadlineView();
 
-  int64_t Get() const { return page_->load(std::memory_order_acquire); }
+  int64_t deadline_ns() const { return page_[0].load(std::memory_order_acquire); }
+  int64_t lease_ns() const { return page_[1].load(std::memory_order_acquire); }
 
  private:
   DeadlineView() = default;

@@ -36,6 +36,12 @@ void MappingTable::Remove(const RegionMapping* mapping) {
   mappings_.erase(mapping);
 }
 
+bool MappingTable::empty() const {
+  const SignalsBlocked blocked;
+  const std::lock_guard lock(mutex_);
+  return mappings_.empty();
+}
+
 void MappingTable::SealAll() {
   const std::lock_guard lock(mutex_);
   sealed_ = true;
@@ -118,6 +124,10 @@ void RegionMapping::Prefault(uint64_t offset, uint64_t length, const StatesView&
     while (end < pages && end - begin < kMostPages && pin(end)) ++end;
     const uint64_t address = reinterpret_cast<uint64_t>(base()) + offset + (begin << kPageShift);
     ContinueRun(userfaultfd_.get(), address, (end - begin) << kPageShift, !local_->read_only(), {kMostPages, false});
+    // As every resolver does (engine/mapping/page_state.h, I8).
+    if (frames_->fenced()) {
+      madvise(base() + offset + (begin << kPageShift), (end - begin) << kPageShift, MADV_DONTNEED_LOCKED);
+    }
     for (uint64_t page = begin; page < end; ++page) frames_->Unpin(first + page);
     begin = end > begin ? end : begin + 1;
   }

@@ -37,13 +37,14 @@ class MappingTable {
   bool Add(const RegionMapping* mapping);
   // When it returns nobody seals `mapping` any more.
   void Remove(const RegionMapping* mapping);
+  bool empty() const;
   // Seals every mapping, and those to come. What cannot be sealed must not go on being read: the process aborts.
   void SealAll();
 
  private:
   MappingTable() = default;
   UniqueFd nothing_;  // A file without a byte: mapped anywhere, its accesses get SIGBUS.
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   bool sealed_ = false;
   std::set<const RegionMapping*> mappings_;
 };

@@ -78,6 +78,7 @@ void SocketBackend::Begin(UniqueFd socket, UniqueFd events_socket, DeadlineView 
     events->PostFenced();
   };
   actions.on_event = [events = parts->events.get()](const AttachEvent& event) { events->Post(event); };
+  actions.has_mappings = [mappings = parts->mappings.get()] { return !mappings->empty(); };
   watchdog_ = std::make_unique<Watchdog>(std::move(events_socket), std::move(deadline), std::move(actions));
 }
 

@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/attach/attach_codec.h"
@@ -10,6 +11,11 @@
 #include "engine/attach/packet_socket.h"
 
 namespace mangrove {
+namespace {
+
+constexpr int64_t kLookForLeaseNs = 20'000'000;
+
+}  // namespace
 
 Watchdog::Watchdog(UniqueFd events_socket, DeadlineView deadline, Actions actions)
     : events_socket_(std::move(events_socket)), deadline_(std::move(deadline)), actions_(std::move(actions)) {
@@ -22,13 +28,22 @@ Watchdog::~Watchdog() {
   thread_.join();
 }
 
+int64_t Watchdog::WaitsUntil() const {
+  const int64_t now = MonotonicNowNs();
+  const int64_t deadline_ns = deadline_.deadline_ns();
+  const int64_t lease_ns = deadline_.lease_ns();
+  if (now >= deadline_ns) return 0;
+  if (now < lease_ns) return std::min(deadline_ns, lease_ns);
+  // It may map something as soon as there is a lease again.
+  return actions_.has_mappings() ? 0 : std::min(deadline_ns, now + kLookForLeaseNs);
+}
+
 void Watchdog::Run() {
   for (;;) {
-    const int64_t deadline_ns = deadline_.Get();
-    const bool alive = MonotonicNowNs() < deadline_ns;
-    const bool readable = alive && WaitForSocket(events_socket_.get(), POLLIN, deadline_ns);
+    const int64_t until_ns = WaitsUntil();
+    const bool readable = until_ns != 0 && WaitForSocket(events_socket_.get(), POLLIN, until_ns);
     if (ending_.load()) return;
-    if (!alive || (readable && !ReadEvents())) return actions_.cut_off();
+    if (until_ns == 0 || (readable && !ReadEvents())) return actions_.cut_off();
   }
 }
 
@@ -44,7 +59,7 @@ bool Watchdog::ReadEvents() {
     if (!event.ok()) return false;
     actions_.on_event(*event);
     // A daemon that floods us is to be looked at as well.
-    if (MonotonicNowNs() >= deadline_.Get()) return true;
+    if (MonotonicNowNs() >= std::min(deadline_.deadline_ns(), deadline_.lease_ns())) return true;
   }
 }
 

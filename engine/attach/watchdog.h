@@ -1,9 +1,11 @@
-// Cuts this process off from a daemon that can no longer take pages away from it.
+// Cuts this process off from a daemon that can no longer take pages away from it, or may not believe those it has.
 //
 //   the daemon      how it is noticed                          within
 //   is dead         its end of the events' socket hangs up     a wake-up
 //   is stopped      it no longer moves the deadline page       the deadline it set last, 2 s
 //   hangs           the same: its loop stamps the page         the same
+//   has no lease    the page says when it ends; of no matter   a wake-up after the lease's end
+//   any more        to a program that has mapped nothing
 //
 // Cut off: every mapping of the session is sealed (SIGBUS from then on, also for who waits in a fault), then all calls
 // fail, then kFenced goes to the regions' callbacks. It is for good: the program attaches again. The thread reads the
@@ -29,9 +31,11 @@ class Watchdog {
   struct Actions {
     std::function<void()> cut_off;  // Once, at most.
     std::function<void(const AttachEvent&)> on_event;
+    // Whether the program has anything mapped.
+    std::function<bool()> has_mappings;
   };
 
-  // Both are called on the thread of the watchdog.
+  // All are called on the thread of the watchdog.
   Watchdog(UniqueFd events_socket, DeadlineView deadline, Actions actions);
   // Waits for the thread. REQUIRES: in the process that made it.
   ~Watchdog();
@@ -40,6 +44,8 @@ class Watchdog {
 
  private:
   void Run();
+  // Until when it is to wait; 0: it is over.
+  int64_t WaitsUntil() const;
   // False: the daemon is gone.
   bool ReadEvents();
 

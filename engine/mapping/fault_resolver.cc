@@ -72,7 +72,7 @@ bool FaultResolver::Serve(const PageFault& fault, absl::FunctionRef<absl::Status
     // Before the program goes on.
     if (tries == 0 && fault.wanted == Rights::kRead && !fault.write_protect) MapAround(fault.page, granted);
     const FaultCall mapped = Map(fault, granted);
-    region_->Unpin(fault.page);
+    Unpin({fault.page, 1});
     switch (mapped) {
       case FaultCall::kDone:
       case FaultCall::kExists: Add(counters_.resolved); return true;
@@ -117,8 +117,8 @@ void FaultResolver::MapAround(PageId page, Rights granted) {
   if (below > 0)
     ContinueRun(userfaultfd_.get(), AddressOf(page) - below * kPageBytes, below * kPageBytes, write_protected,
                 {kMaxSkips, true});
-  for (uint64_t i = 1; i <= above; ++i) region_->Unpin(page + i);
-  for (uint64_t i = 1; i <= below; ++i) region_->Unpin(PageId(page.value - i));
+  if (above > 0) Unpin({page + 1, above});
+  if (below > 0) Unpin({PageId(page.value - below), below});
   row = {.next_up = index + above + 1,
          .next_down = index - below - 1,
          .above = above,
@@ -144,6 +144,12 @@ uint64_t FaultResolver::PinRun(PageId page, int64_t step, Rights granted, uint64
   return pinned;
 }
 
+// After pages may have been mapped.
+void FaultResolver::Unpin(PageRange pages) {
+  if (region_->fenced()) region_->DropEntries(pages);
+  for (uint64_t i = 0; i < pages.count; ++i) region_->Unpin(pages.first + i);
+}
+
 FaultCall FaultResolver::ContinuePage(PageId page, bool write_protected) {
   const uint64_t address = AddressOf(page);
   const FaultCall mapped = ContinueFault(userfaultfd_.get(), address, kPageBytes, write_protected);
@@ -162,7 +168,7 @@ FaultCall FaultResolver::Poison(const PageFault& fault) {
     result = PoisonPage(userfaultfd_.get(), address, kPageBytes);
     if (result == FaultCall::kExists) {
       // Someone may have brought the page meanwhile: then the program tries again.
-      if (HasRights(region_->StateOf(fault.page), fault.wanted)) break;
+      if (!region_->fenced() && HasRights(region_->StateOf(fault.page), fault.wanted)) break;
       if (UnmapAndWait(fault.page) && !read_only_) ForgetProtection(userfaultfd_.get(), address, kPageBytes);
     } else if (result == FaultCall::kBusy) {
       sched_yield();

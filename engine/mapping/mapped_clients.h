@@ -6,7 +6,7 @@
 // Each mapping of each program has workers of its own: one at first, another when all are busy and a fault waits, at
 // most `max_workers`. A fault of a page that is being served already is dropped; whoever serves the page wakes it.
 // A page that cannot be had is poisoned in that mapping: the access gets SIGBUS, and so do later ones until Heal (in the
-// node's own process also until the page has been here, and was taken away again).
+// node's own process also until the page has been here, and was taken away again, or the memory has been fenced).
 
 #pragma once
 
@@ -32,7 +32,8 @@ class FaultService {
   virtual ~FaultService() = default;
 
   // Brings the page here with at least `rights`. Thread-safe; blocks, for no longer than the node's fault timeout. OK:
-  // it had the right at some moment since the call. Implemented by Loop::RunUntil, so that the worker drives the loop.
+  // it had the right at some moment since the call, and the memory is not fenced: for as long as it is, this is called also
+  // for a page that has the right, and has to wait. Implemented by Loop::RunUntil, so that the worker drives the loop.
   // `before_long_wait` is called at most once, by the calling thread: before it sleeps, or when it has waited for long.
   virtual absl::Status AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) = 0;
 };

@@ -16,7 +16,8 @@ PinOutcome TryPin(std::atomic<uint8_t>& state, Rights wanted, bool may_map_writa
     if ((seen & kPinsMask) == kPinsMask) return PinOutcome::kCrowded;
     uint8_t pinned = static_cast<uint8_t>(seen + kOnePin);
     if (rights == Rights::kWrite && may_map_writable) pinned |= kMappedWritable;
-    if (state.compare_exchange_weak(seen, pinned, std::memory_order_acq_rel, std::memory_order_relaxed)) {
+    // In one order with the fence (I8).
+    if (state.compare_exchange_weak(seen, pinned, std::memory_order_seq_cst, std::memory_order_relaxed)) {
       *granted = rights;
       return PinOutcome::kPinned;
     }

@@ -25,6 +25,11 @@
 //   I6  "Mapped writable" is cleared when no mapping has the page, or each has it write-protected, not before.
 //   I7  A copier touches the frame only while it holds a pin, had under the right for what it does, and touches nothing
 //       else meanwhile that may fault for long. Copiers that write set no "mapped writable": pins stand for them.
+//   I8  While a region is fenced nobody gets a pin: whoever has taken one looks at the fence afterwards, and whoever fences
+//       looks at the pins afterwards, so one of them sees the other. The entries of this process's mappings are dropped
+//       when the pins from before are gone. One that outlasts the wait was not waited for: its resolver finds the fence when
+//       its ioctl is over, and drops what it mapped before it unpins; its copier says that it had not the right. The bytes
+//       stay as they are, "mapped writable" too.
 
 #pragma once
 

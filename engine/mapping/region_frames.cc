@@ -26,6 +26,8 @@ namespace {
 constexpr size_t kFewSpares = 64;
 // A page is crowded for as long as it takes to copy it.
 constexpr int kMaxYields = 64;
+// Who waits for a pin looks so often before it lets others run.
+constexpr int kPollsForPin = 64;
 
 absl::Status Errno(int error, const std::string& what) { return absl::ErrnoToStatus(error, what); }
 
@@ -133,7 +135,12 @@ absl::StatusOr<UniqueFd> RegionFrames::OpenStates() const { return ReopenReadOnl
 
 PinOutcome RegionFrames::Pin(PageId page, Rights wanted, bool may_map_writable, Rights* granted) {
   CHECK(pages_.Contains(page));
-  return TryPin(StateOf(page), wanted, may_map_writable, granted);
+  // Before too, so that whoever fences does not wait for those that try again and again.
+  if (fenced()) return PinOutcome::kInsufficient;
+  const PinOutcome outcome = TryPin(StateOf(page), wanted, may_map_writable, granted);
+  if (outcome != PinOutcome::kPinned || !fenced()) return outcome;
+  Unpin(page);
+  return PinOutcome::kInsufficient;
 }
 
 void RegionFrames::Unpin(PageId page) {
@@ -151,8 +158,9 @@ bool RegionFrames::CopyPinned(PageId page, Rights rights, Copy copy) {
   }
   if (pinned != PinOutcome::kPinned) return false;
   copy(FrameOf(page));
+  const bool stands = !fenced();
   Unpin(page);
-  return true;
+  return stands;
 }
 
 bool RegionFrames::ReadPage(PageId page, size_t offset, std::span<std::byte> out) {
@@ -216,6 +224,33 @@ bool RegionFrames::WriteProtect(PageId page) {
     const FaultCall done = ForbidStores(own.userfaultfd, own.base + OffsetOf(page), kPageBytes);
     return done == FaultCall::kDone || done == FaultCall::kNotMapped;
   });
+}
+
+// --- The fence --------------------------------------------------------------------------------------------------------
+
+void RegionFrames::AwaitPins(std::chrono::steady_clock::time_point patience_ends) const {
+  // Bytes that nobody has looked at are no part of the file yet.
+  for (off_t at = 0; (at = lseek(states_fd_.get(), at, SEEK_DATA)) >= 0;) {
+    const off_t end = lseek(states_fd_.get(), at, SEEK_HOLE);
+    CHECK(end > at);
+    for (; at < end; ++at) {
+      for (int polls = 0; page_state::IsPinned(states_[at].load(std::memory_order_seq_cst)); ++polls) {
+        if (polls < kPollsForPin) continue;
+        if (std::chrono::steady_clock::now() >= patience_ends) return;
+        sched_yield();
+      }
+    }
+  }
+}
+
+void RegionFrames::DropEntries(PageRange pages) {
+  std::lock_guard lock(mappings_mutex_);
+  for (const OwnMapping& own : own_mappings_) {
+    if (!own.mapped) continue;
+    void* const address = reinterpret_cast<void*>(own.base + OffsetOf(pages.first));
+    // Also where the program has locked its memory; what it has unmapped itself is passed over.
+    CHECK(madvise(address, pages.count << kPageShift, MADV_DONTNEED_LOCKED) == 0 || errno == ENOMEM);
+  }
 }
 
 // --- Frames that are ready --------------------------------------------------------------------------------------------

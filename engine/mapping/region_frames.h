@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -62,12 +63,12 @@ class RegionFrames {
   // a right or is getting one, and nobody else's but through the two functions below.
   std::byte* FrameOf(PageId page) { return base_ + OffsetOf(page); }
 
-  // Copies from (to) the page, for a call of this process (page_state.h, I7). False: the page has not the right for it. Any
-  // thread but the loop's driver. REQUIRES: the page is in the region, the bytes in the page.
+  // Copies from (to) the page, for a call of this process (page_state.h, I7). False: the page has not the right for it, or
+  // the region is fenced. Any thread but the loop's driver. REQUIRES: the page is in the region, the bytes in the page.
   bool ReadPage(PageId page, size_t offset, std::span<std::byte> out);
   bool WritePage(PageId page, size_t offset, std::span<const std::byte> bytes);
 
-  // Pins `page` for a resolver, see page_state.h. REQUIRES: the page is in the region.
+  // Pins `page` for a resolver, see page_state.h; kInsufficient while fenced. REQUIRES: the page is in the region.
   PinOutcome Pin(PageId page, Rights wanted, bool may_map_writable, Rights* granted);
   void Unpin(PageId page);
 
@@ -77,6 +78,14 @@ class RegionFrames {
   void RemoveMapping(int userfaultfd);
   // Whether what is at `base` in this process is such a mapping, until this says otherwise: whoever unmaps it says so before.
   void SetMapped(uint64_t base, bool mapped);
+
+  // The steps of RegionMemory::Fence, in this order; page_state.h, I8.
+  void SetFenced(bool fenced) { fenced_.store(fenced, std::memory_order_seq_cst); }
+  bool fenced() const { return fenced_.load(std::memory_order_seq_cst); }
+  // Returns when no page is pinned, or at `patience_ends`.
+  void AwaitPins(std::chrono::steady_clock::time_point patience_ends) const;
+  // Drops the pages' entries in every mapping of this process. What they map stays.
+  void DropEntries(PageRange pages);
 
   // Frames of pages without a right, ready for what comes next: of pages that are on their way, and spare ones, of others
   // that were taken away. There are none where another process maps the region: it makes entries without a pin
@@ -111,6 +120,7 @@ class RegionFrames {
   UniqueFd states_fd_;
   std::atomic<uint8_t>* states_ = nullptr;
   FrameRequests requests_;
+  std::atomic<bool> fenced_{false};
   uint64_t in_use_ = 0;
 
   struct Spare {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -24,6 +25,8 @@ using page_state::kWaitedFor;
 
 // A pin lasts for one ioctl, or one copy; the loop polls about as long before it lets itself be told.
 constexpr int kPollsForPins = 64;
+// What fences waits until then: such a thread may have lost its processor.
+constexpr std::chrono::milliseconds kFencePatience{10};
 // 1 MiB of them may be spare in any case. What is more goes while nobody waits: a few at a time, or, where there are far too
 // many, as many as take the kernel less than a millisecond.
 constexpr uint64_t kFewSpares = 256;
@@ -85,6 +88,7 @@ struct RegionMemory::Implementation : std::enable_shared_from_this<RegionMemory:
   PageRow row;  // Copies of neighbours, which leave together.
   std::shared_ptr<std::atomic<uint64_t>> spares = std::make_shared<std::atomic<uint64_t>>(0);
   bool dropping = false;
+  bool fenced = false;
   std::map<PageId, std::shared_ptr<RegionFrames>> regions;  // By first page.
   absl::flat_hash_map<PageId, absl::AnyInvocable<void()>> waiting;
   alignas(kPageBytes) PageBytes scratch;
@@ -209,6 +213,7 @@ absl::Status RegionMemory::AddRegion(PageRange pages) {
   };
   auto region = RegionFrames::Create(pages, std::move(requests), implementation_->spares);
   if (!region.ok()) return region.status();
+  (*region)->SetFenced(implementation_->fenced);
   regions.emplace(pages.first, *std::move(region));
   return absl::OkStatus();
 }
@@ -335,6 +340,20 @@ void RegionMemory::Store(PageId page, size_t offset, std::span<const std::byte> 
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(HasRights(region.StateOf(page), Rights::kWrite));
   std::memcpy(region.FrameOf(page) + offset, bytes.data(), bytes.size());
+}
+
+void RegionMemory::Fence() {
+  implementation_->fenced = true;
+  const auto& regions = implementation_->regions;
+  for (const auto& [first, region] : regions) region->SetFenced(true);
+  const auto patience_ends = std::chrono::steady_clock::now() + kFencePatience;
+  for (const auto& [first, region] : regions) region->AwaitPins(patience_ends);
+  for (const auto& [first, region] : regions) region->DropEntries(region->pages());
+}
+
+void RegionMemory::Unfence() {
+  implementation_->fenced = false;
+  for (const auto& [first, region] : implementation_->regions) region->SetFenced(false);
 }
 
 Rights RegionMemory::RightsOf(PageId page) const {

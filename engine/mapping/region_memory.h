@@ -7,6 +7,7 @@
 //             this process, or the frame is replaced by a copy
 //   Take      the right, then the page is removed from every mapping and its frame left ready for the next content, if all
 //             are of this process; otherwise the frame is punched out of the memfd, which does so too
+//   Fence     every entry of this process's mappings is dropped, and nobody makes one; frames and state bytes stay
 //
 // Frames are reached through a mapping of this process's own, which no program uses and no fault handler serves.
 // Nothing takes a lock of another process. A frame that such a one may be storing to is first put into a pipe (splice: by
@@ -15,7 +16,8 @@
 // lock and therefore a thread for each. The price: after Protect the next load faults too.
 //
 // All calls run on the loop, and `done` runs inside the call, unless a fault of the page is being resolved at that
-// moment; then it runs on the loop when that is over (page_state.h, I3).
+// moment; then it runs on the loop when that is over (page_state.h, I3). Fence waits for faults that are being resolved, a few
+// milliseconds at most: a thread that the kernel keeps from going on for longer takes back what it maps when it goes on.
 //
 // Owned by the loop. Outlives what was posted. Numbered invariants: page_state.h.
 
@@ -66,6 +68,8 @@ class RegionMemory final : public PageMemory {
   void CopyTo(PageId page, std::byte* out) override;
   void Load(PageId page, size_t offset, std::span<std::byte> out) override;
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override;
+  void Fence() override;
+  void Unfence() override;
 
   // What local mappings were given, as the state byte says.
   Rights RightsOf(PageId page) const;

@@ -148,7 +148,7 @@ TEST_F(HostilePeer, AMessageOfNonsenseFromAPeerWithTheKeyIsCountedAndSaidOnce) {
   cluster_.Kill(3);
   {
     Impostor impostor(cluster_, 3, incarnation);
-    ASSERT_TRUE(impostor.AwaitConnected(2));
+    ASSERT_TRUE(impostor.AwaitLease());
     std::mt19937_64 random(1);
     const std::vector<std::byte> sound = SoundMessage();
     const PageBuffer page = std::make_shared<PageBytes>();
@@ -189,7 +189,7 @@ TEST_F(HostilePeer, SenselessMessagesFromAPeerWithTheKeyEndNoNode) {
   const Incarnation incarnation(IncarnationOf(3).value + 1);
   cluster_.Kill(3);
   Impostor impostor(cluster_, 3, incarnation);
-  ASSERT_TRUE(impostor.AwaitConnected(2));
+  ASSERT_TRUE(impostor.AwaitLease());
   std::mt19937_64 random(2);
   const auto any = [&](std::initializer_list<uint64_t> values) { return values.begin()[random() % values.size()]; };
   for (int i = 0; i < 30'000 && !testing::Test::HasFailure(); ++i) {
@@ -284,7 +284,8 @@ class AlteringWire : public HostilePeer {
     cluster_.AwaitConnected();
     ExpectServing();
     // However much of it was not said: the last word is how it is.
-    EXPECT_TRUE(Eventually([&] { return LastLineOf(1, "node-3").find("connected with") != std::string::npos; }));
+    EXPECT_TRUE(
+        Eventually([&] { return LastLineOf(1, "node-3 (node 3").find("connected with") != std::string::npos; }));
   }
   std::string LastLineOf(int node, const std::string& words) {
     std::string last;

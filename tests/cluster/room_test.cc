@@ -21,6 +21,8 @@ class Room : public testing::Test {
     cluster_.WriteConfig(1,
                          absl::StrReplaceAll(cluster_.ConfigText(1), {{"cache_size_mib = 16", "cache_size_mib = 1"}}));
     cluster_.StartAll();
+    // Before it has heard of the other's room, it has none to send pages to.
+    EXPECT_TRUE(Eventually([&] { return !cluster_.PeerOf(1, "node-2").at("resources").is_null(); }));
     session_ = cluster_.Attach(1);
   }
 

@@ -2,18 +2,23 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "directory/locator.h"
 #include "engine/page_engine.h"
+#include "net/channel_switch.h"
 #include "net/check.h"
+#include "tests/sim/sim_world.h"
 
 namespace mangrove::sim {
 
 namespace {
 
-class EngineNode final : public SimNode {
+class EngineNode final : public SimNode, public ViewEvents {
  public:
   EngineNode(const NodeDoors& doors, const NodeSetup& setup)
       : transport_(doors.transport),
+        serve_until_(setup.serve_until),
+        expelled_(setup.expelled),
         replicas_(setup.replicas),
         next_config_(setup.next_config),
         locator_(setup.nodes),
@@ -27,18 +32,43 @@ class EngineNode final : public SimNode {
                  .evict_to_peers = setup.evict_to_peers,
                  .directory_limits = setup.directory,
                  .bugs = setup.bugs},
-                &locator_, doors.clock, doors.transport, doors.store, doors.memory, doors.entropy) {
+                &locator_, doors.clock, doors.transport, doors.store, doors.memory, doors.entropy),
+        membership_(MembersOf(setup), doors.clock, doors.transport, doors.store, doors.entropy) {
+    serve_until_(0);
+    membership_.SetEvents(this);
+    channels_.Set(Channel::kPages, &engine_);
+    channels_.Set(Channel::kMembership, &membership_);
     engine_.CountFetched({kFirstReservablePage, uint64_t{1} << 40});  // So that it reads ahead.
     if (setup.migratory.count > 0) engine_.SetMigratory(setup.migratory, true);
   }
 
   // Here nobody sends nonsense: what is refused was sent by a machine that is wrong.
-  ~EngineNode() override { CHECK(engine_.counters().bad_messages == 0); }
+  ~EngineNode() override { CHECK(engine_.counters().bad_messages == 0 && membership_.bad_messages() == 0); }
 
   void Start(absl::AnyInvocable<void(absl::Status)> ready) override {
-    engine_.Open([this, ready = std::move(ready)](absl::Status opened) mutable {
-      ready(opened.ok() ? transport_->Start(&engine_) : opened);
+    ready_ = std::move(ready);
+    membership_.Open([this](absl::Status opened) {
+      if (!opened.ok()) return ready_(opened);
+      engine_.Open([this](absl::Status status) {
+        if (status.ok()) status = transport_->Start(&channels_);
+        if (!status.ok()) return ready_(status);
+        membership_.Start();
+      });
     });
+  }
+
+  void OnView(const View& view) override { engine_.OnView(view); }
+  void OnLease(TimeNs until) override {
+    serve_until_(until);
+    engine_.OnLease(until);
+    if (until == 0 || is_ready_) return;
+    is_ready_ = true;
+    ready_(absl::OkStatus());
+  }
+  void OnExpelled() override {
+    OnLease(0);
+    engine_.Shutdown();
+    expelled_();
   }
 
   Task<absl::Status> Acquire(PageRange range, Rights rights, TimeNs deadline) override {
@@ -61,13 +91,31 @@ class EngineNode final : public SimNode {
 
  private:
   Transport* const transport_;
+  const std::function<void(TimeNs)> serve_until_;
+  const std::function<void()> expelled_;
+  absl::AnyInvocable<void(absl::Status)> ready_;  // Called when it has its first lease.
+  bool is_ready_ = false;
   const uint32_t replicas_;
   uint64_t* const next_config_;
   const HashLocator locator_;
   PageEngine engine_;
+  Membership membership_;
+  ChannelSwitch channels_;
 };
 
 }  // namespace
+
+MembershipOptions MembersOf(const NodeSetup& setup) {
+  MembershipOptions options{.self = setup.self, .nodes = {}};
+  for (NodeId node : setup.nodes) {
+    options.nodes[node] = {.name = absl::StrCat("n", node.value),
+                           .address = "",
+                           .votes = SlotOfNode(node) < kAnchors ? 1u : 0u,
+                           .last = {},
+                           .left = {}};
+  }
+  return options;
+}
 
 std::unique_ptr<SimNode> MakeEngineNode(const NodeDoors& doors, const NodeSetup& setup) {
   CHECK(setup.next_config != nullptr);

@@ -4,9 +4,13 @@
 
 #include <memory>
 
+#include "engine/membership.h"
 #include "tests/sim/sim_node.h"
 
 namespace mangrove::sim {
+
+// The cluster's nodes, the first three of them anchors.
+MembershipOptions MembersOf(const NodeSetup& setup);
 
 std::unique_ptr<SimNode> MakeEngineNode(const NodeDoors& doors, const NodeSetup& setup);
 

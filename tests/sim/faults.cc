@@ -21,7 +21,10 @@ FaultInjector::FaultInjector(SimCluster* cluster, const FaultOptions& options)
   while (victims_.size() + 1 < cluster->options().replicas && slots.size() > 1) {
     const auto at = slots.begin() + static_cast<ptrdiff_t>(random_.Below(slots.size()));
     victims_.push_back(*at);
+    const bool is_anchor = *at < kAnchors;
     slots.erase(at);
+    // The log of most anchors, once lost, is lost for ever: one of three may lose its disk.
+    if (is_anchor) std::erase_if(slots, [](int slot) { return slot < kAnchors; });
   }
 }
 
@@ -31,11 +34,16 @@ void FaultInjector::Begin() {
   Arm();
 }
 
-// Between none and twice the mean, so that bursts occur.
-void FaultInjector::Arm() { countdown_ = 1 + random_.Below(2 * options_.mean_events); }
+// Between none and twice the mean, so that bursts occur. Mostly it counts only while two thirds of the nodes serve: what happens to
+// a cluster that is not let come to itself is soon known.
+void FaultInjector::Arm() {
+  countdown_ = 1 + random_.Below(2 * options_.mean_events);
+  waits_for_service_ = random_.PerMille(750);
+}
 
 void FaultInjector::AfterEvent() {
-  if (!active_ || --countdown_ > 0) return;
+  if (!active_ || (waits_for_service_ && cluster_->ready_count() * 3 < cluster_->nodes() * 2)) return;
+  if (--countdown_ > 0) return;
   Arm();
   // As an event of its own, so that it is in the history.
   world_->After(0, kNoNode, EventKind::kFault, [this] {

@@ -80,6 +80,7 @@ class FaultInjector {
   std::vector<int> victims_;  // Whose disks may be damaged.
   bool active_ = false;
   uint64_t countdown_ = 0;
+  bool waits_for_service_ = false;
   uint64_t storms_ = 0;
   uint64_t injected_ = 0;
   std::array<uint64_t, kFaultKinds> by_kind_{};

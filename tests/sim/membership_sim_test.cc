@@ -12,6 +12,7 @@
 #include "engine/membership.h"
 #include "net/channel_switch.h"
 #include "net/log.h"
+#include "tests/sim/engine_node.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/scale.h"
 #include "tests/sim/sim_cluster.h"
@@ -19,18 +20,18 @@
 namespace mangrove::sim {
 namespace {
 
-constexpr size_t kAnchors = 3;
-
-class MembershipNode final : public SimNode {
+class MembershipNode final : public SimNode, public ViewEvents {
  public:
   MembershipNode(const NodeDoors& doors, const NodeSetup& setup)
       : self_(setup.self),
         clock_(doors.clock),
         transport_(doors.transport),
-        membership_(OptionsOf(setup), doors.clock, doors.transport, doors.store, doors.entropy) {}
+        expelled_(setup.expelled),
+        membership_(MembersOf(setup), doors.clock, doors.transport, doors.store, doors.entropy) {}
   ~MembershipNode() override { EXPECT_EQ(membership_.bad_messages(), 0u); }
 
   void Start(absl::AnyInvocable<void(absl::Status)> ready) override {
+    membership_.SetEvents(this);
     membership_.Open([this, ready = std::move(ready)](absl::Status status) mutable {
       channels_.Set(Channel::kMembership, &membership_);
       if (status.ok()) status = transport_->Start(&channels_);
@@ -43,6 +44,10 @@ class MembershipNode final : public SimNode {
   NodeInstance self() const { return self_; }
   const Membership* membership() const { return started_ ? &membership_ : nullptr; }
 
+  void OnView(const View&) override {}
+  void OnLease(TimeNs) override {}
+  void OnExpelled() override { expelled_(); }
+
   // No pages here.
   Task<absl::Status> Acquire(PageRange, Rights, TimeNs) override { co_return Nothing(); }
   Task<absl::StatusOr<uint64_t>> Lock(uint64_t, PageRange, LockMode, TimeNs) override { co_return Nothing(); }
@@ -54,21 +59,10 @@ class MembershipNode final : public SimNode {
 
  private:
   static absl::Status Nothing() { return absl::UnimplementedError("no pages here"); }
-  static MembershipOptions OptionsOf(const NodeSetup& setup) {
-    MembershipOptions options{.self = setup.self, .nodes = {}};
-    for (NodeId node : setup.nodes) {
-      options.nodes[node] = {.name = absl::StrCat("n", node.value),
-                             .address = "",
-                             .votes = options.nodes.size() < kAnchors ? 1u : 0u,
-                             .last = {},
-                             .left = {}};
-    }
-    return options;
-  }
-
   const NodeInstance self_;
   Clock* const clock_;
   Transport* const transport_;
+  const std::function<void()> expelled_;
   ChannelSwitch channels_;
   Membership membership_;
   bool started_ = false;

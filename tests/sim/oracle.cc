@@ -47,8 +47,11 @@ void Oracle::Touch(uint32_t index) {
   touched_.push_back(index);
 }
 
-bool Oracle::AnyHolder(const Page& page) {
-  return std::any_of(page.rights.begin(), page.rights.end(), [](Rights r) { return r != Rights::kNone; });
+bool Oracle::AnyHolder(const Page& page) const {
+  for (int node = 0; node < kMaxNodes; ++node) {
+    if (page.rights[static_cast<size_t>(node)] != Rights::kNone && !IsSuspended(node)) return true;
+  }
+  return false;
 }
 
 std::string Oracle::Describe(const Page& page) const {
@@ -74,7 +77,7 @@ void Oracle::OnInstall(int node, PageId id, const std::byte* data, Rights rights
   Page& page = pages_[index];
   Touch(index);
   world_->Note(0x100 + static_cast<uint64_t>(rights), absl::Uint128Low64(id.value));
-  if (page.managed) {
+  if (page.managed && !IsSuspended(node)) {
     if (page.allocation == Allocation::kFree) {
       Fail(page, absl::StrCat("O7: node ", node + 1, " installs a free page"));
     }
@@ -182,17 +185,33 @@ void Oracle::OnNodeDown(int node) {
   for (auto it = operations_.begin(); it != operations_.end();) {
     it = it->second.node == node ? operations_.erase(it) : std::next(it);
   }
-  const uint32_t bit = 1u << node;
+  const bool was_suspended = std::exchange(suspended_[static_cast<size_t>(node)], true);
   for (Page& page : pages_) {
     std::erase_if(page.locks, [node](const Held& held) { return held.node == node; });
-    const bool held = page.rights[static_cast<size_t>(node)] != Rights::kNone;
-    const bool kept = (page.kept_by & bit) != 0;
+    if (!was_suspended) LoseHolder(page, node);
     page.rights[static_cast<size_t>(node)] = Rights::kNone;
-    page.kept_by &= ~bit;
-    if (!held && !kept) continue;
-    page.orphaned = true;
-    if (!AnyHolder(page)) LoseNewest(page);
+    page.kept_by &= ~(1u << node);
   }
+  suspended_[static_cast<size_t>(node)] = false;
+}
+
+void Oracle::OnSuspended(int node) {
+  world_->Trace("node ", node + 1, ": its lease has ended");
+  suspended_[static_cast<size_t>(node)] = true;
+  for (Page& page : pages_) LoseHolder(page, node);
+}
+
+void Oracle::OnResumed(int node) {
+  world_->Trace("node ", node + 1, ": has a lease again");
+  suspended_[static_cast<size_t>(node)] = false;
+}
+
+// REQUIRES: the node counts as suspended.
+void Oracle::LoseHolder(Page& page, int node) {
+  const bool kept = (page.kept_by & (1u << node)) != 0;
+  if (page.rights[static_cast<size_t>(node)] == Rights::kNone && !kept) return;
+  page.orphaned = true;
+  if (!AnyHolder(page)) LoseNewest(page);
 }
 
 void Oracle::LoseNewest(Page& page) {
@@ -297,7 +316,7 @@ void Oracle::OnLocked(int node, uint64_t client, const PageRange& range, LockMod
       Fail(page, absl::StrCat("O6: node ", node + 1, " has a lock without the page"));
     }
     for (const Held& other : page.locks) {
-      if (Excludes(mode, other.mode)) {
+      if (Excludes(mode, other.mode) && !IsSuspended(node) && !IsSuspended(other.node)) {
         Fail(page, absl::StrCat("O6: client ", client, " of node ", node + 1, " has a lock that client ", other.client,
                                 " of node ", other.node + 1, " excludes"));
       }
@@ -319,7 +338,9 @@ void Oracle::OnUnlocked(int node, uint64_t client, const PageRange& range, LockM
 
 // The holder's own write right may be away for a moment, while what it wrote is copied for a flush.
 void Oracle::CheckLocks(const Page& page, int node, Rights rights) {
+  if (IsSuspended(node)) return;
   for (const Held& held : page.locks) {
+    if (IsSuspended(held.node)) continue;
     if (held.node == node && rights == Rights::kNone) {
       Fail(page, absl::StrCat("O6: a page is taken from node ", node + 1, ", whose client ", held.client, " locks it"));
     }
@@ -340,6 +361,8 @@ Oracle::RangeState Oracle::StateOf(const PageRange& range) const {
     CHECK(page != nullptr);
     state.all_allocated = state.all_allocated && page->allocation == Allocation::kAllocated;
     state.any_free = state.any_free || page->allocation == Allocation::kFree;
+    state.any_open =
+        state.any_open || (page->allocation != Allocation::kFree && page->allocation != Allocation::kAllocated);
     state.changes += page->allocation_changes;
   }
   return state;
@@ -363,6 +386,9 @@ void Oracle::CheckAnswer(const char* operation, int node, const PageRange& range
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kDeadlineExceeded:
     case absl::StatusCode::kResourceExhausted: return;
+    case absl::StatusCode::kDataLoss:
+      if (!before.any_open && unchanged) fail("unexpected answer");
+      return;
     default: fail("unexpected answer");
   }
 }
@@ -402,9 +428,10 @@ void Oracle::AfterEvent() {
 void Oracle::CheckWriters(const Page& page) {
   int readers = 0;
   int writers = 0;
-  for (const Rights rights : page.rights) {
-    readers += rights == Rights::kRead;
-    writers += rights == Rights::kWrite;
+  for (int node = 0; node < kMaxNodes; ++node) {
+    if (IsSuspended(node)) continue;
+    readers += page.rights[static_cast<size_t>(node)] == Rights::kRead;
+    writers += page.rights[static_cast<size_t>(node)] == Rights::kWrite;
   }
   if (writers > 1 || (writers == 1 && readers > 0)) Fail(page, "O1: a writer is not alone");
 }

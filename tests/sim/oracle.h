@@ -7,13 +7,14 @@
 //  O3  When a node dies, what a live node's memory holds is the page's content. Only if none holds it, the content may be
 //      any version from the last flushed one to the newest; the first install or load decides which, for good. After the
 //      death of a holder the surviving readers' copies may be dropped before anybody knows that they are the last.
+//      A node whose lease has ended is as one that has died, as long as that lasts: what it has may be lost, or found again.
 //  O4  What was stored before a flush began is never lost once the flush has returned OK.
 //  O5  A version that can only have come from the disks, because every life of a node began after the loss, is never
 //      followed by an older one: it was completed on every core holder before it was granted.
 //  O6  A locked page does not leave its holder, no other node has a right that the lock excludes, and two locks that
 //      exclude each other are not held at once.
 //  O7  A free page is nowhere accessible, and no Acquire or Lock of it succeeds; an allocated one is not refused. While
-//      it is being freed, and after a call that left that open, it may have any of its contents, or zeros.
+//      it is being freed, and after a call that left that open, it may have any of its contents, or zeros, or be lost.
 //  O8  Every operation has ended by its deadline and a little slack.
 //
 // Pages that Manage has not named are checked for O1 only.
@@ -60,6 +61,8 @@ class Oracle final : public MemoryObserver {
   void OnRights(int node, PageId page, Rights rights, bool kept) override;
   void OnLoad(int node, PageId page, const std::byte* data) override;
   void OnStore(int node, PageId page, const Stamp& stamp) override;
+  void OnSuspended(int node) override;
+  void OnResumed(int node) override;
   // The number of the next store. The caller uses it at once.
   Stamp NextStamp(int node, uint64_t incarnation);
 
@@ -92,6 +95,7 @@ class Oracle final : public MemoryObserver {
   struct RangeState {
     bool all_allocated = true;
     bool any_free = false;
+    bool any_open = false;  // It is being allocated or freed, or a call has left that open.
     uint64_t changes = 0;
   };
   RangeState StateOf(const PageRange& range) const;
@@ -163,7 +167,9 @@ class Oracle final : public MemoryObserver {
   template <typename F>
   void ForEach(const PageRange& range, F&& f);
   void Touch(uint32_t index);
-  static bool AnyHolder(const Page& page);
+  bool AnyHolder(const Page& page) const;
+  bool IsSuspended(int node) const { return suspended_[static_cast<size_t>(node)]; }
+  void LoseHolder(Page& page, int node);
   void StartGeneration(Page& page);
   void LoseNewest(Page& page);
   // O2, O3: `data` is the page's content now.
@@ -180,6 +186,7 @@ class Oracle final : public MemoryObserver {
   SimWorld* const world_;
   std::vector<Page> pages_;
   absl::flat_hash_map<PageId, uint32_t> index_;
+  std::array<bool, kMaxNodes> suspended_{};
   std::array<uint64_t, kMaxNodes> born_{};  // The world's event of each live node's start; 0 for the others.
   std::vector<uint32_t> touched_;
   std::vector<StoreRecord> store_records_{StoreRecord{}};  // By number; 0 is none.

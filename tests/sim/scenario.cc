@@ -77,8 +77,9 @@ FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes) {
   // Every node makes events; a large cluster must get something done between two faults as well.
   const uint64_t size = static_cast<uint64_t>(std::max(nodes, 4));
   faults.mean_events = size * static_cast<uint64_t>(random.Between(100, 400));
-  faults.max_down = random.Spread(20 * kMillisecond, kSecond);
-  faults.max_cut = random.Spread(50 * kMillisecond, 2 * kSecond);
+  faults.max_down = random.Spread(20 * kMillisecond, 5 * kSecond);
+  faults.max_cut = random.Spread(50 * kMillisecond, 4 * kSecond);
+  faults.max_pause = random.Spread(200 * kMillisecond, 4 * kSecond);
   if (random.PerMille(300)) {  // Never quite calm.
     faults.calm.lose_per_mille = static_cast<uint32_t>(random.Below(20));
     faults.calm.double_per_mille = static_cast<uint32_t>(random.Below(20));
@@ -255,11 +256,13 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"activate_before_acks", &PlantedBugs::activate_before_acks, "default"},
       {"accept_stale_grant", &PlantedBugs::accept_stale_grant, "storms"},
       {"skip_completion", &PlantedBugs::skip_completion, "crashes"},
-      {"skip_seal", &PlantedBugs::skip_seal, "latecomers"},
       {"flush_one_holder", &PlantedBugs::flush_one_holder, "storage"},
       {"keep_rights_on_forward", &PlantedBugs::keep_rights_on_forward, "default"},
       {"serve_after_hand_over", &PlantedBugs::serve_after_hand_over, "default"},
       {"step_unlike_copies", &PlantedBugs::step_unlike_copies, "default"},
+      {"mix_views", &PlantedBugs::mix_views, "stragglers"},
+      {"no_fence", &PlantedBugs::no_fence, "pauses"},
+      {"take_over_unasked", &PlantedBugs::take_over_unasked, "partitions"},
       {"appoint_unchecked", &PlantedBugs::appoint_unchecked, "default"},
   };
   return kBugs;

@@ -39,6 +39,10 @@ int SimCluster::up_count() const {
   return static_cast<int>(std::count_if(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->up(); }));
 }
 
+int SimCluster::ready_count() const {
+  return static_cast<int>(std::count_if(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->ready; }));
+}
+
 bool SimCluster::AllReady() const {
   return std::all_of(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->ready; });
 }
@@ -84,6 +88,12 @@ void SimCluster::Start(int slot) {
                   .move_after = options_.move_after,
                   .move_stay = options_.move_stay,
                   .migratory = PickMigratory(),
+                  .serve_until =
+                      [this, slot](TimeNs until) {
+                        SimHost& life = host(slot);
+                        life.memory->ServeUntil(life.clock->WorldTimeOf(until));
+                      },
+                  .expelled = [this, slot, life = h.life] { EndProcess(slot, life); },
                   .next_config = &next_config_,
                   .bugs = options_.bugs};
   for (int other = 0; other < nodes(); ++other) setup.nodes.push_back(NodeOfSlot(other));

@@ -63,6 +63,7 @@ class SimCluster {
   int nodes() const { return options_.nodes; }
   SimHost& host(int slot) { return *hosts_[static_cast<size_t>(slot)]; }
   int up_count() const;
+  int ready_count() const;
   bool AllReady() const;
   // Evicted from one node's cache to another's, since the world began.
   uint64_t pages_moved() const;

@@ -1,7 +1,9 @@
 #include "tests/sim/sim_memory.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
@@ -125,6 +127,30 @@ void SimMemory::Store(PageId page, size_t offset, std::span<const std::byte> byt
   if (frame == nullptr) return;
   CHECK(offset + bytes.size() <= kPageBytes);
   std::memcpy(frame->data->bytes.data() + offset, bytes.data(), bytes.size());
+}
+
+void SimMemory::ServeUntil(TimeNs until) {
+  if (dead_) return;
+  world_->Cancel(std::exchange(lease_end_, 0));
+  if (until <= world_->now()) {
+    if (!std::exchange(suspended_, true)) observer_->OnSuspended(node_);
+    return;
+  }
+  lease_end_ = world_->At(until, kNoNode, EventKind::kCheck, [this] {
+    lease_end_ = 0;
+    // A daemon that stands still cannot.
+    if (!fenced_ && !world_->IsPaused(node_)) Broken({}, "Fence", "the lease has ended, and nobody has called it");
+    if (!std::exchange(suspended_, true)) observer_->OnSuspended(node_);
+  });
+  if (!std::exchange(suspended_, false)) return;
+  observer_->OnResumed(node_);
+  std::vector<PageId> pages;
+  for (const auto& [page, frame] : frames_) pages.push_back(page);
+  std::sort(pages.begin(), pages.end());
+  for (PageId page : pages) {
+    const Frame& frame = frames_.at(page);
+    if (frame.data != nullptr) observer_->OnInstall(node_, page, frame.data->bytes.data(), frame.rights);
+  }
 }
 
 void SimMemory::ApplicationLoad(PageId page) {

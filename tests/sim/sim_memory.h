@@ -29,6 +29,9 @@ class MemoryObserver {
   virtual void OnRights(int node, PageId page, Rights rights, bool kept) = 0;
   virtual void OnLoad(int node, PageId page, const std::byte* data) = 0;
   virtual void OnStore(int node, PageId page, const Stamp& stamp) = 0;
+  // What the node has is no right of its programs until it is resumed. Then OnInstall says what it still has.
+  virtual void OnSuspended(int node) = 0;
+  virtual void OnResumed(int node) = 0;
 };
 
 struct SimMemoryOptions {
@@ -42,6 +45,7 @@ struct SimMemoryOptions {
 class SimMemory final : public PageMemory {
  public:
   SimMemory(SimWorld* world, int node, uint64_t life, const SimMemoryOptions& options, MemoryObserver* observer);
+  ~SimMemory() override { world_->Cancel(lease_end_); }
 
   void Install(PageId page, const std::byte* data, Rights rights) override;
   void Raise(PageId page) override;
@@ -50,10 +54,16 @@ class SimMemory final : public PageMemory {
   PageBuffer Copy(PageId page) override;
   void Load(PageId page, size_t offset, std::span<std::byte> out) override;
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override;
+  void Fence() override { fenced_ = true; }
+  void Unfence() override { fenced_ = false; }
+
+  // The node has a lease until then, by the world's clock: the programs' mappings go by that to the moment, even while the
+  // daemon is paused. Until the first call they go on for ever.
+  void ServeUntil(TimeNs until);
 
   // What a program's thread may do at any moment, without asking the loop.
-  bool CanRead(PageId page) const { return RightsOf(page) != Rights::kNone; }
-  bool CanWrite(PageId page) const { return RightsOf(page) == Rights::kWrite; }
+  bool CanRead(PageId page) const { return !suspended_ && RightsOf(page) != Rights::kNone; }
+  bool CanWrite(PageId page) const { return !suspended_ && RightsOf(page) == Rights::kWrite; }
   Rights RightsOf(PageId page) const;
   // REQUIRES: CanRead.
   void ApplicationLoad(PageId page);
@@ -65,7 +75,10 @@ class SimMemory final : public PageMemory {
 
   size_t frames() const { return frames_.size(); }
   // The life is over: nothing changes any more, and no callback runs.
-  void Kill() { dead_ = true; }
+  void Kill() {
+    dead_ = true;
+    world_->Cancel(std::exchange(lease_end_, 0));
+  }
 
  private:
   struct Frame {
@@ -86,6 +99,9 @@ class SimMemory final : public PageMemory {
   MemoryObserver* const observer_;
   SimRandom random_;
   bool dead_ = false;
+  bool suspended_ = false;
+  bool fenced_ = false;
+  SimWorld::EventId lease_end_ = 0;
   absl::AnyInvocable<void(PageId)> last_moment_;
   absl::flat_hash_map<PageId, Frame> frames_;
 };

@@ -16,6 +16,8 @@ class Nobody : public MemoryObserver {
   void OnRights(int, PageId, Rights rights, bool) override { last = rights; }
   void OnLoad(int, PageId, const std::byte*) override { ++loads; }
   void OnStore(int, PageId, const Stamp&) override { ++stores; }
+  void OnSuspended(int) override {}
+  void OnResumed(int) override {}
   Rights last = Rights::kNone;
   int loads = 0;
   int stores = 0;

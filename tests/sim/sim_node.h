@@ -24,6 +24,9 @@
 
 namespace mangrove::sim {
 
+// The first slots are those of anchors.
+constexpr int kAnchors = 3;
+
 struct NodeDoors {
   Clock* clock = nullptr;
   Transport* transport = nullptr;
@@ -41,8 +44,10 @@ struct NodeSetup {
   DirectoryLimits directory;   // Small ones, so that it has levels.
   uint32_t move_after = 0;     // As PageEngineOptions'.
   DurationNs move_stay = 0;
-  PageRange migratory;              // These the node takes with the right to store.
-  uint64_t* next_config = nullptr;  // Of the cluster: the last configuration number that was given.
+  PageRange migratory;                      // These the node takes with the right to store.
+  std::function<void(TimeNs)> serve_until;  // The node's lease, by its clock.
+  std::function<void()> expelled;           // The cluster has gone on without it: its process ends, soon.
+  uint64_t* next_config = nullptr;          // Of the cluster: the last configuration number that was given.
   const PlantedBugs* bugs = nullptr;
 };
 

@@ -151,8 +151,8 @@ void SimNetwork::Cut(int from, int to) {
   for (const auto& [slot, peer] : {std::pair(from, to), std::pair(to, from)}) {
     if (!IsStarted(slot) || !side(slot, peer).up || random_.PerMille(400)) continue;
     world_->After(random_.Spread(20 * kMillisecond, 2 * kSecond), slot, EventKind::kPeerDown,
-                  [this, slot = slot, peer = peer, connection = side(slot, peer).connection] {
-                    GoDown(slot, peer, connection, "timed out");
+                  [this, slot = slot, peer = peer, healed = healed_, connection = side(slot, peer).connection] {
+                    if (healed == healed_) GoDown(slot, peer, connection, "timed out");
                   });
   }
 }
@@ -169,6 +169,7 @@ void SimNetwork::Heal(int from, int to) {
 }
 
 void SimNetwork::HealAll() {
+  ++healed_;
   for (int from = 0; from < nodes_; ++from) {
     for (int to = 0; to < nodes_; ++to) Heal(from, to);
   }

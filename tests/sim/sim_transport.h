@@ -121,6 +121,7 @@ class SimNetwork {
   Weather weather_;
   uint64_t next_connection_ = 0;
   uint64_t delivered_ = 0;
+  uint64_t healed_ = 0;  // How often all of it was.
   std::array<SimTransport*, kMaxNodes> transports_{};
   std::array<std::array<Side, kMaxNodes>, kMaxNodes> sides_;
   std::array<std::array<Link, kMaxNodes>, kMaxNodes> links_;

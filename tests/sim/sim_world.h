@@ -180,12 +180,11 @@ class SimClock final : public Clock {
   void CallSoon(absl::AnyInvocable<void()> callback) override;
   void Cancel(TimerId timer) override;
 
+  TimeNs WorldTimeOf(TimeNs node_time) const;
   // The life is over: nothing is scheduled any more.
   void Kill() { dead_ = true; }
 
  private:
-  TimeNs WorldTimeOf(TimeNs node_time) const;
-
   SimWorld* const world_;
   const int node_;
   const TimeNs born_;

@@ -276,7 +276,8 @@ Task<bool> Workload::Access(Client& client, PageRange range, OperationKind kind,
 Task<bool> Workload::AccessPage(Client& client, PageId page, OperationKind kind, TimeNs deadline) {
   SimHost& host = *client.host;
   const Rights rights = kind == OperationKind::kLoad ? Rights::kRead : Rights::kWrite;
-  while (host.memory->RightsOf(page) < rights) {
+  const auto may = [&] { return rights == Rights::kRead ? host.memory->CanRead(page) : host.memory->CanWrite(page); };
+  while (!may()) {
     const absl::Status status = co_await Acquire(client, {page, 1}, rights, deadline);
     if (!status.ok()) co_return false;
   }

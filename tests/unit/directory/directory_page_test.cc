@@ -221,6 +221,99 @@ TEST(DirectoryEdit, OnlyTheNodesRunsAreErased) {
   EXPECT_THAT(leaf.runs, ::testing::ElementsAre(RunOf(0, 1, 1), RunOf(50, 50, 2), RunOf(999, 1, 3)));
 }
 
+// Takes over what is of node 2, and returns as TakeOver does.
+struct Taken {
+  PageId next;
+  DirectoryPage leaf;
+  std::vector<DirectoryEntry> given;
+};
+
+Taken TakeOverOfTwo(DirectoryPage leaf, PageInterval interval, size_t most = kMaxDirectoryRuns, uint64_t node = 4) {
+  Taken taken{.next = {}, .leaf = std::move(leaf), .given = {}};
+  const auto is_gone = [](NodeId n) { return n == NodeId(2); };
+  taken.next = TakeOver(&taken.leaf, interval, NodeId(node), most, is_gone, &taken.given);
+  return taken;
+}
+
+// Covers: C05
+TEST(DirectoryEdit, WhatIsOfGoneNodesIsTakenOverInTheNextTerm) {
+  const Taken taken = TakeOverOfTwo(Leaf(), Leaf().keys);
+  EXPECT_EQ(taken.next, Leaf().keys.end);
+  EXPECT_THAT(taken.given, ::testing::ElementsAre(RunOf(1, 2, 4, 8), RunOf(10, 90, 4, 2)));
+  EXPECT_THAT(taken.leaf.runs,
+              ::testing::ElementsAre(RunOf(0, 1, 1), RunOf(1, 2, 4, 8), RunOf(10, 90, 4, 2), RunOf(999, 1, 3)));
+  DirectoryPage with_runs_of_before = Leaf();
+  with_runs_of_before.runs = taken.leaf.runs;
+  EXPECT_EQ(taken.leaf, with_runs_of_before);  // Gaps, keys, right link and order are as they were.
+}
+
+TEST(DirectoryEdit, OnlyWhatIsInTheIntervalIsTakenOver) {
+  const Taken inside = TakeOverOfTwo(Leaf(), {Segment(20), Segment(30)});
+  EXPECT_EQ(inside.next, Segment(30));
+  EXPECT_THAT(inside.given, ::testing::ElementsAre(RunOf(20, 10, 4, 2)));
+  EXPECT_THAT(inside.leaf.runs, ::testing::ElementsAre(RunOf(0, 1, 1), RunOf(1, 2, 2, 7), RunOf(10, 10, 2),
+                                                       RunOf(20, 10, 4, 2), RunOf(30, 70, 2), RunOf(999, 1, 3)));
+  const Taken across = TakeOverOfTwo(Leaf(), {Segment(2), Segment(11)});
+  EXPECT_THAT(across.given, ::testing::ElementsAre(RunOf(2, 1, 4, 8), RunOf(10, 1, 4, 2)));
+  EXPECT_THAT(across.leaf.runs, ::testing::ElementsAre(RunOf(0, 1, 1), RunOf(1, 1, 2, 7), RunOf(2, 1, 4, 8),
+                                                       RunOf(10, 1, 4, 2), RunOf(11, 89, 2), RunOf(999, 1, 3)));
+  for (const PageInterval nothing : {PageInterval{Segment(3), Segment(10)}, PageInterval{Segment(0), Segment(1)},
+                                     PageInterval{Segment(999), Segment(1000)}}) {
+    const Taken none = TakeOverOfTwo(Leaf(), nothing);
+    EXPECT_EQ(none.next, nothing.end);
+    EXPECT_TRUE(none.given.empty());
+    EXPECT_EQ(none.leaf, Leaf());
+  }
+}
+
+TEST(DirectoryEdit, NothingIsTakenOverThatTheLeafHasNoRoomFor) {
+  // One whole run needs no room. A part of one needs one, or two in its middle.
+  Taken taken = TakeOverOfTwo(Leaf(), {Segment(0), Segment(50)}, 4);
+  EXPECT_EQ(taken.next, Segment(10));
+  EXPECT_THAT(taken.given, ::testing::ElementsAre(RunOf(1, 2, 4, 8)));
+  EXPECT_EQ(taken.leaf.runs.size(), 4u);
+  taken = TakeOverOfTwo(taken.leaf, {Segment(10), Segment(50)}, 5);
+  EXPECT_EQ(taken.next, Segment(50));
+  EXPECT_THAT(taken.given, ::testing::ElementsAre(RunOf(10, 40, 4, 2)));
+  taken = TakeOverOfTwo(Leaf(), {Segment(20), Segment(30)}, 5);
+  EXPECT_EQ(taken.next, Segment(20));
+  EXPECT_TRUE(taken.given.empty());
+  EXPECT_EQ(taken.leaf, Leaf());
+  EXPECT_EQ(TakeOverOfTwo(Leaf(), {Segment(20), Segment(30)}, 6).next, Segment(30));
+}
+
+TEST(DirectoryEdit, WhatIsTakenOverMergesWithWhatItIsLike) {
+  DirectoryPage leaf = Leaf();
+  leaf.runs = {RunOf(0, 2, 4, 3), RunOf(2, 3, 2, 2), RunOf(5, 1, 4, 3), RunOf(6, 1, 4, 2), RunOf(7, 1, 2, 2)};
+  const Taken taken = TakeOverOfTwo(leaf, leaf.keys, 5);
+  EXPECT_EQ(taken.next, leaf.keys.end);
+  EXPECT_THAT(taken.given, ::testing::ElementsAre(RunOf(2, 3, 4, 3), RunOf(7, 1, 4, 3)));
+  EXPECT_THAT(taken.leaf.runs, ::testing::ElementsAre(RunOf(0, 6, 4, 3), RunOf(6, 1, 4, 2), RunOf(7, 1, 4, 3)));
+  EXPECT_TRUE(ParseDirectoryPage(*SerializeDirectoryPage(taken.leaf)).ok());
+}
+
+// Of several that are gone at once, in any order.
+TEST(DirectoryEdit, NeighboursOfDifferentGoneNodesBecomeOneRun) {
+  DirectoryPage leaf = Leaf();
+  leaf.runs = {RunOf(0, 2, 2, 1), RunOf(2, 2, 3, 1), RunOf(4, 2, 1, 1)};
+  std::vector<DirectoryEntry> given;
+  const auto is_gone = [](NodeId n) { return n != NodeId(1); };
+  EXPECT_EQ(TakeOver(&leaf, leaf.keys, NodeId(1), 125, is_gone, &given), leaf.keys.end);
+  EXPECT_THAT(leaf.runs, ::testing::ElementsAre(RunOf(0, 4, 1, 2), RunOf(4, 2, 1, 1)));
+  uint64_t pages = 0;
+  for (const DirectoryEntry& run : given) pages += run.range.count;
+  EXPECT_EQ(pages, 4 * kSegmentPages);
+}
+
+TEST(DirectoryEdit, ARunInTheLastTermIsLeftAlone) {
+  DirectoryPage leaf = Leaf();
+  leaf.runs = {RunOf(0, 1, 2, UINT32_MAX), RunOf(1, 1, 2, UINT32_MAX - 1)};
+  const Taken taken = TakeOverOfTwo(leaf, leaf.keys);
+  EXPECT_EQ(taken.next, leaf.keys.end);
+  EXPECT_THAT(taken.given, ::testing::ElementsAre(RunOf(1, 1, 4, UINT32_MAX)));
+  EXPECT_THAT(taken.leaf.runs, ::testing::ElementsAre(RunOf(0, 1, 2, UINT32_MAX), RunOf(1, 1, 4, UINT32_MAX)));
+}
+
 TEST(DirectoryEdit, SplitsInTheMiddleOrBehindTheLast) {
   DirectoryPage leaf = Leaf();
   leaf.keys.end = kSpaceEnd;

@@ -40,6 +40,9 @@ class FixedClaims final : public ClaimSource {
     if (!refusal.ok()) co_return refusal;
     co_return claims;
   }
+  bool IsGone(NodeId node) const override { return node == gone; }
+
+  NodeId gone;
   uint64_t rounds = 0;
   uint64_t others = 0;  // That come with each round.
   Claims claims;
@@ -163,6 +166,59 @@ TEST_F(DirectoryTreeTest, AppointsForWhatIsNobodysOnly) {
   written_.clear();
   EXPECT_THAT(*Appoint(9, 3, 3), ElementsAre(RunOf(9, 1, 2), RunOf(10, 2, 1)));
   EXPECT_THAT(written_, IsEmpty());
+}
+
+// Covers: C05
+TEST_F(DirectoryTreeTest, AppointsForWhatIsOfOneThatIsGone) {
+  ASSERT_TRUE(Appoint(0, 4, 2).ok());
+  ASSERT_TRUE(Appoint(4, 2, 3).ok());
+  claims_.gone = NodeId(2);
+  written_.clear();
+  EXPECT_THAT(*Appoint(2, 6, 1), ElementsAre(RunOf(2, 2, 1, 2), RunOf(4, 2, 3), RunOf(6, 2, 1)));
+  EXPECT_THAT(written_, ::testing::UnorderedElementsAre(RunOf(2, 2, 1, 2), RunOf(6, 2, 1)));
+  EXPECT_THAT(List(), ElementsAre(RunOf(0, 2, 2), RunOf(2, 2, 1, 2), RunOf(4, 2, 3), RunOf(6, 2, 1)));
+  // Looking for it names it still: whether it is gone is the caller's matter.
+  EXPECT_EQ(Find(Segment(1)).entry, RunOf(0, 2, 2));
+  // A second time nothing is written.
+  written_.clear();
+  EXPECT_THAT(*Appoint(2, 6, 1), ElementsAre(RunOf(2, 2, 1, 2), RunOf(4, 2, 3), RunOf(6, 2, 1)));
+  EXPECT_THAT(written_, IsEmpty());
+}
+
+TEST_F(DirectoryTreeTest, NothingIsTakenFromOneThatIsNotGone) {
+  ASSERT_TRUE(Appoint(0, 4, 2).ok());
+  claims_.gone = NodeId(3);
+  written_.clear();
+  const uint64_t stores = space_.stores;
+  EXPECT_THAT(*Appoint(1, 2, 1), ElementsAre(RunOf(1, 2, 2)));
+  EXPECT_THAT(written_, IsEmpty());
+  EXPECT_EQ(space_.stores, stores);
+}
+
+// Each part of a run in a full leaf needs a split first.
+TEST_F(DirectoryTreeTest, ASegmentInAFullLeafIsTakenFromOneThatIsGone) {
+  AppointByTurns(3);
+  ASSERT_TRUE(Appoint(3, 9, 2).ok());
+  claims_.gone = NodeId(2);
+  written_.clear();
+  EXPECT_THAT(*Appoint(5, 1, 1), ElementsAre(RunOf(5, 1, 1, 2)));
+  EXPECT_THAT(written_, ElementsAre(RunOf(5, 1, 1, 2)));
+  EXPECT_THAT(List(Interval(3, 12)), ElementsAre(RunOf(3, 2, 2), RunOf(5, 1, 1, 2), RunOf(6, 6, 2)));
+}
+
+TEST_F(DirectoryTreeTest, ARangeOverManyLeavesIsTakenFromOneThatIsGone) {
+  AppointByTurns(60);
+  claims_.gone = NodeId(2);
+  written_.clear();
+  const auto all = Appoint(1, 79, 3);
+  ASSERT_TRUE(all.ok()) << all.status();
+  ASSERT_EQ(all->size(), 60u);
+  for (uint64_t i = 1; i < 60; ++i) EXPECT_EQ((*all)[i - 1], i % 2 == 0 ? RunOf(i, 1, 1) : RunOf(i, 1, 3, 2));
+  EXPECT_EQ(all->back(), RunOf(60, 20, 3));
+  EXPECT_EQ(List(Interval(1, 80)), *all);
+  uint64_t pages = 0;
+  for (const DirectoryEntry& run : written_) pages += run.range.count;
+  EXPECT_EQ(pages, (30 + 20) * kSegmentPages);  // Each once.
 }
 
 TEST_F(DirectoryTreeTest, GrowsByLevelsAndFindsEverySegment) {

@@ -107,6 +107,44 @@ TEST_F(AttachEmbedded, ManyThreadsCallWhilePagesAreTakenAway) {
   EXPECT_EQ(failures, 0);
 }
 
+TEST_F(AttachEmbedded, CallsAndAccessesWaitWhileTheMemoryIsFenced) {
+  auto region = NewRegion(NewSession(1));
+  std::byte* const base = *region->Map(0, kSize);
+  std::vector<std::byte> bytes(kSize, std::byte{3});
+  ASSERT_TRUE(region->Write(0, bytes).ok());
+  ASSERT_TRUE(region->Access(0, kSize, AccessMode::kRead, 100).ok());
+  ASSERT_EQ(TryLoad(base), 0);
+  node_.Fence();
+  std::atomic<int> ended{0};
+  std::vector<std::thread> threads;
+  const auto start = [&](std::function<void()> access) {
+    threads.emplace_back([&ended, access] {
+      access();
+      ++ended;
+    });
+  };
+  const int before = node_.acquisitions;
+  uint64_t loaded = 0;
+  std::vector<std::byte> read(kSize);
+  start([&] { EXPECT_EQ(TryLoad(base, &loaded), 0); });
+  start([&] { EXPECT_EQ(TryStore(base + kPageBytes, 5), 0); });
+  start([&] { EXPECT_TRUE(region->Read(2 * kPageBytes, std::span(read).first(2 * kPageBytes)).ok()); });
+  start([&] { EXPECT_TRUE(region->Write(4 * kPageBytes, std::span(bytes).first(8)).ok()); });
+  start([&] { EXPECT_TRUE(region->Access(6 * kPageBytes, kPageBytes, AccessMode::kRead, 10'000).ok()); });
+  EXPECT_TRUE(Eventually([&] { return node_.acquisitions >= before + 5; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(ended, 0);
+  // None of them asks again and again.
+  EXPECT_EQ(node_.acquisitions, before + 5);
+  node_.Unfence();
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(loaded, 0x0303030303030303u);
+  EXPECT_TRUE(std::equal(read.begin(), read.begin() + 2 * kPageBytes, bytes.begin()));
+  uint64_t stored = 0;
+  EXPECT_EQ(TryLoad(base + kPageBytes, &stored), 0);
+  EXPECT_EQ(stored, 5u);
+}
+
 TEST_F(AttachEmbedded, MappedStoresAreNotLostWhilePagesAreTakenAway) {
   constexpr uint64_t kThreads = 3;
   constexpr uint64_t kPages = 8;

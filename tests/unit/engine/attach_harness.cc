@@ -205,6 +205,10 @@ Task<absl::Status> TestNode::Acquire(PageRange range, Rights rights, TimeNs dead
       --hanging_;
       co_return absl::UnavailableError("node 7 does not answer");
   }
+  ++hanging_;
+  while (fenced_ && loop_.Now() < deadline && !ending_) co_await SleepUntil(&loop_, loop_.Now() + kMillisecond);
+  --hanging_;
+  if (fenced_) co_return absl::UnavailableError("fenced");
   for (uint64_t i = 0; i < range.count; ++i) {
     const PageId page = range.first + i;
     while (being_taken_.contains(page)) co_await SleepUntil(&loop_, loop_.Now() + 20 * kMicrosecond);
@@ -216,6 +220,20 @@ Task<absl::Status> TestNode::Acquire(PageRange range, Rights rights, TimeNs dead
     if (has == Rights::kRead && rights == Rights::kWrite) memory_->Raise(page);
   }
   co_return absl::OkStatus();
+}
+
+void TestNode::Fence() {
+  OnLoop([this] {
+    fenced_ = true;
+    memory_->Fence();
+  });
+}
+
+void TestNode::Unfence() {
+  OnLoop([this] {
+    memory_->Unfence();
+    fenced_ = false;
+  });
 }
 
 bool TestNode::IsFree(const PageRange& range, LockMode mode) const {

@@ -42,6 +42,9 @@ class TestNode final : public NodeOperations, public FaultService {
   void MakeServed(uint64_t page);  // Neither.
   void Announce(const Event& event);
   void TakeAway(PageId page);
+  // Of the memory. While it is, acquiring waits.
+  void Fence();
+  void Unfence();
 
   // What was asked for.
   std::atomic<int> acquisitions{0};
@@ -104,6 +107,7 @@ class TestNode final : public NodeOperations, public FaultService {
   std::map<uint64_t, EventSink> sinks_;
   uint64_t next_sink_ = 1;
   std::atomic<bool> ending_{false};
+  bool fenced_ = false;
   std::atomic<int> hanging_{0};  // Applets that wait.
   std::mutex mutex_;
   std::map<uint64_t, Fate> fates_;

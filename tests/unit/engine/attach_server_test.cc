@@ -64,7 +64,8 @@ class RawProgram {
     events_ = std::move(packet_.descriptors[1]);
   }
   // REQUIRES: SayHello.
-  int64_t deadline_ns() const { return deadline_->Get(); }
+  int64_t deadline_ns() const { return deadline_->deadline_ns(); }
+  int64_t lease_ns() const { return deadline_->lease_ns(); }
   AttachReply Ask(AttachRequest request, std::span<const int> descriptors = {}) {
     request.id = next_id_++;
     EXPECT_TRUE(Send(EncodeRequest(request), descriptors));
@@ -385,6 +386,38 @@ TEST_F(AttachServerTest, TheDeadlineMovesForEveryProgramThatComes) {
     // The deadline stands still then.
     ASSERT_TRUE(Eventually([&] { return program.deadline_ns() < MonotonicNowNs() + kDeadline - 10 * kInterval; }));
   }
+}
+
+TEST_F(AttachServerTest, TheDeadlinePageSaysWhenTheLeaseEnds) {
+  std::atomic<TimeNs> lease_end = MonotonicNowNs() + 400 * kMillisecond;
+  Serve({.stamp_interval = 5 * kMillisecond, .serves_until = [&] { return lease_end.load(); }});
+  RawProgram program(path_);
+  program.SayHello();
+  EXPECT_EQ(program.lease_ns(), lease_end);
+  for (int moves = 0; moves < 20; ++moves) {
+    lease_end = lease_end + 10 * kMillisecond;
+    ASSERT_TRUE(Eventually([&] { return program.lease_ns() == lease_end; }));
+  }
+  EXPECT_GT(program.deadline_ns(), MonotonicNowNs());
+}
+
+TEST_F(AttachServerTest, NothingIsMappedWithoutALease) {
+  std::atomic<TimeNs> lease_end = MonotonicNowNs() - 1;
+  // One stamp, when the first program comes.
+  Serve({.stamp_interval = 100 * kSecond, .serves_until = [&] { return lease_end.load(); }});
+  auto session = *Session::Attach({.socket_path = path_});
+  auto region = *session->Reserve({.name = "r", .size_bytes = kSize});
+  ASSERT_TRUE(region->Allocate(0, kSize, {}).ok());
+  const auto refused = region->Map(0, kSize);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(refused.status().message().find("no lease"), std::string::npos) << refused.status();
+  // The session is there still, and the page says what is so when something is mapped.
+  lease_end = MonotonicNowNs() + 100 * kSecond;
+  const auto mapped = region->Map(0, kSize);
+  ASSERT_TRUE(mapped.ok()) << mapped.status();
+  RawProgram other(path_);
+  other.SayHello();
+  EXPECT_EQ(other.lease_ns(), lease_end);
 }
 
 TEST_F(AttachServerTest, CredentialsAreThoseOfTheProgram) {

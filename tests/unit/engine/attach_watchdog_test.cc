@@ -10,6 +10,7 @@
 #include <chrono>
 #include <thread>
 
+#include "engine/attach/packet_socket.h"
 #include "tests/unit/engine/attach_harness.h"
 
 namespace mangrove::attach_test {
@@ -165,6 +166,26 @@ TEST_F(AttachWatchdog, ADaemonThatIsIdleForLongIsBelieved) {
   std::this_thread::sleep_for(std::chrono::milliseconds(700));
   EXPECT_EQ(TryStore(base_, 1), 0);
   EXPECT_TRUE(session_->Space().ok());
+}
+
+TEST_F(AttachWatchdog, TheEndOfTheNodesLeaseEndsEveryAccessWithSigbus) {
+  const std::string path = NewSocketPath();
+  const TimeNs lease_end = MonotonicNowNs() + 700 * kMillisecond;
+  const ChildDaemon daemon(path, {}, {.serves_until = [lease_end] { return lease_end; }});
+  session_ = *Session::Attach({.socket_path = path});
+  region_ = *session_->Reserve({.name = "r", .size_bytes = kSize});
+  ASSERT_TRUE(region_->Allocate(0, kSize, {}).ok());
+  base_ = *region_->Map(0, kSize);
+  int signal = 0;
+  uint64_t stores = 0;
+  for (; signal == 0 && MonotonicNowNs() < lease_end + 10 * kSecond; ++stores) signal = TryStore(base_, stores);
+  const TimeNs ended = MonotonicNowNs();
+  EXPECT_EQ(signal, SIGBUS);
+  EXPECT_GT(stores, 100u);
+  EXPECT_GE(ended, lease_end);
+  EXPECT_LT(ended, lease_end + kSecond);
+  std::byte word[8];
+  EXPECT_TRUE(Eventually([&] { return region_->Read(0, word).code() == absl::StatusCode::kUnavailable; }));
 }
 
 TEST_F(AttachWatchdog, AChildOfForkIsToldThatItHasNoSession) {

@@ -289,6 +289,7 @@ Node::~Node() {
   {
     std::lock_guard lock(mutex_);
     blocked_.clear();
+    fenced_ = false;
     changed_.notify_all();
   }
   clients_.reset();
@@ -328,6 +329,7 @@ absl::Status Node::AcquireForFault(PageId page, Rights rights, absl::FunctionRef
     changed_.wait(lock, [&] { return !blocked_.contains(page); });
     auto refused = refused_.find(page);
     if (refused != refused_.end() && rights > refused->second) return absl::UnavailableError("refused by the test");
+    changed_.wait(lock, [&] { return !fenced_; });
   }
   Exclusively(page, [&](std::function<void()> finish) {
     Give(page, rights);
@@ -397,6 +399,28 @@ void Node::Admit(uint64_t page) {
 void Node::Block(uint64_t page) {
   std::lock_guard lock(mutex_);
   blocked_.insert(kFirst + page);
+}
+
+bool Node::Fence() {
+  {
+    std::lock_guard lock(mutex_);
+    fenced_ = true;
+  }
+  bool unpinned = true;
+  loop_.Run([&] {
+    memory_->Fence();
+    for (uint64_t i = 0; i < region_->pages().count; ++i) {
+      if (page_state::IsPinned(region_->StateOf(kFirst + i).load())) unpinned = false;
+    }
+  });
+  return unpinned;
+}
+
+void Node::Unfence() {
+  loop_.Run([&] { memory_->Unfence(); });
+  std::lock_guard lock(mutex_);
+  fenced_ = false;
+  changed_.notify_all();
 }
 
 Program::Program(bool read_only, User user) : read_only_(read_only) {

@@ -82,6 +82,9 @@ class Node final : public FaultService {
   void Admit(uint64_t page);
   // Acquiring these waits until Admit.
   void Block(uint64_t page);
+  // Of the memory. While it is, acquiring waits, unless it fails. Whether no pin outlasted it.
+  bool Fence();
+  void Unfence();
   int Acquisitions() const { return acquisitions_.load(); }
 
  private:
@@ -99,6 +102,7 @@ class Node final : public FaultService {
   std::set<PageId> busy_;
   std::map<PageId, Rights> refused_;
   std::set<PageId> blocked_;
+  bool fenced_ = false;
   std::unique_ptr<MappedClients> clients_;
 };
 

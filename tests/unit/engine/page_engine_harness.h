@@ -102,10 +102,13 @@ class MapMemory final : public PageMemory {
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override {
     std::memcpy(frames_.at(page)->bytes.data() + offset, bytes.data(), bytes.size());
   }
+  void Fence() override { fenced = true; }
+  void Unfence() override { fenced = false; }
 
   bool hold_protects = false;  // A program holds its mmap lock for ever.
   std::deque<absl::AnyInvocable<void()>> held;
   int copies = 0;
+  bool fenced = false;
   PageRange unknown;  // A region that no program of the node has opened.
 
  private:
@@ -124,13 +127,14 @@ class DirectTransport final : public Transport {
   DirectTransport(EngineCluster* cluster, NodeInstance self) : cluster_(cluster), self_(self) {}
   absl::Status Start(TransportEvents*) override { return absl::OkStatus(); }
   void Send(NodeId to, Channel channel, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
-  void SetEpoch(Epoch) override {}
+  void SetEpoch(Epoch epoch) override { epoch_ = epoch; }
   std::vector<PeerStatus> Peers() const override { return {}; }
   TransportCounters Counters() const override { return {}; }
 
  private:
   EngineCluster* const cluster_;
   const NodeInstance self_;
+  Epoch epoch_;
 };
 
 struct EngineHost {
@@ -175,13 +179,42 @@ class EngineCluster {
       host->engine->OnPeerUp(other->self);
     }
     hosts_[self.node] = std::move(host);
+    ChangeView({.epoch = {}, .joins = {self}, .leaves = {}});
+  }
+  // All know it at once. Who stopped is in it until it says otherwise.
+  void ChangeView(ViewChange change) {
+    ChangeViewAt({}, std::move(change));
+    for (auto& [node, host] : hosts_) TellView(node.value);
+  }
+  // Only these nodes know it, until the others are told.
+  void ChangeViewAt(const std::vector<uint64_t>& nodes, ViewChange change) {
+    change.epoch = Epoch(view_.epoch.value + 1);
+    view_.Apply(change);
+    for (const uint64_t node : nodes) TellView(node);
+  }
+  void TellView(uint64_t node) {
+    EngineHost& told = host(node);
+    told.engine->OnView(view_);
+    told.engine->OnLease(view_.Has(told.self) ? kForever : 0);
+  }
+  const View& view() const { return view_; }
+  // It is gone, and all know it.
+  void Leave(uint64_t node) {
+    if (hosts_.contains(NodeId(node))) Stop(NodeId(node));
+    ChangeView({.epoch = {}, .joins = {}, .leaves = {NodeId(node)}});
+  }
+  std::vector<uint64_t> running() const {
+    std::vector<uint64_t> nodes;
+    for (const auto& [node, host] : hosts_) nodes.push_back(node.value);
+    return nodes;
   }
   void Stop(NodeId node) {
+    const NodeInstance self = hosts_.at(node)->self;
     hosts_.at(node)->engine->Shutdown();
     while (clock.RunSoon()) {
     }
     hosts_.erase(node);  // Its disk stays.
-    for (auto& [other, host] : hosts_) host->engine->OnPeerDown({node, Incarnation(1)}, absl::UnavailableError("gone"));
+    for (auto& [other, host] : hosts_) host->engine->OnPeerDown(self, absl::UnavailableError("gone"));
   }
 
   // Stops the node for good; returns by how much `in_use` falls when its engine goes.
@@ -224,9 +257,9 @@ class EngineCluster {
     if (clock.RunTimer(clock.Now())) return true;
     if (clock.RunSoon()) return true;
     if (!wire_.empty()) {
-      auto [to, from, packet] = std::move(wire_.front());
+      const OnWire next = std::move(wire_.front());
       wire_.pop_front();
-      Deliver(to, from, packet);
+      Deliver(next.to, next.from, next.epoch, next.packet);
       return true;
     }
     for (auto& [node, host] : hosts_) {
@@ -250,18 +283,21 @@ class EngineCluster {
     return *std::move(result);
   }
 
-  void Deliver(NodeId to, NodeInstance from, const Packet& packet) {
+  void Deliver(NodeId to, NodeInstance from, Epoch epoch, const Packet& packet) {
     const auto it = hosts_.find(to);
     if (it == hosts_.end()) return;
     std::vector<const std::byte*> pages;
     for (const PageBuffer& page : packet.pages) pages.push_back(page->bytes.data());
-    it->second->engine->OnDelivery({.from = from, .epoch = Epoch(1), .message = packet.bytes, .pages = pages});
+    it->second->engine->OnDelivery({.from = from, .epoch = epoch, .message = packet.bytes, .pages = pages});
   }
-  // As if `from` had sent it.
+  // As if `from` had sent it, under the view that the receiver knows.
   void Inject(uint64_t to, uint64_t from, const Message& message) {
-    Encode({&message, 1}, [&](const Packet& packet) { Deliver(NodeId(to), host(from).self, packet); });
+    InjectUnder(engine(to).view().epoch, to, host(from).self, message);
   }
-  void OnSend(NodeInstance from, NodeId to, Packet packet) {
+  void InjectUnder(Epoch epoch, uint64_t to, NodeInstance from, const Message& message) {
+    Encode({&message, 1}, [&](const Packet& packet) { Deliver(NodeId(to), from, epoch, packet); });
+  }
+  void OnSend(NodeInstance from, NodeId to, Epoch epoch, Packet packet) {
     std::vector<const std::byte*> pages;
     for (const PageBuffer& page : packet.pages) pages.push_back(page->bytes.data());
     auto messages = Decode(packet.bytes, pages);
@@ -269,16 +305,18 @@ class EngineCluster {
     if (std::erase_if(*messages, [this](const Message& m) { return dropped.contains(m.kind) || (lost && lost(m)); }) >
         0) {
       if (messages->empty()) return;
-      return Encode(*messages, [&](const Packet& left) { OnSend(from, to, left); });
+      return Encode(*messages, [&](const Packet& left) { OnSend(from, to, epoch, left); });
     }
     std::set<MessageKind> kinds;
     for (const Message& m : *messages) {
       ++sent[m.kind];
+      ++sent_by[from.node.value];
       kinds.insert(m.kind);
       last_request[m.kind] = m.request;
     }
     for (MessageKind kind : kinds) ++packets[kind];
-    if (!cut.contains(from.node) && !cut.contains(to)) wire_.emplace_back(to, from, std::move(packet));
+    if (cut.contains(from.node) || cut.contains(to)) return;
+    wire_.push_back({.to = to, .from = from, .epoch = epoch, .packet = std::move(packet)});
   }
 
   TimeNs In(DurationNs duration) const { return clock.Now() + duration; }
@@ -301,6 +339,7 @@ class EngineCluster {
 
   ManualClock clock;
   std::map<MessageKind, int> sent;
+  std::map<uint64_t, int> sent_by;     // Messages, by node.
   std::map<MessageKind, int> packets;  // With a message of that kind.
   std::map<MessageKind, RequestId> last_request;
   std::set<NodeId> cut;  // What they send or are sent is lost.
@@ -308,11 +347,19 @@ class EngineCluster {
   std::function<bool(const Message&)> lost;  // These as well.
 
  private:
+  struct OnWire {
+    NodeId to;
+    NodeInstance from;
+    Epoch epoch;
+    Packet packet;
+  };
+
   const std::function<void(PageEngineOptions&)> change_;
   ZeroEntropy entropy_;
   std::vector<NodeId> members_;
+  View view_;
   std::unique_ptr<HashLocator> locator_;
-  std::deque<std::tuple<NodeId, NodeInstance, Packet>> wire_;
+  std::deque<OnWire> wire_;
   std::map<NodeId, std::unique_ptr<FakeCoreHolderStore>> disks_;
   std::map<NodeId, std::unique_ptr<EngineHost>> hosts_;
 };
@@ -320,7 +367,7 @@ class EngineCluster {
 inline void DirectTransport::Send(NodeId to, Channel channel, std::span<const std::byte> message,
                                   std::span<const PageBuffer> pages) {
   CHECK(channel == Channel::kPages);
-  cluster_->OnSend(self_, to, {{message.begin(), message.end()}, {pages.begin(), pages.end()}});
+  cluster_->OnSend(self_, to, epoch_, {{message.begin(), message.end()}, {pages.begin(), pages.end()}});
 }
 
 }  // namespace mangrove

@@ -1,0 +1,237 @@
+// What a new view changes, and what a node without a lease does not do.
+//
+//  V1  A message is taken only from a member of this node's view, sent under that same view: so whoever answers a question has
+//      forgotten whom the asker has forgotten. What is refused comes again.
+//  V2  Numbers of transactions and grant epochs have the epoch of the view in their upper bits: those that are given in a view are
+//      above all that were given in an earlier one, by whomever.
+//  V3  An incarnation that has left the view is gone for ever: its lease had ended before. What it was responsible for, the next
+//      one that needs it takes over; what it owned is recovered; what it asked for is forgotten.
+//  V4  Without a lease a node takes no message, and its programs neither read nor write what is here: another node may have been
+//      given it. What is here stays, for as long as the node may still be in the view.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/page_engine.h"
+#include "engine/page_turn.h"
+#include "net/check.h"
+
+namespace mangrove {
+namespace {
+
+constexpr int kGrantEpochBits = 32;
+constexpr int kTxnBits = 40;
+constexpr DurationNs kSearchTimeout = 2 * kSecond;
+constexpr DurationNs kSearchAgain = 20 * kMillisecond;
+// Taking mappings away takes about half of the latter for each page that is here, and its threads may need the former.
+constexpr DurationNs kFenceTime = 20 * kMillisecond;
+constexpr DurationNs kFenceTimePerPage = 400;
+// Where more pages are here than that is enough for, programs may read old data for the rest of the time.
+constexpr DurationNs kMostFenceTime = 400 * kMillisecond;
+
+// Of `before`, those that are not in `view` as they were.
+std::vector<NodeInstance> GoneSince(const View& before, const View& view) {
+  std::vector<NodeInstance> gone;
+  for (const auto& [node, incarnation] : before.members) {
+    if (!view.Has({node, incarnation})) gone.push_back({node, incarnation});
+  }
+  return gone;
+}
+
+}  // namespace
+
+Epoch PageEngine::ViewOf(Txn txn) { return Epoch(txn.value >> kTxnBits); }
+Epoch PageEngine::ViewOf(Epoch grant_epoch) { return Epoch(grant_epoch.value >> kGrantEpochBits); }
+
+void PageEngine::OnView(const View& view) {
+  if (stopped_ || view.epoch <= view_.epoch) return;
+  // What waits to travel was said under the view before.
+  for (auto& [node, outbox] : outboxes_) outbox.leaves = !outbox.messages.empty();
+  FlushOutboxes();
+  Turn turn(this);
+  const View before = std::exchange(view_, view);
+  transport_->SetEpoch(view.epoch);
+  next_txn_ = std::max(next_txn_, view.epoch.value << kTxnBits);  // V2
+  grant_epoch_ = std::max(grant_epoch_, Epoch(view.epoch.value << kGrantEpochBits));
+  if (!before.Has(options_.self) && view.Has(options_.self)) first_view_ = view;
+  FollowLosses(before);
+  for (const auto& [node, incarnation] : view.members) {
+    if (!before.Has({node, incarnation}) && alive_from_.contains(node)) returned_.insert(node);
+    alive_from_[node] = incarnation;
+  }
+  for (const auto& [node, incarnation] : connected_) {
+    if (view.Has({node, incarnation}) && !up_.contains(node)) PeerIsUp({node, incarnation});
+  }
+}
+
+void PageEngine::FollowLosses(const View& before) {
+  const std::vector<NodeInstance> gone = GoneSince(before, view_);
+  std::set<NodeId> nodes;
+  for (const NodeInstance& lost : gone) {
+    nodes.insert(lost.node);
+    alive_from_[lost.node] = Incarnation(lost.incarnation.value + 1);
+    if (up_.erase(lost.node) > 0) peer_eviction_.OnPeerDown(lost.node);
+    if (const auto learning = learning_.find(lost.node); learning != learning_.end()) learning->second = {};
+  }
+  if (gone.empty() || (options_.bugs && options_.bugs->forget_incarnation)) return;
+  BumpGrantEpoch();
+  last_loss_ = grant_epoch_;
+  ForgetOwners(gone);
+  ForgetResponsibles(before, nodes);
+  if (event_sink_) {
+    event_sink_({.kind = RegionEvent::Kind::kMaybeReverted, .range = {PageId{}, 0}});
+  }
+}
+
+// In the pages that this node is responsible for.
+void PageEngine::ForgetOwners(const std::vector<NodeInstance>& gone) {
+  // Who is gone holds nothing.
+  const std::vector<PageId> joining(joining_.begin(), joining_.end());
+  for (PageId first : joining) {
+    HomeSegment& segment = *segments_.at(first);
+    for (const NodeInstance& lost : gone) {
+      const auto it = segment.joining.find(lost.node);
+      if (it == segment.joining.end()) continue;
+      rounds_.erase(it->second.round);
+      segment.joining.erase(it);
+    }
+  }
+  std::vector<PageId> homes;
+  for (const auto& [page, entry] : homes_) homes.push_back(page);
+  std::sort(homes.begin(), homes.end());
+  for (PageId page : homes) {
+    if (IsGiven(page)) continue;  // Whoever is responsible for it next sees to it.
+    for (const NodeInstance& lost : gone) {
+      if (homes_.find(page) == homes_.end()) break;
+      std::vector<HomeEffect> effects;
+      StepHomePeerLost(Home(page), {lost.node, alive_from_.at(lost.node)}, HomeContextOf(page), effects);
+      CarryHome(page, effects);
+    }
+  }
+  for (PageId first : joining) {
+    const auto it = segments_.find(first);
+    if (it != segments_.end() && joining_.contains(first) && it->second->joining.empty()) Joined(first);
+  }
+}
+
+// What a node that is gone was responsible for is void, and what waits for it is asked for where it belongs now.
+void PageEngine::ForgetResponsibles(const View& before, const std::set<NodeId>& gone) {
+  const auto was_responsible = [&](PageId page) {
+    return gone.contains(IsFixed(page) ? FixedResponsible(before, page) : ResponsibleFor(page));
+  };
+  for (PageId page : SortedPages(was_responsible)) {
+    WithPage(page, [this, page](CachedPage& cached) { ForgetResponsible(cached.entry, ContextOf(page)); });
+  }
+  std::vector<PageId> left;
+  for (auto& [first, location] : locations_) {
+    if (!gone.contains(location.node)) continue;
+    location.txn = {};
+    // A node that has started anew says itself whether it is still responsible.
+    if (IsHere(location.node)) continue;
+    location.stale = true;  // It goes on naming that node: who holds pages of the segment claims so (engine/claims.cc).
+    left.push_back(first);
+  }
+  std::sort(left.begin(), left.end());
+  for (PageId first : left) SearchAgain(first);
+  // Whoever is responsible now is asked by the caller.
+  std::vector<Message> void_calls;
+  for (const auto& [request, call] : calls_) {
+    const bool is_for_responsible =
+        call.message.kind == MessageKind::kFlush || call.message.kind == MessageKind::kDropCopies;
+    if (is_for_responsible && gone.contains(call.to) && !IsHere(call.to)) void_calls.push_back(call.message);
+  }
+  for (Message& answer : void_calls) {
+    answer.SetStatus(absl::AbortedError("the node that was asked is gone"));
+    EndCall(answer);
+  }
+}
+
+// For the segment's pages of which something is to be said to who is responsible, until it is known who that is.
+void PageEngine::SearchAgain(PageId first) {
+  const auto waits = [](const CachedPage* cached) {
+    return cached != nullptr &&
+           (cached->entry.IsWaiting() || cached->entry.retained || cached->entry.state == CacheState::kEvicting);
+  };
+  bool is_waited_for = false;
+  for (uint64_t i = 0; i < kSegmentPages && !is_waited_for; ++i) is_waited_for = waits(FindCached(first + i));
+  Location& location = locations_[first];
+  if (!is_waited_for || location.searched) return;
+  location.searched = true;
+  Spawn<absl::Status>(Locate(first, clock_->Now() + kSearchTimeout),
+                      [this, first, alive = alive_](const absl::Status& s) {
+                        if (!*alive || stopped_) return;
+                        const auto it = locations_.find(first);
+                        if (it != locations_.end()) it->second.searched = false;
+                        if (s.ok()) return AskAgain(first);
+                        clock_->CallAt(clock_->Now() + kSearchAgain, [this, first, alive] {
+                          if (*alive && !stopped_ && !IsLocated(first)) SearchAgain(first);
+                        });
+                      });
+}
+
+// --- Pages that no directory names ------------------------------------------------------------------------------------
+
+// The view's root for what every cluster has from its start, and for pages of the directory whose maker is gone.
+NodeId PageEngine::FixedResponsible(const View& view, PageId page) {
+  if (page < kFirstDirectoryPage) return view.root;
+  const auto maker = view.members.find(NodeId(NodeOfDirectoryPage(page)));
+  const bool is_here =
+      maker != view.members.end() && (maker->second.value & kIncarnationMask) == IncarnationOfDirectoryPage(page);
+  return is_here ? maker->first : view.root;
+}
+
+// --- The lease ----------------------------------------------------------------------------------------------------------
+
+void PageEngine::OnLease(TimeNs until) {
+  if (stopped_) return;
+  lease_until_ = until;
+  clock_->Cancel(std::exchange(lease_timer_, 0));
+  if (!HasLease()) return Fence();
+  // Mappings are gone when it ends.
+  if (clock_->ExactNow() >= mapped_until()) return Fence();
+  lease_timer_ = clock_->CallAt(mapped_until(), [this, alive = alive_] {
+    if (!*alive) return;
+    lease_timer_ = 0;
+    Fence();
+  });
+  if (!std::exchange(fenced_, false)) return;
+  memory_->Unfence();
+  for (auto& waiter : std::exchange(lease_waiters_, {})) waiter.Set(absl::OkStatus());
+}
+
+DurationNs PageEngine::FenceTime() const {
+  return std::min(kFenceTime + static_cast<DurationNs>(charged_) * kFenceTimePerPage, kMostFenceTime);
+}
+
+void PageEngine::Fence() {
+  if (std::exchange(fenced_, true) || options_.bugs->no_fence) return;
+  memory_->Fence();
+}
+
+absl::Status PageEngine::NoLeaseStatus() const {
+  return absl::UnavailableError(absl::StrCat(ToString(options_.self.node),
+                                             " has no lease on its place in the cluster: too few anchors answer; "
+                                             "`mangrove status` says which; start them, or try again later"));
+}
+
+absl::Status PageEngine::IsAwayStatus(NodeId node) {
+  return absl::UnavailableError(absl::StrCat(ToString(node), " is not there; start it, or try again later"));
+}
+
+Task<absl::Status> PageEngine::WaitForLease(TimeNs deadline) {
+  while (fenced_ || !HasLeaseNow()) {
+    if (stopped_) co_return stopped_status_;
+    if (clock_->Now() >= deadline) co_return NoLeaseStatus();
+    Outcome<absl::Status> outcome(clock_);
+    lease_waiters_.push_back(outcome);
+    const Clock::TimerId timer = clock_->CallAt(deadline, [outcome]() mutable { outcome.Set(absl::OkStatus()); });
+    const absl::Status status = co_await outcome.Get();
+    clock_->Cancel(timer);
+    std::erase_if(lease_waiters_, [](const auto& waiter) { return waiter.IsSet(); });
+    if (!status.ok()) co_return status;
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace mangrove
