@@ -96,10 +96,7 @@ int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
     absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(config, [&signals] { signals.Interrupt(); });
     if (!node.ok()) {
       LogError("cannot start: ", node.status().message());
-      if (!is_first) {
-        std::this_thread::sleep_for(std::chrono::seconds(1));
-        continue;
-      }
+      if (!is_first && !signals.HasComeWithin(1)) continue;  // What is in its way may pass.
       // Where the log is elsewhere, who started it looks here.
       return config.log_file.empty() ? kDaemonFailed : Fail(kDaemonFailed, node.status());
     }

@@ -68,6 +68,11 @@ void StopSignals::Interrupt() {
   state_->changed.notify_all();
 }
 
+bool StopSignals::HasComeWithin(int64_t seconds) {
+  std::unique_lock lock(state_->mutex);
+  return state_->changed.wait_for(lock, std::chrono::seconds(seconds), [this] { return state_->first != 0; });
+}
+
 void StopSignals::EndWithin(int64_t limit_s, int exit_code, std::function<void()> report) {
   std::thread([limit_s, exit_code, report = std::move(report)] {
     std::this_thread::sleep_for(std::chrono::seconds(limit_s));

@@ -18,6 +18,8 @@ class StopSignals {
   int Wait();
   // For one call of Wait.
   void Interrupt();
+  // Waits for so long at most. Whether a signal has come.
+  bool HasComeWithin(int64_t seconds);
   // Unless the process has ended in `limit_s` seconds, `report` is called and the process ends with `exit_code`.
   void EndWithin(int64_t limit_s, int exit_code, std::function<void()> report);
 

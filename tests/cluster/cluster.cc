@@ -209,7 +209,9 @@ void Cluster::AwaitConnected() {
     size_t connected = 0;
     for (const auto& peer : document["peers"]) connected += peer["connected"].get<bool>() ? 1 : 0;
     const bool all_run = static_cast<int>(processes_.size()) == size();
-    return connected + 1 >= processes_.size() && (!all_run || document["ready"].get<bool>());
+    const auto& membership = document["membership"];
+    const bool all_are_here = membership["has_lease"].get<bool>() && membership["missing"].empty();
+    return connected + 1 >= processes_.size() && (!all_run || (document["ready"].get<bool>() && all_are_here));
   };
   for (const auto& [node, pid] : processes_) {
     if (Eventually([&, n = node] { return is_connected(n); }, kStartLimitS)) continue;

@@ -96,6 +96,7 @@ TEST_F(Healing, ANodeThatWasStoppedForLongStartsAnewAndItsProgramsAttachAgain) {
   std::byte* const base = Take(stale->Map(0, kSegmentBytes));
   ASSERT_EQ(TryStore(base + 8, 5), 0);  // Node 3 owns the page, and what it wrote is nowhere else.
   kill(cluster_.pid(3), SIGSTOP);
+  ASSERT_TRUE(Eventually([&] { return cluster_.LinesOf(2, "of 2 nodes") == 1u; }));
   // The cluster goes on with what was flushed; node 3's program is cut off although its daemon can say nothing.
   EXPECT_TRUE(Eventually([&] { return SetWord(*region, 0, 2).ok(); }));
   EXPECT_TRUE(Eventually([&] { return fenced.load(); }));

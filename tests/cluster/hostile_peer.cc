@@ -36,6 +36,7 @@ Impostor::Impostor(const Cluster& cluster, int node, Incarnation incarnation, ui
   fabric.protocol_version = protocol_version;
   for (const MemberConfig& member : config.members) fabric.members.push_back({member.id, member.name, member.address});
   transport_ = std::make_unique<FabricTransport>(std::move(fabric), &loop_, &entropy_);
+  self_ = config.self().id;
   Member::Options options{.self = {config.self().id, incarnation}, .anchors = {}, .timing = {}};
   for (const auto& [id, votes] : VotesOf(config)) {
     if (votes > 0) options.anchors.push_back(id);
@@ -55,6 +56,7 @@ void Impostor::Pulse() {
 
 void Impostor::SendPulses() {
   for (const auto& [to, message] : member_->TakeMessages()) {
+    if (to == self_) continue;  // It is an anchor, but leads nobody.
     const std::string bytes = EncodeMessage(message);
     transport_->Send(to, Channel::kMembership, std::as_bytes(std::span(bytes)), {});
   }

@@ -50,6 +50,7 @@ class Impostor final : public TransportEvents {
   Loop loop_{{.spin_ns = 0}};
   SystemEntropy entropy_;
   std::unique_ptr<FabricTransport> transport_;
+  NodeId self_;
   std::unique_ptr<Member> member_;  // The loop's.
   std::mutex mutex_;
   std::condition_variable changed_;
