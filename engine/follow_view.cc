@@ -7,7 +7,8 @@
 //  V3  An incarnation that has left the view is gone for ever: its lease had ended before. What it was responsible for, the next
 //      one that needs it takes over; what it owned is recovered; what it asked for is forgotten.
 //  V4  Without a lease a node takes no message, and its programs neither read nor write what is here: another node may have been
-//      given it. What is here stays, for as long as the node may still be in the view.
+//      given it. Nor does it acknowledge a flush, an allocation or an unallocation. What is here stays, for as long as the node
+//      may still be in the view.
 
 #include <algorithm>
 #include <utility>

@@ -21,6 +21,20 @@ class PageEngineTakeover : public PageEngineViewsTest {
     for (uint64_t node = 1; node <= kNodes; ++node) Hear(node);
     cluster_.RunFor(kSecond);
   }
+  // A page that node 2 has written, and nobody else has; the node that was responsible for it is gone.
+  static PageId LeaveADirtyPage(EngineCluster& cluster) {
+    const PageId page = SegmentOf(cluster, kGone, {kGone});
+    cluster.Allocate({page, 1});
+    EXPECT_TRUE(cluster.Write(2, page, 7).ok());
+    cluster.Leave(kGone);
+    return page;
+  }
+  // Node 3 reads it, and has come so far.
+  static Pending BeginTakeover(EngineCluster& cluster, PageId page, int steps) {
+    Pending read = Begin(cluster.engine(3).Acquire({page, 1}, Rights::kRead, cluster.In(5 * kSecond)));
+    for (int i = 0; i < steps; ++i) cluster.Step(cluster.In(kMillisecond));
+    return read;
+  }
   void Hear(uint64_t node) {
     cluster_.engine(node).SetEventSink([this, node](const NodeOperations::Event& e) { events_[node].push_back(e); });
   }
@@ -283,12 +297,8 @@ TEST_F(PageEngineTakeover, WhoTakesOverMayGoMeanwhile) {
   for (int steps = 0; steps < 60; steps += 2) {
     SCOPED_TRACE(steps);
     EngineCluster cluster(kNodes);
-    const PageId page = SegmentOf(cluster, kGone, {kGone});
-    cluster.Allocate({page, 1});
-    ASSERT_TRUE(cluster.Write(2, page, 7).ok());
-    cluster.Leave(kGone);
-    const Pending take = Begin(cluster.engine(3).Acquire({page, 1}, Rights::kRead, cluster.In(5 * kSecond)));
-    for (int i = 0; i < steps; ++i) cluster.Step(cluster.In(kMillisecond));
+    const PageId page = LeaveADirtyPage(cluster);
+    const Pending take = BeginTakeover(cluster, page, steps);
     cluster.Leave(3);
     const Pending read = Begin(cluster.engine(1).Acquire({page, 1}, Rights::kRead, cluster.In(5 * kSecond)));
     cluster.RunFor(kSecond);
@@ -422,12 +432,8 @@ TEST_F(PageEngineTakeover, ItComesBackWhileSomebodyTakesOver) {
   for (int steps = 0; steps < 60; steps += 3) {
     SCOPED_TRACE(steps);
     EngineCluster cluster(kNodes);
-    const PageId page = SegmentOf(cluster, kGone, {kGone});
-    cluster.Allocate({page, 1});
-    ASSERT_TRUE(cluster.Write(2, page, 7).ok());
-    cluster.Leave(kGone);
-    const Pending read = Begin(cluster.engine(3).Acquire({page, 1}, Rights::kRead, cluster.In(5 * kSecond)));
-    for (int i = 0; i < steps; ++i) cluster.Step(cluster.In(kMillisecond));
+    const PageId page = LeaveADirtyPage(cluster);
+    const Pending read = BeginTakeover(cluster, page, steps);
     cluster.Start({NodeId(kGone), Incarnation(2)});
     const Pending own = Begin(cluster.engine(kGone).Acquire({page, 1}, Rights::kRead, cluster.In(5 * kSecond)));
     for (int i = 0; i < 50; ++i) {
