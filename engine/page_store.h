@@ -15,6 +15,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -57,6 +58,14 @@ struct StoreBatch {
   std::vector<Record> records;
 };
 
+// A part of what a store has, in the order of the pages' addresses.
+struct PageList {
+  // Without data. A page whose record is corrupt has version {0, 0}, as no record that is sound has, and says nothing else.
+  std::vector<StoredPage> pages;
+  // Where the rest begins, whether there is a record of that page or not; 0: there is no rest.
+  PageId next;
+};
+
 struct StoreUsage {
   uint64_t pages = 0;
   uint64_t used_bytes = 0;
@@ -69,6 +78,7 @@ class PageStore {
   // NotFound when there is no record of the page; DataLoss when it is corrupt.
   using ReadDone = absl::AnyInvocable<void(absl::StatusOr<StoredPage>)>;
   using HeadersDone = absl::AnyInvocable<void(std::vector<absl::StatusOr<StoredPage>>)>;
+  using ListDone = absl::AnyInvocable<void(absl::StatusOr<PageList>)>;
   using RecordsDone = absl::AnyInvocable<void(absl::StatusOr<std::vector<std::pair<std::string, std::string>>>)>;
 
   virtual ~PageStore() = default;
@@ -81,6 +91,12 @@ class PageStore {
 
   // What ReadPage without data says of each page of `range`, in their order, as a whole.
   virtual void ReadHeaders(PageRange range, HeadersDone done) = 0;
+
+  // The pages of `range` that there are records of, `most` of them at most, from its first one on. There may be fewer, and
+  // a rest: it goes on where what it said ends, see `next`. The cost is that of the records found, however long the range
+  // is. S3 holds for each call by itself. DataLoss names the page from which on the index cannot be read, and there is no
+  // way past it; what is before it is listed by the call before. REQUIRES: `range` is in the space, and `most` is not 0.
+  virtual void ListPages(PageRange range, size_t most, ListDone done) = 0;
 
   // All records whose key begins with `prefix`, in the order of their keys.
   virtual void ReadRecords(std::string prefix, RecordsDone done) = 0;

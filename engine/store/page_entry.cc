@@ -56,6 +56,13 @@ PageKey EncodePageKey(PageId page) {
   return key;
 }
 
+std::optional<PageId> DecodePageKey(std::string_view key) {
+  if (key.size() != kPageKeyBytes) return std::nullopt;
+  absl::uint128 number = 0;
+  for (const char byte : key) number = number << 8 | static_cast<uint8_t>(byte);
+  return PageId(number);
+}
+
 uint64_t DataSum(const void* data) { return XXH3_64bits(data, kPageBytes); }
 
 IndexValue EncodeIndexValue(const PageEntry& entry) {

@@ -25,6 +25,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "absl/status/statusor.h"
@@ -62,6 +63,8 @@ using PageKey = std::array<char, kPageKeyBytes>;
 using IndexValue = std::array<char, kIndexValueBytes>;
 
 PageKey EncodePageKey(PageId page);
+// Empty: it is no key of a page.
+std::optional<PageId> DecodePageKey(std::string_view key);
 inline std::string_view View(const PageKey& key) { return {key.data(), key.size()}; }
 
 // XXH3-64. REQUIRES: `data` points to kPageBytes.

@@ -285,6 +285,37 @@ std::vector<absl::StatusOr<PageEntry>> RocksDb::FindAll(PageRange range) const {
   return entries;
 }
 
+absl::StatusOr<PageList> RocksDb::ListPages(PageRange range, size_t most) const {
+  const OpenedRocks& rocks = *handles_->rocks;
+  const PageKey end = EncodePageKey(range.end());
+  const Slice upper_bound = ToSlice(View(end));
+  rocksdb::ReadOptions options;
+  options.iterate_upper_bound = &upper_bound;
+  options.fill_cache = false;  // The cache is for those that read single pages.
+  const std::unique_ptr<rocksdb::Iterator> it(rocks.db->NewIterator(options, rocks.pages()));
+  PageList list;
+  PageId rest = range.first;
+  for (it->Seek(ToSlice(View(EncodePageKey(range.first)))); it->Valid(); it->Next()) {
+    const std::optional<PageId> page = DecodePageKey(it->key().ToStringView());
+    if (!page.has_value()) continue;  // Not ours; no read finds it either.
+    if (list.pages.size() == most) {
+      list.next = *page;
+      return list;
+    }
+    const auto entry = DecodeIndexValue(*page, it->value().ToStringView());
+    list.pages.push_back(entry.ok() ? HeaderOf(*entry) : StoredPage{.page = *page});
+    rest = *page + 1;
+  }
+  if (it->status().ok() || rest == range.end()) return list;
+  if (list.pages.empty()) {
+    return absl::DataLossError(
+        absl::StrCat("pages from ", ToString(range.first),
+                     " on: the stored records cannot be read: ", Translate(it->status(), handles_->path).message()));
+  }
+  list.next = rest;
+  return list;
+}
+
 absl::StatusOr<RocksDb::Records> RocksDb::ReadRecords(std::string_view prefix) const {
   const OpenedRocks& rocks = *handles_->rocks;
   const std::string end = PrefixEnd(prefix);

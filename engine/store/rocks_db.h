@@ -85,6 +85,8 @@ class RocksDb {
   absl::StatusOr<PageEntry> Find(PageId page) const;
   // Of each page of the range.
   std::vector<absl::StatusOr<PageEntry>> FindAll(PageRange range) const;
+  // As PageStore::ListPages.
+  absl::StatusOr<PageList> ListPages(PageRange range, size_t most) const;
   absl::StatusOr<Records> ReadRecords(std::string_view prefix) const;
   RocksSizes Sizes() const;
   // Of what is durable.

@@ -132,6 +132,7 @@ struct RocksStore::State {
   void WriteTables();
   absl::StatusOr<StoredPage> ReadPage(PageId page, bool with_data);
   std::vector<absl::StatusOr<StoredPage>> ReadHeaders(PageRange range);
+  absl::StatusOr<PageList> ListPages(PageRange range, size_t most);
   bool IsTight() const { return store::FreeDiskBytes(options.path) / 2 < options.reserve_bytes; }
   void RefreshUsage();
 
@@ -263,6 +264,17 @@ std::vector<absl::StatusOr<StoredPage>> RocksStore::State::ReadHeaders(PageRange
   return headers;
 }
 
+absl::StatusOr<PageList> RocksStore::State::ListPages(PageRange range, size_t most) {
+  if (poison) return poison.status();
+  absl::StatusOr<PageList> list = db->ListPages(range, most);
+  if (absl::IsDataLoss(list.status())) counters.corrupt += 1;
+  if (!list.ok()) return list;
+  for (const StoredPage& page : list->pages) {
+    if (page.version == Version{}) counters.corrupt += 1;
+  }
+  return list;
+}
+
 void RocksStore::State::RefreshUsage() {
   const store::RocksSizes sizes = db->Sizes();
   usage_pages = sizes.pages;
@@ -375,6 +387,19 @@ void RocksStore::ReadHeaders(PageRange range, HeadersDone done) {
   }
   s->StartRead(after, [s, range, done = std::move(done)]() mutable {
     std::vector<absl::StatusOr<StoredPage>> result = s->ReadHeaders(range);
+    s->options.post([side = s->loop, done = std::move(done), result = std::move(result)]() mutable {
+      if (!side->closed) done(std::move(result));
+    });
+  });
+}
+
+void RocksStore::ListPages(PageRange range, size_t most, ListDone done) {
+  CHECK(range.first.value <= kSpacePages && range.count <= kSpacePages - range.first.value);
+  CHECK(most > 0);
+  State* s = state_.get();
+  // Which of those on their way are in the range is not looked for: these may be many.
+  s->StartRead(s->loop->uncommitted.LastChangeOfAnyPage(), [s, range, most, done = std::move(done)]() mutable {
+    absl::StatusOr<PageList> result = s->ListPages(range, most);
     s->options.post([side = s->loop, done = std::move(done), result = std::move(result)]() mutable {
       if (!side->closed) done(std::move(result));
     });

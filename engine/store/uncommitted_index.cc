@@ -10,6 +10,7 @@ void UncommittedIndex::Add(uint64_t number, const StoreBatch& batch) {
   CHECK(number != 0);
   for (const StoredPage& page : batch.put_pages) pages_[page.page] = number;
   for (const PageRange& range : batch.delete_pages) deleted_.push_back({number, range});
+  if (!batch.put_pages.empty() || !batch.delete_pages.empty()) last_of_pages_ = number;
   for (const StoreBatch::Record& record : batch.records) records_[record.key] = number;
 }
 
@@ -19,6 +20,7 @@ void UncommittedIndex::Remove(uint64_t number, const StoreBatch& batch) {
     if (it != pages_.end() && it->second == number) pages_.erase(it);
   }
   while (!deleted_.empty() && deleted_.front().number <= number) deleted_.pop_front();
+  if (last_of_pages_ <= number) last_of_pages_ = 0;
   for (const StoreBatch::Record& record : batch.records) {
     const auto it = records_.find(record.key);
     if (it != records_.end() && it->second == number) records_.erase(it);

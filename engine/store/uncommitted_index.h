@@ -28,6 +28,8 @@ class UncommittedIndex {
 
   // The number of the last batch that changes the page, or a record with the prefix; 0 if there is none.
   uint64_t LastChangeOf(PageId page) const;
+  // Of the last batch that changes any page.
+  uint64_t LastChangeOfAnyPage() const { return last_of_pages_; }
   uint64_t LastChangeOfRecords(std::string_view prefix) const;
 
  private:
@@ -37,6 +39,7 @@ class UncommittedIndex {
   };
 
   absl::flat_hash_map<PageId, uint64_t> pages_;
+  uint64_t last_of_pages_ = 0;
   std::deque<DeletedRange> deleted_;
   absl::btree_map<std::string, uint64_t> records_;
 };

@@ -179,6 +179,47 @@ void SimStore::ReadHeaders(PageRange range, HeadersDone done) {
                 [this, range, done = std::move(done)]() mutable { done(HeadersNow(range)); });
 }
 
+absl::StatusOr<PageList> SimStore::ListNow(PageRange range, size_t most) const {
+  if (!poison_.ok()) return poison_;
+  absl::btree_map<PageId, StoredPage> found;
+  const auto& durable = disk_->durable_;
+  for (auto it = durable.lower_bound(range.first); it != durable.end() && it->first < range.end(); ++it) {
+    found.emplace(it->first, it->second.corrupt_header ? StoredPage{.page = it->first} : it->second.page);
+  }
+  for (const Pending& pending : pending_) {
+    for (const PageRange& deleted : pending.batch.delete_pages) {
+      found.erase(found.lower_bound(deleted.first), found.lower_bound(deleted.end()));
+    }
+    for (const StoredPage& put : pending.batch.put_pages) {
+      if (range.Contains(put.page)) found.insert_or_assign(put.page, put);
+    }
+  }
+  PageList list;
+  for (auto& [id, page] : found) {
+    if (list.pages.size() == most) {
+      list.next = id;
+      break;
+    }
+    page.data = nullptr;
+    list.pages.push_back(std::move(page));
+  }
+  return list;
+}
+
+void SimStore::ListPages(PageRange range, size_t most, ListDone done) {
+  CHECK(range.first.value <= kSpacePages && range.count <= kSpacePages - range.first.value);
+  CHECK(most > 0);
+  if (dead_) return;
+  const DurationNs delay = ReadDelay();
+  if (random_.PerMille(500)) {  // As above.
+    world_->After(delay, node_, EventKind::kStore,
+                  [result = ListNow(range, most), done = std::move(done)]() mutable { done(std::move(result)); });
+    return;
+  }
+  world_->After(delay, node_, EventKind::kStore,
+                [this, range, most, done = std::move(done)]() mutable { done(ListNow(range, most)); });
+}
+
 std::vector<std::pair<std::string, std::string>> SimStore::RecordsNow(const std::string& prefix) const {
   std::map<std::string, std::string> found;
   for (auto it = disk_->records_.lower_bound(prefix); it != disk_->records_.end(); ++it) {

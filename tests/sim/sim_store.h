@@ -78,6 +78,7 @@ class SimStore final : public PageStore {
   void Commit(StoreBatch batch, CommitDone done) override;
   void ReadPage(PageId page, bool with_data, ReadDone done) override;
   void ReadHeaders(PageRange range, HeadersDone done) override;
+  void ListPages(PageRange range, size_t most, ListDone done) override;
   void ReadRecords(std::string prefix, RecordsDone done) override;
   StoreUsage Usage() const override;
 
@@ -98,6 +99,7 @@ class SimStore final : public PageStore {
   Found FindPage(PageId page, bool with_data) const;
   absl::StatusOr<StoredPage> ReadNow(PageId page, bool with_data) const;
   std::vector<absl::StatusOr<StoredPage>> HeadersNow(PageRange range) const;
+  absl::StatusOr<PageList> ListNow(PageRange range, size_t most) const;
   std::vector<std::pair<std::string, std::string>> RecordsNow(const std::string& prefix) const;
   void Refuse(absl::Status status, CommitDone done);
   void StartSync();

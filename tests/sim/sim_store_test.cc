@@ -1,5 +1,7 @@
 #include "tests/sim/sim_store.h"
 
+#include <algorithm>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,6 +38,13 @@ class SimStoreTest : public testing::Test {
   absl::StatusOr<StoredPage> Read(uint64_t page, bool with_data = true) {
     absl::StatusOr<StoredPage> result = absl::UnknownError("not called");
     store_->ReadPage(PageId(page), with_data, [&](absl::StatusOr<StoredPage> r) { result = std::move(r); });
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kUnknown) << "called inside the call";
+    Run();
+    return result;
+  }
+  absl::StatusOr<PageList> List(PageRange range, size_t most) {
+    absl::StatusOr<PageList> result = absl::UnknownError("not called");
+    store_->ListPages(range, most, [&](absl::StatusOr<PageList> r) { result = std::move(r); });
     EXPECT_EQ(result.status().code(), absl::StatusCode::kUnknown) << "called inside the call";
     Run();
     return result;
@@ -97,6 +106,68 @@ TEST_F(SimStoreTest, AReadSeesEveryBatchCommittedBefore) {
   EXPECT_TRUE(absl::IsNotFound(Read(1).status()));
 }
 
+TEST_F(SimStoreTest, AListHasThePagesOfItsRangeInOrderAndSaysWhereTheRestBegins) {
+  const PageRange everything{PageId(1), ~uint64_t{0}};
+  EXPECT_TRUE(List(everything, 10)->pages.empty());
+  EXPECT_EQ(List(everything, 10)->next, PageId(0));
+  for (const uint64_t page : {30, 10, 50, 20, 40}) ASSERT_TRUE(Commit(Put(page, page)).ok());
+  for (size_t most = 1; most <= 6; ++most) {
+    const PageList list = *List(everything, most);
+    ASSERT_EQ(list.pages.size(), std::min<size_t>(most, 5));
+    EXPECT_EQ(list.next, PageId(most < 5 ? 10 * (most + 1) : 0));
+    for (size_t i = 0; i < list.pages.size(); ++i) {
+      EXPECT_EQ(list.pages[i].page, PageId(10 * (i + 1)));
+      EXPECT_EQ(list.pages[i].version.counter, 10 * (i + 1));
+      EXPECT_EQ(list.pages[i].data, nullptr);
+    }
+  }
+  const PageList part = *List({PageId(20), 20}, 2);
+  ASSERT_EQ(part.pages.size(), 2u);
+  EXPECT_EQ(part.pages[0].page, PageId(20));
+  EXPECT_EQ(part.next, PageId(0)) << "40 is behind the range";
+  StoreBatch last = Put(1, 1);
+  last.put_pages[0].page = PageId(kSpacePages - 1);
+  ASSERT_TRUE(Commit(std::move(last)).ok());
+  EXPECT_EQ(List({PageId(kSpacePages - 1), 1}, 2)->pages.size(), 1u);
+}
+
+// Commits are on their way while pages are listed, and crashes end them.
+TEST_F(SimStoreTest, AListSeesEveryBatchCommittedBefore) {
+  constexpr uint64_t kPages = 60;
+  SimRandom random = world_.Fork("test");
+  std::map<uint64_t, uint64_t> model;
+  for (uint64_t round = 1; round <= 3'000; ++round) {
+    StoreBatch batch = Put(1 + random.Below(kPages), round);
+    if (random.PerMille(300)) {
+      const PageRange gone{PageId(1 + random.Below(kPages)), random.Below(20)};
+      std::erase_if(model, [&](const auto& page) { return gone.Contains(PageId(page.first)); });
+      batch.delete_pages.push_back(gone);
+    }
+    model[absl::Uint128Low64(batch.put_pages[0].page.value)] = round;
+    store_->Commit(std::move(batch), [](const absl::Status& status) { EXPECT_TRUE(status.ok()) << status; });
+    if (random.PerMille(700)) {
+      world_.Step();
+      continue;
+    }
+    const PageRange range{PageId(1 + random.Below(kPages)), random.Below(kPages)};
+    const size_t most = 1 + random.Below(kPages);
+    const PageList list = *List(range, most);
+    auto expected = model.lower_bound(absl::Uint128Low64(range.first.value));
+    for (const StoredPage& page : list.pages) {
+      ASSERT_NE(expected, model.end());
+      ASSERT_EQ(page.page, PageId(expected->first));
+      ASSERT_EQ(page.version.counter, expected->second);
+      ++expected;
+    }
+    const bool ends = expected == model.end() || !range.Contains(PageId(expected->first));
+    ASSERT_EQ(list.next, PageId(ends ? 0 : expected->first));
+    ASSERT_TRUE(ends || list.pages.size() == most);
+    if (!random.PerMille(100)) continue;
+    Crash();
+    Open();
+  }
+}
+
 TEST_F(SimStoreTest, CommitsThatWaitAreSyncedTogether) {
   std::vector<TimeNs> done;
   for (uint64_t i = 0; i < 50; ++i) {
@@ -140,6 +211,7 @@ TEST_F(SimStoreTest, AFailedWritePoisonsTheStore) {
   EXPECT_TRUE(absl::IsInternal(Commit(Put(1, 2))));
   EXPECT_TRUE(absl::IsInternal(Commit(Put(1, 3))));
   EXPECT_TRUE(absl::IsInternal(Read(1).status()));
+  EXPECT_TRUE(absl::IsInternal(List({PageId(1), 10}, 10).status()));
   EXPECT_EQ(poisoned_, 1);
   Crash();
   Open();
@@ -152,6 +224,22 @@ TEST_F(SimStoreTest, ADamagedPageIsReadAsDataLossUntilItIsWrittenAgain) {
   EXPECT_TRUE(absl::IsDataLoss(Read(1).status()));
   ASSERT_TRUE(Commit(Put(1, 2)).ok());
   EXPECT_TRUE(Read(1).ok());
+}
+
+TEST_F(SimStoreTest, APageWithADamagedHeaderIsListedAsOlderThanAnyOther) {
+  int damaged_headers = 0;
+  for (uint64_t round = 1; round <= 50; ++round) {
+    ASSERT_TRUE(Commit(Put(1, round)).ok());
+    ASSERT_EQ(disk_.CorruptOne([](const StoredPage&) { return true; }), PageId(1));
+    const PageList list = *List({PageId(1), 1}, 1);
+    ASSERT_EQ(list.pages.size(), 1u);
+    EXPECT_EQ(list.pages[0].page, PageId(1));
+    const absl::StatusOr<StoredPage> header = Read(1, /*with_data=*/false);
+    EXPECT_EQ(list.pages[0].version, header.ok() ? header->version : Version{});
+    if (!header.ok()) ++damaged_headers;
+  }
+  EXPECT_GT(damaged_headers, 5);
+  EXPECT_LT(damaged_headers, 45);
 }
 
 }  // namespace

@@ -34,11 +34,15 @@ class FakeCoreHolderStore : public PageStore {
   }
   void ReadPage(PageId page, bool with_data, ReadDone done) override {
     auto one = [done = std::move(done)](Found found) mutable { done(std::move(found.front())); };
-    reads.push_back({{page, 1}, with_data, Look({page, 1}, with_data), std::move(one)});
+    reads.push_back({{page, 1}, with_data, Look({page, 1}, with_data), std::move(one), {}});
     ++read_count;
   }
   void ReadHeaders(PageRange range, HeadersDone done) override {
-    reads.push_back({range, /*with_data=*/false, Look(range, false), std::move(done)});
+    reads.push_back({range, /*with_data=*/false, Look(range, false), std::move(done), {}});
+    ++read_count;
+  }
+  void ListPages(PageRange range, size_t most, ListDone done) override {
+    reads.push_back({range, /*with_data=*/false, {}, nullptr, {most, List(range, most), std::move(done)}});
     ++read_count;
   }
   void ReadRecords(std::string prefix, RecordsDone done) override {
@@ -68,6 +72,8 @@ class FakeCoreHolderStore : public PageStore {
   void FinishRead(bool as_asked = false) {
     auto read = std::move(reads.front());
     reads.pop_front();
+    Listing& listing = read.listing;
+    if (listing.done) return listing.done(as_asked ? std::move(listing.found) : List(read.pages, listing.most));
     read.done(as_asked ? std::move(read.found) : Look(read.pages, read.with_data));
   }
   void FinishAll() {
@@ -93,17 +99,37 @@ class FakeCoreHolderStore : public PageStore {
     for (uint64_t i = 0; i < range.count; ++i) found.push_back(Look(range.first + i, with_data));
     return found;
   }
+  PageList List(PageRange range, size_t most) const {
+    PageList list;
+    for (auto it = visible_.pages.lower_bound(range.first.value); it != visible_.pages.end(); ++it) {
+      const PageId page(it->first);
+      if (!range.Contains(page)) break;
+      if (list.pages.size() == most) {
+        list.next = page;
+        break;
+      }
+      const absl::StatusOr<StoredPage> found = Look(page, /*with_data=*/false);
+      list.pages.push_back(found.ok() ? *found : StoredPage{.page = page});
+    }
+    return list;
+  }
   void Crash() {
     commits.clear();
     reads.clear();
     visible_ = durable;
   }
 
+  struct Listing {
+    size_t most = 0;
+    PageList found;
+    ListDone done;  // Null: the read is none.
+  };
   struct Read {
     PageRange pages;
     bool with_data;
     Found found;
     HeadersDone done;
+    Listing listing;
   };
   std::deque<std::pair<StoreBatch, CommitDone>> commits;
   std::deque<Read> reads;

@@ -469,6 +469,7 @@ TEST(StoreCrash, FailedWritePoisonsTheStore) {  // S5
     EXPECT_EQ(s.Commit(StoreBatch{}), first);
     EXPECT_EQ(s.Read(kPage).status(), first);
     EXPECT_EQ(s.Records("").status(), first);
+    EXPECT_EQ(s.List({kPage, kPages}, 10).status(), first);
     EXPECT_EQ(poisoned, 1);
   }
   WaitingStore s(directory.path());

@@ -172,6 +172,11 @@ TEST(UncommittedIndex, NamesTheLastBatchThatChangesAKey) {
       }
       ASSERT_EQ(index.LastChangeOf(PageId(page)), expected);
     }
+    uint64_t last_of_pages = 0;
+    for (const auto& [number, batch] : there) {
+      if (!batch.put_pages.empty() || !batch.delete_pages.empty()) last_of_pages = number;
+    }
+    ASSERT_EQ(index.LastChangeOfAnyPage(), last_of_pages);
     for (const std::string prefix : {"", "a", "aa", "aaa", "aaaa", "b"}) {
       uint64_t expected = 0;
       for (const auto& [number, batch] : there) {

@@ -11,10 +11,10 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
-#include "engine/store/page_entry.h"
 #include "engine/store/rocks_store.h"
 #include "engine/store/sealed_value.h"
 #include "tests/unit/engine/store_test_support.h"
+#include "tests/unit/engine/store_vandal.h"
 
 namespace mangrove {
 namespace {
@@ -22,11 +22,13 @@ namespace {
 using store_test::BytesOfSegments;
 using store_test::Content;
 using store_test::ExpectSame;
+using store_test::KeyOf;
 using store_test::MakePage;
 using store_test::OptionsFor;
 using store_test::SmallBuffers;
 using store_test::TemporaryDirectory;
 using store_test::TestLoop;
+using store_test::Vandal;
 using store_test::WaitingStore;
 
 constexpr PageId kPage{absl::MakeUint128(1, 42)};
@@ -154,9 +156,10 @@ TEST(RocksStore, NoCallbackRunsInsideTheCall) {
   int calls = 0;
   s.store->Commit(StoreBatch{}, [&](absl::Status) { ++calls; });
   s.store->ReadPage(kPage, true, [&](absl::StatusOr<StoredPage>) { ++calls; });
+  s.store->ListPages({kPage, 10}, 5, [&](auto) { ++calls; });
   s.store->ReadRecords("", [&](auto) { ++calls; });
   EXPECT_EQ(calls, 0);
-  s.loop.RunUntil([&] { return calls == 3; });
+  s.loop.RunUntil([&] { return calls == 4; });
 }
 
 TEST(RocksStore, CommitsThatWaitShareOneSyncedWriteAndOnePost) {
@@ -418,37 +421,6 @@ TEST(RocksStore, UsageCountsPagesAndDisk) {
   EXPECT_GE(s.store->Usage().used_bytes, 100 * kPageBytes);
   EXPECT_GT(s.store->Usage().free_bytes, 0u);
 }
-
-// Writes through RocksDB itself, as no store would.
-class Vandal {
- public:
-  explicit Vandal(const std::string& path) {
-    std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
-    for (const char* name : {"default", "pages", "records"}) descriptors.push_back({name, {}});
-    rocksdb::DB* raw = nullptr;
-    const auto status = rocksdb::DB::Open({}, path, descriptors, &families_, &raw);
-    EXPECT_TRUE(status.ok()) << status.ToString();
-    db_.reset(raw);
-  }
-  ~Vandal() {
-    for (auto* family : families_) db_->DestroyColumnFamilyHandle(family);
-  }
-  std::string Get(int family, const std::string& key) {
-    std::string value;
-    EXPECT_TRUE(db_->Get({}, families_[family], key, &value).ok());
-    return value;
-  }
-  void Put(int family, const std::string& key, const std::string& value) {
-    EXPECT_TRUE(db_->Put({}, families_[family], key, value).ok());
-  }
-  void Delete(int family, const std::string& key) { EXPECT_TRUE(db_->Delete({}, families_[family], key).ok()); }
-
- private:
-  std::unique_ptr<rocksdb::DB> db_;
-  std::vector<rocksdb::ColumnFamilyHandle*> families_;
-};
-
-std::string KeyOf(PageId page) { return std::string(store::View(store::EncodePageKey(page))); }
 
 TEST(RocksStore, CorruptPageIsDataLossByItsAddressAndTheStoreLivesOn) {  // S4
   TemporaryDirectory directory;

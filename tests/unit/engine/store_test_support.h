@@ -199,6 +199,13 @@ class WaitingStore {
     return *std::move(outcome);
   }
 
+  absl::StatusOr<PageList> List(PageRange range, size_t most) {
+    std::optional<absl::StatusOr<PageList>> outcome;
+    store->ListPages(range, most, [&](absl::StatusOr<PageList> result) { outcome = std::move(result); });
+    loop.RunUntil([&] { return outcome.has_value(); });
+    return *std::move(outcome);
+  }
+
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Records(const std::string& prefix) {
     std::optional<absl::StatusOr<std::vector<std::pair<std::string, std::string>>>> outcome;
     store->ReadRecords(prefix, [&](auto result) { outcome = std::move(result); });
