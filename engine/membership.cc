@@ -62,6 +62,7 @@ void Membership::Begin(AnchorRecords records, std::optional<RaftDurable> durable
   }
   participant_ =
       std::make_unique<Participant>(member, std::move(anchor), std::move(records), std::move(durable), clock_->Now());
+  participant_->SetDisk(disk_blank_, disk_caught_up_);
 }
 
 void Membership::Start() {
@@ -72,6 +73,14 @@ void Membership::Shutdown() {
   stopped_ = true;
   clock_->Cancel(std::exchange(timer_, 0));
   timer_at_ = kForever;
+}
+
+void Membership::SetDisk(bool blank, bool caught_up) {
+  disk_blank_ = blank;
+  disk_caught_up_ = caught_up;
+  if (stopped_ || participant_ == nullptr) return;
+  participant_->SetDisk(blank, caught_up);
+  if (timer_ != 0) ArmTimer();  // Otherwise Start will, or what calls this.
 }
 
 DurationNs Membership::LeaseLeft() const {

@@ -53,6 +53,8 @@ class Membership final : public TransportEvents {
   void Start();
   // Nothing is sent or written any more.
   void Shutdown();
+  // At any time; as Member::SetDisk.
+  void SetDisk(bool blank, bool caught_up);
 
   // TransportEvents.
   void OnDelivery(const Delivery& delivery) override;
@@ -94,6 +96,8 @@ class Membership final : public TransportEvents {
   Epoch said_view_;
   TimeNs said_lease_ = 0;
   bool said_gone_ = false;
+  bool disk_blank_ = false;  // As SetDisk said, for Begin.
+  bool disk_caught_up_ = false;
   LogOnce said_once_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // False once this object is gone, for callbacks.
 };

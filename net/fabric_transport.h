@@ -19,7 +19,7 @@
 namespace mangrove {
 
 // Raised whenever what nodes say to each other changes, in any folder. Nodes of different versions do not talk.
-constexpr uint16_t kProtocolVersion = 3;
+constexpr uint16_t kProtocolVersion = 4;
 
 struct FabricMember {
   NodeId id;

@@ -259,10 +259,13 @@ void Anchor::Apply(const RaftOutput& output) {
     if (entry.kind != LogEntry::Kind::kCommand) continue;
     const absl::StatusOr<DatabaseCommand> command = DecodeCommand(entry.command);
     CHECK(command.ok());
-    // What does not fit any more is refused in the same way everywhere.
     const bool is_view = command->kind == DatabaseCommand::Kind::kChangeView;
-    if (is_view) changes();
-    if (database_.Apply(*command).ok() && is_view) history_.Apply(command->view);
+    if (command->kind != DatabaseCommand::Kind::kSetNode) changes();
+    // What does not fit any more is refused in the same way everywhere.
+    if (!database_.Apply(*command).ok()) continue;
+    if (is_view) history_.Apply(command->view);
+    // A view that a removal makes is told whole.
+    if (history_.view().epoch != database_.view().epoch) history_.Reset(database_.view());
   }
   if (IsReady() && before && *before != database_.view()) TellView(*before);
 }
@@ -296,7 +299,9 @@ void Anchor::Reconcile(TimeNs now) {
   command.kind = DatabaseCommand::Kind::kChangeView;
   command.view = keeper_.Decide(database_, now);
   // Above every view of an earlier log of this cluster, if its anchors' disks were lost: incarnations are never used again.
-  if (database_.view().epoch.value == 0) command.view.epoch = Epoch(options_.self.incarnation.value);
+  if (database_.view().epoch.value == 0) {
+    command.view.epoch = Epoch(std::max(options_.self.incarnation.value, kBlankDisk.value + 1));
+  }
   if (!command.view.empty()) static_cast<void>(Propose(command, now));
 }
 

@@ -15,6 +15,7 @@
 #include "net/transport.h"
 #include "recovery/codec_frame.h"
 #include "recovery/codec_log.h"
+#include "recovery/view_history.h"
 
 namespace mangrove {
 namespace {
@@ -40,6 +41,8 @@ void Fill(wire::Pulse::Builder out, const Pulse& pulse) {
   out.setSentAtNs(pulse.sent_at);
   out.setEpoch(pulse.epoch.value);
   out.setEmptied(pulse.emptied.value);
+  out.setBlank(pulse.blank);
+  out.setCaughtUp(pulse.caught_up);
   if (!pulse.unreachable.empty()) Fill(out.initUnreachable(SizeOf(pulse.unreachable)), pulse.unreachable);
 }
 
@@ -51,18 +54,28 @@ void Fill(wire::PulseAnswer::Builder out, const PulseAnswer& answer) {
   out.setTo(answer.to.value);
 }
 
+void Fill(capnp::List<wire::ViewNode>::Builder out, const std::vector<ViewPart::Node>& nodes) {
+  for (unsigned i = 0; i < nodes.size(); ++i) {
+    out[i].setNode(nodes[i].node.value);
+    out[i].setIncarnation(nodes[i].incarnation.value);
+    out[i].setBehind(nodes[i].behind.value);
+  }
+}
+
 void Fill(wire::ViewPart::Builder out, const ViewPart& part) {
   out.setEpoch(part.epoch.value);
   out.setFirst(part.first);
   out.setIsLast(part.is_last);
   out.setRoot(part.root.value);
-  if (!part.members.empty()) Fill(out.initMembers(SizeOf(part.members)), part.members);
+  if (!part.nodes.empty()) Fill(out.initNodes(SizeOf(part.nodes)), part.nodes);
 }
 
 void Fill(wire::ViewChange::Builder out, const ViewChange& change) {
   out.setEpoch(change.epoch.value);
   if (!change.joins.empty()) Fill(out.initJoins(SizeOf(change.joins)), change.joins);
   if (!change.leaves.empty()) Fill(out.initLeaves(SizeOf(change.leaves)), change.leaves);
+  if (!change.blank.empty()) Fill(out.initBlank(SizeOf(change.blank)), change.blank);
+  if (!change.caught_up.empty()) Fill(out.initCaughtUp(SizeOf(change.caught_up)), change.caught_up);
 }
 
 void Fill(wire::PulseBatch::Builder out, const PulseBatch& batch) {
@@ -136,9 +149,8 @@ void Fill(wire::Database::Builder out, const NodeDatabase& database) {
   }
   out.setEpoch(database.view().epoch.value);
   out.setRoot(database.view().root.value);
-  i = 0;
-  auto members = out.initMembers(SizeOf(database.view().members));
-  for (const auto& [node, incarnation] : database.view().members) Fill(members[i++], NodeInstance{node, incarnation});
+  const std::vector<ViewPart::Node> view = NodesOf(database.view());
+  Fill(out.initView(SizeOf(view)), view);
 }
 
 // --- Decoding: messages -----------------------------------------------------------------------------------------------
@@ -166,6 +178,8 @@ absl::Status Read(wire::Pulse::Reader in, Pulse& pulse) {
   if (absl::Status s = CheckTime("Pulse", pulse.sent_at); !s.ok()) return s;
   pulse.epoch = Epoch(in.getEpoch());
   pulse.emptied = Epoch(in.getEmptied());
+  pulse.blank = in.getBlank();
+  pulse.caught_up = in.getCaughtUp();
   const auto unreachable = in.getUnreachable();
   if (absl::Status s = CheckLength("Pulse", unreachable, Pulse::kMostUnreachable); !s.ok()) return s;
   for (uint64_t node : unreachable) pulse.unreachable.emplace_back(node);
@@ -178,22 +192,35 @@ absl::Status Read(wire::PulseAnswer::Reader in, PulseAnswer& answer) {
   return CheckTime("PulseAnswer", answer.lease_from);
 }
 
+// Of the view of `epoch`.
+absl::Status Read(const char* what, capnp::List<wire::ViewNode>::Reader in, size_t most, Epoch epoch,
+                  std::vector<ViewPart::Node>& nodes) {
+  if (absl::Status s = CheckLength(what, in, most); !s.ok()) return s;
+  NodeId before;
+  for (const wire::ViewNode::Reader entry : in) {
+    if (absl::Status s = CheckWhole(what, entry); !s.ok()) return s;
+    const ViewPart::Node& node = nodes.emplace_back(
+        ViewPart::Node{NodeId(entry.getNode()), Incarnation(entry.getIncarnation()), Epoch(entry.getBehind())});
+    if (absl::Status s = CheckFollows(what, before, node.node); !s.ok()) return s;
+    const bool is_member = node.incarnation.value != 0;
+    if (!is_member && node.behind.value == 0)
+      return Bad(what, " names ", ToString(node.node), ", neither a member nor behind");
+    if (node.behind > epoch || (is_member && node.behind.value != 0 && node.behind == epoch)) {
+      return Bad(what, " of view ", epoch.value, " has ", ToString(node.node), is_member ? ", a member," : "",
+                 " behind since view ", node.behind.value);
+    }
+    before = node.node;
+  }
+  return {};
+}
+
 absl::Status Read(wire::ViewPart::Reader in, ViewPart& part) {
   if (absl::Status s = CheckWhole("ViewPart", in); !s.ok()) return s;
   part.epoch = Epoch(in.getEpoch());
   part.first = in.getFirst();
   part.is_last = in.getIsLast();
   part.root = NodeId(in.getRoot());
-  const auto members = in.getMembers();
-  if (absl::Status s = CheckLength("ViewPart", members, ViewPart::kMostMembers); !s.ok()) return s;
-  NodeId before;
-  for (const wire::Instance::Reader member : members) {
-    NodeInstance& instance = part.members.emplace_back();
-    if (absl::Status s = Read("ViewPart", member, instance); !s.ok()) return s;
-    if (absl::Status s = CheckFollows("ViewPart", before, instance.node); !s.ok()) return s;
-    before = instance.node;
-  }
-  return {};
+  return Read("ViewPart", in.getNodes(), ViewPart::kMostNodes, part.epoch, part.nodes);
 }
 
 absl::Status Read(wire::ViewChange::Reader in, ViewChange& change) {
@@ -201,7 +228,9 @@ absl::Status Read(wire::ViewChange::Reader in, ViewChange& change) {
   change.epoch = Epoch(in.getEpoch());
   const auto joins = in.getJoins();
   const auto leaves = in.getLeaves();
-  const uint64_t count = uint64_t{joins.size()} + leaves.size();
+  const auto blank = in.getBlank();
+  const auto caught_up = in.getCaughtUp();
+  const uint64_t count = uint64_t{joins.size()} + leaves.size() + caught_up.size();
   if (count == 0 || count > ViewChange::kMostNodes) {
     return Bad("a change of the view is of ", count, " nodes, expected 1 to ", ViewChange::kMostNodes);
   }
@@ -210,7 +239,15 @@ absl::Status Read(wire::ViewChange::Reader in, ViewChange& change) {
     if (absl::Status s = Read("a change of the view", node, change.joins.emplace_back()); !s.ok()) return s;
     named.push_back(change.joins.back().node);
   }
+  if (absl::Status s = CheckLength("a change of the view", blank, joins.size()); !s.ok()) return s;
+  for (uint64_t node : blank) {
+    if (std::find(named.begin(), named.end(), change.blank.emplace_back(node)) == named.end()) {
+      return Bad("a change of the view has ", ToString(NodeId(node)), " with a blank disk, and not joining");
+    }
+  }
+  if (absl::Status s = CheckDistinct("a change of the view", change.blank); !s.ok()) return s;
   for (uint64_t node : leaves) named.push_back(change.leaves.emplace_back(node));
+  for (uint64_t node : caught_up) named.push_back(change.caught_up.emplace_back(node));
   return CheckDistinct("a change of the view", std::move(named));
 }
 
@@ -327,22 +364,22 @@ absl::Status Read(wire::Command::Reader in, DatabaseCommand& command) {
 
 absl::Status ReadView(wire::Database::Reader in, const std::map<NodeId, NodeRecord>& nodes, View& view) {
   view.epoch = Epoch(in.getEpoch());
-  const auto members = in.getMembers();
-  if (absl::Status s = CheckLength("the view", members, NodeDatabase::kMostNodes); !s.ok()) return s;
-  if (view.epoch.value == 0 && members.size() > 0) return Bad("view 0 has ", members.size(), " members");
-  NodeId before;
-  for (const wire::Instance::Reader member : members) {
-    NodeInstance instance;
-    if (absl::Status s = Read("the view", member, instance); !s.ok()) return s;
-    if (absl::Status s = CheckFollows("the view", before, instance.node); !s.ok()) return s;
-    const auto found = nodes.find(instance.node);
-    if (found == nodes.end())
-      return Bad("the view has ", ToString(instance), ", a node that the cluster does not have");
-    if (instance.incarnation > found->second.last) {
-      return Bad("the view has ", ToString(instance), ", newer than its last, ", found->second.last.value);
+  std::vector<ViewPart::Node> list;
+  if (absl::Status s = Read("the view", in.getView(), NodeDatabase::kMostNodes, view.epoch, list); !s.ok()) return s;
+  if (view.epoch.value == 0 && !list.empty()) return Bad("view 0 has ", list.size(), " nodes");
+  for (const ViewPart::Node& node : list) {
+    const auto found = nodes.find(node.node);
+    if (found == nodes.end()) return Bad("the view has ", ToString(node.node), ", which the cluster does not have");
+    if (node.incarnation > found->second.last) {
+      return Bad("the view has ", ToString(NodeInstance{node.node, node.incarnation}), ", newer than its last, ",
+                 found->second.last.value);
     }
-    view.members.emplace_hint(view.members.end(), instance.node, instance.incarnation);
-    before = instance.node;
+    if (found->second.last.value == 0) return Bad(ToString(node.node), " is behind, and was never in a view");
+  }
+  AddNodes(list, view);
+  for (const auto& [node, record] : nodes) {
+    if (record.last.value == 0 || view.members.contains(node) || view.behind.contains(node)) continue;
+    return Bad(ToString(node), " is not in the view any more, and not behind");
   }
   view.root = NodeId(in.getRoot());
   if (view.members.empty() ? view.root.value != 0 : !view.members.contains(view.root)) {

@@ -37,7 +37,12 @@ std::vector<NodeId> Member::AnchorsToAsk(TimeNs now) const {
 void Member::SendPulses(TimeNs now) {
   if (is_gone_) return;
   pulsed_at_ = now;
-  const Pulse pulse{.sent_at = now, .epoch = view().epoch, .emptied = emptied_, .unreachable = Unreachable(now)};
+  const Pulse pulse{.sent_at = now,
+                    .epoch = view().epoch,
+                    .emptied = emptied_,
+                    .unreachable = Unreachable(now),
+                    .blank = blank_,
+                    .caught_up = caught_up_};
   const NodeId monitor = MonitorOfNode(options_.self.node);
   const bool is_well = HasLease(now) && lease_ends() - now > options_.timing.lease / 2;
   if (monitor.value != 0 && up_.contains(monitor) && is_well) {
@@ -96,12 +101,15 @@ void Member::Receive(NodeId from, const ViewChange& change, TimeNs now) {
 
 void Member::Receive(NodeId from, const ViewPart& part, TimeNs now) {
   if (!MayTellOfViews(from) || part.epoch <= view().epoch) return;
-  if (part.first == 0) incoming_ = {.epoch = part.epoch, .members = {}, .root = part.root};
-  const size_t known = incoming_.members.size();
+  if (part.first == 0) {
+    incoming_ = {.epoch = part.epoch, .members = {}, .root = part.root, .behind = {}};
+    incoming_nodes_ = 0;
+  }
   // Otherwise the next pulse brings it again.
-  if (incoming_.epoch != part.epoch || known != part.first) return;
-  if (known + part.members.size() > NodeDatabase::kMostNodes) return;
-  for (const NodeInstance& member : part.members) incoming_.members[member.node] = member.incarnation;
+  if (incoming_.epoch != part.epoch || incoming_nodes_ != part.first) return;
+  if (incoming_nodes_ + part.nodes.size() > NodeDatabase::kMostNodes) return;
+  incoming_nodes_ += part.nodes.size();
+  AddNodes(part.nodes, incoming_);
   if (!part.is_last) return;
   if (incoming_.members.empty() ? incoming_.root.value != 0 : !incoming_.members.contains(incoming_.root)) return;
   history_.Reset(std::exchange(incoming_, {}));
@@ -126,10 +134,17 @@ void Member::FollowView(TimeNs now) {
 void Member::Reenter(TimeNs now) {
   emptied_ = gone_in_;
   is_gone_ = false;
+  caught_up_ = false;  // It has missed what was stored while it was away.
   lease_from_ = 0;
   next_.clear();
   no_lease_from_ = now;
   pulse_at_ = now;
+}
+
+void Member::SetDisk(bool blank, bool caught_up) {
+  if (caught_up && !caught_up_) pulse_at_ = std::min(pulse_at_, pulsed_at_ + 1);
+  blank_ = blank;
+  caught_up_ = caught_up;
 }
 
 void Member::PeerUp(NodeId peer) {

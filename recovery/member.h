@@ -60,6 +60,9 @@ class Member {
   // M3: the view goes on without this node. Reenter, when it is emptied.
   bool is_gone() const { return is_gone_; }
   void Reenter(TimeNs now);
+  // What pulses say of this node's disk from now on: was it empty when the node started, and does it have all of its pages that was
+  // ever acknowledged? Once it does, it goes on to while its node is in the view; Reenter takes the latter back.
+  void SetDisk(bool blank, bool caught_up);
   const View& view() const { return history_.view(); }
   const ViewHistory& history() const { return history_; }
   // Is this node the monitor of that one, as far as it knows?
@@ -90,7 +93,10 @@ class Member {
   Epoch emptied_;         // See Pulse.
   TimeNs no_lease_from_;  // What was sent before counts no more.
   ViewHistory history_;
+  bool blank_ = false;  // See Pulse.
+  bool caught_up_ = false;
   View incoming_;                         // Of which the first parts are here.
+  size_t incoming_nodes_ = 0;             // Of these parts.
   std::set<NodeId> up_;                   // Connected.
   std::map<NodeId, TimeNs> apart_since_;  // Of the view, those that are not.
 };

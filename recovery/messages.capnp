@@ -12,8 +12,9 @@
 #
 # What a reader refuses, of any root: more than one segment, bytes that are too few or too many; a struct with fewer fields
 # than here (one that is not there has none), so that nothing is taken for 0 because it was lost; an unknown kind or standing; a
-# node 0 where a node is listed, a node listed twice; incarnation 0 of a node that is listed; a negative time; more than 100
-# votes of a node; and the lengths that are given below. A list that says so is in ascending order of its nodes.
+# node 0 where a node is listed, a node listed twice; incarnation 0 of a node that is listed, where it is not said to mean
+# something; a negative time; more than 100 votes of a node; a disk that is behind since a view that is yet to come, or, of a
+# member of the view, since this one; and the lengths that are given below. A list that says so is in ascending order of its nodes.
 #
 # What may stand in a log beyond that, recovery/raft_check.cc decides.
 
@@ -45,6 +46,12 @@ struct Pulse {
 
   emptied @3 :UInt64;
   # N holds nothing that it had under the views before this one.
+
+  blank @4 :Bool;
+  # N's disk was empty when N started.
+
+  caughtUp @5 :Bool;
+  # N's disk has all of its pages that was ever acknowledged, as of now.
 }
 
 struct PulseAnswer {
@@ -68,15 +75,26 @@ struct ViewPart {
   epoch @0 :UInt64;
 
   first @1 :UInt32;
-  # How many members are in the parts before.
+  # How many nodes are in the parts before.
 
   isLast @2 :Bool;
 
-  members @3 :List(Instance);
-  # Ascending. At most 512.
+  nodes @3 :List(ViewNode);
+  # Ascending. At most 480; of all parts at most 4096.
 
   root @4 :UInt64;
   # One of the view's members.
+}
+
+struct ViewNode {
+  # Of a view: a member, or a node whose disk is behind, or both.
+  node @0 :UInt64;
+
+  incarnation @1 :UInt64;
+  # 0: it is not in the view.
+
+  behind @2 :UInt64;
+  # Since which view its disk is behind: the first without the node. 1: it had nothing to begin with. 0: it is current.
 }
 
 struct PulseBatch {
@@ -269,7 +287,7 @@ struct Node {
 }
 
 struct ViewChange {
-  # What makes the view of `epoch` of the one before it. Of 1 to 128 nodes, each named once.
+  # What makes the view of `epoch` of the one before it. Of 1 to 128 nodes, each named once in `joins`, `leaves` and `caughtUp`.
 
   epoch @0 :UInt64;
 
@@ -277,6 +295,12 @@ struct ViewChange {
   # Each in the place of an older incarnation of its node, if that is there.
 
   leaves @2 :List(UInt64);
+
+  blank @3 :List(UInt64);
+  # Of those that join: whose disk is empty. Each is among `joins`.
+
+  caughtUp @4 :List(UInt64);
+  # Members whose disks are current from this view on.
 }
 
 struct Database {
@@ -286,8 +310,9 @@ struct Database {
   epoch @1 :UInt64;
   # Of the view. 0: before the first, with nobody in it.
 
-  members @2 :List(Instance);
-  # Of the view. Ascending. Each is among the nodes, and not newer than its `last`.
+  view @2 :List(ViewNode);
+  # Ascending. Each is among the nodes; its incarnation is not newer than its `last`, and who is behind has a `last`. Of the nodes
+  # with a `last` all that are not in the view are behind.
 
   root @3 :UInt64;
   # Of the view: one of its members. 0: it has none.

@@ -32,6 +32,8 @@ struct Pulse {
   Epoch epoch;                      // Of the newest view that it knows whole.
   Epoch emptied;                    // It holds nothing that it had under the views before this one.
   std::vector<NodeId> unreachable;  // Members of that view with which it has had no connection for a while.
+  bool blank = false;               // Its disk was empty when it started.
+  bool caught_up = false;           // Its disk has all of its pages that was ever acknowledged, as of now.
   friend bool operator==(const Pulse&, const Pulse&) = default;
 };
 
@@ -45,14 +47,21 @@ struct PulseAnswer {
   friend bool operator==(const PulseAnswer&, const PulseAnswer&) = default;
 };
 
-// A part of a view, in the order of the nodes.
+// A part of a view: of its members, and of those whose disks are behind, in the order of the nodes.
 struct ViewPart {
-  static constexpr size_t kMostMembers = 512;
+  static constexpr size_t kMostNodes = 480;
+
+  struct Node {
+    NodeId node;
+    Incarnation incarnation;  // 0: it is not in the view.
+    Epoch behind;             // As View::behind; 0: its disk is current. One of the two is not 0.
+    friend bool operator==(const Node&, const Node&) = default;
+  };
 
   Epoch epoch;
-  uint32_t first = 0;  // How many members are in the parts before.
+  uint32_t first = 0;  // How many nodes are in the parts before.
   bool is_last = false;
-  std::vector<NodeInstance> members;  // At most kMostMembers.
+  std::vector<Node> nodes;  // At most kMostNodes.
   NodeId root;
   friend bool operator==(const ViewPart&, const ViewPart&) = default;
 };

@@ -45,19 +45,31 @@ absl::Status NodeDatabase::Check(const DatabaseCommand& command) const {
 }
 
 absl::Status NodeDatabase::CheckViewChange(const ViewChange& change) const {
-  if (change.empty() || change.joins.size() + change.leaves.size() > ViewChange::kMostNodes) {
-    return absl::InvalidArgumentError(absl::StrCat("a change of ", change.joins.size() + change.leaves.size(),
-                                                   " nodes, expected 1 to ", ViewChange::kMostNodes));
+  if (change.empty() || change.size() > ViewChange::kMostNodes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a change of ", change.size(), " nodes, expected 1 to ", ViewChange::kMostNodes));
   }
+  std::set<NodeId> joining;
   for (const NodeInstance& joins : change.joins) {
+    joining.insert(joins.node);
     if (joins.node.value == 0 || joins.incarnation.value == 0) {
       return absl::InvalidArgumentError(absl::StrCat(ToString(joins), " cannot join: there is none"));
     }
+  }
+  for (NodeId blank : change.blank) {
+    if (joining.erase(blank) > 0) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(ToString(blank), " cannot have a blank disk: it does not join, or is named twice"));
   }
   if (!view_.IsNext(change.epoch)) {
     return absl::FailedPreconditionError(
         absl::StrCat("a change to view ", change.epoch.value, ", behind view ", view_.epoch.value));
   }
+  return CheckNodes(change);
+}
+
+// Against those that are there.
+absl::Status NodeDatabase::CheckNodes(const ViewChange& change) const {
   std::set<NodeId> named;
   for (const NodeInstance& joins : change.joins) {
     const NodeRecord* record = Find(joins.node);
@@ -75,6 +87,14 @@ absl::Status NodeDatabase::CheckViewChange(const ViewChange& change) const {
       return absl::FailedPreconditionError(absl::StrCat(ToString(leaves), " cannot leave: it is not in the view"));
     }
   }
+  for (NodeId node : change.caught_up) {
+    const bool is_behind = view_.behind.contains(node);
+    if (!is_behind || !view_.members.contains(node) || !named.insert(node).second) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          ToString(node),
+          " cannot have caught up: ", is_behind ? "it does not stay in the view as it is" : "its disk is not behind"));
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -90,7 +110,10 @@ absl::Status NodeDatabase::Apply(const DatabaseCommand& command) {
       record.left = left;
       break;
     }
-    case DatabaseCommand::Kind::kRemoveNode: nodes_.erase(command.node); break;
+    case DatabaseCommand::Kind::kRemoveNode:
+      nodes_.erase(command.node);
+      if (view_.behind.erase(command.node) > 0) ++view_.epoch.value;
+      break;
     case DatabaseCommand::Kind::kChangeView:
       view_.Apply(command.view);
       for (const NodeInstance& joins : command.view.joins) nodes_.at(joins.node).last = joins.incarnation;

@@ -1,10 +1,10 @@
 // What the anchors agree on: which nodes the cluster has, and the view. A state machine that each anchor feeds with what its log
 // has committed: the same commands in the same order make the same database everywhere.
 //
-// D1  The epochs of views go up by one, from the first one on, which is any.
+// D1  The epochs of views go up by one, from the first one on, which is any above kBlankDisk.
 // D2  Who is in a view is in the database; one incarnation of a node at most is in a view, and, while the node is in the database,
-//     never an older one than before. One
-//     that has left may come back: it has emptied itself meanwhile (Pulse::emptied).
+//     never an older one than before. One that has left may come back: it has emptied itself meanwhile (Pulse::emptied).
+// D3  Whose disk is behind has been in a view; who has been in one and is in none now has a disk that is behind.
 
 #pragma once
 
@@ -50,9 +50,10 @@ class NodeDatabase {
   NodeDatabase(std::map<NodeId, NodeRecord> nodes, View view) : nodes_(std::move(nodes)), view_(std::move(view)) {}
 
   // FailedPrecondition: the command does not fit what is there; nothing is changed. (A view's change that is not the next one, of
-  // a node that is not in the database, or back to an older incarnation; a removal of who is in the view.) InvalidArgument: it
-  // could never be applied.
+  // a node that is not in the database, or back to an older incarnation, or of a disk that has caught up and was not behind; a
+  // removal of who is in the view.) InvalidArgument: it could never be applied.
   absl::Status Check(const DatabaseCommand& command) const;
+  // The removal of a node whose disk is behind makes the next view, which does not name it: views of one epoch are the same.
   absl::Status Apply(const DatabaseCommand& command);
 
   const std::map<NodeId, NodeRecord>& nodes() const { return nodes_; }
@@ -63,6 +64,7 @@ class NodeDatabase {
 
  private:
   absl::Status CheckViewChange(const ViewChange& change) const;
+  absl::Status CheckNodes(const ViewChange& change) const;
 
   std::map<NodeId, NodeRecord> nodes_;
   View view_;

@@ -1,10 +1,29 @@
 #include "recovery/view_history.h"
 
-#include <iterator>
+#include <algorithm>
+#include <map>
 
 #include "net/check.h"
 
 namespace mangrove {
+
+std::vector<ViewPart::Node> NodesOf(const View& view) {
+  std::map<NodeId, ViewPart::Node> nodes;
+  for (const auto& [node, incarnation] : view.members) nodes[node] = {node, incarnation, {}};
+  for (const auto& [node, since] : view.behind)
+    nodes.try_emplace(node, ViewPart::Node{node, {}, {}}).first->second.behind = since;
+  std::vector<ViewPart::Node> list;
+  list.reserve(nodes.size());
+  for (const auto& [id, node] : nodes) list.push_back(node);
+  return list;
+}
+
+void AddNodes(const std::vector<ViewPart::Node>& nodes, View& view) {
+  for (const ViewPart::Node& node : nodes) {
+    if (node.incarnation.value != 0) view.members[node.node] = node.incarnation;
+    if (node.behind.value != 0) view.behind[node.node] = node.behind;
+  }
+}
 
 void ViewHistory::Apply(const ViewChange& change) {
   CHECK(view_.IsNext(change.epoch));
@@ -35,15 +54,15 @@ std::vector<RecoveryMessage> ViewHistory::Parts() const {
   ViewPart part;
   part.epoch = view_.epoch;
   part.root = view_.root;
-  auto member = view_.members.begin();
+  const std::vector<ViewPart::Node> nodes = NodesOf(view_);
+  size_t next = 0;
   do {
-    part.first = static_cast<uint32_t>(std::distance(view_.members.begin(), member));
-    part.members.clear();
-    for (; member != view_.members.end() && part.members.size() < ViewPart::kMostMembers; ++member) {
-      part.members.push_back({member->first, member->second});
-    }
-    part.is_last = member == view_.members.end();
+    const size_t end = std::min(nodes.size(), next + ViewPart::kMostNodes);
+    part.first = static_cast<uint32_t>(next);
+    part.nodes = {nodes.data() + next, nodes.data() + end};
+    part.is_last = end == nodes.size();
     parts.emplace_back(part);
+    next = end;
   } while (!part.is_last);
   return parts;
 }

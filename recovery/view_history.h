@@ -12,6 +12,10 @@
 
 namespace mangrove {
 
+// Of a view, all that a ViewPart may name, in the order of the nodes; and back.
+std::vector<ViewPart::Node> NodesOf(const View& view);
+void AddNodes(const std::vector<ViewPart::Node>& nodes, View& view);
+
 class ViewHistory {
  public:
   static constexpr size_t kMostChanges = 16;  // That are remembered.

@@ -17,6 +17,7 @@ void ViewKeeper::Elected(TimeNs now) {
 bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view, TimeNs now) {
   Heard& heard = heard_[from.node];
   if (from.incarnation < heard.incarnation) return false;
+  const bool had_caught_up = heard.caught_up;
   if (from.incarnation > heard.incarnation) heard = {.incarnation = from.incarnation};
   if (pulse.sent_at <= heard.newest) return false;  // Late, or doubled: it says nothing about now.
   heard.newest = pulse.sent_at;
@@ -25,6 +26,8 @@ bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view
   heard.told = pulse.epoch;
   heard.emptied = std::max(heard.emptied, pulse.emptied);
   heard.unreachable = pulse.unreachable;
+  heard.blank = pulse.blank;
+  heard.caught_up = pulse.caught_up || (bugs_.caught_up_stays && had_caught_up);
   if (!view.Has(from)) return true;
   // One at a time: with a newer pulse always in its place none would be confirmed where the anchors are slow.
   if (heard.sent_at != 0 && now - heard.came_at < timing_.lease / 4) return true;
@@ -143,11 +146,19 @@ bool ViewKeeper::MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) 
   });
 }
 
+// K5. Who is to leave would be behind again.
+bool ViewKeeper::HasCaughtUp(NodeId node, const View& view, TimeNs now) const {
+  const auto member = view.members.find(node);
+  if (member == view.members.end() || leaving_.contains(node) || !IsHeard({node, member->second}, now)) return false;
+  const Heard& heard = heard_.at(node);
+  return heard.caught_up && heard.epoch == view.epoch;
+}
+
 ViewChange ViewKeeper::Decide(const NodeDatabase& database, TimeNs now) {
   const View& view = database.view();
   ViewChange change;
   change.epoch = Epoch(view.epoch.value + 1);
-  const auto has_room = [&] { return change.joins.size() + change.leaves.size() < ViewChange::kMostNodes; };
+  const auto has_room = [&] { return change.size() < ViewChange::kMostNodes; };
   leaving_ = Misfits(database, now);
   has_news_ = true;
   for (const auto& [node, incarnation] : view.members) {
@@ -161,6 +172,10 @@ ViewChange ViewKeeper::Decide(const NodeDatabase& database, TimeNs now) {
     if (!has_room() || !MayJoin(node, database, now)) continue;
     if (view.members.contains(node) && std::erase(change.leaves, node) == 0) continue;
     change.joins.push_back({node, heard.incarnation});
+    if (heard.blank) change.blank.push_back(node);
+  }
+  for (const auto& [node, since] : view.behind) {
+    if (has_room() && HasCaughtUp(node, view, now)) change.caught_up.push_back(node);
   }
   return change;
 }

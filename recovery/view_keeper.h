@@ -8,6 +8,9 @@
 //      before has ended by then. It knows the view, and reaches all of it that is heard.
 //  K4  Members that cannot reach each other do not stay together: those with most such neighbours leave, until all that are left
 //      reach each other.
+//  K5  A member's disk that is behind is current from the next view on if the incarnation that is in the view has said in its newest
+//      pulse that it has caught up, and knew this view then: it said so as a member, and has missed nothing since. Who joins with a
+//      blank disk joins as such.
 //
 // An anchor that does not lead hears pulses too, when members look for a leader: who is elected then gives leases at once. Pure.
 // Owned by one thread.
@@ -34,6 +37,7 @@ struct ViewBugs {
   bool no_lease_wait = false;      // K2, K3: who is silent leaves at once.
   bool lease_unconfirmed = false;  // K1: a lease for each pulse.
   bool lease_to_leaving = false;   // K2: leases go on.
+  bool caught_up_stays = false;    // K5: what an earlier incarnation has said of the disk counts.
 };
 
 class ViewKeeper {
@@ -70,10 +74,13 @@ class ViewKeeper {
     Epoch epoch;  // Of the view that it knows.
     Epoch told;   // See KnownTo.
     std::vector<NodeId> unreachable;
+    bool blank = false;  // These two as its newest pulse says.
+    bool caught_up = false;
   };
 
   bool IsHeard(NodeInstance node, TimeNs now) const;
   bool MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) const;
+  bool HasCaughtUp(NodeId node, const View& view, TimeNs now) const;
   TimeNs LeaseEnds(NodeId node) const;
   std::set<NodeId> Misfits(const NodeDatabase& database, TimeNs now) const;
 

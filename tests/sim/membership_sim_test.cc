@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <utility>
@@ -32,6 +33,7 @@ class MembershipNode final : public SimNode, public ViewEvents {
 
   void Start(absl::AnyInvocable<void(absl::Status)> ready) override {
     membership_.SetEvents(this);
+    membership_.SetDisk(true, false);
     membership_.Open([this, ready = std::move(ready)](absl::Status status) mutable {
       channels_.Set(Channel::kMembership, &membership_);
       if (status.ok()) status = transport_->Start(&channels_);
@@ -45,7 +47,10 @@ class MembershipNode final : public SimNode, public ViewEvents {
   const Membership* membership() const { return started_ ? &membership_ : nullptr; }
 
   void OnView(const View&) override {}
-  void OnLease(TimeNs) override {}
+  // As if that made its disk current.
+  void OnLease(TimeNs until) override {
+    if (until != 0) membership_.SetDisk(true, true);
+  }
   void OnExpelled() override { expelled_(); }
 
   // No pages here.
@@ -94,10 +99,12 @@ class MembershipRun {
     faults_.End();
     world_.RunUntil(world_.now() + 15 * kSecond);
     if (!AllHaveLeases()) world_.Fail("not everybody has a lease when the faults are over");
+    if (!views_.rbegin()->second.behind.empty()) world_.Fail("a disk that has caught up is still behind");
     return world_.failure();
   }
   uint64_t faults() const { return faults_.injected(); }
   uint64_t views() const { return views_.size(); }
+  uint64_t blank_disks() const { return blank_disks_; }
 
  private:
   static ClusterOptions OptionsOf(SimRandom random) {
@@ -133,6 +140,8 @@ class MembershipRun {
       if (node == nullptr || node->membership() == nullptr || node->membership()->anchor() == nullptr) continue;
       const View& view = node->membership()->anchor()->database().view();
       const auto [known, is_new] = views_.try_emplace(view.epoch, view);
+      blank_disks_ += is_new && std::any_of(view.behind.begin(), view.behind.end(),
+                                            [](const auto& disk) { return disk.second == kBlankDisk; });
       if (!is_new && !(known->second == view)) world_.Fail(absl::StrCat("two views ", view.epoch.value));
     }
     if (views_.empty()) return;
@@ -149,21 +158,25 @@ class MembershipRun {
   SimCluster cluster_;
   FaultInjector faults_;
   std::map<Epoch, View> views_;
+  uint64_t blank_disks_ = 0;  // Views that name one.
 };
 
 TEST(MembershipSim, NoFaultBreaksIt) {
   SetLogLevel(LogLevel::kOff);
   uint64_t faults = 0;
   uint64_t views = 0;
+  uint64_t blank_disks = 0;
   for (uint64_t seed = 1; seed <= 100; ++seed) {
     MembershipRun run(seed);
     ASSERT_EQ(run.Go(), "") << "seed " << seed;
     faults += run.faults();
     views += run.views();
+    blank_disks += run.blank_disks();
   }
   // It was not because nothing happened.
   EXPECT_GT(faults, 100 * 20u);
   EXPECT_GT(views, 100 * 10u);
+  EXPECT_GT(blank_disks, 100 * 5u);
 }
 
 // Covers: B11

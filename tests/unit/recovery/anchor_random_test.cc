@@ -25,6 +25,8 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   uint64_t views = 0;
   uint64_t restarts = 0;
   uint64_t disks = 0;
+  uint64_t blank = 0;
+  uint64_t caught_up = 0;
   for (uint64_t seed = 1; seed <= 60; ++seed) {
     AnchorWorld world({.seed = seed,
                        .anchors = seed % 3 == 0   ? 5
@@ -37,11 +39,15 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
     views += world.views();
     restarts += world.restarts();
     disks += world.disks();
+    blank += world.blank();
+    caught_up += world.caught_up();
   }
   // It was not because nothing happened.
   EXPECT_GT(views, 60 * 15u);
   EXPECT_GT(restarts, 60 * 3u);
   EXPECT_GT(disks, 60u);
+  EXPECT_GT(blank, 60u);
+  EXPECT_GT(caught_up, 60 * 3u);
 }
 
 // From the kill of a node to the view without it; nobody else loses its lease meanwhile.
@@ -120,7 +126,8 @@ TEST_P(AnchorMistakes, IsFound) {
 INSTANTIATE_TEST_SUITE_P(All, AnchorMistakes,
                          testing::Values(ViewMistake{"NoLeaseWait", {.no_lease_wait = true}},
                                          ViewMistake{"LeaseUnconfirmed", {.lease_unconfirmed = true}},
-                                         ViewMistake{"LeaseToLeaving", {.lease_to_leaving = true}}),
+                                         ViewMistake{"LeaseToLeaving", {.lease_to_leaving = true}},
+                                         ViewMistake{"CaughtUpStays", {.caught_up_stays = true}}),
                          [](const auto& test) { return test.param.name; });
 
 }  // namespace

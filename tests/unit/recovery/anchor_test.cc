@@ -369,8 +369,10 @@ TEST_F(AnchorTest, WhoIsSilentIsToldThatItIsGoneAndTheOthersTheView) {
   told_.clear();
   RunFor(3 * kSecond);
   const View& view = At(1).database().view();
-  EXPECT_EQ(view,
-            (View{.epoch = Epoch(before.value + 1), .members = {{NodeId(1), Incarnation(1)}}, .root = NodeId(1)}));
+  EXPECT_EQ(view, (View{.epoch = Epoch(before.value + 1),
+                        .members = {{NodeId(1), Incarnation(1)}},
+                        .root = NodeId(1),
+                        .behind = {{NodeId(4), Epoch(before.value + 1)}}}));
   ASSERT_TRUE(LastAnswer(4).has_value());
   EXPECT_TRUE(LastAnswer(4)->is_gone);
   EXPECT_EQ(LastAnswer(4)->epoch, view.epoch);
@@ -389,7 +391,8 @@ TEST_F(AnchorTest, ALargeViewIsToldInPartsBeforeTheAnswer) {
   View view = {.epoch = Epoch(4), .members = {}, .root = NodeId(1)};
   for (uint64_t node = 1; node <= 1100; ++node) {
     records[NodeId(node)] = {.name = "n", .address = {}, .votes = node == 1 ? 1u : 0u, .last = Incarnation(1)};
-    view.members[NodeId(node)] = Incarnation(1);
+    if (node % 5 != 0) view.members[NodeId(node)] = Incarnation(1);
+    if (node % 5 < 2) view.behind[NodeId(node)] = Epoch(node % 5 == 0 ? 4 : 3);
   }
   PutLog(1, NodeDatabase(records, view));
   Start(1);
@@ -405,17 +408,77 @@ TEST_F(AnchorTest, ALargeViewIsToldInPartsBeforeTheAnswer) {
       EXPECT_EQ(member.view(), view);
       continue;
     }
-    EXPECT_EQ(part->is_last, part->first + part->members.size() == view.members.size());
-    sizes.push_back(part->members.size());
+    EXPECT_EQ(part->is_last, part->first + part->nodes.size() == 1100);
+    sizes.push_back(part->nodes.size());
     member.Receive(from, *part, now_);
   }
-  EXPECT_THAT(sizes, ElementsAre(ViewPart::kMostMembers, ViewPart::kMostMembers, 1100 - 2 * ViewPart::kMostMembers));
+  EXPECT_THAT(sizes, ElementsAre(ViewPart::kMostNodes, ViewPart::kMostNodes, 1100 - 2 * ViewPart::kMostNodes));
   EXPECT_TRUE(LastAnswer(7).has_value());
   told_.clear();
   now_ += kMillisecond;
   PulseTo(1, Instance(7), Epoch(4));  // Who knows it is not told again.
   Deliver();
   for (const auto& [from, message] : told_[NodeId(7)]) EXPECT_TRUE(std::holds_alternative<PulseAnswer>(message));
+}
+
+// Whoever was told of the views goes on from the one without the node: a change alone would leave it in theirs.
+TEST_F(AnchorTest, ARemovalOfWhoIsBehindIsToldAsAView) {
+  Configure(1, 1);
+  DatabaseCommand removal;
+  removal.kind = DatabaseCommand::Kind::kRemoveNode;
+  removal.node = NodeId(4);
+  const std::map<NodeId, NodeRecord> nodes = {
+      {NodeId(1), {.name = "n1", .address = {}, .votes = 1, .last = Incarnation(1)}},
+      {NodeId(4), {.name = "n4", .address = {}, .votes = 0, .last = Incarnation(1), .left = Epoch(7)}}};
+  View view = {.epoch = Epoch(7),
+               .members = {{NodeId(1), Incarnation(1)}},
+               .root = NodeId(1),
+               .behind = {{NodeId(4), Epoch(7)}}};
+  PutLog(1, NodeDatabase(nodes, view));
+  disks_[NodeId(1)]["anchor/entry/00000000000000000006"] =
+      EncodeEntry({Term(2), LogEntry::Kind::kCommand, EncodeCommand(removal)});
+  Start(1);
+  RunUntil([&] { return At(1).applied() >= LogIndex(6); });
+  view.epoch = Epoch(8);
+  view.behind.clear();
+  EXPECT_EQ(At(1).database().view(), view);
+  told_.clear();
+  PulseTo(1, Instance(5), Epoch(7));
+  Deliver();
+  const ViewPart whole = {
+      .epoch = Epoch(8), .first = 0, .is_last = true, .nodes = {{NodeId(1), Incarnation(1), {}}}, .root = NodeId(1)};
+  ASSERT_FALSE(told_[NodeId(5)].empty());
+  EXPECT_EQ(told_[NodeId(5)].front().second, RecoveryMessage(whole));
+}
+
+// A member says so in a pulse; the others hear of it as of any view.
+TEST_F(AnchorTest, WhoHasCaughtUpIsCurrentInTheNextView) {
+  Configure(1, 1);
+  Configure(4, 0);
+  pulsing_ = {Instance(1), Instance(4)};
+  const std::map<NodeId, NodeRecord> nodes = {
+      {NodeId(1), {.name = "n1", .address = {}, .votes = 1, .last = Incarnation(1)}},
+      {NodeId(4), {.name = "n4", .address = {}, .votes = 0, .last = Incarnation(1)}}};
+  const Incarnation one(1);
+  PutLog(1, NodeDatabase(nodes, {.epoch = Epoch(7),
+                                 .members = {{NodeId(1), one}, {NodeId(4), one}},
+                                 .root = NodeId(1),
+                                 .behind = {{NodeId(4), kBlankDisk}}}));
+  Start(1);
+  RunFor(2 * kSecond);
+  ASSERT_EQ(At(1).database().view().epoch, Epoch(7));
+  told_.clear();
+  At(1).Receive(Instance(4),
+                Pulse{.sent_at = now_, .epoch = Epoch(7), .emptied = {}, .unreachable = {}, .caught_up = true}, now_);
+  RunFor(60 * kMillisecond);
+  const ViewChange change = {.epoch = Epoch(8), .joins = {}, .leaves = {}, .blank = {}, .caught_up = {NodeId(4)}};
+  EXPECT_EQ(At(1).database().view().behind, (std::map<NodeId, Epoch>()));
+  for (uint64_t node : {1, 4}) {
+    const auto& told = told_[NodeId(node)];
+    EXPECT_TRUE(std::any_of(told.begin(), told.end(), [&](const auto& t) {
+      return t.second == RecoveryMessage(change);
+    })) << node;
+  }
 }
 
 TEST_F(AnchorTest, WhatIsForMembersIsABadMessage) {

@@ -118,6 +118,9 @@ void AnchorWorld::Start(NodeId id) {
   }
   node.part =
       std::make_unique<Participant>(member, std::move(anchor), std::move(records), std::move(durable), Now(node));
+  if (faults_ && Chance(150)) blank_disks_.insert(instance(id));
+  node.caught_up = faults_ && Chance(20);  // Too early: it counts when it is a member.
+  node.part->SetDisk(blank_disks_.contains(instance(id)), node.caught_up);
   Tick(node);
 }
 
@@ -168,7 +171,15 @@ void AnchorWorld::LookAtConnections() {
   }
 }
 
+// Whether it really has caught up is all the same here.
+void AnchorWorld::ChangeDisk(Node& node) {
+  if (!faults_ || !Chance(node.caught_up ? 1 : 5)) return;
+  node.caught_up = !node.caught_up;
+  node.part->SetDisk(blank_disks_.contains(instance(node.id)), node.caught_up);
+}
+
 void AnchorWorld::Tick(Node& node) {
+  ChangeDisk(node);
   node.part->Tick(Now(node));
   Pump(node);
   OnNode(node.id, node.incarnation, kLook, [this](Node& n) { Tick(n); });
@@ -185,6 +196,7 @@ void AnchorWorld::Pump(Node& node) {
     }
     if (Chance(500)) {
       node.part->Reenter(Now(node));
+      node.caught_up = false;
       return Pump(node);
     }
     Crash(id);
@@ -324,8 +336,9 @@ void AnchorWorld::Check() {
     const View& view = node.anchor()->database().view();
     const auto [known, is_new] = views_.try_emplace(view.epoch, view);
     if (!is_new && known->second != view) Fail(absl::StrCat("W2: two views ", view.epoch.value));
-    if (view.epoch > newest_.epoch) newest_ = view;
+    if (view.epoch > newest_.epoch) MeetView(view);
   }
+  HearDisks();
   for (const auto& [id, node] : nodes_) {
     if (node.part == nullptr) continue;
     if (HasLease(id) && !newest_.Has(instance(id))) {
@@ -338,13 +351,58 @@ void AnchorWorld::Check() {
   }
 }
 
+void AnchorWorld::MeetView(const View& view) {
+  if (newest_.epoch.value == 0 || view.epoch.value == newest_.epoch.value + 1) {
+    CheckDisks(newest_, view);
+  } else {
+    Fail(absl::StrCat("D1: view ", view.epoch.value, " after view ", newest_.epoch.value));
+  }
+  newest_ = view;
+  std::erase_if(said_, [&](NodeInstance node) { return !newest_.Has(node); });
+}
+
+// W4. `view` follows `before`; `said_` is from before it.
+void AnchorWorld::CheckDisks(const View& before, const View& view) {
+  const auto behind = [](const View& v, NodeId node) {
+    const auto found = v.behind.find(node);
+    return found == v.behind.end() ? Epoch() : found->second;
+  };
+  for (const auto& [id, node] : nodes_) {
+    const auto was = before.members.find(id);
+    const auto is = view.members.find(id);
+    const bool left = was != before.members.end() && is == view.members.end();
+    const bool joins = is != view.members.end() && (was == before.members.end() || was->second != is->second);
+    const bool stays = is != view.members.end() && !joins;
+    Epoch expected = behind(before, id);
+    if (left && expected.value == 0) expected = view.epoch;
+    const bool is_blank = joins && blank_disks_.contains({id, is->second});
+    if (is_blank) expected = kBlankDisk;
+    if (stays && expected.value != 0 && behind(view, id).value == 0 && said_.contains({id, is->second})) {
+      expected = Epoch();
+      ++caught_up_;
+    }
+    blank_ += is_blank ? 1 : 0;
+    if (behind(view, id) == expected) continue;
+    Fail(absl::StrCat("W4: in view ", view.epoch.value, " ", ToString(id), " is behind since ", behind(view, id).value,
+                      ", expected ", expected.value));
+  }
+}
+
+void AnchorWorld::HearDisks() {
+  for (const auto& [id, node] : nodes_) {
+    if (node.part == nullptr || !node.caught_up || !newest_.Has(instance(id))) continue;
+    if (node.part->member().view().Has(instance(id))) said_.insert(instance(id));
+  }
+}
+
 std::string AnchorWorld::Settle() {
   faults_ = false;
   Heal();
   RunFor(5 * kSecond);  // Who sleeps wakes up.
   const auto all_are_there = [&] {
     return std::all_of(nodes_.begin(), nodes_.end(), [&](const auto& node) {
-      return HasLease(node.first) && node.second.part->member().view() == newest_;
+      return HasLease(node.first) && node.second.part->member().view() == newest_ &&
+             !(node.second.caught_up && newest_.behind.contains(node.first));
     });
   };
   for (auto& [id, node] : nodes_) {

@@ -5,6 +5,8 @@
 //  W1  Who has a lease, by its own clock, is in the newest view that any anchor's log has committed.
 //  W2  A view is the same wherever it is known.
 //  W3  What anchors have applied is the same database.
+//  W4  A node's disk is behind from the view on that its node has left, or joined with a blank disk, until one after that very
+//      incarnation has said, as a member, that it has caught up. It is so since the view that K5 and View say.
 
 #pragma once
 
@@ -65,6 +67,8 @@ class AnchorWorld {
   uint64_t views() const { return views_.size(); }
   uint64_t restarts() const { return restarts_; }
   uint64_t disks() const { return disks_; }
+  uint64_t blank() const { return blank_; }          // Disks of who joined.
+  uint64_t caught_up() const { return caught_up_; }  // Disks that were behind.
   uint64_t messages() const { return messages_; }
 
  private:
@@ -77,6 +81,7 @@ class AnchorWorld {
     std::map<std::string, std::string> disk;
     std::unique_ptr<Participant> part;  // Null: it is down.
     TimeNs asleep_until = 0;
+    bool caught_up = false;  // As it says of its disk.
     std::deque<AnchorOutput> outputs;
     bool writing = false;
     std::map<NodeId, uint64_t> heard;  // The newest incarnation of each that it has been connected with.
@@ -103,6 +108,10 @@ class AnchorWorld {
   bool MayLoseDisk(NodeId node) const;
   void DoSomething();
   void Check();
+  void CheckDisks(const View& before, const View& view);
+  void MeetView(const View& view);
+  void HearDisks();
+  void ChangeDisk(Node& node);
   void Fail(const std::string& what);
 
   const Options options_;
@@ -117,9 +126,13 @@ class AnchorWorld {
   std::set<std::pair<NodeId, NodeId>> cut_;
   std::map<Epoch, View> views_;  // All that were ever committed.
   View newest_;
+  std::set<NodeInstance> blank_disks_;  // All that ever started so, as they say of what is not the log.
+  std::set<NodeInstance> said_;  // Members that have said that their disks have caught up, in this stay of theirs.
   std::map<LogIndex, NodeDatabase> databases_;  // By the place in the log up to which it was applied first.
   uint64_t restarts_ = 0;                       // Of nodes that had left the view.
   uint64_t disks_ = 0;
+  uint64_t blank_ = 0;
+  uint64_t caught_up_ = 0;
   uint64_t messages_ = 0;
   std::string failure_;
 };

@@ -19,13 +19,17 @@ namespace wire = recovery_wire;
 // --- Samples: every field differs from its default, and from the others -----------------------------------------------
 
 ViewChange FullChange() {
-  return {Epoch(11), {{NodeId(13), Incarnation(12)}, {NodeId(14), Incarnation(UINT64_MAX)}}, {NodeId(16), NodeId(15)}};
+  return {Epoch(11),
+          {{NodeId(13), Incarnation(12)}, {NodeId(14), Incarnation(UINT64_MAX)}},
+          {NodeId(16), NodeId(15)},
+          {NodeId(14), NodeId(13)},
+          {NodeId(18), NodeId(17)}};
 }
 
 // In no order, and both miss node 28.
 PulseBatch FullPulses() {
-  return {{{{NodeId(22), Incarnation(23)}, {INT64_MAX, Epoch(24), Epoch(25), {NodeId(28), NodeId(27)}}},
-           {{NodeId(21), Incarnation(UINT64_MAX)}, {29, Epoch(30), Epoch(31), {NodeId(28)}}}}};
+  return {{{{NodeId(22), Incarnation(23)}, {INT64_MAX, Epoch(24), Epoch(25), {NodeId(28), NodeId(27)}, true, false}},
+           {{NodeId(21), Incarnation(UINT64_MAX)}, {29, Epoch(30), Epoch(31), {NodeId(28)}, false, true}}}};
 }
 
 AnswerBatch FullAnswers() {
@@ -55,10 +59,15 @@ AnswerBatch Answers(size_t count) {
   return batch;
 }
 
-ViewChange Change(size_t joins, size_t leaves) {
-  ViewChange change{Epoch(UINT64_MAX), {}, {}};
-  for (uint64_t i = 1; i <= joins; ++i) change.joins.push_back({NodeId(~i), Incarnation(~i)});
+// Who joins has a blank disk.
+ViewChange Change(size_t joins, size_t leaves, size_t caught_up = 0) {
+  ViewChange change{Epoch(UINT64_MAX), {}, {}, {}, {}};
+  for (uint64_t i = 1; i <= joins; ++i) {
+    change.joins.push_back({NodeId(~i), Incarnation(~i)});
+    change.blank.emplace_back(~i);
+  }
   for (uint64_t i = 1; i <= leaves; ++i) change.leaves.emplace_back(i);
+  for (uint64_t i = 1; i <= caught_up; ++i) change.caught_up.emplace_back(i << 32);
   return change;
 }
 
@@ -85,7 +94,14 @@ TEST(RecoveryCodecBatch, EachFieldOfAnAnswerAloneIsReadBack) {
   ExpectReadBack(AnswerBatch{Epoch(), NodeId(), {{node, 0, true}}});
 }
 
-TEST(RecoveryCodecBatch, JoinsAloneAndLeavesAloneAreReadBack) {
+TEST(RecoveryCodecBatch, EachWordOfADiskAloneIsReadBack) {
+  ExpectReadBack(Pulse{1, Epoch(2), Epoch(), {}, true, false});
+  ExpectReadBack(Pulse{1, Epoch(2), Epoch(), {}, false, true});
+}
+
+TEST(RecoveryCodecBatch, JoinsAloneAndLeavesAloneAndWhoHasCaughtUpAloneAreReadBack) {
+  ExpectReadBack(Change(0, 0, 1));
+  ExpectReadBack(ViewChange{Epoch(3), {{NodeId(1), Incarnation(1)}}, {}, {}, {}});
   ExpectReadBack(Change(1, 0));
   ExpectReadBack(Change(0, 1));
 }
@@ -95,6 +111,7 @@ TEST(RecoveryCodecBatch, JoinsAloneAndLeavesAloneAreReadBack) {
 TEST(RecoveryCodecBatch, TheLargestFit) {
   ExpectFits(Change(ViewChange::kMostNodes, 0));
   ExpectFits(Change(0, ViewChange::kMostNodes));
+  ExpectFits(Change(0, 0, ViewChange::kMostNodes));
   ExpectFits(Answers(AnswerBatch::kMostAnswers));
   ExpectFits(Pulses(PulseBatch::kMostPulses, PulseBatch::kMostUnreachable));
   PulseBatch even = Pulses(PulseBatch::kMostPulses, 0);  // Each with a list of its own.
@@ -108,7 +125,8 @@ TEST(RecoveryCodecBatch, TheLargestFit) {
 
 TEST(RecoveryCodecBatch, WhatAReaderWouldRefuseIsABug) {
   for (const RecoveryMessage& message : std::vector<RecoveryMessage>{
-           ViewChange(), Change(ViewChange::kMostNodes, 1), Pulses(PulseBatch::kMostPulses + 1, 0),
+           ViewChange(), Change(ViewChange::kMostNodes, 1), Change(ViewChange::kMostNodes, 0, 1),
+           ViewChange{Epoch(1), {}, {NodeId(2)}, {NodeId(2)}, {}}, Pulses(PulseBatch::kMostPulses + 1, 0),
            Pulses(PulseBatch::kMostPulses, PulseBatch::kMostUnreachable + 1), Answers(AnswerBatch::kMostAnswers + 1),
            PulseBatch{{RelayedPulse()}}, AnswerBatch{Epoch(), NodeId(), {RelayedAnswer()}}}) {
     ExpectBug([&] { EncodeMessage(message); });
@@ -164,10 +182,9 @@ TEST(RecoveryCodecBatch, NegativeTimesAreRefused) {
 
 TEST(RecoveryCodecBatch, ListsThatAreTooLongAreRefused) {
   ExpectMessageRefused(
-      FullChange(), [](wire::Message::Builder m) { m.getViewChange().initLeaves(127); }, "of 129 nodes");
+      FullChange(), [](wire::Message::Builder m) { m.getViewChange().initLeaves(125); }, "of 129 nodes");
   ExpectMessageRefused(
-      FullChange(), [](wire::Message::Builder m) { m.getViewChange().initJoins(0), m.getViewChange().initLeaves(0); },
-      "of 0 nodes");
+      Change(0, 1), [](wire::Message::Builder m) { m.getViewChange().initLeaves(0); }, "of 0 nodes");
   ExpectMessageRefused(
       FullPulses(), [](wire::Message::Builder m) { m.getPulseBatch().initPulses(65); },
       "PulseBatch has 65 entries, more than 64");

@@ -53,19 +53,21 @@ std::vector<Sample> Samples() {
   set.record = {"name", "host:1", 1, {}};
   DatabaseCommand change;
   change.kind = DatabaseCommand::Kind::kChangeView;
-  change.view = {Epoch(4), {{NodeId(3), Incarnation(1)}}, {NodeId(4)}};
+  change.view = {Epoch(4), {{NodeId(3), Incarnation(1)}}, {NodeId(4)}, {NodeId(3)}, {NodeId(5)}};
   const NodeDatabase database(
-      {{NodeId(3), {"name", "host:1", 1, Incarnation(9), Epoch(1)}}, {NodeId(4), {"other", "", 0, {}, {}}}},
-      {Epoch(2), {{NodeId(3), Incarnation(9)}}, NodeId(3)});
+      {{NodeId(3), {"name", "host:1", 1, Incarnation(9), Epoch(1)}},
+       {NodeId(4), {"other", "", 0, {}, {}}},
+       {NodeId(5), {"third", "", 0, Incarnation(8), Epoch(2)}}},
+      {Epoch(2), {{NodeId(3), Incarnation(9)}}, NodeId(3), {{NodeId(3), kBlankDisk}, {NodeId(5), Epoch(2)}}});
   const LogSnapshot log_snapshot{LogIndex(3), Term(2), votes, EncodeDatabase(database)};
 
   const std::vector<RecoveryMessage> messages = {
       append,
       snapshot,
-      Pulse{1, Epoch(2), Epoch(1), {NodeId(3), NodeId(4)}},
+      Pulse{1, Epoch(2), Epoch(1), {NodeId(3), NodeId(4)}, false, true},
       PulseAnswer{1, Epoch(2), NodeId(3), true},
-      ViewPart{Epoch(1), 0, true, {{NodeId(3), Incarnation(1)}, {NodeId(5), Incarnation(2)}}},
-      ViewChange{Epoch(4), {{NodeId(3), Incarnation(1)}}, {NodeId(4), NodeId(5)}},
+      ViewPart{Epoch(3), 0, true, {{NodeId(3), Incarnation(1), Epoch(2)}, {NodeId(5), {}, Epoch(3)}}, NodeId(3)},
+      ViewChange{Epoch(4), {{NodeId(3), Incarnation(1)}}, {NodeId(4), NodeId(5)}, {NodeId(3)}, {NodeId(6)}},
       PulseBatch{{{{NodeId(3), Incarnation(1)}, {1, Epoch(2), Epoch(1), {NodeId(5)}}},
                   {{NodeId(4), Incarnation(2)}, {3, Epoch(4), Epoch(), {}}}}},
       AnswerBatch{

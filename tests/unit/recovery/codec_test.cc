@@ -55,10 +55,17 @@ RaftMessage FullRaft() {
   return m;
 }
 
-Pulse FullPulse() { return {31, Epoch(32), Epoch(35), {NodeId(34), NodeId(33)}}; }
+Pulse FullPulse() { return {31, Epoch(32), Epoch(35), {NodeId(34), NodeId(33)}, true, true}; }
 PulseAnswer FullAnswer() { return {41, Epoch(42), NodeId(43), true, Incarnation(44)}; }
 ViewPart FullPart() {
-  return {Epoch(51), 52, true, {{NodeId(53), Incarnation(54)}, {NodeId(55), Incarnation(UINT64_MAX)}}};
+  return {Epoch(51),
+          52,
+          true,
+          {{NodeId(53), Incarnation(54), {}},
+           {NodeId(55), Incarnation(UINT64_MAX), Epoch(50)},
+           {NodeId(56), {}, Epoch(51)},
+           {NodeId(57), {}, kBlankDisk}},
+          NodeId(53)};
 }
 
 DatabaseCommand SetNode() {
@@ -79,15 +86,23 @@ DatabaseCommand RemoveNode() {
 DatabaseCommand ChangeView() {
   DatabaseCommand command;
   command.kind = DatabaseCommand::Kind::kChangeView;
-  command.view = {Epoch(65), {{NodeId(67), Incarnation(66)}, {NodeId(68), Incarnation(69)}}, {NodeId(71), NodeId(70)}};
+  command.view = {Epoch(65),
+                  {{NodeId(67), Incarnation(66)}, {NodeId(68), Incarnation(69)}},
+                  {NodeId(71), NodeId(70)},
+                  {NodeId(68)},
+                  {NodeId(73), NodeId(72)}};
   return command;
 }
 
 NodeDatabase FullDatabase() {
   return {{{NodeId(81), {"one", "host:1", 82, Incarnation(83)}},
            {NodeId(84), {std::string("t\0o", 3), "", 0, Incarnation()}},
-           {NodeId(85), {"three", "host:3", 1, Incarnation(86)}}},
-          {Epoch(87), {{NodeId(81), Incarnation(83)}, {NodeId(85), Incarnation(80)}}, NodeId(85)}};
+           {NodeId(85), {"three", "host:3", 1, Incarnation(86)}},
+           {NodeId(88), {"four", "host:4", 0, Incarnation(89), Epoch(87)}}},
+          {Epoch(87),
+           {{NodeId(81), Incarnation(83)}, {NodeId(85), Incarnation(80)}},
+           NodeId(85),
+           {{NodeId(85), kBlankDisk}, {NodeId(88), Epoch(87)}}}};
 }
 
 LogState FullState() { return {Term(91), NodeId(92), Standing::kMustLoseVote}; }
@@ -247,8 +262,9 @@ TEST(RecoveryCodec, TheLargestPieceOfASnapshotFits) {
 }
 
 TEST(RecoveryCodec, TheLongestListsFit) {
-  ViewPart part{Epoch(1), 2, true, {}};
-  for (uint64_t i = 1; i <= ViewPart::kMostMembers; ++i) part.members.push_back({NodeId(i << 54), Incarnation(~i)});
+  ViewPart part{Epoch(UINT64_MAX), 2, true, {}};
+  for (uint64_t i = 1; i <= ViewPart::kMostNodes; ++i)
+    part.nodes.push_back({NodeId(i << 54), Incarnation(~i), Epoch(~i)});
   ExpectFits(part);
   Pulse pulse{1, Epoch(2), Epoch(), {}};
   for (uint64_t i = 1; i <= Pulse::kMostUnreachable; ++i) pulse.unreachable.emplace_back(~i);
@@ -276,11 +292,12 @@ TEST(RecoveryCodec, TheLargestCommandsFitIntoAnEntry) {
   set.view.joins.resize(1000);  // Which its kind does not name.
   DatabaseCommand change;
   change.kind = DatabaseCommand::Kind::kChangeView;
-  change.view.epoch = Epoch(1);
+  change.view.epoch = Epoch(2);
   for (uint64_t i = 1; i <= ViewChange::kMostNodes; ++i) {
     set.node = NodeId(i << 56);
     ASSERT_TRUE(database.Apply(set).ok());
     change.view.joins.push_back({set.node, Incarnation(~i)});
+    change.view.blank.push_back(set.node);
   }
   ASSERT_TRUE(database.Check(change).ok());
   for (const DatabaseCommand& command : {set, change}) EXPECT_LE(EncodeCommand(command).size(), kCommandBytes);
@@ -289,11 +306,15 @@ TEST(RecoveryCodec, TheLargestCommandsFitIntoAnEntry) {
 
   DatabaseCommand leave;
   leave.kind = DatabaseCommand::Kind::kChangeView;
-  leave.view.epoch = Epoch(2);
+  leave.view.epoch = Epoch(3);
   for (const auto& [node, incarnation] : database.view().members) leave.view.leaves.push_back(node);
-  ASSERT_TRUE(database.Check(leave).ok());
-  EXPECT_LE(EncodeCommand(leave).size(), kCommandBytes);
-  ExpectCommandReadBack(leave);
+  DatabaseCommand caught_up = leave;
+  caught_up.view.caught_up = std::exchange(caught_up.view.leaves, {});
+  for (const DatabaseCommand& command : {leave, caught_up}) {
+    ASSERT_TRUE(database.Check(command).ok());
+    EXPECT_LE(EncodeCommand(command).size(), kCommandBytes);
+    ExpectCommandReadBack(command);
+  }
 }
 
 TEST(RecoveryCodec, TheLargestDatabaseIsReadBackAlsoFromASnapshot) {
@@ -303,6 +324,7 @@ TEST(RecoveryCodec, TheLargestDatabaseIsReadBackAlsoFromASnapshot) {
     const std::string text(NodeDatabase::kMostTextBytes, static_cast<char>('a' + i % 26));
     nodes[NodeId(i)] = {text, text, Raft::kMaxVotes, Incarnation(i + 5), Epoch(i + 6)};
     view.members[NodeId(i)] = Incarnation(i + 5);
+    view.behind[NodeId(i)] = Epoch(i);
   }
   const NodeDatabase database(std::move(nodes), std::move(view));
   const LogSnapshot snapshot{LogIndex(1), Term(2), MostVotes(), EncodeDatabase(database)};
@@ -427,8 +449,8 @@ TEST(RecoveryCodec, ListsThatAreTooLongAreRefused) {
       FullPulse(), [](wire::Message::Builder m) { m.getPulse().initUnreachable(65); },
       "Pulse has 65 entries, more than 64");
   ExpectMessageRefused(
-      FullPart(), [](wire::Message::Builder m) { m.getViewPart().initMembers(513); },
-      "ViewPart has 513 entries, more than 512");
+      FullPart(), [](wire::Message::Builder m) { m.getViewPart().initNodes(481); },
+      "ViewPart has 481 entries, more than 480");
   ExpectMessageRefused(
       FullRaft(), [](wire::Message::Builder m) { m.getRaft().initVotes(65); },
       "Raft's votes has 65 entries, more than 64");
@@ -436,12 +458,15 @@ TEST(RecoveryCodec, ListsThatAreTooLongAreRefused) {
       FullRaft(), [](wire::Message::Builder m) { m.getRaft().getEntries()[2].initVotes(65); },
       "an entry of votes has 65 entries, more than 64");
   ExpectCommandRefused(
-      ChangeView(), [](wire::Command::Builder c) { c.getChangeView().initLeaves(127); }, "of 129 nodes");
-  ExpectCommandRefused(
-      ChangeView(), [](wire::Command::Builder c) { c.getChangeView().initJoins(0), c.getChangeView().initLeaves(0); },
-      "of 0 nodes");
+      ChangeView(), [](wire::Command::Builder c) { c.getChangeView().initLeaves(125); }, "of 129 nodes");
+  const auto nothing = [](wire::Command::Builder c) {
+    c.getChangeView().initJoins(0);
+    c.getChangeView().initLeaves(0);
+    c.getChangeView().initCaughtUp(0);
+  };
+  ExpectCommandRefused(ChangeView(), nothing, "of 0 nodes");
   ExpectDatabaseRefused([](wire::Database::Builder d) { d.initNodes(4097); }, "nodes' list has 4097 entries");
-  ExpectDatabaseRefused([](wire::Database::Builder d) { d.initMembers(4097); }, "the view has 4097 entries");
+  ExpectDatabaseRefused([](wire::Database::Builder d) { d.initView(4097); }, "the view has 4097 entries");
 }
 
 TEST(RecoveryCodec, NodesThatAreNoneOrTwiceThereOrOutOfOrderAreRefused) {
@@ -451,7 +476,7 @@ TEST(RecoveryCodec, NodesThatAreNoneOrTwiceThereOrOutOfOrderAreRefused) {
         FullPulse(), [n = node](wire::Message::Builder m) { m.getPulse().getUnreachable().set(0, n); }, text);
   }
   const auto member = [](unsigned i, uint64_t node) {
-    return [=](wire::Message::Builder m) { m.getViewPart().getMembers()[i].setNode(node); };
+    return [=](wire::Message::Builder m) { m.getViewPart().getNodes()[i].setNode(node); };
   };
   ExpectMessageRefused(FullPart(), member(0, 0), "ViewPart names node 0");
   ExpectMessageRefused(FullPart(), member(1, 53), "ViewPart names node 53 twice");
@@ -466,8 +491,51 @@ TEST(RecoveryCodec, NodesThatAreNoneOrTwiceThereOrOutOfOrderAreRefused) {
                                                        [](wire::Snapshot::Builder s) { s.getVotes()[1].setNode(95); })),
                 "its votes names node 95 twice");
   ExpectMessageRefused(
-      FullPart(), [](wire::Message::Builder m) { m.getViewPart().getMembers()[0].setIncarnation(0); },
-      "ViewPart names node 53 incarnation 0");
+      FullPart(), [](wire::Message::Builder m) { m.getViewPart().getNodes()[0].setIncarnation(0); },
+      "ViewPart names node 53, neither a member nor behind");
+}
+
+TEST(RecoveryCodec, DisksThatAreBehindSinceAViewThatIsYetToComeAreRefused) {
+  const auto behind = [](unsigned i, uint64_t since) {
+    return [=](wire::Message::Builder m) { m.getViewPart().getNodes()[i].setBehind(since); };
+  };
+  ExpectMessageRefused(FullPart(), behind(2, 52), "ViewPart of view 51 has node 56 behind since view 52");
+  ExpectMessageRefused(FullPart(), behind(1, 51), "ViewPart of view 51 has node 55, a member, behind since view 51");
+  ExpectMessageRefused(FullPart(), behind(2, 0), "ViewPart names node 56, neither a member nor behind");
+  const auto database = [](unsigned i, uint64_t since) {
+    return [=](wire::Database::Builder d) { d.getView()[i].setBehind(since); };
+  };
+  ExpectDatabaseRefused(database(2, 88), "the view of view 87 has node 88 behind since view 88");
+  ExpectDatabaseRefused(database(1, 87), "node 85, a member, behind since view 87");
+}
+
+TEST(RecoveryCodec, ABlankDiskIsOfWhoJoins) {
+  const auto blank = [](uint64_t node) {
+    return [=](wire::Command::Builder c) { c.getChangeView().getBlank().set(0, node); };
+  };
+  ExpectCommandRefused(ChangeView(), blank(71), "has node 71 with a blank disk, and not joining");
+  ExpectCommandRefused(ChangeView(), blank(0), "has node 0 with a blank disk, and not joining");
+  const auto twice = [](wire::Command::Builder c) {
+    auto list = c.getChangeView().initBlank(2);
+    list.set(0, 67);
+    list.set(1, 67);
+  };
+  ExpectCommandRefused(ChangeView(), twice, "names node 67 twice");
+  ExpectCommandRefused(
+      ChangeView(), [](wire::Command::Builder c) { c.getChangeView().initBlank(3); },
+      "a change of the view has 3 entries, more than 2");
+}
+
+TEST(RecoveryCodec, WhoHasCaughtUpNeitherJoinsNorLeaves) {
+  const auto caught_up = [](uint64_t node) {
+    return [=](wire::Command::Builder c) { c.getChangeView().getCaughtUp().set(1, node); };
+  };
+  for (const uint64_t node : {67, 70, 73}) {
+    ExpectCommandRefused(ChangeView(), caught_up(node), "names node " + std::to_string(node) + " twice");
+  }
+  ExpectCommandRefused(ChangeView(), caught_up(0), "names node 0");
+  ExpectCommandRefused(
+      ChangeView(), [](wire::Command::Builder c) { c.getChangeView().initCaughtUp(125); }, "of 129 nodes");
 }
 
 TEST(RecoveryCodec, TooManyVotesAreRefused) {
@@ -503,12 +571,28 @@ TEST(RecoveryCodec, CommandsThatCouldNeverBeAppliedAreRefused) {
 TEST(RecoveryCodec, DatabasesThatContradictThemselvesAreRefused) {
   ExpectDatabaseRefused([](wire::Database::Builder d) { d.getNodes()[1].setNode(81); }, "names node 81 twice");
   ExpectDatabaseRefused([](wire::Database::Builder d) { d.getNodes()[1].setNode(80); }, "node 80 behind node 81");
-  ExpectDatabaseRefused([](wire::Database::Builder d) { d.getMembers()[1].setNode(81); }, "view names node 81 twice");
-  ExpectDatabaseRefused([](wire::Database::Builder d) { d.getMembers()[1].setNode(99); },
-                        "the view has node 99 incarnation 80, a node that the cluster does not have");
-  ExpectDatabaseRefused([](wire::Database::Builder d) { d.getMembers()[1].setIncarnation(87); },
+  ExpectDatabaseRefused([](wire::Database::Builder d) { d.getView()[1].setNode(81); }, "view names node 81 twice");
+  ExpectDatabaseRefused([](wire::Database::Builder d) { d.getView()[2].setNode(99); },
+                        "the view has node 99, which the cluster does not have");
+  ExpectDatabaseRefused([](wire::Database::Builder d) { d.getView()[1].setIncarnation(87); },
                         "the view has node 85 incarnation 87, newer than its last, 86");
-  ExpectDatabaseRefused([](wire::Database::Builder d) { d.setEpoch(0); }, "view 0 has 2 members");
+  ExpectDatabaseRefused(
+      [](wire::Database::Builder d) {
+        d.getView()[1].setBehind(0);
+        d.getView()[2].setIncarnation(1);
+        d.getView()[2].setBehind(0);
+        d.setEpoch(0);
+      },
+      "view 0 has 3 nodes");
+  ExpectDatabaseRefused([](wire::Database::Builder d) { d.getView()[2].setNode(84); }, "names node 84 behind node 85");
+}
+
+// D3
+TEST(RecoveryCodec, DatabasesWhoseDisksContradictTheViewsAreRefused) {
+  ExpectDatabaseRefused([](wire::Database::Builder d) { d.getNodes()[3].setLast(0); },
+                        "node 88 is behind, and was never in a view");
+  ExpectDatabaseRefused([](wire::Database::Builder d) { d.getNodes()[1].setLast(7); },
+                        "node 84 is not in the view any more, and not behind");
 }
 
 }  // namespace

@@ -21,6 +21,8 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::SizeIs;
 
+ViewPart::Node InView(uint64_t node) { return {NodeId(node), Incarnation(1), {}}; }
+
 // Node 5; the anchors are 1, 2 and 3.
 class MemberTest : public testing::Test {
  protected:
@@ -54,9 +56,11 @@ class MemberTest : public testing::Test {
   }
   void Part(uint64_t epoch, uint32_t first, const std::vector<NodeInstance>& members, bool is_last, uint64_t from = 1) {
     if (first == 0) root_ = members.empty() ? NodeId() : members.front().node;
-    member_.Receive(
-        NodeId(from),
-        ViewPart{.epoch = Epoch(epoch), .first = first, .is_last = is_last, .members = members, .root = root_}, now_);
+    std::vector<ViewPart::Node> nodes;
+    for (NodeInstance member : members) nodes.push_back({member.node, member.incarnation, {}});
+    member_.Receive(NodeId(from),
+                    ViewPart{.epoch = Epoch(epoch), .first = first, .is_last = is_last, .nodes = nodes, .root = root_},
+                    now_);
   }
   void Know(uint64_t epoch, const std::vector<NodeInstance>& members) { Part(epoch, 0, members, true); }
   // In view 1 with a lease from a pulse that was sent now.
@@ -422,7 +426,7 @@ TEST_F(MemberTest, ReorderedPartsGiveTheWholeViewOrNone) {
     Member member({.self = Instance(5), .anchors = {NodeId(1)}, .timing = {}}, now_);
     for (const auto& [first, node] : parts) {
       const ViewPart part = {
-          .epoch = Epoch(1), .first = first, .is_last = first == 2, .members = {Instance(node)}, .root = NodeId(1)};
+          .epoch = Epoch(1), .first = first, .is_last = first == 2, .nodes = {InView(node)}, .root = NodeId(1)};
       member.Receive(NodeId(1), part, now_);
       if (member.view().epoch == Epoch()) continue;
       ASSERT_THAT(member.view().members, SizeIs(3));
@@ -457,8 +461,7 @@ TEST_F(MemberTest, ANewerViewTakesThePlaceOfOneThatIsNotWhole) {
 
 TEST_F(MemberTest, AViewWhoseRootIsNotInItIsNone) {
   for (const NodeId root : {NodeId(), NodeId(2)}) {
-    member_.Receive(NodeId(1), ViewPart{.epoch = Epoch(1), .is_last = true, .members = {Instance(5)}, .root = root},
-                    now_);
+    member_.Receive(NodeId(1), ViewPart{.epoch = Epoch(1), .is_last = true, .nodes = {InView(5)}, .root = root}, now_);
     EXPECT_EQ(member_.view(), View());
   }
 }

@@ -46,7 +46,9 @@ TEST(ViewHistoryTest, WhoIsNotFarBehindIsToldTheChangesAndOthersTheWhole) {
   const ViewChange seven{.epoch = Epoch(7), .joins = {}, .leaves = {NodeId(1)}};
   history.Apply(six);
   history.Apply(seven);
-  EXPECT_EQ(history.view(), ViewOf({2}, 7));
+  View expected = ViewOf({2}, 7);
+  expected.behind = {{NodeId(1), Epoch(7)}};
+  EXPECT_EQ(history.view(), expected);
   EXPECT_THAT(history.Since(Epoch(5)), ElementsAre(RecoveryMessage(six), RecoveryMessage(seven)));
   EXPECT_THAT(history.Since(Epoch(6)), ElementsAre(RecoveryMessage(seven)));
   EXPECT_TRUE(std::holds_alternative<ViewPart>(history.Since(Epoch(4)).at(0)));

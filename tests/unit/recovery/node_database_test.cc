@@ -1,4 +1,4 @@
-// What the anchors agree on, command by command: D1, D2, and what is refused.
+// What the anchors agree on, command by command: D1 to D3, and what is refused.
 
 #include "recovery/node_database.h"
 
@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,14 @@ DatabaseCommand ChangeView(uint64_t epoch, const std::vector<NodeInstance>& join
   return command;
 }
 
+DatabaseCommand ChangeDisks(uint64_t epoch, const std::vector<NodeInstance>& joins, const std::vector<uint64_t>& blank,
+                            const std::vector<uint64_t>& caught_up) {
+  DatabaseCommand command = ChangeView(epoch, joins);
+  for (uint64_t node : blank) command.view.blank.push_back(NodeId(node));
+  for (uint64_t node : caught_up) command.view.caught_up.push_back(NodeId(node));
+  return command;
+}
+
 NodeRecord Record(const std::string& name, uint32_t votes = 0) {
   NodeRecord record;
   record.name = name;
@@ -55,12 +64,17 @@ class NodeDatabaseTest : public testing::Test {
   // Nodes 1, 2 and 3; the first two are in view 2, as incarnations 5 and 6.
   void SetUp() override {
     for (uint64_t node = 1; node <= 3; ++node) Take(SetNode(node, Record("n" + std::to_string(node))));
-    Take(ChangeView(1, {Instance(1, 5)}));
-    Take(ChangeView(2, {Instance(2, 6)}));
+    Take(ChangeView(2, {Instance(1, 5), Instance(2, 6)}));
   }
   void Take(const DatabaseCommand& command) {
     EXPECT_TRUE(database_.Check(command).ok()) << database_.Check(command);
     EXPECT_TRUE(database_.Apply(command).ok());
+  }
+  // Node 1 has left, and has come back.
+  void Return() {
+    Take(ChangeView(3, {}, {1}));
+    Take(ChangeView(4, {Instance(1, 8)}));
+    ASSERT_EQ(database_.view().behind, (Behind{{NodeId(1), Epoch(3)}}));
   }
   // By Check and Apply alike, and nothing is changed.
   void Refused(const DatabaseCommand& command, absl::StatusCode code, const std::string& text = "") {
@@ -72,6 +86,7 @@ class NodeDatabaseTest : public testing::Test {
     EXPECT_EQ(database_, before);
   }
 
+  using Behind = std::map<NodeId, Epoch>;
   static constexpr absl::StatusCode kNever = absl::StatusCode::kInvalidArgument;
   static constexpr absl::StatusCode kNotNow = absl::StatusCode::kFailedPrecondition;
   NodeDatabase database_;
@@ -182,9 +197,10 @@ TEST_F(NodeDatabaseTest, D1EpochsGoUpByOne) {
   EXPECT_EQ(database_.view().epoch, Epoch(3));
 }
 
-TEST_F(NodeDatabaseTest, D1TheFirstViewIsOfAnyEpochButNone) {
+TEST_F(NodeDatabaseTest, D1TheFirstViewIsOfAnyEpochAboveThatOfABlankDisk) {
   database_ = NodeDatabase({{NodeId(1), NodeRecord{.name = "n1", .address = "h:1"}}}, {});
   Refused(ChangeView(0, {Instance(1, 5)}), kNotNow);
+  Refused(ChangeView(1, {Instance(1, 5)}), kNotNow);
   Take(ChangeView(1000, {Instance(1, 5)}));
   Refused(ChangeView(1, {}, {1}), kNotNow);
   Take(ChangeView(1001, {}, {1}));
@@ -206,8 +222,10 @@ TEST_F(NodeDatabaseTest, TheRootStaysAsLongAsItsNodeDoes) {
 
 TEST_F(NodeDatabaseTest, AViewIsTheOneBeforeWithWhoJoinsAndWithoutWhoLeaves) {
   Take(ChangeView(3, {Instance(3, 7)}, {1}));
-  const View expected = {
-      .epoch = Epoch(3), .members = {{NodeId(2), Incarnation(6)}, {NodeId(3), Incarnation(7)}}, .root = NodeId(2)};
+  const View expected = {.epoch = Epoch(3),
+                         .members = {{NodeId(2), Incarnation(6)}, {NodeId(3), Incarnation(7)}},
+                         .root = NodeId(2),
+                         .behind = {{NodeId(1), Epoch(3)}}};
   EXPECT_EQ(database_.view(), expected);
   EXPECT_EQ(database_.Find(NodeId(3))->last, Incarnation(7));
   EXPECT_EQ(database_.Find(NodeId(3))->left, Epoch());
@@ -270,6 +288,104 @@ TEST_F(NodeDatabaseTest, ANodeIsNamedOnceInAChange) {
   Refused(ChangeView(3, {Instance(1, 8)}, {1}), kNotNow);
 }
 
+// --- Disks ------------------------------------------------------------------------------------------------------------
+
+TEST_F(NodeDatabaseTest, ADiskIsBehindFromTheViewOnThatItsNodeHasLeftUntilItHasCaughtUp) {
+  EXPECT_EQ(database_.view().behind, Behind());
+  Take(ChangeView(3, {}, {1}));
+  EXPECT_EQ(database_.view().behind, (Behind{{NodeId(1), Epoch(3)}}));
+  Take(ChangeView(4, {Instance(1, 8)}));
+  EXPECT_EQ(database_.view().behind, (Behind{{NodeId(1), Epoch(3)}}));
+  Take(ChangeView(5, {}, {2}));
+  EXPECT_EQ(database_.view().behind, (Behind{{NodeId(1), Epoch(3)}, {NodeId(2), Epoch(5)}}));
+  Take(ChangeDisks(6, {}, {}, {1}));
+  EXPECT_EQ(database_.view().behind, (Behind{{NodeId(2), Epoch(5)}}));
+  EXPECT_EQ(database_.view().epoch, Epoch(6));
+  EXPECT_TRUE(database_.view().Has(Instance(1, 8)));
+}
+
+TEST_F(NodeDatabaseTest, ADiskThatIsBehindWhenItsNodeLeavesIsBehindSinceTheFirstTime) {
+  Return();
+  Take(ChangeView(5, {}, {1}));
+  EXPECT_EQ(database_.view().behind, (Behind{{NodeId(1), Epoch(3)}}));
+}
+
+TEST_F(NodeDatabaseTest, WhoJoinsInThePlaceOfItsOlderIncarnationHasMissedNothing) {
+  Take(ChangeView(3, {Instance(2, 7)}));
+  EXPECT_EQ(database_.view().behind, Behind());
+  Take(ChangeView(4, {}, {1}));
+  Take(ChangeView(5, {Instance(1, 8)}));
+  Take(ChangeView(6, {Instance(1, 9)}));  // Nor has it got anything.
+  EXPECT_EQ(database_.view().behind, (Behind{{NodeId(1), Epoch(4)}}));
+}
+
+// As in a log that is founded anew.
+TEST_F(NodeDatabaseTest, ADiskThatIsNotBlankOfWhoWasNeverInAViewIsCurrent) {
+  Take(ChangeView(3, {Instance(3, 7)}));
+  EXPECT_EQ(database_.view().behind, Behind());
+}
+
+TEST_F(NodeDatabaseTest, ABlankDiskIsBehindSinceBeforeAnyView) {
+  Take(ChangeDisks(3, {Instance(3, 7), Instance(1, 8)}, {3}, {}));  // Never there before.
+  EXPECT_EQ(database_.view().behind, (Behind{{NodeId(3), kBlankDisk}}));
+  Take(ChangeDisks(4, {Instance(2, 7)}, {2}, {}));  // In the place of an older one that was current,
+  EXPECT_EQ(database_.view().behind, (Behind{{NodeId(2), kBlankDisk}, {NodeId(3), kBlankDisk}}));
+  Take(ChangeDisks(5, {}, {}, {2, 3}));
+  Take(ChangeView(6, {}, {1}));
+  Take(ChangeDisks(7, {Instance(1, 9)}, {1}, {}));  // and of one that was behind.
+  EXPECT_EQ(database_.view().behind, (Behind{{NodeId(1), kBlankDisk}}));
+  Take(ChangeView(8, {}, {1}));
+  EXPECT_EQ(database_.view().behind, (Behind{{NodeId(1), kBlankDisk}}));
+}
+
+TEST_F(NodeDatabaseTest, ABlankDiskIsOfWhoJoinsAndNamedOnce) {
+  Refused(ChangeDisks(3, {Instance(3, 7)}, {2}, {}), kNever, "node 2");
+  Refused(ChangeDisks(3, {Instance(3, 7)}, {3, 3}, {}), kNever, "node 3");
+  DatabaseCommand leaves = ChangeView(3, {}, {1});
+  leaves.view.blank = {NodeId(1)};
+  Refused(leaves, kNever, "node 1");
+}
+
+TEST_F(NodeDatabaseTest, WhoHasCaughtUpIsBehindAndStaysAsItIs) {
+  Return();
+  Refused(ChangeDisks(5, {}, {}, {2}), kNotNow, "node 2 cannot have caught up: its disk is not behind");
+  Refused(ChangeDisks(5, {}, {}, {3}), kNotNow, "node 3");
+  Refused(ChangeDisks(5, {}, {}, {1, 1}), kNotNow, "node 1");
+  Refused(ChangeDisks(5, {Instance(1, 9)}, {}, {1}), kNotNow, "node 1 cannot have caught up: it does not stay");
+  DatabaseCommand leaves = ChangeDisks(5, {}, {}, {1});
+  leaves.view.leaves = {NodeId(1)};
+  Refused(leaves, kNotNow, "node 1");
+  Take(ChangeView(5, {}, {1}));
+  Refused(ChangeDisks(6, {}, {}, {1}), kNotNow, "node 1");
+}
+
+TEST_F(NodeDatabaseTest, WhoHasCaughtUpCountsInAChange) {
+  DatabaseCommand change = ChangeView(3, {});
+  for (uint64_t node = 10; change.view.joins.size() < ViewChange::kMostNodes; ++node) {
+    Take(SetNode(node, Record("n")));
+    change.view.joins.push_back(Instance(node, 1));
+    change.view.blank.push_back(NodeId(node));  // Does not count again.
+  }
+  Take(change);
+  DatabaseCommand caught_up = ChangeView(4, {});
+  caught_up.view.caught_up = change.view.blank;
+  caught_up.view.leaves = {NodeId(1)};
+  Refused(caught_up, kNever, "a change of 129 nodes");
+  caught_up.view.leaves.clear();
+  Take(caught_up);
+  EXPECT_EQ(database_.view().behind, Behind());
+}
+
+// Views of one epoch are the same everywhere, and who was told of this one goes on from there.
+TEST_F(NodeDatabaseTest, ARemovalOfWhoIsBehindMakesAView) {
+  Take(RemoveNode(3));
+  EXPECT_EQ(database_.view().epoch, Epoch(2));
+  Take(ChangeView(3, {}, {1}));
+  Take(RemoveNode(1));
+  EXPECT_EQ(database_.view(),
+            (View{.epoch = Epoch(4), .members = {{NodeId(2), Incarnation(6)}}, .root = NodeId(2), .behind = {}}));
+}
+
 // "0 is no incarnation" (net/ids.h), and no command with it can be encoded: what Check lets pass must be.
 TEST_F(NodeDatabaseTest, IncarnationZeroIsNone) { Refused(ChangeView(3, {Instance(3, 0)}), kNever); }
 
@@ -277,9 +393,11 @@ TEST_F(NodeDatabaseTest, IncarnationZeroIsNone) { Refused(ChangeView(3, {Instanc
 TEST_F(NodeDatabaseTest, OfARemovedNodeNothingIsKnown) {
   Take(ChangeView(3, {}, {1}));
   Take(RemoveNode(1));
+  EXPECT_EQ(database_.view().behind, Behind());
   Take(SetNode(1, Record("another")));
   EXPECT_EQ(database_.Find(NodeId(1))->last, Incarnation());
-  Take(ChangeView(4, {Instance(1, 4)}));
+  Take(ChangeView(5, {Instance(1, 4)}));
+  EXPECT_EQ(database_.view().behind, Behind());
 }
 
 TEST_F(NodeDatabaseTest, TheSameCommandsMakeTheSameDatabase) {
@@ -287,10 +405,11 @@ TEST_F(NodeDatabaseTest, TheSameCommandsMakeTheSameDatabase) {
   for (uint64_t node = 1; node <= 3; ++node) {
     ASSERT_TRUE(other.Apply(SetNode(node, Record("n" + std::to_string(node)))).ok());
   }
-  ASSERT_TRUE(other.Apply(ChangeView(1, {Instance(1, 5)})).ok());
-  ASSERT_FALSE(other.Apply(ChangeView(3, {Instance(2, 6)})).ok());
+  Take(ChangeView(3, {Instance(3, 6)}));
+  ASSERT_TRUE(other.Apply(ChangeView(2, {Instance(1, 5), Instance(2, 6)})).ok());
+  ASSERT_FALSE(other.Apply(ChangeView(4, {Instance(3, 6)})).ok());
   EXPECT_FALSE(other == database_);
-  ASSERT_TRUE(other.Apply(ChangeView(2, {Instance(2, 6)})).ok());
+  ASSERT_TRUE(other.Apply(ChangeView(3, {Instance(3, 6)})).ok());
   EXPECT_EQ(other, database_);
   EXPECT_EQ(NodeDatabase(database_.nodes(), database_.view()), database_);
 }
