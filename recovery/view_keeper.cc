@@ -21,6 +21,10 @@ bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view
   if (from.incarnation > heard.incarnation) heard = {.incarnation = from.incarnation};
   if (pulse.sent_at <= heard.newest) return false;  // Late, or doubled: it says nothing about now.
   heard.newest = pulse.sent_at;
+  if (HasLostDisk(from, pulse, view)) {
+    heard.sent_at = heard.confirmed = 0;
+    return true;
+  }
   heard.at = now;
   heard.epoch = pulse.epoch;
   heard.told = pulse.epoch;
@@ -36,6 +40,11 @@ bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view
   waiting_.insert(from.node);
   has_news_ = true;
   return true;
+}
+
+// K6. An incarnation's number is kept on its disk, so that who starts with another disk within the minute may have the same one.
+bool ViewKeeper::HasLostDisk(NodeInstance from, const Pulse& pulse, const View& view) {
+  return view.Has(from) && pulse.blank && !pulse.caught_up && !view.behind.contains(from.node);
 }
 
 std::vector<NodeInstance> ViewKeeper::Confirm(std::optional<TimeNs> quorum_at) {

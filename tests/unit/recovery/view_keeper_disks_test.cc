@@ -106,13 +106,42 @@ TEST_F(ViewKeeperDisks, K5WhoJoinsWithABlankDiskJoinsAsSuch) {
   Leave(2);
   Add(4);
   Add(5);
-  HearDisk(Instance(3), true, false);  // It is there already.
+  HearDisk(Instance(3), true, true);  // It is there already.
   HearDisk(Instance(2, 2), true, false);
   HearDisk(Instance(4), false, false);
   HearDisk(Instance(5), true, false);
   const ViewChange change = Decide();
   EXPECT_THAT(change.joins, ElementsAre(Instance(2, 2), Instance(4), Instance(5)));
   EXPECT_THAT(change.blank, ElementsAre(NodeId(2), NodeId(5)));
+}
+
+// The number of an incarnation is lost with the disk that it is kept on.
+TEST_F(ViewKeeperDisks, K6WhoHasLostItsDiskUnderTheSameIncarnationGetsNoLeaseAndLeaves) {
+  AddMember(2);
+  AddMember(3);
+  GiveLease(2);
+  GiveLease(3);
+  for (TimeNs end = now_ + timing_.lease + timing_.silent; now_ < end; now_ += timing_.pulse) {
+    Hear(3);
+    HearDisk(Instance(2), true, false);
+    keeper_.Confirm(now_);
+    EXPECT_EQ(LeaseOf(2), 0);
+    EXPECT_NE(LeaseOf(3), 0);
+    if (now_ + timing_.pulse < end) continue;
+    EXPECT_THAT(Leaves(), ElementsAre(NodeId(2)));
+  }
+  Leave(2);
+  EXPECT_TRUE(keeper_.AnswerTo(Instance(2), Database()).is_gone);
+}
+
+TEST_F(ViewKeeperDisks, K6WhoseDiskWasBlankAndHasCaughtUpStays) {
+  AddMember(2);
+  HearDisk(Instance(2), true, true);
+  keeper_.Confirm(now_);
+  EXPECT_NE(LeaseOf(2), 0);
+  view_.behind[NodeId(2)] = kBlankDisk;
+  HearDisk(Instance(2), true, false);
+  EXPECT_TRUE(Decide().empty());
 }
 
 TEST_F(ViewKeeperDisks, K5InThePlaceOfAnOlderIncarnationToo) {
