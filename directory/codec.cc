@@ -37,7 +37,7 @@ constexpr size_t kHeadWords = kTableWords + 3;
 constexpr size_t kMessageWords =
     wire::PageMessage::_capnpPrivate::dataWordSize + wire::PageMessage::_capnpPrivate::pointerCount;
 static_assert(kMessageWords == 16);
-static_assert(static_cast<int>(wire::Kind::DECLINED) + 1 == kMessageKinds);
+static_assert(static_cast<int>(wire::Kind::STORED_LIST) + 1 == kMessageKinds);
 static_assert(static_cast<int>(wire::Access::MOVE) == static_cast<int>(Access::kMove));
 static_assert(static_cast<int>(wire::Holding::RETAINED) == static_cast<int>(Holding::kRetained));
 // Messages that one entry, or one packet, may stand for.
@@ -176,7 +176,7 @@ absl::Status Bad(const Parts&... parts) {
 bool MayNameNoPage(MessageKind kind) {
   return kind == MessageKind::kRegisterRequest || kind == MessageKind::kRegisterEnd || kind == MessageKind::kInspect ||
          kind == MessageKind::kInspected || kind == MessageKind::kClaimRequest || kind == MessageKind::kClaims ||
-         kind == MessageKind::kResources;
+         kind == MessageKind::kResources || kind == MessageKind::kListStored || kind == MessageKind::kStoredList;
 }
 
 // Kinds whose receiver looks at each page of their range.

@@ -106,16 +106,14 @@ enum Kind {
   # should keep. No txn.
 
   registerRequest @22;
-  # H→*. Register every page of the segment of `page` that you hold. `withData`: every extent from `page` on (may be 0) that I
-  # should keep. `request` numbers the round.
+  # H→*. Register every page of the segment of `page` that you hold. `request` numbers the round.
 
   register @23;
-  # *→H. One page of round `request`: `holding`, `version`, `config`. Or one extent: `count` pages, `config`, `replicas`,
-  # `isVolatile`.
+  # *→H. One page of round `request`: `holding`, `version`, `config`.
 
   registerEnd @24;
   # *→H. Round `request` is complete: it had `count` messages of kind register. `txn`, `grantEpoch`: the highest that I have
-  # used or seen. Of extents `page`: where the next part begins; 0: that was the last.
+  # used or seen.
 
   # Flush. No txn.
 
@@ -181,11 +179,11 @@ enum Kind {
   # Ranges. No txn.
 
   queryExtent @39;
-  # H→C. Which extent is the page in?
+  # H→C. Which extent is the page in? `grantEpoch`: since when I serve its segment.
 
   extentInfo @40;
   # C→H. Answers queryExtent: `count` pages from `page` on, `config`, `replicas`, `isVolatile`. `complete`: nothing of it was
-  # ever stored, and no other responsible node of the segment was told so. NotFound: the page is in none.
+  # ever stored, and no other responsible node of the segment, nor this one in an earlier stay, was told so. NotFound: the page is in none.
 
   dropCopies @41;
   # A→H. The range is being unallocated, up to configuration `config`: drop every copy in RAM, and never open it from a disk
@@ -236,6 +234,16 @@ enum Kind {
 
   declined @52;
   # any→O. There is no room here for the page that was offered.
+
+  # A disk that is behind catches up. No txn.
+
+  listStored @53;
+  # C→C. What do you have of the ranges that both of us keep, from `page` on (0: from the first)? `withData`: which pages, in which
+  # versions; otherwise which extents.
+
+  storedList @54;
+  # C→C. Answers listStored: `data` is a part of it; engine/stored_list.cc has its form. `page`: where the next part begins; 0:
+  # there is none.
 }
 
 enum Access {

@@ -16,7 +16,8 @@ constexpr const char* kNames[] = {
     "StoredInfo",      "PutExtent",     "DropExtent",      "Done",         "Reverted",        "Lost",
     "Inspect",         "Inspected",     "TransferDropped", "QueryExtent",  "ExtentInfo",      "DropCopies",
     "NotResponsible",  "ClaimRequest",  "Claims",          "Retire",       "MoveOffer",       "HandOver",
-    "HandedOver",      "Moved",         "Resources",       "Offer",        "Declined"};
+    "HandedOver",      "Moved",         "Resources",       "Offer",        "Declined",        "ListStored",
+    "StoredList"};
 static_assert(std::size(kNames) == kMessageKinds);
 
 }  // namespace

@@ -70,12 +70,11 @@ enum class MessageKind : uint8_t {
   kReported,    // *→H  holding, version, flushed
   kResolve,     // H→*  holding: what it is from now on; grant_epoch. complete: every core holder has it.
   kResolveAck,  // *→H
-  // A node that becomes responsible for a segment, and is not the first, learns what is cached of it; or, with_data, which
-  // extents its disk should keep. request: number of the round.
-  kRegisterRequest,  // H→*  page: of the segment. with_data: from there on, maybe 0.
-  kRegister,         // *→H  holding, version, config. Of an extent: count, config, replicas, is_volatile
-  kRegisterEnd,  // *→H  count: of kRegister messages in the round; txn, grant_epoch: the highest that it has seen. Of
-                 //      extents page: where the next part begins, 0: there is none.
+  // A node that becomes responsible for a segment, and is not the first, learns what is cached of it. request: number of
+  // the round.
+  kRegisterRequest,  // H→*  page: of the segment.
+  kRegister,         // *→H  holding, version, config
+  kRegisterEnd,  // *→H  count: of kRegister messages in the round; txn, grant_epoch: the highest that it has seen.
   // Flush.
   kFlush,    // F→H, H→O  request, peer = F; F→H  count: is there anything to flush at all?
   kFlushed,  // O,H→F  request, status. Aborted: the owner has changed, ask again; of several pages: ask for each.
@@ -98,9 +97,9 @@ enum class MessageKind : uint8_t {
   // A page's transaction again.
   kTransferDropped,  // O→H  Answers kTransferDone: nothing of the transfer is kept here any more. Not urgent.
   // Ranges.
-  kQueryExtent,  // H→C  request: which extent is the page in?
+  kQueryExtent,  // H→C  request, grant_epoch: since when H serves the segment. Which extent is the page in?
   kExtentInfo,   // C→H  request, status (NotFound: in none), page, count: the extent; config, replicas, is_volatile;
-                 //      complete: nothing of it was ever stored, and no other responsible node was told so.
+                 //      complete: nothing of it was ever stored, and none but H, since then, was told so.
   kDropCopies,  // A→H  request, count, config: the range is being unallocated; drop every copy in RAM, and never open it
                 //      from disk again. Before kDropExtent.
   // The directory.
@@ -122,8 +121,12 @@ enum class MessageKind : uint8_t {
   kOffer,  // O→H, H→any  O has no room for the page: peer has, or a sharer. Then, kept: take it, if there is still room;
            //             peer = O. replicas: how often it has moved so since it was used. A hint.
   kDeclined,  // any→O  There is no room for the page that was offered.
+  // A disk that is behind catches up (engine/catch_up.h).
+  kListStored,  // C→C  request, page: from there on, maybe 0. What do you have of the ranges that both keep? with_data:
+                //      which pages, in which versions; otherwise which extents.
+  kStoredList,  // C→C  request, data: a part of it (engine/stored_list.h); page: where the next begins, 0: there is none.
 };
-constexpr int kMessageKinds = static_cast<int>(MessageKind::kDeclined) + 1;
+constexpr int kMessageKinds = static_cast<int>(MessageKind::kStoredList) + 1;
 
 // One message, or a run of them: the union of the fields above. What a kind does not name has its default.
 struct Message {

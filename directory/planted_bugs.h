@@ -23,6 +23,8 @@ struct PlantedBugs {
   bool mix_views = false;                // A message of another view than the receiver's is taken.
   bool no_fence = false;                 // Programs go on without a lease.
   bool take_over_unasked = false;        // Who takes a segment over does not ask who holds pages of it.
+  bool catch_up_without_pages = false;   // A disk that is behind takes the others' extents for all that it lacks.
+  bool trust_old_disk = false;           // Who catches up keeps what it has itself, if that looks newer.
   bool appoint_unchecked = false;        // Who appoints does not look again under the leaf's lock.
 };
 

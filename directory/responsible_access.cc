@@ -221,11 +221,6 @@ void Step::Load() {
                       .request = {}});
 }
 
-absl::Status Step::NotOnEveryHolder(NodeId absent) const {
-  return absl::UnavailableError("page " + ToString(context_.page) + " is not on " + ToString(absent) +
-                                ", a core holder of it, which does not answer; start it, or try again later");
-}
-
 void Step::Loaded() {
   if (!t().reports.empty()) {
     Resolve(loaded);
@@ -233,14 +228,12 @@ void Step::Loaded() {
   }
   if (e_.reverting) Effect(HomeEffect::Kind::kReverted);
   e_.reverting = false;
-  const bool complete = loaded->absent.value == 0;
-  e_.clean = complete;
+  e_.clean = true;
   const HomeRequest request = t().request;
   if (request.kind == HomeRequest::Kind::kFlush || request.from.node.value == 0) {  // Or the requester is gone.
     w_.txn.reset();
     e_.state = S::kUnowned;
-    if (request.from.node.value != 0 && complete) StartFlush(request);
-    if (request.from.node.value != 0 && !complete) Fail(request, NotOnEveryHolder(loaded->absent));
+    if (request.from.node.value != 0) StartFlush(request);
     Serve();
     return;
   }
@@ -248,7 +241,7 @@ void Step::Loaded() {
   t().from_disk = true;
   Message grant = Make(K::kGrant);
   grant.version = loaded->version;
-  grant.flushed = complete ? loaded->version : Version{};
+  grant.flushed = loaded->version;
   grant.config = loaded->config;
   grant.replicas = loaded->replicas;
   grant.data = loaded->data;

@@ -190,13 +190,12 @@ struct HomePool {
   std::vector<Boxed<HomeWork>> spare;  // Of works that are over.
 };
 
-// A page as it was read from disk, complete on every core holder but `absent` ones.
+// A page as it was read from disk, complete on every core holder.
 struct LoadedPage {
   Version version;
   ConfigNumber config;
   uint32_t replicas = 0;
   PageBuffer data;  // Null: zeros; or only the version was asked for.
-  NodeId absent;    // A core holder that did not answer, and may not have it; 0 if there is none.
 };
 
 struct HomeEffect {

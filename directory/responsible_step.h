@@ -77,7 +77,6 @@ class Step {
   void StartDiscard(const HomeRequest& request);
   void Load();
   void Loaded();
-  absl::Status NotOnEveryHolder(NodeId absent) const;
   void LoadFailed();
   void Invalidate(bool retain_at_source);
   void Progress();

@@ -115,7 +115,11 @@ CoreHolder::CoreHolder(PageStore* store, const PlantedBugs* bugs, uint32_t syste
 void CoreHolder::Open(absl::AnyInvocable<void(absl::Status)> done) {
   store_->ReadRecords(kKeyPrefix, [this, alive = alive(), done = std::move(done)](auto records) mutable {
     if (alive.expired()) return;
-    done(records.ok() ? LoadExtents(*records) : records.status());
+    const absl::Status loaded = records.ok() ? LoadExtents(*records) : records.status();
+    if (!loaded.ok()) return done(loaded);
+    store_->ReadRecords(kLostPrefix, [this, alive, done = std::move(done)](auto lost) mutable {
+      if (!alive.expired()) done(lost.ok() ? LoadLost(*lost) : lost.status());
+    });
   });
 }
 
@@ -137,7 +141,7 @@ absl::Status CoreHolder::LoadExtents(const std::vector<std::pair<std::string, st
 }
 
 void CoreHolder::ForgetFresh() {
-  for (auto& [first, extent] : extents_) extent.fresh = false;
+  for (auto& [first, extent] : extents_) extent.fresh = extent.fresh && extent.is_volatile;
 }
 
 const Extent* CoreHolder::Find(PageId page) const {
@@ -199,6 +203,16 @@ void CoreHolder::HandleQuery(const Message& message, Reply reply) {
         absl::NotFoundError(absl::StrCat("page ", ToString(page), " is in no extent of this core holder"));
     return SendStatus(message, MessageKind::kStoredInfo, none, reply);
   }
+  if (in_doubt_ && !extent->since_start && !WasStoredSince(page) && writes_.find(page)->second == nullptr) {
+    Message nothing = AnswerTo(message, MessageKind::kStoredInfo);
+    nothing.config = extent->config;
+    nothing.replicas = extent->replicas;
+    nothing.is_volatile = extent->is_volatile;
+    return reply(std::move(nothing));
+  }
+  if (lost_.contains(page) && writes_.find(page)->second == nullptr) {
+    return SendStatus(message, MessageKind::kStoredInfo, LostStatus(page), reply);
+  }
   const Version* const known = versions_.find(page)->second;
   if (extent->all_known && known == nullptr && !corrupt_.contains(page)) {
     return AnswerQuery(message, std::move(reply), absl::NotFoundError("never stored"));
@@ -236,7 +250,7 @@ void CoreHolder::OnQueryRead(const Message& message, Reply reply, uint64_t gener
     if (written_meanwhile) return HandleQuery(message, std::move(reply));
     ForgetVersion(page);
     NoteCorrupt(page, read.status());
-  } else if (!known_before && !written_meanwhile && !corrupt_.contains(page) &&
+  } else if (!in_doubt_ && !known_before && !written_meanwhile && !corrupt_.contains(page) &&
              (read.ok() || absl::IsNotFound(read.status()))) {
     ForgetVersionsIfMany();
     versions_[page] = read.ok() ? read->version : Version{};
@@ -280,6 +294,8 @@ void CoreHolder::StartNextChange() {
       continue;
     }
     changing_ = true;
+    // It is put again, in this view: no list that was made before can say that it is not there.
+    if (put && !next.message.complete && !change->added) extents_.at(next.message.page.value).doubtful = false;
     Begin(*change);
     // Also of a change that changes nothing: an earlier one of the same may still be on its way (K1, S1).
     StoreBatch batch = std::move(change->batch);
@@ -331,6 +347,7 @@ absl::StatusOr<CoreHolder::Change> CoreHolder::PlanPut(const Message& message) c
                         .replicas = message.replicas,
                         .is_volatile = message.is_volatile,
                         .learned = message.complete,
+                        .since_start = !message.complete,
                         .fresh = !message.complete,
                         .all_known = true};
   change.batch.records.push_back({ExtentKey(range.first), EncodeExtent(*change.added)});
@@ -355,6 +372,10 @@ void CoreHolder::PlanCut(PageRange range, ConfigNumber at_most, Change& change) 
     change.removed.push_back(extent);
     change.batch.records.push_back({ExtentKey(extent.range.first), std::nullopt});
     change.batch.delete_pages.push_back({first, end - first});
+    change.pages.push_back({first, end - first});
+    for (auto lost = lost_.lower_bound(first); lost != lost_.end() && lost->first < end; ++lost) {
+      change.batch.records.push_back({LostKey(lost->first), std::nullopt});
+    }
     if (extent.range.first < first) change.left_over.push_back(Part(extent, extent.range.first, first));
     if (end < extent.range.end()) change.left_over.push_back(Part(extent, end, extent.range.end()));
   }
@@ -364,41 +385,78 @@ void CoreHolder::PlanCut(PageRange range, ConfigNumber at_most, Change& change) 
 }
 
 // K6: from here on the removed pages are in no extent, so that no store of them comes after their deletion.
-void CoreHolder::Begin(const Change& change) {
+// What else is known of them counts again if the change fails.
+void CoreHolder::Begin(Change& change) {
+  change.in_doubt = in_doubt_;
   for (const Extent& extent : change.removed) CHECK(extents_.erase(extent.range.first.value) == 1);
-  for (const Extent& extent : change.left_over) extents_[extent.range.first.value] = extent;
-  for (const PageRange range : change.batch.delete_pages) ForgetRange(range);
+  for (const Extent& extent : change.left_over) {
+    extents_[extent.range.first.value] = extent;
+    left_over_.insert(extent.range.first);
+  }
+  for (const PageRange range : change.pages) ForgetVersions(range);
   ++generation_;
 }
 
 void CoreHolder::End(Change change, const absl::Status& status) {
   CHECK(changing_);
   changing_ = false;
+  left_over_.clear();
   ++generation_;
   if (status.ok()) {
+    for (const PageRange range : change.pages) ForgetRange(range);
     if (change.added) extents_[change.added->range.first.value] = *change.added;
+    KeepLearned(change);
     return;
   }
   for (const Extent& extent : change.left_over) CHECK(extents_.erase(extent.range.first.value) == 1);
   for (Extent& extent : change.removed) {
     extent.all_known = false;
+    if (in_doubt_ && !change.in_doubt) PutInDoubt(extent);
     extents_[extent.range.first.value] = extent;
   }
+  RememberWrites();
+}
+
+// Learning may have ended meanwhile (EndLearning).
+void CoreHolder::KeepLearned(const Change& change) {
+  StoreBatch batch;
+  for (const Extent& before : change.left_over) {
+    const Extent& extent = extents_.at(before.range.first.value);
+    if (extent.learned != before.learned) {
+      batch.records.push_back({ExtentKey(extent.range.first), EncodeExtent(extent)});
+    }
+  }
+  if (!batch.records.empty()) store_->Commit(std::move(batch), [](const absl::Status&) {});
+}
+
+namespace {
+
+// Those of the range that are in the map, at the cost of the fewer.
+std::vector<PageId> PagesIn(const PageMap<Version>& map, PageRange range) {
+  std::vector<PageId> pages;
+  if (range.count <= map.size()) {
+    for (PageId page = range.first; page < range.end(); page = page + 1) {
+      if (map.find(page)->second != nullptr) pages.push_back(page);
+    }
+  } else {
+    for (const auto [page, version] : map) {
+      if (range.Contains(page)) pages.push_back(page);
+    }
+  }
+  return pages;
+}
+
+}  // namespace
+
+void CoreHolder::ForgetVersions(PageRange range) {
+  for (const PageId page : PagesIn(versions_, range)) versions_.erase(page);
 }
 
 void CoreHolder::ForgetRange(PageRange range) {
-  std::vector<PageId> known;
-  if (range.count <= versions_.size()) {
-    for (PageId page = range.first; page < range.end(); page = page + 1) {
-      if (versions_.find(page)->second != nullptr) known.push_back(page);
-    }
-  } else {
-    for (const auto [page, version] : versions_) {
-      if (range.Contains(page)) known.push_back(page);
-    }
-  }
-  for (const PageId page : known) versions_.erase(page);
+  ForgetVersions(range);
+  for (const PageId page : PagesIn(stored_since_, range)) stored_since_.erase(page);
   absl::erase_if(corrupt_, [range](PageId page) { return range.Contains(page); });
+  lost_.erase(lost_.lower_bound(range.first), lost_.lower_bound(range.end()));
 }
 
 }  // namespace mangrove

@@ -19,6 +19,11 @@
 //      number, splitting those that reach beyond it. The built-in extents can be neither put nor dropped.
 //  K6  Extents change one after the other. From the call on, the pages that a change removes are in no extent; those that
 //      it adds are in one once it is durable. A change that fails for a full disk leaves what was there before.
+//  K7  A page that is marked as lost (MarkLost) is DataLoss, whatever record there is of it, until it is stored again or its
+//      extent is dropped.
+//  K8  In doubt (while its node is behind, engine/catch_up.h) what was stored before counts for nothing, whatever its version: the
+//      next store replaces it, and a query is answered as if there were no record, nor knowledge of any. What has been stored
+//      since is under K2.
 //
 // Owned by the loop.
 
@@ -40,6 +45,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "directory/messages.h"
@@ -55,16 +61,23 @@ struct Extent {
   ConfigNumber config;
   uint32_t replicas = 0;
   bool is_volatile = false;
-  bool learned = false;  // From another core holder, by a disk that was lost or away: there may be more than it has.
-  // In RAM only: allocated since this start of the node, so nothing of it was lost with an earlier one.
-  bool fresh = false;
-  bool all_known = false;  // In RAM only: a page of it whose version is not remembered was never stored.
+  bool learned = false;   // From another core holder, by a disk that was lost or away: there may be more than it has.
+  bool doubtful = false;  // In RAM only: from before this node was away, and not put since.
+  bool since_start = false;  // In RAM only: allocated since this node's start, or since its doubt began.
+  bool fresh = false;        // In RAM only: the same, and no node has left the view since, that may have been told so.
+  bool all_known = false;    // In RAM only: a page of it whose version is not remembered was never stored.
 };
 
 // The key of an extent's record, and its value; the store keeps a checksum with it (S4). DataLoss names the key.
 std::string ExtentKey(PageId first);
 std::string EncodeExtent(const Extent& extent);
 absl::StatusOr<Extent> DecodeExtent(const std::string& key, std::string_view value);
+
+// The record of a page that is marked as lost, in the version that was.
+inline constexpr char kLostPrefix[] = "lost/";
+std::string LostKey(PageId page);
+std::string EncodeLost(PageId page, Version version);
+absl::StatusOr<std::pair<PageId, Version>> DecodeLost(const std::string& key, std::string_view value);
 
 // Is a page of `range` in a built-in extent?
 bool TouchesSystemPages(PageRange range);
@@ -94,8 +107,26 @@ class CoreHolder {
   void ForgetOldSeals();
   size_t seals() const { return seals_[0].size() + seals_[1].size(); }
 
-  // What was allocated since the start may be missing on another disk now.
+  // Nothing is fresh any more but what is volatile.
   void ForgetFresh();
+
+  // core_holder_catch_up.cc
+  // From now on everything is in doubt (K8): of extents, those that are not put since.
+  void BeginDoubt();
+  bool WasStoredSince(PageId page) const;
+  // Deletes the records of those pages that have not been stored since. Aborted: of all but some that are being stored.
+  void DeletePages(const std::vector<PageId>& pages, PageStore::CommitDone done);
+  // In extents that are covered "no record" means zeros from now on (K4). The batch makes that durable.
+  StoreBatch EndLearning(absl::FunctionRef<bool(const Extent&)> is_covered);
+  // That batch has failed.
+  void UndoEndLearning();
+  void EndDoubt();
+  // K7. Aborted: the page is being stored, or in no extent.
+  void MarkLost(PageId page, Version version, absl::AnyInvocable<void(absl::Status)> done);
+  // Marked as lost, or known to be corrupt.
+  bool IsUnreadable(PageId page) const { return corrupt_.contains(page); }
+  const std::map<PageId, Version>& lost() const { return lost_; }
+
   // The extent that holds `page`, if any.
   const Extent* Find(PageId page) const;
   // The first page of `range` that is in no extent, if any.
@@ -135,10 +166,15 @@ class CoreHolder {
     std::vector<Extent> removed;
     std::vector<Extent> left_over;  // Of the removed ones, what reaches beyond the range.
     std::optional<Extent> added;
+    std::vector<PageRange> pages;  // Of the removed ones, the rest.
+    bool in_doubt = false;         // When it began.
     StoreBatch batch;
   };
 
   absl::Status LoadExtents(const std::vector<std::pair<std::string, std::string>>& records);
+  absl::Status LoadLost(const std::vector<std::pair<std::string, std::string>>& records);
+  static absl::Status LostStatus(PageId page);
+  void OnDeleted(const std::vector<PageId>& pages, const absl::Status& status);
 
   // The answer to `message` if all went well.
   static Message AnswerTo(const Message& message, MessageKind kind);
@@ -158,7 +194,9 @@ class CoreHolder {
   void AcknowledgeOlder(const Message& message, Version known, Reply reply);
   void WritePages(const Message& run, Reply reply);
   void OnWritten(const std::shared_ptr<Write>& write, const absl::Status& status);
+  void NoteDurable(PageId page, Version version);
   void OnNewestWriteFailed(PageId page, const Write& write);
+  void RememberWrites();
   void ForgetVersion(PageId page);
   void ForgetVersionsIfMany();
   void NoteCorrupt(PageId page, const absl::Status& why);
@@ -175,9 +213,12 @@ class CoreHolder {
   absl::StatusOr<Change> PlanDrop(const Message& message) const;
   // Takes what of `range` is in extents of at most `at_most` out, pages included.
   void PlanCut(PageRange range, ConfigNumber at_most, Change& change) const;
-  void Begin(const Change& change);
+  void Begin(Change& change);
   void End(Change change, const absl::Status& status);
+  void KeepLearned(const Change& change);
+  void ForgetVersions(PageRange range);
   void ForgetRange(PageRange range);
+  static void PutInDoubt(Extent& extent);
 
   // Has ended when this object has; what comes back from the store looks first.
   std::weak_ptr<const bool> alive() const { return alive_; }
@@ -190,7 +231,10 @@ class CoreHolder {
   uint64_t generation_ = 0;
   // Newest version known to be stored or on its way there, of pages that were stored or read since the start.
   PageMap<Version> versions_;
-  absl::flat_hash_set<PageId> corrupt_;
+  bool in_doubt_ = false;
+  PageMap<Version> stored_since_;        // While in doubt: what is durable.
+  absl::flat_hash_set<PageId> corrupt_;  // Those that are marked as lost as well.
+  std::map<PageId, Version> lost_;
   uint64_t corrupt_pages_found_ = 0;
   LogOnce said_corrupt_;
   // Set since the last ForgetOldSeals, and between that and the one before.
@@ -200,6 +244,9 @@ class CoreHolder {
   PageMap<std::shared_ptr<Reading>> reading_;
   std::deque<Waiting> changes_;
   bool changing_ = false;
+  // First pages of what a change leaves of extents, until it has ended: their records are on its way with it.
+  absl::flat_hash_set<PageId> left_over_;
+  std::vector<PageId> ending_;  // Extents in the batch of EndLearning.
   const std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
 };
 

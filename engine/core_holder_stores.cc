@@ -59,7 +59,9 @@ void CoreHolder::ForgetOldSeals() {
 
 std::optional<Version> CoreHolder::KnownVersion(PageId page) const {
   if (const Version* const known = versions_.find(page)->second) return *known;
-  if (corrupt_.contains(page) || Find(page)->all_known) return Version{};
+  if (corrupt_.contains(page)) return Version{};
+  if (const Version* const since = stored_since_.find(page)->second) return *since;
+  if (in_doubt_ || Find(page)->all_known) return Version{};
   return std::nullopt;
 }
 
@@ -101,8 +103,8 @@ CoreHolder::Fate CoreHolder::FateOf(const Message& run, PageId page, const Exten
   if (reading_.find(page)->second != nullptr) return Fate::kWaits;
   if (corrupt_.contains(page)) return Fate::kOther;
   const Version* const known = versions_.find(page)->second;
-  if (known == nullptr && !extent->all_known) return Fate::kUnknown;
-  return (known == nullptr ? Version{} : *known) < run.version ? Fate::kNewer : Fate::kOther;
+  if (known == nullptr && !extent->all_known && !in_doubt_) return Fate::kUnknown;
+  return (known != nullptr ? *known : *KnownVersion(page)) < run.version ? Fate::kNewer : Fate::kOther;
 }
 
 // REQUIRES: its version is known, or it is refused.
@@ -173,6 +175,7 @@ void CoreHolder::WritePages(const Message& run, Reply reply) {
   write->version = run.version;
   write->config = run.config;
   write->mends = corrupt_.erase(run.page) > 0;
+  if (write->mends && stored_since_.find(run.page)->second != nullptr) stored_since_.erase(run.page);
   StoreBatch batch;
   batch.put_pages.reserve(run.repeat);
   for (uint64_t i = 0; i < run.repeat; ++i) {
@@ -181,6 +184,7 @@ void CoreHolder::WritePages(const Message& run, Reply reply) {
     writes_[page].push_back(write);
     batch.put_pages.push_back(
         {.page = page, .version = run.version, .config = run.config, .handle = {}, .data = DataOf(run, i)});
+    if (lost_.contains(page)) batch.records.push_back({LostKey(page), std::nullopt});
   }
   Message about = AnswerTo(run, MessageKind::kStored);
   if (bugs_->acknowledge_before_sync) {
@@ -204,11 +208,17 @@ void CoreHolder::OnWritten(const std::shared_ptr<Write>& write, const absl::Stat
     CHECK(place != writes.end());
     const bool newest = std::next(place) == writes.end();
     writes.erase(place);
+    if (status.ok()) NoteDurable(page, write->version);
     if (newest && !status.ok()) OnNewestWriteFailed(page, *write);
     if (writes.empty()) writes_.erase(page);
   }
   std::vector<absl::AnyInvocable<void(absl::Status)>> after = std::move(write->after);
   for (auto& call : after) call(status);
+}
+
+void CoreHolder::NoteDurable(PageId page, Version version) {
+  lost_.erase(page);
+  if (in_doubt_) stored_since_[page] = std::max(stored_since_[page], version);
 }
 
 // The version before it counts: that of an earlier write to the same extent, or whatever is on disk.
@@ -219,9 +229,15 @@ void CoreHolder::OnNewestWriteFailed(PageId page, const Write& write) {
     return;
   }
   ForgetVersion(page);
-  if (write.mends) corrupt_.insert(page);
+  // A mark may have been taken out by a write before this one, which failed as well.
+  if (write.mends || lost_.contains(page)) corrupt_.insert(page);
   const auto after = extents_.upper_bound(page.value);
   if (after != extents_.begin()) std::prev(after)->second.all_known = false;
+}
+
+// After versions were forgotten. What is on its way is under K2.
+void CoreHolder::RememberWrites() {
+  for (const auto [page, writes] : writes_) versions_[page] = writes->back()->version;
 }
 
 void CoreHolder::ForgetVersion(PageId page) {

@@ -1,10 +1,9 @@
-// Opens a page from its core holders' disks.
+// Opens a page from the disks that keep it (engine/disks.cc).
 //
-// A page whose last owner let go of what every core holder has: one copy will do, this node's own if it is a core holder.
-// Otherwise (this node has become responsible for it, or the owner was lost) the holders may differ: every one is asked, and sealed against
-// late stores of the lost owner; the newest version is completed on all that answer, and only then handed out. Where a
-// holder is absent, what it has may be newer still, though never acknowledged: so the page is written again under a
-// version that beats it.
+// A page whose last owner let go of what every disk has: one copy will do, this node's own if it is current.
+// Otherwise (this node has become responsible for it, or the owner was lost) the disks may differ: every one in the view is asked, and
+// sealed against late stores of the lost owner; the newest version is completed on all of them, and only then handed out. What a
+// holder has that is not in the view is void (D3).
 
 #include <algorithm>
 #include <utility>
@@ -20,33 +19,33 @@ absl::Status NotAllocated(PageId page) {
   return absl::FailedPreconditionError(absl::StrCat("page ", ToString(page), " is not allocated"));
 }
 
-// What a page's core holders said.
+// How long a page that waits for a disk is waited for: longer than a node that has died stays in the view.
+constexpr DurationNs kPatience = 4 * kSecond;
+constexpr DurationNs kTryAgain = 20 * kMillisecond;
+
+// What those said that keep the page on disk.
 struct Answers {
   std::optional<Message> newest;
-  absl::Status absent;  // Of one that did not answer, and may have anything.
-  NodeId absent_node;
-  absl::Status corrupt;    // Of one whose record is.
-  bool unknowing = false;  // One has no record, and that means nothing.
-  bool is_free = false;    // One keeps no such page: its unallocation got as far as that.
+  absl::Status silent;        // Of one that did not answer, and may have anything.
+  absl::Status corrupt;       // Of one whose record is.
+  bool from_current = false;  // A disk that is current was among those that can read it.
+  bool unknowing = false;     // One has no record, and that means nothing.
+  bool is_free =
+      false;  // A current one keeps no such page: it is not allocated, or its unallocation got as far as that.
 };
 
-bool IsAbsent(const Message& answer) {
-  const absl::Status status = answer.status();
-  return !status.ok() && !absl::IsNotFound(status) && !absl::IsDataLoss(status);
-}
-
-void Count(const Message& answer, NodeId holder, Answers& all) {
+void Count(const Message& answer, bool is_current, Answers& all) {
   const absl::Status status = answer.status();
   if (absl::IsDataLoss(status)) {
     all.corrupt = status;
-  } else if (IsAbsent(answer)) {
-    all.absent = status;
-    all.absent_node = holder;
   } else if (absl::IsNotFound(status)) {
-    all.is_free = true;
-  } else if (status.ok() && !answer.complete) {
-    all.unknowing = true;
-  } else if (status.ok()) {
+    all.is_free = all.is_free || is_current;
+  } else if (!status.ok()) {
+    all.silent = status;
+  } else if (!answer.complete) {
+    all.unknowing = all.unknowing || is_current;  // One that is behind, and has not been told of the page, says so too.
+  } else {
+    all.from_current = all.from_current || is_current;
     const bool newer = !all.newest || all.newest->version < answer.version || (!all.newest->have && answer.have);
     if (newer) all.newest = answer;
   }
@@ -57,28 +56,32 @@ absl::Status NotResponsibleAnyMore(PageId page) {
   return absl::UnavailableError(absl::StrCat("another node is responsible for page ", ToString(page), " by now"));
 }
 
+absl::Status VolatileLost(PageId page) {
+  return absl::DataLossError(absl::StrCat("page ", ToString(page), " is volatile, and the node that held it is gone"));
+}
+
 absl::Status LostWithDisks(PageId page) {
   return absl::DataLossError(
       absl::StrCat("page ", ToString(page), " is lost: each of its core holders has lost its disk since"));
 }
 
-// The answer that has it, or why none has. Zeros are a version, too.
-absl::StatusOr<Message> NewestOf(PageId page, const std::vector<Message>& answers, const Answers& all) {
+// The answer that has it, or why none has. Zeros are a version, too. `all_there`: no holder is away or behind.
+absl::StatusOr<Message> NewestOf(PageId page, const std::vector<Message>& answers, const Answers& all, bool all_there) {
+  if (!all.silent.ok()) return absl::UnavailableError(all.silent.message());
   std::optional<Message> newest = all.newest;
-  // Whatever was handed out while others were absent is on the primary's disk: without it, what they have may be older.
-  if (IsAbsent(answers.front())) return absl::UnavailableError(answers.front().text);
-  if (!newest && !all.absent.ok()) return absl::UnavailableError(all.absent.message());
-  if (!newest && !all.corrupt.ok()) return all.corrupt;
+  if (!all.from_current && !all.corrupt.ok()) {
+    if (all_there) return all.corrupt;
+    return absl::UnavailableError(absl::StrCat(all.corrupt.message(), "; another disk that may have it is not there"));
+  }
   // No core holder was there from the start: they all lost their disks, or it is a system page of a new cluster.
-  if (!newest && all.unknowing && !all.is_free) {
+  if (!all.from_current && all.unknowing && !all.is_free) {
     if (!TouchesSystemPages({page, 1})) return LostWithDisks(page);
-    newest = *std::find_if(answers.begin(), answers.end(), [](const Message& m) { return m.status().ok(); });
+    if (!newest)
+      newest = *std::find_if(answers.begin(), answers.end(), [](const Message& m) { return m.status().ok(); });
+  } else if (!all.from_current) {
+    return NotAllocated(page);
   }
-  if (!newest) return NotAllocated(page);
-  if (newest->is_volatile) {
-    return absl::DataLossError(
-        absl::StrCat("page ", ToString(page), " is volatile, and the node that held it is gone"));
-  }
+  if (newest->is_volatile) return VolatileLost(page);
   return *std::move(newest);
 }
 
@@ -87,9 +90,8 @@ absl::StatusOr<Message> NewestOf(PageId page, const std::vector<Message>& answer
 void PageEngine::StartLoad(const HomeEffect& effect) {
   const PageId page = effect.message.page;
   const Txn txn = effect.message.txn;
-  auto done = [this, page, txn, losses = disk_losses_, alive = alive_](absl::StatusOr<LoadedPage> loaded) {
+  auto done = [this, page, txn, alive = alive_](absl::StatusOr<LoadedPage> loaded) {
     if (!*alive || !IsResponsibleFor(page)) return;
-    if (loaded.ok() && losses != disk_losses_) loaded->absent = lost_disk_;  // It may have answered before.
     Turn turn(this);
     std::vector<HomeEffect> effects;
     HomeEntry& entry = Home(page);
@@ -115,30 +117,31 @@ void PageEngine::StartLoad(const HomeEffect& effect) {
   });
 }
 
-std::vector<Outcome<Message>> PageEngine::AskHolders(PageId page, uint32_t replicas, bool seal, bool with_data) {
-  Message query;
-  query.kind = MessageKind::kQueryStored;
-  query.page = page;
-  query.grant_epoch = grant_epoch_;
-  query.seal = seal;
-  query.with_data = with_data;
+std::vector<Outcome<Message>> PageEngine::AskHolders(const std::vector<NodeId>& holders, const Message& query) {
   std::vector<Outcome<Message>> outcomes;
   Turn turn(this);
   const TimeNs deadline = clock_->Now() + options_.holder_timeout;
-  for (NodeId holder : locator_->CoreHolders(page, replicas)) {
-    if (IsHere(holder)) {
-      outcomes.push_back(StartCall(holder, query, deadline, options_.resend_after));
-    } else {
-      Message away = query;
-      away.SetStatus(IsAwayStatus(holder));
-      outcomes.emplace_back(clock_).Set(std::move(away));
-    }
-  }
+  for (NodeId holder : holders) outcomes.push_back(StartCall(holder, query, deadline, options_.resend_after));
   return outcomes;
 }
 
+// What is said in one view holds in the next one as well; what was not to be had in one may be in the next.
 Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool recover, bool version_only) {
   if (IsRamDirectoryPage(page)) co_return co_await OpenDirectoryPage(page, version_only);
+  const TimeNs patience = clock_->Now() + kPatience;
+  while (true) {
+    const Epoch view = view_.epoch;
+    absl::StatusOr<LoadedPage> loaded = co_await OpenInThisView(page, recover, version_only);
+    const absl::Status& status = loaded.status();
+    const bool may_change = absl::IsUnavailable(status) || absl::IsAborted(status);
+    if (!may_change || stopped_ || !MayOpen(page) || clock_->Now() >= patience) {
+      co_return absl::IsAborted(status) ? absl::UnavailableError(status.message()) : std::move(loaded);
+    }
+    if (view == view_.epoch) co_await SleepUntil(clock_, clock_->Now() + kTryAgain);
+  }
+}
+
+Task<absl::StatusOr<LoadedPage>> PageEngine::OpenInThisView(PageId page, bool recover, bool version_only) {
   if (!MayOpen(page)) co_return NotResponsibleAnyMore(page);
   if (IsDiscarded(page)) co_return NotAllocated(page);
   const absl::StatusOr<HomeExtent> found = co_await ExtentOf(page);
@@ -152,65 +155,69 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenFromDisk(PageId page, bool reco
     co_return LoadedPage{
         .config = found->config, .replicas = found->is_volatile ? 0 : found->replicas, .data = nullptr};
   }
+  if (found->is_volatile) {
+    if (recover) co_return VolatileLost(page);
+    co_return LoadedPage{.config = found->config, .data = nullptr};
+  }
   if (!recover) {
-    if (found->is_volatile) co_return LoadedPage{.config = found->config, .data = nullptr};
     absl::StatusOr<LoadedPage> one = co_await OpenOneCopy(page, found->replicas);
     if (one.ok()) co_return one;
     if (absl::IsDataLoss(one.status())) LogWarning(one.status().message(), "; it is read from another core holder");
   }
   // It may have been unallocated meanwhile.
   if (FindHomeExtent(page) == nullptr || IsDiscarded(page)) co_return NotAllocated(page);
-  std::vector<Outcome<Message>> outcomes = AskHolders(page, found->replicas, recover, !version_only);
-  const std::vector<NodeId> holders = locator_->CoreHolders(page, static_cast<uint32_t>(outcomes.size()));
+  co_return co_await OpenEveryCopy(page, *found, recover, version_only);
+}
+
+Task<absl::StatusOr<LoadedPage>> PageEngine::OpenEveryCopy(PageId page, const HomeExtent& extent, bool recover,
+                                                           bool version_only) {
+  const uint32_t replicas = extent.replicas;
+  if (absl::Status status = CheckDisks(page, replicas); !status.ok()) co_return status;
+  const std::vector<NodeId> holders = StoringHolders(page, replicas);
+  const size_t kept_on = locator_->CoreHolders(page, replicas).size();
+  const bool all_there = CurrentHolders(page, replicas).size() == kept_on;
+  const Epoch view = view_.epoch;
+  std::vector<bool> is_current;
+  for (NodeId holder : holders) is_current.push_back(IsCurrentDisk(holder));
+  Message query;
+  query.kind = MessageKind::kQueryStored;
+  query.page = page;
+  query.grant_epoch = grant_epoch_;
+  query.seal = recover;
+  query.with_data = !version_only;
+  std::vector<Outcome<Message>> outcomes = AskHolders(holders, query);
   std::vector<Message> answers;
   Answers all;
   for (Outcome<Message>& outcome : outcomes) {
     answers.push_back(co_await outcome.Get());
-    Count(answers.back(), holders[answers.size() - 1], all);
+    Count(answers.back(), is_current[answers.size() - 1], all);
   }
   if (!MayOpen(page)) co_return NotResponsibleAnyMore(page);
-  absl::StatusOr<Message> newest = NewestOf(page, answers, all);
+  const absl::StatusOr<Message> newest = NewestOf(page, answers, all, all_there);
   if (!newest.ok()) co_return newest.status();
-  LoadedPage loaded{
-      .version = newest->version, .config = newest->config, .replicas = newest->replicas, .data = newest->data};
-  if (version_only) {
-    // A copy that survived is compared with what the disks have. What an absent one has may be newer, and would come back
-    // when that copy is lost too.
-    if (!all.absent.ok()) co_return absl::UnavailableError(all.absent.message());
-    co_return loaded;
-  }
   const bool skip = options_.bugs && options_.bugs->skip_completion;
-  // Completed since the last loss already, and not written since: what an absent one has is older.
-  const Epoch complete_since = std::max(last_loss_, Segment(page).since);
-  const bool is_completion = newest->version.counter == 0 && newest->version.epoch > complete_since;
-  if (!all.absent.ok() && recover && !skip && !is_completion) {
-    grant_epoch_ = std::max(grant_epoch_, newest->version.epoch);
-    BumpGrantEpoch();  // A number of its own for each attempt: another may have stored other content.
-    newest->version = Version{grant_epoch_, 0};
-  }
-  if (!skip) {
-    const absl::Status completed = co_await Complete(page, *newest, answers);
+  if (!version_only && !skip) {
+    const absl::Status completed = co_await Complete(page, *newest, holders, answers);
     if (!completed.ok()) co_return completed;
+    if (view != view_.epoch) co_return absl::AbortedError("others keep the page on disk by now");  // D1
   }
-  loaded.version = newest->version;
-  if (!skip) loaded.absent = all.absent_node;
-  co_return loaded;
+  co_return LoadedPage{
+      .version = newest->version, .config = newest->config, .replicas = newest->replicas, .data = newest->data};
 }
 
-// From this node's own disk, or else from the first core holder's.
+// From this node's own disk, or else from the first that is current.
 Task<absl::StatusOr<LoadedPage>> PageEngine::OpenOneCopy(PageId page, uint32_t replicas) {
   Message query;
   query.kind = MessageKind::kQueryStored;
   query.page = page;
   query.with_data = true;
-  const std::vector<NodeId> holders = locator_->CoreHolders(page, replicas);
+  const std::vector<NodeId> holders = CurrentHolders(page, replicas);
+  if (holders.empty()) co_return CheckDisks(page, replicas);
   Outcome<Message> outcome(clock_);
   if (std::find(holders.begin(), holders.end(), options_.self.node) != holders.end()) {
     core_.Handle(query, [outcome](Message answer) mutable { outcome.Set(std::move(answer)); });
   } else {
-    const auto there = std::find_if(holders.begin(), holders.end(), [this](NodeId node) { return IsHere(node); });
-    if (there == holders.end()) co_return IsAwayStatus(holders.front());
-    outcome = StartCall(*there, query, clock_->Now() + options_.holder_timeout, options_.resend_after);
+    outcome = StartCall(holders.front(), query, clock_->Now() + options_.holder_timeout, options_.resend_after);
   }
   const Message answer = co_await outcome.Get();
   if (!answer.status().ok()) co_return answer.status();
@@ -219,15 +226,14 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenOneCopy(PageId page, uint32_t r
       .version = answer.version, .config = answer.config, .replicas = answer.replicas, .data = answer.data};
 }
 
-// Writes the newest version to every holder that answered and has an older one, or none, or a corrupt one.
-Task<absl::Status> PageEngine::Complete(PageId page, const Message& newest, const std::vector<Message>& answers) {
-  if (newest.version == Version{}) co_return absl::OkStatus();  // Zeros everywhere.
-  const std::vector<NodeId> holders = locator_->CoreHolders(page, static_cast<uint32_t>(answers.size()));
+// Writes the newest version to every one of the holders that has an older one, or none, or a corrupt one.
+Task<absl::Status> PageEngine::Complete(PageId page, const Message& newest, std::vector<NodeId> holders,
+                                        const std::vector<Message>& answers) {
+  if (newest.version == Version{}) co_return absl::OkStatus();  // Zeros everywhere, or what does not count.
   std::vector<NodeId> behind;
   std::vector<NodeId> ignorant;
   for (size_t i = 0; i < answers.size(); ++i) {
     const absl::Status status = answers[i].status();
-    if (!status.ok() && !absl::IsNotFound(status) && !absl::IsDataLoss(status)) continue;
     if (absl::IsNotFound(status)) ignorant.push_back(holders[i]);
     if (!status.ok() || answers[i].version < newest.version) behind.push_back(holders[i]);
   }

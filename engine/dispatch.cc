@@ -130,13 +130,9 @@ void PageEngine::RefuseMessage(NodeInstance from, const absl::Status& why) {
 void PageEngine::Dispatch(const Message& message, NodeInstance from) {
   if (message.repeat > 1) return DispatchRun(message, from);
   switch (message.kind) {
-    case MessageKind::kRegisterRequest:
-      message.with_data ? SendExtents(message, from) : SendHoldings(message, from);
-      return;
+    case MessageKind::kRegisterRequest: SendHoldings(message, from); return;
     case MessageKind::kRegister:
-    case MessageKind::kRegisterEnd:
-      rounds_.contains(message.request) ? CountHoldings(message, from) : CountExtents(message, from);
-      return;
+    case MessageKind::kRegisterEnd: CountHoldings(message, from); return;
     case MessageKind::kDelayed: {
       CachedPage* cached = FindCached(message.page);
       if (cached != nullptr && cached->entry.request == message.request) {
@@ -158,7 +154,9 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kExtentInfo:
     case MessageKind::kClaims:
     case MessageKind::kHandedOver:
+    case MessageKind::kStoredList:
     case MessageKind::kInspected: Answer(message); return;
+    case MessageKind::kListStored: catch_up_.AnswerList(message, from); return;
     case MessageKind::kInspect: AnswerInspect(message, from); return;
     case MessageKind::kStore:
     case MessageKind::kQueryStored:
@@ -199,7 +197,9 @@ void PageEngine::NoteAllocated(PageRange range, ConfigNumber config) {
   for (; it != core_.extents().end() && it->second.range.first < range.end(); ++it) {
     if (config <= it->second.config) return;
   }
-  told_fresh_.Set(range, false);
+  auto told = told_fresh_.upper_bound(range.first.value);
+  if (told != told_fresh_.begin() && std::prev(told)->second.range.Overlaps(range)) --told;
+  while (told != told_fresh_.end() && told->second.range.Overlaps(range)) told = told_fresh_.erase(told);
 }
 
 void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
@@ -217,18 +217,25 @@ void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
     reply(std::move(answer));
     return;
   }
-  if (message.kind == MessageKind::kDropExtent && !TouchesSystemPages(range)) NoteDiscarded(range, message.config);
+  if (message.kind == MessageKind::kDropExtent && !TouchesSystemPages(range)) {
+    NoteDiscarded(range, message.config);
+    catch_up_.NoteDrop(range, message.config);
+  }
   if (message.kind == MessageKind::kPutExtent && !message.complete) NoteAllocated(range, message.config);
   // Until this disk has learned what it is to keep, it cannot refuse what it does not know. The asker asks again.
-  if (message.kind == MessageKind::kQueryStored && disk_incomplete_ && core_.Find(message.page) == nullptr) return;
-  if (message.kind == MessageKind::kStore && disk_incomplete_) {
-    for (uint64_t i = 0; i < message.repeat; ++i) {
-      if (core_.Find(message.page + i) != nullptr) core_.Handle(PartOf(message, i, 1), reply);
-    }
-    return;
+  if (!catch_up_.KnowsExtents()) {
+    if (message.kind == MessageKind::kQueryStored && core_.Find(message.page) == nullptr) return;
+    if (message.kind == MessageKind::kStore) return StoreWhatIsKnown(message, reply);
   }
   core_.Handle(message, reply);
   ArmSealTimer();
+}
+
+void PageEngine::StoreWhatIsKnown(const Message& run, const CoreHolder::Reply& reply) {
+  for (uint64_t i = 0; i < run.repeat; ++i) {
+    const Extent* const extent = core_.Find(run.page + i);
+    if (extent != nullptr && extent->config == run.config) core_.Handle(PartOf(run, i, 1), reply);
+  }
 }
 
 // What one commit has made durable is answered in one message: its callbacks come one after the other.

@@ -14,6 +14,7 @@ constexpr DurationNs kTryAgain = 20 * kMillisecond;
 
 }  // namespace
 
+// D1. That volatile pages are allocated, every node keeps.
 Task<absl::Status> PageEngine::PutExtent(PageRange range, ConfigNumber config, uint32_t replicas, bool is_volatile,
                                          TimeNs deadline) {
   Message put;
@@ -23,15 +24,15 @@ Task<absl::Status> PageEngine::PutExtent(PageRange range, ConfigNumber config, u
   put.config = config;
   put.replicas = is_volatile ? 0 : replicas;
   put.is_volatile = is_volatile;
-  const std::vector<NodeId> nodes = locator_->CoreHolders(range, replicas);
-  absl::Status status = co_await CallAll(nodes, put, deadline);
+  const uint32_t kept_on = is_volatile ? static_cast<uint32_t>(options_.members.size()) : replicas;
+  absl::Status status = co_await ChangeExtents(put, kept_on, kept_on, deadline);
   if (status.ok()) status = co_await WaitForLease(deadline);
   co_return status;
 }
 
 // Copies first, so that none is left that cannot be stored any more; and once more when no disk has the range: a responsible
 // node that started anew in between may have opened it from one.
-Task<absl::Status> PageEngine::DropExtent(PageRange range, ConfigNumber config, TimeNs deadline) {
+Task<absl::Status> PageEngine::DropExtent(PageRange range, ConfigNumber config, uint32_t replicas, TimeNs deadline) {
   absl::Status status = co_await DropAllCopies(range, config, deadline);
   if (!status.ok()) co_return status;
   Message drop;
@@ -39,12 +40,32 @@ Task<absl::Status> PageEngine::DropExtent(PageRange range, ConfigNumber config, 
   drop.page = range.first;
   drop.count = range.count;
   drop.config = config;
-  status =
-      co_await CallAll(locator_->CoreHolders(range, static_cast<uint32_t>(options_.members.size())), drop, deadline);
+  status = co_await ChangeExtents(drop, static_cast<uint32_t>(options_.members.size()), replicas, deadline);
   if (!status.ok()) co_return status;
   status = co_await DropAllCopies(range, config, deadline);
   if (status.ok()) status = co_await WaitForLease(deadline);
   co_return status;
+}
+
+// On each of `asked` nodes for each page that are in the view, and in that view alone. `replicas`: one of so many is current.
+Task<absl::Status> PageEngine::ChangeExtents(Message change, uint32_t asked, uint32_t replicas, TimeNs deadline) {
+  const PageRange range{change.page, change.count};
+  absl::Status status;
+  do {
+    if (stopped_) co_return stopped_status_;
+    const Epoch view = view_.epoch;
+    status = CheckDisks(range, replicas);
+    if (status.ok()) {
+      std::vector<NodeId> nodes = locator_->CoreHolders(range, asked);
+      std::erase_if(nodes, [this](NodeId node) { return !IsHere(node); });
+      status = co_await CallAll(std::move(nodes), change, deadline);
+      if (status.ok() && view != view_.epoch) status = absl::AbortedError("others keep it on disk by now; try again");
+    }
+    const bool may_change = absl::IsAborted(status) || absl::IsUnavailable(status);
+    if (!may_change || deadline <= clock_->Now() + kTryAgain) break;
+    co_await SleepUntil(clock_, clock_->Now() + kTryAgain);
+  } while (true);
+  co_return absl::IsAborted(status) ? absl::UnavailableError(status.message()) : status;
 }
 
 // Asks every responsible node. Where there is none this node becomes it: so nobody else does meanwhile.

@@ -14,6 +14,9 @@ namespace {
 
 // Of one flush: blocks that are copied and on their way.
 constexpr size_t kFlushesAtOnce = 6;
+// What could not be flushed is tried again, ever more seldom.
+constexpr DurationNs kFlushAgain = kMillisecond;
+constexpr DurationNs kFlushSeldom = 16 * kMillisecond;
 
 }  // namespace
 
@@ -143,7 +146,7 @@ Clock::TimerId PageEngine::LimitFreezes(const Freezes& freezes, TimeNs deadline)
   });
 }
 
-// Asks every core holder of each run to store it; in one turn, so that neighbours travel together.
+// Asks every core holder of each run that is in the view to store it (D1); in one turn, so that neighbours travel together.
 std::vector<PageEngine::Storing> PageEngine::StoreAll(std::vector<Frozen> runs, TimeNs deadline) {
   Turn turn(this);
   std::vector<Storing> stores;
@@ -156,7 +159,7 @@ std::vector<PageEngine::Storing> PageEngine::StoreAll(std::vector<Frozen> runs, 
     store.config = frozen.config;
     store.replicas = frozen.replicas;
     store.data = std::move(frozen.data);
-    std::vector<NodeId> holders = locator_->CoreHolders(store.page, frozen.replicas);
+    std::vector<NodeId> holders = StoringHolders(store.page, frozen.replicas);
     if (options_.bugs && options_.bugs->flush_one_holder) holders.resize(1);
     // The pages are on their way to the others before this disk begins.
     std::stable_partition(holders.begin(), holders.end(), [this](NodeId node) { return node != options_.self.node; });
@@ -169,9 +172,9 @@ std::vector<PageEngine::Storing> PageEngine::StoreAll(std::vector<Frozen> runs, 
 }
 
 // Every core holder has answered: those have the run's pages, but for the `failed` ones.
-absl::Status PageEngine::NoteStored(const Storing& run, const RowMask& failed, uint64_t disk_losses) {
+absl::Status PageEngine::NoteStored(const Storing& run, const RowMask& failed, Epoch view) {
   if (failed.count() == run.pages.count) return absl::OkStatus();
-  if (disk_losses != disk_losses_) return absl::AbortedError("a core holder has lost its disk meanwhile");
+  if (view != view_.epoch) return absl::AbortedError("others keep the page on disk by now");
   for (uint64_t i = 0; i < run.pages.count; ++i) {
     if (failed.test(i)) continue;
     ++counters_.pages_flushed;
@@ -188,7 +191,6 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
   const auto note = [&first](const absl::Status& status) {
     if (!status.ok() && (first.ok() || absl::IsAborted(first))) first = status;
   };
-  const uint64_t disk_losses = disk_losses_;
   Freezes freezes = FreezeAll(pages);
   const Clock::TimerId limit = LimitFreezes(freezes, deadline);
   std::vector<Frozen> dirty = std::move(freezes.runs);
@@ -202,6 +204,13 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
     }
     return !frozen.status.ok() || frozen.replicas == 0 || frozen.data == nullptr;
   });
+  std::erase_if(dirty, [this, &note](const Frozen& frozen) {
+    const absl::Status disks = CheckDisks(frozen.pages.first, frozen.replicas);
+    const bool is_soon = !disks.ok() && MayGetDisks(frozen.pages.first, frozen.replicas);
+    note(is_soon ? absl::AbortedError(disks.message()) : disks);
+    return !disks.ok();
+  });
+  const Epoch view = view_.epoch;
   std::vector<Storing> stores = StoreAll(std::move(dirty), deadline);
   RowMask failed;
   for (Storing& store : stores) {
@@ -209,7 +218,7 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
     note(stored.first_error);
     failed |= stored.failed;
     if (!store.last) continue;
-    note(NoteStored(store, failed, disk_losses));
+    note(NoteStored(store, failed, view));
     failed.reset();
   }
   co_return first;
@@ -279,6 +288,7 @@ Outcome<Message> PageEngine::AskToFlush(PageRange block, TimeNs deadline) {
 }
 
 Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
+  DurationNs pause = kFlushAgain;
   std::vector<PageId> left;
   for (uint64_t i = 0; i < block.count; ++i) left.push_back(block.first + i);
   while (!left.empty()) {
@@ -300,10 +310,12 @@ Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
     }
     left.clear();
     absl::Status first;
+    absl::Status again;
     if (!owned.empty()) {
       const absl::Status status = co_await FlushOwned(owned, deadline);
       if (absl::IsAborted(status)) {
-        left = owned;  // One moved away meanwhile; those that are done are clean.
+        left = owned;  // One moved away meanwhile, or its disks changed; those that are done are clean.
+        again = status;
       } else {
         first = status;
       }
@@ -312,6 +324,7 @@ Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
       const Message answer = co_await outcome.Get();
       if (answer.code == absl::StatusCode::kAborted) {
         left.push_back(page);
+        again = answer.status();
       } else if (first.ok()) {
         first = answer.status();
       }
@@ -319,10 +332,11 @@ Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
     if (!first.ok()) co_return first;
     if (left.empty()) break;
     if (clock_->Now() >= deadline) {
-      co_return absl::UnavailableError(
-          absl::StrCat("page ", ToString(left.front()), " moves too fast between nodes to be flushed; try again"));
+      co_return absl::UnavailableError(absl::StrCat("page ", ToString(left.front()),
+                                                    " could not be flushed in time: ", again.message(), "; try again"));
     }
-    co_await SleepUntil(clock_, clock_->Now() + kMillisecond);
+    co_await SleepUntil(clock_, clock_->Now() + pause);
+    pause = std::min(2 * pause, kFlushSeldom);
   }
   co_return absl::OkStatus();
 }

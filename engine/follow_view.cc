@@ -55,15 +55,14 @@ void PageEngine::OnView(const View& view) {
   transport_->SetEpoch(view.epoch);
   next_txn_ = std::max(next_txn_, view.epoch.value << kTxnBits);  // V2
   grant_epoch_ = std::max(grant_epoch_, Epoch(view.epoch.value << kGrantEpochBits));
-  if (!before.Has(options_.self) && view.Has(options_.self)) first_view_ = view;
   FollowLosses(before);
   for (const auto& [node, incarnation] : view.members) {
-    if (!before.Has({node, incarnation}) && alive_from_.contains(node)) returned_.insert(node);
     alive_from_[node] = incarnation;
   }
   for (const auto& [node, incarnation] : connected_) {
     if (view.Has({node, incarnation}) && !up_.contains(node)) PeerIsUp({node, incarnation});
   }
+  catch_up_.OnView();
 }
 
 void PageEngine::FollowLosses(const View& before) {
@@ -73,11 +72,11 @@ void PageEngine::FollowLosses(const View& before) {
     nodes.insert(lost.node);
     alive_from_[lost.node] = Incarnation(lost.incarnation.value + 1);
     if (up_.erase(lost.node) > 0) peer_eviction_.OnPeerDown(lost.node);
-    if (const auto learning = learning_.find(lost.node); learning != learning_.end()) learning->second = {};
   }
   if (gone.empty() || (options_.bugs && options_.bugs->forget_incarnation)) return;
   BumpGrantEpoch();
-  last_loss_ = grant_epoch_;
+  core_.ForgetFresh();
+  EndCallsToTheGone(nodes);
   ForgetOwners(gone);
   ForgetResponsibles(before, nodes);
   if (event_sink_) {

@@ -103,7 +103,15 @@ NodeId PageEngine::Culprit(PageId page, const Message& delayed) {
   const auto away = std::find_if(waits.begin(), waits.end(), [this](NodeInstance node) {
     return node.node != options_.self.node && node.node.value != 0 && !up_.contains(node.node);
   });
-  return away == waits.end() ? delayed.peer.node : away->node;
+  if (away != waits.end()) return away->node;
+  if (delayed.peer.node.value != 0) return delayed.peer.node;
+  // It is being read: from a disk that is not there, perhaps.
+  const HomeExtent* const extent = FindHomeExtent(page);
+  const uint32_t replicas = extent == nullptr ? 1 : extent->replicas;
+  if (CheckDisks(page, replicas).ok()) return {};
+  const std::vector<NodeId> holders = locator_->CoreHolders(page, replicas);
+  const auto missing = std::find_if(holders.begin(), holders.end(), [this](NodeId node) { return !IsHere(node); });
+  return missing == holders.end() ? NodeId{} : *missing;
 }
 
 void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
@@ -188,11 +196,6 @@ void PageEngine::HomeMessage(const Message& message, NodeInstance from) {
   if (!IsCurrent(from)) return;
   if (message.kind == MessageKind::kFlush && message.count > 1) return AnswerFlushOfRange(message, from);
   if (message.kind == MessageKind::kRequest && message.access != Access::kMove) CountUse(message.page, from.node);
-  if (message.kind == MessageKind::kEvictAck && message.complete && Distrusts()) {
-    Message doubted = message;
-    doubted.complete = false;
-    return HomeMessage(doubted, from);
-  }
   std::vector<HomeEffect> effects = std::exchange(spare_home_effects_, {});
   effects.reserve(kUsualEffects);
   // A request for a range is a request for each of its pages; the answers travel together again.

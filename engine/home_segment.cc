@@ -50,10 +50,8 @@ void PageEngine::StartJoining(PageId first) {
   });
 }
 
-// Asks each member for what it holds of each segment that is not served yet, again if it has not come. What this disk should
-// keep comes first.
+// Asks each member for what it holds of each segment that is not served yet, again if it has not come.
 void PageEngine::AskForHoldings() {
-  if (!learning_.empty()) return;
   const TimeNs now = clock_->Now();
   for (PageId first : joining_) {
     for (auto& [node, registration] : segments_.at(first)->joining) {
@@ -157,7 +155,7 @@ const HomeExtent* PageEngine::FindHomeExtent(PageId page) const {
 }
 
 // As a core holder. That an extent is fresh is told once for each page: who was told may open the page, and have it stored.
-Message PageEngine::DescribeExtent(PageId page) {
+Message PageEngine::DescribeExtent(PageId page, NodeInstance asker, Epoch since) {
   Message info;
   info.kind = MessageKind::kExtentInfo;
   info.page = page;
@@ -173,15 +171,22 @@ Message PageEngine::DescribeExtent(PageId page) {
   info.is_volatile = extent->is_volatile;
   const PageId first = std::max(extent->range.first, SegmentStart(page));
   const PageId end = std::min(extent->range.end(), SegmentStart(page) + kSegmentPages);
-  info.complete = extent->fresh && !told_fresh_.Contains(page);
-  if (info.complete) told_fresh_.Set({first, end - first}, true);
+  info.complete = extent->fresh && TellFresh({first, end - first}, asker, since);
   return info;
 }
 
+bool PageEngine::TellFresh(PageRange range, NodeInstance asker, Epoch since) {
+  auto it = told_fresh_.upper_bound(range.first.value);
+  if (it != told_fresh_.begin() && std::prev(it)->second.range.Overlaps(range)) --it;
+  if (it != told_fresh_.end() && it->second.range.Overlaps(range)) {
+    return it->second.range == range && it->second.asker == asker && it->second.since == since;
+  }
+  told_fresh_[range.first.value] = {.range = range, .asker = asker, .since = since};
+  return true;
+}
+
 void PageEngine::AnswerExtent(const Message& message, NodeInstance from) {
-  // Until this disk has learned what it is to keep, it cannot say that a page is in none. The asker asks again.
-  if (disk_incomplete_ && core_.Find(message.page) == nullptr) return;
-  Message info = DescribeExtent(message.page);
+  Message info = DescribeExtent(message.page, from, message.grant_epoch);
   info.request = message.request;
   Post(from.node, std::move(info));
 }
@@ -215,6 +220,7 @@ Task<Message> PageEngine::AskForExtent(NodeId node, PageId page) {
     Message ask;
     ask.kind = MessageKind::kQueryExtent;
     ask.page = page;
+    ask.grant_epoch = Segment(page).since;
     if (!IsHere(node)) {
       ask.SetStatus(IsAwayStatus(node));
       co_return ask;
@@ -222,36 +228,53 @@ Task<Message> PageEngine::AskForExtent(NodeId node, PageId page) {
     const TimeNs deadline = clock_->Now() + options_.holder_timeout;
     co_return co_await StartCall(node, std::move(ask), deadline, options_.resend_after).Get();
   }
-  Message answer = DescribeExtent(page);
-  if (absl::IsNotFound(answer.status()) && disk_incomplete_) {
-    answer.SetStatus(absl::UnavailableError(absl::StrCat(
-        ToString(node), " has lost its disk, and waits for other nodes to say what it should keep; start them")));
-  }
-  co_return answer;
+  co_return DescribeExtent(page, options_.self, Segment(page).since);
 }
 
-// NotFound: the page is not allocated. Where the primary does not answer, another core holder will do; but then nobody is
-// told that it is fresh. It is fresh if each of its core holders says so: whoever opened it before has asked one of them.
+// Of volatile pages there is nothing but that somebody has opened them. Whoever did has told every node of the view so; one that has
+// had the extent since its allocation and was not told knows that nobody has.
+Task<absl::StatusOr<bool>> PageEngine::IsFreshVolatile(PageId page, bool first_says, NodeId first) {
+  bool fresh = first_says;
+  const View view = view_;
+  for (const auto& [node, incarnation] : view.members) {
+    if (node == first) continue;
+    const Message said = co_await AskForExtent(node, page);
+    if (!said.status().ok() && !absl::IsNotFound(said.status())) co_return said.status();
+    fresh = fresh || (said.status().ok() && said.complete);
+  }
+  if (view_.epoch != view.epoch) co_return absl::AbortedError("the view has changed");
+  co_return fresh;
+}
+
+// NotFound: the page is not allocated, which its primary can say; where that one is not there, any current disk will do that has
+// the extent. It is fresh if each disk that stores it says so: whoever opened it before has asked them all.
 Task<absl::StatusOr<HomeExtent>> PageEngine::ExtentOf(PageId page) {
   if (const HomeExtent* known = FindHomeExtent(page)) co_return *known;
   const Epoch since = Segment(page).since;
-  const std::vector<NodeId> nodes = locator_->CoreHolders(page, static_cast<uint32_t>(options_.members.size()));
-  Message answer = co_await AskForExtent(nodes.front(), page);
-  if (absl::IsNotFound(answer.status())) co_return answer.status();
-  if (answer.status().ok()) {
-    const std::vector<NodeId> holders = locator_->CoreHolders(page, answer.replicas);
-    for (size_t i = 1; answer.complete && i < holders.size(); ++i) {
-      const Message other = co_await AskForExtent(holders[i], page);
-      answer.complete = other.status().ok() && other.complete;
+  absl::Status status = CheckDisks(page, 1);
+  for (NodeId node : AllHolders(page)) {
+    if (!IsCurrentDisk(node)) continue;
+    Message answer = co_await AskForExtent(node, page);
+    if (node == locator_->Primary(page)) status = answer.status();
+    if (absl::IsNotFound(status)) co_return status;
+    if (!answer.status().ok()) continue;
+    if (answer.is_volatile) {
+      const absl::StatusOr<bool> fresh = co_await IsFreshVolatile(page, answer.complete, node);
+      if (!fresh.ok()) co_return fresh.status();
+      answer.complete = *fresh;
+      co_return NoteExtent(page, answer, since);
+    }
+    answer.complete = answer.complete && CheckDisks(page, answer.replicas).ok();
+    const std::vector<NodeId> holders = StoringHolders(page, answer.replicas);
+    for (NodeId other : holders) {
+      if (!answer.complete || other == node) continue;
+      const Message said = co_await AskForExtent(other, page);
+      answer.complete = said.status().ok() && said.complete;
     }
     co_return NoteExtent(page, answer, since);
   }
-  for (size_t i = 1; i < nodes.size(); ++i) {
-    Message other = co_await AskForExtent(nodes[i], page);
-    other.complete = false;
-    if (other.status().ok() && !other.is_volatile) co_return NoteExtent(page, other, since);
-  }
-  co_return answer.status();
+  co_return status.ok() ? absl::UnavailableError(absl::StrCat("who keeps page ", ToString(page), " has changed"))
+                        : status;
 }
 
 void PageEngine::ForgetExtents(PageRange range, ConfigNumber config) {

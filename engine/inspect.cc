@@ -68,12 +68,15 @@ json MembershipOf(const Membership& membership, const NodeConfig& config) {
   const Anchor* const anchor = membership.anchor();
   json members = json::array();
   json missing = json::array();
+  json behind = json::array();
+  for (const auto& [node, since] : member.view().behind) behind.push_back(name_of(node));
   for (const MemberConfig& node : config.members) {
     (member.view().members.contains(node.id) ? members : missing).push_back(node.name);
   }
   return {{"view", member.view().epoch.value},
           {"members", members},
           {"missing", missing},
+          {"behind", behind},
           {"has_lease", membership.LeaseLeft() > 0},
           {"lease_left_ms", membership.LeaseLeft() / kMillisecond},
           {"leader", name_of(member.leader())},
@@ -118,17 +121,27 @@ std::string LocalOperations::InspectStatus() const {
   const MemberConfig& self = config_->self();
   json waiting = json::array();
   for (NodeId node : engine_->Unregistered()) waiting.push_back(NameOf(node));
+  const CatchUpProgress catch_up = engine_->catch_up();
+  for (NodeId node : catch_up.waits_for) waiting.push_back(NameOf(node));
   return DumpJson(
       {{"node",
         {{"id", self.id.value}, {"name", self.name}, {"incarnation", incarnation_.value}, {"address", self.address}}},
        {"cluster", config_->cluster_name},
-       {"ready", waiting.empty()},
+       {"ready", waiting.empty() && membership_->LeaseLeft() > 0},
        {"waiting_for", waiting},
        {"membership", MembershipOf(*membership_, *config_)},
        {"peers", PeersOf(*transport_, *engine_, *config_)},
        {"cache",
         {{"used_bytes", engine_->cached_pages() * kPageBytes}, {"size_bytes", engine_->cache_pages() * kPageBytes}}},
-       {"disk", {{"pages", usage.pages}, {"used_bytes", usage.used_bytes}, {"free_bytes", usage.free_bytes}}},
+       {"disk",
+        {{"pages", usage.pages},
+         {"used_bytes", usage.used_bytes},
+         {"free_bytes", usage.free_bytes},
+         {"is_behind", catch_up.is_behind},
+         {"pages_compared", catch_up.pages_compared},
+         {"pages_copied", catch_up.pages_copied},
+         {"pages_lost", catch_up.pages_lost},
+         {"trouble", catch_up.trouble}}},
        {"counters",
         {{"read_requests", c.read_requests},
          {"write_requests", c.write_requests},
@@ -196,7 +209,9 @@ Task<absl::StatusOr<PeerReport>> LocalOperations::AskPeer(NodeId node, PageId pa
 Task<absl::StatusOr<std::string>> LocalOperations::InspectPage(PageId page, TimeNs deadline) {
   const absl::StatusOr<NodeId> responsible = co_await engine_->FindResponsible(page, deadline);
   if (!responsible.ok()) co_return responsible.status();
-  const absl::StatusOr<PeerReport> stored = co_await AskPeer(engine_->CoreHoldersOf(page, 1).front(), page, deadline);
+  const absl::StatusOr<NodeId> knows = engine_->WhoKnows(page);
+  if (!knows.ok()) co_return knows.status();
+  const absl::StatusOr<PeerReport> stored = co_await AskPeer(*knows, page, deadline);
   if (!stored.ok()) co_return stored.status();
   json home;
   if (responsible->value != 0) {

@@ -29,8 +29,8 @@ class LocalOperations::Pages final : public TablePages {
                                TimeNs deadline) override {
     return engine_->PutExtent(range, config, replicas, is_volatile, deadline);
   }
-  Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, TimeNs deadline) override {
-    return engine_->DropExtent(range, config, deadline);
+  Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, uint32_t replicas, TimeNs deadline) override {
+    return engine_->DropExtent(range, config, replicas, deadline);
   }
   bool IsLost(PageRange range) override {
     if (range.count > operations_->lost_.size()) return false;

@@ -11,7 +11,6 @@
 namespace mangrove {
 namespace {
 
-constexpr DurationNs kPause = kMillisecond;
 constexpr DurationNs kTryAgain = 20 * kMillisecond;
 // Of a walk that no operation waits for.
 constexpr DurationNs kWalkTimeout = 2 * kSecond;
@@ -118,15 +117,6 @@ Task<absl::StatusOr<DirectoryEntry>> PageEngine::EntryOf(PageId first, TimeNs de
 // Makes this node responsible for the segments of `range` that nobody is responsible for, or a node that is gone. Returns who is
 // for which.
 Task<absl::StatusOr<std::vector<DirectoryEntry>>> PageEngine::AppointSelf(PageRange range, TimeNs deadline) {
-  while (!learning_.empty()) {
-    if (stopped_ || clock_->Now() >= deadline) {
-      const std::vector<NodeId> waiting = Unregistered();
-      co_return absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " has started, and waits for ",
-                                                    waiting.empty() ? std::string("itself") : ToString(waiting.front()),
-                                                    "; start it, or try again later"));
-    }
-    co_await SleepUntil(clock_, clock_->Now() + kPause);
-  }
   auto written = [this](const DirectoryEntry& entry, const DirectoryOrder& order) {
     // Behind the first term others may hold pages.
     own_.Add({.range = entry.range, .term = entry.term, .virgin = entry.term == 1 || options_.bugs->take_over_unasked});

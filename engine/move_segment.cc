@@ -105,14 +105,7 @@ bool PageEngine::IsAtRest(const HomeEntry& entry) {
 
 SegmentState PageEngine::StateOf(PageId first) {
   const HomeSegment& segment = *segments_.at(first);
-  SegmentState state{.pages = {},
-                     .settled = segment.settled,
-                     .fresh = segment.fresh,
-                     .extents = segment.extents,
-                     .lost_disks = first_view_.members};
-  for (const auto& [node, incarnation] : lost_disks_) {
-    state.lost_disks[node] = std::max(state.lost_disks[node], incarnation);
-  }
+  SegmentState state{.pages = {}, .settled = segment.settled, .fresh = segment.fresh, .extents = segment.extents};
   for (uint64_t i = 0; i < kSegmentPages; ++i) {
     const auto it = homes_.find(first + i);
     if (it == homes_.end()) continue;
@@ -354,7 +347,7 @@ Task<absl::Status> PageEngine::LookWhetherMoved(PageId first) {
 void PageEngine::OfferedSegment(const Message& message, NodeInstance from) {
   const PageId first = message.page;
   if (!IsCurrent(from) || SegmentStart(first) != first || IsFixed(first) || own_.Find(first) != nullptr) return;
-  if (ResponsibleFor(first) != from.node || !learning_.empty()) return;
+  if (ResponsibleFor(first) != from.node) return;
   if (moves_ >= kMovesAtOnce || !moving_.insert(first).second) return;  // It is offered again.
   Spawn<absl::Status>(TakeSegment(first, from.node), [this, first, alive = alive_](const absl::Status& status) {
     if (!*alive) return;
@@ -459,22 +452,17 @@ void PageEngine::Install(const DirectoryEntry& entry, const DirectoryOrder& orde
   next_txn_ = std::max(next_txn_, order.txn);
   grant_epoch_ = std::max(grant_epoch_, Epoch(order.epoch));
   BumpGrantEpoch();
-  // A disk was lost that the other node has not heard of yet.
-  const bool doubts = Distrusts() || std::any_of(lost_disks_.begin(), lost_disks_.end(), [&](const auto& lost) {
-                        const auto known = state.lost_disks.find(lost.first);
-                        return known == state.lost_disks.end() || known->second < lost.second;
-                      });
   auto segment = std::make_unique<HomeSegment>();
   segment->since = grant_epoch_;
   segment->extents = state.extents;
-  if (!doubts) segment->settled = state.settled;
-  if (!doubts) segment->fresh = state.fresh;
+  segment->settled = state.settled;
+  segment->fresh = state.fresh;
   segment->use.offer_at = clock_->Now() + options_.move_stay;
   segments_[first] = std::move(segment);
   for (const SegmentState::Page& page : state.pages) {
     HomeEntry& home = Home(first + page.index);
     home.state = page.owner.node.value == 0 ? HomeState::kUnowned : HomeState::kOwned;
-    home.clean = page.clean && !doubts;
+    home.clean = page.clean;
     home.owner = page.owner;
     for (const NodeInstance& sharer : page.sharers) home.sharers = home_pool_.sharers.With(home.sharers, sharer);
   }

@@ -173,6 +173,7 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
     operations = std::make_unique<LocalOperations>(&config, &loop, engine.get(), membership.get(), transport.get(),
                                                    store.get(), memory.get(), incarnation);
     membership->SetEvents(this);
+    engine->SetDiskSink([this](bool blank, bool caught_up) { membership->SetDisk(blank, caught_up); });
     // The engine last: once it is open it sends.
     membership->Open([this, done = std::move(done)](absl::Status opened) mutable {
       if (!opened.ok()) return done(opened);

@@ -45,6 +45,7 @@ void PageEngine::Shutdown(absl::Status why) {
   clock_->Cancel(seal_timer_);
   clock_->Cancel(std::exchange(lease_timer_, 0));
   peer_eviction_.Stop();
+  catch_up_.Stop();
   const absl::Status status = stopped_status_;
   for (PageId page : SortedPages([](PageId) { return true; })) {
     CachedPage& cached = *FindCached(page);
@@ -114,21 +115,11 @@ void PageEngine::CacheMessage(const Message& message, NodeInstance from) {
 
 void PageEngine::OnCacheMessage(CachedPage& cached, const Message& message, NodeInstance from) {
   if (!IsCurrent(from)) return;  // Its sender was lost while this waited.
-  if (message.kind == MessageKind::kGrant && message.flushed != Version{} && Distrusts()) {
-    Message doubted = message;
-    doubted.flushed = {};
-    return OnCacheMessage(cached, doubted, from);
-  }
   NoteSpeaker(cached, message, from.node);
   if (message.kind == MessageKind::kGrant && !message.active && IsLent(message)) {
     Message kept = message;  // As it may be, until it counts.
     OwnData(kept);
     return OnCacheMessage(cached, kept, from);
-  }
-  if (message.kind == MessageKind::kResolve && message.complete && Distrusts()) {
-    Message doubted = message;
-    doubted.complete = false;
-    return OnCacheMessage(cached, doubted, from);
   }
   CacheContext context = ContextOf(message.page);
   const bool is_move = message.kind == MessageKind::kForward && message.access == Access::kMove;
@@ -377,10 +368,9 @@ void PageEngine::Tick() {
   TickCalls();
   TickStoreCalls();
   TickMoves();
-  AskForExtents();
   AskForHoldings();
-  if (!looks_.empty() || !home_resends_.empty() || !calls_.empty() || !store_calls_.empty() || !learning_.empty() ||
-      !joining_.empty() || !leaving_.empty() || homes_.size() > options_.home_entries) {
+  if (!looks_.empty() || !home_resends_.empty() || !calls_.empty() || !store_calls_.empty() || !joining_.empty() ||
+      !leaving_.empty() || homes_.size() > options_.home_entries) {
     ArmTick();
   }
 }

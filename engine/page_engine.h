@@ -13,7 +13,9 @@
 //   engine/peer_eviction.h   by means of other nodes' RAM
 //   engine/lock.cc           page locks of local programs
 //   engine/follow_view.cc    what a new view changes, and what a node without a lease does not do
-//   engine/registration.cc   what a new disk learns from the others
+//   engine/disks.cc          which disks keep a page, and which of them count
+//   engine/catch_up.h        a disk that is behind learns from the others
+//   engine/registration.cc   who can be reached
 //   engine/locate.cc         which node that is
 //   engine/move_segment.cc   makes it the one that asks most
 //   engine/claims.cc         what this node claims where a part of the directory is lost
@@ -46,6 +48,7 @@
 #include "directory/locator.h"
 #include "directory/responsible_machine.h"
 #include "engine/cached_page.h"
+#include "engine/catch_up.h"
 #include "engine/core_holder.h"
 #include "engine/directory_memory.h"
 #include "engine/directory_pages.h"
@@ -82,6 +85,8 @@ class PageEngine final : public TransportEvents {
              PageStore* store, PageMemory* memory, Entropy* entropy);
   ~PageEngine() override;
 
+  // Told whether this node's disk had nothing when it started, and when it has caught up with the others. Before Open.
+  void SetDiskSink(CatchUp::Sink sink) { catch_up_.SetSink(std::move(sink)); }
   // Reads what the node keeps of itself. `transport` is started by the owner after `done(OK)`.
   void Open(absl::AnyInvocable<void(absl::Status)> done);
   // Every operation that waits ends with `why`, and so do later ones; nothing is served any more. Only the first call counts.
@@ -119,8 +124,9 @@ class PageEngine final : public TransportEvents {
   // Repeating it with the same number changes nothing.
   Task<absl::Status> PutExtent(PageRange range, ConfigNumber config, uint32_t replicas, bool is_volatile,
                                TimeNs deadline);
-  // Takes content and storage from `range`, of extents numbered at most `config`. Repeatable.
-  Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, TimeNs deadline);
+  // Takes content and storage from `range`, of extents numbered at most `config`, each page of which is on `replicas` disks or
+  // more. Repeatable.
+  Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, uint32_t replicas, TimeNs deadline);
 
   // Finds out who is responsible for the page; where nobody is, this node becomes it. Then ResponsibleFor says so.
   Task<absl::Status> Locate(PageId page, TimeNs deadline);
@@ -158,13 +164,15 @@ class PageEngine final : public TransportEvents {
   // Of the counted range that holds `page`.
   uint64_t Fetched(PageId page) const;
 
-  // Members that have not said yet what they hold, or what this disk should keep; the pages that this node is responsible
-  // for wait for them.
+  // Members that have not said yet what they hold; the pages that this node is responsible for wait for them.
   std::vector<NodeId> Unregistered() const;
   PageSummary Describe(PageId page) const;
   std::vector<NodeId> CoreHoldersOf(PageId page, uint32_t replicas) const {
     return replicas == 0 ? std::vector<NodeId>{} : locator_->CoreHolders(page, replicas);
   }
+  // Who can say whether and how the page is allocated, if anybody can: in the view, with a disk that is current.
+  absl::StatusOr<NodeId> WhoKnows(PageId page) const;
+  CatchUpProgress catch_up() const { return catch_up_.Progress(); }
   const PageEngineCounters& counters() const { return counters_; }
   const CoreHolder& core_holder() const { return core_; }
   const PeerEviction& peer_eviction() const { return peer_eviction_; }
@@ -180,6 +188,7 @@ class PageEngine final : public TransportEvents {
   struct Storing;  // flush.cc
 
   class Turn;
+  friend class CatchUp;
   friend class DirectoryPages;
   friend class MembersClaims;
   friend class PeerEviction;
@@ -255,6 +264,7 @@ class PageEngine final : public TransportEvents {
   void DispatchHome(const Message& message, NodeInstance from);
   void NoteAllocated(PageRange range, ConfigNumber config);
   void AskCoreHolder(const Message& message, NodeInstance from);
+  void StoreWhatIsKnown(const Message& run, const CoreHolder::Reply& reply);
   void PostAnswer(NodeId to, Message answer);
   void AnswerInspect(const Message& message, NodeInstance from);
   bool IsCurrent(NodeInstance node) const;
@@ -313,7 +323,7 @@ class PageEngine final : public TransportEvents {
   Freezes FreezeAll(const std::vector<PageId>& pages);
   Clock::TimerId LimitFreezes(const Freezes& freezes, TimeNs deadline);
   std::vector<Storing> StoreAll(std::vector<Frozen> runs, TimeNs deadline);
-  absl::Status NoteStored(const Storing& run, const RowMask& failed, uint64_t disk_losses);
+  absl::Status NoteStored(const Storing& run, const RowMask& failed, Epoch view);
   bool OwnsSome(PageRange block) const;
   Task<absl::Status> FlushOthers(PageRange block, TimeNs deadline);
   Task<absl::Status> FlushPages(PageRange block, TimeNs deadline);
@@ -333,9 +343,28 @@ class PageEngine final : public TransportEvents {
   void StartLoad(const HomeEffect& effect);
   bool MayOpen(PageId page) const { return IsResponsibleFor(page) && !IsGiven(page); }
   Task<absl::StatusOr<LoadedPage>> OpenFromDisk(PageId page, bool recover, bool version_only);
-  std::vector<Outcome<Message>> AskHolders(PageId page, uint32_t replicas, bool seal, bool with_data);
+  Task<absl::StatusOr<LoadedPage>> OpenInThisView(PageId page, bool recover, bool version_only);
+  Task<absl::StatusOr<LoadedPage>> OpenEveryCopy(PageId page, const HomeExtent& extent, bool recover,
+                                                 bool version_only);
+  std::vector<Outcome<Message>> AskHolders(const std::vector<NodeId>& holders, const Message& query);
   Task<absl::StatusOr<LoadedPage>> OpenOneCopy(PageId page, uint32_t replicas);
-  Task<absl::Status> Complete(PageId page, const Message& newest, const std::vector<Message>& answers);
+  Task<absl::Status> Complete(PageId page, const Message& newest, std::vector<NodeId> holders,
+                              const std::vector<Message>& answers);
+
+  // extents.cc
+  Task<absl::Status> ChangeExtents(Message change, uint32_t asked, uint32_t replicas, TimeNs deadline);
+  Task<absl::Status> DropAllCopies(PageRange range, ConfigNumber config, TimeNs deadline);
+
+  // disks.cc
+  bool IsCurrentDisk(NodeId node) const;
+  std::vector<NodeId> StoringHolders(PageId page, uint32_t replicas) const;
+  std::vector<NodeId> CurrentHolders(PageId page, uint32_t replicas) const;
+  std::vector<NodeId> AllHolders(PageId page) const;
+  absl::Status CheckDisks(PageId page, uint32_t replicas) const;
+  absl::Status CheckDisks(PageRange range, uint32_t replicas) const;
+  bool EachKindOfSegment(PageRange range, absl::FunctionRef<bool(PageId)> holds) const;
+  bool MayGetDisks(PageId page, uint32_t replicas) const;
+  void EndCallsToTheGone(const std::set<NodeId>& gone);
 
   // locate.cc
   bool IsResponsibleFor(PageId page) const;
@@ -417,7 +446,9 @@ class PageEngine final : public TransportEvents {
   Task<Message> AskForExtent(NodeId node, PageId page);
   Task<absl::StatusOr<HomeExtent>> ExtentOf(PageId page);
   absl::StatusOr<HomeExtent> NoteExtent(PageId page, const Message& answer, Epoch since);
-  Message DescribeExtent(PageId page);
+  Message DescribeExtent(PageId page, NodeInstance asker, Epoch since);
+  bool TellFresh(PageRange range, NodeInstance asker, Epoch since);
+  Task<absl::StatusOr<bool>> IsFreshVolatile(PageId page, bool first_says, NodeId first);
   void AnswerExtent(const Message& message, NodeInstance from);
   const HomeExtent* FindHomeExtent(PageId page) const;
   void ForgetExtents(PageRange range, ConfigNumber config);
@@ -436,7 +467,6 @@ class PageEngine final : public TransportEvents {
   void AnswerFlushOfRange(const Message& message, NodeInstance from);
   Task<absl::Status> KnowExtents(PageRange block);
   void TickHome();
-  Task<absl::Status> DropAllCopies(PageRange range, ConfigNumber config, TimeNs deadline);
   void DropCopies(const Message& message, NodeInstance from);
   static constexpr int kJoinsAtOnce = 256;  // Of an unallocation, in segments.
   bool DropCopiesHere(PageRange range, ConfigNumber config, absl::AnyInvocable<void()> done);
@@ -446,15 +476,8 @@ class PageEngine final : public TransportEvents {
   bool IsDiscarded(PageRange range, ConfigNumber config) const;
 
   // registration.cc
-  void AskForExtents();
-  void CountExtents(const Message& message, NodeInstance from);
-  void ForgetDisk(NodeId node);
   void TellKeepers(NodeInstance peer);
-  bool Distrusts() const { return clock_->Now() < distrust_until_; }
-  void SendExtents(const Message& message, NodeInstance from);
-  void LearnExtents(const Message& end, NodeInstance from);
-  void NextExtents(NodeId node, PageId next);
-  void NoteComplete();
+  void NoteComplete(StoreBatch batch, PageStore::CommitDone done);
   void BumpGrantEpoch();
   std::vector<PageId> SortedPages(absl::FunctionRef<bool(PageId)> wanted) const;
 
@@ -500,8 +523,8 @@ class PageEngine final : public TransportEvents {
   size_t moves_ = 0;  // Towards this node, that are not written yet.
   uint64_t hand_overs_ = 0;
   uint64_t segments_dropped_ = 0;
-  RangeSet told_fresh_;          // Pages of extents of which a responsible node was told, once, that they are fresh.
-  std::vector<PageId> call_in_;  // Pages whose read copies are about to be called in.
+  std::map<absl::uint128, ToldFresh> told_fresh_;  // By first page.
+  std::vector<PageId> call_in_;                    // Pages whose read copies are about to be called in.
   TimeNs next_call_in_ = 0;
   std::vector<std::unique_ptr<PageWork>> spare_works_;   // Over.
   std::vector<std::vector<CacheEffect>> spare_effects_;  // Empty, with room.
@@ -521,14 +544,6 @@ class PageEngine final : public TransportEvents {
   // Both with the epoch of the view in their upper bits (engine/follow_view.cc).
   uint64_t next_txn_ = 0;
   Epoch grant_epoch_;
-  Epoch last_loss_;   // grant_epoch_ when a node was last lost.
-  NodeId lost_disk_;  // Whose was lost last.
-  // The last start of each node without what was on its disk, as far as this node was asked what that should be.
-  std::map<NodeId, Incarnation> lost_disks_;
-  View first_view_;               // Of those that this node is in.
-  uint64_t disk_losses_ = 0;      // Of core holders, as far as this node has something that they should keep.
-  TimeNs distrust_until_ = 0;     // See ForgetDisk.
-  bool disk_incomplete_ = false;  // What this node should keep is still being learned from the others.
   Clock::TimerId tick_ = 0;
   Clock::TimerId seal_timer_ = 0;
   bool stopped_ = false;
@@ -542,10 +557,7 @@ class PageEngine final : public TransportEvents {
   // Every incarnation of a node before that is gone for ever: that of the view, or the one after the one that has left it.
   std::map<NodeId, Incarnation> alive_from_;
   std::map<NodeId, Incarnation> connected_;
-  std::set<NodeId> up_;        // Of the view, those that are connected.
-  std::set<NodeId> returned_;  // Nodes that started anew while this one was here.
-  // Members that have not said yet which extents this disk should keep, and where the part begins that each is asked for.
-  std::map<NodeId, std::pair<Registration, PageId>> learning_;
+  std::set<NodeId> up_;  // Of the view, those that are connected.
 
   // Ranges that are being or were unallocated: nothing of them is opened from disk, and late messages of the allocation
   // do not bring it back. Kept for longer than a message can be on its way.
@@ -572,6 +584,7 @@ class PageEngine final : public TransportEvents {
   bool evicting_ = false;
   std::vector<Outcome<absl::Status>> frame_waiters_;
   PeerEviction peer_eviction_{this};
+  CatchUp catch_up_{this};
 
   std::map<uint64_t, PageLockRecord> locks_;
   uint64_t next_lock_ = 1;

@@ -38,6 +38,14 @@ struct PageLockRecord {
   LockMode mode;
 };
 
+// A range, in a fresh extent of this disk, of which a responsible node was told that it is fresh. Only that one is told so again, in
+// the same stay of the segment with it.
+struct ToldFresh {
+  PageRange range;
+  NodeInstance asker;
+  Epoch since;
+};
+
 // Who is responsible for a segment, as far as this node has heard.
 struct Location {
   NodeId node;

@@ -43,7 +43,6 @@ void PageEngine::CacheRun(const Message& run, NodeInstance from) {
   Turn turn(this);
   for (uint64_t done = 0; done < run.repeat;) {
     Message part = NextPart(run, done);
-    if (run.kind == MessageKind::kGrant && Distrusts()) part.flushed = {};
     Alike alike;
     if (MayTakeRun(part, from)) alike = AlikeFrom({part.page, part.repeat}, &part);
     part.repeat = static_cast<uint32_t>(std::max<size_t>(alike.size(), 1));

@@ -236,7 +236,7 @@ Task<absl::Status> RegionTable::Free(Credentials who, std::string name, TimeNs d
                      ToString(region.pages.first + region.runs.front().offset), "; unallocate them first"));
   }
   if (region.unclean) {
-    const absl::Status dropped = co_await pages_->DropExtent(region.pages, NewestConfig(region), deadline);
+    const absl::Status dropped = co_await pages_->DropExtent(region.pages, NewestConfig(region), 1, deadline);
     if (!dropped.ok()) co_return dropped;
   }
   const RegionDescriptor none;
@@ -297,7 +297,8 @@ Task<absl::Status> RegionTable::Allocate(Credentials who, PageRange range, Alloc
   if (!status.ok()) co_return status;
   if (!RunsWithin(before.runs, OffsetIn(before, range.first), range.count).empty()) {
     // Pages that are lost: their responsible node forgets that, as it forgets all of what is unallocated.
-    status = co_await pages_->DropExtent(range, NewestConfig(before), deadline);
+    const uint32_t on = LeastReplicas(before.runs, OffsetIn(before, range.first), range.count, options_.members);
+    status = co_await pages_->DropExtent(range, NewestConfig(before), on, deadline);
     if (!status.ok()) co_return status;
   }
   status = co_await pages_->PutExtent(range, before.next_config, *replicas, !options.persistent, deadline);
@@ -314,10 +315,12 @@ Task<absl::Status> RegionTable::Unallocate(Credentials who, PageRange range, Tim
   if (const absl::Status s = CheckOwns(who, after, "unallocate pages of"); !s.ok()) co_return s;
   if (const absl::Status s = CheckInside(after, range); !s.ok()) co_return s;
   if (const absl::Status s = CheckAllAllocated(after, range); !s.ok()) co_return s;
-  CutRuns(after.runs, OffsetIn(after, range.first), range.count);
+  const uint64_t offset = OffsetIn(after, range.first);
+  const uint32_t on = LeastReplicas(after.runs, offset, range.count, options_.members);
+  CutRuns(after.runs, offset, range.count);
   if (const absl::Status s = CheckRunsFit(after); !s.ok()) co_return s;
 
-  const absl::Status dropped = co_await pages_->DropExtent(range, NewestConfig(after), deadline);
+  const absl::Status dropped = co_await pages_->DropExtent(range, NewestConfig(after), on, deadline);
   if (!dropped.ok()) co_return dropped;
   const absl::Status written = co_await WriteSlot(held->slot, &after, deadline);
   co_return written;

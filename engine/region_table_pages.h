@@ -49,8 +49,8 @@ class TablePages {
   // Makes `range` allocated pages, all zeros, at its core holders, `replicas` for each page.
   virtual Task<absl::Status> PutExtent(PageRange range, ConfigNumber config, uint32_t replicas, bool is_volatile,
                                        TimeNs deadline) = 0;
-  // Takes content and storage from `range`, of extents numbered at most `config`.
-  virtual Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, TimeNs deadline) = 0;
+  // Takes content and storage from `range`, of extents numbered at most `config`; each page was put with `replicas` or more.
+  virtual Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, uint32_t replicas, TimeNs deadline) = 0;
 
   // Are all pages of `range` known to be lost (so that they may be allocated anew)?
   virtual bool IsLost(PageRange range) = 0;

@@ -109,4 +109,13 @@ uint64_t PagesOf(const RegionRuns& runs) {
   return pages;
 }
 
+uint32_t LeastReplicas(const RegionRuns& runs, uint64_t offset, uint64_t count, uint32_t members) {
+  if (FirstHole(runs, offset, count)) return 1;
+  uint32_t least = members;
+  for (const RegionRun& run : RunsWithin(runs, offset, count)) {
+    if (!run.is_volatile) least = std::min(least, run.replicas);
+  }
+  return std::max<uint32_t>(least, 1);
+}
+
 }  // namespace mangrove

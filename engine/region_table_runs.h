@@ -37,4 +37,7 @@ void ChangeRuns(RegionRuns& runs, uint64_t offset, uint64_t count, absl::Functio
 
 uint64_t PagesOf(const RegionRuns& runs);
 
+// On how many disks each of the pages is at least; 1 where no run says so. `members`: on all of so many is what is volatile.
+uint32_t LeastReplicas(const RegionRuns& runs, uint64_t offset, uint64_t count, uint32_t members);
+
 }  // namespace mangrove

@@ -3,7 +3,6 @@
 //   4  nodes, each: 8 number, 8 incarnation; what follows names them by their place, from 0 on
 //   64 settled, 64 fresh: a bit for each page
 //   4  extents, each: 16 first page (low half first), 8 pages, 8 config, 4 replicas, 4 volatile (0 or 1)
-//   4  lost disks, each: 4 node
 //   4  runs of pages that are alike, sorted, each: 4 first, 4 pages, 4 clean (0 or 1), 4 owner + 1 (0: nobody), 4 sharers,
 //      then 4 for each of these, sorted as nodes are
 
@@ -86,7 +85,6 @@ std::vector<NodeInstance> NodesOf(const SegmentState& state) {
     if (page.owner.node.value != 0) nodes.push_back(page.owner);
     nodes.insert(nodes.end(), page.sharers.begin(), page.sharers.end());
   }
-  for (const auto& [node, incarnation] : state.lost_disks) nodes.push_back({node, incarnation});
   std::sort(nodes.begin(), nodes.end());
   nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
   return nodes;
@@ -155,11 +153,6 @@ bool ReadAll(Reader& in, SegmentState* state) {
     state->extents.push_back(extent);
   }
   for (uint32_t left = in.Count(); left > 0 && !in.failed(); --left) {
-    const auto node = in.Get<uint32_t>();
-    if (node >= nodes.size()) return false;
-    state->lost_disks[nodes[node].node] = nodes[node].incarnation;
-  }
-  for (uint32_t left = in.Count(); left > 0 && !in.failed(); --left) {
     if (!ReadRun(in, nodes, state)) return false;
   }
   return !in.failed() && in.at_end();
@@ -189,8 +182,6 @@ std::vector<PageBuffer> EncodeSegmentState(const SegmentState& state) {
     out.Put(extent.replicas);
     out.Put(uint32_t{extent.is_volatile});
   }
-  out.Put(static_cast<uint32_t>(state.lost_disks.size()));
-  for (const auto& [node, incarnation] : state.lost_disks) out.Put(place({node, incarnation}));
   Writer runs;
   uint32_t count = 0;
   for (size_t i = 0; i < state.pages.size(); ++count) {

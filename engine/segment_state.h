@@ -3,7 +3,6 @@
 #pragma once
 
 #include <bitset>
-#include <map>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,8 +26,6 @@ struct SegmentState {
   std::bitset<kSegmentPages> settled;
   std::bitset<kSegmentPages> fresh;
   std::vector<HomeExtent> extents;
-  // The last start of each node that this is known to be newer than, if the node lost its disk then.
-  std::map<NodeId, Incarnation> lost_disks;
 };
 
 // At least one page of bytes; at most kMaxSegmentStateParts for up to 64 sharers of each page.

@@ -1,6 +1,9 @@
 #include "node/render.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -24,6 +27,25 @@ std::string Percent(uint64_t part, uint64_t whole) {
   return whole == 0 ? "0 %" : absl::StrCat(static_cast<uint64_t>(100.0 * static_cast<double>(part) / whole), " %");
 }
 
+// The next thing: is what was flushed on as many disks as it should be, and what is being done about it? Empty: it is.
+std::string DisksLine(const json& membership) {
+  const json& missing = membership.at("missing");
+  json catching_up = json::array();
+  for (const json& name : membership.at("behind")) {
+    if (std::find(missing.begin(), missing.end(), name) == missing.end()) catching_up.push_back(name);
+  }
+  if (!Flag(membership, "has_lease") || (missing.empty() && catching_up.empty())) return "";
+  std::vector<std::string> parts;
+  if (!missing.empty()) {
+    parts.push_back(absl::StrCat("what is flushed has a copy less where it would be on ", Names(missing, ""),
+                                 ": start it before another one fails"));
+  }
+  if (!catching_up.empty()) {
+    parts.push_back(absl::StrCat("the disk of ", Names(catching_up, ""), " catches up with what it has missed"));
+  }
+  return absl::StrCat("REPAIR: ", absl::StrJoin(parts, "; "), "\n");
+}
+
 // A peer that was never met has no incarnation.
 std::string IncarnationText(const json& node) {
   const uint64_t incarnation = Number(node, "incarnation");
@@ -36,7 +58,7 @@ std::string StatusLine(const json& status, size_t connected) {
   const std::string of_peers =
       peers == 0 ? "alone in its cluster" : absl::StrCat("connected to ", connected, " of ", CountText(peers, "peer"));
   if (Flag(status, "ready")) return absl::StrCat(name, " is ready, ", of_peers, "\n");
-  return absl::StrCat(name, " is not ready, ", of_peers, "; waiting for ", Names(status.at("waiting_for"), "nobody"),
+  return absl::StrCat(name, " is not ready, ", of_peers, "; waiting for ", Names(status.at("waiting_for"), "a lease"),
                       "\n");
 }
 
@@ -100,13 +122,20 @@ std::string Status(const json& status) {
   facts.AddRow(
       {"disk", absl::StrCat(CountText(Number(disk, "pages"), "page"), ", ", BytesText(Number(disk, "used_bytes")),
                             " used, ", BytesText(Number(disk, "free_bytes")), " free")});
+  if (Flag(disk, "is_behind")) {
+    facts.AddRow(
+        {"catching up", absl::StrCat(CountText(Number(disk, "pages_compared"), "page"), " compared, ",
+                                     Number(disk, "pages_copied"), " copied, ", Number(disk, "pages_lost"), " lost")});
+  }
   TextTable counters({Align::kLeft, Align::kRight});
   for (const auto& [name, value] : status.at("counters").items()) {
     std::string words = name;
     std::replace(words.begin(), words.end(), '_', ' ');
     counters.AddRow({words, value.dump()});
   }
-  std::string text = MembershipLine(status.at("membership")) + StatusLine(status, connected) + facts.ToString();
+  const json& membership = status.at("membership");
+  std::string text =
+      MembershipLine(membership) + DisksLine(membership) + StatusLine(status, connected) + facts.ToString();
   if (!status.at("peers").empty()) absl::StrAppend(&text, "\n", PeersTable(status.at("peers")));
   return absl::StrCat(text, "\nsince its start\n", counters.ToString());
 }

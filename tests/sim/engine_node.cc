@@ -18,6 +18,7 @@ class EngineNode final : public SimNode, public ViewEvents {
   EngineNode(const NodeDoors& doors, const NodeSetup& setup)
       : transport_(doors.transport),
         serve_until_(setup.serve_until),
+        follows_(setup.follows),
         expelled_(setup.expelled),
         replicas_(setup.replicas),
         next_config_(setup.next_config),
@@ -36,6 +37,7 @@ class EngineNode final : public SimNode, public ViewEvents {
         membership_(MembersOf(setup), doors.clock, doors.transport, doors.store, doors.entropy) {
     serve_until_(0);
     membership_.SetEvents(this);
+    engine_.SetDiskSink([this](bool blank, bool caught_up) { membership_.SetDisk(blank, caught_up); });
     channels_.Set(Channel::kPages, &engine_);
     channels_.Set(Channel::kMembership, &membership_);
     engine_.CountFetched({kFirstReservablePage, uint64_t{1} << 40});  // So that it reads ahead.
@@ -57,7 +59,10 @@ class EngineNode final : public SimNode, public ViewEvents {
     });
   }
 
-  void OnView(const View& view) override { engine_.OnView(view); }
+  void OnView(const View& view) override {
+    if (follows_) follows_(view);
+    engine_.OnView(view);
+  }
   void OnLease(TimeNs until) override {
     serve_until_(until);
     engine_.OnLease(until);
@@ -84,14 +89,16 @@ class EngineNode final : public SimNode, public ViewEvents {
     return engine_.PutExtent(range, ConfigNumber(++*next_config_), replicas_, /*is_volatile=*/false, deadline);
   }
   Task<absl::Status> Unallocate(PageRange range, TimeNs deadline) override {
-    return engine_.DropExtent(range, ConfigNumber(*next_config_), deadline);
+    return engine_.DropExtent(range, ConfigNumber(*next_config_), replicas_, deadline);
   }
   void EndClient(uint64_t client) override { engine_.EndClient(client); }
+  View view() const override { return membership_.member().view(); }
   uint64_t PagesMoved() const override { return engine_.counters().pages_moved_out; }
 
  private:
   Transport* const transport_;
   const std::function<void(TimeNs)> serve_until_;
+  const std::function<void(const View&)> follows_;
   const std::function<void()> expelled_;
   absl::AnyInvocable<void(absl::Status)> ready_;  // Called when it has its first lease.
   bool is_ready_ = false;

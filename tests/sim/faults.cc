@@ -116,7 +116,7 @@ bool FaultInjector::CrashSome(int count) {
 
 bool FaultInjector::Wipe() {
   const int slot = PickVictim();
-  if (slot == kNoNode || !cluster_->host(slot).up()) return false;
+  if (slot == kNoNode || !cluster_->AllDisksCount()) return false;
   world_->Trace("fault: node ", slot + 1, " loses its disk");
   cluster_->Crash(slot);
   cluster_->host(slot).disk->Wipe();
@@ -126,7 +126,7 @@ bool FaultInjector::Wipe() {
 
 bool FaultInjector::Corrupt() {
   const int slot = PickVictim();
-  if (slot == kNoNode) return false;
+  if (slot == kNoNode || !cluster_->AllDisksCount()) return false;
   // Only what another disk has as well, or should have: the single copy of what was never flushed may be lost, but
   // nobody can tell damage to it from damage to the single copy of what somebody has seen.
   const auto is_elsewhere = [&](const StoredPage& stored) {
@@ -136,8 +136,11 @@ bool FaultInjector::Corrupt() {
     }
     return false;
   };
-  const std::optional<PageId> page = cluster_->host(slot).disk->CorruptOne(is_elsewhere);
+  bool is_header_hit = false;
+  const std::optional<PageId> page = cluster_->host(slot).disk->CorruptOne(is_elsewhere, &is_header_hit);
   if (!page) return false;
+  // Whoever catches up with this disk alone cannot tell whether what it has itself is as new.
+  if (is_header_hit) cluster_->oracle().AllowLoss(*page);
   world_->Trace("fault: page ", *page, " is corrupt on node ", slot + 1);
   return true;
 }

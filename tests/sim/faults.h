@@ -1,8 +1,8 @@
 // What goes wrong, and when: chosen by chance, counted in events rather than in time, since most of the time nothing
 // happens and faults matter where much does.
 //
-// Damage to disks is bounded: it hits fewer nodes in a run than a page has core holders, so that what was flushed is
-// always somewhere.
+// Damage to disks is bounded: it hits fewer nodes in a run than a page has core holders, and none while a disk lacks what others
+// have, so that what was flushed is always somewhere.
 
 #pragma once
 

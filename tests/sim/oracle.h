@@ -95,10 +95,14 @@ class Oracle final : public MemoryObserver {
   struct RangeState {
     bool all_allocated = true;
     bool any_free = false;
-    bool any_open = false;  // It is being allocated or freed, or a call has left that open.
+    bool any_open = false;     // It is being allocated or freed, or a call has left that open.
+    bool may_be_lost = false;  // AllowLoss, of one of its pages.
     uint64_t changes = 0;
   };
   RangeState StateOf(const PageRange& range) const;
+  // Disks are damaged so that an operation on the page may end with DataLoss from now on.
+  void AllowLoss(PageId page);
+  bool MayBeLost(PageId page) const;
   void CheckAnswer(const char* operation, int node, const PageRange& range, const RangeState& before,
                    const absl::Status& status);
   // The operation began, and must end by `deadline` of the world's time. Returns what EndOperation takes.
@@ -126,6 +130,7 @@ class Oracle final : public MemoryObserver {
   struct Page {
     PageId id;
     bool managed = false;
+    bool may_be_lost = false;
     bool touched = false;
     Allocation allocation = Allocation::kFree;
     bool was_allocated = false;  // Before the Unallocate that is under way.

@@ -263,6 +263,8 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"mix_views", &PlantedBugs::mix_views, "stragglers"},
       {"no_fence", &PlantedBugs::no_fence, "pauses"},
       {"take_over_unasked", &PlantedBugs::take_over_unasked, "partitions"},
+      {"catch_up_without_pages", &PlantedBugs::catch_up_without_pages, "crashes"},
+      {"trust_old_disk", &PlantedBugs::trust_old_disk, "storage"},
       {"appoint_unchecked", &PlantedBugs::appoint_unchecked, "default"},
   };
   return kBugs;

@@ -47,6 +47,27 @@ bool SimCluster::AllReady() const {
   return std::all_of(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->ready; });
 }
 
+namespace {
+
+std::string ToString(const View& view) {
+  std::string text = absl::StrCat("view ", view.epoch.value, " of");
+  for (const auto& [node, incarnation] : view.members) absl::StrAppend(&text, " ", node.value);
+  for (const auto& [node, since] : view.behind) absl::StrAppend(&text, ", ", node.value, " behind since ", since.value);
+  return text;
+}
+
+}  // namespace
+
+bool SimCluster::AllDisksCount() const {
+  if (!AllReady()) return false;
+  View newest;
+  for (const auto& host : hosts_) {
+    View view = host->node->view();
+    if (newest.epoch < view.epoch) newest = std::move(view);
+  }
+  return newest.behind.empty() && newest.members.size() == hosts_.size();
+}
+
 uint64_t SimCluster::pages_moved() const {
   uint64_t moved = moved_;
   for (const auto& h : hosts_) moved += h->up() ? h->node->PagesMoved() : 0;
@@ -79,23 +100,25 @@ void SimCluster::Start(int slot) {
                                        [this, slot, life = h.life] { EndProcess(slot, life); });
   h.memory = std::make_unique<SimMemory>(world_, slot, h.life, options_.memory, oracle_);
   h.entropy = std::make_unique<SimEntropy>(world_->Fork("entropy", h.life * kMaxNodes + static_cast<uint64_t>(slot)));
-  NodeSetup setup{.self = self,
-                  .nodes = {},
-                  .replicas = options_.replicas,
-                  .cache_pages = std::max(options_.cache_pages, slot % 2 == 1 ? options_.large_cache_pages : 0),
-                  .evict_to_peers = options_.evict_to_peers,
-                  .directory = options_.directory,
-                  .move_after = options_.move_after,
-                  .move_stay = options_.move_stay,
-                  .migratory = PickMigratory(),
-                  .serve_until =
-                      [this, slot](TimeNs until) {
-                        SimHost& life = host(slot);
-                        life.memory->ServeUntil(life.clock->WorldTimeOf(until));
-                      },
-                  .expelled = [this, slot, life = h.life] { EndProcess(slot, life); },
-                  .next_config = &next_config_,
-                  .bugs = options_.bugs};
+  NodeSetup setup{
+      .self = self,
+      .nodes = {},
+      .replicas = options_.replicas,
+      .cache_pages = std::max(options_.cache_pages, slot % 2 == 1 ? options_.large_cache_pages : 0),
+      .evict_to_peers = options_.evict_to_peers,
+      .directory = options_.directory,
+      .move_after = options_.move_after,
+      .move_stay = options_.move_stay,
+      .migratory = PickMigratory(),
+      .serve_until =
+          [this, slot](TimeNs until) {
+            SimHost& life = host(slot);
+            life.memory->ServeUntil(life.clock->WorldTimeOf(until));
+          },
+      .follows = [this, slot](const View& view) { world_->Trace("node ", slot + 1, " follows ", ToString(view)); },
+      .expelled = [this, slot, life = h.life] { EndProcess(slot, life); },
+      .next_config = &next_config_,
+      .bugs = options_.bugs};
   for (int other = 0; other < nodes(); ++other) setup.nodes.push_back(NodeOfSlot(other));
   h.node = factory_({h.clock.get(), h.transport.get(), h.store.get(), h.memory.get(), h.entropy.get()}, setup);
   oracle_->OnNodeUp(slot);

@@ -65,6 +65,8 @@ class SimCluster {
   int up_count() const;
   int ready_count() const;
   bool AllReady() const;
+  // Whether every node serves, and no disk lacks what another has.
+  bool AllDisksCount() const;
   // Evicted from one node's cache to another's, since the world began.
   uint64_t pages_moved() const;
 

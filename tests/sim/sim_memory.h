@@ -100,7 +100,7 @@ class SimMemory final : public PageMemory {
   SimRandom random_;
   bool dead_ = false;
   bool suspended_ = false;
-  bool fenced_ = false;
+  bool fenced_ = true;  // As a node begins: without a lease.
   SimWorld::EventId lease_end_ = 0;
   absl::AnyInvocable<void(PageId)> last_moment_;
   absl::flat_hash_map<PageId, Frame> frames_;

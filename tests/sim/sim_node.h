@@ -21,6 +21,7 @@
 #include "net/runtime/entropy.h"
 #include "net/runtime/task.h"
 #include "net/transport.h"
+#include "recovery/view.h"
 
 namespace mangrove::sim {
 
@@ -44,10 +45,11 @@ struct NodeSetup {
   DirectoryLimits directory;   // Small ones, so that it has levels.
   uint32_t move_after = 0;     // As PageEngineOptions'.
   DurationNs move_stay = 0;
-  PageRange migratory;                      // These the node takes with the right to store.
-  std::function<void(TimeNs)> serve_until;  // The node's lease, by its clock.
-  std::function<void()> expelled;           // The cluster has gone on without it: its process ends, soon.
-  uint64_t* next_config = nullptr;          // Of the cluster: the last configuration number that was given.
+  PageRange migratory;                       // These the node takes with the right to store.
+  std::function<void(TimeNs)> serve_until;   // The node's lease, by its clock.
+  std::function<void(const View&)> follows;  // It knows a new view.
+  std::function<void()> expelled;            // The cluster has gone on without it: its process ends, soon.
+  uint64_t* next_config = nullptr;           // Of the cluster: the last configuration number that was given.
   const PlantedBugs* bugs = nullptr;
 };
 
@@ -68,6 +70,8 @@ class SimNode {
   virtual void EndClient(uint64_t client) = 0;
   // To other nodes, since there was no room for them.
   virtual uint64_t PagesMoved() const { return 0; }
+  // The newest that it knows.
+  virtual View view() const { return {}; }
 };
 
 using NodeFactory = std::function<std::unique_ptr<SimNode>(const NodeDoors&, const NodeSetup&)>;

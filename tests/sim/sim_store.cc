@@ -18,7 +18,7 @@ void SimDisk::Wipe() {
   full_ = false;
 }
 
-std::optional<PageId> SimDisk::CorruptOne(absl::FunctionRef<bool(const StoredPage&)> may) {
+std::optional<PageId> SimDisk::CorruptOne(absl::FunctionRef<bool(const StoredPage&)> may, bool* is_header_hit) {
   std::vector<DiskPage*> candidates;
   for (auto& [id, page] : durable_) {
     if (may(page.page)) candidates.push_back(&page);
@@ -26,7 +26,8 @@ std::optional<PageId> SimDisk::CorruptOne(absl::FunctionRef<bool(const StoredPag
   if (candidates.empty()) return std::nullopt;
   DiskPage* hit = candidates[random_.Below(candidates.size())];
   hit->corrupt_data = true;
-  hit->corrupt_header = random_.PerMille(300);
+  hit->corrupt_header = hit->corrupt_header || random_.PerMille(300);
+  if (is_header_hit != nullptr) *is_header_hit = hit->corrupt_header;
   return hit->page.page;
 }
 

@@ -44,8 +44,9 @@ class SimDisk {
   // Neither full nor about to fail. What was damaged stays so.
   void Repair() { full_ = fail_next_ = false; }
   void Wipe();  // REQUIRES: no store is open.
-  // Damages one of the pages of which `may` says yes, chosen by chance. Returns which, if there is one.
-  std::optional<PageId> CorruptOne(absl::FunctionRef<bool(const StoredPage&)> may);
+  // Damages one of the pages of which `may` says yes, chosen by chance. Returns which, if there is one. `is_header_hit`: its version
+  // cannot be read any more, either.
+  std::optional<PageId> CorruptOne(absl::FunctionRef<bool(const StoredPage&)> may, bool* is_header_hit = nullptr);
 
   size_t durable_pages() const { return durable_.size(); }
   // Of what is durable; for tests and checkers.

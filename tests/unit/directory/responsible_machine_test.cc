@@ -311,34 +311,6 @@ TEST(ResponsibleNode, EvictedPageIsCleanAndAKeptOneStaysOwned) {
   EXPECT_EQ(h.did, "Arm, Load");
 }
 
-// What one core holder lacks is not flushed, whoever reads it meanwhile, and all are asked again when it is dropped.
-TEST(ResponsibleNode, PageThatACoreHolderLacksIsNotFlushed) {
-  Home h;
-  const LoadedPage page{
-      .version = {Epoch(3), 5}, .config = ConfigNumber(1), .replicas = 2, .data = nullptr, .absent = NodeId(8)};
-  const auto load = [&] {
-    StepHomeLoaded(h.e, h.e.txn()->id, page, h.Next(), h.effects);
-    h.did = Text(h.effects);
-  };
-  Message flush = About(K::kFlush, {});
-  flush.request = RequestId(6);
-  h.Hear(flush, kAsker);
-  load();
-  ASSERT_EQ(h.did, "Flushed->4");
-  EXPECT_EQ(h.effects[0].message.code, absl::StatusCode::kUnavailable);
-  EXPECT_NE(h.effects[0].message.text.find("is not on " + ToString(NodeId(8))), std::string::npos);
-  h.Hear(Request(Access::kRead), kAsker);
-  EXPECT_EQ(h.did, "Arm, LoadRecover");
-  load();
-  ASSERT_EQ(h.did, "Grant->4");
-  EXPECT_EQ(h.effects[0].message.flushed, Version{});
-  h.Answer(K::kGrantAck, kAsker);
-  h.Hear(About(K::kEvictRequest, {}), kAsker);
-  h.Answer(K::kEvictAck, kAsker);  // Not complete.
-  h.Hear(Request(Access::kRead), kAsker);
-  EXPECT_EQ(h.did, "Arm, LoadRecover");
-}
-
 TEST(ResponsibleNode, CorruptDisksMakeThePageLostForAllWhoWait) {
   Home h;
   h.Hear(Request(Access::kRead, 5), kAsker);

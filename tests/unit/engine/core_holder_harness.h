@@ -61,10 +61,18 @@ class FakeCoreHolderStore : public PageStore {
     Apply(batch, durable);
     done(absl::OkStatus());
   }
-  // The newest commit fails as on a full disk. (Of an older one the fake would have to undo what came after.)
+  // The newest commit fails as on a full disk.
   void FailCommit() {
     auto [batch, done] = std::move(commits.back());
     commits.pop_back();
+    visible_ = durable;
+    for (const auto& commit : commits) Apply(commit.first, visible_);
+    done(absl::ResourceExhaustedError("disk full"));
+  }
+  // The oldest one does. Nothing that came after counts on it.
+  void FailOldestCommit() {
+    auto [batch, done] = std::move(commits.front());
+    commits.pop_front();
     visible_ = durable;
     for (const auto& commit : commits) Apply(commit.first, visible_);
     done(absl::ResourceExhaustedError("disk full"));

@@ -101,37 +101,5 @@ TEST_F(PageEngineExpelled, WhoIsNamedResponsibleAndIsGoneIsNotBelieved) {
   EXPECT_EQ(cluster.Read(3, page + 1).value_or(-1), 7);
 }
 
-// It has left the view before: whoever is asked what its disk should keep does not believe any more that it has pages.
-TEST_F(PageEngineExpelled, ANodeThatComesBackLaterWithAnEmptyDiskIsNotBelievedToHaveAnything) {
-  EngineCluster cluster(4, [](PageEngineOptions& options) {
-    options.cache_pages = 32;
-    options.evict_to_peers = false;
-  });
-  const PageId page = NotOn(cluster, {1, 4});
-  ASSERT_TRUE(cluster.IsResponsible(1, page));
-  cluster.Allocate({page, 1});
-  const PageId other = NotOn(cluster, {1, 4}, page + kSegmentPages);
-  ASSERT_TRUE(cluster.IsResponsible(1, other));
-  cluster.Allocate({other, 64});
-  ASSERT_TRUE(cluster.Write(1, page, 7).ok());
-  ASSERT_TRUE(cluster.Wait(cluster.engine(1).Flush({page, 1}, cluster.In(kSecond))).ok());
-  for (uint64_t i = 0; i < 64; ++i) ASSERT_TRUE(cluster.Write(1, other + i, 1).ok());
-  cluster.RunFor(kSecond);
-  ASSERT_EQ(cluster.engine(1).RightsOf(page), Rights::kNone);
-  cluster.Leave(3);
-  cluster.RunFor(kSecond);
-  // Node 4 is asked first; what is asked of the others is late.
-  cluster.lost = [](const Message& m) { return m.kind == MessageKind::kRegisterRequest && m.with_data; };
-  cluster.StartWithAnEmptyDisk({NodeId(3), Incarnation(2)});
-  Message ask;
-  ask.kind = MessageKind::kRegisterRequest;
-  ask.request = RequestId(99);
-  ask.with_data = true;
-  cluster.Inject(4, 3, ask);
-  cluster.RunFor(10 * kMillisecond);
-  EXPECT_EQ(cluster.Read(4, page).value_or(-1), 7);
-  EXPECT_TRUE(cluster.engine(4).Describe(page).dirty);
-}
-
 }  // namespace
 }  // namespace mangrove

@@ -33,38 +33,6 @@ TEST_F(PageEngineFlush, WhatOneCommitMakesDurableIsAnsweredInOneMessage) {
   EXPECT_EQ(cluster.host(2).store.durable.pages.size(), kCallers);
 }
 
-// What was on every disk is not any more.
-TEST_F(PageEngineFlush, APageIsStoredAgainWhereADiskWasLost) {
-  EngineCluster cluster(2);
-  const PageId page = cluster.SegmentOf(1);
-  cluster.Allocate({page, 1});
-  ASSERT_TRUE(cluster.Write(1, page, 7).ok());
-  ASSERT_TRUE(cluster.Wait(cluster.engine(1).Flush({page, 1}, cluster.In(kSecond))).ok());
-  cluster.StartWithAnEmptyDisk({NodeId(2), Incarnation(2)});
-  cluster.RunFor(kSecond);
-  ASSERT_TRUE(cluster.host(2).store.durable.pages.empty());
-  ASSERT_TRUE(cluster.Wait(cluster.engine(1).Flush({page, 1}, cluster.In(kSecond))).ok());
-  EXPECT_EQ(cluster.host(2).store.durable.pages.size(), 1u);
-}
-
-// The owner keeps nothing of the page, nor of anything else that was on that disk.
-TEST_F(PageEngineFlush, APageIsStoredAgainByAnOwnerThatIsNoCoreHolder) {
-  EngineCluster cluster(3);
-  const PageId page = cluster.SegmentOf(1);
-  cluster.Allocate({page, 1});
-  std::vector<NodeId> holders = cluster.locator().CoreHolders(page, 2);
-  const uint64_t owner = 6 - holders[0].value - holders[1].value;
-  ASSERT_TRUE(cluster.Write(owner, page, 7).ok());
-  ASSERT_TRUE(cluster.Wait(cluster.engine(owner).Flush({page, 1}, cluster.In(kSecond))).ok());
-  for (const NodeId holder : holders) {
-    cluster.StartWithAnEmptyDisk({holder, Incarnation(2)});
-    cluster.RunFor(5 * kSecond);
-    ASSERT_TRUE(cluster.host(holder.value).store.durable.pages.empty());
-    ASSERT_TRUE(cluster.Wait(cluster.engine(owner).Flush({page, 1}, cluster.In(5 * kSecond))).ok());
-    EXPECT_EQ(cluster.host(holder.value).store.durable.pages.size(), 1u) << ToString(holder);
-  }
-}
-
 // Node 1 flushes a page, and its stores are lost; node 2, which has the page next, is lost with it, and so are the seals of
 // the core holders. What everybody was told to be lost must not come back by node 1's sending its stores again.
 TEST_F(PageEngineFlush, StoreOfAPageThatWasReopenedSinceIsNotPressed) {

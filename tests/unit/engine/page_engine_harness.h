@@ -173,15 +173,28 @@ class EngineCluster {
     if (change_) change_(options);
     host->engine = std::make_unique<PageEngine>(options, locator_.get(), &clock, host->transport.get(), &host->store,
                                                 &host->memory, &entropy_);
+    host->engine->SetDiskSink([this, self](bool, bool caught_up) {
+      if (caught_up) caught_up_.insert(self.node);
+    });
     host->engine->Open([](absl::Status s) { CHECK(s.ok()); });
     for (auto& [node, other] : hosts_) {
       other->engine->OnPeerUp(self);
       host->engine->OnPeerUp(other->self);
     }
     hosts_[self.node] = std::move(host);
-    ChangeView({.epoch = {}, .joins = {self}, .leaves = {}});
+    if (together_) return together_->push_back(self);
+    ViewChange join{.epoch = {}, .joins = {self}, .leaves = {}};
+    if (blank_.erase(self.node) > 0) join.blank = {self.node};
+    ChangeView(std::move(join));
   }
-  // All know it at once. Who stopped is in it until it says otherwise.
+  void StartTogether(const std::vector<NodeInstance>& nodes) {
+    std::vector<NodeInstance> joins;
+    together_ = &joins;
+    for (const NodeInstance& node : nodes) Start(node);
+    together_ = nullptr;
+    ChangeView({.epoch = {}, .joins = joins, .leaves = {}});
+  }
+  // All know it at once. Who stopped is in it until it says otherwise. The first disks are current.
   void ChangeView(ViewChange change) {
     ChangeViewAt({}, std::move(change));
     for (auto& [node, host] : hosts_) TellView(node.value);
@@ -233,6 +246,7 @@ class EngineCluster {
   void StartWithAnEmptyDisk(NodeInstance self) {
     if (hosts_.contains(self.node)) Stop(self.node);
     disks_.erase(self.node);
+    blank_.insert(self.node);
     Start(self);
   }
 
@@ -255,6 +269,7 @@ class EngineCluster {
   // Timers that are due come first: nothing that goes on and on keeps them away.
   bool Step(TimeNs until) {
     if (clock.RunTimer(clock.Now())) return true;
+    if (MakeCurrent()) return true;
     if (clock.RunSoon()) return true;
     if (!wire_.empty()) {
       const OnWire next = std::move(wire_.front());
@@ -264,10 +279,17 @@ class EngineCluster {
     }
     for (auto& [node, host] : hosts_) {
       if (host->store.commits.empty() && host->store.reads.empty()) continue;
+      if (slow.contains(node) && IsFinishing(node.value)) continue;
       host->store.FinishAll();
       return true;
     }
     return clock.RunTimer(until);
+  }
+  // Its disk is to make durable that it has caught up.
+  bool IsFinishing(uint64_t node) {
+    const auto& commits = host(node).store.commits;
+    return !commits.empty() && !commits.front().first.records.empty() &&
+           commits.front().first.records.back().key == "engine/complete";
   }
   void RunFor(DurationNs duration) {
     const TimeNs until = clock.Now() + duration;
@@ -342,7 +364,9 @@ class EngineCluster {
   std::map<uint64_t, int> sent_by;     // Messages, by node.
   std::map<MessageKind, int> packets;  // With a message of that kind.
   std::map<MessageKind, RequestId> last_request;
-  std::set<NodeId> cut;  // What they send or are sent is lost.
+  std::set<NodeId> hold_caught_up;  // That they say so the leader does not hear.
+  std::set<NodeId> slow;            // Whose disks do not make that durable.
+  std::set<NodeId> cut;             // What they send or are sent is lost.
   std::set<MessageKind> dropped;
   std::function<bool(const Message&)> lost;  // These as well.
 
@@ -354,7 +378,30 @@ class EngineCluster {
     Packet packet;
   };
 
+  // What the leader of the anchors does about disks that have caught up.
+  bool MakeCurrent() {
+    std::vector<NodeId> nodes;
+    std::set<NodeId> held;
+    for (const NodeId node : std::exchange(caught_up_, {})) {
+      if (hold_caught_up.contains(node)) {
+        held.insert(node);
+        continue;
+      }
+      if (hosts_.contains(node) && view_.Has(host(node.value).self) && view_.behind.contains(node))
+        nodes.push_back(node);
+    }
+    caught_up_ = held;
+    if (nodes.empty()) return false;
+    ViewChange change;
+    change.caught_up = std::move(nodes);
+    ChangeView(std::move(change));
+    return true;
+  }
+
   const std::function<void(PageEngineOptions&)> change_;
+  std::vector<NodeInstance>* together_ = nullptr;  // Those that StartTogether starts.
+  std::set<NodeId> blank_;                         // That start with an empty disk.
+  std::set<NodeId> caught_up_;                     // That say so.
   ZeroEntropy entropy_;
   std::vector<NodeId> members_;
   View view_;

@@ -47,20 +47,28 @@ TEST_F(PageEnginePeers, NewsOfAPageAreItsResponsibleNodesToTell) {
   EXPECT_EQ(cluster.engine(1).counters().bad_messages, 1u);
 }
 
-TEST_F(PageEnginePeers, ARegistrationHasSoManyPartsAtMost) {
+TEST_F(PageEnginePeers, ARegistrationIsOfPagesOfItsSegment) {
   EngineCluster cluster(2);
-  cluster.cut = {NodeId(1), NodeId(2)};
-  cluster.StartWithAnEmptyDisk({NodeId(1), Incarnation(2)});
-  ASSERT_EQ(cluster.engine(1).Unregistered().size(), 1u);
-  cluster.RunFor(50 * kMillisecond);  // Asks.
-  ASSERT_GT(cluster.sent[MessageKind::kRegisterRequest], 0);
-  Message part = Make(MessageKind::kRegister, kBase);
-  part.request = cluster.last_request[MessageKind::kRegisterRequest];
-  for (int i = 0; i < 300; ++i) {
-    part.page = part.page + 1;
-    cluster.Inject(1, 2, part);
+  const PageId page = cluster.SegmentOf(1);
+  cluster.Allocate({page, 1});
+  ASSERT_TRUE(cluster.Write(2, page, 7).ok());
+  cluster.Start({NodeId(1), Incarnation(2)});
+  RequestId round;
+  cluster.lost = [&](const Message& m) {
+    if (m.kind == MessageKind::kRegisterRequest && m.page == page) round = m.request;
+    return SegmentStart(m.page) == page && (m.kind == MessageKind::kRegister || m.kind == MessageKind::kRegisterEnd);
+  };
+  EXPECT_FALSE(cluster.Read(2, page + 1).ok());  // Node 1 or 2 takes the segment over, and asks.
+  const uint64_t asker = cluster.engine(2).ResponsibleFor(page).value;
+  ASSERT_NE(round, RequestId());
+  const uint64_t before = cluster.engine(asker).counters().bad_messages;
+  Message part = Make(MessageKind::kRegister, SegmentStart(page));
+  part.request = round;
+  for (uint64_t i = 0; i < 2 * kSegmentPages; ++i) {
+    part.page = SegmentStart(page) + i;
+    cluster.Inject(asker, 3 - asker, part);
   }
-  EXPECT_EQ(cluster.engine(1).counters().bad_messages, 300u - 256u);
+  EXPECT_EQ(cluster.engine(asker).counters().bad_messages - before, kSegmentPages);
 }
 
 // The case of kCacheTable that only a confused node reaches.

@@ -46,7 +46,7 @@ TEST_F(PageEngineReadAhead, NothingBeyondTheRegion) {
 
 TEST_F(PageEngineReadAhead, PagesThatAreNotAllocatedHarmNobody) {
   ASSERT_TRUE(
-      cluster_.Wait(cluster_.engine(1).DropExtent({first_ + 10, 40}, ConfigNumber(1), cluster_.In(kSecond))).ok());
+      cluster_.Wait(cluster_.engine(1).DropExtent({first_ + 10, 40}, ConfigNumber(1), 2, cluster_.In(kSecond))).ok());
   ReadInOrder(0, 10);
   EXPECT_FALSE(cluster_.Read(1, first_ + 10).ok());
   ReadInOrder(50, 64);

@@ -269,7 +269,7 @@ TEST_F(PageEngineTakeover, AFlushOfWhatItOwnedEnds) {
 TEST_F(PageEngineTakeover, CopiesOfItsSegmentsCanBeDropped) {
   ASSERT_TRUE(cluster_.Write(2, page_, 7).ok());
   cluster_.Stop(NodeId(kGone));
-  const Pending drop = Begin(cluster_.engine(3).DropExtent({page_, 16}, ConfigNumber(1), cluster_.In(10 * kSecond)));
+  const Pending drop = Begin(cluster_.engine(3).DropExtent({page_, 16}, ConfigNumber(1), 2, cluster_.In(10 * kSecond)));
   cluster_.RunFor(kSecond);
   EXPECT_EQ(cluster_.sent[MessageKind::kDropExtent], 0);
   cluster_.Leave(kGone);

@@ -173,11 +173,12 @@ TEST_F(PageEngineWaits, UnallocatingWaitsForARegistrationAndNamesWhoIsMissing) {
   cluster.engine(1).OnPeerDown({NodeId(3), Incarnation(1)}, absl::UnavailableError("cut"));
   cluster.engine(2).OnPeerDown({NodeId(3), Incarnation(1)}, absl::UnavailableError("cut"));
   cluster.RunFor(kSecond);
-  const absl::Status status = cluster.Wait(cluster.engine(1).DropExtent(range, ConfigNumber(1), cluster.In(kSecond)));
+  const absl::Status status =
+      cluster.Wait(cluster.engine(1).DropExtent(range, ConfigNumber(1), 2, cluster.In(kSecond)));
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr(ToString(NodeId(3))));
   std::optional<absl::Status> dropped;
-  Spawn<absl::Status>(cluster.engine(1).DropExtent(range, ConfigNumber(1), cluster.In(10 * kSecond)),
+  Spawn<absl::Status>(cluster.engine(1).DropExtent(range, ConfigNumber(1), 2, cluster.In(10 * kSecond)),
                       [&](absl::Status s) { dropped = std::move(s); });
   cluster.RunFor(kSecond);
   EXPECT_FALSE(dropped.has_value());

@@ -100,7 +100,7 @@ TEST_F(PeerEvictionTest, DirtyPagesThatDoNotFitAreNeverReadFromADisk) {
     EXPECT_EQ(DiskReads(), before) << "responsible: " << responsible;
     EXPECT_GT(counters(1).pages_moved_out, kWorkingSet - kCache);
     const absl::Status dropped = cluster_.Wait(
-        cluster_.engine(1).DropExtent({first, kWorkingSet}, ConfigNumber(responsible), cluster_.In(kSecond)));
+        cluster_.engine(1).DropExtent({first, kWorkingSet}, ConfigNumber(responsible), 2, cluster_.In(kSecond)));
     ASSERT_TRUE(dropped.ok()) << dropped;
   }
   EXPECT_EQ(counters(1).pages_flushed, 0u);

@@ -121,7 +121,7 @@ class FakeTablePages final : public TablePages {
     if (fault) co_return absl::UnavailableError("fault in PutExtent");
     co_return absl::OkStatus();
   }
-  Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, TimeNs) override {
+  Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, uint32_t, TimeNs) override {
     ++drops;
     const std::optional<Effect> fault = co_await Step();
     if (fault && *fault == Effect::kNone) co_return absl::UnavailableError("fault in DropExtent");

@@ -242,5 +242,45 @@ TEST(RegionTableRuns, NeighboursOfEqualAttributesJoinUnderTheNewerConfiguration)
   EXPECT_EQ(runs.size(), 2u);
 }
 
+// --- On how many disks ------------------------------------------------------------------------------------------------
+
+RegionRun RunOn(uint64_t offset, uint64_t count, uint32_t replicas, bool is_volatile = false) {
+  return {
+      .offset = offset, .count = count, .config = ConfigNumber(1), .replicas = replicas, .is_volatile = is_volatile};
+}
+
+TEST(RegionTableRuns, ThePagesOnFewestDisksSayOnHowManyEachIsAtLeast) {
+  const RegionRuns runs = {RunOn(0, 4, 3), RunOn(4, 2, 2), RunOn(6, 4, 4)};
+  EXPECT_EQ(LeastReplicas(runs, 0, 4, 5), 3u);
+  EXPECT_EQ(LeastReplicas(runs, 0, 5, 5), 2u);
+  EXPECT_EQ(LeastReplicas(runs, 0, 10, 5), 2u);
+  EXPECT_EQ(LeastReplicas(runs, 5, 3, 5), 2u);
+  EXPECT_EQ(LeastReplicas(runs, 6, 4, 5), 4u);
+  EXPECT_EQ(LeastReplicas(runs, 9, 1, 5), 4u);
+}
+
+TEST(RegionTableRuns, PagesThatNoRunSaysAnythingOfMayBeOnOneDisk) {
+  const RegionRuns runs = {RunOn(2, 2, 3), RunOn(6, 2, 3)};
+  EXPECT_EQ(LeastReplicas({}, 0, 4, 5), 1u);
+  EXPECT_EQ(LeastReplicas(runs, 0, 1, 5), 1u);
+  EXPECT_EQ(LeastReplicas(runs, 1, 2, 5), 1u);
+  EXPECT_EQ(LeastReplicas(runs, 2, 6, 5), 1u);
+  EXPECT_EQ(LeastReplicas(runs, 7, 2, 5), 1u);
+  EXPECT_EQ(LeastReplicas(runs, 2, 2, 5), 3u);
+}
+
+TEST(RegionTableRuns, VolatilePagesAreOnTheDisksOfAllMembers) {
+  const RegionRuns runs = {RunOn(0, 4, 1, /*is_volatile=*/true), RunOn(4, 4, 2)};
+  EXPECT_EQ(LeastReplicas(runs, 0, 4, 5), 5u);
+  EXPECT_EQ(LeastReplicas(runs, 0, 4, 1), 1u);
+  EXPECT_EQ(LeastReplicas(runs, 0, 5, 5), 2u);
+  EXPECT_EQ(LeastReplicas(runs, 4, 4, 5), 2u);
+}
+
+TEST(RegionTableRuns, EachPageIsOnOneDiskAtLeast) {
+  EXPECT_EQ(LeastReplicas({RunOn(0, 4, 0)}, 0, 4, 5), 1u);
+  EXPECT_EQ(LeastReplicas({RunOn(0, 4, 2, /*is_volatile=*/true)}, 0, 4, 0), 1u);
+}
+
 }  // namespace
 }  // namespace mangrove

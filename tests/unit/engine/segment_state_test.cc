@@ -29,7 +29,6 @@ void ExpectEqual(const SegmentState& a, const SegmentState& b) {
     EXPECT_EQ(a.extents[i].replicas, b.extents[i].replicas);
     EXPECT_EQ(a.extents[i].is_volatile, b.extents[i].is_volatile);
   }
-  EXPECT_EQ(a.lost_disks, b.lost_disks);
 }
 
 // `alike`: how many neighbours are.
@@ -53,7 +52,6 @@ SegmentState Some(uint64_t nodes, uint64_t alike) {
                            .replicas = 2,
                            .is_volatile = false});
   state.extents.push_back({.range = {PageId(512), 1}, .config = ConfigNumber(5), .replicas = 0, .is_volatile = true});
-  state.lost_disks[NodeId(70)] = Incarnation(9);
   return state;
 }
 

@@ -17,7 +17,8 @@ using testing::StartsWith;
 constexpr char kStatus[] = R"({
   "node": {"id": 1, "name": "node-1", "incarnation": 7, "address": "127.0.0.1:7101"},
   "cluster": "demo", "ready": true, "waiting_for": [],
-  "membership": {"view": 4, "members": ["node-1", "node-2"], "missing": ["node-3"], "has_lease": true,
+  "membership": {"view": 4, "members": ["node-1", "node-2"], "missing": ["node-3"], "behind": ["node-3"],
+    "has_lease": true,
     "lease_left_ms": 700, "leader": "node-1", "anchors": ["node-1", "node-2", "node-3"], "awaited_anchors": [],
     "anchor": null},
   "peers": [
@@ -26,7 +27,7 @@ constexpr char kStatus[] = R"({
     {"id": 3, "name": "node-3", "address": "127.0.0.1:7103", "connected": false, "incarnation": 0, "last_error": "refused",
      "resources": null}],
   "cache": {"used_bytes": 1048576, "size_bytes": 4194304},
-  "disk": {"pages": 1, "used_bytes": 4096, "free_bytes": 3221225472},
+  "disk": {"pages": 1, "used_bytes": 4096, "free_bytes": 3221225472, "is_behind": false},
   "counters": {"read_requests": 12, "pages_given": 3}})";
 
 // A command line with a daemon that answers everything with `answer`.
@@ -70,6 +71,7 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
   EXPECT_EQ(Run({"status"}), kExitDone);
   EXPECT_EQ(out_.str(),
             "node-3 is MISSING; 2 nodes are here; view 4, led by node-1\n"
+            "REPAIR: what is flushed has a copy less where it would be on node-3: start it before another one fails\n"
             "node-1 is ready, connected to 1 of 2 peers\n"
             "cluster  demo\n"
             "node     id 1, incarnation 7, at 127.0.0.1:7101\n"
@@ -87,20 +89,27 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
     answer_ = absl::StrCat(R"({"node": {"id": 1, "name": "a", "incarnation": 7, "address": "h:1"}, "cluster": "c",
       "ready": false, "waiting_for": ["b", "c"], "membership": {)",
                            membership, R"(}, "peers": [], "cache": {"used_bytes": 0, "size_bytes": 0},
-      "disk": {"pages": 0, "used_bytes": 0, "free_bytes": 0}, "counters": {}})");
+      "disk": {"pages": 0, "used_bytes": 0, "free_bytes": 0, "is_behind": false}, "counters": {}})");
     EXPECT_EQ(Run({"status"}), kExitDone) << err_.str();
     return out_.str();
   };
-  EXPECT_THAT(first_lines(R"("view": 2, "members": ["a", "b"], "missing": [], "has_lease": true, "leader": null,
+  EXPECT_THAT(
+      first_lines(R"("view": 2, "members": ["a", "b"], "missing": [], "behind": [], "has_lease": true, "leader": null,
                              "anchors": ["a"], "awaited_anchors": [])"),
-              StartsWith("all 2 nodes are here; view 2, led by nobody just now\n"
-                         "a is not ready, alone in its cluster; waiting for b, c\n"));
-  EXPECT_THAT(first_lines(R"("view": 2, "members": ["a", "b"], "missing": [], "has_lease": false, "leader": null,
+      StartsWith("all 2 nodes are here; view 2, led by nobody just now\n"
+                 "a is not ready, alone in its cluster; waiting for b, c\n"));
+  EXPECT_THAT(first_lines(R"("view": 3, "members": ["a", "b"], "missing": [], "behind": ["b"], "has_lease": true,
+                             "leader": "a", "anchors": ["a"], "awaited_anchors": [])"),
+              StartsWith("all 2 nodes are here; view 3, led by a\n"
+                         "REPAIR: the disk of b catches up with what it has missed\n"));
+  EXPECT_THAT(
+      first_lines(R"("view": 2, "members": ["a", "b"], "missing": [], "behind": [], "has_lease": false, "leader": null,
                              "anchors": ["a", "b", "c"], "awaited_anchors": [])"),
-              StartsWith("NO QUORUM as far as this node knows: it reaches no majority of the anchors a, b, c"));
-  EXPECT_THAT(first_lines(R"("view": 0, "members": [], "missing": ["a", "b"], "has_lease": false, "leader": null,
+      StartsWith("NO QUORUM as far as this node knows: it reaches no majority of the anchors a, b, c"));
+  EXPECT_THAT(
+      first_lines(R"("view": 0, "members": [], "missing": ["a", "b"], "behind": [], "has_lease": false, "leader": null,
                              "anchors": ["a", "b"], "awaited_anchors": ["b"])"),
-              StartsWith("THE CLUSTER STARTS: its anchors have to be there once, all of them, and b did not answer"));
+      StartsWith("THE CLUSTER STARTS: its anchors have to be there once, all of them, and b did not answer"));
 }
 
 TEST_F(CommandLine, AWatchAsksAgainUntilItIsOverAlsoWhenNobodyAnswers) {

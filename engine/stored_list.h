@@ -1,0 +1,35 @@
+// What one disk has, as a core holder tells another that catches up: a page of bytes at a time.
+
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "directory/address.h"
+#include "directory/version.h"
+#include "engine/home_segment.h"
+#include "net/page_buffer.h"
+
+namespace mangrove {
+
+struct StoredVersion {
+  PageId page;
+  Version version;  // The newest possible, where nobody knows it any more.
+  bool is_unreadable = false;
+  friend bool operator==(const StoredVersion&, const StoredVersion&) = default;
+};
+
+constexpr Version kUnknownVersion{Epoch(UINT64_MAX), UINT64_MAX};
+constexpr size_t kExtentsPerList = 110;
+constexpr size_t kVersionsPerList = 124;
+
+// REQUIRES: no more than fit; sorted by their addresses.
+PageBuffer EncodeStoredList(const std::vector<HomeExtent>& extents);
+PageBuffer EncodeStoredList(const std::vector<StoredVersion>& versions);
+
+// InvalidArgument: too many, or an entry that is none, out of order, or before `from`; behind the last entry is something.
+absl::StatusOr<std::vector<HomeExtent>> DecodeExtentList(const PageBytes& bytes, PageId from);
+absl::StatusOr<std::vector<StoredVersion>> DecodeVersionList(const PageBytes& bytes, PageId from);
+
+}  // namespace mangrove
