@@ -210,7 +210,8 @@ void Cluster::AwaitConnected() {
     for (const auto& peer : document["peers"]) connected += peer["connected"].get<bool>() ? 1 : 0;
     const bool all_run = static_cast<int>(processes_.size()) == size();
     const auto& membership = document["membership"];
-    const bool all_are_here = membership["has_lease"].get<bool>() && membership["missing"].empty();
+    const bool all_are_here =
+        membership["has_lease"].get<bool>() && membership["missing"].empty() && membership["behind"].empty();
     return connected + 1 >= processes_.size() && (!all_run || (document["ready"].get<bool>() && all_are_here));
   };
   for (const auto& [node, pid] : processes_) {

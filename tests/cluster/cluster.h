@@ -93,7 +93,8 @@ class Cluster {
   void StopAll();  // All at once.
   void Kill(int node);
   void KillAll();
-  // Until every running node is connected to every other, and, if all of them run, is ready and in one view with them.
+  // Until every running node is connected to every other, and, if all of them run, is ready and in one view with them, in
+  // which every disk is current.
   void AwaitConnected();
   // Waits for the end of a node that was not told to end.
   int AwaitEnd(int node);

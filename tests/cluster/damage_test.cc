@@ -231,7 +231,7 @@ TEST_F(Damage, ACorruptRecordKeepsANodeFromStartingAndItSaysWhatToDo) {
   EXPECT_EQ(output.exit_code, 1);
   EXPECT_THAT(output.err, AllOf(HasSubstr("cannot start"), HasSubstr("record \"node/"),
                                 HasSubstr(absl::StrCat("move the directory ", store(1), " away"))));
-  // And that helps.
+  // And that helps. (With the disk its incarnation is gone, and may be the same again.)
   std::filesystem::rename(store(1), store(1) + ".damaged");
   cluster_.StartAll();
   ExpectEverythingReadable();

@@ -5,6 +5,9 @@
 #include <signal.h>
 
 #include <atomic>
+#include <filesystem>
+#include <memory>
+#include <stdexcept>
 
 #include "absl/strings/str_cat.h"
 #include "tests/cluster/cluster.h"
@@ -30,6 +33,17 @@ class Healing : public testing::Test {
   }
   static absl::Status SetWord(Region& region, uint64_t offset, uint64_t value) {
     return region.Write(offset, std::as_bytes(std::span(&value, 1)));
+  }
+  // Waits for who is gone to leave the view.
+  static std::shared_ptr<Region> OpenWhenServed(Session& session) {
+    std::shared_ptr<Region> region;
+    EXPECT_TRUE(Eventually([&] {
+      const auto opened = session.Open("r", AccessMode::kWrite);
+      if (opened.ok()) region = *opened;
+      return opened.ok();
+    }));
+    if (region == nullptr) throw std::runtime_error("the region cannot be opened");
+    return region;
   }
   std::string ResponsibleFor(int node, const Region& region) {
     const auto shown = cluster_.Ask(node, {"page", "show", ToString(region.info().address)});
@@ -78,6 +92,71 @@ TEST_F(Healing, WhatAKilledNodeWasResponsibleForTheOthersTakeOver) {
     const auto session = cluster_.Attach(killed);
     const auto again = Take(session->Open(name, AccessMode::kRead));
     for (uint64_t page = 0; page < kPages; ++page) EXPECT_EQ(Take(Word(*again, page * kPageBytes)), page + 1000);
+  }
+}
+
+// Each node in turn is away; then another one is, and what was written meanwhile is on the disk that was away.
+// Covers: C06, C09, C10
+TEST_F(Healing, FlushesGoOnWithoutANodeAndItsDiskCatchesUpWhenItIsBack) {
+  constexpr uint64_t kSegments = 6;  // Of each two of the three nodes some.
+  cluster_.StartAll();
+  {
+    const auto session = cluster_.Attach(1);
+    MakeRegion(*session, "r", kSegments * kSegmentBytes);
+  }
+  for (const int killed : {1, 2, 3}) {
+    const int writer = killed % 3 + 1;
+    const int reader = writer % 3 + 1;
+    cluster_.Kill(killed);
+    {
+      const auto session = cluster_.Attach(writer);
+      const auto region = OpenWhenServed(*session);
+      for (uint64_t page = 0; page < kSegments * kSegmentPages; page += 37) {
+        ASSERT_TRUE(Eventually([&] { return SetWord(*region, page * kPageBytes, page + killed).ok(); }, 10)) << page;
+      }
+      const Stopwatch since;
+      ASSERT_TRUE(Eventually([&] { return region->Flush(0, kSegments * kSegmentBytes).ok(); }, 10));
+      EXPECT_LT(since.Seconds(), kHealsWithinS);
+    }
+    EXPECT_EQ(cluster_.Ask(writer, {"status"})["membership"]["behind"],
+              nlohmann::json::array({absl::StrCat("node-", killed)}));
+    cluster_.Start(killed);
+    cluster_.AwaitConnected();  // Its disk as well.
+    cluster_.Kill(writer);
+    const auto session = cluster_.Attach(reader);
+    const auto region = OpenWhenServed(*session);
+    for (uint64_t page = 0; page < kSegments * kSegmentPages; page += 37) {
+      ASSERT_TRUE(Eventually([&] { return Word(*region, page * kPageBytes).ok(); }, 10)) << page;
+      EXPECT_EQ(Take(Word(*region, page * kPageBytes)), page + killed) << page;
+    }
+    cluster_.Start(writer);
+    cluster_.AwaitConnected();
+  }
+}
+
+// Covers: C06, C10
+TEST_F(Healing, ADiskThatWasReplacedGetsEverythingBackFromTheOthers) {
+  cluster_.StartAll();
+  {
+    const auto session = cluster_.Attach(1);
+    const auto region = MakeRegion(*session, "r", 2 * kSegmentBytes);
+    for (uint64_t page = 0; page < 2 * kSegmentPages; page += 7)
+      ASSERT_TRUE(SetWord(*region, page * kPageBytes, page).ok());
+    ASSERT_TRUE(region->Flush(0, 2 * kSegmentBytes).ok());
+  }
+  for (const int replaced : {3, 2}) {
+    cluster_.Kill(replaced);
+    ASSERT_GT(std::filesystem::remove_all(absl::StrCat(cluster_.directory(), "/data-", replaced)), 0u);
+    cluster_.Start(replaced);
+    cluster_.AwaitConnected();
+  }
+  // Whatever these two keep together is on the new disks alone.
+  cluster_.Kill(1);
+  const auto session = cluster_.Attach(2);
+  const auto region = OpenWhenServed(*session);
+  for (uint64_t page = 0; page < 2 * kSegmentPages; page += 7) {
+    ASSERT_TRUE(Eventually([&] { return Word(*region, page * kPageBytes).ok(); }, 10)) << page;
+    EXPECT_EQ(Take(Word(*region, page * kPageBytes)), page) << page;
   }
 }
 
