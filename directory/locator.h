@@ -16,7 +16,7 @@ class Locator {
  public:
   virtual ~Locator() = default;
 
-  // The first of its core holders: what was handed out while others were absent is on its disk.
+  // The first of its core holders.
   virtual NodeId Primary(PageId page) const = 0;
 
   // Those that keep the page on disk, the primary first. `replicas` is cut to the number of nodes.

@@ -149,7 +149,8 @@ enum Kind {
   # `replicas`, `isVolatile` as allocated. FailedPrecondition: there is a newer configuration here.
 
   dropExtent @32;
-  # A→C. The range is not allocated any more, up to configuration `config`. Comes after dropCopies.
+  # A→C. The range is not allocated any more, up to configuration `config`. Comes after dropCopies. `complete`: only what of it is in
+  # doubt, as a node tells its own disk.
 
   done @33;
   # C,H→A,H,R. Answers putExtent, dropExtent, dropCopies and moved: `code` and `text`.

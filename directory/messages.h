@@ -86,8 +86,8 @@ enum class MessageKind : uint8_t {
                  //      replicas, is_volatile, have (a record), complete (no record means zeros), data
   kPutExtent,    // A,H→C  request, count, config, replicas, is_volatile: the range is allocated, all zeros;
                  //        complete: it was so before.
-  kDropExtent,   // A→C  request, count, config: the range is not allocated any more.
-  kDone,         // →    request, status. Answers the two before, kDropCopies and kMoved.
+  kDropExtent,  // A→C  request, count, config: the range is not allocated any more. complete: what of it is in doubt.
+  kDone,        // →    request, status. Answers the two before, kDropCopies and kMoved.
   // News for everybody.
   kReverted,  // H→*  count
   kLost,      // H→*  count

@@ -83,7 +83,7 @@ bool CatchUp::KnowsExtents() const {
 }
 
 void CatchUp::NoteDrop(PageRange range, ConfigNumber config) {
-  if (!running_) return;
+  if (!IsBehind()) return;
   const TimeNs now = engine_->clock_->Now();
   std::erase_if(drops_, [now](const Drop& drop) { return drop.until <= now; });
   drops_.push_back({range, config, now + PageEngine::kMessageLifetime});
@@ -107,14 +107,14 @@ std::optional<NodeId> CatchUp::NextSource(const std::set<NodeId>& done) const {
   return next;
 }
 
-// U4
+// U4. Those that were learned from have told all that they had when everything was stored here, too.
 std::vector<NodeId> CatchUp::WaitsFor() const {
   const auto& behind = engine_->view_.behind;
   const auto own = behind.find(engine_->options_.self.node);
   std::vector<NodeId> nodes;
   if (own == behind.end()) return nodes;
   for (NodeId node : engine_->options_.members) {
-    if (node == engine_->options_.self.node || engine_->IsCurrentDisk(node)) continue;
+    if (node == engine_->options_.self.node || engine_->IsCurrentDisk(node) || pages_of_.contains(node)) continue;
     const auto other = behind.find(node);
     const bool may_have_more = other == behind.end() ? own->second == kBlankDisk : own->second < other->second;
     if (may_have_more) nodes.push_back(node);
@@ -158,6 +158,7 @@ std::pair<Outcome<T>, absl::AnyInvocable<void(T)>> CatchUp::Await() {
 // What this node's own disk answers.
 Outcome<Message> CatchUp::Here(const Message& message) {
   auto [outcome, done] = Await<Message>();
+  if (engine_->stopped_) Stop();
   auto shared = std::make_shared<absl::AnyInvocable<void(Message)>>(std::move(done));
   engine_->core_.Handle(message, [shared](Message answer) { (*shared)(std::move(answer)); });
   return outcome;
@@ -185,7 +186,7 @@ Message CatchUp::StoreOf(PageId page, const Message& stored) {
 
 Task<absl::Status> CatchUp::Run() {
   DurationNs pause = kPause;
-  while (!engine_->stopped_) {
+  while (!engine_->stopped_ && IsBehind()) {
     const absl::Status status = co_await LearnNext();
     progress_.trouble = std::string(status.message());
     if (status.ok() && caught_up_) co_return status;
@@ -204,8 +205,15 @@ Task<absl::Status> CatchUp::Run() {
   co_return engine_->stopped_status_;
 }
 
+// A log that was founded anew may take this disk for current.
+absl::Status CatchUp::CheckGoesOn() const {
+  if (engine_->stopped_) return engine_->stopped_status_;
+  return IsBehind() ? absl::OkStatus() : absl::AbortedError("this disk counts as current");
+}
+
 // One step: all of one source's extents, or pages; or the end.
 Task<absl::Status> CatchUp::LearnNext() {
+  if (absl::Status status = CheckGoesOn(); !status.ok()) co_return status;
   const bool pages = !NextSource(extents_of_);
   std::set<NodeId>& done = pages ? pages_of_ : extents_of_;
   if (const std::optional<NodeId> source = NextSource(done)) {
@@ -244,7 +252,7 @@ Task<absl::Status> CatchUp::Learn(NodeId source, bool pages) {
       if (!listed.ok()) co_return listed.status();
       taken = co_await TakePages(source, *std::move(listed), part);
     } else {
-      absl::StatusOr<std::vector<HomeExtent>> listed = DecodeExtentList(*answer.data, from);
+      absl::StatusOr<std::vector<StoredExtent>> listed = DecodeExtentList(*answer.data, from);
       if (!listed.ok()) co_return listed.status();
       taken = co_await TakeExtents(source, *std::move(listed), part);
     }
@@ -258,18 +266,21 @@ Task<absl::Status> CatchUp::Learn(NodeId source, bool pages) {
 // --- Extents ----------------------------------------------------------------------------------------------------------
 
 // U3. `part`: of which `listed` says all.
-Task<absl::Status> CatchUp::TakeExtents(NodeId source, std::vector<HomeExtent> listed, PageInterval part) {
+Task<absl::Status> CatchUp::TakeExtents(NodeId source, std::vector<StoredExtent> listed, PageInterval part) {
   std::vector<Outcome<Message>> outcomes;
   const std::vector<Drop> drops = co_await NotListed(source, listed, part);
+  if (absl::Status status = CheckGoesOn(); !status.ok()) co_return status;
   for (const Drop& drop : drops) {
     Message message;
     message.kind = MessageKind::kDropExtent;
     message.page = drop.range.first;
     message.count = drop.range.count;
     message.config = drop.config;
+    message.complete = true;  // Only what is still in doubt when its turn comes.
     outcomes.push_back(Here(message));
   }
-  for (const HomeExtent& extent : listed) {
+  for (const StoredExtent& extent : listed) {
+    if (extent.is_learned) learned_there_.emplace_back(source, extent.range);
     for (const PageRange& range : MissingOf(extent)) {
       Message put;
       put.kind = MessageKind::kPutExtent;
@@ -293,19 +304,19 @@ Task<absl::Status> CatchUp::TakeExtents(NodeId source, std::vector<HomeExtent> l
 }
 
 // What of the extents in doubt the source would have to keep, and does not list; the other pieces of them are for others to say.
-Task<std::vector<CatchUp::Drop>> CatchUp::NotListed(NodeId source, const std::vector<HomeExtent>& listed,
+Task<std::vector<CatchUp::Drop>> CatchUp::NotListed(NodeId source, const std::vector<StoredExtent>& listed,
                                                     PageInterval part) const {
   std::vector<Drop> drops;
   uint64_t looks = 0;
   for (PageId page = part.first; page < part.end;) {
-    const Extent* const extent = NextInDoubt(page);
-    if (extent == nullptr || part.end <= extent->range.first) break;
+    const Extent* const extent = NextInDoubt(page, part.end);
+    if (extent == nullptr) break;
     page = std::max(page, extent->range.first);
     const PageId end = std::min({extent->range.end(), SegmentStart(page) + kSegmentPages, part.end});
     if (Keeps(source, {page, 1}, extent->replicas, extent->is_volatile)) {
       std::vector<PageRange> left{{page, end - page}};
       auto it = std::upper_bound(listed.begin(), listed.end(), page,
-                                 [](PageId at, const HomeExtent& other) { return at < other.range.end(); });
+                                 [](PageId at, const StoredExtent& other) { return at < other.range.end(); });
       for (; it != listed.end() && it->range.first < end; ++it) {
         if (it->config == extent->config) Subtract(it->range, left);
       }
@@ -317,12 +328,12 @@ Task<std::vector<CatchUp::Drop>> CatchUp::NotListed(NodeId source, const std::ve
   co_return drops;
 }
 
-const Extent* CatchUp::NextInDoubt(PageId page) const {
+const Extent* CatchUp::NextInDoubt(PageId page, PageId end) const {
   const auto& extents = engine_->core_.extents();
   auto it = extents.upper_bound(page.value);
   if (it != extents.begin() && page < std::prev(it)->second.range.end()) --it;
-  while (it != extents.end() && !it->second.doubtful) ++it;
-  return it == extents.end() ? nullptr : &it->second;
+  while (it != extents.end() && it->second.range.first < end && !it->second.doubtful) ++it;
+  return it == extents.end() || end <= it->second.range.first ? nullptr : &it->second;
 }
 
 // Joined with the last one, if it goes on.
@@ -334,8 +345,8 @@ void CatchUp::AddDrop(PageRange range, ConfigNumber config, std::vector<Drop>& d
   }
 }
 
-// What of it is neither here nor was dropped since this node joined.
-std::vector<PageRange> CatchUp::MissingOf(const HomeExtent& extent) const {
+// What of it is neither here, or newer here, nor was dropped since this node joined.
+std::vector<PageRange> CatchUp::MissingOf(const StoredExtent& extent) const {
   std::vector<PageRange> missing{extent.range};
   for (const Drop& drop : drops_) {
     if (extent.config <= drop.config) Subtract(drop.range, missing);
@@ -344,7 +355,7 @@ std::vector<PageRange> CatchUp::MissingOf(const HomeExtent& extent) const {
   auto it = extents.upper_bound(extent.range.first.value);
   if (it != extents.begin()) --it;
   for (; it != extents.end() && it->second.range.first < extent.range.end(); ++it) {
-    if (it->second.config == extent.config) Subtract(it->second.range, missing);
+    if (extent.config <= it->second.config) Subtract(it->second.range, missing);
   }
   return missing;
 }
@@ -404,6 +415,7 @@ Task<absl::Status> CatchUp::DropPages(NodeId source, const std::vector<StoredVer
     pages.push_back(page);
   }
   if (pages.empty()) co_return absl::OkStatus();
+  if (absl::Status status = CheckGoesOn(); !status.ok()) co_return status;
   auto [outcome, done] = Await<absl::Status>();
   engine_->core_.DeletePages(pages, std::move(done));
   const absl::Status deleted = co_await outcome.Get();
@@ -476,6 +488,7 @@ Task<absl::Status> CatchUp::Settle() {
       const auto own = here->versions.find(page);
       const bool is_here = own != here->versions.end() && own->second == version && version != kUnknownVersion;
       if (!is_here && engine_->core_.Find(page) != nullptr && !engine_->core_.WasStoredSince(page)) {
+        if (absl::Status status = CheckGoesOn(); !status.ok()) co_return status;
         auto [marked, done] = Await<absl::Status>();
         engine_->core_.MarkLost(page, version, std::move(done));
         const absl::Status status = co_await marked.Get();
@@ -507,12 +520,18 @@ Task<absl::StatusOr<bool>> CatchUp::CopyFromAny(PageId page) {
   co_return false;
 }
 
-// Whether each page of it that this disk is to keep is kept by one that was learned from.
+// Whether each page of it that this disk is to keep is kept by one that was learned from, and that knows of all of its pages.
 bool CatchUp::IsCovered(const Extent& extent) const {
   const NodeId self = engine_->options_.self.node;
+  const auto knows = [&](NodeId node) {
+    return std::none_of(learned_there_.begin(), learned_there_.end(), [&](const auto& learned) {
+      return learned.first == node && learned.second.Overlaps(extent.range);
+    });
+  };
   return engine_->EachKindOfSegment(extent.range, [&](PageId page) {
     const auto keeps = [&](NodeId node) { return Keeps(node, {page, 1}, extent.replicas, extent.is_volatile); };
-    return !keeps(self) || std::any_of(pages_of_.begin(), pages_of_.end(), keeps);
+    return !keeps(self) ||
+           std::any_of(pages_of_.begin(), pages_of_.end(), [&](NodeId node) { return keeps(node) && knows(node); });
   });
 }
 
@@ -532,7 +551,6 @@ Task<absl::Status> CatchUp::Finish() {
   }
   if (NextSource(pages_of_)) co_return absl::AbortedError("there is more to learn");
   caught_up_ = true;
-  drops_.clear();
   LogInfo("this node's disk has caught up: ", progress_.pages_compared, " pages compared, ", progress_.pages_copied,
           " copied, ", progress_.pages_lost, " lost");
   if (sink_) sink_(blank_, true);

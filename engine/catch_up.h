@@ -30,7 +30,6 @@
 #include "directory/directory_page.h"
 #include "directory/messages.h"
 #include "engine/core_holder.h"
-#include "engine/home_segment.h"
 #include "engine/page_store.h"
 #include "engine/stored_list.h"
 #include "net/ids.h"
@@ -97,12 +96,13 @@ class CatchUp {
 
   Task<absl::Status> Run();
   Task<absl::Status> LearnNext();
+  absl::Status CheckGoesOn() const;
   Task<absl::Status> Learn(NodeId source, bool pages);
-  Task<absl::Status> TakeExtents(NodeId source, std::vector<HomeExtent> listed, PageInterval part);
-  Task<std::vector<Drop>> NotListed(NodeId source, const std::vector<HomeExtent>& listed, PageInterval part) const;
-  const Extent* NextInDoubt(PageId page) const;
+  Task<absl::Status> TakeExtents(NodeId source, std::vector<StoredExtent> listed, PageInterval part);
+  Task<std::vector<Drop>> NotListed(NodeId source, const std::vector<StoredExtent>& listed, PageInterval part) const;
+  const Extent* NextInDoubt(PageId page, PageId end) const;
   static void AddDrop(PageRange range, ConfigNumber config, std::vector<Drop>& drops);
-  std::vector<PageRange> MissingOf(const HomeExtent& extent) const;
+  std::vector<PageRange> MissingOf(const StoredExtent& extent) const;
   Task<absl::Status> TakePages(NodeId source, std::vector<StoredVersion> listed, PageInterval part);
   Task<absl::StatusOr<Part>> VersionsHere(PageInterval part);
   std::vector<StoredVersion> Differing(const std::vector<StoredVersion>& listed, const Versions& here);
@@ -125,12 +125,13 @@ class CatchUp {
   bool blank_ = false;
   bool running_ = false;
   bool caught_up_ = false;
-  bool in_doubt_ = false;                // It has begun.
-  NodeId failed_;                        // The source of the last step, if that failed.
-  std::map<NodeId, PageId> pages_from_;  // Where each source's pages go on.
-  std::set<NodeId> extents_of_;          // Whose are known.
-  std::set<NodeId> pages_of_;            // The same.
-  std::vector<Drop> drops_;              // Since this node joined.
+  bool in_doubt_ = false;                                    // It has begun.
+  NodeId failed_;                                            // The source of the last step, if that failed.
+  std::map<NodeId, PageId> pages_from_;                      // Where each source's pages go on.
+  std::set<NodeId> extents_of_;                              // Whose are known.
+  std::set<NodeId> pages_of_;                                // The same.
+  std::vector<Drop> drops_;                                  // Since this node joined.
+  std::vector<std::pair<NodeId, PageRange>> learned_there_;  // Extents that a source has learned itself.
   // That a current disk could not read, in the version that it had.
   std::map<PageId, Version> unreadable_;
   std::optional<Outcome<bool>> pause_;

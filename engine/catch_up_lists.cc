@@ -29,7 +29,7 @@ void CatchUp::AnswerList(const Message& message, NodeInstance from) {
 }
 
 void CatchUp::AnswerExtents(const Message& message, Message answer, NodeId to) {
-  std::vector<HomeExtent> listed;
+  std::vector<StoredExtent> listed;
   const auto& extents = engine_->core_.extents();
   for (auto it = extents.lower_bound(message.page.value); it != extents.end(); ++it) {
     const Extent& extent = it->second;
@@ -41,7 +41,8 @@ void CatchUp::AnswerExtents(const Message& message, Message answer, NodeId to) {
     listed.push_back({.range = extent.range,
                       .config = extent.config,
                       .replicas = extent.replicas,
-                      .is_volatile = extent.is_volatile});
+                      .is_volatile = extent.is_volatile,
+                      .is_learned = extent.learned});
   }
   answer.data = EncodeStoredList(listed);
   engine_->Post(to, std::move(answer));

@@ -341,7 +341,7 @@ absl::StatusOr<CoreHolder::Change> CoreHolder::PlanPut(const Message& message) c
     }
     page = extent.range.end();
   }
-  PlanCut(range, message.config, change);
+  PlanCut(range, message.config, /*doubtful=*/false, change);
   change.added = Extent{.range = range,
                         .config = message.config,
                         .replicas = message.replicas,
@@ -357,16 +357,16 @@ absl::StatusOr<CoreHolder::Change> CoreHolder::PlanPut(const Message& message) c
 absl::StatusOr<CoreHolder::Change> CoreHolder::PlanDrop(const Message& message) const {
   if (const absl::Status s = CheckRange(message); !s.ok()) return s;
   Change change;
-  PlanCut({message.page, message.count}, message.config, change);
+  PlanCut({message.page, message.count}, message.config, message.complete, change);
   return change;
 }
 
-void CoreHolder::PlanCut(PageRange range, ConfigNumber at_most, Change& change) const {
+void CoreHolder::PlanCut(PageRange range, ConfigNumber at_most, bool doubtful, Change& change) const {
   auto it = extents_.upper_bound(range.first.value);
   if (it != extents_.begin() && std::prev(it)->second.range.Overlaps(range)) --it;
   for (; it != extents_.end() && it->second.range.first < range.end(); ++it) {
     const Extent& extent = it->second;
-    if (extent.config > at_most) continue;
+    if (extent.config > at_most || (doubtful && !extent.doubtful)) continue;
     const PageId first = std::max(extent.range.first, range.first);
     const PageId end = std::min(extent.range.end(), range.end());
     change.removed.push_back(extent);

@@ -211,8 +211,8 @@ class CoreHolder {
   void StartNextChange();
   absl::StatusOr<Change> PlanPut(const Message& message) const;
   absl::StatusOr<Change> PlanDrop(const Message& message) const;
-  // Takes what of `range` is in extents of at most `at_most` out, pages included.
-  void PlanCut(PageRange range, ConfigNumber at_most, Change& change) const;
+  // Takes what of `range` is in extents of at most `at_most` out, pages included; `doubtful`: of those that are so alone.
+  void PlanCut(PageRange range, ConfigNumber at_most, bool doubtful, Change& change) const;
   void Begin(Change& change);
   void End(Change change, const absl::Status& status);
   void KeepLearned(const Change& change);
@@ -246,7 +246,7 @@ class CoreHolder {
   bool changing_ = false;
   // First pages of what a change leaves of extents, until it has ended: their records are on its way with it.
   absl::flat_hash_set<PageId> left_over_;
-  std::vector<PageId> ending_;  // Extents in the batch of EndLearning.
+  std::vector<std::pair<PageId, ConfigNumber>> ending_;  // Extents in the batch of EndLearning.
   const std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
 };
 

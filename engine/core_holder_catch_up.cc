@@ -117,16 +117,16 @@ StoreBatch CoreHolder::EndLearning(absl::FunctionRef<bool(const Extent&)> is_cov
     if (!extent.learned || TouchesSystemPages(extent.range) || !is_covered(extent)) continue;
     extent.learned = false;
     if (left_over_.contains(extent.range.first)) continue;  // KeepLearned does it; the change may fail.
-    ending_.push_back(extent.range.first);
+    ending_.emplace_back(extent.range.first, extent.config);
     batch.records.push_back({ExtentKey(extent.range.first), EncodeExtent(extent)});
   }
   return batch;
 }
 
 void CoreHolder::UndoEndLearning() {
-  for (const PageId first : std::exchange(ending_, {})) {
+  for (const auto& [first, config] : std::exchange(ending_, {})) {
     const auto it = extents_.find(first.value);
-    if (it != extents_.end()) it->second.learned = true;
+    if (it != extents_.end() && it->second.config == config) it->second.learned = true;
   }
 }
 

@@ -215,12 +215,12 @@ absl::StatusOr<HomeExtent> PageEngine::NoteExtent(PageId page, const Message& an
 }
 
 // As one of its core holders describes it; this node, if it is one.
-Task<Message> PageEngine::AskForExtent(NodeId node, PageId page) {
+Task<Message> PageEngine::AskForExtent(NodeId node, PageId page, Epoch since) {
   if (node != options_.self.node) {
     Message ask;
     ask.kind = MessageKind::kQueryExtent;
     ask.page = page;
-    ask.grant_epoch = Segment(page).since;
+    ask.grant_epoch = since;
     if (!IsHere(node)) {
       ask.SetStatus(IsAwayStatus(node));
       co_return ask;
@@ -228,17 +228,17 @@ Task<Message> PageEngine::AskForExtent(NodeId node, PageId page) {
     const TimeNs deadline = clock_->Now() + options_.holder_timeout;
     co_return co_await StartCall(node, std::move(ask), deadline, options_.resend_after).Get();
   }
-  co_return DescribeExtent(page, options_.self, Segment(page).since);
+  co_return DescribeExtent(page, options_.self, since);
 }
 
 // Of volatile pages there is nothing but that somebody has opened them. Whoever did has told every node of the view so; one that has
 // had the extent since its allocation and was not told knows that nobody has.
-Task<absl::StatusOr<bool>> PageEngine::IsFreshVolatile(PageId page, bool first_says, NodeId first) {
+Task<absl::StatusOr<bool>> PageEngine::IsFreshVolatile(PageId page, Epoch since, bool first_says, NodeId first) {
   bool fresh = first_says;
   const View view = view_;
   for (const auto& [node, incarnation] : view.members) {
     if (node == first) continue;
-    const Message said = co_await AskForExtent(node, page);
+    const Message said = co_await AskForExtent(node, page, since);
     if (!said.status().ok() && !absl::IsNotFound(said.status())) co_return said.status();
     fresh = fresh || (said.status().ok() && said.complete);
   }
@@ -254,12 +254,12 @@ Task<absl::StatusOr<HomeExtent>> PageEngine::ExtentOf(PageId page) {
   absl::Status status = CheckDisks(page, 1);
   for (NodeId node : AllHolders(page)) {
     if (!IsCurrentDisk(node)) continue;
-    Message answer = co_await AskForExtent(node, page);
+    Message answer = co_await AskForExtent(node, page, since);
     if (node == locator_->Primary(page)) status = answer.status();
     if (absl::IsNotFound(status)) co_return status;
     if (!answer.status().ok()) continue;
     if (answer.is_volatile) {
-      const absl::StatusOr<bool> fresh = co_await IsFreshVolatile(page, answer.complete, node);
+      const absl::StatusOr<bool> fresh = co_await IsFreshVolatile(page, since, answer.complete, node);
       if (!fresh.ok()) co_return fresh.status();
       answer.complete = *fresh;
       co_return NoteExtent(page, answer, since);
@@ -268,7 +268,7 @@ Task<absl::StatusOr<HomeExtent>> PageEngine::ExtentOf(PageId page) {
     const std::vector<NodeId> holders = StoringHolders(page, answer.replicas);
     for (NodeId other : holders) {
       if (!answer.complete || other == node) continue;
-      const Message said = co_await AskForExtent(other, page);
+      const Message said = co_await AskForExtent(other, page, since);
       answer.complete = said.status().ok() && said.complete;
     }
     co_return NoteExtent(page, answer, since);

@@ -443,12 +443,12 @@ class PageEngine final : public TransportEvents {
   void AskForHoldings();
   void Joined(PageId first);
   void RaiseOrder(const Message& message);
-  Task<Message> AskForExtent(NodeId node, PageId page);
+  Task<Message> AskForExtent(NodeId node, PageId page, Epoch since);
   Task<absl::StatusOr<HomeExtent>> ExtentOf(PageId page);
   absl::StatusOr<HomeExtent> NoteExtent(PageId page, const Message& answer, Epoch since);
   Message DescribeExtent(PageId page, NodeInstance asker, Epoch since);
   bool TellFresh(PageRange range, NodeInstance asker, Epoch since);
-  Task<absl::StatusOr<bool>> IsFreshVolatile(PageId page, bool first_says, NodeId first);
+  Task<absl::StatusOr<bool>> IsFreshVolatile(PageId page, Epoch since, bool first_says, NodeId first);
   void AnswerExtent(const Message& message, NodeInstance from);
   const HomeExtent* FindHomeExtent(PageId page) const;
   void ForgetExtents(PageRange range, ConfigNumber config);

@@ -23,7 +23,7 @@ struct PageEngineOptions {
   uint64_t read_ahead_pages = 512;                 // On their way ahead of who reads in order, at most; 0: none.
   DurationNs hold = 100 * kMicrosecond;            // See CacheContext::hold.
   DurationNs resend_after = 20 * kMillisecond;     // Without an answer, a message is sent again.
-  DurationNs holder_timeout = 300 * kMillisecond;  // A core holder that does not answer by then counts as absent.
+  DurationNs holder_timeout = 300 * kMillisecond;  // A core holder that has not answered by then is asked anew.
   uint64_t home_entries = 65536;  // Of the pages that this node is responsible for; past it read copies are called in.
   // A segment goes to the node that has asked for its pages so many times more than all others lately, the responsible one
   // included; 0: never. It stays there for a while.

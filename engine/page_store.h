@@ -92,10 +92,10 @@ class PageStore {
   // What ReadPage without data says of each page of `range`, in their order, as a whole.
   virtual void ReadHeaders(PageRange range, HeadersDone done) = 0;
 
-  // The pages of `range` that there are records of, `most` of them at most, from its first one on. There may be fewer, and
-  // a rest: it goes on where what it said ends, see `next`. The cost is that of the records found, however long the range
-  // is. S3 holds for each call by itself. DataLoss names the page from which on the index cannot be read, and there is no
-  // way past it; what is before it is listed by the call before. REQUIRES: `range` is in the space, and `most` is not 0.
+  // The pages of `range` that there are records of, `most` of them at most, from its first one on; of fewer there may be a
+  // rest too. The cost is that of the records found, however long the range is. S3 holds for each call by itself. DataLoss
+  // names the first page of `range`, from which on records cannot be read: what is before the damage was listed by earlier
+  // calls, what is behind it is by a range that begins there. REQUIRES: `range` is in the space, and `most` is not 0.
   virtual void ListPages(PageRange range, size_t most, ListDone done) = 0;
 
   // All records whose key begins with `prefix`, in the order of their keys.

@@ -5,7 +5,6 @@
 
 #include "engine/page_engine.h"
 #include "engine/page_turn.h"
-#include "net/check.h"
 
 namespace mangrove {
 namespace {

@@ -1,6 +1,6 @@
 // All integers unsigned and little-endian; zeros behind the last entry.
 //   4  entries, each
-//     of extents:   16 first page (low half first), 8 pages, 8 config, 4 replicas, 1 volatile (0 or 1)
+//     of extents:   16 first page (low half first), 8 pages, 8 config, 4 replicas, 1 flags: 1 volatile, 2 learned
 //     of versions:  16 page (low half first), 8 epoch, 8 counter, 1 unreadable (0 or 1)
 
 #include "engine/stored_list.h"
@@ -37,12 +37,16 @@ PageId GetPage(const std::byte* in) {
   return PageId(absl::MakeUint128(LoadLittle<uint64_t>(in + 8), LoadLittle<uint64_t>(in)));
 }
 
-void Put(const HomeExtent& extent, std::byte* out) {
+constexpr uint8_t kVolatileFlag = 1;
+constexpr uint8_t kLearnedFlag = 2;
+
+void Put(const StoredExtent& extent, std::byte* out) {
   PutPage(extent.range.first, out);
   StoreLittle(out + 16, extent.range.count);
   StoreLittle(out + 24, extent.config.value);
   StoreLittle(out + 32, extent.replicas);
-  StoreLittle(out + 36, static_cast<uint8_t>(extent.is_volatile ? 1 : 0));
+  StoreLittle(out + 36,
+              static_cast<uint8_t>((extent.is_volatile ? kVolatileFlag : 0) | (extent.is_learned ? kLearnedFlag : 0)));
 }
 
 void Put(const StoredVersion& version, std::byte* out) {
@@ -75,25 +79,27 @@ absl::StatusOr<std::pair<const std::byte*, size_t>> Entries(const PageBytes& byt
 
 }  // namespace
 
-PageBuffer EncodeStoredList(const std::vector<HomeExtent>& extents) { return Encode<kExtentBytes>(extents); }
+PageBuffer EncodeStoredList(const std::vector<StoredExtent>& extents) { return Encode<kExtentBytes>(extents); }
 PageBuffer EncodeStoredList(const std::vector<StoredVersion>& versions) { return Encode<kVersionBytes>(versions); }
 
-absl::StatusOr<std::vector<HomeExtent>> DecodeExtentList(const PageBytes& bytes, PageId from) {
+absl::StatusOr<std::vector<StoredExtent>> DecodeExtentList(const PageBytes& bytes, PageId from) {
   const auto entries = Entries<kExtentBytes>(bytes, kExtentsPerList);
   if (!entries.ok()) return entries.status();
-  std::vector<HomeExtent> extents(entries->second);
+  std::vector<StoredExtent> extents(entries->second);
   for (size_t i = 0; i < extents.size(); ++i) {
     const std::byte* const in = entries->first + i * kExtentBytes;
-    HomeExtent& extent = extents[i];
+    StoredExtent& extent = extents[i];
     extent.range = {GetPage(in), LoadLittle<uint64_t>(in + 16)};
     extent.config = ConfigNumber(LoadLittle<uint64_t>(in + 24));
     extent.replicas = LoadLittle<uint32_t>(in + 32);
-    const auto is_volatile = LoadLittle<uint8_t>(in + 36);
-    extent.is_volatile = is_volatile == 1;
+    const auto flags = LoadLittle<uint8_t>(in + 36);
+    extent.is_volatile = (flags & kVolatileFlag) != 0;
+    extent.is_learned = (flags & kLearnedFlag) != 0;
     const PageRange range = extent.range;
     const bool is_range = range.count > 0 && range.first.value > 0 && range.first.value < kSpacePages &&
                           range.count <= kSpacePages - range.first.value;
-    if (!is_range || extent.config.value == 0 || is_volatile > 1) return Bad("entry ", i, " is no extent");
+    if (!is_range || extent.config.value == 0 || flags > (kVolatileFlag | kLearnedFlag))
+      return Bad("entry ", i, " is no extent");
     if (range.first < (i == 0 ? from : extents[i - 1].range.end())) return Bad("extent ", i, " is out of order");
   }
   return extents;

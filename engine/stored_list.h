@@ -8,10 +8,17 @@
 #include "absl/status/statusor.h"
 #include "directory/address.h"
 #include "directory/version.h"
-#include "engine/home_segment.h"
 #include "net/page_buffer.h"
 
 namespace mangrove {
+
+struct StoredExtent {
+  PageRange range;
+  ConfigNumber config;
+  uint32_t replicas = 0;
+  bool is_volatile = false;
+  bool is_learned = false;  // That there is no record of a page means nothing (K4 of engine/core_holder.h).
+};
 
 struct StoredVersion {
   PageId page;
@@ -25,11 +32,11 @@ constexpr size_t kExtentsPerList = 110;
 constexpr size_t kVersionsPerList = 124;
 
 // REQUIRES: no more than fit; sorted by their addresses.
-PageBuffer EncodeStoredList(const std::vector<HomeExtent>& extents);
+PageBuffer EncodeStoredList(const std::vector<StoredExtent>& extents);
 PageBuffer EncodeStoredList(const std::vector<StoredVersion>& versions);
 
 // InvalidArgument: too many, or an entry that is none, out of order, or before `from`; behind the last entry is something.
-absl::StatusOr<std::vector<HomeExtent>> DecodeExtentList(const PageBytes& bytes, PageId from);
+absl::StatusOr<std::vector<StoredExtent>> DecodeExtentList(const PageBytes& bytes, PageId from);
 absl::StatusOr<std::vector<StoredVersion>> DecodeVersionList(const PageBytes& bytes, PageId from);
 
 }  // namespace mangrove

@@ -21,7 +21,7 @@ bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view
   if (from.incarnation > heard.incarnation) heard = {.incarnation = from.incarnation};
   if (pulse.sent_at <= heard.newest) return false;  // Late, or doubled: it says nothing about now.
   heard.newest = pulse.sent_at;
-  if (HasLostDisk(from, pulse, view)) {
+  if (HasLostDisk(from, pulse.blank, pulse.caught_up, view)) {
     heard.sent_at = heard.confirmed = 0;
     return true;
   }
@@ -43,8 +43,10 @@ bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view
 }
 
 // K6. An incarnation's number is kept on its disk, so that who starts with another disk within the minute may have the same one.
-bool ViewKeeper::HasLostDisk(NodeInstance from, const Pulse& pulse, const View& view) {
-  return view.Has(from) && pulse.blank && !pulse.caught_up && !view.behind.contains(from.node);
+bool ViewKeeper::HasLostDisk(NodeInstance node, bool blank, bool caught_up, const View& view) {
+  if (!view.Has(node) || !blank || caught_up) return false;
+  const auto behind = view.behind.find(node.node);
+  return behind == view.behind.end() || behind->second != kBlankDisk;
 }
 
 std::vector<NodeInstance> ViewKeeper::Confirm(std::optional<TimeNs> quorum_at) {
@@ -85,6 +87,8 @@ PulseAnswer ViewKeeper::AnswerTo(NodeInstance to, const NodeDatabase& database) 
   }
   if (!is_heard || found->second.confirmed == 0) return answer;
   if (leaving_.contains(to.node) && !bugs_.lease_to_leaving) return answer;
+  // What it said may have been heard before the view came that makes another one of it.
+  if (HasLostDisk(to, found->second.blank, found->second.caught_up, database.view())) return answer;
   answer.lease_from = found->second.confirmed;
   TimeNs& ends = lease_ends_[to.node];
   ends = std::max(ends, found->second.confirmed_at + timing_.lease);

@@ -11,8 +11,8 @@
 //  K5  A member's disk that is behind is current from the next view on if the incarnation that is in the view has said in its newest
 //      pulse that it has caught up, and knew this view then: it said so as a member, and has missed nothing since. Who joins with a
 //      blank disk joins as such.
-//  K6  A member whose disk is current, and that says that its own was blank, has lost it and started as the same incarnation: it counts
-//      as silent, and gets no lease, until it has left the view.
+//  K6  A member that says that its disk was blank, and has not caught up, while the view says that the disk has something, has lost
+//      it and started as the same incarnation: it counts as silent, and gets no lease, until it has left the view.
 //
 // An anchor that does not lead hears pulses too, when members look for a leader: who is elected then gives leases at once. Pure.
 // Owned by one thread.
@@ -81,7 +81,7 @@ class ViewKeeper {
   };
 
   bool IsHeard(NodeInstance node, TimeNs now) const;
-  static bool HasLostDisk(NodeInstance from, const Pulse& pulse, const View& view);
+  static bool HasLostDisk(NodeInstance node, bool blank, bool caught_up, const View& view);
   bool MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) const;
   bool HasCaughtUp(NodeId node, const View& view, TimeNs now) const;
   TimeNs LeaseEnds(NodeId node) const;

@@ -283,7 +283,10 @@ class CoreHolderDoubtRace : public CoreHolderDoubt {
     const uint64_t count = 1 + random_() % (kPages - first);
     const uint64_t config = ++last_config_;
     Message change = random_() % 2 == 0 ? Put(kBase + first, count, config) : PutLearned(kBase + first, count, config);
-    if (random_() % 2 == 0) change.kind = MessageKind::kDropExtent;
+    if (random_() % 2 == 0) {
+      change.kind = MessageKind::kDropExtent;
+      change.complete = false;
+    }
     configs_[Send(change)] = config;
   }
   void ChangeDoubt() {

@@ -63,6 +63,34 @@ TEST_F(CoreHolderLearning, ExtentsThatArePutInDoubtAreNotDoubtful) {
   EXPECT_TRUE(holder_->Find(kBase + 4)->doubtful);
 }
 
+// A list that was made before says that it is not there.
+TEST_F(CoreHolderLearning, WhatIsPutAgainIsNotDroppedForBeingInDoubt) {
+  StoreEightAndDoubt();
+  Call(Put(kBase + 30, 4, 6));
+  Message drop = Drop(kBase, 10, 5);
+  drop.complete = true;
+  Send(Put(kBase + 20, 4, 6));  // On its way to the disk: the others wait for it.
+  Send(Put(kBase, 10, 5));
+  Send(drop);
+  store_.FinishAll();
+  ASSERT_NE(holder_->Find(kBase), nullptr);
+  drop = Drop(kBase + 30, 4, 6);
+  drop.complete = true;
+  Call(drop);
+  EXPECT_NE(holder_->Find(kBase + 30), nullptr);  // It is not in doubt, either.
+}
+
+TEST_F(CoreHolderLearning, OfWhatIsInDoubtAloneTheRestStays) {
+  StoreEightAndDoubt();
+  Call(Put(kBase + 4, 2, 6));
+  Message drop = Drop(kBase, 10, 6);
+  drop.complete = true;
+  Call(drop);
+  EXPECT_EQ(holder_->Find(kBase), nullptr);
+  EXPECT_NE(holder_->Find(kBase + 4), nullptr);
+  EXPECT_EQ(holder_->Find(kBase + 6), nullptr);
+}
+
 TEST_F(CoreHolderLearning, K5PartsOfACutExtentAreAsItWas) {
   for (const bool fails : {false, true}) {
     Call(Drop(kBase, 100, 9));

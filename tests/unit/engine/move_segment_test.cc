@@ -12,7 +12,6 @@ class MoveSegment : public testing::Test {
 
   MoveSegment() : cluster_(3, [](PageEngineOptions& options) { options.move_after = kMoveAfter; }) {
     SetLogLevel(LogLevel::kOff);
-    cluster_.RunFor(120 * kSecond);  // What was said of empty disks is believed again.
     first_ = cluster_.SegmentOf(2);
     cluster_.Allocate({first_, kSegmentPages});
   }

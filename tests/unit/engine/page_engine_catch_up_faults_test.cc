@@ -78,7 +78,7 @@ class PageEngineCatchUpFaults : public DisksTest {
     data->bytes[at] = static_cast<std::byte>(value);
     return data;
   }
-  static HomeExtent ExtentOf(PageId first, uint64_t count, uint64_t config = 9) {
+  static StoredExtent ExtentOf(PageId first, uint64_t count, uint64_t config = 9) {
     return {.range = {first, count}, .config = ConfigNumber(config), .replicas = 2, .is_volatile = false};
   }
 
@@ -154,20 +154,20 @@ TEST_F(PageEngineCatchUpFaults, AListOfExtentsThatIsNoneIsRefused) {
   Hold(MessageKind::kStoredList);
   Back(2);
   cluster_.RunFor(10 * kMillisecond);
-  const PageBuffer good = EncodeStoredList(std::vector<HomeExtent>{ExtentOf(page_ + 128, 4)});
+  const PageBuffer good = EncodeStoredList(std::vector<StoredExtent>{ExtentOf(page_ + 128, 4)});
   Answer(Filled(0xff));
   Answer(Filled(1));
   Answer(WithByte(good, 0, 111));             // More than there is room for.
   Answer(WithByte(good, kPageBytes - 1, 1));  // Something behind the last.
-  Answer(WithByte(good, 40, 2));              // Volatile is 0 or 1.
-  Answer(EncodeStoredList(std::vector<HomeExtent>{ExtentOf(page_ + 128, 0)}));
-  Answer(EncodeStoredList(std::vector<HomeExtent>{ExtentOf(page_ + 128, 4, 0)}));
-  Answer(EncodeStoredList(std::vector<HomeExtent>{ExtentOf(PageId(0), 4)}));
-  Answer(EncodeStoredList(std::vector<HomeExtent>{ExtentOf(PageId(kSpacePages - 1), 4)}));
-  Answer(EncodeStoredList(std::vector<HomeExtent>{ExtentOf(page_ + 128, 4), ExtentOf(page_ + 130, 4)}));
+  Answer(WithByte(good, 40, 4));              // A flag that there is not.
+  Answer(EncodeStoredList(std::vector<StoredExtent>{ExtentOf(page_ + 128, 0)}));
+  Answer(EncodeStoredList(std::vector<StoredExtent>{ExtentOf(page_ + 128, 4, 0)}));
+  Answer(EncodeStoredList(std::vector<StoredExtent>{ExtentOf(PageId(0), 4)}));
+  Answer(EncodeStoredList(std::vector<StoredExtent>{ExtentOf(PageId(kSpacePages - 1), 4)}));
+  Answer(EncodeStoredList(std::vector<StoredExtent>{ExtentOf(page_ + 128, 4), ExtentOf(page_ + 130, 4)}));
   EXPECT_NE(ExtentAt(2, page_ + 32), nullptr);  // It has not acted on any.
   EXPECT_EQ(ExtentAt(2, page_ + 128), nullptr);
-  Answer(EncodeStoredList(std::vector<HomeExtent>{ExtentOf(PageId(1), 4)}));  // Which are the system's.
+  Answer(EncodeStoredList(std::vector<StoredExtent>{ExtentOf(PageId(1), 4)}));  // Which are the system's.
   cluster_.lost = nullptr;
   cluster_.RunFor(5 * kSecond);
   ExpectAllIsThere();
@@ -206,7 +206,7 @@ TEST_F(PageEngineCatchUpFaults, AListThatDoesNotGoOnIsRefused) {
   cluster_.RunFor(10 * kMillisecond);
   Message part;
   part.kind = MessageKind::kStoredList;
-  part.data = EncodeStoredList(std::vector<HomeExtent>{});
+  part.data = EncodeStoredList(std::vector<StoredExtent>{});
   const auto say = [&](PageId next) {
     part.page = next;
     part.request = cluster_.last_request[MessageKind::kListStored];

@@ -171,6 +171,36 @@ TEST_F(PageEngineDisksEdges, DisksThatWereAwayEquallyLongAgreeInTheEnd) {
   EXPECT_EQ(*read, *before) << "what was lost is back";
 }
 
+// One has learned the extent, and not yet the pages, when the other loses its disk too. Then it learns the extent from the first.
+TEST_F(PageEngineDisksEdges, PagesThatEveryDiskHasLostAreNotZeros) {
+  EngineCluster cluster(3);
+  const PageId page = SegmentsOf(cluster, {2});  // On 2 and 3.
+  cluster.Allocate({page, 16}, 1);
+  ASSERT_TRUE(cluster.Write(1, page, 7).ok());
+  ASSERT_TRUE(Flush(cluster, 1, page).ok());
+  cluster.Leave(1);
+  cluster.Start({NodeId(1), Incarnation(2)});
+  cluster.RunFor(5 * kSecond);
+  cluster.lost = [](const Message& m) { return m.kind == MessageKind::kListStored && m.with_data; };
+  cluster.StartWithAnEmptyDisk({NodeId(3), Incarnation(2)});
+  cluster.RunFor(kSecond);
+  ASSERT_TRUE(Has(cluster, 3, page));
+  cluster.slow = {NodeId(2)};
+  cluster.StartWithAnEmptyDisk({NodeId(2), Incarnation(2)});
+  cluster.lost = nullptr;
+  while (cluster.view().behind.contains(NodeId(3))) ASSERT_TRUE(cluster.Step(cluster.In(kSecond)));
+  ASSERT_TRUE(cluster.view().behind.contains(NodeId(2)));
+  cluster.slow.clear();
+  cluster.RunFor(5 * kSecond);
+  ASSERT_TRUE(cluster.view().behind.empty());
+  for (int start = 3; start < 5; ++start) {
+    const absl::StatusOr<int> read = cluster.Read(1, page);
+    EXPECT_EQ(read.status().code(), absl::StatusCode::kDataLoss) << (read.ok() ? "zeros" : read.status().ToString());
+    for (uint64_t node : {1, 2, 3}) cluster.Start({NodeId(node), Incarnation(static_cast<uint64_t>(start))});
+    cluster.RunFor(kSecond);
+  }
+}
+
 // The same of one that is there, for a disk that is new.
 TEST_F(PageEngineDisksEdges, ALargeRangeIsLearnedAsOne) {
   for (const int shift : {26, 34}) {

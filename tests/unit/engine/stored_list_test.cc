@@ -23,12 +23,12 @@ constexpr size_t kVersion = 33;
 constexpr PageId kFirst{1000};
 constexpr PageId kLastPage{kSpacePages - 1};
 
-auto Fields(const HomeExtent& e) {
+auto Fields(const StoredExtent& e) {
   return std::tuple(e.range.first.value, e.range.count, e.config.value, e.replicas, e.is_volatile);
 }
 
-std::vector<HomeExtent> Extents(size_t count) {
-  std::vector<HomeExtent> extents;
+std::vector<StoredExtent> Extents(size_t count) {
+  std::vector<StoredExtent> extents;
   for (size_t i = 0; i < count; ++i) {
     extents.push_back({.range = {kFirst + 10 * i, i % 2 == 0 ? 10u : 3u},
                        .config = ConfigNumber(1 + i),
@@ -46,7 +46,7 @@ std::vector<StoredVersion> Versions(size_t count) {
   return versions;
 }
 
-void ExpectComesBack(const std::vector<HomeExtent>& extents, PageId from) {
+void ExpectComesBack(const std::vector<StoredExtent>& extents, PageId from) {
   const auto decoded = DecodeExtentList(*EncodeStoredList(extents), from);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   ASSERT_EQ(decoded->size(), extents.size());
@@ -106,13 +106,13 @@ TEST(StoredList, VersionsComeBackAsTheyWere) {
 }
 
 TEST(StoredList, GreatestNumbersComeBack) {
-  const HomeExtent longest{.range = {PageId(1), UINT64_MAX},
-                           .config = ConfigNumber(UINT64_MAX),
-                           .replicas = UINT32_MAX,
-                           .is_volatile = true};
-  const HomeExtent last{.range = {kLastPage, 1}, .config = ConfigNumber(1), .replicas = 0};
-  ExpectComesBack(std::vector<HomeExtent>{longest, last}, PageId(1));
-  ExpectComesBack(std::vector<HomeExtent>{last}, kLastPage);
+  const StoredExtent longest{.range = {PageId(1), UINT64_MAX},
+                             .config = ConfigNumber(UINT64_MAX),
+                             .replicas = UINT32_MAX,
+                             .is_volatile = true};
+  const StoredExtent last{.range = {kLastPage, 1}, .config = ConfigNumber(1), .replicas = 0};
+  ExpectComesBack(std::vector<StoredExtent>{longest, last}, PageId(1));
+  ExpectComesBack(std::vector<StoredExtent>{last}, kLastPage);
   const StoredVersion first{.page = PageId(1), .version = Version{}};
   const StoredVersion unknown{.page = PageId(absl::MakeUint128(1, 0)), .version = kUnknownVersion};
   const StoredVersion greatest{.page = kLastPage, .version = kUnknownVersion, .is_unreadable = true};
@@ -120,9 +120,9 @@ TEST(StoredList, GreatestNumbersComeBack) {
 }
 
 TEST(StoredList, ExtentsSideBySideAreInOrder) {
-  ExpectComesBack(std::vector<HomeExtent>{{.range = {kFirst, 5}, .config = ConfigNumber(3)},
-                                          {.range = {kFirst + 5, 1}, .config = ConfigNumber(2)},
-                                          {.range = {kFirst + 6, 9}, .config = ConfigNumber(3)}},
+  ExpectComesBack(std::vector<StoredExtent>{{.range = {kFirst, 5}, .config = ConfigNumber(3)},
+                                            {.range = {kFirst + 5, 1}, .config = ConfigNumber(2)},
+                                            {.range = {kFirst + 6, 9}, .config = ConfigNumber(3)}},
                   kFirst);
 }
 
@@ -216,11 +216,30 @@ TEST(StoredList, ConfigurationZeroIsRefused) {
   }
 }
 
-TEST(StoredList, FlagsAreZeroOrOne) {
-  for (const int flag : {2, 3, 128, 255}) {
+TEST(StoredList, UnknownFlagsAreRefused) {
+  for (const int flag : {4, 5, 128, 255}) {
     const auto value = static_cast<uint8_t>(flag);
     ExpectExtentsRefused([value](PageBytes& page) { Set(page, ExtentAt(2) + 36, value); });
+  }
+  for (const int flag : {2, 3, 128, 255}) {
+    const auto value = static_cast<uint8_t>(flag);
     ExpectVersionsRefused([value](PageBytes& page) { Set(page, VersionAt(2) + 32, value); });
+  }
+}
+
+TEST(StoredList, WhatAnExtentIsComesBack) {
+  for (const bool is_volatile : {false, true}) {
+    for (const bool is_learned : {false, true}) {
+      const StoredExtent extent{.range = {kFirst, 5},
+                                .config = ConfigNumber(3),
+                                .replicas = 2,
+                                .is_volatile = is_volatile,
+                                .is_learned = is_learned};
+      const auto read = DecodeExtentList(*EncodeStoredList(std::vector<StoredExtent>{extent}), kFirst);
+      ASSERT_TRUE(read.ok()) << read.status();
+      EXPECT_EQ(read->front().is_volatile, is_volatile);
+      EXPECT_EQ(read->front().is_learned, is_learned);
+    }
   }
 }
 

@@ -134,6 +134,28 @@ TEST_F(ViewKeeperDisks, K6WhoHasLostItsDiskUnderTheSameIncarnationGetsNoLeaseAnd
   EXPECT_TRUE(keeper_.AnswerTo(Instance(2), Database()).is_gone);
 }
 
+TEST_F(ViewKeeperDisks, K6AlsoOneThatIsBehindAndNotBlank) {
+  AddMember(2);
+  view_.behind[NodeId(2)] = Epoch(5);
+  HearDisk(Instance(2), true, false);
+  keeper_.Confirm(now_);
+  EXPECT_EQ(LeaseOf(2), 0);
+  HearDisk(Instance(2), false, false);
+  keeper_.Confirm(now_);
+  EXPECT_NE(LeaseOf(2), 0);
+}
+
+// It was heard before the view came in which its disk is current.
+TEST_F(ViewKeeperDisks, K6TheViewMayComeLater) {
+  AddMember(2);
+  view_.behind[NodeId(2)] = kBlankDisk;
+  HearDisk(Instance(2), true, false);
+  keeper_.Confirm(now_);
+  EXPECT_NE(LeaseOf(2), 0);
+  view_.behind.clear();
+  EXPECT_EQ(LeaseOf(2), 0);
+}
+
 TEST_F(ViewKeeperDisks, K6WhoseDiskWasBlankAndHasCaughtUpStays) {
   AddMember(2);
   HearDisk(Instance(2), true, true);
