@@ -258,7 +258,7 @@ TEST_P(LoopTest, CallersOfDifferentLengthsDoNotWaitForEachOther) {
 
 // What a remote peer does to the loop: an event on a descriptor at any moment, whoever drives.
 TEST_P(LoopTest, NoEventIsLostBetweenCallersAndTheOwnThread) {
-  constexpr int kRounds = 20'000;
+  constexpr int kRounds = 6'000;
   const int event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   ASSERT_GE(event_fd, 0);
   std::atomic<uint64_t> seen{0};
