@@ -152,13 +152,13 @@ std::pair<Outcome<T>, absl::AnyInvocable<void(T)>> CatchUp::Await() {
     if (!*alive || waits_.erase(number) == 0) return;
     outcome.Set(std::move(value));
   };
+  if (engine_->stopped_) Stop();  // What was under way when it stopped comes to this as well.
   return {outcome, std::move(done)};
 }
 
 // What this node's own disk answers.
 Outcome<Message> CatchUp::Here(const Message& message) {
   auto [outcome, done] = Await<Message>();
-  if (engine_->stopped_) Stop();
   auto shared = std::make_shared<absl::AnyInvocable<void(Message)>>(std::move(done));
   engine_->core_.Handle(message, [shared](Message answer) { (*shared)(std::move(answer)); });
   return outcome;
