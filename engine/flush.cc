@@ -243,6 +243,11 @@ Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
                           [flushed](absl::Status s) mutable { flushed.Set(std::move(s)); });
     } else {
       status = co_await FlushOthers(block, deadline);
+      // How far it came, besides whom it waited for at that moment.
+      const absl::Status late = CheckGoesOn("flushed", range, done - block.count, deadline);
+      if (absl::IsUnavailable(status) && absl::IsDeadlineExceeded(late) && block.count < range.count) {
+        status = absl::DeadlineExceededError(absl::StrCat(late.message(), "; ", status.message()));
+      }
     }
     if (!status.ok() || done == range.count) break;
     co_await YieldTo(clock_);
