@@ -74,6 +74,10 @@ void PageEngine::FollowLosses(const View& before) {
     if (up_.erase(lost.node) > 0) peer_eviction_.OnPeerDown(lost.node);
   }
   if (gone.empty() || (options_.bugs && options_.bugs->forget_incarnation)) return;
+  // Before anything is recovered: from here on it is not heard, and says nothing.
+  for (const NodeInstance& lost : gone) {
+    if (lost.node != options_.self.node) transport_->Expel(lost);
+  }
   BumpGrantEpoch();
   core_.ForgetFresh();
   EndCallsToTheGone(nodes);

@@ -20,6 +20,16 @@ json ResourcesOf(const std::optional<NodeResources>& resources) {
           {"pages_per_second", resources->load}};
 }
 
+json LevelsOf(const Levels& levels) {
+  json named = json::object();
+  for (size_t i = 0; i < kSubsystems; ++i) named[NameOfSubsystem(i)] = levels[i];
+  return named;
+}
+
+json SecurityOf(const TransportSecurity& security) {
+  return {{"mode", Name(security.security)}, {"keys", security.keys}};
+}
+
 json PeersOf(const Transport& transport, const PageEngine& engine, const NodeConfig& config) {
   json peers = json::array();
   for (const PeerStatus& peer : transport.Peers()) {
@@ -33,6 +43,8 @@ json PeersOf(const Transport& transport, const PageEngine& engine, const NodeCon
                      {"connected", peer.connected},
                      {"incarnation", peer.instance.incarnation.value},
                      {"last_error", peer.last_error},
+                     {"key", peer.key.empty() ? json(nullptr) : json(peer.key)},
+                     {"levels", peer.connected ? LevelsOf(peer.levels) : json(nullptr)},
                      {"resources", ResourcesOf(engine.peer_eviction().Of(peer.instance.node))}});
   }
   return peers;
@@ -130,6 +142,7 @@ std::string LocalOperations::InspectStatus() const {
        {"ready", waiting.empty() && membership_->LeaseLeft() > 0},
        {"waiting_for", waiting},
        {"membership", MembershipOf(*membership_, *config_)},
+       {"security", SecurityOf(transport_->SecurityInUse())},
        {"peers", PeersOf(*transport_, *engine_, *config_)},
        {"cache",
         {{"used_bytes", engine_->cached_pages() * kPageBytes}, {"size_bytes", engine_->cache_pages() * kPageBytes}}},
@@ -174,6 +187,8 @@ std::string LocalOperations::InspectNodes() const {
                    {"connected", true},
                    {"incarnation", incarnation_.value},
                    {"last_error", ""},
+                   {"key", nullptr},
+                   {"levels", nullptr},
                    {"resources", ResourcesOf(engine_->peer_eviction().Own())}});
   std::sort(nodes.begin(), nodes.end(), [](const json& a, const json& b) { return a["id"] < b["id"]; });
   return DumpJson(nodes);

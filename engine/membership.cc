@@ -115,6 +115,11 @@ void Membership::OnPeerDown(NodeInstance peer, const absl::Status&) {
   ArmTimer();
 }
 
+// Whoever says it has the view without this incarnation, which no later one has again.
+void Membership::OnExpelled(NodeInstance by) {
+  if (!stopped_) SayGone(absl::StrCat(ToString(by), " says that "));
+}
+
 void Membership::Tick() {
   timer_ = 0;
   timer_at_ = kForever;
@@ -191,12 +196,8 @@ void Membership::Send(const std::vector<std::pair<NodeId, RecoveryMessage>>& mes
 
 void Membership::FollowView() {
   const TimeNs now = clock_->Now();
-  if (member().is_gone()) {
-    if (std::exchange(said_gone_, true)) return;
-    LogWarning("the view went on without this node, which did not answer for a while: it has to start anew");
-    if (events_ != nullptr) events_->OnExpelled();
-    return;
-  }
+  if (member().is_gone()) SayGone("");
+  if (said_gone_) return;
   if (member().view().epoch != said_view_) {
     said_view_ = member().view().epoch;
     LogView();
@@ -208,6 +209,12 @@ void Membership::FollowView() {
   if (lease == 0) LogWarning("this node's lease has ended");
   said_lease_ = lease;
   if (events_ != nullptr) events_->OnLease(lease);
+}
+
+void Membership::SayGone(const std::string& who) {
+  if (std::exchange(said_gone_, true)) return;
+  LogWarning(who, "the view went on without this node, which did not answer for a while: it has to start anew");
+  if (events_ != nullptr) events_->OnExpelled();
 }
 
 void Membership::LogView() const {

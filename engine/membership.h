@@ -60,6 +60,7 @@ class Membership final : public TransportEvents {
   void OnDelivery(const Delivery& delivery) override;
   void OnPeerUp(NodeInstance peer) override;
   void OnPeerDown(NodeInstance peer, const absl::Status& reason) override;
+  void OnExpelled(NodeInstance by) override;
 
   const Member& member() const { return participant_->member(); }
   const Anchor* anchor() const { return participant_->anchor(); }  // Null: this node is none.
@@ -72,6 +73,7 @@ class Membership final : public TransportEvents {
   void Begin(AnchorRecords records, std::optional<RaftDurable> durable);
   void Pump();
   void FollowView();
+  void SayGone(const std::string& who);
   void LogView() const;
   bool WriteNext();
   void Written(const absl::Status& status);

@@ -69,7 +69,7 @@ struct Node::State final : public FaultService, public ViewEvents {
   const std::function<void()> on_expelled;
   Loop loop;
   SystemEntropy entropy;
-  std::array<std::byte, kClusterKeyBytes> key{};
+  std::vector<ClusterKey> keys;
   bool loop_started = false;
   std::unique_ptr<HashLocator> locator;
   std::unique_ptr<RocksStore> store;
@@ -85,9 +85,9 @@ struct Node::State final : public FaultService, public ViewEvents {
 
 absl::Status Node::State::Start() {
   if (absl::Status s = ValidateNodeConfig(config); !s.ok()) return s;
-  absl::StatusOr<std::array<std::byte, 32>> loaded = LoadClusterKey(config.key_file);
+  absl::StatusOr<std::vector<ClusterKey>> loaded = LoadClusterKeys(config.key_file);
   if (!loaded.ok()) return loaded.status();
-  key = *loaded;
+  keys = *std::move(loaded);
   if (absl::Status s = OpenStore(); !s.ok()) return s;
   // Where attached programs may map a region, its spare frames are few: they all go when one does.
   const uint64_t most_frames = config.socket_path.empty() ? config.cache_size_bytes / kPageBytes : 0;
@@ -148,7 +148,9 @@ absl::StatusOr<Incarnation> Node::State::NextIncarnation() {
 absl::Status Node::State::StartEngine(Incarnation incarnation) {
   FabricTransportConfig fabric;
   fabric.cluster = ClusterIdOf(config.cluster_name);
-  fabric.key = key;
+  fabric.keys = keys;
+  fabric.security = SecurityOf(config);
+  fabric.levels = config.levels;
   fabric.self = {config.self().id, incarnation};
   fabric.listen_address = config.self().address;
   fabric.provider = config.provider;
@@ -265,6 +267,17 @@ absl::Status Node::Drain(DurationNs timeout) {
   return RunOnLoop<absl::Status>(&s.loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
     Spawn<absl::Status>(s.engine->FlushAll(s.loop.Now() + timeout), std::move(done));
   });
+}
+
+absl::StatusOr<std::vector<std::string>> Node::ReloadKeys() {
+  absl::StatusOr<std::vector<ClusterKey>> keys = LoadClusterKeys(state_->config.key_file);
+  if (!keys.ok()) return keys.status();
+  std::vector<std::string> fingerprints;
+  RunOnLoop(&state_->loop, [&] {
+    state_->transport->SetKeys(*std::move(keys));
+    fingerprints = state_->transport->SecurityInUse().keys;
+  });
+  return fingerprints;
 }
 
 Loop* Node::loop() { return &state_->loop; }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -34,6 +35,10 @@ class Node {
 
   // Before an orderly end: flushes every dirty page of this node. The error is the first page's.
   absl::Status Drain(DurationNs timeout);
+
+  // Reads the key file anew, and returns the fingerprints of what is in it: FabricTransport::SetKeys. On an error nothing
+  // changes.
+  absl::StatusOr<std::vector<std::string>> ReloadKeys();
 
   Loop* loop();
   // On the loop.

@@ -195,6 +195,11 @@ Finding FindProblem(const NodeConfig& config) {
   }
   if (Finding f = CheckName("cluster.name", config.cluster_name)) return f;
   if (Finding f = CheckPath("cluster.key_file", config.key_file, "the file with the cluster's key")) return f;
+  if (config.security != Name(Security::kAuthenticated) && config.security != Name(Security::kEncrypted)) {
+    return Problem{"cluster.security",
+                   absl::StrCat("is ", Quoted(config.security), ", expected \"", Name(Security::kAuthenticated),
+                                "\" or \"", Name(Security::kEncrypted), "\"")};
+  }
   if (Finding f = CheckNumber("cluster.replicas", config.replicas, kReplicas, 1)) return f;
   return CheckMembers(config);
 }
@@ -280,6 +285,7 @@ std::vector<Key> ClusterKeys(NodeConfig* config) {
   return {
       StringKey("name", true, &config->cluster_name),
       StringKey("key_file", true, &config->key_file),
+      StringKey("security", false, &config->security),
       NumberKey("replicas", false, kReplicas, 1, &config->replicas),
   };
 }
@@ -412,6 +418,10 @@ const MemberConfig& NodeConfig::self() const {
   const auto member = std::find_if(members.begin(), members.end(), [&](const auto& m) { return m.name == name; });
   CHECK(member != members.end());
   return *member;
+}
+
+Security SecurityOf(const NodeConfig& config) {
+  return config.security == Name(Security::kEncrypted) ? Security::kEncrypted : Security::kAuthenticated;
 }
 
 absl::Status ValidateNodeConfig(const NodeConfig& config) {

@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -12,8 +11,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "net/handshake.h"
 #include "net/ids.h"
+#include "net/levels.h"
 #include "net/runtime/clock.h"
+#include "net/sealing.h"
 
 namespace mangrove {
 
@@ -40,10 +42,13 @@ struct NodeConfig {
   bool evict_to_peers = true;  // Pages that do not fit into the cache go to nodes that have room, and theirs come here.
   // [cluster]
   std::string cluster_name;
-  std::string key_file;  // 64 hexadecimal digits; readable by its owner alone.
+  std::string key_file;                    // Keys of 64 hexadecimal digits; readable by its owner alone.
+  std::string security = "authenticated";  // Or "encrypted": SecurityOf.
   uint32_t replicas = 2;
   // [[members]]
   std::vector<MemberConfig> members;
+  // Not in the file: what this build speaks, or is made to.
+  LevelTable levels = kOwnLevels;
 
   const MemberConfig& self() const;  // REQUIRES: validated.
 };
@@ -63,7 +68,10 @@ std::map<NodeId, uint32_t> VotesOf(const NodeConfig& config);
 // Clusters of one name and different keys never get past the handshake; the name keeps their errors apart.
 ClusterId ClusterIdOf(const std::string& cluster_name);
 
-// The 32 bytes in `path`. Errors say what is wrong with the file, never what is in it.
-absl::StatusOr<std::array<std::byte, 32>> LoadClusterKey(const std::string& path);
+// How connections are kept, of a validated configuration.
+Security SecurityOf(const NodeConfig& config);
+
+// The keys in `path`, at least one. Errors say what is wrong with the file, never what is in it.
+absl::StatusOr<std::vector<ClusterKey>> LoadClusterKeys(const std::string& path);
 
 }  // namespace mangrove

@@ -17,7 +17,8 @@ namespace mangrove {
 namespace {
 
 constexpr off_t kMaxConfigBytes = 1 << 20;
-constexpr size_t kKeyDigits = 64;
+constexpr size_t kKeyDigits = 2 * kClusterKeyBytes;
+constexpr size_t kMaxKeys = 8;
 
 absl::Status FileError(const std::string& what, const std::string& path, int error) {
   const std::string text = absl::StrCat("cannot read ", what, " ", path, ": ", strerror(error));
@@ -72,8 +73,9 @@ int HexDigit(char c) {
 }
 
 absl::Status KeyError(const std::string& path, const std::string& what) {
-  return absl::InvalidArgumentError(absl::StrCat("the cluster's key ", path, " ", what, "; expected ", kKeyDigits,
-                                                 " hexadecimal digits, as from: od -An -v -tx1 -N32 /dev/urandom"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("the cluster's key ", path, " ", what, "; expected keys of ", kKeyDigits,
+                   " hexadecimal digits, each on lines of its own, as from: od -An -v -tx1 -N32 /dev/urandom"));
 }
 
 }  // namespace
@@ -103,21 +105,33 @@ ClusterId ClusterIdOf(const std::string& cluster_name) {
   return {hash.high64, hash.low64};
 }
 
-absl::StatusOr<std::array<std::byte, 32>> LoadClusterKey(const std::string& path) {
+// A key may go over lines, as od prints it; a line is never of two keys, so that a digit that is missing is noticed.
+absl::StatusOr<std::vector<ClusterKey>> LoadClusterKeys(const std::string& path) {
   const absl::StatusOr<std::string> text = ReadSmallFile("the cluster's key", path, 4096, CheckKeyIsSecret);
   if (!text.ok()) return text.status();
-  std::array<std::byte, 32> key{};
-  size_t digits = 0;
+  std::vector<ClusterKey> keys;
+  size_t digits = kKeyDigits;  // Of the last one.
+  bool line_has_ended = true;
   for (size_t i = 0; i < text->size(); ++i) {
     const char c = (*text)[i];
-    if (c == ' ' || c == '\n' || c == '\r' || c == '\t') continue;  // As od prints them.
+    if (c == '\n') line_has_ended = true;
+    if (c == ' ' || c == '\n' || c == '\r' || c == '\t') continue;
     const int digit = HexDigit(c);
     if (digit < 0) return KeyError(path, absl::StrCat("has something else than a digit as its byte ", i + 1));
-    if (digits < kKeyDigits) key[digits / 2] = key[digits / 2] << 4 | static_cast<std::byte>(digit);
+    if (digits == kKeyDigits) {
+      if (!line_has_ended) return KeyError(path, absl::StrCat("has more digits in the line of key ", keys.size()));
+      if (keys.size() == kMaxKeys) return KeyError(path, absl::StrCat("has more than ", kMaxKeys, " keys"));
+      keys.emplace_back();
+      digits = 0;
+    }
+    line_has_ended = false;
+    std::byte& into = keys.back()[digits / 2];
+    into = into << 4 | static_cast<std::byte>(digit);
     ++digits;
   }
-  if (digits != kKeyDigits) return KeyError(path, absl::StrCat("has ", digits, " digits"));
-  return key;
+  if (keys.empty()) return KeyError(path, "has 0 digits");
+  if (digits != kKeyDigits) return KeyError(path, absl::StrCat("has ", digits, " digits in key ", keys.size()));
+  return keys;
 }
 
 }  // namespace mangrove

@@ -31,4 +31,10 @@ void ChannelSwitch::OnPeerDown(NodeInstance peer, const absl::Status& reason) {
   }
 }
 
+void ChannelSwitch::OnExpelled(NodeInstance by) {
+  for (TransportEvents* events : events_) {
+    if (events != nullptr) events->OnExpelled(by);
+  }
+}
+
 }  // namespace mangrove

@@ -22,6 +22,7 @@ class ChannelSwitch final : public TransportEvents {
   // To everybody, in the order of the channels' numbers.
   void OnPeerUp(NodeInstance peer) override;
   void OnPeerDown(NodeInstance peer, const absl::Status& reason) override;
+  void OnExpelled(NodeInstance by) override;
 
   uint64_t messages_dropped() const { return messages_dropped_; }
 

@@ -20,9 +20,17 @@ void FabricTransport::Send(NodeId to, Channel channel, std::span<const std::byte
 
 void FabricTransport::SetEpoch(Epoch epoch) { core_->SetEpoch(epoch); }
 
+void FabricTransport::Expel(NodeInstance node) { core_->Expel(node); }
+
+uint8_t FabricTransport::LevelOf(NodeId peer, Subsystem subsystem) const { return core_->LevelOf(peer, subsystem); }
+
 std::vector<PeerStatus> FabricTransport::Peers() const { return core_->Peers(); }
 
 TransportCounters FabricTransport::Counters() const { return core_->Counters(); }
+
+TransportSecurity FabricTransport::SecurityInUse() const { return core_->SecurityInUse(); }
+
+void FabricTransport::SetKeys(std::vector<ClusterKey> keys) { core_->SetKeys(std::move(keys)); }
 
 FabricTransportGauges FabricTransport::Gauges() const { return core_->Gauges(); }
 

@@ -12,14 +12,17 @@
 
 #include "net/handshake.h"
 #include "net/ids.h"
+#include "net/levels.h"
 #include "net/runtime/entropy.h"
 #include "net/runtime/loop.h"
+#include "net/sealing.h"
 #include "net/transport.h"
 
 namespace mangrove {
 
-// Raised whenever what nodes say to each other changes, in any folder. Nodes of different versions do not talk.
-constexpr uint16_t kProtocolVersion = 4;
+// Of the handshake's own form: nodes of different versions do not talk. What they say afterwards has levels, see
+// net/levels.h.
+constexpr uint16_t kProtocolVersion = 5;
 
 struct FabricMember {
   NodeId id;
@@ -29,7 +32,9 @@ struct FabricMember {
 
 struct FabricTransportConfig {
   ClusterId cluster;
-  ClusterKey key{};
+  std::vector<ClusterKey> keys;  // At least one. The first is used, each is taken.
+  Security security = Security::kAuthenticated;
+  LevelTable levels = kOwnLevels;
   NodeInstance self;
   std::string listen_address;         // Of the same form.
   std::vector<FabricMember> members;  // `self` may be among them.
@@ -57,8 +62,15 @@ class FabricTransport final : public Transport {
   absl::Status Start(TransportEvents* events) override;
   void Send(NodeId to, Channel channel, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
   void SetEpoch(Epoch epoch) override;
+  void Expel(NodeInstance node) override;
+  uint8_t LevelOf(NodeId peer, Subsystem subsystem) const override;
   std::vector<PeerStatus> Peers() const override;
   TransportCounters Counters() const override;
+  TransportSecurity SecurityInUse() const override;
+
+  // From now on; REQUIRES: at least one. Connections that were proved with a key that is not among them are closed. Those with
+  // another than the first are replaced, as soon as both nodes hold it: the higher one's first key counts.
+  void SetKeys(std::vector<ClusterKey> keys);
 
   FabricTransportGauges Gauges() const;
 

@@ -27,6 +27,10 @@ class Writer {
     return *this;
   }
   Writer& Put(const NodeInstance& n) { return Put(n.node.value).Put(n.incarnation.value); }
+  Writer& Put(const LevelTable& levels) {
+    for (const LevelRange& range : levels) Put<uint8_t>(range.low).Put<uint8_t>(range.high);
+    return *this;
+  }
   Writer& PutBytes(std::span<const std::byte> bytes) {
     CHECK(to_.size() >= bytes.size());
     std::copy(bytes.begin(), bytes.end(), to_.begin());
@@ -54,6 +58,20 @@ class Reader {
     const NodeId node(Get<uint64_t>());
     return {node, Incarnation(Get<uint64_t>())};
   }
+  LevelTable GetLevels() {
+    LevelTable levels;
+    for (LevelRange& range : levels) {
+      range.low = Get<uint8_t>();
+      range.high = Get<uint8_t>();
+    }
+    return levels;
+  }
+  // Empty: it is no number of one byte.
+  std::optional<Security> GetSecurity() {
+    const auto value = Get<uint32_t>();
+    if (value > UINT8_MAX) return std::nullopt;
+    return static_cast<Security>(value);
+  }
   void GetBytes(std::span<std::byte> to) {
     CHECK(from_.size() >= to.size());
     std::copy_n(from_.begin(), to.size(), to.begin());
@@ -71,15 +89,24 @@ bool HasHead(std::span<const std::byte> bytes, size_t size) {
 
 }  // namespace
 
-HandshakeMac ComputeMac(const ClusterKey& key, HandshakeStep step, const HandshakeFacts& facts, const SlotPool& pool) {
-  std::array<std::byte, 104> input;
+std::array<std::byte, kMacInputBytes> MacInput(HandshakeStep step, const HandshakeFacts& facts,
+                                               const HandshakeOffer& offer) {
+  std::array<std::byte, kMacInputBytes> input;
   Writer writer(input);
   writer.Put<uint32_t>(kHandshakeMagic).Put<uint16_t>(static_cast<uint16_t>(step)).Put<uint16_t>(facts.version);
   writer.Put<uint64_t>(facts.cluster.high).Put<uint64_t>(facts.cluster.low);
   writer.Put(facts.connector).Put(facts.acceptor);
   writer.Put<uint64_t>(facts.connector_nonce).Put<uint64_t>(facts.acceptor_nonce);
-  writer.Put<uint64_t>(pool.base).Put<uint64_t>(pool.key).Put<uint64_t>(pool.slots).Put<uint64_t>(0);
+  writer.Put<uint64_t>(offer.pool.base).Put<uint64_t>(offer.pool.key).Put<uint64_t>(offer.pool.slots);
+  writer.Put<uint64_t>(0).Put<uint32_t>(static_cast<uint32_t>(offer.security)).Put(offer.levels);
+  writer.PutBytes(offer.exchange);
   CHECK(writer.full());
+  return input;
+}
+
+HandshakeMac ComputeMac(const ClusterKey& key, HandshakeStep step, const HandshakeFacts& facts,
+                        const HandshakeOffer& offer) {
+  const auto input = MacInput(step, facts, offer);
   HandshakeMac mac;
   unsigned int length = mac.size();
   const unsigned char* made =
@@ -87,6 +114,15 @@ HandshakeMac ComputeMac(const ClusterKey& key, HandshakeStep step, const Handsha
            input.size(), reinterpret_cast<unsigned char*>(mac.data()), &length);
   CHECK(made != nullptr && length == mac.size());
   return mac;
+}
+
+size_t FindKey(std::span<const ClusterKey> keys, HandshakeStep step, const HandshakeFacts& facts,
+               std::span<const std::byte> mac) {
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const HandshakeMac expected = ComputeMac(keys[i], step, facts, {});
+    if (SameMac(mac, std::span(expected).first(mac.size()))) return i;
+  }
+  return keys.size();
 }
 
 std::array<std::byte, kHelloBytes> EncodeHello(const Hello& hello) {
@@ -114,6 +150,7 @@ std::array<std::byte, kAcceptBytes> EncodeAccept(uint16_t version, const Accept&
   std::array<std::byte, kAcceptBytes> bytes;
   Writer writer(bytes);
   writer.Put<uint16_t>(kHandshakeMagic).Put<uint16_t>(version).Put(accept.from).Put<uint64_t>(accept.nonce);
+  writer.Put<uint32_t>(static_cast<uint32_t>(accept.security)).Put(accept.levels);
   writer.PutBytes(accept.mac);
   CHECK(writer.full());
   return bytes;
@@ -126,36 +163,47 @@ std::optional<Accept> ParseAccept(uint16_t version, std::span<const std::byte> b
   Accept accept;
   accept.from = reader.GetInstance();
   accept.nonce = reader.Get<uint64_t>();
+  const std::optional<Security> security = reader.GetSecurity();
+  if (!security) return std::nullopt;
+  accept.security = *security;
+  accept.levels = reader.GetLevels();
   reader.GetBytes(accept.mac);
   return accept;
 }
 
-std::array<std::byte, kPoolOfferBytes> EncodePoolOffer(const PoolOffer& offer) {
-  std::array<std::byte, kPoolOfferBytes> bytes;
+std::array<std::byte, kFirstMessageBytes> EncodeFirstMessage(const FirstMessage& message) {
+  std::array<std::byte, kFirstMessageBytes> bytes;
+  const HandshakeOffer& offer = message.offer;
   Writer writer(bytes);
-  writer.Put<uint16_t>(kHandshakeMagic).Put<uint16_t>(static_cast<uint16_t>(offer.step)).Put<uint32_t>(0);
-  writer.Put<uint64_t>(offer.pool.base).Put<uint64_t>(offer.pool.key);
-  writer.Put<uint32_t>(offer.pool.slots).Put<uint32_t>(0).PutBytes(offer.mac);
+  writer.Put<uint16_t>(kHandshakeMagic).Put<uint16_t>(static_cast<uint16_t>(message.step));
+  writer.Put<uint32_t>(static_cast<uint32_t>(offer.security)).Put<uint64_t>(offer.pool.base);
+  writer.Put<uint64_t>(offer.pool.key).Put<uint32_t>(offer.pool.slots).Put<uint32_t>(0);
+  writer.Put(offer.levels).PutBytes(offer.exchange).PutBytes(message.mac);
   CHECK(writer.full());
   return bytes;
 }
 
-std::optional<PoolOffer> ParsePoolOffer(std::span<const std::byte> bytes) {
-  if (bytes.size() != kPoolOfferBytes || !HasHead(bytes, kPoolOfferBytes)) return std::nullopt;
+std::optional<FirstMessage> ParseFirstMessage(std::span<const std::byte> bytes) {
+  if (bytes.size() != kFirstMessageBytes || !HasHead(bytes, kFirstMessageBytes)) return std::nullopt;
   Reader reader(bytes.subspan(sizeof(uint16_t)));
-  PoolOffer offer;
+  FirstMessage message;
   const auto step = reader.Get<uint16_t>();
-  offer.step = static_cast<HandshakeStep>(step);
-  if (step != static_cast<uint16_t>(HandshakeStep::kProof) && step != static_cast<uint16_t>(HandshakeStep::kReady)) {
+  message.step = static_cast<HandshakeStep>(step);
+  if (step < static_cast<uint16_t>(HandshakeStep::kProof) || step > static_cast<uint16_t>(HandshakeStep::kExpelled)) {
     return std::nullopt;
   }
-  reader.Get<uint32_t>();
+  HandshakeOffer& offer = message.offer;
+  const std::optional<Security> security = reader.GetSecurity();
+  if (!security) return std::nullopt;
+  offer.security = *security;
   offer.pool.base = reader.Get<uint64_t>();
   offer.pool.key = reader.Get<uint64_t>();
   offer.pool.slots = reader.Get<uint32_t>();
-  reader.Get<uint32_t>();
-  reader.GetBytes(offer.mac);
-  return offer;
+  if (reader.Get<uint32_t>() != 0) return std::nullopt;
+  offer.levels = reader.GetLevels();
+  reader.GetBytes(offer.exchange);
+  reader.GetBytes(message.mac);
+  return message;
 }
 
 std::array<std::byte, kRefusalBytes> EncodeRefusal(const Refusal& refusal) {
@@ -192,6 +240,7 @@ std::string ExplainRefusal(const Refusal& refuser, const Refusal& theirs) {
     case RefusalReason::kDirection:
       return "the node with the higher id connects to the lower one, not the other way round";
     case RefusalReason::kBusy: return "too many of its connections are in their handshake";
+    case RefusalReason::kRepeated: return "it repeats the beginning of an earlier connection";
   }
   return "for a reason that this version does not know";
 }

@@ -4,11 +4,12 @@
 //   connector                                   acceptor
 //   Hello (with the connection request)   --->  version, cluster, member, key: or a Refusal
 //                                         <---  Accept (with the acceptance)
-//   Proof (first message, 64 bytes)       --->
-//                                         <---  Ready (first message, 64 bytes)
+//   Proof (first message, 112 bytes)      --->
+//                                         <---  Ready (first message, 112 bytes)
 //
 // Each carries an HMAC-SHA256 over everything that both know by then, both nonces included, with a label of its own: what
-// was recorded proves nothing in another connection, direction or step.
+// was recorded proves nothing in another connection, direction or step. Instead of Proof or Ready a node may say that the
+// other one's incarnation has left the view (kExpelled); that too is proved.
 
 #pragma once
 
@@ -21,6 +22,8 @@
 
 #include "absl/status/statusor.h"
 #include "net/ids.h"
+#include "net/levels.h"
+#include "net/sealing.h"
 
 namespace mangrove {
 
@@ -45,10 +48,29 @@ struct HandshakeFacts {
   uint64_t acceptor_nonce = 0;
 };
 
-enum class HandshakeStep : uint8_t { kHello = 1, kAccept = 2, kProof = 3, kReady = 4 };
+enum class HandshakeStep : uint8_t { kHello = 1, kAccept = 2, kProof = 3, kReady = 4, kExpelled = 5 };
 
+using PublicKey = std::array<std::byte, 32>;  // X25519.
+
+// What the sender of a step says of itself beside the facts; what does not belong to the step is 0.
+struct HandshakeOffer {
+  Security security{};   // Accept, Proof, Ready.
+  LevelTable levels{};   // The same.
+  SlotPool pool;         // Proof, Ready.
+  PublicKey exchange{};  // Proof, Ready; for this connection alone.
+  friend bool operator==(const HandshakeOffer&, const HandshakeOffer&) = default;
+};
+
+constexpr size_t kMacInputBytes = 156;
+std::array<std::byte, kMacInputBytes> MacInput(HandshakeStep step, const HandshakeFacts& facts,
+                                               const HandshakeOffer& offer);
 using HandshakeMac = std::array<std::byte, 32>;
-HandshakeMac ComputeMac(const ClusterKey& key, HandshakeStep step, const HandshakeFacts& facts, const SlotPool& pool);
+HandshakeMac ComputeMac(const ClusterKey& key, HandshakeStep step, const HandshakeFacts& facts,
+                        const HandshakeOffer& offer);
+
+// The first of `keys` under which the first bytes of MAC(step) are `mac`; its place, or `keys.size()`.
+size_t FindKey(std::span<const ClusterKey> keys, HandshakeStep step, const HandshakeFacts& facts,
+               std::span<const std::byte> mac);
 
 // The connection request's data. Short, since verbs gives it 55 bytes: half of the cluster's id, half of the MAC (which
 // covers the whole id). Enough to turn strangers away; the proof proper follows.
@@ -68,21 +90,23 @@ std::optional<Hello> ParseHello(std::span<const std::byte> bytes);
 struct Accept {
   NodeInstance from;
   uint64_t nonce = 0;
+  Security security{};
+  LevelTable levels{};
   HandshakeMac mac{};
 };
-constexpr size_t kAcceptBytes = 60;
+constexpr size_t kAcceptBytes = 80;
 std::array<std::byte, kAcceptBytes> EncodeAccept(uint16_t version, const Accept& accept);
 std::optional<Accept> ParseAccept(uint16_t version, std::span<const std::byte> bytes);
 
-// Proof and Ready.
-struct PoolOffer {
+// Proof, Ready and Expelled.
+struct FirstMessage {
   HandshakeStep step = HandshakeStep::kProof;
-  SlotPool pool;
+  HandshakeOffer offer;
   HandshakeMac mac{};
 };
-constexpr size_t kPoolOfferBytes = 64;
-std::array<std::byte, kPoolOfferBytes> EncodePoolOffer(const PoolOffer& offer);
-std::optional<PoolOffer> ParsePoolOffer(std::span<const std::byte> bytes);
+constexpr size_t kFirstMessageBytes = 112;
+std::array<std::byte, kFirstMessageBytes> EncodeFirstMessage(const FirstMessage& message);
+std::optional<FirstMessage> ParseFirstMessage(std::span<const std::byte> bytes);
 
 enum class RefusalReason : uint8_t {
   kNonsense = 1,  // Not a hello.
@@ -93,6 +117,7 @@ enum class RefusalReason : uint8_t {
   kOldIncarnation = 6,
   kDirection = 7,  // The lower node connects to the higher one.
   kBusy = 8,       // Too many handshakes of this node are under way.
+  kRepeated = 9,   // This very hello has come before.
 };
 
 // The refusal's data: why, and the refuser's own values.

@@ -9,6 +9,7 @@
 //  T4  `OnPeerUp` comes before the first delivery of an incarnation. After an `OnPeerUp` of a newer incarnation nothing
 //      of an older one is delivered. That a peer is down is a hint: it may be cut off, or only slow. That a newer
 //      incarnation is up proves that the older one is gone for ever.
+//      Of an incarnation that was expelled nothing is delivered any more, whatever has come in.
 //  T5  Nothing blocks. Memory for a peer that does not drain its messages is bounded: past it messages are dropped
 //      (T3), and counted.
 
@@ -22,7 +23,9 @@
 
 #include "absl/status/status.h"
 #include "net/ids.h"
+#include "net/levels.h"
 #include "net/page_buffer.h"
+#include "net/sealing.h"
 
 namespace mangrove {
 
@@ -56,6 +59,8 @@ class TransportEvents {
   virtual void OnPeerUp(NodeInstance peer) = 0;
   // A hint, see T4. `reason` is for people.
   virtual void OnPeerDown(NodeInstance peer, const absl::Status& reason) = 0;
+  // `by`, which holds the key, has said that this incarnation has left the view: see Transport::Expel.
+  virtual void OnExpelled(NodeInstance /*by*/) {}
 };
 
 struct PeerStatus {
@@ -63,6 +68,13 @@ struct PeerStatus {
   bool connected = false;
   std::string address;
   std::string last_error;  // Of the last failure; empty if there was none.
+  std::string key;         // The fingerprint of that which the connection was proved with; empty without one.
+  Levels levels{};         // Of the connection.
+};
+
+struct TransportSecurity {
+  Security security = Security::kAuthenticated;
+  std::vector<std::string> keys;  // Their fingerprints; the first is used, each is taken.
 };
 
 struct TransportCounters {
@@ -92,8 +104,16 @@ class Transport {
   // The epoch that is stamped on what is sent from now on.
   virtual void SetEpoch(Epoch epoch) = 0;
 
+  // The view has gone on without this incarnation of another configured node, and those before it: its connection is closed,
+  // and it is not let in again but for being told so. A newer incarnation is.
+  virtual void Expel(NodeInstance node) = 0;
+
+  // The level of `subsystem` to use towards `peer`: that of the connection, or 0 while there is none.
+  virtual uint8_t LevelOf(NodeId peer, Subsystem subsystem) const = 0;
+
   virtual std::vector<PeerStatus> Peers() const = 0;
   virtual TransportCounters Counters() const = 0;
+  virtual TransportSecurity SecurityInUse() const = 0;
 };
 
 }  // namespace mangrove

@@ -2,6 +2,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "net/check.h"
 #include "node/arguments.h"
 
@@ -20,9 +21,10 @@ usage: mangroved --config FILE [flags]
   --drain-timeout S    when stopping, flush what is not on disk for at most S seconds (default 10)
   --help, --version
 
-SIGTERM, SIGINT and SIGHUP stop the node in order: what is not on disk is flushed, then it ends. A second signal ends it
-at once. Exit codes: 0 stopped in order, 1 could not start or not end in time, 2 wrong usage or configuration, 3 stopped
-but not everything was flushed, 128 and the signal's number when ended by a second signal.
+SIGHUP has the file with the cluster's keys read anew. SIGTERM and SIGINT stop the node in order: what is not on disk is
+flushed, then it ends. A second of these ends it at once. Exit codes: 0 stopped in order, 1 could not start or not end in
+time, 2 wrong usage or configuration, 3 stopped but not everything was flushed, 128 and the signal's number when ended by a
+second signal.
 )";
 }
 
@@ -36,12 +38,24 @@ absl::StatusOr<DaemonOptions> ParseDaemonOptions(std::span<const std::string> ar
     return absl::InvalidArgumentError(
         absl::StrCat("--drain-timeout is \"", text, "\", expected a whole number of seconds from 0 to 3600"));
   };
+  // For tests of clusters of several builds: not in the help.
+  const auto take_level = [&options](const std::string& text) {
+    for (const absl::string_view name : absl::StrSplit(text, ',')) {
+      const std::optional<Subsystem> subsystem = SubsystemOf(std::string(name));
+      if (!subsystem) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("--raise-level is \"", text, "\", expected subsystems with commas between"));
+      }
+      ++options.levels[static_cast<size_t>(*subsystem)].high;
+    }
+    return absl::OkStatus();
+  };
   const auto words = ParseArguments(
       arguments, {TextFlag("--config", &options.config_path), SwitchFlag("--check-config", &options.check_config),
                   TextFlag("--log-level", &options.log_level), TextFlag("--log-file", &options.log_file),
                   TextFlag("--socket", &options.socket_path), Flag{"--drain-timeout", take_drain_timeout},
-                  SwitchFlag("--help", &options.help), SwitchFlag("-h", &options.help),
-                  SwitchFlag("--version", &options.version)});
+                  Flag{"--raise-level", take_level}, SwitchFlag("--help", &options.help),
+                  SwitchFlag("-h", &options.help), SwitchFlag("--version", &options.version)});
   if (!words.ok()) return words.status();
   if (!words->empty()) return absl::InvalidArgumentError(absl::StrCat("unexpected argument \"", words->front(), "\""));
   if (options.config_path.empty() && !options.help && !options.version) {
@@ -56,10 +70,11 @@ absl::StatusOr<NodeConfig> ConfigOf(const DaemonOptions& options) {
   if (!options.log_level.empty()) config->log_level = options.log_level;
   if (!options.log_file.empty()) config->log_file = options.log_file;
   if (!options.socket_path.empty()) config->socket_path = options.socket_path;
+  config->levels = options.levels;
   if (absl::Status s = ValidateNodeConfig(*config); !s.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("with the flags given: ", std::string(s.message())));
   }
-  if (const auto key = LoadClusterKey(config->key_file); !key.ok()) return key.status();
+  if (const auto key = LoadClusterKeys(config->key_file); !key.ok()) return key.status();
   return config;
 }
 

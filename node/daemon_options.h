@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/node_config.h"
+#include "net/levels.h"
 #include "net/log.h"
 
 namespace mangrove {
@@ -27,6 +28,7 @@ struct DaemonOptions {
   std::string log_level;
   std::string log_file;
   std::string socket_path;
+  LevelTable levels = kOwnLevels;
 };
 
 std::string DaemonHelp();

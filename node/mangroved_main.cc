@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/node.h"
 #include "engine/node_config.h"
 #include "net/log.h"
@@ -87,6 +88,12 @@ int Stop(std::unique_ptr<Node> node, int signal, StopSignals* signals, int64_t d
   return drained.ok() ? kDaemonStopped : kDaemonUnflushed;
 }
 
+void ReloadKeys(Node* node) {
+  const absl::StatusOr<std::vector<std::string>> keys = node->ReloadKeys();
+  if (!keys.ok()) return LogError("the keys are as they were: ", keys.status().message());
+  LogInfo("has read its keys anew: uses ", keys->front(), ", takes ", absl::StrJoin(*keys, ", "));
+}
+
 int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
   signal(SIGPIPE, SIG_IGN);
   StopSignals signals;
@@ -101,9 +108,9 @@ int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
       return config.log_file.empty() ? kDaemonFailed : Fail(kDaemonFailed, node.status());
     }
     if (!config.socket_path.empty()) LogInfo("local programs attach at ", config.socket_path);
-    if (const int signal = signals.Wait(); signal != 0) {
-      return Stop(*std::move(node), signal, &signals, drain_timeout_s);
-    }
+    int signal = signals.Wait();
+    for (; signal == SIGHUP; signal = signals.Wait()) ReloadKeys(node->get());
+    if (signal != 0) return Stop(*std::move(node), signal, &signals, drain_timeout_s);
     LogWarning("the cluster has gone on without this node; it starts anew");
   }
 }

@@ -93,17 +93,28 @@ std::string ResourceText(const json& peer, const char* key) {
 }
 
 std::string PeersTable(const json& peers) {
-  TextTable table({Align::kLeft, Align::kRight, Align::kLeft, Align::kLeft, Align::kRight, Align::kRight, Align::kRight,
-                   Align::kRight, Align::kLeft});
+  TextTable table({Align::kLeft, Align::kRight, Align::kLeft, Align::kLeft, Align::kLeft, Align::kRight, Align::kRight,
+                   Align::kRight, Align::kRight, Align::kLeft});
   table.AddRow(
-      {"peer", "id", "address", "connected", "incarnation", "cache room", "disk free", "pages/s", "last error"});
+      {"peer", "id", "address", "connected", "key", "incarnation", "cache room", "disk free", "pages/s", "last error"});
   for (const json& peer : peers) {
     table.AddRow({Text(peer, "name"), std::to_string(Number(peer, "id")), Text(peer, "address"),
-                  Flag(peer, "connected") ? "yes" : "no", IncarnationText(peer), ResourceText(peer, "cache_room_bytes"),
-                  ResourceText(peer, "disk_free_bytes"), ResourceText(peer, "pages_per_second"),
-                  Text(peer, "last_error")});
+                  Flag(peer, "connected") ? "yes" : "no", peer.at("key").is_null() ? "" : Text(peer, "key"),
+                  IncarnationText(peer), ResourceText(peer, "cache_room_bytes"), ResourceText(peer, "disk_free_bytes"),
+                  ResourceText(peer, "pages_per_second"), Text(peer, "last_error")});
   }
   return table.ToString();
+}
+
+// The first key is used.
+std::string SecurityText(const json& security) {
+  std::string text = Text(security, "mode");
+  const char* before = ", with key ";
+  for (const json& key : security.at("keys")) {
+    absl::StrAppend(&text, before, key.get<std::string>());
+    before = ", or ";
+  }
+  return text;
 }
 
 std::string Status(const json& status) {
@@ -116,6 +127,7 @@ std::string Status(const json& status) {
   facts.AddRow({"cluster", Text(status, "cluster")});
   facts.AddRow({"node", absl::StrCat("id ", Number(node, "id"), ", incarnation ", Number(node, "incarnation"), ", at ",
                                      Text(node, "address"))});
+  facts.AddRow({"connections", SecurityText(status.at("security"))});
   const uint64_t used = Number(cache, "used_bytes");
   const uint64_t size = Number(cache, "size_bytes");
   facts.AddRow({"cache", absl::StrCat(BytesText(used), " of ", BytesText(size), ", ", Percent(used, size))});

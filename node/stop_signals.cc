@@ -17,6 +17,7 @@ struct StopSignals::State {
   std::mutex mutex;
   std::condition_variable changed;
   int first = 0;
+  bool hung_up = false;
   bool interrupted = false;
 };
 
@@ -43,21 +44,27 @@ StopSignals::StopSignals() : state_(std::make_shared<State>()) {
   CHECK(pthread_sigmask(SIG_BLOCK, &signals, nullptr) == 0);
   // It waits as long as the process lives.
   std::thread([state = state_] {
-    const int first = NextSignal();
-    {
+    while (true) {
+      const int signal = NextSignal();
       const std::lock_guard lock(state->mutex);
-      state->first = first;
+      if (signal != SIGHUP && state->first != 0) _exit(128 + signal);
+      if (signal == SIGHUP) {
+        state->hung_up = true;
+      } else {
+        state->first = signal;
+      }
+      state->changed.notify_all();
     }
-    state->changed.notify_all();
-    _exit(128 + NextSignal());
   }).detach();
 }
 
 int StopSignals::Wait() {
   std::unique_lock lock(state_->mutex);
-  state_->changed.wait(lock, [this] { return state_->first != 0 || state_->interrupted; });
+  state_->changed.wait(lock, [this] { return state_->first != 0 || state_->hung_up || state_->interrupted; });
+  if (state_->first != 0) return state_->first;
+  if (std::exchange(state_->hung_up, false)) return SIGHUP;
   state_->interrupted = false;
-  return state_->first;
+  return 0;
 }
 
 void StopSignals::Interrupt() {

@@ -16,13 +16,39 @@ void FabricCore::Fail(Connection& connection, absl::Status why) {
     --FindPeer(connection.peer)->handshakes;
   }
   connection.state = ConnectionState::kFailed;
-  connection.failure = std::move(why);
+  // The other side may have closed before we did.
+  connection.failure = connection.verdict.ok() || connection.was_up ? std::move(why) : connection.verdict;
   failed_.push_back(connection.serial);
   if (depth_ == 0 && reap_timer_ == 0) {
     reap_timer_ = loop_->CallAt(loop_->Now(), [this] {
       reap_timer_ = 0;
       Reap();
     });
+  }
+}
+
+void FabricCore::SetKeys(std::vector<ClusterKey> keys) {
+  CHECK(!keys.empty());
+  keys_ = std::move(keys);
+  for (auto& [serial, connection] : connections_) {
+    if (std::find(keys_.begin(), keys_.end(), connection->key) != keys_.end()) continue;
+    Fail(*connection, absl::PermissionDeniedError(absl::StrCat("its key ", FingerprintOf(connection->key),
+                                                               " is not among this node's any more")));
+  }
+  for (auto& peer : peers_) {
+    if (peer->dialing == nullptr && IsToBeDialled(*peer)) DialLater(*peer);
+  }
+}
+
+void FabricCore::Expel(NodeInstance node) {
+  Peer* peer = FindPeer(node.node);
+  CHECK(peer != nullptr);
+  if (node.incarnation <= peer->expelled) return;
+  peer->expelled = node.incarnation;
+  for (auto& [serial, connection] : connections_) {
+    if (connection->peer != node.node || connection->state != ConnectionState::kUp) continue;
+    if (connection->peer_instance().incarnation > node.incarnation) continue;
+    Fail(*connection, absl::PermissionDeniedError(absl::StrCat(ToString(node), " has left the view")));
   }
 }
 
@@ -63,9 +89,15 @@ void FabricCore::Destroy(Connection& connection) {
                   absl::StrCat("no connection with ", NameOf(*peer), " at ", peer->member.address, ": ", reason));
   }
   // Where another connection stands already, this one is history.
-  if (peer->up == nullptr) {
-    peer->last_error = reason;
-    if (peer->we_connect) DialLater(*peer);
+  if (peer->up == nullptr) peer->last_error = reason;
+  if (IsToBeDialled(*peer)) {
+    if (peer->up != nullptr) {
+      log_once_.Log(
+          LogLevel::kWarning, absl::StrCat(peer->member.name, ": key ", reason),
+          absl::StrCat("the connection with ", NameOf(*peer), " goes on with the key ", FingerprintOf(peer->up->key),
+                       ", since with ", FingerprintOf(keys_.front()), " there is none: ", reason));
+    }
+    DialLater(*peer);
   }
   if (was_up) events_->OnPeerDown(instance, failure);
 }

@@ -113,7 +113,7 @@ void FabricCore::OnEventError() {
 void FabricCore::Dial(Peer& peer) {
   peer.retry = 0;
   CHECK(peer.we_connect);
-  if (peer.dialing != nullptr || peer.up != nullptr) return;
+  if (peer.dialing != nullptr || !IsToBeDialled(peer)) return;
   Info info(fi_dupinfo(info_.get()));
   CHECK(info != nullptr);
   // From any port: the listener has ours.
@@ -142,7 +142,8 @@ void FabricCore::Dial(Peer& peer) {
   hello.cluster_low = config_.cluster.low;
   hello.from = config_.self;
   hello.nonce = connection.facts.connector_nonce;
-  const HandshakeMac mac = ComputeMac(config_.key, HandshakeStep::kHello, connection.facts, {});
+  connection.key = keys_.front();
+  const HandshakeMac mac = ComputeMac(connection.key, HandshakeStep::kHello, connection.facts, {});
   std::copy_n(mac.begin(), hello.mac.size(), hello.mac.begin());
   const auto bytes = EncodeHello(hello);
   absl::Status status = PrepareMemory(connection);
@@ -152,6 +153,11 @@ void FabricCore::Dial(Peer& peer) {
     if (result != 0) status = FabricError(result, "the connection cannot be opened");
   }
   if (!status.ok()) Fail(connection, std::move(status));
+}
+
+// Without a connection, or beside one that is to be replaced since it was proved with another key.
+bool FabricCore::IsToBeDialled(const Peer& peer) const {
+  return peer.we_connect && (peer.up == nullptr || peer.up->key != keys_.front());
 }
 
 void FabricCore::DialLater(Peer& peer) {
@@ -174,6 +180,8 @@ absl::StatusOr<Connection*> FabricCore::MakeConnection(Peer& peer, fi_info* info
   connection->handshake_deadline = loop_->Now() + kHandshakeDeadline;
   connection->facts.version = config_.protocol_version;
   connection->facts.cluster = config_.cluster;
+  connection->own.security = config_.security;
+  connection->own.levels = config_.levels;
   // The acceptor of a dialled connection, until Accept names its incarnation.
   if (connector) connection->facts.acceptor.node = peer.member.id;
   connection->memory = MappedMemory(kReceiveBuffers * kMaxWireBytes + kPageSlots * kPageBytes);

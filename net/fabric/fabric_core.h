@@ -4,7 +4,8 @@
 //
 // Invariants:
 //  I1  A peer has at most one connection that is up; `Peer::up` names it, and only its messages are delivered.
-//  I2  Before a connection is up nothing is read of it but one PoolOffer, and the peer has no key to our memory.
+//  I2  Before a connection is up nothing is read of it but one FirstMessage, and the peer has no key to our memory. After
+//      that nothing is read of it but what opens under the connection's own secrets, in its place in the sequence.
 //  I3  A connection is destroyed only by Reap, which runs when no callback of the transport is on the stack; until then
 //      a failed one is only marked. So every pointer to a connection is good for as long as a callback runs.
 //  I4  Completions name their connection by serial number, never by pointer: one that comes late finds nobody.
@@ -27,6 +28,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -39,6 +41,8 @@
 #include "net/handshake.h"
 #include "net/log.h"
 #include "net/runtime/loop.h"
+#include "net/sealing.h"
+#include "net/session_keys.h"
 #include "net/transport.h"
 
 namespace mangrove {
@@ -69,6 +73,8 @@ constexpr uint32_t kOpsPerCompletion = 32;
 constexpr size_t kPagesPerCompletion = 16;
 // Handshakes that one peer may have under way towards us.
 constexpr int kMaxHandshakesPerPeer = 4;
+// Of the last hellos of a peer, so that one that is recorded and repeated does not keep it away.
+constexpr size_t kRememberedHellos = 256;
 
 struct FidCloser {
   template <typename T>
@@ -102,7 +108,11 @@ class MappedMemory {
 
 // A message between Send and its completion.
 struct OutMessage {
-  std::vector<std::byte> head;  // Envelope, message, and zeros up to inline pages.
+  std::vector<std::byte> head;  // Envelope, message, and zeros up to inline pages or the tag over those in slots.
+  // Encrypted: what goes out instead of `head` and inline pages, and instead of pages for slots.
+  std::vector<std::byte> sealed_head;
+  std::unique_ptr<std::byte[]> sealed_pages;
+  bool slots_sealed = false;  // The tag over the pages for slots is in `head`.
   absl::InlinedVector<PageBuffer, 2> pages;
   absl::InlinedVector<Fid<fid_mr>, 1> registrations;  // Where the provider wants them.
   Channel channel = Channel::kPages;
@@ -130,6 +140,19 @@ enum class ConnectionState {
   kFailed,  // Waits for Reap.
 };
 
+// The secrets of a connection at work.
+struct Session {
+  Session(Security security, const DirectionSecrets& sending, const DirectionSecrets& receiving)
+      : seal_messages(security, Sealer::Role::kSeal, sending.messages),
+        seal_pages(security, Sealer::Role::kSeal, sending.pages),
+        open_messages(security, Sealer::Role::kOpen, receiving.messages),
+        open_pages(security, Sealer::Role::kOpen, receiving.pages) {}
+  Sealer seal_messages;
+  Sealer seal_pages;
+  Sealer open_messages;
+  Sealer open_pages;
+};
+
 struct Connection {
   uint32_t serial = 0;
   NodeId peer;
@@ -140,7 +163,15 @@ struct Connection {
   bool said_up = false;  // In the log.
   bool settled = false;  // Has been up for kSettledAfter.
   absl::Status failure;
+  // During the handshake: why it will not be up. The other side is told, or finds out by itself, and closes.
+  absl::Status verdict;
   HandshakeFacts facts;
+  ClusterKey key{};  // That both hold.
+  HandshakeOffer own;
+  HandshakeOffer theirs;
+  ExchangeSecret exchange{};  // Of `own`; gone when the session is there.
+  Levels levels{};
+  std::optional<Session> session;
   TimeNs handshake_deadline = 0;
   bool connected = false;  // The event has come.
   bool proved = false;     // By the connector, to us.
@@ -155,12 +186,13 @@ struct Connection {
 
   // Receiving.
   uint64_t next_receive_sequence = 0;
-  uint32_t slots_received = 0;   // All that were filled have also been handed on and are free again, between calls.
-  uint32_t slots_announced = 0;  // Returned to the peer, in some envelope.
+  uint64_t next_slots_opened = 0;  // Messages with pages in slots.
+  uint32_t slots_received = 0;     // All that were filled have also been handed on and are free again, between calls.
+  uint32_t slots_announced = 0;    // Returned to the peer, in some envelope.
 
   // Sending.
-  SlotPool remote;
   uint64_t next_send_sequence = 0;
+  uint64_t next_slots_sealed = 0;  // As above.
   uint32_t slots_taken = 0;
   uint32_t slots_freed = 0;
   uint32_t outstanding_ops = 0;
@@ -181,12 +213,14 @@ struct Peer {
   bool we_connect = false;
   sockaddr_storage address{};
   socklen_t address_bytes = 0;
-  Incarnation newest;  // That has proved itself.
+  Incarnation newest;    // That has proved itself.
+  Incarnation expelled;  // This one and those before it have left the view: they are not let in.
   Connection* up = nullptr;
   Connection* dialing = nullptr;
   Clock::TimerId retry = 0;
   DurationNs backoff = kFirstBackoff;
   int handshakes = 0;  // Of connections that it opened.
+  std::deque<uint64_t> hello_nonces;
   std::string last_error;
 };
 
@@ -203,8 +237,12 @@ class FabricCore {
   absl::Status Start(TransportEvents* events);
   void Send(NodeId to, Channel channel, std::span<const std::byte> message, std::span<const PageBuffer> pages);
   void SetEpoch(Epoch epoch) { epoch_ = epoch; }
+  void Expel(NodeInstance node);
+  uint8_t LevelOf(NodeId peer, Subsystem subsystem) const;
   std::vector<PeerStatus> Peers() const;
   const TransportCounters& Counters() const { return counters_; }
+  TransportSecurity SecurityInUse() const;
+  void SetKeys(std::vector<ClusterKey> keys);
   FabricTransportGauges Gauges() const;
 
  private:
@@ -253,18 +291,23 @@ class FabricCore {
   void OnConnected(Connection& connection, std::span<const std::byte> data);
   void Dial(Peer& peer);
   void DialLater(Peer& peer);
+  bool IsToBeDialled(const Peer& peer) const;
   absl::StatusOr<Connection*> MakeConnection(Peer& peer, fi_info* info, bool connector);
   absl::Status PrepareMemory(Connection& connection);
   absl::Status PostReceive(Connection& connection, size_t index, size_t bytes);
   absl::Status PostReceives(Connection& connection, size_t first);
 
   // fabric_handshake.cc
-  absl::Status CheckHello(const Hello& hello, const HandshakeFacts& facts, RefusalReason* reason);
+  absl::Status CheckHello(const Hello& hello, size_t key, RefusalReason* reason);
   void Refuse(fi_info* info, RefusalReason reason, const absl::Status& why);
-  void AcceptPeer(Peer& peer, Info info, const HandshakeFacts& facts);
+  void AcceptPeer(Peer& peer, Info info, const HandshakeFacts& facts, const ClusterKey& key);
   absl::Status OnAccept(Connection& connection, std::span<const std::byte> data);
-  absl::Status SendPoolOffer(Connection& connection, HandshakeStep step);
-  absl::Status OnPoolOffer(Connection& connection, std::span<const std::byte> message);
+  absl::Status Agree(Connection& connection);
+  absl::Status SendFirst(Connection& connection, HandshakeStep step);
+  absl::Status OnFirst(Connection& connection, std::span<const std::byte> bytes);
+  absl::Status OnProof(Connection& connection);
+  absl::Status SayExpelled(Connection& connection);
+  absl::Status MakeSession(Connection& connection);
   absl::Status FinishAccepting(Connection& connection);
   void BringUp(Connection& connection);
 
@@ -274,7 +317,9 @@ class FabricCore {
   Outcome SendHead(Connection& connection, OutMessage& message, bool tell);
   void NoteSent(Connection& connection, bool told);
   Outcome Submit(Connection& connection, std::unique_ptr<OutMessage>& message);
+  void SealPages(Connection& connection, OutMessage& message);
   Outcome WritePages(Connection& connection, OutMessage& message);
+  void SealHead(Connection& connection, OutMessage& message, const Envelope& envelope);
   bool HasRoom(const Connection& connection, uint32_t ops, uint32_t slots) const;
   Envelope NextEnvelope(const Connection& connection, EnvelopeKind kind, Channel channel, size_t message_bytes) const;
   void CountSent(Connection& connection, const Envelope& envelope);
@@ -293,8 +338,9 @@ class FabricCore {
   bool PollCompletions();
   void OnCompletionError();
   void OnReceived(Connection& connection, size_t index, size_t bytes);
-  absl::Status OnWire(Connection& connection, std::span<const std::byte> wire);
+  absl::Status OnWire(Connection& connection, std::span<std::byte> wire);
   absl::Status OnMessage(Connection& connection, const ParsedMessage& parsed);
+  absl::Status OpenSlots(Connection& connection, const ParsedMessage& parsed);
 
   // fabric_close.cc
   void Fail(Connection& connection, absl::Status why);
@@ -308,6 +354,7 @@ class FabricCore {
   Refusal OwnView(RefusalReason reason) const;
 
   const FabricTransportConfig config_;
+  std::vector<ClusterKey> keys_;  // The first is used, each is taken.
   Loop* const loop_;
   Entropy* const entropy_;
   TransportEvents* events_ = nullptr;

@@ -10,6 +10,7 @@
 #include "net/check.h"
 #include "net/fabric/fabric_core.h"
 #include "net/fabric_error.h"
+#include "net/little_endian.h"
 
 namespace mangrove {
 namespace {
@@ -46,30 +47,33 @@ void FabricCore::OnConnectRequest(Info info, std::span<const std::byte> data) {
   facts.acceptor.node = config_.self.node;
   facts.connector_nonce = hello->nonce;
   RefusalReason reason{};
-  if (absl::Status status = CheckHello(*hello, facts, &reason); !status.ok()) {
+  const size_t key = FindKey(keys_, HandshakeStep::kHello, facts, hello->mac);
+  if (absl::Status status = CheckHello(*hello, key, &reason); !status.ok()) {
     // Only what has proved itself may change what operators see of a member.
     return Refuse(info.get(), reason, status);
   }
   Peer* peer = FindPeer(hello->from.node);
   CHECK(peer != nullptr);
-  AcceptPeer(*peer, std::move(info), facts);
+  AcceptPeer(*peer, std::move(info), facts, keys_[key]);
 }
 
-absl::Status FabricCore::CheckHello(const Hello& hello, const HandshakeFacts& facts, RefusalReason* reason) {
+// `key`: the place of the one that the hello proves, if any.
+absl::Status FabricCore::CheckHello(const Hello& hello, size_t key, RefusalReason* reason) {
   const Peer* peer = FindPeer(hello.from.node);
-  const HandshakeMac mac = ComputeMac(config_.key, HandshakeStep::kHello, facts, {});
   if (hello.version != config_.protocol_version) {
     *reason = RefusalReason::kVersion;
   } else if (hello.cluster_low != config_.cluster.low) {
     *reason = RefusalReason::kCluster;
   } else if (peer == nullptr) {
     *reason = RefusalReason::kUnknownNode;
-  } else if (!SameMac(hello.mac, std::span(mac).first(hello.mac.size()))) {
+  } else if (key == keys_.size()) {
     *reason = RefusalReason::kKey;
   } else if (peer->we_connect) {
     *reason = RefusalReason::kDirection;
   } else if (hello.from.incarnation < peer->newest || hello.from.incarnation.value == 0) {
     *reason = RefusalReason::kOldIncarnation;
+  } else if (std::find(peer->hello_nonces.begin(), peer->hello_nonces.end(), hello.nonce) != peer->hello_nonces.end()) {
+    *reason = RefusalReason::kRepeated;
   } else if (peer->handshakes >= kMaxHandshakesPerPeer) {
     *reason = RefusalReason::kBusy;
   } else {
@@ -89,21 +93,27 @@ void FabricCore::Refuse(fi_info* info, RefusalReason reason, const absl::Status&
   fi_reject(listener_.get(), info->handle, bytes.data(), bytes.size());
 }
 
-void FabricCore::AcceptPeer(Peer& peer, Info info, const HandshakeFacts& facts) {
+void FabricCore::AcceptPeer(Peer& peer, Info info, const HandshakeFacts& facts, const ClusterKey& key) {
   auto made = MakeConnection(peer, info.get(), false);
   if (!made.ok()) return Refuse(info.get(), RefusalReason::kBusy, made.status());
   Connection& connection = **made;
   ++peer.handshakes;
+  peer.hello_nonces.push_back(facts.connector_nonce);
+  if (peer.hello_nonces.size() > kRememberedHellos) peer.hello_nonces.pop_front();
+  connection.key = key;
   connection.facts = facts;
   connection.facts.acceptor = config_.self;
   connection.facts.acceptor_nonce = entropy_->Next();
   Accept accept;
   accept.from = config_.self;
   accept.nonce = connection.facts.acceptor_nonce;
-  accept.mac = ComputeMac(config_.key, HandshakeStep::kAccept, connection.facts, {});
+  accept.security = config_.security;
+  accept.levels = config_.levels;
+  const HandshakeOffer offer{.security = config_.security, .levels = config_.levels, .pool = {}, .exchange = {}};
+  accept.mac = ComputeMac(connection.key, HandshakeStep::kAccept, connection.facts, offer);
   const auto bytes = EncodeAccept(config_.protocol_version, accept);
   // Room for the Proof and nothing else.
-  absl::Status status = PostReceive(connection, 0, kPoolOfferBytes);
+  absl::Status status = PostReceive(connection, 0, kFirstMessageBytes);
   if (status.ok()) {
     const int result = fi_accept(connection.endpoint.get(), bytes.data(), bytes.size());
     if (result != 0) status = FabricError(result, "the connection cannot be accepted");
@@ -116,9 +126,11 @@ absl::Status FabricCore::FinishAccepting(Connection& connection) {
   if (connection.facts.connector.incarnation < peer->newest) {
     return absl::FailedPreconditionError("a newer incarnation of the peer came first");
   }
+  if (connection.facts.connector.incarnation <= peer->expelled) return SayExpelled(connection);
   if (absl::Status status = PrepareMemory(connection); !status.ok()) return status;
   if (absl::Status status = PostReceives(connection, 0); !status.ok()) return status;
-  if (absl::Status status = SendPoolOffer(connection, HandshakeStep::kReady); !status.ok()) return status;
+  if (absl::Status status = SendFirst(connection, HandshakeStep::kReady); !status.ok()) return status;
+  if (absl::Status status = MakeSession(connection); !status.ok()) return status;
   BringUp(connection);
   return absl::OkStatus();
 }
@@ -152,7 +164,9 @@ absl::Status FabricCore::OnAccept(Connection& connection, std::span<const std::b
   }
   connection.facts.acceptor = accept->from;
   connection.facts.acceptor_nonce = accept->nonce;
-  if (!SameMac(accept->mac, ComputeMac(config_.key, HandshakeStep::kAccept, connection.facts, {}))) {
+  connection.theirs.security = accept->security;
+  connection.theirs.levels = accept->levels;
+  if (!SameMac(accept->mac, ComputeMac(connection.key, HandshakeStep::kAccept, connection.facts, connection.theirs))) {
     ++counters_.peers_refused;
     return absl::PermissionDeniedError("the node there does not hold the cluster's key");
   }
@@ -162,45 +176,109 @@ absl::Status FabricCore::OnAccept(Connection& connection, std::span<const std::b
         absl::StrCat(ToString(accept->from), " answered, but incarnation ", peer->newest.value, " has been seen"));
   }
   connection.state = ConnectionState::kProving;
-  return SendPoolOffer(connection, HandshakeStep::kProof);
+  if (accept->from.incarnation <= peer->expelled) return SayExpelled(connection);
+  // Where they cannot agree the acceptor is to find that out as well, from the Proof, and closes.
+  connection.verdict = Agree(connection);
+  return SendFirst(connection, HandshakeStep::kProof);
 }
 
 // --- Both -------------------------------------------------------------------------------------------------------------
 
-absl::Status FabricCore::SendPoolOffer(Connection& connection, HandshakeStep step) {
-  PoolOffer offer;
-  offer.step = step;
-  offer.pool.base = virtual_addresses_ ? reinterpret_cast<uintptr_t>(connection.slots()) : 0;
-  offer.pool.key = fi_mr_key(connection.slot_registration.get());
-  offer.pool.slots = kPageSlots;
-  offer.mac = ComputeMac(config_.key, step, connection.facts, offer.pool);
-  const auto bytes = EncodePoolOffer(offer);
+// Whether both sides want the same, and what they will speak.
+absl::Status FabricCore::Agree(Connection& connection) {
+  absl::Status status;
+  if (connection.theirs.security != connection.own.security) {
+    status = absl::PermissionDeniedError(absl::StrCat("this node's connections are ", Name(connection.own.security),
+                                                      ", the other's ", Name(connection.theirs.security)));
+  } else {
+    auto levels = CommonLevels(connection.own.levels, connection.theirs.levels);
+    if (levels.ok()) connection.levels = *levels;
+    status = levels.status();
+  }
+  if (!status.ok()) ++counters_.peers_refused;
+  return status;
+}
+
+absl::Status FabricCore::SendFirst(Connection& connection, HandshakeStep step) {
+  FirstMessage message;
+  message.step = step;
+  HandshakeOffer& offer = message.offer;
+  if (step != HandshakeStep::kExpelled) {
+    for (size_t i = 0; i < connection.exchange.size(); i += sizeof(uint64_t)) {
+      StoreLittle<uint64_t>(connection.exchange.data() + i, entropy_->Next());
+    }
+    connection.own.exchange = PublicKeyOf(connection.exchange);
+    connection.own.pool.base = virtual_addresses_ ? reinterpret_cast<uintptr_t>(connection.slots()) : 0;
+    connection.own.pool.key = fi_mr_key(connection.slot_registration.get());
+    connection.own.pool.slots = kPageSlots;
+    offer = connection.own;
+  }
+  message.mac = ComputeMac(connection.key, step, connection.facts, offer);
+  const auto bytes = EncodeFirstMessage(message);
   const ssize_t result = fi_inject(connection.endpoint.get(), bytes.data(), bytes.size(), 0);
   if (result != 0) return FabricError(static_cast<int>(result), "the handshake's message cannot be sent");
   return absl::OkStatus();
 }
 
-absl::Status FabricCore::OnPoolOffer(Connection& connection, std::span<const std::byte> message) {
+// To an incarnation that has left the view, instead of Proof or Ready. It closes the connection; or the deadline does.
+absl::Status FabricCore::SayExpelled(Connection& connection) {
+  ++counters_.peers_refused;
+  connection.verdict = absl::PermissionDeniedError(
+      absl::StrCat(ToString(connection.peer_instance()), " has left the view, and is not let in again"));
+  return SendFirst(connection, HandshakeStep::kExpelled);
+}
+
+absl::Status FabricCore::OnFirst(Connection& connection, std::span<const std::byte> bytes) {
   const HandshakeStep expected = connection.connector ? HandshakeStep::kReady : HandshakeStep::kProof;
-  const std::optional<PoolOffer> offer = ParsePoolOffer(message);
-  if (!offer || offer->step != expected || offer->pool.slots != kPageSlots) {
+  const std::optional<FirstMessage> message = ParseFirstMessage(bytes);
+  const bool is_expelled = message && message->step == HandshakeStep::kExpelled;
+  if (!message || (message->step != expected && !is_expelled) ||
+      (!is_expelled && message->offer.pool.slots != kPageSlots)) {
     ++counters_.peers_refused;
     return absl::PermissionDeniedError("its handshake message is not what this version expects");
   }
-  if (!SameMac(offer->mac, ComputeMac(config_.key, expected, connection.facts, offer->pool))) {
+  if (!SameMac(message->mac, ComputeMac(connection.key, message->step, connection.facts, message->offer))) {
     ++counters_.peers_refused;
     return absl::PermissionDeniedError("it did not prove that it holds the cluster's key");
   }
-  connection.remote = offer->pool;
-  if (connection.connector) {
-    CHECK(connection.state == ConnectionState::kProving);
-    if (absl::Status status = PostReceive(connection, 0, kMaxWireBytes); !status.ok()) return status;
-    BringUp(connection);
-    return absl::OkStatus();
+  if (is_expelled) {
+    const NodeInstance by = connection.peer_instance();
+    events_->OnExpelled(by);
+    return absl::PermissionDeniedError(absl::StrCat(ToString(by), " says that this incarnation has left the view"));
   }
+  connection.theirs = message->offer;
+  if (!connection.connector) return OnProof(connection);
+  CHECK(connection.state == ConnectionState::kProving);
+  if (!connection.verdict.ok()) return connection.verdict;
+  // What the Accept said was proved as well.
+  if (absl::Status status = Agree(connection); !status.ok()) return status;
+  if (absl::Status status = MakeSession(connection); !status.ok()) return status;
+  if (absl::Status status = PostReceive(connection, 0, kMaxWireBytes); !status.ok()) return status;
+  BringUp(connection);
+  return absl::OkStatus();
+}
+
+absl::Status FabricCore::OnProof(Connection& connection) {
+  if (absl::Status status = Agree(connection); !status.ok()) return status;
   connection.proved = true;
   // The proof may overtake the event.
   return connection.connected ? FinishAccepting(connection) : absl::OkStatus();
+}
+
+absl::Status FabricCore::MakeSession(Connection& connection) {
+  const auto shared = SharedSecretOf(connection.exchange, connection.theirs.exchange);
+  if (!shared) {
+    ++counters_.peers_refused;
+    return absl::PermissionDeniedError("its handshake message has a public key that nobody has");
+  }
+  const HandshakeOffer& connector = connection.connector ? connection.own : connection.theirs;
+  const HandshakeOffer& acceptor = connection.connector ? connection.theirs : connection.own;
+  const SessionSecrets secrets = DeriveSession(connection.key, *shared, connection.facts, connector, acceptor);
+  const DirectionSecrets& sending = connection.connector ? secrets.from_connector : secrets.from_acceptor;
+  const DirectionSecrets& receiving = connection.connector ? secrets.from_acceptor : secrets.from_connector;
+  connection.session.emplace(config_.security, sending, receiving);
+  connection.exchange.fill(std::byte{0});
+  return absl::OkStatus();
 }
 
 void FabricCore::BringUp(Connection& connection) {

@@ -87,7 +87,7 @@ MappedMemory& MappedMemory::operator=(MappedMemory&& other) noexcept {
 }
 
 FabricCore::FabricCore(FabricTransportConfig config, Loop* loop, Entropy* entropy)
-    : config_(std::move(config)), loop_(loop), entropy_(entropy) {}
+    : config_(std::move(config)), keys_(config_.keys), loop_(loop), entropy_(entropy) {}
 
 FabricCore::~FabricCore() {
   if (sources_added_) {
@@ -126,6 +126,7 @@ absl::Status FabricCore::CheckConfig() const {
   if (config_.self.node.value == 0 || config_.self.incarnation.value == 0) {
     return absl::InvalidArgumentError(absl::StrCat("a transport cannot be ", ToString(config_.self)));
   }
+  if (config_.keys.empty()) return absl::InvalidArgumentError("a transport has no key, expected at least one");
   if (config_.cluster == ClusterId{}) return absl::InvalidArgumentError("the cluster id is 0");
   absl::flat_hash_map<NodeId, std::string> names;
   for (const FabricMember& member : config_.members) {
@@ -298,9 +299,25 @@ std::vector<PeerStatus> FabricCore::Peers() const {
     status.connected = peer->up != nullptr && peer->up->state == ConnectionState::kUp;
     status.address = peer->member.address;
     status.last_error = peer->last_error;
+    if (status.connected) {
+      status.key = FingerprintOf(peer->up->key);
+      status.levels = peer->up->levels;
+    }
     all.push_back(std::move(status));
   }
   return all;
+}
+
+TransportSecurity FabricCore::SecurityInUse() const {
+  TransportSecurity security{.security = config_.security, .keys = {}};
+  for (const ClusterKey& key : keys_) security.keys.push_back(FingerprintOf(key));
+  return security;
+}
+
+uint8_t FabricCore::LevelOf(NodeId peer, Subsystem subsystem) const {
+  const auto it = peer_of_.find(peer);
+  if (it == peer_of_.end() || it->second->up == nullptr) return 0;
+  return it->second->up->levels[static_cast<size_t>(subsystem)];
 }
 
 FabricTransportGauges FabricCore::Gauges() const {

@@ -55,14 +55,14 @@ void FabricCore::OnCompletionError() {
 void FabricCore::OnReceived(Connection& c, size_t index, size_t bytes) {
   CHECK(index < kReceiveBuffers);
   if (bytes > kMaxWireBytes) return Fail(c, absl::DataLossError("a message is longer than its buffer"));
-  const std::span<const std::byte> wire(c.receive_buffer(index), bytes);
+  const std::span<std::byte> wire(c.receive_buffer(index), bytes);
   absl::Status status;
   if (c.state != ConnectionState::kUp) {
-    // Exactly one PoolOffer may come now; it posts again what the rest needs.
+    // Exactly one FirstMessage may come now; it posts again what the rest needs.
     if (c.proved || c.state == ConnectionState::kConnecting) {
       status = absl::PermissionDeniedError("the peer sent messages before the handshake's end");
     } else {
-      status = OnPoolOffer(c, wire);
+      status = OnFirst(c, wire);
     }
   } else {
     status = OnWire(c, wire);
@@ -72,15 +72,14 @@ void FabricCore::OnReceived(Connection& c, size_t index, size_t bytes) {
 }
 
 // A message of a peer that has proved itself.
-absl::Status FabricCore::OnWire(Connection& c, std::span<const std::byte> wire) {
+absl::Status FabricCore::OnWire(Connection& c, std::span<std::byte> wire) {
+  if (absl::Status status = OpenMessage(c.session->open_messages, c.next_receive_sequence, wire); !status.ok()) {
+    return status;
+  }
+  ++c.next_receive_sequence;
   auto parsed = ParseMessage(wire);
   if (!parsed.ok()) return parsed.status();
   const Envelope& envelope = parsed->envelope;
-  if (envelope.sequence != c.next_receive_sequence) {
-    return absl::DataLossError(
-        absl::StrCat("corrupt message: sequence number ", envelope.sequence, ", expected ", c.next_receive_sequence));
-  }
-  ++c.next_receive_sequence;
   const uint32_t freed = envelope.slots_returned - c.slots_freed;
   if (freed > c.slots_taken - c.slots_freed) {
     return absl::DataLossError(
@@ -94,13 +93,31 @@ absl::Status FabricCore::OnWire(Connection& c, std::span<const std::byte> wire) 
   return absl::OkStatus();
 }
 
+// The ring's end may part them.
+absl::Status FabricCore::OpenSlots(Connection& c, const ParsedMessage& parsed) {
+  const Envelope& envelope = parsed.envelope;
+  const uint64_t number = c.next_slots_opened++;
+  Sealer& opener = c.session->open_pages;
+  opener.Begin(number, {});
+  const uint32_t before_end = std::min<uint32_t>(envelope.page_count, kPageSlots - envelope.first_slot);
+  const std::span<std::byte> first(c.slots() + envelope.first_slot * kPageBytes, before_end * kPageBytes);
+  const std::span<std::byte> second(c.slots(), (envelope.page_count - before_end) * kPageBytes);
+  for (const std::span<std::byte> part : {first, second}) opener.Pass(part, part.data());
+  if (opener.Verify(parsed.slots_tag.first<kTagBytes>())) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("corrupt pages: the tag does not fit the ", envelope.page_count,
+                                          " pages from slot ", envelope.first_slot, ", sealed as number ", number));
+}
+
 absl::Status FabricCore::OnMessage(Connection& c, const ParsedMessage& parsed) {
   const Envelope& envelope = parsed.envelope;
   std::array<const std::byte*, kMaxMessagePages> pages;
-  const bool in_slots = envelope.page_count > 0 && !envelope.inline_pages;
+  const bool in_slots = envelope.pages_in_slots();
   if (in_slots && envelope.first_slot != c.slots_received % kPageSlots) {
     return absl::DataLossError(absl::StrCat("corrupt message: first slot ", envelope.first_slot, ", expected ",
                                             c.slots_received % kPageSlots));
+  }
+  if (in_slots) {
+    if (absl::Status status = OpenSlots(c, parsed); !status.ok()) return status;
   }
   for (uint32_t i = 0; i < envelope.page_count; ++i) {
     pages[i] = in_slots ? c.slots() + (envelope.first_slot + i) % kPageSlots * kPageBytes

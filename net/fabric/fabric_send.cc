@@ -62,14 +62,14 @@ Envelope FabricCore::NextEnvelope(const Connection& c, EnvelopeKind kind, Channe
   envelope.kind = kind;
   envelope.channel = channel;
   envelope.epoch = epoch_;
-  envelope.sequence = c.next_send_sequence;
+  envelope.number = static_cast<uint32_t>(c.next_send_sequence);
   envelope.message_bytes = static_cast<uint32_t>(message_bytes);
   envelope.slots_returned = c.slots_received;
   return envelope;
 }
 
 void FabricCore::CountSent(Connection& c, const Envelope& envelope) {
-  CHECK(envelope.sequence == c.next_send_sequence);
+  CHECK(envelope.number == static_cast<uint32_t>(c.next_send_sequence));
   ++c.next_send_sequence;
   c.slots_announced = envelope.slots_returned;
   if (envelope.kind != EnvelopeKind::kMessage) return;
@@ -95,7 +95,8 @@ FabricCore::Outcome FabricCore::SendSmall(Connection& c, EnvelopeKind kind, Chan
   const std::span<std::byte> head = std::span(buffer).first(kEnvelopeBytes + message.size());
   if (!message.empty()) std::memcpy(head.data() + kEnvelopeBytes, message.data(), message.size());
   const Envelope envelope = NextEnvelope(c, kind, channel, message.size());
-  EncodeEnvelope(envelope, head);
+  EncodeEnvelope(envelope, head.first<kEnvelopeBytes>());
+  SealMessage(c.session->seal_messages, c.next_send_sequence, head);
   // Credits are also what asks after small messages that nothing followed, see Tick.
   const bool tell = c.silent_ops + 1 >= kOpsPerCompletion || kind == EnvelopeKind::kCredit;
   ssize_t result = 0;
@@ -150,12 +151,16 @@ std::unique_ptr<OutMessage> FabricCore::NewMessage(Channel channel, std::span<co
   out->epoch = epoch_;
   out->message_bytes = static_cast<uint32_t>(message.size());
   out->inline_pages = !pages.empty() && FitsInline(message.size(), pages.size());
-  out->head.resize(out->inline_pages ? InlinePagesOffset(message.size()) : kEnvelopeBytes + message.size());
+  const Envelope form{.inline_pages = out->inline_pages,
+                      .message_bytes = out->message_bytes,
+                      .page_count = static_cast<uint16_t>(pages.size())};
+  out->head.resize(HeadBytes(form));
   if (!message.empty()) std::memcpy(out->head.data() + kEnvelopeBytes, message.data(), message.size());
   std::fill(out->head.begin() + static_cast<ptrdiff_t>(kEnvelopeBytes + message.size()), out->head.end(), std::byte{0});
   out->pages.assign(pages.begin(), pages.end());
   for (const PageBuffer& page : out->pages) CHECK(page != nullptr);
   out->pages_written = 0;
+  out->slots_sealed = false;
   out->since = loop_->Now();
   return out;
 }
@@ -164,7 +169,11 @@ void FabricCore::Recycle(std::unique_ptr<OutMessage> message) {
   if (message == nullptr) return;
   message->pages.clear();
   message->registrations.clear();
-  if (spare_messages_.size() >= kSpareMessages || message->head.capacity() > kSpareMessageBytes) return;
+  message->sealed_pages.reset();
+  if (spare_messages_.size() >= kSpareMessages || message->head.capacity() > kSpareMessageBytes ||
+      message->sealed_head.capacity() > kMaxWireBytes) {
+    return;
+  }
   spare_messages_.push_back(std::move(message));
 }
 
@@ -201,11 +210,26 @@ FabricCore::Outcome FabricCore::Submit(Connection& c, std::unique_ptr<OutMessage
   return Outcome::kDone;
 }
 
+// Once, when it is clear that they go next: pages for slots have numbers of their own, in the order in which they go.
+void FabricCore::SealPages(Connection& c, OutMessage& m) {
+  Sealer& sealer = c.session->seal_pages;
+  const bool encrypts = config_.security == Security::kEncrypted;
+  if (encrypts) m.sealed_pages = std::make_unique_for_overwrite<std::byte[]>(m.pages.size() * kPageBytes);
+  sealer.Begin(c.next_slots_sealed++, {});
+  for (size_t i = 0; i < m.pages.size(); ++i) {
+    sealer.Pass(m.pages[i]->bytes, encrypts ? &m.sealed_pages[i * kPageBytes] : nullptr);
+  }
+  const Tag tag = sealer.Finish();
+  std::copy(tag.begin(), tag.end(), m.head.end() - kTagBytes);
+  m.slots_sealed = true;
+}
+
 FabricCore::Outcome FabricCore::WritePages(Connection& c, OutMessage& m) {
   const auto pages = static_cast<uint32_t>(m.pages.size());
   // One more where the ring's end parts a run, and one for the head.
   const uint32_t ops = (pages + static_cast<uint32_t>(iov_limit_) - 1) / static_cast<uint32_t>(iov_limit_) + 2;
   if (m.pages_written == 0 && !HasRoom(c, ops, pages)) return Outcome::kBlocked;
+  if (!m.slots_sealed) SealPages(c, m);
   while (m.pages_written < pages) {
     const uint32_t slot = (c.slots_taken + m.pages_written) % kPageSlots;
     const uint32_t most = std::min(pages - m.pages_written, kPageSlots - slot);
@@ -213,7 +237,10 @@ FabricCore::Outcome FabricCore::WritePages(Connection& c, OutMessage& m) {
     size_t parts = 0;
     uint32_t run = 0;
     for (; run < most; ++run) {
-      auto* const from = const_cast<std::byte*>(m.pages[m.pages_written + run]->bytes.data());  // Only read.
+      const uint32_t page = m.pages_written + run;
+      // Only read.
+      auto* const from =
+          m.sealed_pages ? &m.sealed_pages[page * kPageBytes] : const_cast<std::byte*>(m.pages[page]->bytes.data());
       iovec* const last = parts > 0 ? &iov[parts - 1] : nullptr;
       if (last != nullptr && static_cast<std::byte*>(last->iov_base) + last->iov_len == from) {
         last->iov_len += kPageBytes;  // They lie side by side.
@@ -225,7 +252,7 @@ FabricCore::Outcome FabricCore::WritePages(Connection& c, OutMessage& m) {
     }
     std::array<void*, kMaxWriteParts> descriptors{};
     for (size_t i = 0; i < parts; ++i) descriptors[i] = Register(m, iov[i].iov_base, iov[i].iov_len);
-    fi_rma_iov target{c.remote.base + slot * kPageBytes, run * kPageBytes, c.remote.key};
+    fi_rma_iov target{c.theirs.pool.base + slot * kPageBytes, run * kPageBytes, c.theirs.pool.key};
     fi_msg_rma msg{};
     msg.msg_iov = iov.data();
     msg.desc = local_registration_ ? descriptors.data() : nullptr;
@@ -243,19 +270,41 @@ FabricCore::Outcome FabricCore::WritePages(Connection& c, OutMessage& m) {
   return Outcome::kDone;
 }
 
+// Encrypted, what goes out is a copy: the message may have to be sealed again, see S2.
+void FabricCore::SealHead(Connection& c, OutMessage& m, const Envelope& envelope) {
+  const std::span<std::byte> head(m.head);
+  EncodeEnvelope(envelope, head.first<kEnvelopeBytes>());
+  const bool encrypts = config_.security == Security::kEncrypted;
+  const size_t inline_count = m.inline_pages ? m.pages.size() : 0;
+  if (encrypts) {
+    m.sealed_head.resize(head.size() + inline_count * kPageBytes);
+    std::copy_n(head.begin(), kTagAt, m.sealed_head.begin());
+  }
+  std::byte* const out = encrypts ? m.sealed_head.data() : head.data();
+  Sealer& sealer = c.session->seal_messages;
+  sealer.Begin(c.next_send_sequence, head.first(kTagAt));
+  sealer.Pass(head.subspan(kEnvelopeBytes), out + kEnvelopeBytes);
+  for (size_t i = 0; i < inline_count; ++i) {
+    sealer.Pass(m.pages[i]->bytes, encrypts ? out + head.size() + i * kPageBytes : nullptr);
+  }
+  const Tag tag = sealer.Finish();
+  std::copy(tag.begin(), tag.end(), out + kTagAt);
+}
+
 FabricCore::Outcome FabricCore::SendHead(Connection& c, OutMessage& m, bool tell) {
   Envelope envelope = NextEnvelope(c, EnvelopeKind::kMessage, m.channel, m.message_bytes);
   envelope.epoch = m.epoch;
   envelope.page_count = static_cast<uint16_t>(m.pages.size());
   envelope.inline_pages = m.inline_pages;
-  const bool in_slots = !m.pages.empty() && !m.inline_pages;
+  const bool in_slots = envelope.pages_in_slots();
   envelope.first_slot = in_slots ? static_cast<uint16_t>(c.slots_taken % kPageSlots) : 0;
-  EncodeEnvelope(envelope, std::span(m.head).first(kEnvelopeBytes + m.message_bytes));
+  SealHead(c, m, envelope);
   std::array<iovec, 1 + kMaxInlinePages> iov;
   std::array<void*, 1 + kMaxInlinePages> descriptors{};
   size_t parts = 0;
-  iov[parts++] = {m.head.data(), m.head.size()};
-  if (m.inline_pages) {
+  const bool encrypted = config_.security == Security::kEncrypted;
+  iov[parts++] = encrypted ? iovec{m.sealed_head.data(), m.sealed_head.size()} : iovec{m.head.data(), m.head.size()};
+  if (m.inline_pages && !encrypted) {
     for (const PageBuffer& page : m.pages) iov[parts++] = {const_cast<std::byte*>(page->bytes.data()), kPageBytes};
   }
   for (size_t i = 0; i < parts; ++i) descriptors[i] = Register(m, iov[i].iov_base, iov[i].iov_len);

@@ -115,9 +115,7 @@ size_t LinesWith(const std::string& path, const std::string& words) {
 // --- Cluster ----------------------------------------------------------------------------------------------------------
 
 Cluster::Cluster(const ClusterOptions& options) : options_(options), ports_(FreePorts(options.nodes)) {
-  const std::string key = directory_ / "key";
-  std::ofstream(key) << std::string(64, 'a');
-  chmod(key.c_str(), 0600);
+  WriteKeys({std::string(64, 'a')});
   for (int node = 1; node <= size(); ++node) WriteConfig(node, ConfigText(node));
 }
 
@@ -159,10 +157,18 @@ std::string Cluster::ConfigText(int node) const {
 
 void Cluster::WriteConfig(int node, const std::string& text) const { std::ofstream(config(node)) << text; }
 
-void Cluster::Start(int node) {
+void Cluster::WriteKeys(const std::vector<std::string>& keys) const {
+  const std::string path = directory_ / "key";
+  std::ofstream(path) << absl::StrJoin(keys, "\n") << "\n";
+  chmod(path.c_str(), 0600);
+}
+
+void Cluster::Start(int node, const std::vector<std::string>& flags) {
   ASSERT_FALSE(IsRunning(node));
   const std::string log = directory_ / absl::StrCat("node-", node, ".log");
-  processes_[node] = Spawn({"mangroved", "--config", config(node)}, log, log);
+  std::vector<std::string> command{"mangroved", "--config", config(node)};
+  command.insert(command.end(), flags.begin(), flags.end());
+  processes_[node] = Spawn(command, log, log);
 }
 
 void Cluster::StartAll() {

@@ -86,7 +86,7 @@ class Cluster {
   pid_t pid(int node) const { return processes_.at(node); }
   bool IsRunning(int node) const { return processes_.contains(node); }
 
-  void Start(int node);
+  void Start(int node, const std::vector<std::string>& flags = {});
   void StartAll();
   // SIGTERM, or another signal; returns the exit code.
   int Stop(int node, int signal = 0);
@@ -108,6 +108,8 @@ class Cluster {
   // For changes before Start.
   std::string ConfigText(int node) const;
   void WriteConfig(int node, const std::string& text) const;
+  // Of all nodes.
+  void WriteKeys(const std::vector<std::string>& keys) const;
 
  private:
   const ClusterOptions options_;

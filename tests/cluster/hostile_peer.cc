@@ -1,36 +1,16 @@
 #include "tests/cluster/hostile_peer.h"
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "engine/node_config.h"
 #include "recovery/codec.h"
 
 namespace mangrove::cluster_test {
-namespace {
-
-sockaddr_in Loopback(int port) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return address;
-}
-
-}  // namespace
-
-// --- Impostor ---------------------------------------------------------------------------------------------------------
-
 Impostor::Impostor(const Cluster& cluster, int node, Incarnation incarnation, uint16_t protocol_version) {
   const NodeConfig config = Take(LoadNodeConfig(cluster.config(node)));
   FabricTransportConfig fabric;
   fabric.cluster = ClusterIdOf(config.cluster_name);
-  fabric.key = Take(LoadClusterKey(config.key_file));
+  fabric.keys = Take(LoadClusterKeys(config.key_file));
   fabric.self = {config.self().id, incarnation};
   fabric.listen_address = config.self().address;
   fabric.protocol_version = protocol_version;
@@ -127,88 +107,6 @@ void Impostor::OnPeerDown(NodeInstance peer, const absl::Status&) {
   const std::lock_guard lock(mutex_);
   up_.erase(peer.node);
   changed_.notify_all();
-}
-
-// --- Wire -------------------------------------------------------------------------------------------------------------
-
-int ConnectTo(int port) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const sockaddr_in to = Loopback(port);
-  if (connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) != 0) {
-    close(fd);
-    return -1;
-  }
-  const int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  return fd;
-}
-
-Wire::Wire(int to_port, Alter alter) : to_port_(to_port), alter_(std::move(alter)) {
-  listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in at = Loopback(0);
-  socklen_t length = sizeof(at);
-  if (bind(listener_, reinterpret_cast<sockaddr*>(&at), length) != 0 || listen(listener_, 16) != 0 ||
-      getsockname(listener_, reinterpret_cast<sockaddr*>(&at), &length) != 0) {
-    throw std::runtime_error("no port for a wire");
-  }
-  port_ = ntohs(at.sin_port);
-  thread_ = std::thread([this] { Run(); });
-}
-
-Wire::~Wire() {
-  ending_ = true;
-  thread_.join();
-  close(listener_);
-  for (const Pair& pair : pairs_) {
-    close(pair.ends[0]);
-    close(pair.ends[1]);
-  }
-}
-
-void Wire::Run() {
-  while (!ending_) {
-    std::vector<pollfd> fds{{listener_, POLLIN, 0}};
-    for (const Pair& pair : pairs_) {
-      for (const int fd : pair.ends) fds.push_back({fd, POLLIN, 0});
-    }
-    if (poll(fds.data(), fds.size(), 50) <= 0) continue;
-    for (size_t i = pairs_.size(); i-- > 0;) {
-      bool open = true;
-      for (const int from : {0, 1}) {
-        if (open && fds[1 + 2 * i + static_cast<size_t>(from)].revents != 0) open = Forward(pairs_[i], from);
-      }
-      if (open) continue;
-      for (const int fd : pairs_[i].ends) close(fd);
-      pairs_.erase(pairs_.begin() + static_cast<std::ptrdiff_t>(i));
-    }
-    if (fds[0].revents != 0) Accept();
-  }
-}
-
-void Wire::Accept() {
-  const int from = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
-  if (from < 0) return;
-  const int to = ConnectTo(to_port_);
-  if (to < 0) {
-    close(from);
-    return;
-  }
-  pairs_.push_back({{from, to}});
-}
-
-// False: the connection has ended.
-bool Wire::Forward(const Pair& pair, int from) {
-  std::string bytes(size_t{64} << 10, '\0');
-  const ssize_t got = recv(pair.ends[from], bytes.data(), bytes.size(), 0);
-  if (got <= 0) return false;
-  bytes.resize(static_cast<size_t>(got));
-  const bool go_on = alter_(bytes);
-  for (size_t sent = 0; sent < bytes.size();) {
-    const ssize_t n = send(pair.ends[1 - from], bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
-    if (n <= 0) return false;
-    sent += static_cast<size_t>(n);
-  }
-  return go_on;
 }
 
 }  // namespace mangrove::cluster_test

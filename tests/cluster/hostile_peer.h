@@ -1,17 +1,13 @@
-// Peers as no node should be: one in this process that holds the cluster's key and sends what it likes, and a wire that
-// changes what goes over it.
+// A peer as no node should be: in this process, with the cluster's key, and it sends what it likes.
 
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <set>
 #include <span>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "net/fabric_transport.h"
@@ -57,36 +53,5 @@ class Impostor final : public TransportEvents {
   std::set<NodeId> up_;
   bool has_lease_ = false;
 };
-
-// Listens on a port of this host and hands every connection's bytes on to another, both ways.
-class Wire {
- public:
-  // Sees bytes as they come, and may change them. False: the connection is cut behind them.
-  using Alter = std::function<bool(std::string& bytes)>;
-  Wire(int to_port, Alter alter);
-  Wire(const Wire&) = delete;
-  Wire& operator=(const Wire&) = delete;
-  ~Wire();
-  int port() const { return port_; }
-
- private:
-  struct Pair {
-    int ends[2];
-  };
-  void Run();
-  void Accept();
-  bool Forward(const Pair& pair, int from);
-
-  const int to_port_;
-  const Alter alter_;
-  int port_ = 0;
-  int listener_ = -1;
-  std::vector<Pair> pairs_;
-  std::atomic<bool> ending_{false};
-  std::thread thread_;
-};
-
-// A connection to a port of this host.
-int ConnectTo(int port);
 
 }  // namespace mangrove::cluster_test

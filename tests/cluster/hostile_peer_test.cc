@@ -21,6 +21,7 @@
 #include "net/log.h"
 #include "tests/cluster/cluster.h"
 #include "tests/cluster/hostile_peer.h"
+#include "tests/wire.h"
 
 namespace mangrove::cluster_test {
 namespace {
@@ -244,7 +245,7 @@ class AlteringWire : public HostilePeer {
  protected:
   // Between node 3 and node 1.
   void Connect() {
-    wire_ = std::make_unique<Wire>(cluster_.port(1), [this](std::string& bytes) { return Alter(bytes); });
+    wire_ = std::make_unique<Wire>(cluster_.port(1), [this](int, std::string& bytes) { return Alter(bytes); });
     const std::string text = cluster_.ConfigText(3);
     const std::string other = absl::StrReplaceAll(
         text, {{absl::StrCat("127.0.0.1:", cluster_.port(1)), absl::StrCat("127.0.0.1:", wire_->port())}});
@@ -264,10 +265,10 @@ class AlteringWire : public HostilePeer {
         return true;
       });
     }
-    return AtEach(bytes, "MGE1", kEnvelopeBytes, [&](size_t at) {
+    return AtEach(bytes, "MGE2", kEnvelopeBytes, [&](size_t at) {
       ++altered_;
       if (what == Alteration::kBit) bytes[at + 8] ^= 16;
-      if (what == Alteration::kLength) bytes[at + 26] ^= 1;
+      if (what == Alteration::kLength) bytes[at + 18] ^= 1;
       if (what == Alteration::kCut) bytes.resize(at + kEnvelopeBytes / 2);
       return what != Alteration::kCut;
     });
@@ -320,9 +321,8 @@ struct Altered {
 class AlteredMessage : public AlteringWire, public testing::WithParamInterface<Altered> {};
 
 INSTANTIATE_TEST_SUITE_P(Each, AlteredMessage,
-                         testing::Values(Altered{"Corrupt", Alteration::kBit, "corrupt message: checksum"},
-                                         Altered{"OfAWrongLength", Alteration::kLength,
-                                                 "corrupt message: message length"},
+                         testing::Values(Altered{"Corrupt", Alteration::kBit, "corrupt message: the tag"},
+                                         Altered{"OfAWrongLength", Alteration::kLength, "corrupt message: the tag"},
                                          Altered{"CutOff", Alteration::kCut, "lost node-"}),
                          [](const auto& instance) { return std::string(instance.param.name); });
 

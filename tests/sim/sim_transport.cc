@@ -40,12 +40,27 @@ void SimTransport::Send(NodeId to, Channel channel, std::span<const std::byte> m
   if (network_->transport(slot_) == this && events_ != nullptr) network_->Send(this, slot, channel, message, pages);
 }
 
+void SimTransport::Expel(NodeInstance node) {
+  const int slot = SlotOfNode(node.node);
+  CHECK(slot != slot_ && slot >= 0 && slot < network_->nodes_);
+  if (network_->transport(slot_) == this) network_->Expel(slot_, slot, node.incarnation);
+}
+
+uint8_t SimTransport::LevelOf(NodeId peer, Subsystem subsystem) const {
+  const bool is_up = network_->side(slot_, SlotOfNode(peer)).up;
+  return is_up ? kOwnLevels[static_cast<size_t>(subsystem)].high : 0;
+}
+
 std::vector<PeerStatus> SimTransport::Peers() const {
   std::vector<PeerStatus> result;
   for (int peer = 0; peer < network_->nodes_; ++peer) {
     if (peer == slot_) continue;
     const SimNetwork::Side& side = network_->side(slot_, peer);
-    result.push_back({{NodeOfSlot(peer), side.known}, side.up, absl::StrCat("simulated:", peer + 1), side.last_error});
+    result.push_back({.instance = {NodeOfSlot(peer), side.known},
+                      .connected = side.up,
+                      .address = absl::StrCat("simulated:", peer + 1),
+                      .last_error = side.last_error,
+                      .key = {}});
   }
   return result;
 }
@@ -107,6 +122,7 @@ void SimNetwork::Connect(int a, int b) {
   p.connecting = false;
   // Started and Heal try again.
   if (!IsStarted(a) || !IsStarted(b) || link(a, b).cut || link(b, a).cut) return;
+  if (TellExpelled(a, b) || TellExpelled(b, a)) return;
   if (random_.PerMille(500)) std::swap(a, b);
   const Incarnation first = transport(a)->self_.incarnation;
   const Incarnation second = transport(b)->self_.incarnation;
@@ -119,6 +135,7 @@ void SimNetwork::Connect(int a, int b) {
 void SimNetwork::ComeUp(int slot, int peer, uint64_t connection, Incarnation incarnation) {
   if (pair(slot, peer).connection != connection) return;  // A newer one is on its way.
   Side& s = side(slot, peer);
+  if (incarnation <= s.expelled) return ScheduleConnect(slot, peer);  // Since it was made.
   CHECK(s.known <= incarnation);
   s.connection = connection;
   s.up = true;
@@ -132,6 +149,31 @@ void SimNetwork::ComeUp(int slot, int peer, uint64_t connection, Incarnation inc
     world_->After(random_.Spread(kMillisecond, kSecond), slot, EventKind::kPeerDown,
                   [this, slot, peer, connection] { GoDown(slot, peer, connection, "connection reset"); });
   }
+}
+
+// `slot` has heard that `peer` has left the view as this incarnation. The peer learns it when it connects again.
+void SimNetwork::Expel(int slot, int peer, Incarnation incarnation) {
+  Side& s = side(slot, peer);
+  s.expelled = std::max(s.expelled, incarnation);
+  if (!s.up || s.known > incarnation) return;
+  const auto end = [this](int at, int other, DurationNs delay) {
+    world_->After(delay, at, EventKind::kPeerDown, [this, at, other, connection = side(at, other).connection] {
+      GoDown(at, other, connection, "expelled");
+    });
+  };
+  end(slot, peer, 0);
+  if (IsStarted(peer) && side(peer, slot).up) end(peer, slot, Delay());
+}
+
+// Whether `slot` has expelled what `peer` is now; then that one hears of it.
+bool SimNetwork::TellExpelled(int slot, int peer) {
+  const Incarnation told = transport(peer)->self_.incarnation;
+  if (told > side(slot, peer).expelled) return false;
+  const NodeInstance by = transport(slot)->self_;
+  world_->After(Delay(), peer, EventKind::kPeerDown, [this, peer, told, by] {
+    if (IsStarted(peer) && transport(peer)->self_.incarnation == told) transport(peer)->events_->OnExpelled(by);
+  });
+  return true;
 }
 
 void SimNetwork::GoDown(int slot, int peer, uint64_t connection, const std::string& reason) {
@@ -238,8 +280,8 @@ void SimNetwork::Deliver(const std::shared_ptr<Wire>& wire) {
   if (to == nullptr || to->events_ == nullptr || link(wire->from, wire->to).cut) return;
   if (to->self_.incarnation != wire->receiver) return;  // T1
   const Side& s = side(wire->to, wire->from);
-  if (s.known > wire->sender.incarnation) return;  // T4
-  if (s.known < wire->sender.incarnation) {        // T4: this side of the connection is not up yet.
+  if (s.known > wire->sender.incarnation || s.expelled >= wire->sender.incarnation) return;  // T4
+  if (s.known < wire->sender.incarnation) {  // T4: this side of the connection is not up yet.
     if (pair(wire->to, wire->from).connection != wire->connection) return;
     world_->After(20 * kMicrosecond, wire->to, EventKind::kDelivery, [this, wire] { Deliver(wire); });
     return;

@@ -2,7 +2,7 @@
 //
 // It keeps T1 to T5 of net/transport.h and nothing beyond: messages are lost, doubled and overtake each other as the
 // weather says, links are cut in one direction or both, a connection breaks without anybody's fault, and the news of it
-// comes late, or never. A message of an incarnation may arrive after its death, until its successor is up.
+// comes late, or never. Who was expelled is told so when it connects. A message of an incarnation may arrive after its death, until its successor is up.
 
 #pragma once
 
@@ -40,8 +40,11 @@ class SimTransport final : public Transport {
   absl::Status Start(TransportEvents* events) override;
   void Send(NodeId to, Channel channel, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
   void SetEpoch(Epoch epoch) override { epoch_ = epoch; }
+  void Expel(NodeInstance node) override;
+  uint8_t LevelOf(NodeId peer, Subsystem subsystem) const override;
   std::vector<PeerStatus> Peers() const override;
   TransportCounters Counters() const override { return counters_; }
+  TransportSecurity SecurityInUse() const override { return {}; }
 
  private:
   friend class SimNetwork;
@@ -82,7 +85,8 @@ class SimNetwork {
   struct Side {
     uint64_t connection = 0;  // The last one that came up here.
     bool up = false;
-    Incarnation known;  // The newest that OnPeerUp named.
+    Incarnation known;     // The newest that OnPeerUp named.
+    Incarnation expelled;  // This one and those before it are not let in.
     std::string last_error;
   };
   struct Link {
@@ -107,6 +111,8 @@ class SimNetwork {
   void Started(int slot);
   void ScheduleConnect(int a, int b);
   void Connect(int a, int b);
+  void Expel(int slot, int peer, Incarnation incarnation);
+  bool TellExpelled(int slot, int peer);
   void ComeUp(int slot, int peer, uint64_t connection, Incarnation incarnation);
   void GoDown(int slot, int peer, uint64_t connection, const std::string& reason);
   void Send(SimTransport* from, int to, Channel channel, std::span<const std::byte> message,

@@ -237,7 +237,7 @@ class ClusterKeyFile : public testing::Test {
     std::ofstream(path_) << text;
     ASSERT_EQ(chmod(path_.c_str(), mode), 0);
   }
-  std::string Error() { return std::string(LoadClusterKey(path_).status().message()); }
+  std::string Error() { return std::string(LoadClusterKeys(path_).status().message()); }
 
   const TemporaryDirectory directory_;
   const std::string path_ = directory_ / "key";
@@ -247,30 +247,54 @@ class ClusterKeyFile : public testing::Test {
 TEST_F(ClusterKeyFile, DigitsAreBytesAndSpaceBetweenThemIsSkipped) {
   for (const std::string& text : {digits_, digits_ + "\n", " " + digits_.substr(0, 32) + "\n " + digits_.substr(32)}) {
     Write(text);
-    const auto key = LoadClusterKey(path_);
-    ASSERT_TRUE(key.ok()) << key.status();
-    for (size_t i = 0; i < key->size(); ++i) EXPECT_EQ((*key)[i], static_cast<std::byte>(i));
+    const auto keys = LoadClusterKeys(path_);
+    ASSERT_TRUE(keys.ok()) << keys.status();
+    ASSERT_EQ(keys->size(), 1u);
+    for (size_t i = 0; i < kClusterKeyBytes; ++i) EXPECT_EQ(keys->front()[i], static_cast<std::byte>(i));
   }
+}
+
+TEST_F(ClusterKeyFile, SeveralKeysStandInTheirOrder) {
+  const std::string second(64, 'b');
+  for (const std::string& text :
+       {digits_ + "\n" + second, "\n" + digits_.substr(0, 32) + "\n" + digits_.substr(32) + "\n\n" + second + "\n"}) {
+    Write(text);
+    const auto keys = LoadClusterKeys(path_);
+    ASSERT_TRUE(keys.ok()) << keys.status();
+    ASSERT_EQ(keys->size(), 2u);
+    EXPECT_EQ((*keys)[0][1], std::byte{1});
+    EXPECT_EQ((*keys)[1][1], std::byte{0xbb});
+  }
+  // A digit that is missing does not shift what follows.
+  Write(digits_.substr(1) + "\n" + second + "0\n");
+  EXPECT_THAT(Error(), HasSubstr("has more digits in the line of key 1"));
+  Write(digits_ + "\n" + second.substr(1));
+  EXPECT_THAT(Error(), HasSubstr("has 63 digits in key 2"));
+  std::string many;
+  for (int i = 0; i < 9; ++i) many += digits_ + "\n";
+  Write(many);
+  EXPECT_THAT(Error(), HasSubstr("has more than 8 keys"));
 }
 
 TEST_F(ClusterKeyFile, OthersMayNotReadIt) {
   Write(digits_, 0640);
-  EXPECT_EQ(LoadClusterKey(path_).status().code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(LoadClusterKeys(path_).status().code(), absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(Error(), absl::StrCat("the cluster's key ", path_,
                                   " has mode 0640, so others can use it; expected 0600 or "
                                   "0400: run chmod 600 ",
                                   path_));
   Write(digits_, 0400);
-  EXPECT_TRUE(LoadClusterKey(path_).ok());
+  EXPECT_TRUE(LoadClusterKeys(path_).ok());
 }
 
 TEST_F(ClusterKeyFile, WhatIsWrongIsSaidAndNothingOfItShown) {
-  const std::string expected = "; expected 64 hexadecimal digits, as from: od -An -v -tx1 -N32 /dev/urandom";
+  const std::string expected =
+      "; expected keys of 64 hexadecimal digits, each on lines of its own, as from: od -An -v -tx1 -N32 /dev/urandom";
   EXPECT_THAT(Error(), StartsWith("cannot read the cluster's key "));
   Write("");
   EXPECT_EQ(Error(), absl::StrCat("the cluster's key ", path_, " has 0 digits", expected));
   Write(digits_ + "00");
-  EXPECT_EQ(Error(), absl::StrCat("the cluster's key ", path_, " has 66 digits", expected));
+  EXPECT_EQ(Error(), absl::StrCat("the cluster's key ", path_, " has more digits in the line of key 1", expected));
   Write("secret" + digits_);
   EXPECT_EQ(Error(),
             absl::StrCat("the cluster's key ", path_, " has something else than a digit as its byte 1", expected));

@@ -128,8 +128,15 @@ class DirectTransport final : public Transport {
   absl::Status Start(TransportEvents*) override { return absl::OkStatus(); }
   void Send(NodeId to, Channel channel, std::span<const std::byte> message, std::span<const PageBuffer> pages) override;
   void SetEpoch(Epoch epoch) override { epoch_ = epoch; }
+  void Expel(NodeInstance node) override { expelled.push_back(node); }
+  uint8_t LevelOf(NodeId, Subsystem subsystem) const override {
+    return kOwnLevels[static_cast<size_t>(subsystem)].high;
+  }
   std::vector<PeerStatus> Peers() const override { return {}; }
   TransportCounters Counters() const override { return {}; }
+  TransportSecurity SecurityInUse() const override { return {}; }
+
+  std::vector<NodeInstance> expelled;
 
  private:
   EngineCluster* const cluster_;

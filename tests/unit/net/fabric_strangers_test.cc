@@ -54,7 +54,7 @@ void ExpectRefused(const std::vector<FabricMember>& members, FabricTransportConf
 TEST(FabricStrangers, AnotherKeyIsRefused) {
   auto members = MakeMembers(2);
   FabricTransportConfig config = MakeConfig(members, 2);
-  config.key[31] = std::byte{0};
+  config.keys[0][31] = std::byte{0};
   ExpectRefused(members, config, {"refused", "key"});
 }
 

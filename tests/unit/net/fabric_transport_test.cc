@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -19,10 +20,12 @@ using testing::MakePage;
 using testing::TestNode;
 
 struct Pair {
-  explicit Pair(bool force_local_registration = false) : members(MakeMembers(2)) {
+  explicit Pair(bool force_local_registration = false, Security security = Security::kAuthenticated)
+      : members(MakeMembers(2)) {
     for (uint64_t id = 1; id <= 2; ++id) {
       FabricTransportConfig config = MakeConfig(members, id);
       config.force_local_registration = force_local_registration;
+      config.security = security;
       (id == 1 ? a : b) = std::make_unique<TestNode>(std::move(config));
     }
     a->Start();
@@ -48,11 +51,16 @@ TEST(FabricTransport, AMessageArrivesOnceWithItsBytesSenderAndEpoch) {
   EXPECT_TRUE(pair.a->WaitFor([&] { return pair.a->received.size() == 1; }));
 }
 
-class FabricTransportPages : public ::testing::TestWithParam<bool> {};
-INSTANTIATE_TEST_SUITE_P(LocalRegistration, FabricTransportPages, ::testing::Bool());
+class FabricTransportPages : public ::testing::TestWithParam<std::tuple<bool, Security>> {
+ protected:
+  Pair MakePair() { return Pair(std::get<0>(GetParam()), std::get<1>(GetParam())); }
+};
+INSTANTIATE_TEST_SUITE_P(LocalRegistration, FabricTransportPages,
+                         ::testing::Combine(::testing::Bool(),
+                                            ::testing::Values(Security::kAuthenticated, Security::kEncrypted)));
 
 TEST_P(FabricTransportPages, EveryCountOfPagesArrivesWholeWithEverySizeOfMessage) {
-  Pair pair(GetParam());
+  Pair pair = MakePair();
   size_t sent = 0;
   for (size_t count = 0; count <= kMaxMessagePages; ++count) {
     for (size_t bytes : {size_t{0}, size_t{16}, size_t{1000}, kMaxMessageBytes}) {
@@ -84,7 +92,7 @@ TEST_P(FabricTransportPages, EveryCountOfPagesArrivesWholeWithEverySizeOfMessage
 
 // Small, inline and in slots; and what waits in the queue behind a full ring of slots.
 TEST_P(FabricTransportPages, AMessageComesOnTheChannelThatItWasSentOn) {
-  Pair pair(GetParam());
+  Pair pair = MakePair();
   const std::string text = "channel";
   const std::vector<PageBuffer> pages(kMaxMessagePages, MakePage(1));
   std::vector<std::pair<Channel, size_t>> sent;
@@ -108,10 +116,13 @@ TEST_P(FabricTransportPages, AMessageComesOnTheChannelThatItWasSentOn) {
 }
 
 // Every message is answered, so both directions are busy; the window keeps within what a connection may queue (T5).
-TEST(FabricTransport, NothingIsLostOrReorderedUnderLoad) {
+class FabricTransportLoad : public ::testing::TestWithParam<Security> {};
+INSTANTIATE_TEST_SUITE_P(Both, FabricTransportLoad, ::testing::Values(Security::kAuthenticated, Security::kEncrypted));
+
+TEST_P(FabricTransportLoad, NothingIsLostOrReorderedUnderLoad) {
   constexpr uint64_t kMessages = 100'000;
   constexpr uint64_t kWindow = 64;
-  Pair pair;
+  Pair pair(false, GetParam());
   const PageBuffer page = MakePage(1);
   auto send = [&](TestNode& node, uint64_t to, uint64_t number) {
     std::vector<std::byte> message(8 + number % 200);

@@ -19,12 +19,22 @@ HandshakeFacts Facts() {
   return facts;
 }
 
-TEST(Handshake, EveryFactTheKeyAndTheStepChangeTheMac) {
+HandshakeOffer Offer() {
+  HandshakeOffer offer;
+  offer.security = Security::kEncrypted;
+  offer.levels[1] = {2, 3};
+  offer.pool = {9, 10, 11};
+  offer.exchange.fill(std::byte{12});
+  return offer;
+}
+
+TEST(Handshake, EveryFactOfferTheKeyAndTheStepChangeTheMac) {
   ClusterKey key{};
   key[0] = std::byte{1};
-  const SlotPool pool{9, 10, 11};
-  std::vector<HandshakeMac> macs = {ComputeMac(key, HandshakeStep::kProof, Facts(), pool)};
-  auto add = [&](const HandshakeFacts& facts) { macs.push_back(ComputeMac(key, HandshakeStep::kProof, facts, pool)); };
+  std::vector<HandshakeMac> macs = {ComputeMac(key, HandshakeStep::kProof, Facts(), Offer())};
+  auto add = [&](const HandshakeFacts& facts) {
+    macs.push_back(ComputeMac(key, HandshakeStep::kProof, facts, Offer()));
+  };
   HandshakeFacts f = Facts();
   add((f = Facts(), f.version = 2, f));
   add((f = Facts(), f.cluster.high = 99, f));
@@ -35,19 +45,39 @@ TEST(Handshake, EveryFactTheKeyAndTheStepChangeTheMac) {
   add((f = Facts(), f.acceptor.incarnation = Incarnation(99), f));
   add((f = Facts(), f.connector_nonce = 99, f));
   add((f = Facts(), f.acceptor_nonce = 99, f));
-  for (auto step : {HandshakeStep::kHello, HandshakeStep::kAccept, HandshakeStep::kReady}) {
-    macs.push_back(ComputeMac(key, step, Facts(), pool));
+  for (auto step : {HandshakeStep::kHello, HandshakeStep::kAccept, HandshakeStep::kReady, HandshakeStep::kExpelled}) {
+    macs.push_back(ComputeMac(key, step, Facts(), Offer()));
   }
-  macs.push_back(ComputeMac(key, HandshakeStep::kProof, Facts(), {99, 10, 11}));
-  macs.push_back(ComputeMac(key, HandshakeStep::kProof, Facts(), {9, 99, 11}));
-  macs.push_back(ComputeMac(key, HandshakeStep::kProof, Facts(), {9, 10, 99}));
+  auto offer = [&](const HandshakeOffer& changed) {
+    macs.push_back(ComputeMac(key, HandshakeStep::kProof, Facts(), changed));
+  };
+  HandshakeOffer o = Offer();
+  offer((o = Offer(), o.pool.base = 99, o));
+  offer((o = Offer(), o.pool.key = 99, o));
+  offer((o = Offer(), o.pool.slots = 99, o));
+  offer((o = Offer(), o.security = Security::kAuthenticated, o));
+  offer((o = Offer(), o.levels[1].low = 1, o));
+  offer((o = Offer(), o.levels[1].high = 4, o));
+  offer((o = Offer(), o.levels[7].high = 1, o));
+  offer((o = Offer(), o.exchange[31] = std::byte{0}, o));
   ClusterKey other = key;
   other[31] = std::byte{1};
-  macs.push_back(ComputeMac(other, HandshakeStep::kProof, Facts(), pool));
+  macs.push_back(ComputeMac(other, HandshakeStep::kProof, Facts(), Offer()));
   for (size_t i = 0; i < macs.size(); ++i) {
     for (size_t j = 0; j < i; ++j) EXPECT_FALSE(SameMac(macs[i], macs[j])) << i << " " << j;
   }
-  EXPECT_TRUE(SameMac(macs[0], ComputeMac(key, HandshakeStep::kProof, Facts(), pool)));
+  EXPECT_TRUE(SameMac(macs[0], ComputeMac(key, HandshakeStep::kProof, Facts(), Offer())));
+}
+
+TEST(Handshake, TheKeyThatAHelloProvesIsFoundAmongSeveral) {
+  std::vector<ClusterKey> keys(3);
+  for (size_t i = 0; i < keys.size(); ++i) keys[i][0] = static_cast<std::byte>(i + 1);
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const HandshakeMac mac = ComputeMac(keys[i], HandshakeStep::kHello, Facts(), {});
+    EXPECT_EQ(FindKey(keys, HandshakeStep::kHello, Facts(), std::span(mac).first(16)), i);
+  }
+  const HandshakeMac mac = ComputeMac(ClusterKey{}, HandshakeStep::kHello, Facts(), {});
+  EXPECT_EQ(FindKey(keys, HandshakeStep::kHello, Facts(), mac), keys.size());
 }
 
 TEST(Handshake, EveryMessageComesBack) {
@@ -68,23 +98,27 @@ TEST(Handshake, EveryMessageComesBack) {
   Accept accept;
   accept.from = {NodeId(1), Incarnation(2)};
   accept.nonce = 3;
+  accept.security = Security::kEncrypted;
+  accept.levels = Offer().levels;
   accept.mac.fill(std::byte{4});
   const auto accepted = ParseAccept(9, EncodeAccept(9, accept));
   ASSERT_TRUE(accepted.has_value());
   EXPECT_EQ(accepted->from, accept.from);
   EXPECT_EQ(accepted->nonce, accept.nonce);
+  EXPECT_EQ(accepted->security, accept.security);
+  EXPECT_EQ(accepted->levels, accept.levels);
   EXPECT_EQ(accepted->mac, accept.mac);
   EXPECT_FALSE(ParseAccept(8, EncodeAccept(9, accept)).has_value());
 
-  PoolOffer offer;
-  offer.step = HandshakeStep::kReady;
-  offer.pool = {1, 2, 3};
-  offer.mac.fill(std::byte{4});
-  const auto offered = ParsePoolOffer(EncodePoolOffer(offer));
+  FirstMessage first;
+  first.step = HandshakeStep::kReady;
+  first.offer = Offer();
+  first.mac.fill(std::byte{4});
+  const auto offered = ParseFirstMessage(EncodeFirstMessage(first));
   ASSERT_TRUE(offered.has_value());
-  EXPECT_EQ(offered->step, offer.step);
-  EXPECT_EQ(offered->pool, offer.pool);
-  EXPECT_EQ(offered->mac, offer.mac);
+  EXPECT_EQ(offered->step, first.step);
+  EXPECT_EQ(offered->offer, first.offer);
+  EXPECT_EQ(offered->mac, first.mac);
 
   const auto refusal = ParseRefusal(EncodeRefusal({RefusalReason::kVersion, 2, 3}));
   ASSERT_TRUE(refusal.has_value());
@@ -108,7 +142,7 @@ TEST(Handshake, ARefusalNamesBothValues) {
 TEST(Handshake, RandomBytesNeverCrashTheParsers) {
   std::mt19937_64 random(1);
   for (int i = 0; i < 50'000; ++i) {
-    std::vector<std::byte> bytes(random() % 100);
+    std::vector<std::byte> bytes(random() % 150);
     for (std::byte& b : bytes) b = std::byte{static_cast<uint8_t>(random())};
     if (bytes.size() >= 2 && i % 2 == 0) {
       bytes[0] = std::byte{'M'};
@@ -116,7 +150,7 @@ TEST(Handshake, RandomBytesNeverCrashTheParsers) {
     }
     ParseHello(bytes);
     ParseAccept(1, bytes);
-    ParsePoolOffer(bytes);
+    ParseFirstMessage(bytes);
     const auto refusal = ParseRefusal(bytes);
     EXPECT_TRUE(!refusal || !ExplainRefusal(*refusal, *refusal).empty());
   }

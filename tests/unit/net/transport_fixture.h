@@ -36,7 +36,8 @@ inline FabricTransportConfig MakeConfig(const std::vector<FabricMember>& members
                                         uint64_t incarnation = 1) {
   FabricTransportConfig config;
   config.cluster = {0x1111, 0x2222};
-  config.key.fill(std::byte{0x5A});
+  config.keys.resize(1);
+  config.keys[0].fill(std::byte{0x5A});
   config.self = {NodeId(node), Incarnation(incarnation)};
   config.listen_address = members[node - 1].address;
   config.members = members;
@@ -157,6 +158,13 @@ class TestNode : public TransportEvents {
     std::lock_guard<std::mutex> lock(mutex);
     EXPECT_FALSE(reason.ok());
     history.emplace_back(peer, false);
+    reasons.emplace_back(reason.message());
+    changed.notify_all();
+  }
+
+  void OnExpelled(NodeInstance by) override {
+    std::lock_guard<std::mutex> lock(mutex);
+    expelled_by.push_back(by);
     changed.notify_all();
   }
 
@@ -168,6 +176,8 @@ class TestNode : public TransportEvents {
   std::condition_variable changed;
   std::vector<std::pair<NodeInstance, bool>> history;  // Ups and downs.
   std::vector<Received> received;
+  std::vector<std::string> reasons;  // Of the downs.
+  std::vector<NodeInstance> expelled_by;
   uint64_t deliveries = 0;
   bool delivered_while_down = false;
   std::function<void(const Delivery&)> on_delivery;  // With `mutex` held.

@@ -21,10 +21,11 @@ constexpr char kStatus[] = R"({
     "has_lease": true,
     "lease_left_ms": 700, "leader": "node-1", "anchors": ["node-1", "node-2", "node-3"], "awaited_anchors": [],
     "anchor": null},
+  "security": {"mode": "authenticated", "keys": ["0a1b2c3d", "4e5f6071"]},
   "peers": [
-    {"id": 2, "name": "node-2", "address": "127.0.0.1:7102", "connected": true, "incarnation": 9, "last_error": "",
+    {"id": 2, "name": "node-2", "address": "127.0.0.1:7102", "connected": true, "incarnation": 9, "last_error": "", "key": "4e5f6071",
      "resources": {"cache_room_bytes": 2097152, "disk_free_bytes": 1073741824, "pages_per_second": 12}},
-    {"id": 3, "name": "node-3", "address": "127.0.0.1:7103", "connected": false, "incarnation": 0, "last_error": "refused",
+    {"id": 3, "name": "node-3", "address": "127.0.0.1:7103", "connected": false, "incarnation": 0, "last_error": "refused", "key": null,
      "resources": null}],
   "cache": {"used_bytes": 1048576, "size_bytes": 4194304},
   "disk": {"pages": 1, "used_bytes": 4096, "free_bytes": 3221225472, "is_behind": false},
@@ -73,22 +74,25 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
             "node-3 is MISSING; 2 nodes are here; view 4, led by node-1\n"
             "REPAIR: what is flushed has a copy less where it would be on node-3: start it before another one fails\n"
             "node-1 is ready, connected to 1 of 2 peers\n"
-            "cluster  demo\n"
-            "node     id 1, incarnation 7, at 127.0.0.1:7101\n"
-            "cache    1.0 MiB of 4.0 MiB, 25 %\n"
-            "disk     1 page, 4.0 KiB used, 3.0 GiB free\n"
+            "cluster      demo\n"
+            "node         id 1, incarnation 7, at 127.0.0.1:7101\n"
+            "connections  authenticated, with key 0a1b2c3d, or 4e5f6071\n"
+            "cache        1.0 MiB of 4.0 MiB, 25 %\n"
+            "disk         1 page, 4.0 KiB used, 3.0 GiB free\n"
             "\n"
-            "peer    id  address         connected  incarnation  cache room  disk free  pages/s  last error\n"
-            "node-2   2  127.0.0.1:7102  yes                  9     2.0 MiB    1.0 GiB       12\n"
-            "node-3   3  127.0.0.1:7103  no                   -           -          -        -  refused\n"
+            "peer    id  address         connected  key       incarnation  cache room  disk free  pages/s  last error\n"
+            "node-2   2  127.0.0.1:7102  yes        4e5f6071            9     2.0 MiB    1.0 GiB       12\n"
+            "node-3   3  127.0.0.1:7103  no                             -           -          -        -  refused\n"
             "\n"
             "since its start\n"
             "pages given     3\n"
             "read requests  12\n");
   const auto first_lines = [this](const std::string& membership) {
-    answer_ = absl::StrCat(R"({"node": {"id": 1, "name": "a", "incarnation": 7, "address": "h:1"}, "cluster": "c",
+    answer_ = absl::StrCat(
+        R"({"node": {"id": 1, "name": "a", "incarnation": 7, "address": "h:1"}, "cluster": "c",
       "ready": false, "waiting_for": ["b", "c"], "membership": {)",
-                           membership, R"(}, "peers": [], "cache": {"used_bytes": 0, "size_bytes": 0},
+        membership,
+        R"(}, "security": {"mode": "encrypted", "keys": []}, "peers": [], "cache": {"used_bytes": 0, "size_bytes": 0},
       "disk": {"pages": 0, "used_bytes": 0, "free_bytes": 0, "is_behind": false}, "counters": {}})");
     EXPECT_EQ(Run({"status"}), kExitDone) << err_.str();
     return out_.str();
