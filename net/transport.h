@@ -2,7 +2,7 @@
 //
 // Contract, for the real transport and the simulated one:
 //  T1  A delivery comes from the incarnation that it names, which has proved that it holds the cluster's key, and was
-//      addressed to this incarnation. Nothing else of a peer is parsed before that.
+//      addressed to this incarnation; nobody on its way has changed it. Nothing else of a peer is parsed before that.
 //  T2  A message arrives whole, with all its pages, or not at all.
 //  T3  A message may be lost, when its connection breaks or its deadline passes. The real transport neither reorders
 //      nor doubles messages of one connection; the simulated one does, and no protocol may rely on the order.

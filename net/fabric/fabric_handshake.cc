@@ -250,6 +250,10 @@ absl::Status FabricCore::OnFirst(Connection& connection, std::span<const std::by
   if (!connection.connector) return OnProof(connection);
   CHECK(connection.state == ConnectionState::kProving);
   if (!connection.verdict.ok()) return connection.verdict;
+  // Since the Accept; the next attempt tells it.
+  if (connection.facts.acceptor.incarnation <= FindPeer(connection.peer)->expelled) {
+    return absl::PermissionDeniedError(absl::StrCat(ToString(connection.facts.acceptor), " has left the view"));
+  }
   // What the Accept said was proved as well.
   if (absl::Status status = Agree(connection); !status.ok()) return status;
   if (absl::Status status = MakeSession(connection); !status.ok()) return status;

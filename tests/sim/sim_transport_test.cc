@@ -27,6 +27,7 @@ class Listener : public TransportEvents {
     ++ups;
   }
   void OnPeerDown(NodeInstance /*peer*/, const absl::Status& /*reason*/) override { ++downs; }
+  void OnExpelled(NodeInstance by) override { expelled_by.push_back(by); }
 
   std::vector<std::string> messages;
   std::vector<std::byte> first_bytes;
@@ -34,6 +35,7 @@ class Listener : public TransportEvents {
   std::vector<Channel> channels;
   int ups = 0;
   int downs = 0;
+  std::vector<NodeInstance> expelled_by;
 
  private:
   std::map<NodeId, Incarnation> newest_;
@@ -173,6 +175,27 @@ TEST_F(SimTransportTest, AFalseAlarmEndsInANewConnection) {
   Send(0, 1, "arrives");
   Run(kSecond);
   EXPECT_EQ(listeners_[1]->messages, std::vector<std::string>{"arrives"});
+}
+
+TEST_F(SimTransportTest, WhoIsExpelledIsNotHeardAndIsToldAndItsNextLifeIsLetIn) {
+  const int ups = listeners_[0]->ups;
+  Send(1, 0, "on its way");
+  transports_[0]->Expel({NodeOfSlot(1), Incarnation(1)});
+  Run(3 * kSecond);
+  Send(1, 0, "too late");
+  Run(kSecond);
+  EXPECT_TRUE(listeners_[0]->messages.empty());
+  EXPECT_EQ(listeners_[0]->ups, ups);
+  ASSERT_FALSE(listeners_[1]->expelled_by.empty());
+  EXPECT_EQ(listeners_[1]->expelled_by[0], (NodeInstance{NodeOfSlot(0), Incarnation(1)}));
+  EXPECT_EQ(transports_[0]->LevelOf(NodeOfSlot(1), Subsystem::kPages), 0);
+  Crash(1);
+  Start(1);
+  Run(2 * kSecond);
+  EXPECT_EQ(listeners_[0]->ups, ups + 1);
+  Send(1, 0, "of the next");
+  Run(kSecond);
+  EXPECT_EQ(listeners_[0]->messages, std::vector<std::string>{"of the next"});
 }
 
 }  // namespace

@@ -40,6 +40,22 @@ TEST_F(PageEngineLease, WithoutOneThereAreNoRightsAndLaterTheContentIsAsItWas) {
   EXPECT_EQ(*cluster_.Read(3, page_), 7);
 }
 
+// Covers: C13
+TEST_F(PageEngineLease, WhoLeavesTheViewIsExpelledByTheTransportOfEachThatKnowsIt) {
+  const NodeInstance first = cluster_.host(3).self;
+  cluster_.Leave(3);
+  for (const uint64_t node : {1, 2}) {
+    EXPECT_EQ(cluster_.host(node).transport->expelled, std::vector<NodeInstance>{first});
+  }
+  const NodeInstance second{first.node, Incarnation(first.incarnation.value + 1)};
+  const NodeInstance third{first.node, Incarnation(first.incarnation.value + 2)};
+  cluster_.Start(second);
+  // In the place of an older one, which is still in the view.
+  cluster_.Start(third);
+  EXPECT_EQ(cluster_.host(1).transport->expelled, (std::vector<NodeInstance>{first, second}));
+  EXPECT_TRUE(cluster_.host(3).transport->expelled.empty());
+}
+
 // Also by its own clock, when nobody says a word; and somewhat before, since fencing takes time.
 TEST_F(PageEngineLease, ProgramsAreFencedBeforeItEnds) {
   ASSERT_TRUE(cluster_.Write(1, page_, 7).ok());
