@@ -97,6 +97,17 @@ evict_to_peers = false
   EXPECT_FALSE(config->evict_to_peers);
 }
 
+TEST(NodeConfig, ConnectionsAreAuthenticatedUnlessTheyAreToBeEncrypted) {
+  EXPECT_EQ(SecurityOf(*ParseNodeConfig(kGood, "x.toml")), Security::kAuthenticated);
+  const auto with = [](const std::string& mode) {
+    return With("key_file", absl::StrCat("security = \"", mode, "\"\nkey_file"));
+  };
+  EXPECT_EQ(SecurityOf(*ParseNodeConfig(with("authenticated"), "x.toml")), Security::kAuthenticated);
+  EXPECT_EQ(SecurityOf(*ParseNodeConfig(with("encrypted"), "x.toml")), Security::kEncrypted);
+  EXPECT_EQ(ErrorOf(with("none")),
+            "x.toml:7: cluster.security is \"none\", expected \"authenticated\" or \"encrypted\"");
+}
+
 TEST(NodeConfig, AnUnknownKeyIsNamedWithItsLineAndTheKeyThatWasMeant) {
   EXPECT_EQ(ErrorOf(With("data_dir", "data_dri")),
             "x.toml:3: node.data_dri is not a known key; did you mean 'data_dir'?");
@@ -105,12 +116,12 @@ TEST(NodeConfig, AnUnknownKeyIsNamedWithItsLineAndTheKeyThatWasMeant) {
   EXPECT_EQ(ErrorOf(With("key_file", "keyfile")),
             "x.toml:7: cluster.keyfile is not a known key; did you mean 'key_file'?");
   EXPECT_EQ(ErrorOf(With("key_file", "colour")),
-            "x.toml:7: cluster.colour is not a known key; expected one of name, key_file, replicas");
+            "x.toml:7: cluster.colour is not a known key; expected one of name, key_file, security, replicas");
   EXPECT_EQ(ErrorOf(With("[cluster]", "[clusters]")), "x.toml:5: clusters is not a known key; did you mean 'cluster'?");
   EXPECT_EQ(ErrorOf(With("address = \"127.0.0.1:7102\"", "adress = \"127.0.0.1:7102\"")),
             "x.toml:17: members[2].adress is not a known key; did you mean 'address'?");
   EXPECT_EQ(ErrorOf(With("key_file", "\"\\u0007\\n\"")),
-            "x.toml:7: cluster.\\x07\\n is not a known key; expected one of name, key_file, replicas");
+            "x.toml:7: cluster.\\x07\\n is not a known key; expected one of name, key_file, security, replicas");
 }
 
 TEST(NodeConfig, TwoMembersShareNoIdNameOrAddress) {
