@@ -150,7 +150,6 @@ std::array<std::byte, kAcceptBytes> EncodeAccept(uint16_t version, const Accept&
   std::array<std::byte, kAcceptBytes> bytes;
   Writer writer(bytes);
   writer.Put<uint16_t>(kHandshakeMagic).Put<uint16_t>(version).Put(accept.from).Put<uint64_t>(accept.nonce);
-  writer.Put<uint32_t>(static_cast<uint32_t>(accept.security)).Put(accept.levels);
   writer.PutBytes(accept.mac);
   CHECK(writer.full());
   return bytes;
@@ -163,10 +162,6 @@ std::optional<Accept> ParseAccept(uint16_t version, std::span<const std::byte> b
   Accept accept;
   accept.from = reader.GetInstance();
   accept.nonce = reader.Get<uint64_t>();
-  const std::optional<Security> security = reader.GetSecurity();
-  if (!security) return std::nullopt;
-  accept.security = *security;
-  accept.levels = reader.GetLevels();
   reader.GetBytes(accept.mac);
   return accept;
 }

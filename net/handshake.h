@@ -54,7 +54,7 @@ using PublicKey = std::array<std::byte, 32>;  // X25519.
 
 // What the sender of a step says of itself beside the facts; what does not belong to the step is 0.
 struct HandshakeOffer {
-  Security security{};   // Accept, Proof, Ready.
+  Security security{};   // Proof, Ready.
   LevelTable levels{};   // The same.
   SlotPool pool;         // Proof, Ready.
   PublicKey exchange{};  // Proof, Ready; for this connection alone.
@@ -86,15 +86,13 @@ std::array<std::byte, kHelloBytes> EncodeHello(const Hello& hello);
 // Empty if these are not a hello's bytes at all.
 std::optional<Hello> ParseHello(std::span<const std::byte> bytes);
 
-// The acceptance's data.
+// The acceptance's data, as short: half of the MAC.
 struct Accept {
   NodeInstance from;
   uint64_t nonce = 0;
-  Security security{};
-  LevelTable levels{};
-  HandshakeMac mac{};
+  std::array<std::byte, 16> mac{};
 };
-constexpr size_t kAcceptBytes = 80;
+constexpr size_t kAcceptBytes = 44;
 std::array<std::byte, kAcceptBytes> EncodeAccept(uint16_t version, const Accept& accept);
 std::optional<Accept> ParseAccept(uint16_t version, std::span<const std::byte> bytes);
 

@@ -305,7 +305,6 @@ class FabricCore {
   absl::Status Agree(Connection& connection);
   absl::Status SendFirst(Connection& connection, HandshakeStep step);
   absl::Status OnFirst(Connection& connection, std::span<const std::byte> bytes);
-  absl::Status OnProof(Connection& connection);
   absl::Status SayExpelled(Connection& connection);
   absl::Status MakeSession(Connection& connection);
   absl::Status FinishAccepting(Connection& connection);

@@ -107,10 +107,8 @@ void FabricCore::AcceptPeer(Peer& peer, Info info, const HandshakeFacts& facts, 
   Accept accept;
   accept.from = config_.self;
   accept.nonce = connection.facts.acceptor_nonce;
-  accept.security = config_.security;
-  accept.levels = config_.levels;
-  const HandshakeOffer offer{.security = config_.security, .levels = config_.levels, .pool = {}, .exchange = {}};
-  accept.mac = ComputeMac(connection.key, HandshakeStep::kAccept, connection.facts, offer);
+  const HandshakeMac mac = ComputeMac(connection.key, HandshakeStep::kAccept, connection.facts, {});
+  std::copy_n(mac.begin(), accept.mac.size(), accept.mac.begin());
   const auto bytes = EncodeAccept(config_.protocol_version, accept);
   // Room for the Proof and nothing else.
   absl::Status status = PostReceive(connection, 0, kFirstMessageBytes);
@@ -127,6 +125,9 @@ absl::Status FabricCore::FinishAccepting(Connection& connection) {
     return absl::FailedPreconditionError("a newer incarnation of the peer came first");
   }
   if (connection.facts.connector.incarnation <= peer->expelled) return SayExpelled(connection);
+  // The connector is to find out as well where they cannot agree, from a Ready without slots, and closes.
+  connection.verdict = Agree(connection);
+  if (!connection.verdict.ok()) return SendFirst(connection, HandshakeStep::kReady);
   if (absl::Status status = PrepareMemory(connection); !status.ok()) return status;
   if (absl::Status status = PostReceives(connection, 0); !status.ok()) return status;
   if (absl::Status status = SendFirst(connection, HandshakeStep::kReady); !status.ok()) return status;
@@ -164,9 +165,8 @@ absl::Status FabricCore::OnAccept(Connection& connection, std::span<const std::b
   }
   connection.facts.acceptor = accept->from;
   connection.facts.acceptor_nonce = accept->nonce;
-  connection.theirs.security = accept->security;
-  connection.theirs.levels = accept->levels;
-  if (!SameMac(accept->mac, ComputeMac(connection.key, HandshakeStep::kAccept, connection.facts, connection.theirs))) {
+  const HandshakeMac mac = ComputeMac(connection.key, HandshakeStep::kAccept, connection.facts, {});
+  if (!SameMac(accept->mac, std::span(mac).first(accept->mac.size()))) {
     ++counters_.peers_refused;
     return absl::PermissionDeniedError("the node there does not hold the cluster's key");
   }
@@ -177,8 +177,6 @@ absl::Status FabricCore::OnAccept(Connection& connection, std::span<const std::b
   }
   connection.state = ConnectionState::kProving;
   if (accept->from.incarnation <= peer->expelled) return SayExpelled(connection);
-  // Where they cannot agree the acceptor is to find that out as well, from the Proof, and closes.
-  connection.verdict = Agree(connection);
   return SendFirst(connection, HandshakeStep::kProof);
 }
 
@@ -208,9 +206,11 @@ absl::Status FabricCore::SendFirst(Connection& connection, HandshakeStep step) {
       StoreLittle<uint64_t>(connection.exchange.data() + i, entropy_->Next());
     }
     connection.own.exchange = PublicKeyOf(connection.exchange);
-    connection.own.pool.base = virtual_addresses_ ? reinterpret_cast<uintptr_t>(connection.slots()) : 0;
-    connection.own.pool.key = fi_mr_key(connection.slot_registration.get());
-    connection.own.pool.slots = kPageSlots;
+    if (connection.slot_registration) {
+      connection.own.pool.base = virtual_addresses_ ? reinterpret_cast<uintptr_t>(connection.slots()) : 0;
+      connection.own.pool.key = fi_mr_key(connection.slot_registration.get());
+      connection.own.pool.slots = kPageSlots;
+    }
     offer = connection.own;
   }
   message.mac = ComputeMac(connection.key, step, connection.facts, offer);
@@ -232,8 +232,7 @@ absl::Status FabricCore::OnFirst(Connection& connection, std::span<const std::by
   const HandshakeStep expected = connection.connector ? HandshakeStep::kReady : HandshakeStep::kProof;
   const std::optional<FirstMessage> message = ParseFirstMessage(bytes);
   const bool is_expelled = message && message->step == HandshakeStep::kExpelled;
-  if (!message || (message->step != expected && !is_expelled) ||
-      (!is_expelled && message->offer.pool.slots != kPageSlots)) {
+  if (!message || (message->step != expected && !is_expelled)) {
     ++counters_.peers_refused;
     return absl::PermissionDeniedError("its handshake message is not what this version expects");
   }
@@ -247,26 +246,28 @@ absl::Status FabricCore::OnFirst(Connection& connection, std::span<const std::by
     return absl::PermissionDeniedError(absl::StrCat(ToString(by), " says that this incarnation has left the view"));
   }
   connection.theirs = message->offer;
-  if (!connection.connector) return OnProof(connection);
+  if (connection.connector) {
+    if (absl::Status status = Agree(connection); !status.ok()) return status;
+  }
+  if (connection.theirs.pool.slots != kPageSlots) {
+    ++counters_.peers_refused;
+    return absl::PermissionDeniedError(
+        absl::StrCat("it has ", connection.theirs.pool.slots, " slots for pages, expected ", kPageSlots));
+  }
+  if (!connection.connector) {
+    connection.proved = true;
+    // The proof may overtake the event.
+    return connection.connected ? FinishAccepting(connection) : absl::OkStatus();
+  }
   CHECK(connection.state == ConnectionState::kProving);
-  if (!connection.verdict.ok()) return connection.verdict;
   // Since the Accept; the next attempt tells it.
   if (connection.facts.acceptor.incarnation <= FindPeer(connection.peer)->expelled) {
     return absl::PermissionDeniedError(absl::StrCat(ToString(connection.facts.acceptor), " has left the view"));
   }
-  // What the Accept said was proved as well.
-  if (absl::Status status = Agree(connection); !status.ok()) return status;
   if (absl::Status status = MakeSession(connection); !status.ok()) return status;
   if (absl::Status status = PostReceive(connection, 0, kMaxWireBytes); !status.ok()) return status;
   BringUp(connection);
   return absl::OkStatus();
-}
-
-absl::Status FabricCore::OnProof(Connection& connection) {
-  if (absl::Status status = Agree(connection); !status.ok()) return status;
-  connection.proved = true;
-  // The proof may overtake the event.
-  return connection.connected ? FinishAccepting(connection) : absl::OkStatus();
 }
 
 absl::Status FabricCore::MakeSession(Connection& connection) {

@@ -253,6 +253,7 @@ absl::Status FabricCore::Listen() {
   size_t length = sizeof(data_bytes);
   result = fi_getopt(&listener->fid, FI_OPT_ENDPOINT, FI_OPT_CM_DATA_SIZE, &data_bytes, &length);
   if (result != 0) return FabricError(result, what);
+  static_assert(kAcceptBytes <= kHelloBytes);
   if (data_bytes < kHelloBytes) {
     return absl::FailedPreconditionError(absl::StrCat("the provider ", config_.provider, " carries ", data_bytes,
                                                       " bytes with a connection request, expected at least ",

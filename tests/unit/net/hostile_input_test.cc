@@ -37,11 +37,10 @@ std::vector<Bytes> HandshakeCorpus() {
   const HandshakeMac mac = ComputeMac(key, HandshakeStep::kHello, facts, {});
   std::copy_n(mac.begin(), hello.mac.size(), hello.mac.begin());
   corpus.push_back(Vector(EncodeHello(hello)));
-  corpus.push_back(Vector(EncodeAccept(5, {.from = facts.acceptor,
-                                           .nonce = 8,
-                                           .security = offer.security,
-                                           .levels = offer.levels,
-                                           .mac = ComputeMac(key, HandshakeStep::kAccept, facts, offer)})));
+  Accept accept{.from = facts.acceptor, .nonce = 8};
+  const HandshakeMac accept_mac = ComputeMac(key, HandshakeStep::kAccept, facts, {});
+  std::copy_n(accept_mac.begin(), accept.mac.size(), accept.mac.begin());
+  corpus.push_back(Vector(EncodeAccept(5, accept)));
   for (const auto step : {HandshakeStep::kProof, HandshakeStep::kReady, HandshakeStep::kExpelled}) {
     corpus.push_back(Vector(EncodeFirstMessage({step, offer, ComputeMac(key, step, facts, offer)})));
   }
