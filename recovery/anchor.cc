@@ -132,6 +132,8 @@ void Anchor::Receive(NodeInstance from, const RecoveryMessage& message, TimeNs n
     OnPulse(from, *pulse, now);
   } else if (const auto* batch = std::get_if<PulseBatch>(&message)) {
     OnPulses(from, *batch, now);
+  } else if (const auto* request = std::get_if<NodeRequest>(&message)) {
+    if (IsReady()) keeper_.Request(*request);  // Who asks does so again, of whom it then takes for the leader.
   } else if (const auto* of_log = std::get_if<RaftMessage>(&message)) {
     // From anchors alone: the log's word counts for everybody.
     if (!IsAnchor(from.node)) {
@@ -206,6 +208,8 @@ void Anchor::GiveLeases(TimeNs now) {
 PulseAnswer Anchor::AnswerTo(NodeInstance to) {
   PulseAnswer answer;
   if (IsReady()) answer = keeper_.AnswerTo(to, database_);
+  // One that is there all the same may be needed until its votes are gone.
+  answer.is_removed = answer.is_removed && !HasVotes(to.node);
   answer.leader = leads() && !IsReady() ? NodeId() : leader();
   answer.to = to.incarnation;
   return answer;
@@ -294,7 +298,7 @@ void Anchor::Reconcile(TimeNs now) {
   reconcile_at_ = now + kReconcile;
   if (!IsReady() || proposed_ > applied_) return;
   proposed_ = LogIndex();
-  if (ReconcileNodes(now) || ReconcileVotes(now)) return;
+  if (ReconcileNodes(now) || ReconcileVotes(now) || RemoveNodes(now)) return;
   DatabaseCommand command;
   command.kind = DatabaseCommand::Kind::kChangeView;
   command.view = keeper_.Decide(database_, now);
@@ -314,7 +318,7 @@ bool Anchor::ReconcileNodes(TimeNs now) {
     if (known != nullptr) {
       command.record.last = known->last;
       command.record.left = known->left;
-      if (*known == command.record) continue;
+      if (*known == command.record || known->is_removed) continue;
     }
     // One that the database would refuse must not keep all else from being done.
     if (database_.Check(command).ok() && Propose(command, now)) ++proposed;
@@ -325,8 +329,11 @@ bool Anchor::ReconcileNodes(TimeNs now) {
 // The votes that count come to what the database says, one by one. A replaced disk loses its votes first, and has them again
 // before anything else is changed: meanwhile a majority is harder to have.
 bool Anchor::ReconcileVotes(TimeNs now) {
-  const auto is_replaced = [&](NodeId node) { return raft_->StandingOf(node) != Standing::kFull; };
   const std::map<NodeId, NodeRecord>& nodes = database_.nodes();
+  // Of those that are to have votes: others are not waited for.
+  const auto is_replaced = [&](NodeId node) {
+    return raft_->StandingOf(node) != Standing::kFull && nodes.at(node).votes > 0 && !HasLeft(node);
+  };
   const bool any_is =
       std::any_of(nodes.begin(), nodes.end(), [&](const auto& node) { return is_replaced(node.first); });
   for (const auto& [node, record] : nodes) {
@@ -334,7 +341,8 @@ bool Anchor::ReconcileVotes(TimeNs now) {
     const auto found = raft_->log().votes().find(node);
     const bool is_member = found != raft_->log().votes().end();
     const uint32_t has = is_member ? found->second : 0;
-    const uint32_t wanted = raft_->StandingOf(node) == Standing::kMustLoseVote ? 0 : record.votes;
+    const bool must_lose = raft_->StandingOf(node) == Standing::kMustLoseVote;
+    const uint32_t wanted = must_lose || HasLeft(node) ? 0 : record.votes;
     if (has == wanted && (is_member || wanted == 0)) continue;
     // Who is to vote is brought up to date without a vote first.
     const uint32_t next = !is_member ? 0 : has < wanted ? has + 1 : has - 1;
@@ -342,6 +350,28 @@ bool Anchor::ReconcileVotes(TimeNs now) {
     if (!index.ok()) continue;  // It is tried again.
     proposed_ = *index;
     return true;
+  }
+  return false;
+}
+
+// For good: it keeps no pages any more, or never comes back.
+bool Anchor::HasLeft(NodeId node) const {
+  const View& view = database_.view();
+  return view.lost.contains(node) ||
+         (view.draining.contains(node) && !view.disks.contains(node) && !view.next_disks.contains(node));
+}
+
+bool Anchor::HasVotes(NodeId node) const {
+  if (!raft_) return false;
+  const auto votes = raft_->log().votes().find(node);
+  const bool is_settled = raft_->commit() >= raft_->log().votes_at();
+  return !is_settled || (votes != raft_->log().votes().end() && votes->second > 0);
+}
+
+bool Anchor::RemoveNodes(TimeNs now) {
+  for (const auto& [node, record] : database_.nodes()) {
+    const DatabaseCommand command{.kind = DatabaseCommand::Kind::kRemoveNode, .node = node, .record = {}, .view = {}};
+    if (HasLeft(node) && !HasVotes(node) && database_.Check(command).ok() && Propose(command, now)) return true;
   }
   return false;
 }

@@ -82,6 +82,8 @@ class Anchor {
   NodeId leader() const { return raft_ ? raft_->leader() : NodeId(); }
   LogIndex applied() const { return applied_; }  // To the database.
   const NodeDatabase& database() const { return database_; }
+  // Or may have, after another election.
+  bool HasVotes(NodeId node) const;
   const Raft* raft() const { return raft_ ? &*raft_ : nullptr; }
   uint64_t bad_messages() const { return bad_messages_ + (raft_ ? raft_->bad_messages() : 0); }
 
@@ -102,6 +104,8 @@ class Anchor {
   void Reconcile(TimeNs now);
   bool ReconcileNodes(TimeNs now);
   bool ReconcileVotes(TimeNs now);
+  bool RemoveNodes(TimeNs now);
+  bool HasLeft(NodeId node) const;
   bool Propose(const DatabaseCommand& command, TimeNs now);  // False: it is to be tried again.
 
   const Options options_;

@@ -43,6 +43,7 @@ void Fill(wire::Pulse::Builder out, const Pulse& pulse) {
   out.setEmptied(pulse.emptied.value);
   out.setBlank(pulse.blank);
   out.setCaughtUp(pulse.caught_up);
+  out.setMoved(pulse.moved.value);
   if (!pulse.unreachable.empty()) Fill(out.initUnreachable(SizeOf(pulse.unreachable)), pulse.unreachable);
 }
 
@@ -52,6 +53,7 @@ void Fill(wire::PulseAnswer::Builder out, const PulseAnswer& answer) {
   out.setLeader(answer.leader.value);
   out.setIsGone(answer.is_gone);
   out.setTo(answer.to.value);
+  out.setIsRemoved(answer.is_removed);
 }
 
 void Fill(capnp::List<wire::ViewNode>::Builder out, const std::vector<ViewPart::Node>& nodes) {
@@ -59,6 +61,11 @@ void Fill(capnp::List<wire::ViewNode>::Builder out, const std::vector<ViewPart::
     out[i].setNode(nodes[i].node.value);
     out[i].setIncarnation(nodes[i].incarnation.value);
     out[i].setBehind(nodes[i].behind.value);
+    out[i].setIsDisk(nodes[i].is_disk);
+    out[i].setIsNextDisk(nodes[i].is_next_disk);
+    out[i].setHasMoved(nodes[i].has_moved);
+    out[i].setIsDraining(nodes[i].is_draining);
+    out[i].setIsLost(nodes[i].is_lost);
   }
 }
 
@@ -67,6 +74,7 @@ void Fill(wire::ViewPart::Builder out, const ViewPart& part) {
   out.setFirst(part.first);
   out.setIsLast(part.is_last);
   out.setRoot(part.root.value);
+  out.setMove(part.move.value);
   if (!part.nodes.empty()) Fill(out.initNodes(SizeOf(part.nodes)), part.nodes);
 }
 
@@ -76,6 +84,13 @@ void Fill(wire::ViewChange::Builder out, const ViewChange& change) {
   if (!change.leaves.empty()) Fill(out.initLeaves(SizeOf(change.leaves)), change.leaves);
   if (!change.blank.empty()) Fill(out.initBlank(SizeOf(change.blank)), change.blank);
   if (!change.caught_up.empty()) Fill(out.initCaughtUp(SizeOf(change.caught_up)), change.caught_up);
+  if (!change.place.empty()) Fill(out.initPlace(SizeOf(change.place)), change.place);
+  if (!change.unplace.empty()) Fill(out.initUnplace(SizeOf(change.unplace)), change.unplace);
+  if (!change.moved.empty()) Fill(out.initMoved(SizeOf(change.moved)), change.moved);
+  out.setPlaced(change.placed);
+  if (!change.drain.empty()) Fill(out.initDrain(SizeOf(change.drain)), change.drain);
+  if (!change.undrain.empty()) Fill(out.initUndrain(SizeOf(change.undrain)), change.undrain);
+  if (!change.lost.empty()) Fill(out.initLost(SizeOf(change.lost)), change.lost);
 }
 
 void Fill(wire::PulseBatch::Builder out, const PulseBatch& batch) {
@@ -100,6 +115,11 @@ void Fill(wire::AnswerBatch::Builder out, const AnswerBatch& batch) {
   }
 }
 
+void Fill(wire::NodeRequest::Builder out, const NodeRequest& request) {
+  out.setKind(static_cast<wire::NodeRequest::Kind>(static_cast<int>(request.kind) - 1));
+  out.setNode(request.node.value);
+}
+
 void Fill(wire::Greeting::Builder out, const Greeting& greeting) {
   out.setHasVoted(greeting.has_voted);
   out.setAsks(greeting.asks);
@@ -114,6 +134,7 @@ struct FillContent {
   void operator()(const ViewChange& change) { Fill(out.initViewChange(), change); }
   void operator()(const PulseBatch& batch) { Fill(out.initPulseBatch(), batch); }
   void operator()(const AnswerBatch& batch) { Fill(out.initAnswerBatch(), batch); }
+  void operator()(const NodeRequest& request) { Fill(out.initNodeRequest(), request); }
   void operator()(const Greeting& greeting) { Fill(out.initGreeting(), greeting); }
 
   wire::Message::Builder out;
@@ -145,10 +166,12 @@ void Fill(wire::Database::Builder out, const NodeDatabase& database) {
   for (const auto& [node, record] : database.nodes()) {
     nodes[i].setLast(record.last.value);
     nodes[i].setLeft(record.left.value);
+    nodes[i].setIsRemoved(record.is_removed);
     Fill(nodes[i++], node, record);
   }
   out.setEpoch(database.view().epoch.value);
   out.setRoot(database.view().root.value);
+  out.setMove(database.view().move.value);
   const std::vector<ViewPart::Node> view = NodesOf(database.view());
   Fill(out.initView(SizeOf(view)), view);
 }
@@ -180,6 +203,7 @@ absl::Status Read(wire::Pulse::Reader in, Pulse& pulse) {
   pulse.emptied = Epoch(in.getEmptied());
   pulse.blank = in.getBlank();
   pulse.caught_up = in.getCaughtUp();
+  pulse.moved = Epoch(in.getMoved());
   const auto unreachable = in.getUnreachable();
   if (absl::Status s = CheckLength("Pulse", unreachable, Pulse::kMostUnreachable); !s.ok()) return s;
   for (uint64_t node : unreachable) pulse.unreachable.emplace_back(node);
@@ -188,7 +212,8 @@ absl::Status Read(wire::Pulse::Reader in, Pulse& pulse) {
 
 absl::Status Read(wire::PulseAnswer::Reader in, PulseAnswer& answer) {
   if (absl::Status s = CheckWhole("PulseAnswer", in); !s.ok()) return s;
-  answer = {in.getLeaseFromNs(), Epoch(in.getEpoch()), NodeId(in.getLeader()), in.getIsGone(), Incarnation(in.getTo())};
+  answer = {in.getLeaseFromNs(), Epoch(in.getEpoch()),    NodeId(in.getLeader()),
+            in.getIsGone(),      Incarnation(in.getTo()), in.getIsRemoved()};
   return CheckTime("PulseAnswer", answer.lease_from);
 }
 
@@ -199,12 +224,21 @@ absl::Status Read(const char* what, capnp::List<wire::ViewNode>::Reader in, size
   NodeId before;
   for (const wire::ViewNode::Reader entry : in) {
     if (absl::Status s = CheckWhole(what, entry); !s.ok()) return s;
-    const ViewPart::Node& node = nodes.emplace_back(
-        ViewPart::Node{NodeId(entry.getNode()), Incarnation(entry.getIncarnation()), Epoch(entry.getBehind())});
+    const ViewPart::Node& node = nodes.emplace_back(ViewPart::Node{.node = NodeId(entry.getNode()),
+                                                                   .incarnation = Incarnation(entry.getIncarnation()),
+                                                                   .behind = Epoch(entry.getBehind()),
+                                                                   .is_disk = entry.getIsDisk(),
+                                                                   .is_next_disk = entry.getIsNextDisk(),
+                                                                   .has_moved = entry.getHasMoved(),
+                                                                   .is_draining = entry.getIsDraining(),
+                                                                   .is_lost = entry.getIsLost()});
     if (absl::Status s = CheckFollows(what, before, node.node); !s.ok()) return s;
     const bool is_member = node.incarnation.value != 0;
-    if (!is_member && node.behind.value == 0)
-      return Bad(what, " names ", ToString(node.node), ", neither a member nor behind");
+    if (node == ViewPart::Node{.node = node.node})
+      return Bad(what, " names ", ToString(node.node), " and says nothing of it");
+    if (node.has_moved && !node.is_next_disk) {
+      return Bad(what, " has ", ToString(node.node), ", which has moved pages and is to keep none");
+    }
     if (node.behind > epoch || (is_member && node.behind.value != 0 && node.behind == epoch)) {
       return Bad(what, " of view ", epoch.value, " has ", ToString(node.node), is_member ? ", a member," : "",
                  " behind since view ", node.behind.value);
@@ -220,6 +254,8 @@ absl::Status Read(wire::ViewPart::Reader in, ViewPart& part) {
   part.first = in.getFirst();
   part.is_last = in.getIsLast();
   part.root = NodeId(in.getRoot());
+  part.move = Epoch(in.getMove());
+  if (part.move > part.epoch) return Bad("ViewPart of view ", part.epoch.value, " moves since view ", part.move.value);
   return Read("ViewPart", in.getNodes(), ViewPart::kMostNodes, part.epoch, part.nodes);
 }
 
@@ -230,7 +266,15 @@ absl::Status Read(wire::ViewChange::Reader in, ViewChange& change) {
   const auto leaves = in.getLeaves();
   const auto blank = in.getBlank();
   const auto caught_up = in.getCaughtUp();
-  const uint64_t count = uint64_t{joins.size()} + leaves.size() + caught_up.size();
+  change.placed = in.getPlaced();
+  const auto place = in.getPlace();
+  const auto unplace = in.getUnplace();
+  const auto moved = in.getMoved();
+  const auto drain = in.getDrain();
+  const auto undrain = in.getUndrain();
+  const auto lost = in.getLost();
+  const uint64_t count = uint64_t{joins.size()} + leaves.size() + caught_up.size() + place.size() + unplace.size() +
+                         moved.size() + (change.placed ? 1 : 0) + drain.size() + undrain.size() + lost.size();
   if (count == 0 || count > ViewChange::kMostNodes) {
     return Bad("a change of the view is of ", count, " nodes, expected 1 to ", ViewChange::kMostNodes);
   }
@@ -248,7 +292,14 @@ absl::Status Read(wire::ViewChange::Reader in, ViewChange& change) {
   if (absl::Status s = CheckDistinct("a change of the view", change.blank); !s.ok()) return s;
   for (uint64_t node : leaves) named.push_back(change.leaves.emplace_back(node));
   for (uint64_t node : caught_up) named.push_back(change.caught_up.emplace_back(node));
-  return CheckDistinct("a change of the view", std::move(named));
+  if (absl::Status s = CheckDistinct("a change of the view", std::move(named)); !s.ok()) return s;
+  for (const auto& [list, nodes] :
+       {std::pair(place, &change.place), std::pair(unplace, &change.unplace), std::pair(moved, &change.moved),
+        std::pair(drain, &change.drain), std::pair(undrain, &change.undrain), std::pair(lost, &change.lost)}) {
+    for (uint64_t node : list) nodes->emplace_back(node);
+    if (absl::Status s = CheckDistinct("a change of the view", *nodes); !s.ok()) return s;
+  }
+  return {};
 }
 
 absl::Status Read(wire::RelayedPulse::Reader in, RelayedPulse& relayed) {
@@ -298,6 +349,15 @@ absl::Status Read(wire::AnswerBatch::Reader in, AnswerBatch& batch) {
   return CheckDistinct("AnswerBatch", std::move(named));
 }
 
+absl::Status Read(wire::NodeRequest::Reader in, NodeRequest& request) {
+  if (absl::Status s = CheckWhole("NodeRequest", in); !s.ok()) return s;
+  const auto kind = static_cast<int>(in.getKind());
+  if (kind > static_cast<int>(wire::NodeRequest::Kind::GIVE_UP))
+    return Bad("NodeRequest is of the unknown kind ", kind);
+  request = {static_cast<NodeRequest::Kind>(kind + 1), NodeId(in.getNode())};
+  return CheckFollows("NodeRequest", NodeId(), request.node);
+}
+
 absl::Status Read(wire::Greeting::Reader in, Greeting& greeting) {
   greeting = {in.getHasVoted(), in.getAsks()};
   return CheckWhole("Greeting", in);
@@ -313,6 +373,7 @@ absl::Status Read(wire::Message::Reader in, RecoveryMessage& message) {
     case wire::Message::VIEW_CHANGE: return Read(in.getViewChange(), message.emplace<ViewChange>());
     case wire::Message::PULSE_BATCH: return Read(in.getPulseBatch(), message.emplace<PulseBatch>());
     case wire::Message::ANSWER_BATCH: return Read(in.getAnswerBatch(), message.emplace<AnswerBatch>());
+    case wire::Message::NODE_REQUEST: return Read(in.getNodeRequest(), message.emplace<NodeRequest>());
     case wire::Message::GREETING: return Read(in.getGreeting(), message.emplace<Greeting>());
   }
   return Bad("it is of the unknown kind ", static_cast<unsigned>(in.which()));
@@ -338,6 +399,7 @@ absl::Status Read(wire::Node::Reader in, NodeId& node, NodeRecord& record) {
   record.votes = in.getVotes();
   record.last = Incarnation(in.getLast());
   record.left = Epoch(in.getLeft());
+  record.is_removed = in.getIsRemoved();
   return CheckVotes(node, record.votes);
 }
 
@@ -349,6 +411,7 @@ absl::Status Read(wire::Command::Reader in, DatabaseCommand& command) {
       const absl::Status status = Read(in.getSetNode(), command.node, command.record);
       command.record.last = Incarnation();
       command.record.left = Epoch();
+      command.record.is_removed = false;
       return status;
     }
     case wire::Command::REMOVE_NODE:
@@ -374,12 +437,20 @@ absl::Status ReadView(wire::Database::Reader in, const std::map<NodeId, NodeReco
       return Bad("the view has ", ToString(NodeInstance{node.node, node.incarnation}), ", newer than its last, ",
                  found->second.last.value);
     }
-    if (found->second.last.value == 0) return Bad(ToString(node.node), " is behind, and was never in a view");
+    const bool was_there = found->second.last.value != 0;
+    if (node.behind.value != 0 && !was_there) return Bad(ToString(node.node), " is behind, and was never in a view");
+    if (found->second.is_removed) return Bad("the view has ", ToString(node.node), ", which was removed");
   }
   AddNodes(list, view);
   for (const auto& [node, record] : nodes) {
-    if (record.last.value == 0 || view.members.contains(node) || view.behind.contains(node)) continue;
+    const bool is_named = view.members.contains(node) || view.behind.contains(node);
+    if (record.last.value == 0 || record.is_removed || is_named) continue;
     return Bad(ToString(node), " is not in the view any more, and not behind");
+  }
+  view.move = Epoch(in.getMove());
+  if (view.move > view.epoch || (view.move.value == 0) != view.next_disks.empty()) {
+    return Bad("view ", view.epoch.value, " moves pages to ", view.next_disks.size(), " disks since view ",
+               view.move.value);
   }
   view.root = NodeId(in.getRoot());
   if (view.members.empty() ? view.root.value != 0 : !view.members.contains(view.root)) {

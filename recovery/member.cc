@@ -42,7 +42,8 @@ void Member::SendPulses(TimeNs now) {
                     .emptied = emptied_,
                     .unreachable = Unreachable(now),
                     .blank = blank_,
-                    .caught_up = caught_up_};
+                    .caught_up = caught_up_,
+                    .moved = moved_};
   const NodeId monitor = MonitorOfNode(options_.self.node);
   const bool is_well = HasLease(now) && lease_ends() - now > options_.timing.lease / 2;
   if (monitor.value != 0 && up_.contains(monitor) && is_well) {
@@ -70,6 +71,7 @@ bool Member::MayTellOfViews(NodeId node) const {
 
 void Member::Receive(NodeId from, const PulseAnswer& answer, TimeNs now) {
   if (!MayTellOfViews(from) || answer.to != options_.self.incarnation) return;
+  if (answer.is_removed && IsAnchor(from)) is_removed_ = true;
   const bool is_here = view().Has(options_.self) && answer.epoch <= view().epoch;  // The word is late.
   if (answer.is_gone && answer.epoch > emptied_ && !is_here) {
     is_gone_ = true;
@@ -102,7 +104,10 @@ void Member::Receive(NodeId from, const ViewChange& change, TimeNs now) {
 void Member::Receive(NodeId from, const ViewPart& part, TimeNs now) {
   if (!MayTellOfViews(from) || part.epoch <= view().epoch) return;
   if (part.first == 0) {
-    incoming_ = {.epoch = part.epoch, .members = {}, .root = part.root, .behind = {}};
+    incoming_ = View{};
+    incoming_.epoch = part.epoch;
+    incoming_.root = part.root;
+    incoming_.move = part.move;
     incoming_nodes_ = 0;
   }
   // Otherwise the next pulse brings it again.
@@ -134,6 +139,7 @@ void Member::FollowView(TimeNs now) {
 void Member::Reenter(TimeNs now) {
   emptied_ = gone_in_;
   is_gone_ = false;
+  moved_ = Epoch();
   caught_up_ = false;  // It has missed what was stored while it was away.
   lease_from_ = 0;
   next_.clear();
@@ -141,10 +147,11 @@ void Member::Reenter(TimeNs now) {
   pulse_at_ = now;
 }
 
-void Member::SetDisk(bool blank, bool caught_up) {
-  if (caught_up && !caught_up_) pulse_at_ = std::min(pulse_at_, pulsed_at_ + 1);
-  blank_ = blank;
-  caught_up_ = caught_up;
+void Member::SetDisk(const DiskState& disk) {
+  if ((disk.caught_up && !caught_up_) || disk.moved > moved_) pulse_at_ = std::min(pulse_at_, pulsed_at_ + 1);
+  blank_ = disk.blank;
+  caught_up_ = disk.caught_up;
+  moved_ = disk.moved;
 }
 
 void Member::PeerUp(NodeId peer) {

@@ -30,6 +30,13 @@
 
 namespace mangrove {
 
+// As a Pulse says it.
+struct DiskState {
+  bool blank = false;
+  bool caught_up = false;
+  Epoch moved;
+};
+
 class Member {
  public:
   struct Options {
@@ -60,9 +67,11 @@ class Member {
   // M3: the view goes on without this node. Reenter, when it is emptied.
   bool is_gone() const { return is_gone_; }
   void Reenter(TimeNs now);
+  // This node is out of the cluster for good.
+  bool is_removed() const { return is_removed_; }
   // What pulses say of this node's disk from now on: was it empty when the node started, and does it have all of its pages that was
   // ever acknowledged? Once it does, it goes on to while its node is in the view; Reenter takes the latter back.
-  void SetDisk(bool blank, bool caught_up);
+  void SetDisk(const DiskState& disk);
   const View& view() const { return history_.view(); }
   const ViewHistory& history() const { return history_; }
   // Is this node the monitor of that one, as far as it knows?
@@ -89,12 +98,14 @@ class Member {
   TimeNs lease_from_ = 0;         // Of the newest one that was given under a view that is known; 0: none.
   std::map<Epoch, TimeNs> next_;  // The newest of those that were given under each later one.
   bool is_gone_ = false;
+  bool is_removed_ = false;
   Epoch gone_in_;         // The newest view of which it was told that it is not in it.
   Epoch emptied_;         // See Pulse.
   TimeNs no_lease_from_;  // What was sent before counts no more.
   ViewHistory history_;
   bool blank_ = false;  // See Pulse.
   bool caught_up_ = false;
+  Epoch moved_;
   View incoming_;                         // Of which the first parts are here.
   size_t incoming_nodes_ = 0;             // Of these parts.
   std::set<NodeId> up_;                   // Connected.

@@ -31,6 +31,7 @@ struct Message {
     pulseBatch @6 :PulseBatch;    # M→L. The members of my group are here.
     answerBatch @7 :AnswerBatch;  # L→M. Answers pulseBatch; M makes a pulseAnswer of each.
     greeting @4 :Greeting;        # A→A. Before a log begins.
+    nodeRequest @8 :NodeRequest;  # N→L. What an operator wants done with a node; again until the view says so.
   }
 }
 
@@ -52,6 +53,9 @@ struct Pulse {
 
   caughtUp @5 :Bool;
   # N's disk has all of its pages that was ever acknowledged, as of now.
+
+  moved @6 :UInt64;
+  # N's disk has all that it is to keep after the move that began with that view. 0: it says nothing of it.
 }
 
 struct PulseAnswer {
@@ -69,6 +73,9 @@ struct PulseAnswer {
 
   to @4 :UInt64;
   # N's incarnation.
+
+  isRemoved @5 :Bool;
+  # N is out of the cluster for good.
 }
 
 struct ViewPart {
@@ -80,14 +87,17 @@ struct ViewPart {
   isLast @2 :Bool;
 
   nodes @3 :List(ViewNode);
-  # Ascending. At most 480; of all parts at most 4096.
+  # Ascending. At most 340; of all parts at most 4096.
 
   root @4 :UInt64;
   # One of the view's members.
+
+  move @5 :UInt64;
+  # Since which view pages move. 0: they do not.
 }
 
 struct ViewNode {
-  # Of a view: a member, or a node whose disk is behind, or both.
+  # Of a view: a member, or a node of which the view says something else, or both.
   node @0 :UInt64;
 
   incarnation @1 :UInt64;
@@ -95,6 +105,21 @@ struct ViewNode {
 
   behind @2 :UInt64;
   # Since which view its disk is behind: the first without the node. 1: it had nothing to begin with. 0: it is current.
+
+  isDisk @3 :Bool;
+  # It keeps pages.
+
+  isNextDisk @4 :Bool;
+  # Pages move, and it keeps some afterwards.
+
+  hasMoved @5 :Bool;
+  # It does, and has all of these.
+
+  isDraining @6 :Bool;
+  # It is to leave for good, and to keep no pages before.
+
+  isLost @7 :Bool;
+  # It never comes back, nor what is on its disk.
 }
 
 struct PulseBatch {
@@ -122,6 +147,18 @@ struct RelayedAnswer {
   leaseFromNs @1 :Int64;
   isGone @2 :Bool;
   # As in PulseAnswer.
+}
+
+struct NodeRequest {
+  kind @0 :Kind;
+
+  enum Kind {
+    drain @0;
+    undrain @1;
+    giveUp @2;
+  }
+
+  node @1 :UInt64;
 }
 
 struct Greeting {
@@ -284,10 +321,14 @@ struct Node {
 
   left @5 :UInt64;
   # The view that was the first one without it, the last time. 0: it has left none.
+
+  isRemoved @6 :Bool;
+  # It was taken out of the cluster, and does not come back.
 }
 
 struct ViewChange {
-  # What makes the view of `epoch` of the one before it. Of 1 to 128 nodes, each named once in `joins`, `leaves` and `caughtUp`.
+  # What makes the view of `epoch` of the one before it: of 1 to 128 nodes, as ViewChange::size counts; each named once in `joins`,
+  # `leaves` and `caughtUp`, and once in each other list.
 
   epoch @0 :UInt64;
 
@@ -301,6 +342,25 @@ struct ViewChange {
 
   caughtUp @4 :List(UInt64);
   # Members whose disks are current from this view on.
+
+  place @5 :List(UInt64);
+  # Are to keep pages, besides those that are to or do.
+
+  unplace @6 :List(UInt64);
+  # Are to keep none.
+
+  moved @7 :List(UInt64);
+  # Of those that are to keep pages: have all of theirs.
+
+  placed @8 :Bool;
+  # Those that are to keep pages are the ones that do from this view on.
+
+  drain @9 :List(UInt64);
+  undrain @10 :List(UInt64);
+  # Are to leave for good; or not any more.
+
+  lost @11 :List(UInt64);
+  # Never come back.
 }
 
 struct Database {
@@ -312,8 +372,11 @@ struct Database {
 
   view @2 :List(ViewNode);
   # Ascending. Each is among the nodes; its incarnation is not newer than its `last`, and who is behind has a `last`. Of the nodes
-  # with a `last` all that are not in the view are behind.
+  # with a `last` all that are not in the view are behind, but for those that were removed.
 
   root @3 :UInt64;
   # Of the view: one of its members. 0: it has none.
+
+  move @4 :UInt64;
+  # Of the view, as in ViewPart.
 }

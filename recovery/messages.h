@@ -7,6 +7,7 @@
 //   member -> its monitor     Pulse         as above, in a large view (recovery/groups.h); the monitor brings members up to the view.
 //   monitor -> leader         PulseBatch    pulses of its group; answered by an AnswerBatch, which becomes PulseAnswers.
 //   anchor <-> anchor         RaftMessage   the log.
+//   node -> leader            NodeRequest   what an operator wants done with a node.
 //   anchor <-> anchor         Greeting         before a log begins: have you ever voted?
 //
 // Each may be lost, doubled or late. Who sent it, as which incarnation, the transport says.
@@ -34,27 +35,34 @@ struct Pulse {
   std::vector<NodeId> unreachable;  // Members of that view with which it has had no connection for a while.
   bool blank = false;               // Its disk was empty when it started.
   bool caught_up = false;           // Its disk has all of its pages that was ever acknowledged, as of now.
+  Epoch moved;  // It has all that it is to keep after the move of that view. 0: it says nothing of it.
   friend bool operator==(const Pulse&, const Pulse&) = default;
 };
 
 struct PulseAnswer {
   // Of a pulse of the receiver's: its lease runs from then on, by its own clock. 0: it is given none.
   TimeNs lease_from = 0;
-  Epoch epoch;           // Of the newest view; of an anchor that does not lead, 0.
-  NodeId leader;         // Of the anchors, as far as the sender knows; 0: there is none.
-  bool is_gone = false;  // The receiver's incarnation was in the view and is not any more: it must start anew.
-  Incarnation to;        // Of the receiver: a later one takes nothing for itself.
+  Epoch epoch;              // Of the newest view; of an anchor that does not lead, 0.
+  NodeId leader;            // Of the anchors, as far as the sender knows; 0: there is none.
+  bool is_gone = false;     // The receiver's incarnation was in the view and is not any more: it must start anew.
+  Incarnation to;           // Of the receiver: a later one takes nothing for itself.
+  bool is_removed = false;  // The receiver's node is out of the cluster for good.
   friend bool operator==(const PulseAnswer&, const PulseAnswer&) = default;
 };
 
-// A part of a view: of its members, and of those whose disks are behind, in the order of the nodes.
+// A part of a view: of its members, and of what else it names, in the order of the nodes.
 struct ViewPart {
-  static constexpr size_t kMostNodes = 480;
+  static constexpr size_t kMostNodes = 340;
 
   struct Node {
     NodeId node;
     Incarnation incarnation;  // 0: it is not in the view.
-    Epoch behind;             // As View::behind; 0: its disk is current. One of the two is not 0.
+    Epoch behind;             // As View::behind; 0: its disk is current.
+    bool is_disk = false;     // In which of the view's sets it is. (One of all these says something.)
+    bool is_next_disk = false;
+    bool has_moved = false;
+    bool is_draining = false;
+    bool is_lost = false;
     friend bool operator==(const Node&, const Node&) = default;
   };
 
@@ -63,6 +71,7 @@ struct ViewPart {
   bool is_last = false;
   std::vector<Node> nodes;  // At most kMostNodes.
   NodeId root;
+  Epoch move;
   friend bool operator==(const ViewPart&, const ViewPart&) = default;
 };
 
@@ -96,6 +105,18 @@ struct AnswerBatch {
   friend bool operator==(const AnswerBatch&, const AnswerBatch&) = default;
 };
 
+// To the leader, until the view says so.
+struct NodeRequest {
+  enum class Kind : uint8_t {
+    kDrain = 1,
+    kUndrain = 2,
+    kGiveUp = 3,  // The node is lost.
+  };
+  Kind kind = Kind::kDrain;
+  NodeId node;
+  friend bool operator==(const NodeRequest&, const NodeRequest&) = default;
+};
+
 struct Greeting {
   bool has_voted = false;  // Or may have, on a disk that is gone.
   bool asks = false;       // For the other's.
@@ -103,6 +124,6 @@ struct Greeting {
 };
 
 using RecoveryMessage =
-    std::variant<RaftMessage, Pulse, PulseAnswer, ViewPart, ViewChange, PulseBatch, AnswerBatch, Greeting>;
+    std::variant<RaftMessage, Pulse, PulseAnswer, ViewPart, ViewChange, PulseBatch, AnswerBatch, NodeRequest, Greeting>;
 
 }  // namespace mangrove

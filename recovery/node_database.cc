@@ -14,6 +14,11 @@ const NodeRecord* NodeDatabase::Find(NodeId node) const {
   return found == nodes_.end() ? nullptr : &found->second;
 }
 
+bool NodeDatabase::Has(NodeId node) const {
+  const NodeRecord* const record = Find(node);
+  return record != nullptr && !record->is_removed;
+}
+
 absl::Status NodeDatabase::Check(const DatabaseCommand& command) const {
   switch (command.kind) {
     case DatabaseCommand::Kind::kSetNode: {
@@ -25,6 +30,10 @@ absl::Status NodeDatabase::Check(const DatabaseCommand& command) const {
             record.address.size(), " and ", record.votes, " votes; expected 1 to ", kMostTextBytes, " bytes, at most ",
             kMostTextBytes, " and at most ", Raft::kMaxVotes));
       }
+      if (nodes_.contains(command.node) && !Has(command.node)) {
+        return absl::FailedPreconditionError(
+            absl::StrCat(ToString(command.node), " was removed, and does not come back"));
+      }
       if (!nodes_.contains(command.node) && nodes_.size() >= kMostNodes) {
         return absl::FailedPreconditionError(
             absl::StrCat("the cluster has ", kMostNodes, " nodes, and can have no more"));
@@ -32,8 +41,11 @@ absl::Status NodeDatabase::Check(const DatabaseCommand& command) const {
       return absl::OkStatus();
     }
     case DatabaseCommand::Kind::kRemoveNode:
-      if (!nodes_.contains(command.node)) {
+      if (!Has(command.node)) {
         return absl::FailedPreconditionError(absl::StrCat(ToString(command.node), " is not in the cluster"));
+      }
+      if (view_.disks.contains(command.node) || view_.next_disks.contains(command.node)) {
+        return absl::FailedPreconditionError(absl::StrCat(ToString(command.node), " keeps pages, or is to"));
       }
       if (view_.members.contains(command.node)) {
         return absl::FailedPreconditionError(absl::StrCat(ToString(command.node), " is in the view"));
@@ -65,7 +77,48 @@ absl::Status NodeDatabase::CheckViewChange(const ViewChange& change) const {
     return absl::FailedPreconditionError(
         absl::StrCat("a change to view ", change.epoch.value, ", behind view ", view_.epoch.value));
   }
-  return CheckNodes(change);
+  if (absl::Status status = CheckNodes(change); !status.ok()) return status;
+  return CheckPlaces(change);
+}
+
+// D4
+absl::Status NodeDatabase::CheckPlaces(const ViewChange& change) const {
+  for (const auto* nodes : {&change.place, &change.drain, &change.lost}) {
+    for (NodeId node : *nodes) {
+      if (!Has(node)) return absl::FailedPreconditionError(absl::StrCat(ToString(node), " is not in the cluster"));
+    }
+  }
+  const auto joins = [&change](NodeId node) {
+    return std::any_of(change.joins.begin(), change.joins.end(),
+                       [node](const NodeInstance& other) { return other.node == node; });
+  };
+  for (NodeId node : change.lost) {
+    if (view_.members.contains(node) || joins(node)) {
+      return absl::FailedPreconditionError(absl::StrCat(ToString(node), " is not lost: it is in the view, or joins"));
+    }
+  }
+  for (NodeId node : change.moved) {
+    if (!view_.next_disks.contains(node) || !view_.members.contains(node)) {
+      return absl::FailedPreconditionError(absl::StrCat(ToString(node), " has no pages to move"));
+    }
+  }
+  std::set<NodeId> wanted = change.placed ? view_.next_disks : view_.wanted_disks();
+  wanted.insert(change.place.begin(), change.place.end());
+  for (NodeId node : change.unplace) wanted.erase(node);
+  if (!change.unplace.empty() && wanted.empty()) return absl::FailedPreconditionError("nobody is to keep pages");
+  if (!change.placed) return absl::OkStatus();
+  if (view_.next_disks.empty()) return absl::FailedPreconditionError("no pages move");
+  const auto is_named = [](const std::vector<NodeId>& nodes, NodeId node) {
+    return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+  };
+  for (NodeId node : view_.next_disks) {
+    const bool has_moved = view_.moved.contains(node) || is_named(change.moved, node);
+    const bool is_current = !view_.behind.contains(node) || is_named(change.caught_up, node);
+    const bool stays = view_.members.contains(node) && !is_named(change.leaves, node) && !joins(node);
+    if (has_moved && is_current && stays) continue;
+    return absl::FailedPreconditionError(absl::StrCat(ToString(node), " does not have all of its pages yet"));
+  }
+  return absl::OkStatus();
 }
 
 // Against those that are there.
@@ -74,12 +127,14 @@ absl::Status NodeDatabase::CheckNodes(const ViewChange& change) const {
   for (const NodeInstance& joins : change.joins) {
     const NodeRecord* record = Find(joins.node);
     const bool is_there = view_.Has(joins);
-    if (record == nullptr || joins.incarnation < record->last || is_there || !named.insert(joins.node).second) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(ToString(joins), " cannot join: ",
-                       record == nullptr ? "the node is not in the cluster"
-                                         : absl::StrCat("incarnation ", record->last.value,
-                                                        is_there ? " is in the view" : " has been in a view")));
+    if (!Has(joins.node) || view_.lost.contains(joins.node) || joins.incarnation < record->last || is_there ||
+        !named.insert(joins.node).second) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          ToString(joins), " cannot join: ",
+          !Has(joins.node)                  ? "the node is not in the cluster"
+          : view_.lost.contains(joins.node) ? "the node was given up"
+                                            : absl::StrCat("incarnation ", record->last.value,
+                                                           is_there ? " is in the view" : " has been in a view")));
     }
   }
   for (NodeId leaves : change.leaves) {
@@ -107,13 +162,19 @@ absl::Status NodeDatabase::Apply(const DatabaseCommand& command) {
       const Epoch left = record.left;
       record = command.record;
       record.last = last;
+      record.is_removed = false;
       record.left = left;
       break;
     }
-    case DatabaseCommand::Kind::kRemoveNode:
-      nodes_.erase(command.node);
-      if (view_.behind.erase(command.node) > 0) ++view_.epoch.value;
+    case DatabaseCommand::Kind::kRemoveNode: {
+      NodeRecord& record = nodes_.at(command.node);
+      record.is_removed = true;
+      record.votes = 0;
+      const size_t named =
+          view_.behind.erase(command.node) + view_.lost.erase(command.node) + view_.draining.erase(command.node);
+      if (named > 0) ++view_.epoch.value;
       break;
+    }
     case DatabaseCommand::Kind::kChangeView:
       view_.Apply(command.view);
       for (const NodeInstance& joins : command.view.joins) nodes_.at(joins.node).last = joins.incarnation;

@@ -5,6 +5,9 @@
 // D2  Who is in a view is in the database; one incarnation of a node at most is in a view, and, while the node is in the database,
 //     never an older one than before. One that has left may come back: it has emptied itself meanwhile (Pulse::emptied).
 // D3  Whose disk is behind has been in a view; who has been in one and is in none now has a disk that is behind.
+// D4  Who keeps pages, or is to, is in the cluster. Where pages move, no disk stops keeping them before each that is to keep any has
+//     all of its own, and is current.
+// D5  Who was removed stays so: its identity is never used again.
 
 #pragma once
 
@@ -21,16 +24,17 @@ namespace mangrove {
 
 struct NodeRecord {
   std::string name;
-  std::string address;  // "host:port"
-  uint32_t votes = 0;   // More than 0: it is an anchor.
-  Incarnation last;     // The newest that was ever in a view.
-  Epoch left;           // The view that was the first one without it, the last time; 0: it has left none.
+  std::string address;      // "host:port"
+  uint32_t votes = 0;       // More than 0: it is an anchor.
+  Incarnation last;         // The newest that was ever in a view.
+  Epoch left;               // The view that was the first one without it, the last time; 0: it has left none.
+  bool is_removed = false;  // D5
   friend bool operator==(const NodeRecord&, const NodeRecord&) = default;
 };
 
 struct DatabaseCommand {
   enum class Kind : uint8_t {
-    kSetNode = 1,     // node, record; what it says of `last` and `left` is not taken.
+    kSetNode = 1,     // node, record; what it says of `last`, `left` and `is_removed` is not taken.
     kRemoveNode = 2,  // node
     kChangeView = 3,  // view
   };
@@ -50,14 +54,16 @@ class NodeDatabase {
   NodeDatabase(std::map<NodeId, NodeRecord> nodes, View view) : nodes_(std::move(nodes)), view_(std::move(view)) {}
 
   // FailedPrecondition: the command does not fit what is there; nothing is changed. (A view's change that is not the next one, of
-  // a node that is not in the database, or back to an older incarnation, or of a disk that has caught up and was not behind; a
-  // removal of who is in the view.) InvalidArgument: it could never be applied.
+  // a node that is not in the cluster, or back to an older incarnation, or of a disk that has caught up and was not behind; an
+  // end of a move that has not come to its end; a move after which nobody keeps pages; a loss of who is there; a removal of who is
+  // in the view, or keeps pages, or is to.) InvalidArgument: it could never be applied.
   absl::Status Check(const DatabaseCommand& command) const;
-  // The removal of a node whose disk is behind makes the next view, which does not name it: views of one epoch are the same.
+  // The removal of a node that the view names makes the next view, which does not: views of one epoch are the same.
   absl::Status Apply(const DatabaseCommand& command);
 
   const std::map<NodeId, NodeRecord>& nodes() const { return nodes_; }
   const NodeRecord* Find(NodeId node) const;
+  bool Has(NodeId node) const;  // It is in the cluster, and was not removed.
   const View& view() const { return view_; }
 
   friend bool operator==(const NodeDatabase&, const NodeDatabase&) = default;
@@ -65,6 +71,7 @@ class NodeDatabase {
  private:
   absl::Status CheckViewChange(const ViewChange& change) const;
   absl::Status CheckNodes(const ViewChange& change) const;
+  absl::Status CheckPlaces(const ViewChange& change) const;
 
   std::map<NodeId, NodeRecord> nodes_;
   View view_;

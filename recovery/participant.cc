@@ -39,7 +39,7 @@ void Participant::PeerDown(NodeId peer, TimeNs now) { member_.PeerDown(peer, now
 
 void Participant::Reenter(TimeNs now) { member_.Reenter(now); }
 
-void Participant::SetDisk(bool blank, bool caught_up) { member_.SetDisk(blank, caught_up); }
+void Participant::SetDisk(const DiskState& disk) { member_.SetDisk(disk); }
 
 absl::Status Participant::HandOver(NodeId to, TimeNs now) {
   if (!anchor_) return absl::FailedPreconditionError("this node is no anchor");

@@ -33,7 +33,7 @@ class Participant {
   void PeerUp(NodeId peer);
   void PeerDown(NodeId peer, TimeNs now);
   void Reenter(TimeNs now);
-  void SetDisk(bool blank, bool caught_up);
+  void SetDisk(const DiskState& disk);
   // For whoever operates the cluster. FailedPrecondition: this node is no anchor; and as Anchor::HandOver.
   absl::Status HandOver(NodeId to, TimeNs now);
 

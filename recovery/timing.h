@@ -14,6 +14,8 @@ struct RecoveryTiming {
   DurationNs silent = 450 * kMillisecond;
   // Members that have had no connection with each other for so long do not stay in one view.
   DurationNs unreachable = kSecond;
+  // Who keeps pages and is away for longer is given up for the time being: others keep what it kept.
+  DurationNs replace_after = 600 * kSecond;
   // Of the anchors' log, see RaftOptions. A leader is lost and another one elected well within a lease.
   DurationNs heartbeat = 50 * kMillisecond;
   DurationNs election = 300 * kMillisecond;

@@ -4,11 +4,16 @@
 // A node's disk is current when it has everything of its pages that was ever acknowledged; otherwise it is behind. While a node is
 // in the view, what is acknowledged is stored on its disk too, whether that is behind or not. So a disk falls behind when its node
 // leaves the view, and the epoch of the first view without it says by how much. Who is not in the view and has been in one is behind.
+//
+// Which disks keep which pages follows from the view as well (directory/locator.h over `disks`). When these are to be others, pages
+// move: what is stored meanwhile is stored where they are and where they are to be, and once each of the latter has said that it has
+// all, the view makes `disks` of them.
 
 #pragma once
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -28,8 +33,19 @@ struct ViewChange {
   std::vector<NodeId> leaves;
   std::vector<NodeId> blank;      // Of those that join: whose disk is empty, or another one.
   std::vector<NodeId> caught_up;  // Members that stay as they are, and whose disks are current from this view on.
+  std::vector<NodeId> place;      // Are to keep pages, besides those that are to or do.
+  std::vector<NodeId> unplace;    // Are to keep none.
+  std::vector<NodeId> moved;      // Of those that are to keep pages: have all of theirs.
+  bool placed = false;            // Those that are to keep pages are the ones that do from now on.
+  std::vector<NodeId> drain;      // See View.
+  std::vector<NodeId> undrain;
+  std::vector<NodeId> lost;
 
-  size_t size() const { return joins.size() + leaves.size() + caught_up.size(); }
+  // Nodes that are named, and what is not about single ones.
+  size_t size() const {
+    return joins.size() + leaves.size() + caught_up.size() + place.size() + unplace.size() + moved.size() +
+           (placed ? 1 : 0) + drain.size() + undrain.size() + lost.size();
+  }
   bool empty() const { return size() == 0; }
   friend bool operator==(const ViewChange&, const ViewChange&) = default;
 };
@@ -41,7 +57,15 @@ struct View {
   NodeId root;
   // Whose disks are behind, in the view or not: since which view. kBlankDisk: they had nothing to begin with.
   std::map<NodeId, Epoch> behind;
+  std::set<NodeId> disks;       // That keep pages. Empty before the first view alone.
+  std::set<NodeId> next_disks;  // That are to; empty: pages do not move.
+  Epoch move;                   // Since which view these are; 0: pages do not move.
+  std::set<NodeId> moved;       // Of these: have all of theirs.
+  std::set<NodeId> draining;    // Are to leave for good, and to keep no pages before.
+  std::set<NodeId> lost;        // Never come back, nor what is on their disks: nobody waits for them.
 
+  // Those that keep pages in the end.
+  const std::set<NodeId>& wanted_disks() const { return next_disks.empty() ? disks : next_disks; }
   bool Has(NodeInstance node) const {
     const auto found = members.find(node.node);
     return found != members.end() && found->second == node.incarnation;
@@ -52,6 +76,7 @@ struct View {
   void Apply(const ViewChange& change) {
     epoch = change.epoch;
     ApplyToDisks(change);
+    ApplyToPlaces(change);
     const auto joins = [&](NodeId node) {
       return std::any_of(change.joins.begin(), change.joins.end(), [&](NodeInstance n) { return n.node == node; });
     };
@@ -68,9 +93,43 @@ struct View {
   // Who joins in the place of its older incarnation has missed nothing; who had left is named already; of who was never in a view,
   // and has a disk that is not blank, nothing else is known than that disk.
   void ApplyToDisks(const ViewChange& change) {
-    for (NodeId node : change.leaves) behind.try_emplace(node, change.epoch);
-    for (NodeId node : change.blank) behind[node] = kBlankDisk;
+    for (NodeId node : change.leaves) {
+      behind.try_emplace(node, change.epoch);
+      moved.erase(node);  // It lacks what is stored meanwhile, and learns anew.
+    }
+    for (NodeId node : change.blank) {
+      behind[node] = kBlankDisk;
+      moved.erase(node);
+    }
     for (NodeId node : change.caught_up) behind.erase(node);
+  }
+
+  void ApplyToPlaces(const ViewChange& change) {
+    draining.insert(change.drain.begin(), change.drain.end());
+    for (NodeId node : change.undrain) draining.erase(node);
+    lost.insert(change.lost.begin(), change.lost.end());
+    moved.insert(change.moved.begin(), change.moved.end());
+    if (change.placed) {
+      disks = next_disks;
+      EndMove();
+    }
+    if (change.place.empty() && change.unplace.empty()) return;
+    std::set<NodeId> wanted = wanted_disks();
+    wanted.insert(change.place.begin(), change.place.end());
+    for (NodeId node : change.unplace) wanted.erase(node);
+    EndMove();
+    if (disks.empty()) {
+      disks = std::move(wanted);
+    } else if (wanted != disks) {
+      next_disks = std::move(wanted);
+      move = change.epoch;
+    }
+  }
+
+  void EndMove() {
+    next_disks.clear();
+    moved.clear();
+    move = Epoch();
   }
 };
 

@@ -9,9 +9,18 @@ namespace mangrove {
 
 std::vector<ViewPart::Node> NodesOf(const View& view) {
   std::map<NodeId, ViewPart::Node> nodes;
-  for (const auto& [node, incarnation] : view.members) nodes[node] = {node, incarnation, {}};
-  for (const auto& [node, since] : view.behind)
-    nodes.try_emplace(node, ViewPart::Node{node, {}, {}}).first->second.behind = since;
+  const auto named = [&](NodeId id) -> ViewPart::Node& {
+    ViewPart::Node& node = nodes[id];
+    node.node = id;
+    return node;
+  };
+  for (const auto& [node, incarnation] : view.members) named(node).incarnation = incarnation;
+  for (const auto& [node, since] : view.behind) named(node).behind = since;
+  for (NodeId node : view.disks) named(node).is_disk = true;
+  for (NodeId node : view.next_disks) named(node).is_next_disk = true;
+  for (NodeId node : view.moved) named(node).has_moved = true;
+  for (NodeId node : view.draining) named(node).is_draining = true;
+  for (NodeId node : view.lost) named(node).is_lost = true;
   std::vector<ViewPart::Node> list;
   list.reserve(nodes.size());
   for (const auto& [id, node] : nodes) list.push_back(node);
@@ -22,6 +31,11 @@ void AddNodes(const std::vector<ViewPart::Node>& nodes, View& view) {
   for (const ViewPart::Node& node : nodes) {
     if (node.incarnation.value != 0) view.members[node.node] = node.incarnation;
     if (node.behind.value != 0) view.behind[node.node] = node.behind;
+    if (node.is_disk) view.disks.insert(node.node);
+    if (node.is_next_disk) view.next_disks.insert(node.node);
+    if (node.has_moved) view.moved.insert(node.node);
+    if (node.is_draining) view.draining.insert(node.node);
+    if (node.is_lost) view.lost.insert(node.node);
   }
 }
 
@@ -54,6 +68,7 @@ std::vector<RecoveryMessage> ViewHistory::Parts() const {
   ViewPart part;
   part.epoch = view_.epoch;
   part.root = view_.root;
+  part.move = view_.move;
   const std::vector<ViewPart::Node> nodes = NodesOf(view_);
   size_t next = 0;
   do {

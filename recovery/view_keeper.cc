@@ -4,6 +4,18 @@
 #include <utility>
 
 namespace mangrove {
+namespace {
+
+bool IsNamed(const std::vector<NodeId>& nodes, NodeId node) {
+  return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+}
+
+bool Joins(const ViewChange& change, NodeId node) {
+  return std::any_of(change.joins.begin(), change.joins.end(),
+                     [node](const NodeInstance& other) { return other.node == node; });
+}
+
+}  // namespace
 
 ViewKeeper::ViewKeeper(const RecoveryTiming& timing, const ViewBugs& bugs) : timing_(timing), bugs_(bugs) {}
 
@@ -11,6 +23,8 @@ void ViewKeeper::Elected(TimeNs now) {
   elected_at_ = now;
   lease_ends_.clear();
   leaving_.clear();
+  requests_.clear();
+  away_since_.clear();
   has_news_ = true;
 }
 
@@ -32,6 +46,7 @@ bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view
   heard.unreachable = pulse.unreachable;
   heard.blank = pulse.blank;
   heard.caught_up = pulse.caught_up || (bugs_.caught_up_stays && had_caught_up);
+  heard.moved = pulse.moved;
   if (!view.Has(from)) return true;
   // One at a time: with a newer pulse always in its place none would be confirmed where the anchors are slow.
   if (heard.sent_at != 0 && now - heard.came_at < timing_.lease / 4) return true;
@@ -80,6 +95,7 @@ PulseAnswer ViewKeeper::AnswerTo(NodeInstance to, const NodeDatabase& database) 
   const auto found = heard_.find(to.node);
   const bool is_heard = found != heard_.end() && found->second.incarnation == to.incarnation;
   if (!database.view().Has(to)) {
+    answer.is_removed = (record != nullptr && record->is_removed) || database.view().lost.contains(to.node);
     const bool was_there = record != nullptr && to.incarnation <= record->last;
     answer.is_gone =
         was_there && !(is_heard && to.incarnation == record->last && found->second.emptied >= record->left);
@@ -149,8 +165,8 @@ std::set<NodeId> ViewKeeper::Misfits(const NodeDatabase& database, TimeNs now) c
 bool ViewKeeper::MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) const {
   const Heard& heard = heard_.at(node);
   const NodeRecord* record = database.Find(node);
-  if (record == nullptr || heard.incarnation < record->last || database.view().Has({node, heard.incarnation}))
-    return false;
+  if (!database.Has(node) || database.view().lost.contains(node)) return false;
+  if (heard.incarnation < record->last || database.view().Has({node, heard.incarnation})) return false;
   if (heard.incarnation == record->last && heard.emptied < record->left) return false;
   if (!IsHeard({node, heard.incarnation}, now) || heard.epoch != database.view().epoch) return false;
   return std::none_of(heard.unreachable.begin(), heard.unreachable.end(), [&](NodeId other) {
@@ -181,8 +197,10 @@ ViewChange ViewKeeper::Decide(const NodeDatabase& database, TimeNs now) {
     leaving_.insert(node);
     if ((LeaseEnds(node) <= now || bugs_.no_lease_wait) && has_room()) change.leaves.push_back(node);
   }
+  // The first view has room for their places, too.
+  const size_t most_joins = view.epoch.value == 0 ? ViewChange::kMostNodes / 2 : ViewChange::kMostNodes;
   for (const auto& [node, heard] : heard_) {
-    if (!has_room() || !MayJoin(node, database, now)) continue;
+    if (!has_room() || change.joins.size() == most_joins || !MayJoin(node, database, now)) continue;
     if (view.members.contains(node) && std::erase(change.leaves, node) == 0) continue;
     change.joins.push_back({node, heard.incarnation});
     if (heard.blank) change.blank.push_back(node);
@@ -190,7 +208,113 @@ ViewChange ViewKeeper::Decide(const NodeDatabase& database, TimeNs now) {
   for (const auto& [node, since] : view.behind) {
     if (has_room() && HasCaughtUp(node, view, now)) change.caught_up.push_back(node);
   }
+  TakeRequests(database, change);
+  DecidePlaces(database, now, change);
   return change;
+}
+
+// --- Whose disks keep pages -----------------------------------------------------------------------------------------------
+
+void ViewKeeper::TakeRequests(const NodeDatabase& database, ViewChange& change) {
+  const View& view = database.view();
+  const std::vector<NodeRequest> requests = std::exchange(requests_, {});
+  if (view.disks.empty()) return;  // There is no view yet.
+  const auto stays_anchor = [&](const auto& node) {
+    return node.second.votes > 0 && !view.draining.contains(node.first) && !view.lost.contains(node.first) &&
+           !IsNamed(change.drain, node.first) && !IsNamed(change.lost, node.first);
+  };
+  std::set<NodeId> named;
+  for (const NodeRequest& request : requests) {
+    const NodeId node = request.node;
+    if (!database.Has(node) || change.size() == ViewChange::kMostNodes || !named.insert(node).second) continue;
+    const auto& nodes = database.nodes();
+    const bool is_last_anchor = std::none_of(
+        nodes.begin(), nodes.end(), [&](const auto& other) { return other.first != node && stays_anchor(other); });
+    const bool is_draining = view.draining.contains(node);
+    const bool is_here = view.members.contains(node) || Joins(change, node);
+    switch (request.kind) {
+      case NodeRequest::Kind::kDrain:
+        if (!is_draining && !is_last_anchor && !view.lost.contains(node)) change.drain.push_back(node);
+        break;
+      case NodeRequest::Kind::kUndrain:
+        if (is_draining) change.undrain.push_back(node);
+        break;
+      case NodeRequest::Kind::kGiveUp:
+        if (!view.lost.contains(node) && !is_here && !is_last_anchor) change.lost.push_back(node);
+        break;
+    }
+  }
+}
+
+// K7
+void ViewKeeper::DecidePlaces(const NodeDatabase& database, TimeNs now, ViewChange& change) {
+  const View& view = database.view();
+  const auto has_room = [&] { return change.size() < ViewChange::kMostNodes; };
+  if (view.disks.empty()) {
+    // The first view: of every node that the cluster was made with; where they are too many, of those that are there.
+    if (change.joins.empty()) return;
+    std::set<NodeId> nodes;
+    const auto place = [&](NodeId node) {
+      if (change.size() + nodes.size() < ViewChange::kMostNodes) nodes.insert(node);
+    };
+    for (const NodeInstance& joins : change.joins) place(joins.node);
+    for (const auto& [node, record] : database.nodes()) {
+      if (database.Has(node)) place(node);
+    }
+    change.place.assign(nodes.begin(), nodes.end());
+    return;
+  }
+  const std::set<NodeId>& wanted = view.wanted_disks();
+  std::erase_if(away_since_,
+                [&](const auto& away) { return view.members.contains(away.first) || !wanted.contains(away.first); });
+  size_t stay = 0;  // Of the members.
+  std::vector<NodeId> unplace;
+  for (NodeId node : wanted) {
+    const bool is_member = view.members.contains(node);
+    if (!is_member) away_since_.try_emplace(node, now);
+    const bool is_over = view.draining.contains(node) || view.lost.contains(node) ||
+                         (!is_member && !Joins(change, node) && now - away_since_.at(node) >= timing_.replace_after);
+    if (is_over) {
+      unplace.push_back(node);
+    } else if (is_member) {
+      ++stay;
+    }
+  }
+  for (const auto& [node, incarnation] : view.members) {
+    if (!has_room() || wanted.contains(node) || view.draining.contains(node)) continue;
+    change.place.push_back(node);
+    ++stay;
+  }
+  for (NodeId node : unplace) {
+    if (stay > 0 && has_room()) change.unplace.push_back(node);
+  }
+  if (change.place.empty() && change.unplace.empty()) DecideMoved(view, now, change);
+}
+
+// Said as a member that knows this view, and with a disk that is not behind otherwise.
+bool ViewKeeper::HasMoved(NodeId node, const View& view, const ViewChange& change, TimeNs now) const {
+  const auto member = view.members.find(node);
+  if (member == view.members.end() || leaving_.contains(node) || !IsHeard({node, member->second}, now)) return false;
+  if (view.behind.contains(node) && !IsNamed(change.caught_up, node)) return false;
+  const Heard& heard = heard_.at(node);
+  const bool is_of_this = heard.moved == view.move || (bugs_.any_move && heard.moved.value != 0);
+  return view.moved.contains(node) || (is_of_this && heard.epoch == view.epoch);
+}
+
+void ViewKeeper::DecideMoved(const View& view, TimeNs now, ViewChange& change) const {
+  bool all_have = !view.next_disks.empty();
+  for (NodeId node : view.next_disks) {
+    if (Joins(change, node) || !HasMoved(node, view, change, now)) {
+      all_have = false;
+    } else if (!view.moved.contains(node)) {
+      if (change.size() < ViewChange::kMostNodes) {
+        change.moved.push_back(node);
+      } else {
+        all_have = false;
+      }
+    }
+  }
+  if (all_have && change.size() < ViewChange::kMostNodes) change.placed = true;
 }
 
 }  // namespace mangrove

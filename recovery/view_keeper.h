@@ -13,6 +13,9 @@
 //      blank disk joins as such.
 //  K6  A member that says that its disk was blank, and has not caught up, while the view says that the disk has something, has lost
 //      it and started as the same incarnation: it counts as silent, and gets no lease, until it has left the view.
+//  K7  Each member keeps pages that is neither to leave for good nor lost, and each other node that has been away for no longer than
+//      RecoveryTiming::replace_after. Where that is not so, pages move; they have moved when each node that is to keep any is a
+//      current member, and has said of this very move, knowing this view, that it has all of its own.
 //
 // An anchor that does not lead hears pulses too, when members look for a leader: who is elected then gives leases at once. Pure.
 // Owned by one thread.
@@ -40,6 +43,7 @@ struct ViewBugs {
   bool lease_unconfirmed = false;  // K1: a lease for each pulse.
   bool lease_to_leaving = false;   // K2: leases go on.
   bool caught_up_stays = false;    // K5: what an earlier incarnation has said of the disk counts.
+  bool any_move = false;           // K7: what was said of an earlier move counts.
 };
 
 class ViewKeeper {
@@ -59,6 +63,8 @@ class ViewKeeper {
   // What the next view has to change, or nothing. Whoever is to leave gets no lease from now on, until this says otherwise: what
   // is decided is to be proposed before it is asked again.
   ViewChange Decide(const NodeDatabase& database, TimeNs now);
+  // What an operator wants. Taken up by the next Decide, if it can be.
+  void Request(const NodeRequest& request) { requests_.push_back(request); }
   // The newest view that it knows, or has been told of since its last pulse.
   Epoch KnownTo(NodeInstance node) const;
   void NoteTold(NodeId node, Epoch epoch);
@@ -78,12 +84,17 @@ class ViewKeeper {
     std::vector<NodeId> unreachable;
     bool blank = false;  // These two as its newest pulse says.
     bool caught_up = false;
+    Epoch moved;
   };
 
   bool IsHeard(NodeInstance node, TimeNs now) const;
   static bool HasLostDisk(NodeInstance node, bool blank, bool caught_up, const View& view);
   bool MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) const;
   bool HasCaughtUp(NodeId node, const View& view, TimeNs now) const;
+  bool HasMoved(NodeId node, const View& view, const ViewChange& change, TimeNs now) const;
+  void TakeRequests(const NodeDatabase& database, ViewChange& change);
+  void DecidePlaces(const NodeDatabase& database, TimeNs now, ViewChange& change);
+  void DecideMoved(const View& view, TimeNs now, ViewChange& change) const;
   TimeNs LeaseEnds(NodeId node) const;
   std::set<NodeId> Misfits(const NodeDatabase& database, TimeNs now) const;
 
@@ -96,6 +107,8 @@ class ViewKeeper {
   std::set<NodeId> waiting_;             // Of these, those with a pulse whose lease is to be confirmed.
   std::map<NodeId, TimeNs> lease_ends_;  // By this clock, of what this leader has given.
   std::set<NodeId> leaving_;             // K2
+  std::vector<NodeRequest> requests_;
+  std::map<NodeId, TimeNs> away_since_;  // Of those that are to keep pages and are not in the view.
 };
 
 }  // namespace mangrove

@@ -27,6 +27,8 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   uint64_t disks = 0;
   uint64_t blank = 0;
   uint64_t caught_up = 0;
+  uint64_t moves = 0;
+  uint64_t removed = 0;
   for (uint64_t seed = 1; seed <= 60; ++seed) {
     AnchorWorld world({.seed = seed,
                        .anchors = seed % 3 == 0   ? 5
@@ -41,6 +43,8 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
     disks += world.disks();
     blank += world.blank();
     caught_up += world.caught_up();
+    moves += world.moves();
+    removed += world.removed();
   }
   // It was not because nothing happened.
   EXPECT_GT(views, 60 * 15u);
@@ -48,6 +52,8 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   EXPECT_GT(disks, 60u);
   EXPECT_GT(blank, 60u);
   EXPECT_GT(caught_up, 60 * 3u);
+  EXPECT_GT(moves, 60u);
+  EXPECT_GT(removed, 60u);
 }
 
 // From the kill of a node to the view without it; nobody else loses its lease meanwhile.
@@ -127,7 +133,8 @@ INSTANTIATE_TEST_SUITE_P(All, AnchorMistakes,
                          testing::Values(ViewMistake{"NoLeaseWait", {.no_lease_wait = true}},
                                          ViewMistake{"LeaseUnconfirmed", {.lease_unconfirmed = true}},
                                          ViewMistake{"LeaseToLeaving", {.lease_to_leaving = true}},
-                                         ViewMistake{"CaughtUpStays", {.caught_up_stays = true}}),
+                                         ViewMistake{"CaughtUpStays", {.caught_up_stays = true}},
+                                         ViewMistake{"AnyMove", {.any_move = true}}),
                          [](const auto& test) { return test.param.name; });
 
 }  // namespace

@@ -372,7 +372,8 @@ TEST_F(AnchorTest, WhoIsSilentIsToldThatItIsGoneAndTheOthersTheView) {
   EXPECT_EQ(view, (View{.epoch = Epoch(before.value + 1),
                         .members = {{NodeId(1), Incarnation(1)}},
                         .root = NodeId(1),
-                        .behind = {{NodeId(4), Epoch(before.value + 1)}}}));
+                        .behind = {{NodeId(4), Epoch(before.value + 1)}},
+                        .disks = {NodeId(1), NodeId(2), NodeId(3), NodeId(4)}}));
   ASSERT_TRUE(LastAnswer(4).has_value());
   EXPECT_TRUE(LastAnswer(4)->is_gone);
   EXPECT_EQ(LastAnswer(4)->epoch, view.epoch);
@@ -412,7 +413,8 @@ TEST_F(AnchorTest, ALargeViewIsToldInPartsBeforeTheAnswer) {
     sizes.push_back(part->nodes.size());
     member.Receive(from, *part, now_);
   }
-  EXPECT_THAT(sizes, ElementsAre(ViewPart::kMostNodes, ViewPart::kMostNodes, 1100 - 2 * ViewPart::kMostNodes));
+  EXPECT_THAT(sizes, ElementsAre(ViewPart::kMostNodes, ViewPart::kMostNodes, ViewPart::kMostNodes,
+                                 1100 - 3 * ViewPart::kMostNodes));
   EXPECT_TRUE(LastAnswer(7).has_value());
   told_.clear();
   now_ += kMillisecond;

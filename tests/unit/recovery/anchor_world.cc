@@ -120,7 +120,8 @@ void AnchorWorld::Start(NodeId id) {
       std::make_unique<Participant>(member, std::move(anchor), std::move(records), std::move(durable), Now(node));
   if (faults_ && Chance(150)) blank_disks_.insert(instance(id));
   node.caught_up = faults_ && Chance(20);  // Too early: it counts when it is a member.
-  node.part->SetDisk(blank_disks_.contains(instance(id)), node.caught_up);
+  node.moved = Epoch();
+  SetDisk(node);
   Tick(node);
 }
 
@@ -171,13 +172,6 @@ void AnchorWorld::LookAtConnections() {
   }
 }
 
-// Whether it really has caught up is all the same here.
-void AnchorWorld::ChangeDisk(Node& node) {
-  if (!faults_ || !Chance(node.caught_up ? 1 : 5)) return;
-  node.caught_up = !node.caught_up;
-  node.part->SetDisk(blank_disks_.contains(instance(node.id)), node.caught_up);
-}
-
 void AnchorWorld::Tick(Node& node) {
   ChangeDisk(node);
   node.part->Tick(Now(node));
@@ -187,6 +181,7 @@ void AnchorWorld::Tick(Node& node) {
 
 // Takes what there is to do, until there is nothing. Whoever has left the view starts anew, or empties itself.
 void AnchorWorld::Pump(Node& node) {
+  if (IsOut(node)) return Crash(node.id);
   if (node.part->member().is_gone()) {
     const NodeId id = node.id;
     ++restarts_;
@@ -197,6 +192,7 @@ void AnchorWorld::Pump(Node& node) {
     if (Chance(500)) {
       node.part->Reenter(Now(node));
       node.caught_up = false;
+      node.moved = Epoch();
       return Pump(node);
     }
     Crash(id);
@@ -271,16 +267,21 @@ void AnchorWorld::Deliver(NodeInstance from, NodeId to, const RecoveryMessage& m
   Pump(node);
 }
 
-// One disk at a time: all others vote, and have their votes, for all that anybody knows.
+// One disk at a time: all others vote, and have their votes, for all that anybody knows. It takes two to give a vote back.
 bool AnchorWorld::MayLoseDisk(NodeId node) const {
-  return std::all_of(nodes_.begin(), nodes_.end(), [&](const auto& other) {
-    if (other.first == node || !other.second.is_anchor) return true;
-    if (other.second.anchor() == nullptr || other.second.anchor()->raft() == nullptr) return false;
-    const Raft& raft = *other.second.anchor()->raft();
-    return raft.standing() == Standing::kFull && raft.commit() >= raft.log().votes_at() &&
-           std::all_of(raft.log().votes().begin(), raft.log().votes().end(),
-                       [](const auto& v) { return v.second > 0; });
-  });
+  const auto is_out = [&](NodeId id) { return removed_.contains(id); };
+  size_t voters = 0;
+  for (const auto& [id, other] : nodes_) {
+    if (id == node || !other.is_anchor || is_out(id)) continue;
+    ++voters;
+    if (other.anchor() == nullptr || other.anchor()->raft() == nullptr) return false;
+    const Raft& raft = *other.anchor()->raft();
+    const Votes& votes = raft.log().votes();
+    const bool all_vote =
+        std::all_of(votes.begin(), votes.end(), [&](const auto& v) { return v.second > 0 || is_out(v.first); });
+    if (raft.standing() != Standing::kFull || raft.commit() < raft.log().votes_at() || !all_vote) return false;
+  }
+  return voters > 1 && !is_out(node);
 }
 
 // --- What happens -----------------------------------------------------------------------------------------------------
@@ -320,6 +321,7 @@ void AnchorWorld::DoSomething() {
     static_cast<void>(nodes_.at(node).part->HandOver(any(), Now(nodes_.at(node))));
     Pump(nodes_.at(node));
   }
+  if (Chance(50)) AskForSomething();
   if (Chance(100)) Heal();
 }
 
@@ -336,7 +338,8 @@ void AnchorWorld::Check() {
     const View& view = node.anchor()->database().view();
     const auto [known, is_new] = views_.try_emplace(view.epoch, view);
     if (!is_new && known->second != view) Fail(absl::StrCat("W2: two views ", view.epoch.value));
-    if (view.epoch > newest_.epoch) MeetView(view);
+    if (node.checked == databases_.rbegin()->first) CheckRemoved(node.anchor()->database());
+    if (view.epoch > newest_.epoch) MeetView(node.anchor()->database());
   }
   HearDisks();
   for (const auto& [id, node] : nodes_) {
@@ -351,9 +354,11 @@ void AnchorWorld::Check() {
   }
 }
 
-void AnchorWorld::MeetView(const View& view) {
+void AnchorWorld::MeetView(const NodeDatabase& database) {
+  const View& view = database.view();
   if (newest_.epoch.value == 0 || view.epoch.value == newest_.epoch.value + 1) {
     CheckDisks(newest_, view);
+    CheckPlaces(newest_, view);
   } else {
     Fail(absl::StrCat("D1: view ", view.epoch.value, " after view ", newest_.epoch.value));
   }
@@ -376,7 +381,11 @@ void AnchorWorld::CheckDisks(const View& before, const View& view) {
     Epoch expected = behind(before, id);
     if (left && expected.value == 0) expected = view.epoch;
     const bool is_blank = joins && blank_disks_.contains({id, is->second});
-    if (is_blank) expected = kBlankDisk;
+    if (is_blank) {
+      expected = kBlankDisk;
+      std::erase_if(said_moved_, [id = id](const auto& said) { return said.first == id; });
+    }
+    if (removed_.contains(id)) expected = Epoch();
     if (stays && expected.value != 0 && behind(view, id).value == 0 && said_.contains({id, is->second})) {
       expected = Epoch();
       ++caught_up_;
@@ -388,29 +397,16 @@ void AnchorWorld::CheckDisks(const View& before, const View& view) {
   }
 }
 
-void AnchorWorld::HearDisks() {
-  for (const auto& [id, node] : nodes_) {
-    if (node.part == nullptr || !node.caught_up || !newest_.Has(instance(id))) continue;
-    if (node.part->member().view().Has(instance(id))) said_.insert(instance(id));
-  }
-}
-
 std::string AnchorWorld::Settle() {
   faults_ = false;
   Heal();
   RunFor(5 * kSecond);  // Who sleeps wakes up.
-  const auto all_are_there = [&] {
-    return std::all_of(nodes_.begin(), nodes_.end(), [&](const auto& node) {
-      return HasLease(node.first) && node.second.part->member().view() == newest_ &&
-             !(node.second.caught_up && newest_.behind.contains(node.first));
-    });
-  };
   for (auto& [id, node] : nodes_) {
-    if (node.part == nullptr) Start(id);
+    if (node.part == nullptr && !removed_.contains(id)) Start(id);
   }
-  if (!RunUntil(all_are_there, 10 * kSecond)) Fail("not every node has a lease in bounded time");
+  if (!RunUntil([&] { return IsSettled(); }, 20 * kSecond)) Fail("not every node has its lease and its place in time");
   RunFor(3 * kSecond);
-  if (!all_are_there()) Fail("a node has lost its lease without a fault");
+  if (!IsSettled()) Fail("a node has lost its lease, or its place, without a fault");
   return failure_;
 }
 
@@ -418,6 +414,12 @@ std::string AnchorWorld::Describe() const {
   std::string text = absl::StrCat("view ", newest_.epoch.value, ":");
   for (const auto& [node, incarnation] : newest_.members)
     absl::StrAppend(&text, " ", node.value, ".", incarnation.value);
+  for (const auto& [name, nodes] : {std::pair("disks", &newest_.disks), std::pair("to keep pages", &newest_.next_disks),
+                                    std::pair("moved", &newest_.moved), std::pair("draining", &newest_.draining),
+                                    std::pair("lost", &newest_.lost), std::pair("removed", &removed_)}) {
+    absl::StrAppend(&text, "; ", name);
+    for (NodeId node : *nodes) absl::StrAppend(&text, " ", node.value);
+  }
   absl::StrAppend(&text, "\n");
   for (const auto& [id, node] : nodes_) {
     absl::StrAppend(&text, id.value, ".", node.incarnation, ": ");

@@ -7,6 +7,10 @@
 //  W3  What anchors have applied is the same database.
 //  W4  A node's disk is behind from the view on that its node has left, or joined with a blank disk, until one after that very
 //      incarnation has said, as a member, that it has caught up. It is so since the view that K5 and View say.
+//  W5  The disks that keep pages become those that are to, and no others, in a view in which each of these is a current member that
+//      has said, as one under that very move, that it has all of its own.
+//  W6  Who is lost was not in the view, and is in none again; who was removed kept no pages, and stays so. Nobody else is told that
+//      it is out of the cluster.
 
 #pragma once
 
@@ -42,7 +46,8 @@ class AnchorWorld {
   void RunFor(DurationNs span);
   // Until `condition`, looked at after each event; how long that took, or nothing if it was not within `limit`.
   std::optional<DurationNs> RunUntil(const std::function<bool()>& condition, DurationNs limit);
-  // Ends the faults, starts everybody; gives the first failure, or what of "all nodes have leases in one view" did not come in time.
+  // Ends the faults, starts everybody; gives the first failure, or what of "all nodes have leases in one view, and keep pages; who
+  // was to leave, or is lost, is out of the cluster" did not come in time.
   std::string Settle();
   const std::string& failure() const { return failure_; }
   std::string Describe() const;
@@ -69,6 +74,8 @@ class AnchorWorld {
   uint64_t disks() const { return disks_; }
   uint64_t blank() const { return blank_; }          // Disks of who joined.
   uint64_t caught_up() const { return caught_up_; }  // Disks that were behind.
+  uint64_t moves() const { return moves_; }          // That came to their end.
+  uint64_t removed() const { return removed_.size(); }
   uint64_t messages() const { return messages_; }
 
  private:
@@ -81,7 +88,8 @@ class AnchorWorld {
     std::map<std::string, std::string> disk;
     std::unique_ptr<Participant> part;  // Null: it is down.
     TimeNs asleep_until = 0;
-    bool caught_up = false;  // As it says of its disk.
+    bool caught_up = false;  // As it says of its disk; `moved` as well.
+    Epoch moved;
     std::deque<AnchorOutput> outputs;
     bool writing = false;
     std::map<NodeId, uint64_t> heard;  // The newest incarnation of each that it has been connected with.
@@ -109,13 +117,20 @@ class AnchorWorld {
   void DoSomething();
   void Check();
   void CheckDisks(const View& before, const View& view);
-  void MeetView(const View& view);
+  void CheckPlaces(const View& before, const View& view);
+  void CheckRemoved(const NodeDatabase& database);
+  void MeetView(const NodeDatabase& database);
+  bool IsDone(NodeId node) const;
+  bool IsOut(const Node& node);
+  bool IsSettled() const;
   void HearDisks();
   void ChangeDisk(Node& node);
+  void SetDisk(Node& node);
+  void AskForSomething();
   void Fail(const std::string& what);
 
   const Options options_;
-  const RecoveryTiming timing_;
+  const RecoveryTiming timing_ = {.replace_after = 5 * kSecond};
   std::mt19937_64 random_;
   TimeNs now_ = kSecond;
   bool faults_;
@@ -128,11 +143,15 @@ class AnchorWorld {
   View newest_;
   std::set<NodeInstance> blank_disks_;  // All that ever started so, as they say of what is not the log.
   std::set<NodeInstance> said_;  // Members that have said that their disks have caught up, in this stay of theirs.
+  std::set<std::pair<NodeId, Epoch>>
+      said_moved_;            // Nodes that have said as members that they have moved, and since which view.
+  std::set<NodeId> removed_;  // From the cluster.
   std::map<LogIndex, NodeDatabase> databases_;  // By the place in the log up to which it was applied first.
   uint64_t restarts_ = 0;                       // Of nodes that had left the view.
   uint64_t disks_ = 0;
   uint64_t blank_ = 0;
   uint64_t caught_up_ = 0;
+  uint64_t moves_ = 0;
   uint64_t messages_ = 0;
   std::string failure_;
 };

@@ -85,31 +85,31 @@ TEST_F(MemberDisks, PulsesSayWhatTheDiskIs) {
     return std::pair(pulses.at(0).second.blank, pulses.at(0).second.caught_up);
   };
   EXPECT_EQ(said(Pulses()), std::pair(false, false));
-  member_.SetDisk(true, false);
+  member_.SetDisk({.blank = true, .caught_up = false, .moved = {}});
   EXPECT_EQ(member_.next_tick(), now_ + timing_.pulse);  // There is time.
   EXPECT_EQ(said(At(member_.next_tick())), std::pair(true, false));
   now_ += 10 * kMillisecond;
-  member_.SetDisk(true, true);
+  member_.SetDisk({.blank = true, .caught_up = true, .moved = {}});
   EXPECT_LE(member_.next_tick(), now_);  // At once.
   EXPECT_EQ(said(Pulses()), std::pair(true, true));
-  member_.SetDisk(true, true);
+  member_.SetDisk({.blank = true, .caught_up = true, .moved = {}});
   EXPECT_EQ(member_.next_tick(), now_ + timing_.pulse);
   EXPECT_EQ(said(At(member_.next_tick())), std::pair(true, true));  // And on.
-  member_.SetDisk(false, false);
+  member_.SetDisk({.blank = false, .caught_up = false, .moved = {}});
   EXPECT_EQ(said(At(member_.next_tick())), std::pair(false, false));
 }
 
 // A leader drops two of the same time.
 TEST_F(MemberDisks, APulseForTheDisksSakeIsLaterThanTheOneBefore) {
   Pulses();
-  member_.SetDisk(false, true);
+  member_.SetDisk({.blank = false, .caught_up = true, .moved = {}});
   EXPECT_THAT(Pulses(), IsEmpty());
   EXPECT_EQ(member_.next_tick(), now_ + 1);
   EXPECT_TRUE(At(now_ + 1).at(0).second.caught_up);
 }
 
 TEST_F(MemberDisks, WhoReentersHasNotCaughtUpAnyMore) {
-  member_.SetDisk(true, true);
+  member_.SetDisk({.blank = true, .caught_up = true, .moved = {}});
   member_.Receive(NodeId(1), PulseAnswer{.epoch = Epoch(2), .leader = NodeId(1), .is_gone = true, .to = Incarnation(1)},
                   now_);
   ASSERT_TRUE(member_.is_gone());

@@ -164,14 +164,14 @@ TEST_F(NodeDatabaseTest, AFullClusterTakesNoFurtherNodeButKeepsOnChangingThose) 
   ASSERT_EQ(database_.nodes().size(), NodeDatabase::kMostNodes);
   Refused(SetNode(NodeDatabase::kMostNodes + 1, Record("n")), kNotNow);
   Take(SetNode(7, Record("renamed")));
-  Take(RemoveNode(8));
-  Take(SetNode(NodeDatabase::kMostNodes + 1, Record("n")));
+  Take(RemoveNode(8));  // It stays known, so that it does not come back.
+  Refused(SetNode(NodeDatabase::kMostNodes + 1, Record("n")), kNotNow);
 }
 
 TEST_F(NodeDatabaseTest, ARemovedNodeIsGone) {
   Take(RemoveNode(3));
-  EXPECT_EQ(database_.Find(NodeId(3)), nullptr);
-  EXPECT_EQ(database_.nodes().size(), 2u);
+  EXPECT_FALSE(database_.Has(NodeId(3)));
+  EXPECT_TRUE(database_.Find(NodeId(3))->is_removed);
   Refused(RemoveNode(3), kNotNow, "node 3");
 }
 
@@ -389,15 +389,162 @@ TEST_F(NodeDatabaseTest, ARemovalOfWhoIsBehindMakesAView) {
 // "0 is no incarnation" (net/ids.h), and no command with it can be encoded: what Check lets pass must be.
 TEST_F(NodeDatabaseTest, IncarnationZeroIsNone) { Refused(ChangeView(3, {Instance(3, 0)}), kNever); }
 
-// Whoever takes a node out says that what it was is gone for ever.
-TEST_F(NodeDatabaseTest, OfARemovedNodeNothingIsKnown) {
+// D5
+TEST_F(NodeDatabaseTest, ARemovedNodeDoesNotComeBack) {
+  DatabaseCommand anchor = SetNode(1, Record("n1"));
+  anchor.record.votes = 3;
+  Take(anchor);
   Take(ChangeView(3, {}, {1}));
   Take(RemoveNode(1));
   EXPECT_EQ(database_.view().behind, Behind());
-  Take(SetNode(1, Record("another")));
-  EXPECT_EQ(database_.Find(NodeId(1))->last, Incarnation());
-  Take(ChangeView(5, {Instance(1, 4)}));
-  EXPECT_EQ(database_.view().behind, Behind());
+  EXPECT_EQ(database_.Find(NodeId(1))->votes, 0u);
+  Refused(SetNode(1, Record("another")), kNotNow, "node 1 was removed");
+  Refused(ChangeView(5, {Instance(1, 9)}), kNotNow, "not in the cluster");
+}
+
+// --- D4: whose disks keep pages ---------------------------------------------------------------------------------------
+
+class NodeDatabasePlaces : public NodeDatabaseTest {
+ protected:
+  using Nodes = std::set<NodeId>;
+  // All three are members, the first two keep pages.
+  void SetUp() override {
+    NodeDatabaseTest::SetUp();
+    DatabaseCommand command = ChangeView(3, {Instance(3, 7)});
+    command.view.place = {NodeId(1), NodeId(2)};
+    Take(command);
+  }
+  DatabaseCommand Next() const { return ChangeView(database_.view().epoch.value + 1, {}); }
+  void Move(std::vector<NodeId> place, std::vector<NodeId> unplace) {
+    DatabaseCommand command = Next();
+    command.view.place = std::move(place);
+    command.view.unplace = std::move(unplace);
+    Take(command);
+  }
+  DatabaseCommand Moved(std::vector<NodeId> nodes, bool placed = false) const {
+    DatabaseCommand command = Next();
+    command.view.moved = std::move(nodes);
+    command.view.placed = placed;
+    return command;
+  }
+};
+
+TEST_F(NodeDatabasePlaces, TheFirstPlacesAreAtOnce) {
+  EXPECT_EQ(database_.view().disks, (Nodes{NodeId(1), NodeId(2)}));
+  EXPECT_EQ(database_.view().next_disks, Nodes());
+}
+
+TEST_F(NodeDatabasePlaces, PagesMoveUntilAllThatAreToKeepAnyHaveThem) {
+  Move({NodeId(3)}, {NodeId(1)});
+  EXPECT_EQ(database_.view().disks, (Nodes{NodeId(1), NodeId(2)}));
+  EXPECT_EQ(database_.view().next_disks, (Nodes{NodeId(2), NodeId(3)}));
+  EXPECT_EQ(database_.view().move, database_.view().epoch);
+  Refused(Moved({NodeId(3)}, true), kNotNow, "node 2");
+  Refused(Moved({NodeId(1)}), kNotNow, "node 1");
+  Take(Moved({NodeId(2)}));
+  Take(Moved({NodeId(3)}, true));
+  EXPECT_EQ(database_.view().disks, (Nodes{NodeId(2), NodeId(3)}));
+  EXPECT_EQ(database_.view().next_disks, Nodes());
+  EXPECT_EQ(database_.view().move, Epoch());
+  EXPECT_EQ(database_.view().moved, Nodes());
+}
+
+TEST_F(NodeDatabasePlaces, AnotherMoveBeginsAnewAndBackIsNone) {
+  Move({NodeId(3)}, {});
+  Take(Moved({NodeId(1), NodeId(2)}));
+  const Epoch first = database_.view().move;
+  Move({}, {NodeId(1)});
+  EXPECT_GT(database_.view().move, first);
+  EXPECT_EQ(database_.view().moved, Nodes());
+  Move({NodeId(1)}, {NodeId(3)});
+  EXPECT_EQ(database_.view().next_disks, Nodes());
+  EXPECT_EQ(database_.view().move, Epoch());
+  Refused(Moved({}, true), kNotNow, "no pages move");
+}
+
+TEST_F(NodeDatabasePlaces, AMoveDoesNotEndWhileADiskIsBehindOrAway) {
+  Move({NodeId(3)}, {});
+  Take(Moved({NodeId(1), NodeId(2), NodeId(3)}));
+  Take(ChangeView(database_.view().epoch.value + 1, {}, {3}));
+  Refused(Moved({}, true), kNotNow, "node 3");
+  Take(ChangeView(database_.view().epoch.value + 1, {Instance(3, 9)}));
+  Refused(Moved({}, true), kNotNow, "node 3");
+  DatabaseCommand end = Moved({}, true);
+  end.view.caught_up = {NodeId(3)};
+  Refused(end, kNotNow, "node 3");  // What it has said before it left counts no more.
+  end.view.moved = {NodeId(3)};
+  Take(end);
+}
+
+// What it had is gone.
+TEST_F(NodeDatabasePlaces, ABlankDiskHasNotMovedAnyMore) {
+  Move({NodeId(3)}, {});
+  Take(Moved({NodeId(1), NodeId(2), NodeId(3)}));
+  DatabaseCommand blank = ChangeView(database_.view().epoch.value + 1, {Instance(3, 9)});
+  blank.view.blank = {NodeId(3)};
+  Take(blank);
+  EXPECT_EQ(database_.view().moved, (Nodes{NodeId(1), NodeId(2)}));
+}
+
+TEST_F(NodeDatabasePlaces, SomebodyKeepsPages) {
+  DatabaseCommand command = Next();
+  command.view.unplace = {NodeId(1), NodeId(2)};
+  Refused(command, kNotNow, "nobody is to keep pages");
+  command.view.place = {NodeId(2)};
+  Refused(command, kNotNow, "nobody is to keep pages");
+  command.view.place = {NodeId(3)};
+  Take(command);
+  command = Next();
+  command.view.unplace = {NodeId(3)};
+  Refused(command, kNotNow, "nobody is to keep pages");
+}
+
+TEST_F(NodeDatabasePlaces, WhoJoinsIsNotLost) {
+  Take(ChangeView(database_.view().epoch.value + 1, {}, {3}));
+  DatabaseCommand command = ChangeView(database_.view().epoch.value + 1, {Instance(3, 9)});
+  command.view.lost = {NodeId(3)};
+  Refused(command, kNotNow, "node 3 is not lost");
+}
+
+TEST_F(NodeDatabasePlaces, WhoLeavesInTheSameChangeHasNotMoved) {
+  Move({NodeId(3)}, {});
+  DatabaseCommand end = Moved({NodeId(1), NodeId(2), NodeId(3)}, true);
+  end.view.leaves = {NodeId(3)};
+  Refused(end, kNotNow, "node 3");
+  end.view.leaves = {};
+  end.view.joins = {Instance(3, 9)};
+  Refused(end, kNotNow, "node 3");
+  end.view.joins = {};
+  Take(end);
+}
+
+// Who is not in the cluster, or was removed, is named by no list.
+TEST_F(NodeDatabasePlaces, WhoIsNotInTheClusterIsNotPlaced) {
+  for (const auto list : {&ViewChange::place, &ViewChange::drain, &ViewChange::lost}) {
+    DatabaseCommand command = Next();
+    command.view.*list = {NodeId(4)};
+    Refused(command, kNotNow, "node 4 is not in the cluster");
+  }
+}
+
+TEST_F(NodeDatabasePlaces, WhoKeepsPagesIsNotRemovedAndWhoIsLostDoesNotJoin) {
+  Refused(
+      [&] {
+        DatabaseCommand lost = Next();
+        lost.view.lost = {NodeId(1)};
+        return lost;
+      }(),
+      kNotNow, "it is in the view");
+  Take(ChangeView(database_.view().epoch.value + 1, {}, {1}));
+  DatabaseCommand lost = Next();
+  lost.view.lost = {NodeId(1)};
+  Take(lost);
+  Refused(RemoveNode(1), kNotNow, "keeps pages");
+  Refused(ChangeView(database_.view().epoch.value + 1, {Instance(1, 9)}), kNotNow, "given up");
+  Move({}, {NodeId(1)});
+  Take(Moved({NodeId(2)}, true));
+  Take(RemoveNode(1));
+  EXPECT_EQ(database_.view().lost, Nodes());
 }
 
 TEST_F(NodeDatabaseTest, TheSameCommandsMakeTheSameDatabase) {
