@@ -34,6 +34,8 @@ const std::vector<std::string> kPairNames = {
     "upgrade_0",   "upgrade_1",        "page_pingpong",    "record_pass_migratory", "record_pass_invalidate"};
 const std::vector<std::string> kFlushNames = {"flush_latency_2_holders", "flush_rate_1_writer", "flush_rate_8_writers"};
 
+const std::vector<std::string> kCommitNames = {"commit_rate_1", "commit_rate_8"};
+
 const std::vector<std::string> kBulkNames = {"sequential_read_1gib", "sequential_read_mapped_1gib",
                                              "sequential_takeover_1gib", "flush_1gib"};
 
@@ -211,6 +213,26 @@ void RunFlush(const RunOptions& options, std::vector<Row>* rows) {
       [&] { return many.RatePerSecond(n); });
 }
 
+// Three nodes; beside each rate that of plain flushes by as many threads, on the same cluster.
+void RunCommits(const RunOptions& options, std::vector<Row>* rows) {
+  if (!WantsAny(options, kCommitNames)) return;
+  constexpr uint64_t kThreads = 8;
+  constexpr uint64_t kBehind = 64;  // The plain flushes' pages are not those of transactions.
+  Cluster cluster({.directory = options.directory + "/commits",
+                   .cores = {-1, -1, -1},
+                   .spin_us = options.flush_spin_us,
+                   .pages = kRegionPages});
+  Worker& here = cluster.node(0);
+  Group group(options, rows);
+  const uint64_t n = options.pages;
+  group.Add(
+      "commit_rate_1", "1/s", [&] { return here.Call("commit_rate", 1, n); },
+      [&] { return here.Call("flush_rate", 1, n, kBehind); });
+  group.Add(
+      "commit_rate_8", "1/s", [&] { return here.Call("commit_rate", kThreads, n); },
+      [&] { return here.Call("flush_rate", kThreads, n, kBehind); });
+}
+
 // Many pages in order, into a cache that has room for them. 1 GiB with the default number of pages.
 void RunBulk(const RunOptions& options, std::vector<Row>* rows) {
   if (!WantsAny(options, kBulkNames)) return;
@@ -290,6 +312,8 @@ std::vector<std::string> EngineNames() {
                                  "flush_latency_2_holders",
                                  "flush_rate_1_writer",
                                  "flush_rate_8_writers",
+                                 "commit_rate_1",
+                                 "commit_rate_8",
                                  "sequential_read_1gib",
                                  "sequential_read_mapped_1gib",
                                  "sequential_takeover_1gib",
@@ -307,6 +331,7 @@ std::vector<Row> RunEngine(const RunOptions& options) {
   RunUpgradeOfThree(options, &rows);
   RunEvictToPeer(options, &rows);
   RunFlush(options, &rows);
+  RunCommits(options, &rows);
   RunBulk(options, &rows);
   RunMemory(options, &rows);
   RunDirectory(options, &rows);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "bench/timing.h"
+#include "engine/transaction.h"
 
 namespace mangrove::bench {
 namespace {
@@ -190,7 +191,7 @@ class NodeProgram {
     return Median(std::move(samples));
   }
 
-  double FlushRate(uint64_t threads, uint64_t count) {
+  double FlushRate(uint64_t threads, uint64_t count, uint64_t first) {
     const auto body = [this, count](uint64_t page) {
       for (uint64_t i = 0; i < count; ++i) {
         WriteWord(page, i);
@@ -199,7 +200,27 @@ class NodeProgram {
     };
     const int64_t begin = NowNs();
     std::vector<std::thread> others;
-    for (uint64_t page = 1; page < threads; ++page) others.emplace_back(body, page);
+    for (uint64_t i = 1; i < threads; ++i) others.emplace_back(body, first + i);
+    body(first);
+    for (std::thread& other : others) other.join();
+    return static_cast<double>(threads * count) * 1e9 / static_cast<double>(NowNs() - begin);
+  }
+
+  double CommitRate(uint64_t threads, uint64_t count) {
+    const auto body = [this, count](uint64_t first) {
+      for (uint64_t i = 0; i < count; ++i) {
+        auto transaction = Transaction::Begin(session_);
+        Must(transaction.status(), "beginning a transaction");
+        for (const uint64_t page : {first, first + 1}) {
+          Must(transaction->Write(*region_, page * kPageBytes, std::as_bytes(std::span(&i, 1))),
+               "writing in a transaction");
+        }
+        Must(transaction->Commit(), "committing");
+      }
+    };
+    const int64_t begin = NowNs();
+    std::vector<std::thread> others;
+    for (uint64_t i = 1; i < threads; ++i) others.emplace_back(body, 2 * i);
     body(0);
     for (std::thread& other : others) other.join();
     return static_cast<double>(threads * count) * 1e9 / static_cast<double>(NowNs() - begin);
@@ -287,7 +308,8 @@ Verbs MakeNodeVerbs(OpenSession open) {
       {"take_all", [p](const Arguments&) { return p->TakeAll(); }},
       {"flush_all", [p](const Arguments&) { return p->FlushAll(); }},
       {"flush_each", [p](const Arguments& a) { return p->FlushEach(a[0], a[1]); }},
-      {"flush_rate", [p](const Arguments& a) { return p->FlushRate(a[0], a[1]); }},
+      {"flush_rate", [p](const Arguments& a) { return p->FlushRate(a[0], a[1], a[2]); }},
+      {"commit_rate", [p](const Arguments& a) { return p->CommitRate(a[0], a[1]); }},
       {"turns", [p](const Arguments& a) { return p->Turns(a[0], a[1]); }},
       {"chase", [p](const Arguments& a) { return p->Chase(a[0]); }},
       {"copy", [p](const Arguments& a) { return p->Copy(a[0]); }},

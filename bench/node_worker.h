@@ -21,7 +21,9 @@ using OpenSession = std::function<absl::StatusOr<std::shared_ptr<Session>>()>;
 //   read(first, count)         Region::Read of each page; write likewise
 //   flush(first, count)        one Region::Flush of all
 //   flush_each(first, count)   Region::Write of some bytes, then Region::Flush, which alone is timed, page by page
-//   flush_rate(threads, count) flushes per second; each thread writes to a page of its own and flushes it, `count` times
+//   flush_rate(threads, count, first) flushes per second; each thread writes to a page of its own, from page `first` on, and
+//                              flushes it, `count` times
+//   commit_rate(threads, count) transactions per second; each thread writes some bytes to two pages of its own, `count` times
 //   turns(parity, count)       adds 1 to page 0's counter whenever it is even (odd); the time per turn of two nodes
 //   chase(count), copy(count)  ns per load, or per Region::Read, of 64 pages that are here; chase_private, copy_private:
 //                              the same on private memory, by loads and memcpy

@@ -98,8 +98,10 @@ constexpr PageId kDiskDirectoryRootPage{3};
 constexpr PageRange kRegionTablePages{PageId(kSegmentPages), 8 * kSegmentPages};
 // The first page that `reserve` hands out.
 constexpr PageId kFirstReservablePage{absl::uint128(1) << 20};
-// And the number of the first one behind those.
-constexpr absl::uint128 kReservableEnd = kFirstDirectoryPage.value;
+// The pages of transactions' logs (engine/transactions/log_format.h), below the directory's.
+constexpr PageId kFirstTransactionPage{absl::uint128(1) << 114};
+// The number of the first page behind those that are reserved.
+constexpr absl::uint128 kReservableEnd = kFirstTransactionPage.value;
 
 // A page of the RAM directory: never on a disk, and never older than it was.
 constexpr bool IsRamDirectoryPage(PageId page) { return page == kRamDirectoryRootPage || kFirstDirectoryPage <= page; }

@@ -56,6 +56,7 @@ namespace mangrove {
 
 struct NodeConfig;  // engine/node_config.h
 class Region;
+class Transaction;  // engine/transaction.h
 
 // Bounds of waiting, the same for all calls of a session.
 struct Limits {
@@ -75,6 +76,18 @@ struct RegionOptions {
   std::optional<uid_t> owner;
   std::optional<gid_t> group;
   uint16_t mode = 0600;
+};
+
+struct TransactionOptions {
+  int64_t timeout_ms = 5'000;  // From its begin; by then it has ended, or its commit has begun.
+};
+
+// What a committed transaction wrote, as the log of a node has it.
+struct LoggedWrite {
+  uint64_t transaction = 0;  // Counted by the node, from 1 on in each of its lives.
+  uint64_t offset_bytes = 0;
+  std::string bytes;
+  uint64_t page_sequence = 0;  // How many transactions have changed the page by then, this one included.
 };
 
 struct RegionInfo {
@@ -214,6 +227,9 @@ class Region : public std::enable_shared_from_this<Region> {
   // Called from a thread of the library, one event at a time. Replaces the one before.
   virtual void SetEventCallback(std::function<void(const RegionEvent&)> callback) = 0;
   virtual RegionCounters Counters() const = 0;
+  // What transactions of the node with this number wrote to this region, in their order, as far as its log still has it: what is in
+  // the pages, and these on their disks, is dropped some time. NotFound: the node has no log.
+  virtual absl::StatusOr<std::vector<LoggedWrite>> ReadLog(uint64_t node) = 0;
   // Makes pages whose accesses ended with SIGBUS faultable again.
   virtual absl::Status Heal(uint64_t offset, uint64_t length) = 0;
 
@@ -222,8 +238,13 @@ class Region : public std::enable_shared_from_this<Region> {
   virtual absl::Status UnlockPages(uint64_t lock_id) = 0;
   // Where `offset` is in this process, for views.
   virtual absl::StatusOr<std::byte*> ViewAddress(uint64_t offset, uint64_t length) = 0;
+  // Of a transaction of the same session.
+  virtual absl::StatusOr<std::string> ReadIn(uint64_t transaction, uint64_t offset, uint64_t length,
+                                             AccessMode intent) = 0;
+  virtual absl::Status WriteIn(uint64_t transaction, uint64_t offset, const std::string& bytes) = 0;
 
  private:
+  friend class Transaction;
   friend class PageView;
   friend class PageLock;
 };
@@ -255,6 +276,13 @@ class Session {
   virtual absl::Status Free(const std::string& name) = 0;
   virtual absl::StatusOr<std::vector<RegionInfo>> ListRegions() = 0;
   virtual absl::StatusOr<SpaceTotals> Space() = 0;
+
+ protected:
+  virtual absl::StatusOr<uint64_t> BeginTransaction(const TransactionOptions& options) = 0;
+  virtual absl::Status EndTransaction(uint64_t transaction, bool commit) = 0;
+
+ private:
+  friend class Transaction;
 };
 
 }  // namespace mangrove

@@ -33,6 +33,13 @@ struct Pages {            # Of an open region: `count` pages from its page `firs
   count @2 :UInt64;
 }
 
+struct BytesOfPage {      # Of the page `page` of an open region.
+  region @0 :UInt64;
+  page @1 :UInt64;
+  offset @2 :UInt16;
+  length @3 :UInt16;
+}
+
 struct Request {
   id @0 :UInt64;          # Chosen by the program, not that of another outstanding request.
   timeoutMs @1 :UInt64;   # From the request's arrival; past it the daemon answers with an error.
@@ -96,6 +103,25 @@ struct Request {
       what @41 :Text;
       argument @42 :Text;
     }
+    begin @43 :Void;      # A transaction, that ends by the timeout. -> begun
+    readIn :group {       # -> text
+      transaction @44 :UInt64;
+      bytes @45 :BytesOfPage;
+      write @46 :Bool;    # It is going to be written.
+    }
+    writeIn :group {
+      transaction @47 :UInt64;
+      bytes @48 :BytesOfPage;
+      content @49 :Data;  # As many bytes as `bytes` says.
+    }
+    endTransaction :group {
+      transaction @50 :UInt64;
+      commit @51 :Bool;   # False: it is aborted.
+    }
+    readLog :group {      # What transactions of a node wrote to the region. -> text, in several replies
+      region @52 :UInt64;
+      node @53 :UInt64;
+    }
   }
 }
 
@@ -143,7 +169,8 @@ struct Reply {
       pagesFetched @21 :UInt64;
       reverts @22 :UInt64;
     }
-    text @23 :Data;       # A part of a JSON document.
+    text @23 :Data;       # A part of a JSON document, of a log, or what was read.
+    begun @24 :UInt64;    # The transaction's number.
   }
 }
 

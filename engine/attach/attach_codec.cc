@@ -152,6 +152,37 @@ void PutCall(CallBuilder out, const InspectCall& call) {
   PutName(inspect.initArgument(NameSize(call.argument)), call.argument);
 }
 
+void PutBytesOfPage(schema::BytesOfPage::Builder out, const BytesOfPage& bytes) {
+  out.setRegion(bytes.region);
+  out.setPage(bytes.page);
+  out.setOffset(bytes.offset);
+  out.setLength(bytes.length);
+}
+void PutCall(CallBuilder out, const BeginCall&) { out.setBegin(); }
+void PutCall(CallBuilder out, const ReadInCall& call) {
+  auto read = out.initReadIn();
+  read.setTransaction(call.transaction);
+  PutBytesOfPage(read.initBytes(), call.bytes);
+  read.setWrite(call.intent == AccessMode::kWrite);
+}
+void PutCall(CallBuilder out, const WriteInCall& call) {
+  CHECK(call.content.size() <= kPageBytes);
+  auto write = out.initWriteIn();
+  write.setTransaction(call.transaction);
+  PutBytesOfPage(write.initBytes(), call.bytes);
+  PutName(write.initContent(call.content.size()), call.content);
+}
+void PutCall(CallBuilder out, const EndTransactionCall& call) {
+  auto end = out.initEndTransaction();
+  end.setTransaction(call.transaction);
+  end.setCommit(call.commit);
+}
+void PutCall(CallBuilder out, const ReadLogCall& call) {
+  auto read = out.initReadLog();
+  read.setRegion(call.region);
+  read.setNode(call.node);
+}
+
 using ResultBuilder = schema::Reply::Result::Builder;
 
 void PutResult(ResultBuilder out, std::monostate) { out.setNone(); }
@@ -183,6 +214,7 @@ void PutResult(ResultBuilder out, const PageAttributes& attributes) {
   std::memcpy(result.initUser(kUserAttributeBytes).begin(), attributes.user.data(), kUserAttributeBytes);
 }
 void PutResult(ResultBuilder out, const LockedReply& reply) { out.setLocked(reply.lock_id); }
+void PutResult(ResultBuilder out, const BegunReply& reply) { out.setBegun(reply.transaction); }
 void PutResult(ResultBuilder out, const TextReply& reply) {
   CHECK(reply.text.size() <= kTextBytesPerReply);
   PutName(out.initText(reply.text.size()), reply.text);
@@ -307,6 +339,20 @@ absl::StatusOr<InspectCall> GetInspect(schema::Request::Call::Inspect::Reader in
   return InspectCall{*std::move(what), *std::move(argument)};
 }
 
+BytesOfPage GetBytesOfPage(schema::BytesOfPage::Reader in) {
+  return {in.getRegion(), in.getPage(), in.getOffset(), in.getLength()};
+}
+
+absl::StatusOr<WriteInCall> GetWriteIn(schema::Request::Call::WriteIn::Reader in) {
+  const BytesOfPage bytes = GetBytesOfPage(in.getBytes());
+  const auto content = in.getContent();
+  if (content.size() != bytes.length) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a transaction writes ", bytes.length, " bytes, and brings ", content.size()));
+  }
+  return WriteInCall{in.getTransaction(), bytes, {reinterpret_cast<const char*>(content.begin()), content.size()}};
+}
+
 // A status or StatusOr of one alternative as the variant's.
 template <typename Variant, typename T>
 absl::StatusOr<Variant> Widen(absl::StatusOr<T> value) {
@@ -354,6 +400,15 @@ absl::StatusOr<AnyCall> GetCall(schema::Request::Call::Reader in) {
     case Call::HEAL: return HealCall{GetPages(in.getHeal())};
     case Call::COUNTERS: return CountersCall{in.getCounters()};
     case Call::INSPECT: return Widen<AnyCall>(GetInspect(in.getInspect()));
+    case Call::BEGIN: return BeginCall{};
+    case Call::READ_IN: {
+      const auto read = in.getReadIn();
+      return ReadInCall{read.getTransaction(), GetBytesOfPage(read.getBytes()), ModeOf(read.getWrite())};
+    }
+    case Call::WRITE_IN: return Widen<AnyCall>(GetWriteIn(in.getWriteIn()));
+    case Call::END_TRANSACTION:
+      return EndTransactionCall{in.getEndTransaction().getTransaction(), in.getEndTransaction().getCommit()};
+    case Call::READ_LOG: return ReadLogCall{in.getReadLog().getRegion(), in.getReadLog().getNode()};
   }
   return absl::InvalidArgumentError(absl::StrCat("a request is of the unknown kind ", static_cast<int>(in.which())));
 }
@@ -396,6 +451,7 @@ absl::StatusOr<AnyResult> GetResult(schema::Reply::Result::Reader in) {
     }
     case Result::ATTRIBUTES: return Widen<AnyResult>(GetAttributes(in.getAttributes()));
     case Result::LOCKED: return LockedReply{in.getLocked()};
+    case Result::BEGUN: return BegunReply{in.getBegun()};
     case Result::TEXT: {
       const auto text = in.getText();
       if (text.size() > kTextBytesPerReply) return TooLong("a text", text.size(), kTextBytesPerReply);

@@ -15,7 +15,7 @@
 namespace mangrove {
 
 constexpr uint64_t kAttachMagic = 0x65766f72676e614d;  // "Mangrove" in memory.
-constexpr uint32_t kAttachVersion = 1;
+constexpr uint32_t kAttachVersion = 2;
 // No message is longer. Lists and long texts go in several.
 constexpr size_t kMaxAttachMessageBytes = 16384;
 // No message carries more descriptors.
@@ -36,6 +36,15 @@ struct RegionPages {
   uint64_t first = 0;
   uint64_t count = 0;
   friend bool operator==(const RegionPages&, const RegionPages&) = default;
+};
+
+// `length` bytes of the page `page` of an open region, from its byte `offset` on.
+struct BytesOfPage {
+  RegionHandle region = 0;
+  uint64_t page = 0;
+  uint16_t offset = 0;
+  uint16_t length = 0;
+  friend bool operator==(const BytesOfPage&, const BytesOfPage&) = default;
 };
 
 // The first message of each side. The server's answer has a status: anything but OK ends the connection.
@@ -107,9 +116,29 @@ struct HealCall {
 struct CountersCall {
   RegionHandle region = 0;
 };
-struct InspectCall {
+struct InspectCall {  // Or NodeOperations::IsOperation.
   std::string what;
   std::string argument;
+};
+
+struct BeginCall {};
+struct ReadInCall {
+  uint64_t transaction = 0;
+  BytesOfPage bytes;
+  AccessMode intent = AccessMode::kRead;
+};
+struct WriteInCall {
+  uint64_t transaction = 0;
+  BytesOfPage bytes;  // `length` is that of `content`.
+  std::string content;
+};
+struct EndTransactionCall {
+  uint64_t transaction = 0;
+  bool commit = false;
+};
+struct ReadLogCall {
+  RegionHandle region = 0;
+  uint64_t node = 0;
 };
 
 struct AttachRequest {
@@ -117,7 +146,7 @@ struct AttachRequest {
   uint64_t timeout_ms = 0;  // From the request's arrival.
   std::variant<ReserveCall, OpenCall, CloseCall, MapCall, FreeCall, ListCall, SpaceCall, AllocateCall, UnallocateCall,
                GetAttributesCall, SetAttributesCall, CheckAllocatedCall, AcquireCall, LockCall, UnlockCall, FlushCall,
-               HealCall, CountersCall, InspectCall>
+               HealCall, CountersCall, InspectCall, BeginCall, ReadInCall, WriteInCall, EndTransactionCall, ReadLogCall>
       call;
 };
 
@@ -134,6 +163,9 @@ struct RegionListReply {
 struct LockedReply {
   uint64_t lock_id = 0;
 };
+struct BegunReply {
+  uint64_t transaction = 0;
+};
 struct TextReply {
   std::string text;
 };
@@ -143,7 +175,7 @@ struct AttachReply {
   absl::Status status;
   bool more = false;  // Another part of this reply follows.
   std::variant<std::monostate, OpenedReply, RegionListReply, SpaceTotals, PageAttributes, LockedReply, RegionCounters,
-               TextReply>
+               TextReply, BegunReply>
       result;
 };
 

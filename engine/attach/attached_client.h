@@ -52,6 +52,8 @@ class AttachedClient : public std::enable_shared_from_this<AttachedClient> {
     std::shared_ptr<RegionFrames> frames;
     std::optional<MappingId> mapping;
   };
+  static constexpr size_t kMaxLists = 4;  // At once; their results are held until they are sent.
+
   struct Outgoing {
     AttachBytes bytes;
     std::vector<UniqueFd> descriptors;
@@ -103,6 +105,13 @@ class AttachedClient : public std::enable_shared_from_this<AttachedClient> {
   void Do(uint64_t id, TimeNs deadline, HealCall call);
   void Do(uint64_t id, TimeNs deadline, CountersCall call);
   void Do(uint64_t id, TimeNs deadline, InspectCall call);
+  // --- Transactions (attached_transactions.cc) ---
+  void Do(uint64_t id, TimeNs deadline, BeginCall call);
+  void Do(uint64_t id, TimeNs deadline, ReadInCall call);
+  void Do(uint64_t id, TimeNs deadline, WriteInCall call);
+  void Do(uint64_t id, TimeNs deadline, EndTransactionCall call);
+  void Do(uint64_t id, TimeNs deadline, ReadLogCall call);
+  absl::StatusOr<GlobalAddress> AddressOf(const BytesOfPage& bytes, bool for_writing);
   absl::Status DoMap(const MapCall& call, UniqueFd userfaultfd);
 
   absl::StatusOr<OpenRegion*> Find(RegionHandle region);

@@ -9,13 +9,6 @@
 #include "net/check.h"
 
 namespace mangrove {
-namespace {
-
-// Their results are held until they are sent.
-constexpr size_t kMaxLists = 4;
-
-}  // namespace
-
 void AttachedClient::Dispatch(AttachRequest request, Descriptors descriptors) {
   const auto& limit = server_->options_.max_request_timeout;
   const uint64_t timeout_ms = std::min<uint64_t>(request.timeout_ms, limit / kMillisecond);
@@ -178,7 +171,10 @@ void AttachedClient::Do(uint64_t id, TimeNs deadline, ListCall) {
 }
 void AttachedClient::Do(uint64_t id, TimeNs deadline, InspectCall call) {
   if (lists_ >= kMaxLists) return Finish(id, absl::ResourceExhaustedError("too many lists at once"));
-  RunText(id, server_->operations_->Inspect(std::move(call.what), std::move(call.argument), deadline));
+  NodeOperations* const node = server_->operations_;
+  RunText(id, NodeOperations::IsOperation(call.what)
+                  ? node->Operate(peer_.credentials, std::move(call.what), std::move(call.argument), deadline)
+                  : node->Inspect(std::move(call.what), std::move(call.argument), deadline));
 }
 void AttachedClient::Do(uint64_t id, TimeNs deadline, SpaceCall) { Run(id, server_->operations_->Space(deadline)); }
 

@@ -58,6 +58,14 @@ class Backend {
   // Of the region as it is open here, `reverts` excepted.
   virtual absl::StatusOr<RegionCounters> Counters(RegionHandle region) = 0;
 
+  // The transaction's number.
+  virtual absl::StatusOr<uint64_t> BeginTransaction(int64_t timeout_ms) = 0;
+  virtual absl::StatusOr<std::string> ReadIn(uint64_t transaction, const BytesOfPage& bytes, AccessMode intent) = 0;
+  virtual absl::Status WriteIn(uint64_t transaction, const BytesOfPage& bytes, const std::string& content) = 0;
+  virtual absl::Status EndTransaction(uint64_t transaction, bool commit) = 0;
+  // Records as engine/transactions/log_format.h's EncodeRecord makes them, with the changes of the region's pages alone.
+  virtual absl::StatusOr<std::string> ReadLog(RegionHandle region, uint64_t node) = 0;
+
   // Why calls fail when the session's Liveness has ended.
   virtual absl::Status Gone() const = 0;
   virtual const Limits& limits() const = 0;

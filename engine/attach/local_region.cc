@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/attach/packet_socket.h"
+#include "engine/transaction.h"
+#include "engine/transactions/log_format.h"
 #include "net/check.h"
 
 namespace mangrove {
@@ -257,6 +259,52 @@ absl::StatusOr<uint64_t> LocalRegion::LockPages(uint64_t offset, uint64_t length
     if (absl::Status s = CheckWritable(); !s.ok()) return s;
   }
   return backend().Lock(Pages(offset, length), mode, timeout_ms);
+}
+
+// --- Transactions -----------------------------------------------------------------------------------------------------
+
+absl::StatusOr<BytesOfPage> LocalRegion::PlaceInPage(uint64_t offset, uint64_t length) const {
+  if (absl::Status s = CheckBytes(offset, length); !s.ok()) return s;
+  const uint64_t in_page = offset % kPageBytes;
+  if (length == 0 || in_page + length > kTransactionBytesOfPage) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        length, " bytes from byte ", in_page, " of a page on; a transaction's ", "read or write is of 1 to ",
+        kTransactionBytesOfPage, " bytes, within the first ", kTransactionBytesOfPage, " of one page"));
+  }
+  return BytesOfPage{shared_->handle(), offset >> kPageShift, static_cast<uint16_t>(in_page),
+                     static_cast<uint16_t>(length)};
+}
+
+absl::StatusOr<std::string> LocalRegion::ReadIn(uint64_t transaction, uint64_t offset, uint64_t length,
+                                                AccessMode intent) {
+  if (intent == AccessMode::kWrite && !shared_->may_write()) return CheckWritable();
+  const absl::StatusOr<BytesOfPage> place = PlaceInPage(offset, length);
+  if (!place.ok()) return place.status();
+  return backend().ReadIn(transaction, *place, intent);
+}
+
+absl::Status LocalRegion::WriteIn(uint64_t transaction, uint64_t offset, const std::string& bytes) {
+  if (absl::Status s = CheckWritable(); !s.ok()) return s;
+  const absl::StatusOr<BytesOfPage> place = PlaceInPage(offset, bytes.size());
+  if (!place.ok()) return place.status();
+  return backend().WriteIn(transaction, *place, bytes);
+}
+
+absl::StatusOr<std::vector<LoggedWrite>> LocalRegion::ReadLog(uint64_t node) {
+  if (absl::Status s = session_->CheckAlive(); !s.ok()) return s;
+  const absl::StatusOr<std::string> encoded = backend().ReadLog(shared_->handle(), node);
+  if (!encoded.ok()) return encoded.status();
+  std::vector<LoggedWrite> writes;
+  std::string_view left = *encoded;
+  while (std::optional<LogRecord> record = TakeRecord(left)) {
+    for (const PageChange& page : record->pages) {
+      const uint64_t first = (page.page - PageOf(info_.address)) << kPageShift;
+      for (const ByteChange& change : page.changes) {
+        writes.push_back({record->transaction, first + change.offset, change.bytes, page.sequence});
+      }
+    }
+  }
+  return writes;
 }
 
 absl::Status LocalRegion::UnlockPages(uint64_t lock_id) {

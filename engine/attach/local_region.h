@@ -30,12 +30,16 @@ class LocalRegion final : public Region {
   absl::Status SetAttributes(uint64_t offset, uint64_t length, const PageAttributesChange& change) override;
   void SetEventCallback(std::function<void(const RegionEvent&)> callback) override;
   RegionCounters Counters() const override;
+  absl::StatusOr<std::vector<LoggedWrite>> ReadLog(uint64_t node) override;
   absl::Status Heal(uint64_t offset, uint64_t length) override;
 
  protected:
   absl::StatusOr<uint64_t> LockPages(uint64_t offset, uint64_t length, LockMode mode, int64_t timeout_ms) override;
   absl::Status UnlockPages(uint64_t lock_id) override;
   absl::StatusOr<std::byte*> ViewAddress(uint64_t offset, uint64_t length) override;
+  absl::StatusOr<std::string> ReadIn(uint64_t transaction, uint64_t offset, uint64_t length,
+                                     AccessMode intent) override;
+  absl::Status WriteIn(uint64_t transaction, uint64_t offset, const std::string& bytes) override;
 
  private:
   // The bytes' place when they can be accessed without the node; null otherwise.
@@ -54,6 +58,7 @@ class LocalRegion final : public Region {
   // Alive, whole pages, at least one, in the region.
   absl::Status CheckPages(uint64_t offset, uint64_t length) const;
   absl::Status CheckWritable() const;
+  absl::StatusOr<BytesOfPage> PlaceInPage(uint64_t offset, uint64_t length) const;
   RegionPages Pages(uint64_t offset, uint64_t length) const;
   Backend& backend() const { return *session_->parts().backend; }
 

@@ -115,4 +115,17 @@ absl::StatusOr<SpaceTotals> LocalSession::Space() {
   return parts_.backend->Space();
 }
 
+absl::StatusOr<uint64_t> LocalSession::BeginTransaction(const TransactionOptions& options) {
+  if (absl::Status s = CheckAlive(); !s.ok()) return s;
+  if (options.timeout_ms <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("timeout_ms is ", options.timeout_ms, "; expected 1 or more"));
+  }
+  return parts_.backend->BeginTransaction(options.timeout_ms);
+}
+
+absl::Status LocalSession::EndTransaction(uint64_t transaction, bool commit) {
+  if (absl::Status s = CheckAlive(); !s.ok()) return s;
+  return parts_.backend->EndTransaction(transaction, commit);
+}
+
 }  // namespace mangrove

@@ -82,6 +82,9 @@ class LocalSession final : public Session, public std::enable_shared_from_this<L
   absl::StatusOr<std::vector<RegionInfo>> ListRegions() override;
   absl::StatusOr<SpaceTotals> Space() override;
 
+  absl::StatusOr<uint64_t> BeginTransaction(const TransactionOptions& options) override;
+  absl::Status EndTransaction(uint64_t transaction, bool commit) override;
+
   SessionParts& parts() { return parts_; }
   // Unavailable when this process is cut off, or a child of the one that has the session.
   absl::Status CheckAlive() const;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/transactions/transactions.h"
 #include "net/check.h"
 
 namespace mangrove {
@@ -200,6 +201,46 @@ absl::Status LoopBackend::Unlock(uint64_t lock_id) {
 absl::Status LoopBackend::Flush(const RegionPages& pages) {
   return Run<absl::Status>(
       [&, range = RangeOf(pages)](TimeNs deadline) { return node_.operations->Flush(range, deadline); });
+}
+
+// --- Transactions -----------------------------------------------------------------------------------------------------
+
+absl::StatusOr<GlobalAddress> LoopBackend::PlaceOf(const BytesOfPage& bytes, AccessMode mode) {
+  const OpenRegion region = Find(bytes.region);
+  if (mode == AccessMode::kWrite && !region.may_write) {
+    return absl::PermissionDeniedError("the region is open for reading only");
+  }
+  if (node_.operations->transactions() == nullptr) return absl::UnimplementedError("the node has no transactions");
+  return AddressOf(region.pages.first + bytes.page) + bytes.offset;
+}
+absl::StatusOr<uint64_t> LoopBackend::BeginTransaction(int64_t timeout_ms) {
+  if (node_.operations->transactions() == nullptr) return absl::UnimplementedError("the node has no transactions");
+  const auto make = [&](TimeNs deadline) { return node_.operations->transactions()->Begin(client_, deadline); };
+  return Run<absl::StatusOr<uint64_t>>(make, timeout_ms);
+}
+absl::StatusOr<std::string> LoopBackend::ReadIn(uint64_t transaction, const BytesOfPage& bytes, AccessMode intent) {
+  const auto place = PlaceOf(bytes, intent);
+  if (!place.ok()) return place.status();
+  return Run<absl::StatusOr<std::string>>([&](TimeNs) {
+    return node_.operations->transactions()->Read(client_, transaction, *place, bytes.length, intent);
+  });
+}
+absl::Status LoopBackend::WriteIn(uint64_t transaction, const BytesOfPage& bytes, const std::string& content) {
+  const auto place = PlaceOf(bytes, AccessMode::kWrite);
+  if (!place.ok()) return place.status();
+  return Run<absl::Status>(
+      [&](TimeNs) { return node_.operations->transactions()->Write(client_, transaction, *place, content); });
+}
+absl::Status LoopBackend::EndTransaction(uint64_t transaction, bool commit) {
+  if (!commit)
+    return OnLoop<absl::Status>([&] { return node_.operations->transactions()->Abort(client_, transaction); });
+  return Run<absl::Status>([&](TimeNs) { return node_.operations->transactions()->Commit(client_, transaction); });
+}
+absl::StatusOr<std::string> LoopBackend::ReadLog(RegionHandle region, uint64_t node) {
+  const PageRange pages = Find(region).pages;
+  if (node_.operations->transactions() == nullptr) return absl::UnimplementedError("the node has no transactions");
+  return Run<absl::StatusOr<std::string>>(
+      [&](TimeNs deadline) { return ReadLogOfRange(node_.operations->transactions(), NodeId(node), pages, deadline); });
 }
 
 absl::Status LoopBackend::Heal(const RegionPages& pages) {

@@ -182,6 +182,29 @@ absl::StatusOr<std::string> SocketBackend::Inspect(const std::string& what, cons
   if (!text.ok()) return text.status();
   return std::move(text->text);
 }
+absl::StatusOr<uint64_t> SocketBackend::BeginTransaction(int64_t timeout_ms) {
+  auto answer = channel_->Ask(BeginCall{}, timeout_ms);
+  if (!answer.ok()) return answer.status();
+  const auto* const begun = std::get_if<BegunReply>(&answer->reply.result);
+  if (begun == nullptr) return Unexpected();
+  return begun->transaction;
+}
+absl::StatusOr<std::string> SocketBackend::ReadIn(uint64_t transaction, const BytesOfPage& bytes, AccessMode intent) {
+  auto text = Ask<TextReply>(ReadInCall{transaction, bytes, intent});
+  if (!text.ok()) return text.status();
+  return std::move(text->text);
+}
+absl::Status SocketBackend::WriteIn(uint64_t transaction, const BytesOfPage& bytes, const std::string& content) {
+  return Tell(WriteInCall{transaction, bytes, content});
+}
+absl::Status SocketBackend::EndTransaction(uint64_t transaction, bool commit) {
+  return Tell(EndTransactionCall{transaction, commit});
+}
+absl::StatusOr<std::string> SocketBackend::ReadLog(RegionHandle region, uint64_t node) {
+  auto text = Ask<TextReply>(ReadLogCall{region, node});
+  if (!text.ok()) return text.status();
+  return std::move(text->text);
+}
 absl::StatusOr<RegionCounters> SocketBackend::Counters(RegionHandle region) {
   return Ask<RegionCounters>(CountersCall{region});
 }

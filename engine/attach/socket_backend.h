@@ -37,6 +37,11 @@ class SocketBackend final : public Backend {
   absl::Status Flush(const RegionPages& pages) override;
   absl::Status Heal(const RegionPages& pages) override;
   absl::StatusOr<RegionCounters> Counters(RegionHandle region) override;
+  absl::StatusOr<uint64_t> BeginTransaction(int64_t timeout_ms) override;
+  absl::StatusOr<std::string> ReadIn(uint64_t transaction, const BytesOfPage& bytes, AccessMode intent) override;
+  absl::Status WriteIn(uint64_t transaction, const BytesOfPage& bytes, const std::string& content) override;
+  absl::Status EndTransaction(uint64_t transaction, bool commit) override;
+  absl::StatusOr<std::string> ReadLog(RegionHandle region, uint64_t node) override;
   absl::Status Gone() const override;
   const Limits& limits() const override { return options_.limits; }
   // NodeOperations::Inspect.

@@ -21,7 +21,7 @@ class Examples : public testing::Test {
   Cluster cluster_;
 };
 
-// Covers: G02, G03, G04, G05
+// Covers: G02, G03, G04, G05, G15
 TEST_F(Examples, RunOnOneNodeAndAgainOnAnother) {
   cluster_.StartAll();
   EXPECT_THAT(RunExample("attach", 1), HasSubstr("this is run 1, on any node"));
@@ -30,6 +30,7 @@ TEST_F(Examples, RunOnOneNodeAndAgainOnAnother) {
   for (const int node : {1, 3}) {
     EXPECT_THAT(RunExample("calls", node), HasSubstr("read back: many machines, one memory"));
     EXPECT_THAT(RunExample("locks", node), HasSubstr("the sum of all accounts is 0"));
+    EXPECT_THAT(RunExample("accounts", node), HasSubstr("the sum of all accounts is 0"));
     EXPECT_THAT(RunExample("attributes", node),
                 HasSubstr("page 0: persistent, 2 core holders, kept in RAM, migratory, marked \"hot\""));
     EXPECT_THAT(RunExample("events", node), HasSubstr("0 pages were reverted"));
@@ -72,7 +73,7 @@ TEST_F(Examples, LocksKeepTheSumWhileProgramsOnAllNodesRun) {
 }
 
 TEST_F(Examples, WithoutADaemonTheySaySo) {
-  for (const char* name : {"attach", "calls", "locks", "persist", "attributes", "events"}) {
+  for (const char* name : {"attach", "calls", "locks", "accounts", "persist", "attributes", "events"}) {
     const Output output = RunProgram({std::string("examples/") + name, "--socket", cluster_.socket(1)});
     EXPECT_EQ(output.exit_code, 1) << name;
     EXPECT_THAT(output.err, HasSubstr("no daemon serves " + cluster_.socket(1))) << name;

@@ -413,8 +413,9 @@ Task<bool> Workload::PrepareAll(std::shared_ptr<Client> client) {
 
 void Workload::StartProgressCheck(DurationNs bound) {
   for (int slot = 0; slot < cluster_->nodes(); ++slot) {
-    ++checks_running_;
     SimHost& host = cluster_->host(slot);
+    if (host.retired) continue;
+    ++checks_running_;
     host.applets.Run(CheckProgress(NewClient(host, "progress"), bound));
   }
 }

@@ -14,12 +14,9 @@
 
 #include "net/runtime/task.h"
 #include "tests/sim/sim_cluster.h"
+#include "tests/sim/work.h"
 
 namespace mangrove::sim {
-
-enum class OperationKind : uint8_t { kLoad, kStore, kReadModifyWrite, kLock, kFlush, kChurn, kScan };
-constexpr int kOperationKinds = 7;
-const char* Name(OperationKind kind);
 
 struct WorkloadOptions {
   int clients_per_node = 2;
@@ -35,35 +32,21 @@ struct WorkloadOptions {
   DurationNs max_hold = 10 * kMillisecond;  // Of a lock.
 };
 
-struct WorkloadCounters {
-  uint64_t ended = 0;  // Operations that had an answer.
-  uint64_t succeeded = 0;
-  std::array<uint64_t, kOperationKinds> by_kind{};
-};
-
-class Workload {
+class Workload final : public Work {
  public:
   Workload(SimCluster* cluster, const WorkloadOptions& options);
 
-  // A node serves: its programs begin.
-  void OnReady(SimHost& host);
+  void OnReady(SimHost& host) override;
+  void Prepare() override;
+  bool prepared() const override { return prepared_; }
+  void StopClients() override { stopped_ = true; }
+  bool AllClientsEnded() const override { return clients_running_ == 0; }
+  // Every node stores to, locks and flushes pages.
+  void StartProgressCheck(DurationNs bound) override;
+  bool ProgressCheckEnded() const override { return checks_running_ == 0; }
+  void StartReadAll(int slot, DurationNs bound) override;
 
-  // Allocates everything, from the first node, before anything else. True in `done` when all is.
-  void Prepare();
-  bool prepared() const { return prepared_; }
-
-  // Clients begin no further operation.
-  void StopClients() { stopped_ = true; }
-  bool AllClientsEnded() const { return clients_running_ == 0; }
-
-  // With no faults about: every node stores to, locks and flushes pages; each must succeed. Fails the world if one does
-  // not within `bound`.
-  void StartProgressCheck(DurationNs bound);
-  bool ProgressCheckEnded() const { return checks_running_ == 0; }
-  // One node reads everything, so that what survived is looked at.
-  void StartReadAll(int slot, DurationNs bound);
-
-  const WorkloadCounters& counters() const { return counters_; }
+  const WorkloadCounters& counters() const override { return counters_; }
 
  private:
   struct Client {

@@ -86,6 +86,25 @@ TEST(AttachCodec, RequestsAboutPagesArriveAsSent) {
   EXPECT_EQ(RoundTrip(HealCall{kPages}).pages, kPages);
 }
 
+// Covers: G15
+TEST(AttachCodec, RequestsAboutTransactionsArriveAsSent) {
+  const BytesOfPage bytes{3, uint64_t{1} << 40, 4000, 80};
+  RoundTrip(BeginCall{});
+  const auto read = RoundTrip(ReadInCall{7, bytes, AccessMode::kWrite});
+  EXPECT_EQ(read.transaction, 7u);
+  EXPECT_EQ(read.bytes, bytes);
+  EXPECT_EQ(read.intent, AccessMode::kWrite);
+  const auto write = RoundTrip(WriteInCall{7, bytes, std::string(80, '\0')});
+  EXPECT_EQ(write.bytes, bytes);
+  EXPECT_EQ(write.content, std::string(80, '\0'));
+  EXPECT_TRUE(RoundTrip(EndTransactionCall{7, true}).commit);
+  EXPECT_FALSE(RoundTrip(EndTransactionCall{7, false}).commit);
+  EXPECT_EQ(RoundTrip(ReadLogCall{3, 9}).node, 9u);
+  EXPECT_EQ(RoundTripResult(BegunReply{12}).transaction, 12u);
+  const auto unlike = DecodeRequest(EncodeRequest({.id = 1, .call = WriteInCall{7, bytes, "x"}}));
+  EXPECT_EQ(unlike.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(AttachCodec, RepliesArriveAsSent) {
   RoundTripResult(std::monostate());
   const auto opened = RoundTripResult(OpenedReply{8, SomeInfo(), true, false});

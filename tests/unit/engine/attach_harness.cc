@@ -272,6 +272,10 @@ Task<absl::Status> TestNode::Flush(PageRange, TimeNs) {
   co_return absl::OkStatus();
 }
 
+Task<absl::StatusOr<std::string>> TestNode::Operate(Credentials who, std::string what, std::string argument, TimeNs) {
+  co_return absl::StrCat("{\"", what, "\": \"", argument, "\", \"by\": ", who.uid, "}");
+}
+
 Task<absl::StatusOr<std::string>> TestNode::Inspect(std::string what, std::string argument, TimeNs) {
   if (what == "long") co_return std::string(100'000, 'x');
   if (what != "status") co_return absl::InvalidArgumentError(absl::StrCat("cannot inspect '", what, "'"));

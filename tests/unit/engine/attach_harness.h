@@ -70,6 +70,8 @@ class TestNode final : public NodeOperations, public FaultService {
   absl::Status Unlock(ClientId client, uint64_t lock_id) override;
   Task<absl::Status> Flush(PageRange range, TimeNs deadline) override;
   Task<absl::StatusOr<std::string>> Inspect(std::string what, std::string argument, TimeNs deadline) override;
+  Task<absl::StatusOr<std::string>> Operate(Credentials who, std::string what, std::string argument,
+                                            TimeNs deadline) override;
   void EndClient(ClientId client) override;
   uint64_t AddEventSink(EventSink sink) override;
   void RemoveEventSink(uint64_t sink_id) override;

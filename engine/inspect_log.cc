@@ -1,0 +1,61 @@
+// What the log of a node's transactions says, as a JSON document. Not what they wrote: that is for those who may read the pages.
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "engine/inspect_json.h"
+#include "engine/local_operations.h"
+#include "engine/transactions/transactions.h"
+
+namespace mangrove {
+namespace {
+
+using nlohmann::json;
+
+json PagesOf(const LogRecord& record) {
+  json pages = json::array();
+  for (const PageChange& change : record.pages) {
+    json writes = json::array();
+    for (const ByteChange& write : change.changes) {
+      writes.push_back({{"offset", write.offset}, {"bytes", write.bytes.size()}});
+    }
+    pages.push_back({{"address", ToString(change.page)}, {"sequence", change.sequence}, {"writes", writes}});
+  }
+  return pages;
+}
+
+json DocumentOf(NodeId node, const std::string& name, const LogContent& content) {
+  json records = json::array();
+  for (const LogRecord& record : content.records) {
+    records.push_back({{"transaction", record.transaction}, {"pages", PagesOf(record)}});
+  }
+  const LogHeader& header = content.header;
+  const bool owned = header.owner.node.value != 0;
+  return {{"node", node.value},
+          {"name", name},
+          {"incarnation", owned ? json(header.owner.incarnation.value) : json(nullptr)},
+          {"generation", header.generation},
+          {"ring_pages", header.ring_pages},
+          {"tail", header.tail},
+          {"records", records}};
+}
+
+}  // namespace
+
+// `argument` is the node's number, or name.
+Task<absl::StatusOr<std::string>> LocalOperations::InspectLog(std::string argument, TimeNs deadline) {
+  NodeId node;
+  for (const MemberConfig& member : config_->members) {
+    if (member.name == argument || std::to_string(member.id.value) == argument) node = member.id;
+  }
+  if (node.value == 0) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("no node of the cluster has the number or the name \"", argument, "\""));
+  }
+  if (transactions_ == nullptr) co_return absl::UnimplementedError("the node has no transactions");
+  const absl::StatusOr<LogContent> content = co_await transactions_->ReadLogOf(node, deadline);
+  if (!content.ok()) co_return content.status();
+  co_return DumpJson(DocumentOf(node, NameOf(node), *content));
+}
+
+}  // namespace mangrove

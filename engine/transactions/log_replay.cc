@@ -1,0 +1,307 @@
+#include "engine/transactions/log_replay.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "net/log.h"
+
+namespace mangrove {
+namespace {
+
+// A round of the replay; what takes longer begins anew.
+constexpr DurationNs kRoundTimeout = 10 * kSecond;
+constexpr DurationNs kTryAgain = 10 * kMillisecond;
+constexpr DurationNs kTrySeldom = 200 * kMillisecond;
+
+}  // namespace
+
+struct LogReplay::Round {
+  Epoch view;
+  std::vector<NodeId> logs;
+  struct Changes {
+    std::map<std::pair<ConfigNumber, uint64_t>, PageChange> by_sequence;
+    std::vector<PageChange> in_order;  // As they were read, for a planted bug.
+    bool flush = false;
+  };
+  std::map<PageId, Changes> pages;
+  std::map<NodeId, LogHeader> gone;  // The logs of those that are not in the view.
+};
+
+LogReplay::LogReplay(const TransactionsOptions& options, PageEngine* engine, TransactionPages* pages, Clock* clock,
+                     Entropy* entropy)
+    : options_(options), engine_(engine), pages_(pages), clock_(clock), entropy_(entropy), waiters_(clock) {}
+
+LogReplay::~LogReplay() { *alive_ = false; }
+
+void LogReplay::Shutdown() {
+  stopped_ = true;
+  waiters_.WakeAll();
+}
+
+void LogReplay::Follow() {
+  const View& view = engine_->view();
+  if (view.epoch == seen_.epoch) return;
+  const bool is_lost = std::any_of(seen_.members.begin(), seen_.members.end(), [&view](const auto& member) {
+    return !view.Has({member.first, member.second});
+  });
+  if (is_lost || seen_.epoch.value + 1 != view.epoch.value) required_ = view.epoch;  // Y2
+  seen_ = view;
+}
+
+Epoch LogReplay::required() {
+  Follow();
+  return required_;
+}
+
+bool LogReplay::IsDone() {
+  Follow();
+  return required_ <= done_ || options_.bugs->skip_replay;
+}
+
+void LogReplay::OnView() {
+  if (!IsDone()) Start();
+}
+
+void LogReplay::Start() {
+  if (stopped_ || std::exchange(running_, true)) return;
+  Spawn<bool>(Run(), [](bool) {});
+}
+
+Task<absl::Status> LogReplay::Wait(TimeNs deadline) {
+  while (!IsDone()) {
+    if (stopped_) co_return absl::UnavailableError("this node is shutting down");
+    Start();
+    const bool woken = co_await waiters_.Wait(deadline);
+    if (!woken) {
+      co_return absl::UnavailableError(
+          absl::StrCat("a node was lost, and what its transactions wrote is not there again yet",
+                       trouble_.ok() ? "" : ": ", std::string(trouble_.message()), "; try again later"));
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+Task<bool> LogReplay::Run() {
+  const auto alive = alive_;
+  // Mostly one node is enough: the others come when it is done.
+  DurationNs pause = kTryAgain;
+  while (*alive && !stopped_ && !IsDone()) {
+    trouble_ = co_await Try(clock_->Now() + kRoundTimeout);
+    if (!*alive || stopped_) co_return false;
+    if (trouble_.ok()) continue;
+    pause = std::min(2 * pause, kTrySeldom);
+    co_await SleepUntil(clock_, clock_->Now() + pause / 2 + static_cast<DurationNs>(entropy_->Next() % (pause / 2)));
+  }
+  if (!*alive) co_return false;
+  running_ = false;
+  waiters_.WakeAll();
+  co_return true;
+}
+
+// REQUIRES: the replay page is locked; exclusively, to write it.
+Task<absl::StatusOr<ReplayState>> LogReplay::ReadState(TimeNs deadline) {
+  const auto page = co_await pages_->Load(kReplayPage, deadline);
+  if (!page.ok()) co_return page.status();
+  absl::StatusOr<ReplayState> state = DecodeReplayState(**page);
+  if (state.ok()) done_ = std::max(done_, state->done);
+  co_return state;
+}
+
+Task<absl::Status> LogReplay::WriteState(ReplayState state, TimeNs deadline) {
+  TransactionPages::Content content = NewPage();
+  EncodeReplayState(state, *content);
+  absl::Status status = co_await pages_->Store(kReplayPage, content, deadline);
+  if (status.ok()) status = co_await pages_->Flush({kReplayPage, 1}, deadline);
+  co_return status;
+}
+
+Task<absl::StatusOr<std::vector<NodeId>>> LogReplay::Logs(TimeNs deadline) {
+  const absl::StatusOr<HeldPages> held = co_await pages_->Lock({kReplayPage, 1}, LockMode::kShared, deadline);
+  if (absl::IsFailedPrecondition(held.status())) co_return std::vector<NodeId>();  // Nobody has had a transaction.
+  if (!held.ok()) co_return held.status();
+  absl::StatusOr<ReplayState> state = co_await ReadState(deadline);
+  if (!state.ok()) co_return state.status();
+  co_return std::move(state->logs);
+}
+
+Task<absl::Status> LogReplay::Register(TimeNs deadline) {
+  const absl::StatusOr<HeldPages> held = co_await pages_->Lock({kReplayPage, 1}, LockMode::kExclusive, deadline);
+  if (!held.ok()) co_return held.status();
+  absl::StatusOr<ReplayState> state = co_await ReadState(deadline);
+  if (!state.ok()) co_return state.status();
+  const NodeId self = options_.self.node;
+  if (std::find(state->logs.begin(), state->logs.end(), self) == state->logs.end()) {
+    if (state->logs.size() == kMostLogs) {
+      co_return absl::ResourceExhaustedError(
+          absl::StrCat(kMostLogs, " nodes have logs of transactions already, which is as many as there can be"));
+    }
+    state->logs.push_back(self);
+  }
+  // Also if it is named: this node may have been too late to flush that.
+  const absl::Status status = co_await WriteState(*state, deadline);
+  co_return status;
+}
+
+Task<absl::Status> LogReplay::Try(TimeNs deadline) {
+  const Epoch view = engine_->view().epoch;
+  {
+    const absl::StatusOr<HeldPages> held = co_await pages_->Lock({kReplayPage, 1}, LockMode::kShared, deadline);
+    if (absl::IsFailedPrecondition(held.status())) {
+      done_ = std::max(done_, view);  // It is not allocated: nobody has had a transaction before that.
+      co_return absl::OkStatus();
+    }
+    if (!held.ok()) co_return held.status();
+    const absl::StatusOr<ReplayState> state = co_await ReadState(deadline);
+    if (!state.ok()) co_return state.status();
+  }
+  if (IsDone()) co_return absl::OkStatus();
+  const absl::StatusOr<HeldPages> held = co_await pages_->Lock({kReplayPage, 1}, LockMode::kExclusive, deadline);
+  if (!held.ok()) co_return held.status();
+  const absl::StatusOr<ReplayState> state = co_await ReadState(deadline);
+  if (!state.ok()) co_return state.status();
+  if (IsDone()) co_return absl::OkStatus();  // Another node was quicker.
+  const absl::Status status = co_await ReplayAll(*state, deadline);
+  co_return status;
+}
+
+// REQUIRES: the replay page is exclusively locked, and says `before`.
+Task<absl::Status> LogReplay::ReplayAll(ReplayState before, TimeNs deadline) {
+  Round round;
+  round.view = engine_->view().epoch;
+  round.logs = before.logs;
+  absl::Status status = co_await Scan(&round, deadline);
+  if (status.ok()) status = co_await ApplyAll(&round, deadline);
+  // Y4
+  const auto is_still_right = [this, &round] { return required() <= round.view; };
+  if (status.ok() && !is_still_right()) status = absl::AbortedError("another node was lost meanwhile");
+  if (status.ok()) status = co_await GiveUp(&round, deadline);
+  if (status.ok() && !is_still_right()) status = absl::AbortedError("another node was lost meanwhile");
+  before.done = round.view;
+  if (status.ok()) status = co_await WriteState(before, deadline);
+  if (!status.ok()) co_return status;
+  done_ = std::max(done_, round.view);
+  ++counters_.rounds;
+  if (!round.pages.empty()) {
+    LogInfo("replayed the transactions of those that are gone, as of view ", round.view.value, ": ", round.pages.size(),
+            " pages looked at");
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> LogReplay::Scan(Round* round, TimeNs deadline) {
+  for (const NodeId node : round->logs) {
+    absl::StatusOr<LogContent> content = co_await ReadLog(pages_, node, deadline);
+    if (!content.ok()) co_return content.status();
+    Note(*round, node, *std::move(content));
+  }
+  co_return absl::OkStatus();
+}
+
+void LogReplay::Note(Round& round, NodeId node, LogContent content) {
+  if (content.header.owner.node.value == 0) return;
+  const bool is_gone = !engine_->view().Has(content.header.owner);
+  if (is_gone) round.gone[node] = content.header;
+  counters_.records += content.records.size();
+  for (LogRecord& record : content.records) {
+    for (PageChange& change : record.pages) {
+      Round::Changes& changes = round.pages[change.page];
+      changes.flush = changes.flush || is_gone;
+      changes.in_order.push_back(change);
+      const std::pair key(change.config, change.sequence);
+      const auto [it, is_first] = changes.by_sequence.emplace(key, change);
+      if (is_first || it->second == change) continue;
+      ++counters_.conflicts;
+      LogError("two logs have different changes ", change.sequence, " of page ", ToString(change.page));
+    }
+  }
+}
+
+Task<absl::Status> LogReplay::ApplyAll(Round* round, TimeNs deadline) {
+  for (const auto& [page, changes] : round->pages) {
+    const absl::Status status = co_await ApplyTo(round, page, deadline);
+    if (absl::IsDataLoss(status)) LogError("cannot replay transactions: ", status.message());
+    const bool has_nothing = absl::IsFailedPrecondition(status) || absl::IsDataLoss(status);
+    if (!status.ok() && !has_nothing) co_return status;
+    if (required() > round->view) co_return absl::AbortedError("another node was lost meanwhile");
+  }
+  std::vector<PageId> flush;
+  for (const auto& [page, changes] : round->pages) {
+    if (changes.flush) flush.push_back(page);
+  }
+  const absl::Status status = co_await pages_->FlushAll(std::move(flush), deadline);
+  co_return status;
+}
+
+// Y3: what the page lacks, in order. With a gap, nothing behind it.
+absl::StatusOr<std::vector<const PageChange*>> LogReplay::Lacking(const Round& round, PageId page,
+                                                                  const PageBytes& content) {
+  const Round::Changes& changes = round.pages.at(page);
+  std::vector<const PageChange*> lacking;
+  if (options_.bugs->replay_ignores_sequences) {
+    for (const PageChange& change : changes.in_order) lacking.push_back(&change);
+    return lacking;
+  }
+  absl::StatusOr<uint64_t> sequence = SequenceOf(page, content);
+  if (!sequence.ok()) return sequence.status();
+  const ConfigNumber config = pages_->AllocationOf(page).config;
+  for (auto it = changes.by_sequence.upper_bound({config, *sequence});
+       it != changes.by_sequence.end() && it->first.first == config; ++it) {
+    if (it->first.second != *sequence + 1) {
+      ++counters_.gaps;
+      LogError("change ", *sequence + 1, " of page ", ToString(page), " is in no log, but change ", it->first.second,
+               " is");
+      break;
+    }
+    lacking.push_back(&it->second);
+    ++*sequence;
+  }
+  return lacking;
+}
+
+// FailedPrecondition: it is not allocated any more.
+Task<absl::Status> LogReplay::ApplyTo(Round* round, PageId page, TimeNs deadline) {
+  const auto before = co_await pages_->Load(page, deadline);
+  if (!before.ok()) co_return before.status();
+  const auto lacks = Lacking(*round, page, **before);
+  if (!lacks.ok()) co_return lacks.status();
+  if (lacks->empty()) co_return absl::OkStatus();  // Once it has something, it lacks that no more, in this view.
+  const absl::StatusOr<HeldPages> held = co_await pages_->Lock({page, 1}, LockMode::kExclusive, deadline);
+  if (!held.ok()) co_return held.status();
+  // Whoever had it locked may be gone, and what was read of its log be older than it is.
+  if (required() > round->view) co_return absl::AbortedError("another node was lost meanwhile");
+  const auto content = co_await pages_->Load(page, deadline);
+  if (!content.ok()) co_return content.status();
+  const auto lacking = Lacking(*round, page, **content);
+  if (!lacking.ok()) co_return lacking.status();
+  for (const PageChange* change : *lacking) {
+    const absl::Status applied = co_await pages_->Apply(change, deadline);
+    if (!applied.ok()) co_return applied;
+    ++counters_.applied;
+  }
+  round->pages.at(page).flush = true;
+  co_return absl::OkStatus();
+}
+
+// What the logs of those that are gone say is in their pages, and these are flushed.
+Task<absl::Status> LogReplay::GiveUp(Round* round, TimeNs deadline) {
+  for (const auto& [node, header] : round->gone) {
+    const PageRange page{LogOf(node).first, 1};
+    const absl::StatusOr<HeldPages> held = co_await pages_->Lock(page, LockMode::kExclusive, deadline);
+    if (!held.ok()) co_return held.status();
+    const auto content = co_await pages_->Load(page.first, deadline);
+    if (!content.ok()) co_return content.status();
+    const absl::StatusOr<LogHeader> now = DecodeLogHeader(**content);
+    if (!now.ok()) co_return now.status();
+    if (now->generation != header.generation || now->owner != header.owner) continue;
+    LogHeader given_up = header;
+    given_up.owner = {};
+    EncodeLogHeader(given_up, **content);
+    absl::Status status = co_await pages_->Store(page.first, *content, deadline);
+    if (status.ok()) status = co_await pages_->Flush(page, deadline);
+    if (!status.ok()) co_return status;
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace mangrove

@@ -1,0 +1,100 @@
+// After the loss of a node, brings to its pages what committed transactions wrote and was lost with it.
+//
+// The data flow: engine/transactions/log_replay.cc is told of each view; where nodes have left, it takes the replay page's lock,
+// which one node of the cluster has at a time; reads every log that it names; brings each page that they name up to its newest sequence; flushes
+// what the logs of those that are gone name, and gives these logs up; and says on the replay page for which view that is done.
+//
+//  Y1  A page goes back to an older version only when an incarnation leaves the view. So what a view lacks, it lacks from its
+//      beginning on; and whoever gets a page gets it under a view in which that loss is known.
+//  Y2  `required` is the newest view, as far as this node has followed them, in which somebody was lost, or may have been: the
+//      first one that it has seen, and one behind a gap, count. `done` is what the replay page has said. A page that was got while
+//      done >= required lacks nothing.
+//  Y3  A record is applied where the page's sequence is one less, and its allocation is the record's. So applying is idempotent, and
+//      the order of the records of one page does not depend on whose logs they are in.
+//  Y4  A log is given up when all pages that it names are flushed. A loss in between, and nothing of this round counts.
+//
+// Owned by the loop.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/page_engine.h"
+#include "engine/transactions/log_reader.h"
+#include "engine/transactions/transaction_options.h"
+#include "engine/transactions/transaction_pages.h"
+#include "engine/transactions/waiters.h"
+#include "net/runtime/entropy.h"
+
+namespace mangrove {
+
+class LogReplay {
+ public:
+  LogReplay(const TransactionsOptions& options, PageEngine* engine, TransactionPages* pages, Clock* clock,
+            Entropy* entropy);
+  ~LogReplay();
+
+  // The engine follows another view. Replay begins if it has to.
+  void OnView();
+  void Shutdown();
+
+  // Y2.
+  bool IsDone();
+  Epoch required();
+  Task<absl::Status> Wait(TimeNs deadline);
+  // From now on this node's log is one of those that are read; durably. ResourceExhausted: there are too many.
+  Task<absl::Status> Register(TimeNs deadline);
+
+  // The nodes that have logs.
+  Task<absl::StatusOr<std::vector<NodeId>>> Logs(TimeNs deadline);
+
+  struct Counters {
+    uint64_t rounds = 0;   // Of this node, to their end.
+    uint64_t records = 0;  // Read in them.
+    uint64_t applied = 0;  // Changes of a page.
+    // Against the rules: a change that a page lacks is in no log, or two different ones have the same sequence.
+    uint64_t gaps = 0;
+    uint64_t conflicts = 0;
+  };
+  const Counters& counters() const { return counters_; }
+
+ private:
+  struct Round;
+
+  void Follow();
+  void Start();
+  Task<bool> Run();
+  Task<absl::Status> Try(TimeNs deadline);
+  Task<absl::StatusOr<ReplayState>> ReadState(TimeNs deadline);
+  Task<absl::Status> WriteState(ReplayState state, TimeNs deadline);
+  Task<absl::Status> ReplayAll(ReplayState before, TimeNs deadline);
+  Task<absl::Status> Scan(Round* round, TimeNs deadline);
+  void Note(Round& round, NodeId node, LogContent content);
+  Task<absl::Status> ApplyAll(Round* round, TimeNs deadline);
+  absl::StatusOr<std::vector<const PageChange*>> Lacking(const Round& round, PageId page, const PageBytes& content);
+  Task<absl::Status> ApplyTo(Round* round, PageId page, TimeNs deadline);
+  Task<absl::Status> GiveUp(Round* round, TimeNs deadline);
+
+  const TransactionsOptions options_;
+  PageEngine* const engine_;
+  TransactionPages* const pages_;
+  Clock* const clock_;
+  Entropy* const entropy_;
+  View seen_;
+  Epoch required_;
+  Epoch done_;
+  bool running_ = false;
+  bool stopped_ = false;
+  absl::Status trouble_;  // Why it is not done yet.
+  Waiters waiters_;
+  Counters counters_;
+  std::shared_ptr<bool> alive_ =
+      std::make_shared<bool>(true);  // False once this object is gone, for applets that slept.
+};
+
+}  // namespace mangrove
