@@ -81,14 +81,26 @@ json MembershipOf(const Membership& membership, const NodeConfig& config) {
   json members = json::array();
   json missing = json::array();
   json behind = json::array();
-  for (const auto& [node, since] : member.view().behind) behind.push_back(name_of(node));
+  const View& view = member.view();
+  for (const auto& [node, since] : view.behind) behind.push_back(name_of(node));
   for (const MemberConfig& node : config.members) {
-    (member.view().members.contains(node.id) ? members : missing).push_back(node.name);
+    const bool is_missing = view.behind.contains(node.id) || view.disks.contains(node.id);
+    if (view.members.contains(node.id)) {
+      members.push_back(node.name);
+    } else if (is_missing && !view.lost.contains(node.id)) {
+      missing.push_back(node.name);
+    }
   }
+  const auto names_in = [&](const std::set<NodeId>& nodes) { return names_of({nodes.begin(), nodes.end()}); };
   return {{"view", member.view().epoch.value},
           {"members", members},
           {"missing", missing},
           {"behind", behind},
+          {"disks", names_in(view.disks)},
+          {"next_disks", names_in(view.next_disks)},
+          {"moved", names_in(view.moved)},
+          {"draining", names_in(view.draining)},
+          {"lost", names_in(view.lost)},
           {"has_lease", membership.LeaseLeft() > 0},
           {"lease_left_ms", membership.LeaseLeft() / kMillisecond},
           {"leader", name_of(member.leader())},
@@ -107,6 +119,8 @@ PageSummary PageEngine::Describe(PageId page) const {
   summary.cache_state = Name(cached ? cached->entry.state : CacheState::kInvalid);
   if (cached) {
     summary.version = cached->entry.version;
+    summary.config = cached->entry.config;
+    summary.replicas = cached->entry.replicas;
     summary.dirty = cached->entry.IsDirty();
   }
   const auto home = homes_.find(page);
@@ -151,6 +165,9 @@ std::string LocalOperations::InspectStatus() const {
          {"used_bytes", usage.used_bytes},
          {"free_bytes", usage.free_bytes},
          {"is_behind", catch_up.is_behind},
+         {"is_moving", catch_up.is_moving},
+         {"done_percent", catch_up.done_percent},
+         {"pages_trimmed", catch_up.pages_trimmed},
          {"pages_compared", catch_up.pages_compared},
          {"pages_copied", catch_up.pages_copied},
          {"pages_lost", catch_up.pages_lost},
@@ -224,7 +241,7 @@ Task<absl::StatusOr<PeerReport>> LocalOperations::AskPeer(NodeId node, PageId pa
 Task<absl::StatusOr<std::string>> LocalOperations::InspectPage(PageId page, TimeNs deadline) {
   const absl::StatusOr<NodeId> responsible = co_await engine_->FindResponsible(page, deadline);
   if (!responsible.ok()) co_return responsible.status();
-  const absl::StatusOr<NodeId> knows = engine_->WhoKnows(page);
+  const absl::StatusOr<NodeId> knows = engine_->disks().WhoKnows(page);
   if (!knows.ok()) co_return knows.status();
   const absl::StatusOr<PeerReport> stored = co_await AskPeer(*knows, page, deadline);
   if (!stored.ok()) co_return stored.status();
@@ -241,7 +258,9 @@ Task<absl::StatusOr<std::string>> LocalOperations::InspectPage(PageId page, Time
     }
   }
   json holders = json::array();
-  for (NodeId node : engine_->CoreHoldersOf(page, stored->replicas)) holders.push_back(NameOf(node));
+  if (stored->replicas > 0) {
+    for (NodeId node : engine_->disks().Holders(page, stored->replicas)) holders.push_back(NameOf(node));
+  }
   const PageSummary summary = engine_->Describe(page);
   co_return DumpJson({{"address", ToString(page)},
                       {"responsible", responsible->value == 0 ? json(nullptr) : json(NameOf(*responsible))},
@@ -266,8 +285,9 @@ Task<absl::StatusOr<bool>> LocalOperations::IsStillLost(PageId page, TimeNs dead
 // Every member's disk, in bytes of distinct data.
 Task<absl::StatusOr<SpaceTotals>> LocalOperations::Space(TimeNs deadline) {
   SpaceTotals totals;
-  for (const MemberConfig& member : config_->members) {
-    const absl::StatusOr<PeerReport> report = co_await AskPeer(member.id, kSuperRootPage, deadline);
+  const std::set<NodeId> disks = engine_->view().disks;
+  for (NodeId node : disks) {
+    const absl::StatusOr<PeerReport> report = co_await AskPeer(node, kSuperRootPage, deadline);
     if (!report.ok()) co_return report.status();
     totals.free_bytes += report->disk_free_bytes;
     totals.total_bytes += report->disk_free_bytes + report->disk_used_bytes;
@@ -285,6 +305,10 @@ Task<absl::StatusOr<std::string>> LocalOperations::Inspect(std::string what, std
   if (what == "directory" && argument.empty()) {
     absl::StatusOr<std::string> directory = co_await InspectDirectory(deadline);
     co_return directory;
+  }
+  if (what == "log") {
+    absl::StatusOr<std::string> document = co_await InspectLog(std::move(argument), deadline);
+    co_return document;
   }
   if (what == "page" || what == "directory") {
     const absl::StatusOr<GlobalAddress> address = ParseGlobalAddress(argument);
@@ -316,7 +340,7 @@ Task<absl::StatusOr<std::string>> LocalOperations::Inspect(std::string what, std
     co_return DumpJson(list);
   }
   co_return absl::InvalidArgumentError(
-      absl::StrCat("\"", what, "\" cannot be inspected: expected status, nodes, regions, page or directory"));
+      absl::StrCat("\"", what, "\" cannot be inspected: expected status, nodes, regions, page, directory or log"));
 }
 
 }  // namespace mangrove

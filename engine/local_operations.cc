@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/transactions/transactions.h"
 
 namespace mangrove {
 namespace {
@@ -45,9 +46,8 @@ class LocalOperations::Pages final : public TablePages {
   LocalOperations* const operations_;
 };
 
-LocalOperations::LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine,
-                                 const Membership* membership, Transport* transport, PageStore* store,
-                                 RegionMemory* memory, Incarnation incarnation)
+LocalOperations::LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine, Membership* membership,
+                                 Transport* transport, PageStore* store, RegionMemory* memory, Incarnation incarnation)
     : config_(config),
       clock_(clock),
       engine_(engine),
@@ -186,7 +186,10 @@ Task<absl::Status> LocalOperations::FlushLarge(PageRange range, TimeNs deadline)
   co_return status;
 }
 
-void LocalOperations::EndClient(ClientId client) { engine_->EndClient(client); }
+void LocalOperations::EndClient(ClientId client) {
+  if (transactions_ != nullptr) transactions_->EndClient(client);
+  engine_->EndClient(client);
+}
 
 uint64_t LocalOperations::AddEventSink(EventSink sink) {
   sinks_[next_sink_] = std::move(sink);

@@ -25,9 +25,11 @@ namespace mangrove {
 class LocalOperations final : public NodeOperations {
  public:
   // All outlive this object. `membership` may be null where nobody asks for the node's status.
-  LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine, const Membership* membership,
+  LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine, Membership* membership,
                   Transport* transport, PageStore* store, RegionMemory* memory, Incarnation incarnation);
   ~LocalOperations() override;
+  // Outlives this object; before anybody asks for it. Without it there are none.
+  void SetTransactions(Transactions* transactions) { transactions_ = transactions; }
 
   Task<absl::StatusOr<OpenedRegion>> Reserve(Credentials who, RegionOptions options, TimeNs deadline) override;
   Task<absl::StatusOr<OpenedRegion>> Open(Credentials who, std::string name, AccessMode mode, TimeNs deadline) override;
@@ -45,7 +47,10 @@ class LocalOperations final : public NodeOperations {
   absl::Status Unlock(ClientId client, uint64_t lock_id) override;
   Task<absl::Status> Flush(PageRange range, TimeNs deadline) override;
   Task<absl::StatusOr<std::string>> Inspect(std::string what, std::string argument, TimeNs deadline) override;
+  Task<absl::StatusOr<std::string>> Operate(Credentials who, std::string what, std::string argument,
+                                            TimeNs deadline) override;
   void EndClient(ClientId client) override;
+  Transactions* transactions() override { return transactions_; }
   uint64_t AddEventSink(EventSink sink) override;
   void RemoveEventSink(uint64_t sink_id) override;
 
@@ -62,22 +67,28 @@ class LocalOperations final : public NodeOperations {
   // What the page's responsible node says.
   Task<absl::StatusOr<bool>> IsStillLost(PageId page, TimeNs deadline);
   std::string NameOf(NodeId node) const;
+  // operate.cc
+  absl::StatusOr<NodeId> NodeOf(const std::string& name) const;
+  absl::Status CheckRequest(const NodeRequest& request, const std::string& name) const;
+  // inspect.cc
   std::string InspectStatus() const;
   std::string InspectNodes() const;
   std::string InspectForPeer(PageId page) const;
   Task<absl::StatusOr<PeerReport>> AskPeer(NodeId node, PageId page, TimeNs deadline);
   Task<absl::StatusOr<std::string>> InspectPage(PageId page, TimeNs deadline);
   Task<absl::StatusOr<std::string>> InspectDirectory(TimeNs deadline);
+  Task<absl::StatusOr<std::string>> InspectLog(std::string argument, TimeNs deadline);
   Task<absl::StatusOr<std::string>> InspectDirectoryAt(PageId page, TimeNs deadline);
 
   const NodeConfig* const config_;
   Clock* const clock_;
   PageEngine* const engine_;
-  const Membership* const membership_;
+  Membership* const membership_;
   Transport* const transport_;
   PageStore* const store_;
   RegionMemory* const memory_;
   const Incarnation incarnation_;
+  Transactions* transactions_ = nullptr;
   std::unique_ptr<Pages> pages_;
   std::unique_ptr<RegionTable> table_;
   std::map<uint64_t, EventSink> sinks_;

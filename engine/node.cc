@@ -11,6 +11,7 @@
 #include "engine/membership.h"
 #include "engine/page_engine.h"
 #include "engine/store/rocks_store.h"
+#include "engine/transactions/transactions.h"
 #include "net/channel_switch.h"
 #include "net/fabric_transport.h"
 #include "net/log.h"
@@ -50,8 +51,7 @@ void RunOnLoop(Loop* loop, absl::FunctionRef<void()> task) {
 }  // namespace
 
 struct Node::State final : public FaultService, public ViewEvents {
-  State(const NodeConfig& c, std::function<void()> expelled)
-      : config(c), on_expelled(std::move(expelled)), loop({.spin_ns = c.spin_us * kMicrosecond}) {}
+  State(const NodeConfig& c, NodeNews n) : config(c), news(std::move(n)), loop({.spin_ns = c.spin_us * kMicrosecond}) {}
   ~State() override { Stop(); }
 
   absl::Status Start();
@@ -60,24 +60,28 @@ struct Node::State final : public FaultService, public ViewEvents {
   absl::Status StartEngine(Incarnation incarnation);
   absl::Status StartServing();
   void Stop();
-  void OnView(const View& view) override { engine->OnView(view); }
+  void OnView(const View& view) override {
+    engine->OnView(view);
+    transactions->OnView();
+  }
   void OnLease(TimeNs until) override { engine->OnLease(until); }
   void OnExpelled() override;
+  void OnDismissed(bool is_removed) override;
   absl::Status AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) override;
 
   const NodeConfig config;
-  const std::function<void()> on_expelled;
+  const NodeNews news;
   Loop loop;
   SystemEntropy entropy;
   std::vector<ClusterKey> keys;
   bool loop_started = false;
-  std::unique_ptr<HashLocator> locator;
   std::unique_ptr<RocksStore> store;
   std::unique_ptr<RegionMemory> memory;
   ChannelSwitch channels;
   std::unique_ptr<FabricTransport> transport;
   std::unique_ptr<Membership> membership;
   std::unique_ptr<PageEngine> engine;
+  std::unique_ptr<Transactions> transactions;
   std::unique_ptr<LocalOperations> operations;
   std::unique_ptr<MappedClients> mapped_clients;
   std::unique_ptr<AttachServer> attach_server;
@@ -166,16 +170,17 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
   }
   options.system_replicas = config.replicas;
   options.evict_to_peers = config.evict_to_peers;
-  locator = std::make_unique<HashLocator>(options.members);
   return RunOnLoop<absl::Status>(&loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
     transport = std::make_unique<FabricTransport>(std::move(fabric), &loop, &entropy);
-    engine = std::make_unique<PageEngine>(options, locator.get(), &loop, transport.get(), store.get(), memory.get(),
-                                          &entropy);
+    engine = std::make_unique<PageEngine>(options, &loop, transport.get(), store.get(), memory.get(), &entropy);
     membership = std::make_unique<Membership>(std::move(members), &loop, transport.get(), store.get(), &entropy);
     operations = std::make_unique<LocalOperations>(&config, &loop, engine.get(), membership.get(), transport.get(),
                                                    store.get(), memory.get(), incarnation);
+    const TransactionsOptions of_transactions{.self = options.self, .replicas = config.replicas};
+    transactions = std::make_unique<Transactions>(of_transactions, engine.get(), &loop, &entropy);
+    operations->SetTransactions(transactions.get());
     membership->SetEvents(this);
-    engine->SetDiskSink([this](bool blank, bool caught_up) { membership->SetDisk(blank, caught_up); });
+    engine->SetDiskSink([this](const DiskState& disk) { membership->SetDisk(disk); });
     // The engine last: once it is open it sends.
     membership->Open([this, done = std::move(done)](absl::Status opened) mutable {
       if (!opened.ok()) return done(opened);
@@ -226,10 +231,27 @@ absl::Status Node::State::AcquireForFault(PageId page, Rights rights, absl::Func
 // What is here may be old by now: nothing of it is used any more.
 void Node::State::OnExpelled() {
   engine->OnLease(0);
+  transactions->Shutdown();
   engine->Shutdown(absl::UnavailableError(absl::StrCat(
       config.name,
       " did not answer for a while, and the cluster has gone on without it: the node has to be started anew")));
-  if (on_expelled) on_expelled();
+  if (news.expelled) news.expelled();
+}
+
+void Node::State::OnDismissed(bool is_removed) {
+  if (is_removed) {
+    const std::string why = absl::StrCat(
+        config.name,
+        " was taken out of the cluster, and does not come back under this identity; to use the machine again, "
+        "make it a new node, with another id and an empty data_dir");
+    LogError(why);
+    engine->OnLease(0);
+    engine->Shutdown(absl::UnavailableError(why));
+    if (news.removed) news.removed();
+    return;
+  }
+  LogInfo(config.name, " is drained: nothing is kept on its disk any more, and it may go");
+  if (news.drained) news.drained();
 }
 
 // Whoever waits is told first; then, from the outside in, what serves goes before what it uses.
@@ -237,6 +259,7 @@ void Node::State::Stop() {
   if (loop_started) {
     RunOnLoop(&loop, [&] {
       if (attach_server) attach_server->Stop();
+      if (transactions) transactions->Shutdown();
       if (engine) engine->Shutdown();
       if (membership) membership->Shutdown();
     });
@@ -248,13 +271,14 @@ void Node::State::Stop() {
   attach_server.reset();
   operations.reset();
   membership.reset();
+  transactions.reset();
   engine.reset();
   memory.reset();
   store.reset();
 }
 
-absl::StatusOr<std::unique_ptr<Node>> Node::Start(const NodeConfig& config, std::function<void()> on_expelled) {
-  auto state = std::make_unique<State>(config, std::move(on_expelled));
+absl::StatusOr<std::unique_ptr<Node>> Node::Start(const NodeConfig& config, NodeNews news) {
+  auto state = std::make_unique<State>(config, std::move(news));
   if (absl::Status s = state->Start(); !s.ok()) return s;
   return std::unique_ptr<Node>(new Node(std::move(state)));
 }

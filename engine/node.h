@@ -20,15 +20,24 @@ namespace mangrove {
 class PageEngine;
 class RegionMemory;
 
+// What the owner of a node is told. Each is called once at most, on the loop; each may be empty.
+struct NodeNews {
+  // The cluster has gone on without this node, which did not answer for a while: every operation fails from then on, and
+  // programs have lost their mappings. Its owner ends it and starts another.
+  std::function<void()> expelled;
+  // The node was drained: nothing is kept here any more. Its owner drains and ends it, and does not start it again.
+  std::function<void()> drained;
+  // The node was taken out of the cluster for good while it was away. Its owner ends it.
+  std::function<void()> removed;
+};
+
 // Thread-safe but for Start and the destructor.
 class Node {
  public:
   // Opens the store, takes a new incarnation, connects to the other members and serves local programs at
   // config.socket_path. Returns when the node serves; other members may still be away. Blocks for as long as the store
   // takes to open.
-  // `on_expelled` is called, once at most, on the loop, when the cluster has gone on without this node, which did not answer for
-  // a while: every operation fails from then on, and programs have lost their mappings. Its owner ends it and starts another.
-  static absl::StatusOr<std::unique_ptr<Node>> Start(const NodeConfig& config, std::function<void()> on_expelled = {});
+  static absl::StatusOr<std::unique_ptr<Node>> Start(const NodeConfig& config, NodeNews news = {});
   // Ends everything, bounded; local programs see the node gone. What was not flushed and is here alone is lost, unless
   // Drain was called.
   ~Node();

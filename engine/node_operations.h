@@ -19,6 +19,8 @@
 
 namespace mangrove {
 
+class Transactions;  // engine/transactions/transactions.h
+
 // Who asks. Of an attached program: what the kernel says of its socket's other end.
 struct Credentials {
   uid_t uid = 0;
@@ -72,6 +74,16 @@ class NodeOperations {
   // What the node says of itself, for operators and their programs: a JSON document. `what` is "status", "nodes",
   // "regions" or "page" with the address as `argument`. InvalidArgument for anything else.
   virtual Task<absl::StatusOr<std::string>> Inspect(std::string what, std::string argument, TimeNs deadline) = 0;
+
+  // Has the cluster do something with the node that `argument` names: "drain", "undrain" (it is to leave for good, or not any more)
+  // or "give up" (it never comes back). OK with the node's status when the cluster has taken it up.
+  // PermissionDenied: only root and the daemon's user may. FailedPrecondition says why it cannot be.
+  virtual Task<absl::StatusOr<std::string>> Operate(Credentials who, std::string what, std::string argument,
+                                                    TimeNs deadline) = 0;
+  static bool IsOperation(const std::string& what);
+
+  // Of this node. Null: it has none.
+  virtual Transactions* transactions() { return nullptr; }
 
   // `client` is gone: everything it held is given back.
   virtual void EndClient(ClientId client) = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -22,6 +23,11 @@ struct Command {
   const char* help;
 };
 
+// One that has the cluster do something with a node.
+Command OfNode(const char* word, const char* what, const char* summary, const char* help) {
+  return {{"node", word}, "NODE", what, RenderMembership, summary, help};
+}
+
 const std::vector<Command>& Commands() {
   static const std::vector<Command> commands{
       {{"status"},
@@ -37,6 +43,15 @@ const std::vector<Command>& Commands() {
        RenderNodes,
        "the nodes of the cluster, as this one sees them",
        "The members by the configuration, and whether this node is connected to them."},
+      OfNode("drain", "drain", "takes a node out of the cluster in order",
+             "What NODE keeps on its disk goes to other nodes; \"status\" shows how far it is. Then its daemon\n"
+             "flushes what it has in its cache and ends, and the cluster forgets the node: it does not come back\n"
+             "under its identity. \"node undrain NODE\" calls it off. For root and the user of the daemon."),
+      OfNode("undrain", "undrain", "calls a drain off", "NODE stays, or gets back what it is to keep."),
+      OfNode("give-up", "give up", "gives a node up that is lost for ever",
+             "NODE is away, and never comes back, nor does its disk: nobody waits for it any more, and others get\n"
+             "copies of what it kept from those that have them. What was on its disk alone is lost.\n"
+             "Not for a node that may come back: after 10 minutes others take its place by themselves."),
       {{"region", "list"},
        nullptr,
        "regions",
@@ -58,6 +73,16 @@ const std::vector<Command>& Commands() {
        "The RAM directory: its pages, how many segments each node is responsible for, and the first runs of them.\n"
        "With ADDRESS: the directory's pages from the root to the one about it, and the run that it is in.\n"
        "Nobody becomes responsible for a segment by this."},
+      {{"log", "show"},
+       "NODE",
+       "log",
+       RenderLog,
+       "what transactions of a node have committed",
+       "The log of NODE, a number or a name, from its oldest record on that is not given up: of each transaction the "
+       "pages\n"
+       "that it wrote, their sequences and how many bytes, not what they are. After a loss a log is read by the "
+       "others, and\n"
+       "given up."},
   };
   return commands;
 }
@@ -206,7 +231,7 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
                      absl::StrCat("\"", absl::StrJoin(command->words, " "), "\" needs ", command->parameter));
   }
   const std::string argument = has_parameter ? words->back() : "";
-  if (has_parameter) {
+  if (has_parameter && absl::StrContains(command->parameter, "ADDRESS")) {
     if (const auto address = ParseGlobalAddress(argument); !address.ok()) {
       return FailUsage(environment, std::string(address.status().message()));
     }

@@ -16,6 +16,7 @@ namespace mangrove {
 constexpr int kDaemonStopped = 0;
 constexpr int kDaemonFailed = 1;     // The node could not start, or not end in time.
 constexpr int kDaemonBadInput = 2;   // Usage, configuration or key.
+constexpr int kDaemonRemoved = 4;    // The cluster has taken the node out for good while it was away.
 constexpr int kDaemonUnflushed = 3;  // It ended, and something of this node alone was not on disk by then.
 
 struct DaemonOptions {

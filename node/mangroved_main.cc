@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include <atomic>
 #include <chrono>
 #include <iostream>
 #include <memory>
@@ -72,9 +73,8 @@ void AwaitQuiet(Node* node) {
   }
 }
 
-int Stop(std::unique_ptr<Node> node, int signal, StopSignals* signals, int64_t drain_timeout_s) {
-  LogInfo("stopping, since it got ", strsignal(signal), ": flushing for at most ", drain_timeout_s,
-          " s; a second signal ends it at once");
+int Stop(std::unique_ptr<Node> node, const std::string& why, StopSignals* signals, int64_t drain_timeout_s) {
+  LogInfo("stopping, since ", why, ": flushing for at most ", drain_timeout_s, " s; a second signal ends it at once");
   signals->EndWithin(drain_timeout_s + kEndLimitS, kDaemonFailed,
                      [] { LogError("the node did not end in time, and is cut off"); });
   absl::Status drained = node->Drain(drain_timeout_s * kSecond);
@@ -100,7 +100,15 @@ int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
   LogInfo("starting ", config.name, " of cluster ", config.cluster_name, " with ", config.members.size(),
           " members, data in ", config.data_dir);
   for (bool is_first = true;; is_first = false) {
-    absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(config, [&signals] { signals.Interrupt(); });
+    std::atomic<bool> is_drained = false;
+    std::atomic<bool> is_removed = false;
+    const auto interrupt = [&signals](std::atomic<bool>* flag) {
+      if (flag != nullptr) flag->store(true);
+      signals.Interrupt();
+    };
+    absl::StatusOr<std::unique_ptr<Node>> node = Node::Start(config, {.expelled = [&] { interrupt(nullptr); },
+                                                                      .drained = [&] { interrupt(&is_drained); },
+                                                                      .removed = [&] { interrupt(&is_removed); }});
     if (!node.ok()) {
       LogError("cannot start: ", node.status().message());
       if (!is_first && !signals.HasComeWithin(1)) continue;  // What is in its way may pass.
@@ -110,7 +118,15 @@ int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
     if (!config.socket_path.empty()) LogInfo("local programs attach at ", config.socket_path);
     int signal = signals.Wait();
     for (; signal == SIGHUP; signal = signals.Wait()) ReloadKeys(node->get());
-    if (signal != 0) return Stop(*std::move(node), signal, &signals, drain_timeout_s);
+    if (signal != 0) {
+      return Stop(*std::move(node), absl::StrCat("it got ", strsignal(signal)), &signals, drain_timeout_s);
+    }
+    // What is flushed nowhere else yet must not end with this process.
+    while (is_drained && !(*node)->Drain(drain_timeout_s * kSecond).ok() && !signals.HasComeWithin(1)) {
+      LogWarning("not everything that was written here can be flushed yet; it is tried again");
+    }
+    if (is_drained) return Stop(*std::move(node), "it is drained", &signals, drain_timeout_s);
+    if (is_removed) return kDaemonRemoved;
     LogWarning("the cluster has gone on without this node; it starts anew");
   }
 }

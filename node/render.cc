@@ -30,11 +30,12 @@ std::string Percent(uint64_t part, uint64_t whole) {
 // The next thing: is what was flushed on as many disks as it should be, and what is being done about it? Empty: it is.
 std::string DisksLine(const json& membership) {
   const json& missing = membership.at("missing");
+  const json& next_disks = membership.at("next_disks");
   json catching_up = json::array();
   for (const json& name : membership.at("behind")) {
     if (std::find(missing.begin(), missing.end(), name) == missing.end()) catching_up.push_back(name);
   }
-  if (!Flag(membership, "has_lease") || (missing.empty() && catching_up.empty())) return "";
+  if (!Flag(membership, "has_lease") || (missing.empty() && catching_up.empty() && next_disks.empty())) return "";
   std::vector<std::string> parts;
   if (!missing.empty()) {
     parts.push_back(absl::StrCat("what is flushed has a copy less where it would be on ", Names(missing, ""),
@@ -42,6 +43,13 @@ std::string DisksLine(const json& membership) {
   }
   if (!catching_up.empty()) {
     parts.push_back(absl::StrCat("the disk of ", Names(catching_up, ""), " catches up with what it has missed"));
+  }
+  if (!next_disks.empty()) {
+    const size_t ready = membership.at("moved").size();
+    const json& draining = membership.at("draining");
+    parts.push_back(absl::StrCat("pages move, so that they are kept by ", Names(next_disks, ""), ": ", ready, " of ",
+                                 next_disks.size(), " have theirs",
+                                 draining.empty() ? "" : absl::StrCat("; ", Names(draining, ""), " may go then")));
   }
   return absl::StrCat("REPAIR: ", absl::StrJoin(parts, "; "), "\n");
 }
@@ -106,6 +114,11 @@ std::string PeersTable(const json& peers) {
   return table.ToString();
 }
 
+std::string Places(const json& status) {
+  const json& membership = status.at("membership");
+  return absl::StrCat(MembershipLine(membership), DisksLine(membership));
+}
+
 // The first key is used.
 std::string SecurityText(const json& security) {
   std::string text = Text(security, "mode");
@@ -134,10 +147,11 @@ std::string Status(const json& status) {
   facts.AddRow(
       {"disk", absl::StrCat(CountText(Number(disk, "pages"), "page"), ", ", BytesText(Number(disk, "used_bytes")),
                             " used, ", BytesText(Number(disk, "free_bytes")), " free")});
-  if (Flag(disk, "is_behind")) {
+  if (Flag(disk, "is_behind") || Flag(disk, "is_moving")) {
     facts.AddRow(
-        {"catching up", absl::StrCat(CountText(Number(disk, "pages_compared"), "page"), " compared, ",
-                                     Number(disk, "pages_copied"), " copied, ", Number(disk, "pages_lost"), " lost")});
+        {Flag(disk, "is_behind") ? "catching up" : "getting pages",
+         absl::StrCat(Number(disk, "done_percent"), " %, ", CountText(Number(disk, "pages_compared"), "page"),
+                      " compared, ", Number(disk, "pages_copied"), " copied, ", Number(disk, "pages_lost"), " lost")});
   }
   TextTable counters({Align::kLeft, Align::kRight});
   for (const auto& [name, value] : status.at("counters").items()) {
@@ -282,6 +296,29 @@ std::string Directory(const json& answer) {
   return answer.contains("path") ? DirectoryPath(answer) : WholeDirectory(answer);
 }
 
+// A transaction is a row for each page that it wrote.
+std::string Log(const json& log) {
+  const json& records = log.at("records");
+  const std::string name = Text(log, "name");
+  if (log.at("incarnation").is_null()) {
+    return absl::StrCat("what the transactions of ", name, " wrote is in its pages; its log has been given up\n");
+  }
+  std::string text = absl::StrCat(CountText(records.size(), "transaction"), " in the log of ", name, ", incarnation ",
+                                  Number(log, "incarnation"), "\n");
+  if (records.empty()) return text;
+  TextTable table({Align::kRight, Align::kLeft, Align::kRight, Align::kRight});
+  table.AddRow({"TRANSACTION", "PAGE", "SEQUENCE", "BYTES"});
+  for (const json& record : records) {
+    for (const json& page : record.at("pages")) {
+      uint64_t bytes = 0;
+      for (const json& write : page.at("writes")) bytes += Number(write, "bytes");
+      table.AddRow({std::to_string(Number(record, "transaction")), Text(page, "address"),
+                    std::to_string(Number(page, "sequence")), std::to_string(bytes)});
+    }
+  }
+  return absl::StrCat(text, "\n", table.ToString());
+}
+
 absl::StatusOr<std::string> Render(const std::string& document, std::string (*render)(const json&)) {
   try {
     return render(json::parse(document));
@@ -294,9 +331,11 @@ absl::StatusOr<std::string> Render(const std::string& document, std::string (*re
 }  // namespace
 
 absl::StatusOr<std::string> RenderStatus(const std::string& document) { return Render(document, Status); }
+absl::StatusOr<std::string> RenderMembership(const std::string& document) { return Render(document, Places); }
 absl::StatusOr<std::string> RenderNodes(const std::string& document) { return Render(document, Nodes); }
 absl::StatusOr<std::string> RenderRegions(const std::string& document) { return Render(document, Regions); }
 absl::StatusOr<std::string> RenderPage(const std::string& document) { return Render(document, Page); }
 absl::StatusOr<std::string> RenderDirectory(const std::string& document) { return Render(document, Directory); }
+absl::StatusOr<std::string> RenderLog(const std::string& document) { return Render(document, Log); }
 
 }  // namespace mangrove

@@ -11,10 +11,14 @@
 namespace mangrove {
 
 absl::StatusOr<std::string> RenderStatus(const std::string& document);
+// Of a status, who is there and what happens to the disks.
+absl::StatusOr<std::string> RenderMembership(const std::string& document);
 absl::StatusOr<std::string> RenderNodes(const std::string& document);
 absl::StatusOr<std::string> RenderRegions(const std::string& document);
 absl::StatusOr<std::string> RenderPage(const std::string& document);
 // Of the whole directory, or of what it says about an address.
 absl::StatusOr<std::string> RenderDirectory(const std::string& document);
+// Of a node's transactions.
+absl::StatusOr<std::string> RenderLog(const std::string& document);
 
 }  // namespace mangrove

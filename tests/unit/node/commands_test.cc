@@ -6,7 +6,9 @@
 #include <sstream>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "node/render.h"
 
 namespace mangrove {
 namespace {
@@ -18,7 +20,7 @@ constexpr char kStatus[] = R"({
   "node": {"id": 1, "name": "node-1", "incarnation": 7, "address": "127.0.0.1:7101"},
   "cluster": "demo", "ready": true, "waiting_for": [],
   "membership": {"view": 4, "members": ["node-1", "node-2"], "missing": ["node-3"], "behind": ["node-3"],
-    "has_lease": true,
+    "next_disks": [], "moved": [], "draining": [], "has_lease": true,
     "lease_left_ms": 700, "leader": "node-1", "anchors": ["node-1", "node-2", "node-3"], "awaited_anchors": [],
     "anchor": null},
   "security": {"mode": "authenticated", "keys": ["0a1b2c3d", "4e5f6071"]},
@@ -28,7 +30,7 @@ constexpr char kStatus[] = R"({
     {"id": 3, "name": "node-3", "address": "127.0.0.1:7103", "connected": false, "incarnation": 0, "last_error": "refused", "key": null,
      "resources": null}],
   "cache": {"used_bytes": 1048576, "size_bytes": 4194304},
-  "disk": {"pages": 1, "used_bytes": 4096, "free_bytes": 3221225472, "is_behind": false},
+  "disk": {"pages": 1, "used_bytes": 4096, "free_bytes": 3221225472, "is_behind": false, "is_moving": false},
   "counters": {"read_requests": 12, "pages_given": 3}})";
 
 // A command line with a daemon that answers everything with `answer`.
@@ -92,8 +94,10 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
         R"({"node": {"id": 1, "name": "a", "incarnation": 7, "address": "h:1"}, "cluster": "c",
       "ready": false, "waiting_for": ["b", "c"], "membership": {)",
         membership,
+        // Where nothing else is said, pages do not move.
+        absl::StrContains(membership, "next_disks") ? "" : R"(, "next_disks": [], "moved": [], "draining": [])",
         R"(}, "security": {"mode": "encrypted", "keys": []}, "peers": [], "cache": {"used_bytes": 0, "size_bytes": 0},
-      "disk": {"pages": 0, "used_bytes": 0, "free_bytes": 0, "is_behind": false}, "counters": {}})");
+      "disk": {"pages": 0, "used_bytes": 0, "free_bytes": 0, "is_behind": false, "is_moving": false}, "counters": {}})");
     EXPECT_EQ(Run({"status"}), kExitDone) << err_.str();
     return out_.str();
   };
@@ -106,6 +110,11 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
                              "leader": "a", "anchors": ["a"], "awaited_anchors": [])"),
               StartsWith("all 2 nodes are here; view 3, led by a\n"
                          "REPAIR: the disk of b catches up with what it has missed\n"));
+  EXPECT_THAT(first_lines(R"("view": 3, "members": ["a", "b"], "missing": [], "behind": [], "has_lease": true,
+                             "leader": "a", "anchors": ["a"], "awaited_anchors": [],
+                             "next_disks": ["a", "c"], "moved": ["c"], "draining": ["b"])"),
+              StartsWith("all 2 nodes are here; view 3, led by a\n"
+                         "REPAIR: pages move, so that they are kept by a, c: 1 of 2 have theirs; b may go then\n"));
   EXPECT_THAT(
       first_lines(R"("view": 2, "members": ["a", "b"], "missing": [], "behind": [], "has_lease": false, "leader": null,
                              "anchors": ["a", "b", "c"], "awaited_anchors": [])"),
@@ -267,6 +276,23 @@ TEST_F(CommandLine, AnAnswerThatIsNotUnderstoodIsAnError) {
   }
 }
 
+// Covers: G15
+TEST_F(CommandLine, LogShowsThePagesOfEachTransaction) {
+  const absl::StatusOr<std::string> text = RenderLog(
+      R"({"name": "node-2", "node": 2, "incarnation": 7, "generation": 3, "ring_pages": 1023, "tail": 0, "records": [
+          {"transaction": 41, "pages": [{"address": "0x1000", "sequence": 5, "writes": [{"offset": 0, "bytes": 8},
+                                                                                        {"offset": 16, "bytes": 4}]},
+                                        {"address": "0x2000", "sequence": 1, "writes": [{"offset": 0, "bytes": 8}]}]}]})");
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_EQ(*text,
+            "1 transaction in the log of node-2, incarnation 7\n\n"
+            "TRANSACTION  PAGE    SEQUENCE  BYTES\n"
+            "         41  0x1000         5     12\n"
+            "         41  0x2000         1      8\n");
+  EXPECT_THAT(*RenderLog(R"({"name": "node-2", "incarnation": null, "records": []})"), HasSubstr("has been given up"));
+  EXPECT_EQ(RenderLog("{}").status().code(), absl::StatusCode::kDataLoss);
+}
+
 TEST_F(CommandLine, WrongUsageIsNamed) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases{
       {{}, "no command is given"},
@@ -295,7 +321,8 @@ TEST_F(CommandLine, WrongUsageIsNamed) {
 
 TEST_F(CommandLine, EveryCommandHasHelp) {
   EXPECT_EQ(Run({"--help"}), kExitDone);
-  for (const char* command : {"status", "node list", "region list", "page show ADDRESS", "directory show [ADDRESS]"}) {
+  for (const char* command :
+       {"status", "node list", "region list", "page show ADDRESS", "directory show [ADDRESS]", "log show NODE"}) {
     EXPECT_THAT(out_.str(), HasSubstr(std::string("mangrove [--socket PATH] ") + command + " [--json] [--watch]\n"));
   }
   EXPECT_EQ(Run({"page", "show", "--help"}), kExitDone);
