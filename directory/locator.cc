@@ -1,9 +1,8 @@
 #include "directory/locator.h"
 
 #include <algorithm>
-#include <set>
 
-#include "net/check.h"
+#include "absl/container/inlined_vector.h"
 
 namespace mangrove {
 namespace {
@@ -18,36 +17,44 @@ uint64_t Mix(uint64_t x) {
   return x;
 }
 
+uint64_t HashOf(PageId page) {
+  const absl::uint128 segment = page.value >> kSegmentShift;
+  return Mix(Mix(absl::Uint128High64(segment)) ^ absl::Uint128Low64(segment));
+}
+
+struct Weighed {
+  uint64_t weight;
+  NodeId id;
+  bool operator<(const Weighed& other) const { return weight != other.weight ? weight > other.weight : id < other.id; }
+};
+
 }  // namespace
 
-HashLocator::HashLocator(std::vector<NodeId> nodes) : nodes_(std::move(nodes)) {
-  CHECK(!nodes_.empty());
-  std::sort(nodes_.begin(), nodes_.end());
-  CHECK(std::adjacent_find(nodes_.begin(), nodes_.end()) == nodes_.end());
+Locator::Locator(const std::set<NodeId>& nodes) {
+  nodes_.reserve(nodes.size());
+  // Far from the small numbers that ids are, whose mixtures would be those of segments.
+  for (NodeId node : nodes) nodes_.push_back({node, Mix(node.value ^ 0x9e3779b97f4a7c15ULL)});
 }
 
-size_t HashLocator::Place(PageId page) const {
-  const absl::uint128 segment = page.value >> kSegmentShift;
-  return Mix(Mix(absl::Uint128High64(segment)) ^ absl::Uint128Low64(segment)) % nodes_.size();
-}
-
-NodeId HashLocator::Primary(PageId page) const { return nodes_[Place(page)]; }
-
-std::vector<NodeId> HashLocator::CoreHolders(PageId page, uint32_t replicas) const {
-  const size_t place = Place(page);
-  const size_t count = std::min<size_t>(std::max<uint32_t>(replicas, 1), nodes_.size());
-  std::vector<NodeId> holders(count);
-  for (size_t i = 0; i < count; ++i) holders[i] = nodes_[(place + i) % nodes_.size()];
-  return holders;
-}
-
-std::vector<NodeId> HashLocator::CoreHolders(const PageRange& range, uint32_t replicas) const {
-  std::set<NodeId> found;
-  for (PageId page = SegmentStart(range.first); page < range.end(); page = page + kSegmentPages) {
-    for (NodeId node : CoreHolders(page, replicas)) found.insert(node);
-    if (found.size() == nodes_.size()) break;
+NodeId Locator::Primary(PageId page) const {
+  const uint64_t hash = HashOf(page);
+  Weighed best{0, {}};
+  for (const Node& node : nodes_) {
+    const Weighed weighed{Mix(hash ^ node.hash), node.id};
+    if (best.id.value == 0 || weighed < best) best = weighed;
   }
-  return {found.begin(), found.end()};
+  return best.id;
+}
+
+std::vector<NodeId> Locator::CoreHolders(PageId page, uint32_t replicas) const {
+  const size_t count = std::min<size_t>(std::max<uint32_t>(replicas, 1), nodes_.size());
+  const uint64_t hash = HashOf(page);
+  absl::InlinedVector<Weighed, 16> all;
+  for (const Node& node : nodes_) all.push_back({Mix(hash ^ node.hash), node.id});
+  std::partial_sort(all.begin(), all.begin() + static_cast<ptrdiff_t>(count), all.end());
+  std::vector<NodeId> holders(count);
+  for (size_t i = 0; i < count; ++i) holders[i] = all[i].id;
+  return holders;
 }
 
 }  // namespace mangrove

@@ -1,10 +1,11 @@
-// Which nodes keep a page on disk: the interface that the disk directory will fill, and an answer that is fixed
-// by the configuration, whoever is there.
+// Where pages are kept on disk: which of a set of nodes keep a segment, by a hash of its address and theirs (rendezvous hashing:
+// each node has a weight for each segment, and those with the highest keep it). The same on every node and for ever; and where a
+// node comes to the set, or goes, only the segments that it keeps are kept by others.
 
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <set>
 #include <vector>
 
 #include "directory/address.h"
@@ -14,32 +15,23 @@ namespace mangrove {
 
 class Locator {
  public:
-  virtual ~Locator() = default;
+  Locator() = default;  // Of no nodes: nobody keeps anything.
+  explicit Locator(const std::set<NodeId>& nodes);
 
-  // The first of its core holders.
-  virtual NodeId Primary(PageId page) const = 0;
+  // The first of its core holders; 0 if there are no nodes.
+  NodeId Primary(PageId page) const;
 
-  // Those that keep the page on disk, the primary first. `replicas` is cut to the number of nodes.
-  virtual std::vector<NodeId> CoreHolders(PageId page, uint32_t replicas) const = 0;
+  // Those that keep the page, the primary first. `replicas` is at least 1, and cut to the number of nodes. Fewer are the first of more.
+  std::vector<NodeId> CoreHolders(PageId page, uint32_t replicas) const;
 
-  // Every node that is in CoreHolders of a page of `range`, in the order of their numbers. Looks at no more segments
-  // than it takes to know.
-  virtual std::vector<NodeId> CoreHolders(const PageRange& range, uint32_t replicas) const = 0;
-};
-
-// Spreads segments over a fixed set of nodes by a hash of their address, the same on every node and for ever.
-class HashLocator final : public Locator {
- public:
-  // REQUIRES: not empty, no node twice.
-  explicit HashLocator(std::vector<NodeId> nodes);
-
-  NodeId Primary(PageId page) const override;
-  std::vector<NodeId> CoreHolders(PageId page, uint32_t replicas) const override;
-  std::vector<NodeId> CoreHolders(const PageRange& range, uint32_t replicas) const override;
+  size_t size() const { return nodes_.size(); }
 
  private:
-  size_t Place(PageId page) const;
-  std::vector<NodeId> nodes_;  // Sorted.
+  struct Node {
+    NodeId id;
+    uint64_t hash = 0;
+  };
+  std::vector<Node> nodes_;  // By id.
 };
 
 }  // namespace mangrove

@@ -25,7 +25,12 @@ struct PlantedBugs {
   bool take_over_unasked = false;        // Who takes a segment over does not ask who holds pages of it.
   bool catch_up_without_pages = false;   // A disk that is behind takes the others' extents for all that it lacks.
   bool trust_old_disk = false;           // Who catches up keeps what it has itself, if that looks newer.
-  bool appoint_unchecked = false;        // Who appoints does not look again under the leaf's lock.
+  bool store_where_they_are = false;  // While pages move, they are stored where they are kept, not where they will be.
+  bool appoint_unchecked = false;     // Who appoints does not look again under the leaf's lock.
+  bool commit_before_flush = false;   // A transaction is acknowledged before its log record is durable.
+  bool apply_before_flush = false;    // A transaction's writes are in their pages before its log record is durable.
+  bool skip_replay = false;           // Logs of transactions are not replayed.
+  bool replay_ignores_sequences = false;  // Replay applies every record to its pages, whatever they have.
 };
 
 inline constexpr PlantedBugs kNoPlantedBugs;

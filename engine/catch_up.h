@@ -1,15 +1,19 @@
-// Brings a disk that is behind up to those that are not.
+// Brings a disk that is behind up to those that are not, and one that is to keep pages which it does not keep to these.
 //
-//  U1  From its joining of the view on, a node's disk stores all that is stored (D1 of engine/disks.cc). What it lacks, every disk
-//      has that is current.
+//  U1  From a view on, this disk stores all that is stored of the pages that it lacks (D1 of engine/disks.h): that of its joining,
+//      of a disk that is behind; that in which the move began, of pages that come with it. What was stored before, every disk has that
+//      is current and keeps it. A disk that is behind, or kept nothing, lacks everything (Disks::LearnsAll); another only pages.
 //  U2  First the extents of every current disk of the view, then each page that is not as it is there: with what is there, be it
-//      older; what nobody else has, nobody was told of. What has been stored here since the joining stays.
-//  U3  What was here when this node joined, and a current disk that would have to keep it has not, is not allocated any more: it is
+//      older; what nobody else has, nobody was told of. What has been stored here since that view stays.
+//  U3  Of a disk that lacks everything: what was here in that view, and a current disk has not, is not allocated any more: it is
 //      dropped. What was allocated or dropped since is as it is, whatever a list says that was made before.
-//  U4  It waits for every disk that fell behind later, since that one may have what no other has; and, having nothing, for every
-//      one that was never heard of. Then it has caught up, and says so; the next view makes it current.
+//  U4  A disk that is behind waits for every one that fell behind later, since that one may have what no other has; and, having
+//      nothing, for every one that was never heard of. One that is to keep more waits for a current one of each page's. Nobody waits for
+//      what is lost. Then it has all, and says so; a later view makes it current, or ends the move.
 //  U5  A page that no current disk can read, and that is not here in the same version, is marked as lost: it is not answered for
-//      with what may be older.
+//      with what may be older. So are pages whose disks are all lost: what is not here does not mean zeros.
+//  U6  When the view is another one, with another goal, it begins anew; what it was about to write of before is not written.
+//  U7  Of pages that this disk neither keeps nor is to keep what it has is deleted, sooner or later.
 //
 // Owned by the loop; part of the page engine.
 
@@ -35,6 +39,7 @@
 #include "net/ids.h"
 #include "net/runtime/clock.h"
 #include "net/runtime/task.h"
+#include "recovery/member.h"
 
 namespace mangrove {
 
@@ -42,22 +47,24 @@ class PageEngine;
 
 struct CatchUpProgress {
   bool is_behind = false;
+  bool is_moving = false;  // It lacks pages that it is to keep after a move.
+  int done_percent = 0;  // Of what it lacks, as far as that can be told: of the allocated pages, those that it is past.
   uint64_t pages_compared = 0;
   uint64_t pages_copied = 0;
   uint64_t pages_lost = 0;        // U5
+  uint64_t pages_trimmed = 0;     // U7
   std::vector<NodeId> waits_for;  // U4
   std::string trouble;            // Why the last step failed; empty: it did not.
 };
 
 class CatchUp {
  public:
-  // `blank`: when the node started its disk had nothing that counts. `caught_up`: now it has all.
-  using Sink = absl::AnyInvocable<void(bool blank, bool caught_up)>;
+  using Sink = absl::AnyInvocable<void(const DiskState&)>;
 
   explicit CatchUp(PageEngine* engine) : engine_(engine) {}
 
   void SetSink(Sink sink) { sink_ = std::move(sink); }
-  // `blank`: as above.
+  // `blank`: when the node started its disk had nothing that counts.
   void Open(bool blank);
   void OnView();
   void Stop();
@@ -84,9 +91,22 @@ class CatchUp {
     Versions versions;
   };
 
+  // What it learns for.
+  struct Goal {
+    bool behind = false;
+    Epoch move;        // 0: no pages come with a move.
+    bool all = false;  // It lacks everything.
+    bool empty() const { return !behind && move.value == 0; }
+    friend bool operator==(const Goal&, const Goal&) = default;
+  };
+
   bool IsBehind() const;
+  Goal GoalNow() const;
+  void SetGoal(const Goal& goal);
+  void Say();
   std::optional<NodeId> NextSource(const std::set<NodeId>& done) const;
   std::vector<NodeId> WaitsFor() const;
+  int DonePercent() const;
   Task<bool> Pause(DurationNs duration);
   template <typename T>
   std::pair<Outcome<T>, absl::AnyInvocable<void(T)>> Await();
@@ -96,10 +116,10 @@ class CatchUp {
 
   Task<absl::Status> Run();
   Task<absl::Status> LearnNext();
-  absl::Status CheckGoesOn() const;
+  absl::Status CheckGoesOn(uint64_t round) const;
   Task<absl::Status> Learn(NodeId source, bool pages);
   Task<absl::Status> TakeExtents(NodeId source, std::vector<StoredExtent> listed, PageInterval part);
-  Task<std::vector<Drop>> NotListed(NodeId source, const std::vector<StoredExtent>& listed, PageInterval part) const;
+  Task<std::vector<Drop>> NotListed(const std::vector<StoredExtent>& listed, PageInterval part) const;
   const Extent* NextInDoubt(PageId page, PageId end) const;
   static void AddDrop(PageRange range, ConfigNumber config, std::vector<Drop>& drops);
   std::vector<PageRange> MissingOf(const StoredExtent& extent) const;
@@ -110,11 +130,33 @@ class CatchUp {
   Task<absl::Status> Copy(NodeId source, std::vector<StoredVersion> pages);
   Task<absl::Status> Settle();
   Task<absl::StatusOr<bool>> CopyFromAny(PageId page);
-  bool IsCovered(const Extent& extent) const;
+
+  // catch_up_end.cc
+  struct Coverage {
+    std::set<NodeId> waits;       // Whose disks keep what is to come here, and are not there.
+    std::vector<PageRange> lost;  // Is to come here, and all of its disks are lost.
+    std::vector<Extent> covered;  // kWhole, all of it.
+    std::vector<Extent> unknown;  // kNone, some of it.
+  };
+  // Where what this disk lacks of a range was learned.
+  enum class Cover : uint8_t {
+    kWhole,  // From one that has all of it.
+    kOwn,    // Not so; but this disk kept it.
+    kNone,   // Nowhere, and it is to come here.
+  };
+  Cover CoverOf(const Extent& extent, PageRange part, Coverage& all) const;
+  Task<absl::StatusOr<Coverage>> LookAtAll();
+  Task<absl::Status> Forget(PageRange lost);
+  Task<absl::Status> NoteLost(const Coverage& all);
+  void SayWhatIsOlder() const;
   Task<absl::Status> Finish();
 
+  // catch_up_trim.cc
+  void TrimIfDue();
+  Task<absl::Status> Trim();
+  Task<absl::Status> TrimFrom(PageId from, PageId* next);
+
   // catch_up_lists.cc
-  bool Keeps(NodeId node, PageRange range, uint32_t replicas, bool is_volatile) const;
   void AnswerExtents(const Message& message, Message answer, NodeId to);
   void AnswerVersions(const Message& message, Message answer, NodeId to);
   PageId FirstKept(PageId from) const;
@@ -125,7 +167,14 @@ class CatchUp {
   bool blank_ = false;
   bool running_ = false;
   bool caught_up_ = false;
-  bool in_doubt_ = false;                                    // It has begun.
+  Epoch moved_;  // See DiskState.
+  Goal goal_;
+  bool has_all_ = false;         // Of the goal.
+  uint64_t round_ = 0;           // Goals that there were.
+  bool trim_due_ = true;         // There may be something to delete.
+  std::set<NodeId> disks_then_;  // Of the view before.
+  bool trimming_ = false;
+  bool trim_again_ = false;
   NodeId failed_;                                            // The source of the last step, if that failed.
   std::map<NodeId, PageId> pages_from_;                      // Where each source's pages go on.
   std::set<NodeId> extents_of_;                              // Whose are known.
@@ -134,6 +183,7 @@ class CatchUp {
   std::vector<std::pair<NodeId, PageRange>> learned_there_;  // Extents that a source has learned itself.
   // That a current disk could not read, in the version that it had.
   std::map<PageId, Version> unreadable_;
+  std::set<NodeId> uncovered_;  // U4: whom the last look waited for.
   std::optional<Outcome<bool>> pause_;
   Clock::TimerId timer_ = 0;
   uint64_t next_wait_ = 0;

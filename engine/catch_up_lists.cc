@@ -10,20 +10,13 @@
 
 namespace mangrove {
 
-// Whether the node is to keep a page of the range. That volatile pages are allocated, every node keeps.
-bool CatchUp::Keeps(NodeId node, PageRange range, uint32_t replicas, bool is_volatile) const {
-  if (is_volatile) return true;
-  const std::vector<NodeId> holders = engine_->locator_->CoreHolders(range, replicas);
-  return std::find(holders.begin(), holders.end(), node) != holders.end();
-}
-
 void CatchUp::AnswerList(const Message& message, NodeInstance from) {
   if (!engine_->IsCurrent(from)) return;
   Message answer;
   answer.kind = MessageKind::kStoredList;
   answer.request = message.request;
   // It asks again: this disk is behind itself, and the other does not know the view yet that says so.
-  if (!engine_->IsCurrentDisk(engine_->options_.self.node)) return;
+  if (!engine_->disks_.IsCurrent(engine_->options_.self.node)) return;
   message.with_data ? AnswerVersions(message, std::move(answer), from.node)
                     : AnswerExtents(message, std::move(answer), from.node);
 }
@@ -33,7 +26,7 @@ void CatchUp::AnswerExtents(const Message& message, Message answer, NodeId to) {
   const auto& extents = engine_->core_.extents();
   for (auto it = extents.lower_bound(message.page.value); it != extents.end(); ++it) {
     const Extent& extent = it->second;
-    if (TouchesSystemPages(extent.range) || !Keeps(to, extent.range, extent.replicas, extent.is_volatile)) continue;
+    if (TouchesSystemPages(extent.range)) continue;
     if (listed.size() == kExtentsPerList) {
       answer.page = extent.range.first;
       break;
@@ -80,12 +73,16 @@ PageId CatchUp::FirstKept(PageId from) const {
   return it == extents.end() ? PageId{} : it->second.range.first;
 }
 
-// Of the pages that `to` is to keep. What this disk cannot read itself is listed as well.
+// Of the pages that `to` lacks, and this disk keeps. What it cannot read itself is listed as well.
 PageBuffer CatchUp::VersionsFor(NodeId to, PageId from, const PageList& list, PageId* next) const {
+  const auto is_for = [&](PageId page, const Extent* extent) {
+    return extent != nullptr && !extent->is_volatile && engine_->disks_.Learns(to, page, extent->replicas) &&
+           engine_->disks_.Keeps(engine_->options_.self.node, page, extent->replicas);
+  };
   std::map<PageId, StoredVersion> listed;
   for (const StoredPage& stored : list.pages) {
     const Extent* const extent = engine_->core_.Find(stored.page);
-    if (extent == nullptr || !Keeps(to, {stored.page, 1}, extent->replicas, extent->is_volatile)) continue;
+    if (!is_for(stored.page, extent)) continue;
     const bool is_unreadable = stored.version == Version{} || stored.config != extent->config;
     listed[stored.page] = {.page = stored.page,
                            .version = is_unreadable ? kUnknownVersion : stored.version,
@@ -95,7 +92,7 @@ PageBuffer CatchUp::VersionsFor(NodeId to, PageId from, const PageList& list, Pa
   const auto& lost = engine_->core_.lost();
   for (auto it = lost.lower_bound(from); it != lost.end() && (list.next == PageId{} || it->first < list.next); ++it) {
     const Extent* const extent = engine_->core_.Find(it->first);
-    if (extent == nullptr || !Keeps(to, {it->first, 1}, extent->replicas, extent->is_volatile)) continue;
+    if (!is_for(it->first, extent)) continue;
     listed[it->first] = {.page = it->first, .version = it->second, .is_unreadable = true};
   }
   std::vector<StoredVersion> some;

@@ -95,6 +95,7 @@ void PageEngine::AnswerClaims(const Message& message, NodeInstance from) {
 
 // Who may answer all that is asked now. While it cannot be, nobody is kept waiting for a part of the directory.
 absl::Status PageEngine::CheckClaimsCanBeHad() const {
+  if (!view_.Has(options_.self)) return NoLeaseStatus();  // And perhaps nobody else is in it, either.
   for (const auto& [node, incarnation] : view_.members) {
     if (node == options_.self.node || up_.contains(node)) continue;
     return absl::UnavailableError(absl::StrCat("a part of the directory is lost, and ", ToString(node),

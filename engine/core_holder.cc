@@ -203,7 +203,8 @@ void CoreHolder::HandleQuery(const Message& message, Reply reply) {
         absl::NotFoundError(absl::StrCat("page ", ToString(page), " is in no extent of this core holder"));
     return SendStatus(message, MessageKind::kStoredInfo, none, reply);
   }
-  if (in_doubt_ && !extent->since_start && !WasStoredSince(page) && writes_.find(page)->second == nullptr) {
+  const bool is_new = extent->since_start || WasStoredSince(page) || writes_.find(page)->second != nullptr;
+  if (!is_new && IsInDoubt(page)) {
     Message nothing = AnswerTo(message, MessageKind::kStoredInfo);
     nothing.config = extent->config;
     nothing.replicas = extent->replicas;
@@ -250,7 +251,7 @@ void CoreHolder::OnQueryRead(const Message& message, Reply reply, uint64_t gener
     if (written_meanwhile) return HandleQuery(message, std::move(reply));
     ForgetVersion(page);
     NoteCorrupt(page, read.status());
-  } else if (!in_doubt_ && !known_before && !written_meanwhile && !corrupt_.contains(page) &&
+  } else if (!IsInDoubt(page) && !known_before && !written_meanwhile && !corrupt_.contains(page) &&
              (read.ok() || absl::IsNotFound(read.status()))) {
     ForgetVersionsIfMany();
     versions_[page] = read.ok() ? read->version : Version{};
@@ -387,7 +388,7 @@ void CoreHolder::PlanCut(PageRange range, ConfigNumber at_most, bool doubtful, C
 // K6: from here on the removed pages are in no extent, so that no store of them comes after their deletion.
 // What else is known of them counts again if the change fails.
 void CoreHolder::Begin(Change& change) {
-  change.in_doubt = in_doubt_;
+  change.doubt = doubts_;
   for (const Extent& extent : change.removed) CHECK(extents_.erase(extent.range.first.value) == 1);
   for (const Extent& extent : change.left_over) {
     extents_[extent.range.first.value] = extent;
@@ -411,7 +412,7 @@ void CoreHolder::End(Change change, const absl::Status& status) {
   for (const Extent& extent : change.left_over) CHECK(extents_.erase(extent.range.first.value) == 1);
   for (Extent& extent : change.removed) {
     extent.all_known = false;
-    if (in_doubt_ && !change.in_doubt) PutInDoubt(extent);
+    if (doubts_ != change.doubt) PutInDoubt(extent);
     extents_[extent.range.first.value] = extent;
   }
   RememberWrites();

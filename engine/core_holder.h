@@ -21,9 +21,9 @@
 //      it adds are in one once it is durable. A change that fails for a full disk leaves what was there before.
 //  K7  A page that is marked as lost (MarkLost) is DataLoss, whatever record there is of it, until it is stored again or its
 //      extent is dropped.
-//  K8  In doubt (while its node is behind, engine/catch_up.h) what was stored before counts for nothing, whatever its version: the
-//      next store replaces it, and a query is answered as if there were no record, nor knowledge of any. What has been stored
-//      since is under K2.
+//  K8  In doubt (while its node is behind, or is to keep pages that it does not keep, engine/catch_up.h) what was stored before of
+//      these pages counts for nothing, whatever its version: the next store replaces it, and a query is answered as if there were
+//      no record, nor knowledge of any. What has been stored since is under K2.
 //
 // Owned by the loop.
 
@@ -63,7 +63,7 @@ struct Extent {
   bool is_volatile = false;
   bool learned = false;   // From another core holder, by a disk that was lost or away: there may be more than it has.
   bool doubtful = false;  // In RAM only: from before this node was away, and not put since.
-  bool since_start = false;  // In RAM only: allocated since this node's start, or since its doubt began.
+  bool since_start = false;  // In RAM only: allocated since this node's start, or since a doubt began.
   bool fresh = false;        // In RAM only: the same, and no node has left the view since, that may have been told so.
   bool all_known = false;    // In RAM only: a page of it whose version is not remembered was never stored.
 };
@@ -111,15 +111,20 @@ class CoreHolder {
   void ForgetFresh();
 
   // core_holder_catch_up.cc
-  // From now on everything is in doubt (K8): of extents, those that are not put since.
-  void BeginDoubt();
+  // From now on these pages are in doubt (K8), and no others; nothing: all are, and of extents those that are not put since.
+  using PagesInDoubt = std::function<bool(PageId, const Extent&)>;
+  void BeginDoubt(PagesInDoubt pages);
   bool WasStoredSince(PageId page) const;
+  // On its way to the disk, where it may fail to arrive.
+  bool IsBeingStored(PageId page) const { return writes_.find(page)->second != nullptr; }
   // Deletes the records of those pages that have not been stored since. Aborted: of all but some that are being stored.
   void DeletePages(const std::vector<PageId>& pages, PageStore::CommitDone done);
   // In extents that are covered "no record" means zeros from now on (K4). The batch makes that durable.
   StoreBatch EndLearning(absl::FunctionRef<bool(const Extent&)> is_covered);
   // That batch has failed.
   void UndoEndLearning();
+  // Nor does it mean zeros in this one.
+  void MarkLearned(const Extent& extent, absl::AnyInvocable<void(absl::Status)> done);
   void EndDoubt();
   // K7. Aborted: the page is being stored, or in no extent.
   void MarkLost(PageId page, Version version, absl::AnyInvocable<void(absl::Status)> done);
@@ -167,7 +172,7 @@ class CoreHolder {
     std::vector<Extent> left_over;  // Of the removed ones, what reaches beyond the range.
     std::optional<Extent> added;
     std::vector<PageRange> pages;  // Of the removed ones, the rest.
-    bool in_doubt = false;         // When it began.
+    uint64_t doubt = 0;            // When it began.
     StoreBatch batch;
   };
 
@@ -218,7 +223,8 @@ class CoreHolder {
   void KeepLearned(const Change& change);
   void ForgetVersions(PageRange range);
   void ForgetRange(PageRange range);
-  static void PutInDoubt(Extent& extent);
+  void PutInDoubt(Extent& extent) const;
+  bool IsInDoubt(PageId page) const;
 
   // Has ended when this object has; what comes back from the store looks first.
   std::weak_ptr<const bool> alive() const { return alive_; }
@@ -232,7 +238,9 @@ class CoreHolder {
   // Newest version known to be stored or on its way there, of pages that were stored or read since the start.
   PageMap<Version> versions_;
   bool in_doubt_ = false;
-  PageMap<Version> stored_since_;        // While in doubt: what is durable.
+  PagesInDoubt pages_in_doubt_;          // Empty: all are.
+  uint64_t doubts_ = 0;                  // That have begun.
+  PageMap<Version> stored_since_;        // Of pages in doubt: what is durable.
   absl::flat_hash_set<PageId> corrupt_;  // Those that are marked as lost as well.
   std::map<PageId, Version> lost_;
   uint64_t corrupt_pages_found_ = 0;

@@ -1,4 +1,4 @@
-// A core holder whose disk is behind, and catches up: engine/catch_up.h.
+// A core holder whose disk is behind, or is to keep more, and learns: engine/catch_up.h.
 
 #include <algorithm>
 #include <utility>
@@ -56,22 +56,44 @@ absl::Status CoreHolder::LoadLost(const std::vector<std::pair<std::string, std::
   return absl::OkStatus();
 }
 
-void CoreHolder::BeginDoubt() {
+void CoreHolder::BeginDoubt(PagesInDoubt pages) {
   in_doubt_ = true;
+  pages_in_doubt_ = std::move(pages);
+  ++doubts_;
+  stored_since_.clear();
   for (auto& [first, extent] : extents_) PutInDoubt(extent);
   versions_.clear();
   RememberWrites();  // They will have been stored since.
   ++generation_;
 }
 
-void CoreHolder::PutInDoubt(Extent& extent) {
-  extent.doubtful = !TouchesSystemPages(extent.range);
+void CoreHolder::PutInDoubt(Extent& extent) const {
+  extent.doubtful = pages_in_doubt_ == nullptr && !TouchesSystemPages(extent.range);
   extent.since_start = false;
+  extent.fresh = extent.fresh && extent.is_volatile && pages_in_doubt_ != nullptr;
   extent.all_known = false;
+}
+
+bool CoreHolder::IsInDoubt(PageId page) const {
+  if (!in_doubt_ || pages_in_doubt_ == nullptr) return in_doubt_;
+  const Extent* const extent = Find(page);
+  return extent != nullptr && pages_in_doubt_(page, *extent);
+}
+
+void CoreHolder::MarkLearned(const Extent& extent, absl::AnyInvocable<void(absl::Status)> done) {
+  const auto it = extents_.find(extent.range.first.value);
+  if (it == extents_.end() || it->second.range != extent.range || left_over_.contains(extent.range.first)) {
+    return done(absl::AbortedError(absl::StrCat(ToString(extent.range), " changes")));
+  }
+  it->second.learned = true;
+  StoreBatch batch;
+  batch.records.push_back({ExtentKey(extent.range.first), EncodeExtent(it->second)});
+  store_->Commit(std::move(batch), std::move(done));
 }
 
 void CoreHolder::EndDoubt() {
   in_doubt_ = false;
+  pages_in_doubt_ = nullptr;
   stored_since_.clear();
 }
 

@@ -61,7 +61,7 @@ std::optional<Version> CoreHolder::KnownVersion(PageId page) const {
   if (const Version* const known = versions_.find(page)->second) return *known;
   if (corrupt_.contains(page)) return Version{};
   if (const Version* const since = stored_since_.find(page)->second) return *since;
-  if (in_doubt_ || Find(page)->all_known) return Version{};
+  if (Find(page)->all_known || IsInDoubt(page)) return Version{};
   return std::nullopt;
 }
 
@@ -103,7 +103,7 @@ CoreHolder::Fate CoreHolder::FateOf(const Message& run, PageId page, const Exten
   if (reading_.find(page)->second != nullptr) return Fate::kWaits;
   if (corrupt_.contains(page)) return Fate::kOther;
   const Version* const known = versions_.find(page)->second;
-  if (known == nullptr && !extent->all_known && !in_doubt_) return Fate::kUnknown;
+  if (known == nullptr && !extent->all_known && !IsInDoubt(page)) return Fate::kUnknown;
   return (known != nullptr ? *known : *KnownVersion(page)) < run.version ? Fate::kNewer : Fate::kOther;
 }
 
@@ -218,7 +218,7 @@ void CoreHolder::OnWritten(const std::shared_ptr<Write>& write, const absl::Stat
 
 void CoreHolder::NoteDurable(PageId page, Version version) {
   lost_.erase(page);
-  if (in_doubt_) stored_since_[page] = std::max(stored_since_[page], version);
+  if (IsInDoubt(page)) stored_since_[page] = std::max(stored_since_[page], version);
 }
 
 // The version before it counts: that of an earlier write to the same extent, or whatever is on disk.

@@ -1,4 +1,4 @@
-// Opens a page from the disks that keep it (engine/disks.cc).
+// Opens a page from the disks that keep it (engine/disks.h).
 //
 // A page whose last owner let go of what every disk has: one copy will do, this node's own if it is current.
 // Otherwise (this node has become responsible for it, or the owner was lost) the disks may differ: every one in the view is asked, and
@@ -172,13 +172,13 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenInThisView(PageId page, bool re
 Task<absl::StatusOr<LoadedPage>> PageEngine::OpenEveryCopy(PageId page, const HomeExtent& extent, bool recover,
                                                            bool version_only) {
   const uint32_t replicas = extent.replicas;
-  if (absl::Status status = CheckDisks(page, replicas); !status.ok()) co_return status;
-  const std::vector<NodeId> holders = StoringHolders(page, replicas);
-  const size_t kept_on = locator_->CoreHolders(page, replicas).size();
-  const bool all_there = CurrentHolders(page, replicas).size() == kept_on;
+  if (absl::Status status = disks_.Check(page, replicas); !status.ok()) co_return status;
+  const std::vector<NodeId> holders = disks_.Storing(page, replicas);
+  const size_t kept_on = disks_.Holders(page, replicas).size();
+  const bool all_there = disks_.Current(page, replicas).size() == kept_on;
   const Epoch view = view_.epoch;
   std::vector<bool> is_current;
-  for (NodeId holder : holders) is_current.push_back(IsCurrentDisk(holder));
+  for (NodeId holder : holders) is_current.push_back(disks_.IsCurrent(holder) && disks_.Keeps(holder, page, replicas));
   Message query;
   query.kind = MessageKind::kQueryStored;
   query.page = page;
@@ -211,11 +211,11 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenOneCopy(PageId page, uint32_t r
   query.kind = MessageKind::kQueryStored;
   query.page = page;
   query.with_data = true;
-  const std::vector<NodeId> holders = CurrentHolders(page, replicas);
-  if (holders.empty()) co_return CheckDisks(page, replicas);
+  const std::vector<NodeId> holders = disks_.Current(page, replicas);
+  if (holders.empty()) co_return disks_.Check(page, replicas);
   Outcome<Message> outcome(clock_);
   if (std::find(holders.begin(), holders.end(), options_.self.node) != holders.end()) {
-    core_.Handle(query, [outcome](Message answer) mutable { outcome.Set(std::move(answer)); });
+    AskOwnDisk(query, [outcome](Message answer) mutable { outcome.Set(std::move(answer)); });
   } else {
     outcome = StartCall(holders.front(), query, clock_->Now() + options_.holder_timeout, options_.resend_after);
   }

@@ -1,110 +1,125 @@
-// Which disks keep a page, and which of them count.
-//
-//  D1  A page's holders follow from the configuration (directory/locator.h). Those that are in the view store it: a flush, an
-//      allocation and an unallocation are acknowledged when, within one view, each of them has done it, and one of them is current.
-//  D2  A disk is current if the view does not say that it is behind. It has everything that was ever acknowledged: current disks
-//      are asked for what there is.
-//  D3  What a holder that is not in the view has, and no current disk, was never acknowledged, and is void: that disk is behind, and
-//      takes over what the current ones have when it is back.
-//  D4  A disk that is behind catches up (engine/catch_up.h), and is current by a later view.
-//
-// So any one current disk will do for all that was acknowledged; where none is there, what only disks have waits for one.
+#include "engine/disks.h"
 
 #include <algorithm>
 #include <set>
+#include <string>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "engine/page_engine.h"
 
 namespace mangrove {
+namespace {
 
-bool PageEngine::IsCurrentDisk(NodeId node) const { return IsHere(node) && !view_.behind.contains(node); }
+bool Contains(const std::vector<NodeId>& nodes, NodeId node) {
+  return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+}
 
-std::vector<NodeId> PageEngine::StoringHolders(PageId page, uint32_t replicas) const {
-  std::vector<NodeId> holders = locator_->CoreHolders(page, replicas);
+// Of `k` out of `n`, or a number that is large enough.
+size_t Combinations(size_t n, size_t k) {
+  size_t count = 1;
+  for (size_t i = 1; i <= std::min(k, n - k) && count < (size_t{1} << 40); ++i) count = count * (n - i + 1) / i;
+  return count;
+}
+
+}  // namespace
+
+void Disks::Follow(const View& view) {
+  if (view.disks != view_.disks) now_ = Locator(view.disks);
+  if (view.next_disks != view_.next_disks) next_ = Locator(view.next_disks);
+  view_ = view;
+  missing_ = static_cast<size_t>(
+      std::count_if(view.disks.begin(), view.disks.end(), [this](NodeId node) { return !IsCurrent(node); }));
+}
+
+bool Disks::IsCurrent(NodeId node) const {
+  return IsHere(node) && view_.disks.contains(node) && !view_.behind.contains(node);
+}
+
+bool Disks::IsDisk(NodeId node) const { return view_.disks.contains(node) || view_.next_disks.contains(node); }
+
+std::vector<NodeId> Disks::Current(PageId page, uint32_t replicas) const {
+  std::vector<NodeId> holders = now_.CoreHolders(page, replicas);
+  std::erase_if(holders, [this](NodeId node) { return !IsCurrent(node); });
+  return holders;
+}
+
+std::vector<NodeId> Disks::Storing(PageId page, uint32_t replicas) const {
+  std::vector<NodeId> holders = now_.CoreHolders(page, replicas);
+  if (next_.size() > 0) {
+    for (NodeId node : next_.CoreHolders(page, replicas)) {
+      if (!Contains(holders, node)) holders.push_back(node);
+    }
+  }
   std::erase_if(holders, [this](NodeId node) { return !IsHere(node); });
   return holders;
 }
 
-std::vector<NodeId> PageEngine::CurrentHolders(PageId page, uint32_t replicas) const {
-  std::vector<NodeId> holders = locator_->CoreHolders(page, replicas);
-  std::erase_if(holders, [this](NodeId node) { return !IsCurrentDisk(node); });
-  return holders;
+std::vector<NodeId> Disks::StoringExtents() const {
+  std::vector<NodeId> nodes;
+  for (const auto& [node, incarnation] : view_.members) {
+    if (IsDisk(node)) nodes.push_back(node);
+  }
+  return nodes;
 }
 
-std::vector<NodeId> PageEngine::AllHolders(PageId page) const {
-  return locator_->CoreHolders(page, static_cast<uint32_t>(options_.members.size()));
+bool Disks::Keeps(NodeId node, PageId page, uint32_t replicas) const {
+  return view_.disks.contains(node) && Contains(now_.CoreHolders(page, replicas), node);
 }
 
-// Unavailable names who has all of the page, as far as it is known.
-absl::Status PageEngine::CheckDisks(PageId page, uint32_t replicas) const {
-  const std::vector<NodeId> holders = locator_->CoreHolders(page, replicas);
+bool Disks::Stores(NodeId node, PageId page, uint32_t replicas) const {
+  return Keeps(node, page, replicas) || Gains(node, page, replicas);
+}
+
+bool Disks::Gains(NodeId node, PageId page, uint32_t replicas) const {
+  return view_.next_disks.contains(node) && Contains(next_.CoreHolders(page, replicas), node) &&
+         !Keeps(node, page, replicas);
+}
+
+bool Disks::LearnsAll(NodeId node) const { return view_.behind.contains(node) || !view_.disks.contains(node); }
+
+bool Disks::Learns(NodeId node, PageId page, uint32_t replicas) const {
+  return LearnsAll(node) ? Stores(node, page, replicas) : Gains(node, page, replicas);
+}
+
+absl::Status Disks::Check(PageId page, uint32_t replicas) const {
+  const std::vector<NodeId> holders = now_.CoreHolders(page, replicas);
   std::vector<std::string> away;
   for (NodeId node : holders) {
-    if (IsCurrentDisk(node)) return absl::OkStatus();
-    away.push_back(absl::StrCat(ToString(node), IsHere(node) ? " (catches up)" : " (is not there)"));
+    if (IsCurrent(node)) return absl::OkStatus();
+    away.push_back(absl::StrCat(ToString(node), view_.lost.contains(node) ? " (given up)"
+                                                : IsHere(node)            ? " (catches up)"
+                                                                          : " (is not there)"));
   }
+  if (holders.empty()) return absl::UnavailableError("no disk keeps pages yet: the cluster starts");
   return absl::UnavailableError(absl::StrCat("no disk that is there has all of page ", ToString(page), ": ",
                                              absl::StrJoin(away, ", "), "; start it, or try again later"));
 }
 
-absl::Status PageEngine::CheckDisks(PageRange range, uint32_t replicas) const {
+absl::Status Disks::Check(PageRange range, uint32_t replicas) const {
   absl::Status status;
-  EachKindOfSegment(range, [&](PageId page) {
-    status = CheckDisks(page, replicas);
-    return status.ok();
-  });
+  if (missing_ < std::min<size_t>(std::max<uint32_t>(replicas, 1), now_.size())) return status;
+  const size_t kinds = Combinations(now_.size(), std::min<size_t>(std::max<uint32_t>(replicas, 1), now_.size()));
+  std::set<std::vector<NodeId>> seen;
+  for (PageId page = SegmentStart(range.first); page < range.end() && seen.size() < kinds;
+       page = page + kSegmentPages) {
+    std::vector<NodeId> holders = now_.CoreHolders(page, replicas);
+    std::sort(holders.begin(), holders.end());
+    if (!seen.insert(std::move(holders)).second) continue;
+    status = Check(std::max(page, range.first), replicas);
+    if (!status.ok()) break;
+  }
   return status;
 }
 
-// For one page of each kind: the holders of a segment follow from the first of them. True: `holds` for each.
-bool PageEngine::EachKindOfSegment(PageRange range, absl::FunctionRef<bool(PageId)> holds) const {
-  std::set<NodeId> seen;
-  for (PageId page = SegmentStart(range.first); page < range.end() && seen.size() < options_.members.size();
-       page = page + kSegmentPages) {
-    if (seen.insert(locator_->Primary(page)).second && !holds(std::max(page, range.first))) return false;
+absl::StatusOr<NodeId> Disks::WhoKnows(PageId page) const {
+  for (NodeId node : All(page)) {
+    if (IsCurrent(node)) return node;
   }
-  return true;
+  return Check(page, static_cast<uint32_t>(now_.size()));
 }
 
-absl::StatusOr<NodeId> PageEngine::WhoKnows(PageId page) const {
-  for (NodeId node : AllHolders(page)) {
-    if (IsCurrentDisk(node)) return node;
-  }
-  return CheckDisks(page, 1);
-}
-
-// Whether it may be different soon: one of the page's holders is catching up.
-bool PageEngine::MayGetDisks(PageId page, uint32_t replicas) const { return !StoringHolders(page, replicas).empty(); }
-
-// What was asked of who is gone is not answered any more; whoever asked begins anew in this view.
-void PageEngine::EndCallsToTheGone(const std::set<NodeId>& gone) {
-  const auto why = [](NodeId node) { return absl::AbortedError(absl::StrCat(ToString(node), " is gone")); };
-  std::vector<Message> answers;
-  for (const auto& [request, call] : calls_) {
-    switch (call.message.kind) {
-      case MessageKind::kStore:
-      case MessageKind::kQueryStored:
-      case MessageKind::kPutExtent:
-      case MessageKind::kDropExtent:
-      case MessageKind::kQueryExtent:
-      case MessageKind::kListStored:
-        if (!gone.contains(call.to) || IsHere(call.to)) break;
-        answers.push_back(call.message);
-        answers.back().data = nullptr;
-        answers.back().SetStatus(why(call.to));
-        break;
-      default: break;
-    }
-  }
-  for (const Message& answer : answers) EndCall(answer);
-  for (auto it = store_calls_.begin(); it != store_calls_.end();) {
-    StoreCall& call = it->second;
-    const bool is_over = gone.contains(call.to) && !IsHere(call.to) && call.End(call.left, why(call.to));
-    it = is_over ? store_calls_.erase(it) : std::next(it);
-  }
-}
+bool Disks::MayGet(PageId page, uint32_t replicas) const { return !Storing(page, replicas).empty(); }
 
 }  // namespace mangrove

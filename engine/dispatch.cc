@@ -227,14 +227,28 @@ void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
     if (message.kind == MessageKind::kQueryStored && core_.Find(message.page) == nullptr) return;
     if (message.kind == MessageKind::kStore) return StoreWhatIsKnown(message, reply);
   }
-  core_.Handle(message, reply);
+  AskOwnDisk(message, reply);
   ArmSealTimer();
+}
+
+// What is not kept here any more, is being deleted: it was asked for under an earlier view.
+void PageEngine::AskOwnDisk(const Message& message, CoreHolder::Reply reply) {
+  if (message.kind != MessageKind::kQueryStored) return core_.Handle(message, std::move(reply));
+  core_.Handle(message, [this, reply = std::move(reply), alive = alive_](Message answer) {
+    if (!*alive) return;
+    const NodeId self = options_.self.node;
+    if (answer.status().ok() && !answer.is_volatile && !disks_.Stores(self, answer.page, answer.replicas)) {
+      answer.SetStatus(absl::UnavailableError(
+          absl::StrCat(ToString(self), " does not keep page ", ToString(answer.page), " any more")));
+    }
+    reply(std::move(answer));
+  });
 }
 
 void PageEngine::StoreWhatIsKnown(const Message& run, const CoreHolder::Reply& reply) {
   for (uint64_t i = 0; i < run.repeat; ++i) {
     const Extent* const extent = core_.Find(run.page + i);
-    if (extent != nullptr && extent->config == run.config) core_.Handle(PartOf(run, i, 1), reply);
+    if (extent != nullptr && extent->config == run.config) AskOwnDisk(PartOf(run, i, 1), reply);
   }
 }
 

@@ -14,7 +14,7 @@ constexpr DurationNs kTryAgain = 20 * kMillisecond;
 
 }  // namespace
 
-// D1. That volatile pages are allocated, every node keeps.
+// D1
 Task<absl::Status> PageEngine::PutExtent(PageRange range, ConfigNumber config, uint32_t replicas, bool is_volatile,
                                          TimeNs deadline) {
   Message put;
@@ -24,8 +24,8 @@ Task<absl::Status> PageEngine::PutExtent(PageRange range, ConfigNumber config, u
   put.config = config;
   put.replicas = is_volatile ? 0 : replicas;
   put.is_volatile = is_volatile;
-  const uint32_t kept_on = is_volatile ? static_cast<uint32_t>(options_.members.size()) : replicas;
-  absl::Status status = co_await ChangeExtents(put, kept_on, kept_on, deadline);
+  const uint32_t kept_on = is_volatile ? static_cast<uint32_t>(disks_.count()) : replicas;
+  absl::Status status = co_await ChangeExtents(put, kept_on, deadline);
   if (status.ok()) status = co_await WaitForLease(deadline);
   co_return status;
 }
@@ -40,25 +40,23 @@ Task<absl::Status> PageEngine::DropExtent(PageRange range, ConfigNumber config, 
   drop.page = range.first;
   drop.count = range.count;
   drop.config = config;
-  status = co_await ChangeExtents(drop, static_cast<uint32_t>(options_.members.size()), replicas, deadline);
+  status = co_await ChangeExtents(drop, replicas, deadline);
   if (!status.ok()) co_return status;
   status = co_await DropAllCopies(range, config, deadline);
   if (status.ok()) status = co_await WaitForLease(deadline);
   co_return status;
 }
 
-// On each of `asked` nodes for each page that are in the view, and in that view alone. `replicas`: one of so many is current.
-Task<absl::Status> PageEngine::ChangeExtents(Message change, uint32_t asked, uint32_t replicas, TimeNs deadline) {
+// On each disk of the view, in that view alone. `replicas`: of each page's, one is current.
+Task<absl::Status> PageEngine::ChangeExtents(Message change, uint32_t replicas, TimeNs deadline) {
   const PageRange range{change.page, change.count};
   absl::Status status;
   do {
     if (stopped_) co_return stopped_status_;
     const Epoch view = view_.epoch;
-    status = CheckDisks(range, replicas);
+    status = disks_.Check(range, replicas);
     if (status.ok()) {
-      std::vector<NodeId> nodes = locator_->CoreHolders(range, asked);
-      std::erase_if(nodes, [this](NodeId node) { return !IsHere(node); });
-      status = co_await CallAll(std::move(nodes), change, deadline);
+      status = co_await CallAll(disks_.StoringExtents(), change, deadline);
       if (status.ok() && view != view_.epoch) status = absl::AbortedError("others keep it on disk by now; try again");
     }
     const bool may_change = absl::IsAborted(status) || absl::IsUnavailable(status);

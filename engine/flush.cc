@@ -159,8 +159,11 @@ std::vector<PageEngine::Storing> PageEngine::StoreAll(std::vector<Frozen> runs, 
     store.config = frozen.config;
     store.replicas = frozen.replicas;
     store.data = std::move(frozen.data);
-    std::vector<NodeId> holders = StoringHolders(store.page, frozen.replicas);
+    std::vector<NodeId> holders = disks_.Storing(store.page, frozen.replicas);
     if (options_.bugs && options_.bugs->flush_one_holder) holders.resize(1);
+    if (options_.bugs->store_where_they_are) {
+      std::erase_if(holders, [&](NodeId node) { return !disks_.Keeps(node, store.page, frozen.replicas); });
+    }
     // The pages are on their way to the others before this disk begins.
     std::stable_partition(holders.begin(), holders.end(), [this](NodeId node) { return node != options_.self.node; });
     for (size_t i = 0; i < holders.size(); ++i) {
@@ -205,8 +208,8 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
     return !frozen.status.ok() || frozen.replicas == 0 || frozen.data == nullptr;
   });
   std::erase_if(dirty, [this, &note](const Frozen& frozen) {
-    const absl::Status disks = CheckDisks(frozen.pages.first, frozen.replicas);
-    const bool is_soon = !disks.ok() && MayGetDisks(frozen.pages.first, frozen.replicas);
+    const absl::Status disks = disks_.Check(frozen.pages.first, frozen.replicas);
+    const bool is_soon = !disks.ok() && disks_.MayGet(frozen.pages.first, frozen.replicas);
     note(is_soon ? absl::AbortedError(disks.message()) : disks);
     return !disks.ok();
   });

@@ -52,6 +52,7 @@ void PageEngine::OnView(const View& view) {
   FlushOutboxes();
   Turn turn(this);
   const View before = std::exchange(view_, view);
+  disks_.Follow(view);
   transport_->SetEpoch(view.epoch);
   next_txn_ = std::max(next_txn_, view.epoch.value << kTxnBits);  // V2
   grant_epoch_ = std::max(grant_epoch_, Epoch(view.epoch.value << kGrantEpochBits));
@@ -116,6 +117,34 @@ void PageEngine::ForgetOwners(const std::vector<NodeInstance>& gone) {
   for (PageId first : joining) {
     const auto it = segments_.find(first);
     if (it != segments_.end() && joining_.contains(first) && it->second->joining.empty()) Joined(first);
+  }
+}
+
+// What was asked of who is gone is not answered any more; whoever asked begins anew in this view.
+void PageEngine::EndCallsToTheGone(const std::set<NodeId>& gone) {
+  const auto why = [](NodeId node) { return absl::AbortedError(absl::StrCat(ToString(node), " is gone")); };
+  std::vector<Message> answers;
+  for (const auto& [request, call] : calls_) {
+    switch (call.message.kind) {
+      case MessageKind::kStore:
+      case MessageKind::kQueryStored:
+      case MessageKind::kPutExtent:
+      case MessageKind::kDropExtent:
+      case MessageKind::kQueryExtent:
+      case MessageKind::kListStored:
+        if (!gone.contains(call.to) || IsHere(call.to)) break;
+        answers.push_back(call.message);
+        answers.back().data = nullptr;
+        answers.back().SetStatus(why(call.to));
+        break;
+      default: break;
+    }
+  }
+  for (const Message& answer : answers) EndCall(answer);
+  for (auto it = store_calls_.begin(); it != store_calls_.end();) {
+    StoreCall& call = it->second;
+    const bool is_over = gone.contains(call.to) && !IsHere(call.to) && call.End(call.left, why(call.to));
+    it = is_over ? store_calls_.erase(it) : std::next(it);
   }
 }
 

@@ -108,8 +108,8 @@ NodeId PageEngine::Culprit(PageId page, const Message& delayed) {
   // It is being read: from a disk that is not there, perhaps.
   const HomeExtent* const extent = FindHomeExtent(page);
   const uint32_t replicas = extent == nullptr ? 1 : extent->replicas;
-  if (CheckDisks(page, replicas).ok()) return {};
-  const std::vector<NodeId> holders = locator_->CoreHolders(page, replicas);
+  if (disks_.Check(page, replicas).ok()) return {};
+  const std::vector<NodeId> holders = disks_.Holders(page, replicas);
   const auto missing = std::find_if(holders.begin(), holders.end(), [this](NodeId node) { return !IsHere(node); });
   return missing == holders.end() ? NodeId{} : *missing;
 }

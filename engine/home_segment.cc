@@ -159,6 +159,10 @@ Message PageEngine::DescribeExtent(PageId page, NodeInstance asker, Epoch since)
   Message info;
   info.kind = MessageKind::kExtentInfo;
   info.page = page;
+  if (!disks_.IsDisk(options_.self.node)) {  // Any more: nobody tells it of extents.
+    info.SetStatus(absl::UnavailableError(absl::StrCat(ToString(options_.self.node), " keeps no pages any more")));
+    return info;
+  }
   const Extent* extent = core_.Find(page);
   if (extent == nullptr) {
     info.SetStatus(absl::NotFoundError(absl::StrCat("page ", ToString(page), " is in no extent of this core holder")));
@@ -231,18 +235,18 @@ Task<Message> PageEngine::AskForExtent(NodeId node, PageId page, Epoch since) {
   co_return DescribeExtent(page, options_.self, since);
 }
 
-// Of volatile pages there is nothing but that somebody has opened them. Whoever did has told every node of the view so; one that has
+// Of volatile pages there is nothing but that somebody has opened them. Whoever did has told every disk of the view so; one that has
 // had the extent since its allocation and was not told knows that nobody has.
 Task<absl::StatusOr<bool>> PageEngine::IsFreshVolatile(PageId page, Epoch since, bool first_says, NodeId first) {
   bool fresh = first_says;
-  const View view = view_;
-  for (const auto& [node, incarnation] : view.members) {
+  const Epoch view = view_.epoch;
+  for (NodeId node : disks_.StoringExtents()) {
     if (node == first) continue;
     const Message said = co_await AskForExtent(node, page, since);
     if (!said.status().ok() && !absl::IsNotFound(said.status())) co_return said.status();
     fresh = fresh || (said.status().ok() && said.complete);
   }
-  if (view_.epoch != view.epoch) co_return absl::AbortedError("the view has changed");
+  if (view_.epoch != view) co_return absl::AbortedError("the view has changed");
   co_return fresh;
 }
 
@@ -251,11 +255,11 @@ Task<absl::StatusOr<bool>> PageEngine::IsFreshVolatile(PageId page, Epoch since,
 Task<absl::StatusOr<HomeExtent>> PageEngine::ExtentOf(PageId page) {
   if (const HomeExtent* known = FindHomeExtent(page)) co_return *known;
   const Epoch since = Segment(page).since;
-  absl::Status status = CheckDisks(page, 1);
-  for (NodeId node : AllHolders(page)) {
-    if (!IsCurrentDisk(node)) continue;
+  absl::Status status = disks_.Check(page, 1);
+  for (NodeId node : disks_.All(page)) {
+    if (!disks_.IsCurrent(node)) continue;
     Message answer = co_await AskForExtent(node, page, since);
-    if (node == locator_->Primary(page)) status = answer.status();
+    if (node == disks_.All(page).front()) status = answer.status();
     if (absl::IsNotFound(status)) co_return status;
     if (!answer.status().ok()) continue;
     if (answer.is_volatile) {
@@ -264,8 +268,8 @@ Task<absl::StatusOr<HomeExtent>> PageEngine::ExtentOf(PageId page) {
       answer.complete = *fresh;
       co_return NoteExtent(page, answer, since);
     }
-    answer.complete = answer.complete && CheckDisks(page, answer.replicas).ok();
-    const std::vector<NodeId> holders = StoringHolders(page, answer.replicas);
+    answer.complete = answer.complete && disks_.Check(page, answer.replicas).ok();
+    const std::vector<NodeId> holders = disks_.Storing(page, answer.replicas);
     for (NodeId other : holders) {
       if (!answer.complete || other == node) continue;
       const Message said = co_await AskForExtent(other, page, since);

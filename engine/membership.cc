@@ -62,7 +62,7 @@ void Membership::Begin(AnchorRecords records, std::optional<RaftDurable> durable
   }
   participant_ =
       std::make_unique<Participant>(member, std::move(anchor), std::move(records), std::move(durable), clock_->Now());
-  participant_->SetDisk(disk_blank_, disk_caught_up_);
+  participant_->SetDisk(disk_);
 }
 
 void Membership::Start() {
@@ -75,12 +75,24 @@ void Membership::Shutdown() {
   timer_at_ = kForever;
 }
 
-void Membership::SetDisk(bool blank, bool caught_up) {
-  disk_blank_ = blank;
-  disk_caught_up_ = caught_up;
+void Membership::SetDisk(const DiskState& disk) {
+  disk_ = disk;
   if (stopped_ || participant_ == nullptr) return;
-  participant_->SetDisk(blank, caught_up);
+  participant_->SetDisk(disk);
   if (timer_ != 0) ArmTimer();  // Otherwise Start will, or what calls this.
+}
+
+void Membership::Request(const NodeRequest& request) {
+  if (stopped_ || participant_ == nullptr) return;
+  const TimeNs now = clock_->Now();
+  for (NodeId anchor : member().AnchorsToAsk(now)) {
+    if (anchor == options_.self.node) {
+      participant_->Receive(options_.self, request, now);
+    } else {
+      Send({{anchor, request}});
+    }
+  }
+  Pump();
 }
 
 DurationNs Membership::LeaseLeft() const {
@@ -194,8 +206,21 @@ void Membership::Send(const std::vector<std::pair<NodeId, RecoveryMessage>>& mes
   }
 }
 
+// Drained, and neither pages nor votes are left here; or given up while it was away.
+bool Membership::IsDismissed() const {
+  if (member().is_removed()) return true;
+  const View& view = member().view();
+  const NodeId self = options_.self.node;
+  if (!view.draining.contains(self) || view.disks.contains(self) || view.next_disks.contains(self)) return false;
+  return anchor() == nullptr || !anchor()->HasVotes(self);
+}
+
 void Membership::FollowView() {
   const TimeNs now = clock_->Now();
+  if (IsDismissed() && !std::exchange(said_dismissed_, true) && events_ != nullptr) {
+    events_->OnDismissed(member().is_removed());
+  }
+  if (member().is_removed()) return;  // That it is gone is no news.
   if (member().is_gone()) SayGone("");
   if (said_gone_) return;
   if (member().view().epoch != said_view_) {

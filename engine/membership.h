@@ -37,6 +37,8 @@ class ViewEvents {
   virtual void OnLease(TimeNs until) = 0;
   // The view has gone on without this node: it must start anew, as another incarnation. Said once.
   virtual void OnExpelled() = 0;
+  // This node keeps nothing any more, and may go for good; or it is out of the cluster for good already. Said once.
+  virtual void OnDismissed(bool is_removed) = 0;
 };
 
 class Membership final : public TransportEvents {
@@ -53,8 +55,10 @@ class Membership final : public TransportEvents {
   void Start();
   // Nothing is sent or written any more.
   void Shutdown();
+  // Tells whoever leads what an operator wants. It is not answered: the view shows it. Who asks does so until then.
+  void Request(const NodeRequest& request);
   // At any time; as Member::SetDisk.
-  void SetDisk(bool blank, bool caught_up);
+  void SetDisk(const DiskState& disk);
 
   // TransportEvents.
   void OnDelivery(const Delivery& delivery) override;
@@ -72,6 +76,7 @@ class Membership final : public TransportEvents {
  private:
   void Begin(AnchorRecords records, std::optional<RaftDurable> durable);
   void Pump();
+  bool IsDismissed() const;
   void FollowView();
   void SayGone(const std::string& who);
   void LogView() const;
@@ -98,8 +103,8 @@ class Membership final : public TransportEvents {
   Epoch said_view_;
   TimeNs said_lease_ = 0;
   bool said_gone_ = false;
-  bool disk_blank_ = false;  // As SetDisk said, for Begin.
-  bool disk_caught_up_ = false;
+  bool said_dismissed_ = false;
+  DiskState disk_;  // As SetDisk said, for Begin.
   LogOnce said_once_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // False once this object is gone, for callbacks.
 };

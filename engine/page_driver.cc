@@ -19,10 +19,9 @@ constexpr size_t kSpareWorks = 2 * PageEngine::kBlockPages;
 
 }  // namespace
 
-PageEngine::PageEngine(const PageEngineOptions& options, const Locator* locator, Clock* clock, Transport* transport,
-                       PageStore* store, PageMemory* memory, Entropy* entropy)
+PageEngine::PageEngine(const PageEngineOptions& options, Clock* clock, Transport* transport, PageStore* store,
+                       PageMemory* memory, Entropy* entropy)
     : options_(options),
-      locator_(locator),
       clock_(clock),
       transport_(transport),
       store_(store),

@@ -13,8 +13,8 @@
 //   engine/peer_eviction.h   by means of other nodes' RAM
 //   engine/lock.cc           page locks of local programs
 //   engine/follow_view.cc    what a new view changes, and what a node without a lease does not do
-//   engine/disks.cc          which disks keep a page, and which of them count
-//   engine/catch_up.h        a disk that is behind learns from the others
+//   engine/disks.h           which disks keep a page, and which of them count
+//   engine/catch_up.h        a disk that is behind, or is to keep more, learns from the others
 //   engine/registration.cc   who can be reached
 //   engine/locate.cc         which node that is
 //   engine/move_segment.cc   makes it the one that asks most
@@ -45,13 +45,13 @@
 #include "directory/cache_machine.h"
 #include "directory/claims.h"
 #include "directory/directory_tree.h"
-#include "directory/locator.h"
 #include "directory/responsible_machine.h"
 #include "engine/cached_page.h"
 #include "engine/catch_up.h"
 #include "engine/core_holder.h"
 #include "engine/directory_memory.h"
 #include "engine/directory_pages.h"
+#include "engine/disks.h"
 #include "engine/home_segment.h"
 #include "engine/members_claims.h"
 #include "engine/node_operations.h"
@@ -81,8 +81,8 @@ class PageEngine final : public TransportEvents {
   // Operations on ranges have so many pages in hand at a time, and let others run in between.
   static constexpr uint64_t kBlockPages = 256;
 
-  PageEngine(const PageEngineOptions& options, const Locator* locator, Clock* clock, Transport* transport,
-             PageStore* store, PageMemory* memory, Entropy* entropy);
+  PageEngine(const PageEngineOptions& options, Clock* clock, Transport* transport, PageStore* store, PageMemory* memory,
+             Entropy* entropy);
   ~PageEngine() override;
 
   // Told whether this node's disk had nothing when it started, and when it has caught up with the others. Before Open.
@@ -167,11 +167,7 @@ class PageEngine final : public TransportEvents {
   // Members that have not said yet what they hold; the pages that this node is responsible for wait for them.
   std::vector<NodeId> Unregistered() const;
   PageSummary Describe(PageId page) const;
-  std::vector<NodeId> CoreHoldersOf(PageId page, uint32_t replicas) const {
-    return replicas == 0 ? std::vector<NodeId>{} : locator_->CoreHolders(page, replicas);
-  }
-  // Who can say whether and how the page is allocated, if anybody can: in the view, with a disk that is current.
-  absl::StatusOr<NodeId> WhoKnows(PageId page) const;
+  const Disks& disks() const { return disks_; }
   CatchUpProgress catch_up() const { return catch_up_.Progress(); }
   const PageEngineCounters& counters() const { return counters_; }
   const CoreHolder& core_holder() const { return core_; }
@@ -264,6 +260,7 @@ class PageEngine final : public TransportEvents {
   void DispatchHome(const Message& message, NodeInstance from);
   void NoteAllocated(PageRange range, ConfigNumber config);
   void AskCoreHolder(const Message& message, NodeInstance from);
+  void AskOwnDisk(const Message& message, CoreHolder::Reply reply);
   void StoreWhatIsKnown(const Message& run, const CoreHolder::Reply& reply);
   void PostAnswer(NodeId to, Message answer);
   void AnswerInspect(const Message& message, NodeInstance from);
@@ -352,19 +349,8 @@ class PageEngine final : public TransportEvents {
                               const std::vector<Message>& answers);
 
   // extents.cc
-  Task<absl::Status> ChangeExtents(Message change, uint32_t asked, uint32_t replicas, TimeNs deadline);
+  Task<absl::Status> ChangeExtents(Message change, uint32_t replicas, TimeNs deadline);
   Task<absl::Status> DropAllCopies(PageRange range, ConfigNumber config, TimeNs deadline);
-
-  // disks.cc
-  bool IsCurrentDisk(NodeId node) const;
-  std::vector<NodeId> StoringHolders(PageId page, uint32_t replicas) const;
-  std::vector<NodeId> CurrentHolders(PageId page, uint32_t replicas) const;
-  std::vector<NodeId> AllHolders(PageId page) const;
-  absl::Status CheckDisks(PageId page, uint32_t replicas) const;
-  absl::Status CheckDisks(PageRange range, uint32_t replicas) const;
-  bool EachKindOfSegment(PageRange range, absl::FunctionRef<bool(PageId)> holds) const;
-  bool MayGetDisks(PageId page, uint32_t replicas) const;
-  void EndCallsToTheGone(const std::set<NodeId>& gone);
 
   // locate.cc
   bool IsResponsibleFor(PageId page) const;
@@ -423,6 +409,7 @@ class PageEngine final : public TransportEvents {
   bool IsHere(NodeId node) const { return view_.members.contains(node); }
   static NodeId FixedResponsible(const View& view, PageId page);
   void FollowLosses(const View& before);
+  void EndCallsToTheGone(const std::set<NodeId>& gone);
   void ForgetOwners(const std::vector<NodeInstance>& gone);
   void ForgetResponsibles(const View& before, const std::set<NodeId>& gone);
   void SearchAgain(PageId first);
@@ -489,7 +476,6 @@ class PageEngine final : public TransportEvents {
   void TickCalls();
 
   const PageEngineOptions options_;
-  const Locator* const locator_;
   Clock* const clock_;
   Transport* const transport_;
   PageStore* const store_;
@@ -550,6 +536,7 @@ class PageEngine final : public TransportEvents {
   absl::Status stopped_status_;
 
   View view_;
+  Disks disks_{options_.self.node};  // In that view.
   TimeNs lease_until_ = 0;
   bool fenced_ = true;  // Programs cannot use what is here.
   Clock::TimerId lease_timer_ = 0;

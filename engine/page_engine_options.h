@@ -58,6 +58,9 @@ struct PageSummary {
   NodeId responsible;
   std::string cache_state;  // Of this node.
   Version version;
+  // Of a page that is here: of its allocation, and on how many disks it is kept; 0: it is volatile.
+  ConfigNumber config;
+  uint32_t replicas = 0;
   bool dirty = false;
   bool home_known = false;  // This node is responsible and has an entry.
   std::string home_state;

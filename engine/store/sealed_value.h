@@ -38,7 +38,7 @@ absl::StatusOr<std::string> DecodeRecordValue(std::string_view key, std::string_
 absl::Status CorruptRecord(std::string_view key, std::string_view what);
 
 // The format of everything in a store. A store of another one is not opened.
-constexpr uint32_t kStoreFormat = 3;
+constexpr uint32_t kStoreFormat = 4;
 constexpr std::string_view kStampKey = "mangrove.stamp";
 constexpr std::string_view kAppliedKey = "mangrove.applied";
 constexpr std::string_view kSegmentPrefix = "mangrove.segment/";

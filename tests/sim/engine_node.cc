@@ -1,10 +1,11 @@
 #include "tests/sim/engine_node.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "directory/locator.h"
 #include "engine/page_engine.h"
+#include "engine/transactions/transactions.h"
 #include "net/channel_switch.h"
 #include "net/check.h"
 #include "tests/sim/sim_world.h"
@@ -20,9 +21,9 @@ class EngineNode final : public SimNode, public ViewEvents {
         serve_until_(setup.serve_until),
         follows_(setup.follows),
         expelled_(setup.expelled),
+        dismissed_(setup.dismissed),
         replicas_(setup.replicas),
         next_config_(setup.next_config),
-        locator_(setup.nodes),
         engine_({.self = setup.self,
                  .members = setup.nodes,
                  .system_replicas = setup.replicas,
@@ -33,19 +34,27 @@ class EngineNode final : public SimNode, public ViewEvents {
                  .evict_to_peers = setup.evict_to_peers,
                  .directory_limits = setup.directory,
                  .bugs = setup.bugs},
-                &locator_, doors.clock, doors.transport, doors.store, doors.memory, doors.entropy),
+                doors.clock, doors.transport, doors.store, doors.memory, doors.entropy),
         membership_(MembersOf(setup), doors.clock, doors.transport, doors.store, doors.entropy) {
     serve_until_(0);
     membership_.SetEvents(this);
-    engine_.SetDiskSink([this](bool blank, bool caught_up) { membership_.SetDisk(blank, caught_up); });
+    engine_.SetDiskSink([this](const DiskState& disk) { membership_.SetDisk(disk); });
     channels_.Set(Channel::kPages, &engine_);
     channels_.Set(Channel::kMembership, &membership_);
     engine_.CountFetched({kFirstReservablePage, uint64_t{1} << 40});  // So that it reads ahead.
     if (setup.migratory.count > 0) engine_.SetMigratory(setup.migratory, true);
+    if (setup.log_pages == 0) return;
+    const TransactionsOptions options{
+        .self = setup.self, .replicas = setup.replicas, .log_pages = setup.log_pages, .bugs = setup.bugs};
+    transactions_.emplace(options, &engine_, doors.clock, doors.entropy);
   }
 
   // Here nobody sends nonsense: what is refused was sent by a machine that is wrong.
-  ~EngineNode() override { CHECK(engine_.counters().bad_messages == 0 && membership_.bad_messages() == 0); }
+  ~EngineNode() override {
+    CHECK(engine_.counters().bad_messages == 0 && membership_.bad_messages() == 0);
+    if (!transactions_) return;
+    CHECK(transactions_->replay().counters().gaps == 0 && transactions_->replay().counters().conflicts == 0);
+  }
 
   void Start(absl::AnyInvocable<void(absl::Status)> ready) override {
     ready_ = std::move(ready);
@@ -62,6 +71,7 @@ class EngineNode final : public SimNode, public ViewEvents {
   void OnView(const View& view) override {
     if (follows_) follows_(view);
     engine_.OnView(view);
+    if (transactions_) transactions_->OnView();
   }
   void OnLease(TimeNs until) override {
     serve_until_(until);
@@ -72,9 +82,13 @@ class EngineNode final : public SimNode, public ViewEvents {
   }
   void OnExpelled() override {
     OnLease(0);
+    if (transactions_) transactions_->Shutdown();
     engine_.Shutdown();
     expelled_();
   }
+
+  void OnDismissed(bool is_removed) override { dismissed_(is_removed); }
+  void Request(const NodeRequest& request) override { membership_.Request(request); }
 
   Task<absl::Status> Acquire(PageRange range, Rights rights, TimeNs deadline) override {
     return engine_.Acquire(range, rights, deadline);
@@ -92,7 +106,8 @@ class EngineNode final : public SimNode, public ViewEvents {
     return engine_.DropExtent(range, ConfigNumber(*next_config_), replicas_, deadline);
   }
   void EndClient(uint64_t client) override { engine_.EndClient(client); }
-  View view() const override { return membership_.member().view(); }
+  Transactions* transactions() override { return transactions_ ? &*transactions_ : nullptr; }
+  View view() const override { return engine_.view(); }
   uint64_t PagesMoved() const override { return engine_.counters().pages_moved_out; }
 
  private:
@@ -100,12 +115,13 @@ class EngineNode final : public SimNode, public ViewEvents {
   const std::function<void(TimeNs)> serve_until_;
   const std::function<void(const View&)> follows_;
   const std::function<void()> expelled_;
+  const std::function<void(bool)> dismissed_;
   absl::AnyInvocable<void(absl::Status)> ready_;  // Called when it has its first lease.
   bool is_ready_ = false;
   const uint32_t replicas_;
   uint64_t* const next_config_;
-  const HashLocator locator_;
   PageEngine engine_;
+  std::optional<Transactions> transactions_;
   Membership membership_;
   ChannelSwitch channels_;
 };
@@ -114,6 +130,7 @@ class EngineNode final : public SimNode, public ViewEvents {
 
 MembershipOptions MembersOf(const NodeSetup& setup) {
   MembershipOptions options{.self = setup.self, .nodes = {}};
+  if (setup.replace_after != 0) options.timing.replace_after = setup.replace_after;
   for (NodeId node : setup.nodes) {
     options.nodes[node] = {.name = absl::StrCat("n", node.value),
                            .address = "",

@@ -9,8 +9,9 @@ namespace mangrove::sim {
 
 const char* Name(FaultKind kind) {
   static constexpr std::array<const char*, kFaultKinds> kNames{
-      "crash", "crash of several", "power loss",  "wiped disk", "corrupt page", "cut", "one-way cut", "split", "storm",
-      "pause", "full disk",        "write error", "false alarm"};
+      "crash",     "crash of several", "power loss",  "wiped disk", "corrupt page",
+      "cut",       "one-way cut",      "split",       "storm",      "pause",
+      "full disk", "write error",      "false alarm", "drain",      "give up"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -42,7 +43,7 @@ void FaultInjector::Arm() {
 }
 
 void FaultInjector::AfterEvent() {
-  if (!active_ || (waits_for_service_ && cluster_->ready_count() * 3 < cluster_->nodes() * 2)) return;
+  if (!active_ || (waits_for_service_ && cluster_->ready_count() * 3 < cluster_->in_service() * 2)) return;
   if (--countdown_ > 0) return;
   Arm();
   // As an event of its own, so that it is in the history.
@@ -80,6 +81,8 @@ bool FaultInjector::Inject(FaultKind kind) {
     case FaultKind::kFullDisk: return FillDisk();
     case FaultKind::kWriteError: return FailWrite();
     case FaultKind::kFalseAlarm: return FalseAlarm();
+    case FaultKind::kDrain: return Drain();
+    case FaultKind::kGiveUp: return GiveUp();
   }
   CHECK(false);
 }
@@ -99,7 +102,18 @@ int FaultInjector::PickUp() {
   return up.empty() ? kNoNode : up[random_.Below(up.size())];
 }
 
-int FaultInjector::PickVictim() { return victims_.empty() ? kNoNode : victims_[random_.Below(victims_.size())]; }
+// The log of two anchors needs both.
+int FaultInjector::PickVictim() {
+  if (victims_.empty()) return kNoNode;
+  const int slot = victims_[random_.Below(victims_.size())];
+  int anchors = 0;
+  const View view = cluster_->NewestView();
+  for (int other = 0; other < kAnchors; ++other) {
+    anchors += cluster_->host(other).retired || view.draining.contains(NodeOfSlot(other)) ? 0 : 1;
+  }
+  const bool is_needed = slot < kAnchors && anchors < kAnchors;
+  return cluster_->host(slot).retired || is_needed ? kNoNode : slot;
+}
 
 bool FaultInjector::CrashSome(int count) {
   if (count > 1) world_->Trace("fault: ", count, " nodes crash");
@@ -129,10 +143,15 @@ bool FaultInjector::Corrupt() {
   if (slot == kNoNode || !cluster_->AllDisksCount()) return false;
   // Only what another disk has as well, or should have: the single copy of what was never flushed may be lost, but
   // nobody can tell damage to it from damage to the single copy of what somebody has seen.
+  const bool has_moved = by_kind_[static_cast<size_t>(FaultKind::kDrain)] > 0 ||
+                         by_kind_[static_cast<size_t>(FaultKind::kGiveUp)] > 0 ||
+                         cluster_->options().replace_after != 0;
   const auto is_elsewhere = [&](const StoredPage& stored) {
     if (cluster_->oracle().WasFlushed(stored.page, stored.data->bytes.data())) return true;
     for (int other = 0; other < cluster_->nodes(); ++other) {
-      if (other != slot && cluster_->host(other).disk->DurableVersion(stored.page) >= stored.version) return true;
+      // What a disk has that keeps other pages by now does not count.
+      if (has_moved || other == slot) continue;
+      if (cluster_->host(other).disk->DurableVersion(stored.page) >= stored.version) return true;
     }
     return false;
   };
@@ -237,9 +256,45 @@ bool FaultInjector::FalseAlarm() {
   return true;
 }
 
+// So many more than have to, so that what is damaged is not all that there is.
+int FaultInjector::Staying() const {
+  const View view = cluster_->NewestView();
+  int staying = 0;
+  for (int slot = 0; slot < cluster_->nodes(); ++slot) {
+    if (!cluster_->host(slot).retired && !view.draining.contains(NodeOfSlot(slot))) ++staying;
+  }
+  return staying - std::max<int>(3, static_cast<int>(cluster_->options().replicas) + 1);
+}
+
+bool FaultInjector::GiveUp() {
+  const int slot = PickVictim();
+  if (slot == kNoNode || !cluster_->AllDisksCount() || Staying() <= 0) return false;
+  world_->Trace("fault: node ", slot + 1, " goes for ever");
+  cluster_->Crash(slot);
+  cluster_->Retire(slot);
+  cluster_->Request({.kind = NodeRequest::Kind::kGiveUp, .node = NodeOfSlot(slot)});
+  return true;
+}
+
+bool FaultInjector::Drain() {
+  const View view = cluster_->NewestView();
+  const int slot = PickUp();
+  if (slot == kNoNode || view.epoch.value == 0) return false;
+  const NodeId node = NodeOfSlot(slot);
+  const bool is_draining = view.draining.contains(node);
+  if (!is_draining && Staying() <= 0) return false;
+  world_->Trace("fault: node ", slot + 1, is_draining ? " is to stay" : " is to leave");
+  cluster_->Request({.kind = is_draining ? NodeRequest::Kind::kUndrain : NodeRequest::Kind::kDrain, .node = node});
+  return true;
+}
+
 void FaultInjector::End() {
   active_ = false;
   world_->Trace("faults end");
+  for (int slot = 0; slot < cluster_->nodes(); ++slot) {
+    if (cluster_->host(slot).retired) continue;
+    cluster_->Request({.kind = NodeRequest::Kind::kUndrain, .node = NodeOfSlot(slot)});
+  }
   cluster_->network().HealAll();
   cluster_->network().SetWeather(Weather{});
   for (int slot = 0; slot < cluster_->nodes(); ++slot) {

@@ -28,8 +28,10 @@ enum class FaultKind : uint8_t {
   kFullDisk,
   kWriteError,  // The store is poisoned, and the process ends.
   kFalseAlarm,  // A connection breaks without reason.
+  kDrain,       // A node is to leave for good, or not any more.
+  kGiveUp,      // A node goes for ever, with its disk, and an operator says so.
 };
-constexpr int kFaultKinds = 13;
+constexpr int kFaultKinds = 15;
 const char* Name(FaultKind kind);
 
 struct FaultOptions {
@@ -68,6 +70,9 @@ class FaultInjector {
   bool FillDisk();
   bool FailWrite();
   bool FalseAlarm();
+  int Staying() const;
+  bool Drain();
+  bool GiveUp();
   void Arm();
   void After(DurationNs delay, absl::AnyInvocable<void()> callback);
   int PickUp();

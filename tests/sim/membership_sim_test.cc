@@ -33,7 +33,7 @@ class MembershipNode final : public SimNode, public ViewEvents {
 
   void Start(absl::AnyInvocable<void(absl::Status)> ready) override {
     membership_.SetEvents(this);
-    membership_.SetDisk(true, false);
+    membership_.SetDisk({.blank = true, .caught_up = false, .moved = {}});
     membership_.Open([this, ready = std::move(ready)](absl::Status status) mutable {
       channels_.Set(Channel::kMembership, &membership_);
       if (status.ok()) status = transport_->Start(&channels_);
@@ -49,9 +49,10 @@ class MembershipNode final : public SimNode, public ViewEvents {
   void OnView(const View&) override {}
   // As if that made its disk current.
   void OnLease(TimeNs until) override {
-    if (until != 0) membership_.SetDisk(true, true);
+    if (until != 0) membership_.SetDisk({.blank = true, .caught_up = true, .moved = {}});
   }
   void OnExpelled() override { expelled_(); }
+  void OnDismissed(bool) override {}
 
   // No pages here.
   Task<absl::Status> Acquire(PageRange, Rights, TimeNs) override { co_return Nothing(); }

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
+#include "tests/sim/accounts.h"
 #include "tests/sim/engine_node.h"
 
 namespace mangrove::sim {
@@ -44,6 +45,10 @@ ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, SimRandom 
   cluster.memory.slow_per_mille = static_cast<uint32_t>(random.Below(10));
   cluster.store.slow_per_mille = static_cast<uint32_t>(random.Below(20));
   cluster.bugs = &options.bugs;
+  if ((scenario.traits & kMoves) != 0) {
+    cluster.nodes = static_cast<int>(directory.Between(4, 7));
+    if (directory.PerMille(500)) cluster.replace_after = directory.Spread(100 * kMillisecond, 3 * kSecond);
+  }
   UseDirectory(std::move(directory), &cluster);
   return cluster;
 }
@@ -71,12 +76,31 @@ WorkloadOptions WorkloadOf(const Scenario& scenario, SimRandom& random) {
   return work;
 }
 
+// How full the logs of transactions are.
+ClusterOptions WithLogs(ClusterOptions cluster, const Scenario& scenario, SimRandom random) {
+  if ((scenario.traits & kAccounts) == 0) return cluster;
+  cluster.log_pages = static_cast<uint64_t>(random.Spread(8, 100));
+  cluster.nodes = std::min(cluster.nodes, 5);
+  return cluster;
+}
+
+std::unique_ptr<Work> MakeWork(SimCluster* cluster, const Scenario& scenario, SimRandom& random) {
+  if ((scenario.traits & kAccounts) == 0) return std::make_unique<Workload>(cluster, WorkloadOf(scenario, random));
+  AccountsOptions accounts;
+  accounts.clients_per_node = static_cast<int>(random.Between(1, 4));
+  accounts.pages = static_cast<int>(random.Between(2, 6));
+  accounts.accounts_per_page = static_cast<int>(random.Between(1, 4));
+  accounts.max_think = random.Spread(kMillisecond, 20 * kMillisecond);
+  return std::make_unique<AccountsWork>(cluster, accounts);
+}
+
 FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes) {
   FaultOptions faults;
   faults.weights = scenario.faults;
   // Every node makes events; a large cluster must get something done between two faults as well.
   const uint64_t size = static_cast<uint64_t>(std::max(nodes, 4));
   faults.mean_events = size * static_cast<uint64_t>(random.Between(100, 400));
+  if ((scenario.traits & kAccounts) != 0) faults.mean_events *= 2;  // A transfer takes many.
   faults.max_down = random.Spread(20 * kMillisecond, 5 * kSecond);
   faults.max_cut = random.Spread(50 * kMillisecond, 4 * kSecond);
   faults.max_pause = random.Spread(200 * kMillisecond, 4 * kSecond);
@@ -107,18 +131,26 @@ class Run {
         world_(seed),
         random_(world_.Fork("scenario")),
         oracle_(&world_),
-        cluster_(
-            &world_, &oracle_,
-            WithRoom(ClusterOf(scenario, random_, world_.Fork("directory"), options), scenario, world_.Fork("room")),
-            options.factory ? options.factory : NodeFactory(MakeEngineNode)),
-        work_(&cluster_, WorkloadOf(scenario, random_)),
+        cluster_(&world_, &oracle_,
+                 WithLogs(WithRoom(ClusterOf(scenario, random_, world_.Fork("directory"), options), scenario,
+                                   world_.Fork("room")),
+                          scenario, world_.Fork("logs")),
+                 options.factory ? options.factory : NodeFactory(MakeEngineNode)),
+        work_(MakeWork(&cluster_, scenario, random_)),
         faults_(&cluster_, FaultsOf(scenario, random_, cluster_.nodes())) {
     world_.SetVerbose(options.verbose);
     world_.SetAfterEvent([this] {
       oracle_.AfterEvent();
       faults_.AfterEvent();
     });
-    cluster_.SetHooks([this](SimHost& host) { work_.OnReady(host); }, nullptr);
+    cluster_.SetHooks([this](SimHost& host) { work_->OnReady(host); }, nullptr);
+  }
+
+  // What programs do ends before the work that they are part of.
+  ~Run() {
+    for (int slot = 0; slot < cluster_.nodes(); ++slot) {
+      if (cluster_.host(slot).up()) cluster_.Crash(slot);
+    }
   }
 
   RunResult Go() {
@@ -150,37 +182,44 @@ class Run {
   void Prepare() {
     StartAll();
     if (world_.failed()) return;
-    work_.Prepare();
-    RunUntil("first allocation", 120 * kSecond, [this] { return work_.prepared(); });
+    work_->Prepare();
+    RunUntil("first allocation", 120 * kSecond, [this] { return work_->prepared(); });
   }
 
   void Work() {
     if (world_.failed()) return;
     faults_.Begin();
     RunUntil("work", kMaxSimulated, [this] {
-      return work_.counters().ended >= options_.min_operations && faults_.injected() >= options_.min_faults;
+      return work_->counters().ended >= options_.min_operations && faults_.injected() >= options_.min_faults;
     });
   }
 
   void Quiesce() {
     if (world_.failed()) return;
     faults_.End();
-    work_.StopClients();
-    RunUntil("operations end", 60 * kSecond, [this] { return work_.AllClientsEnded() && cluster_.AllReady(); });
+    work_->StopClients();
+    RunUntil("operations end", 60 * kSecond, [this] { return work_->AllClientsEnded() && cluster_.AllReady(); });
+    if (world_.failed()) return;
+    RunUntil("all nodes keep pages", 120 * kSecond, [this] { return cluster_.AllNodesKeepPages(); });
     if (world_.failed()) return;
     world_.RunUntil(world_.now() + kSettle);
-    work_.StartProgressCheck(kProgressBound);
-    RunUntil("progress check", 300 * kSecond, [this] { return work_.ProgressCheckEnded(); });
+    work_->StartProgressCheck(kProgressBound);
+    RunUntil("progress check", 300 * kSecond, [this] { return work_->ProgressCheckEnded(); });
   }
 
   // Everything stops at once; what was flushed is there when it starts again.
   void PowerCycle() {
     if (world_.failed()) return;
-    for (int slot = 0; slot < cluster_.nodes(); ++slot) cluster_.Crash(slot);
+    std::vector<int> slots;
+    for (int slot = 0; slot < cluster_.nodes(); ++slot) {
+      if (cluster_.host(slot).retired) continue;
+      slots.push_back(slot);
+      cluster_.Crash(slot);
+    }
     StartAll();
     if (world_.failed()) return;
-    work_.StartReadAll(static_cast<int>(random_.Below(static_cast<uint64_t>(cluster_.nodes()))), kProgressBound);
-    RunUntil("reading everything", 600 * kSecond, [this] { return work_.ProgressCheckEnded(); });
+    work_->StartReadAll(slots[random_.Below(slots.size())], kProgressBound);
+    RunUntil("reading everything", 600 * kSecond, [this] { return work_->ProgressCheckEnded(); });
   }
 
   RunResult Result() {
@@ -188,9 +227,9 @@ class Run {
     result.failure = world_.failure();
     result.hash = world_.hash();
     result.events = world_.events();
-    result.operations = work_.counters().ended;
-    result.succeeded = work_.counters().succeeded;
-    result.operations_by_kind = work_.counters().by_kind;
+    result.operations = work_->counters().ended;
+    result.succeeded = work_->counters().succeeded;
+    result.operations_by_kind = work_->counters().by_kind;
     result.faults = faults_.injected();
     result.faults_by_kind = faults_.by_kind();
     result.reverts = oracle_.reverts();
@@ -208,7 +247,7 @@ class Run {
   SimRandom random_;
   Oracle oracle_;
   SimCluster cluster_;
-  Workload work_;
+  std::unique_ptr<sim::Work> work_;
   FaultInjector faults_;
 };
 
@@ -217,7 +256,7 @@ class Run {
 const std::vector<Scenario>& Scenarios() {
   // clang-format off
   static const std::vector<Scenario> kScenarios{
-      // Faults: crash, several, power, wipe, corrupt, cut, one-way, split, storm, pause, full, write error, false alarm.
+      // Faults: crash, several, power, wipe, corrupt, cut, one-way, split, storm, pause, full, write error, false alarm, drain, give up.
       {"default", "a bit of everything", kMixed, {20, 5, 2, 0, 2, 8, 8, 4, 12, 12, 4, 3, 12}},
       {"calm", "no faults but broken connections", kMixed, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10}},
       {"crashes", "nodes die, alone and together", kMixed, {60, 15, 6, 0, 0, 0, 0, 0, 10, 5, 0, 0, 4}},
@@ -233,6 +272,9 @@ const std::vector<Scenario>& Scenarios() {
       {"storage", "disks are full, corrupt or fail", kFlushes, {25, 8, 6, 0, 15, 4, 4, 2, 8, 4, 15, 10, 4}},
       {"allocation", "pages are freed and allocated again", kChurn, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 2, 2, 8}},
       {"wipes", "nodes come back with empty disks", kFlushes, {10, 4, 2, 20, 6, 4, 4, 0, 8, 4, 0, 0, 4}},
+      {"moves", "nodes leave and others keep their pages", kFlushes, {20, 4, 2, 0, 2, 6, 6, 3, 8, 8, 3, 2, 4, 35}, kMoves},
+      {"replacements", "nodes leave, lose their disks, and come back", kChurn, {20, 4, 2, 8, 2, 6, 6, 3, 8, 8, 0, 0, 4, 20, 5}, kMoves},
+      {"accounts", "transactions move money while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kAccounts},
   };
   // clang-format on
   return kScenarios;
@@ -265,7 +307,12 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"take_over_unasked", &PlantedBugs::take_over_unasked, "partitions"},
       {"catch_up_without_pages", &PlantedBugs::catch_up_without_pages, "crashes"},
       {"trust_old_disk", &PlantedBugs::trust_old_disk, "storage"},
+      {"store_where_they_are", &PlantedBugs::store_where_they_are, "moves"},
       {"appoint_unchecked", &PlantedBugs::appoint_unchecked, "default"},
+      {"commit_before_flush", &PlantedBugs::commit_before_flush, "accounts"},
+      {"apply_before_flush", &PlantedBugs::apply_before_flush, "accounts"},
+      {"skip_replay", &PlantedBugs::skip_replay, "accounts"},
+      {"replay_ignores_sequences", &PlantedBugs::replay_ignores_sequences, "accounts"},
   };
   return kBugs;
 }

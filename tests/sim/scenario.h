@@ -18,6 +18,8 @@ namespace mangrove::sim {
 constexpr uint32_t kSmallCaches = 1;   // More pages than fit.
 constexpr uint32_t kStragglers = 2;    // Many messages are late, and nodes come back soon.
 constexpr uint32_t kUnevenCaches = 4;  // Every other node has room for more.
+constexpr uint32_t kMoves = 8;         // More nodes, and often others keep soon what one keeps that is away.
+constexpr uint32_t kAccounts = 16;     // Transactions move money between accounts; nothing else is done.
 
 struct Scenario {
   std::string_view name;

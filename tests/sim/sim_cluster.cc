@@ -43,8 +43,12 @@ int SimCluster::ready_count() const {
   return static_cast<int>(std::count_if(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->ready; }));
 }
 
+int SimCluster::in_service() const {
+  return static_cast<int>(std::count_if(hosts_.begin(), hosts_.end(), [](const auto& h) { return !h->retired; }));
+}
+
 bool SimCluster::AllReady() const {
-  return std::all_of(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->ready; });
+  return std::all_of(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->ready || h->retired; });
 }
 
 namespace {
@@ -53,19 +57,67 @@ std::string ToString(const View& view) {
   std::string text = absl::StrCat("view ", view.epoch.value, " of");
   for (const auto& [node, incarnation] : view.members) absl::StrAppend(&text, " ", node.value);
   for (const auto& [node, since] : view.behind) absl::StrAppend(&text, ", ", node.value, " behind since ", since.value);
+  for (NodeId node : view.draining) absl::StrAppend(&text, ", ", node.value, " draining");
+  absl::StrAppend(&text, ", kept by");
+  for (NodeId node : view.disks) absl::StrAppend(&text, " ", node.value);
+  if (view.move.value != 0) absl::StrAppend(&text, ", moving to");
+  for (NodeId node : view.next_disks)
+    absl::StrAppend(&text, " ", node.value, view.moved.contains(node) ? " (has)" : "");
   return text;
 }
 
 }  // namespace
 
-bool SimCluster::AllDisksCount() const {
-  if (!AllReady()) return false;
+View SimCluster::NewestView() const {
   View newest;
   for (const auto& host : hosts_) {
-    View view = host->node->view();
+    View view = host->up() ? host->node->view() : View();
     if (newest.epoch < view.epoch) newest = std::move(view);
   }
-  return newest.behind.empty() && newest.members.size() == hosts_.size();
+  return newest;
+}
+
+bool SimCluster::AllDisksCount() const {
+  if (!AllReady()) return false;
+  const View newest = NewestView();
+  return newest.behind.empty() && newest.members.size() == static_cast<size_t>(ready_count()) &&
+         newest.move.value == 0 && newest.disks.size() >= options_.replicas;
+}
+
+bool SimCluster::AllNodesKeepPages() const {
+  const View newest = NewestView();
+  return AllReady() && asking_ == 0 && newest.behind.empty() && newest.move.value == 0 && newest.draining.empty() &&
+         newest.disks.size() == static_cast<size_t>(in_service());
+}
+
+void SimCluster::Request(const NodeRequest& request) {
+  constexpr int kTries = 25;
+  wanted_[request.node] = request.kind;
+  ++asking_;
+  Ask(request, kTries);
+}
+
+// For a while: what was asked for before may still be on its way.
+void SimCluster::Ask(const NodeRequest& request, int tries) {
+  const View view = NewestView();
+  const bool is_named = view.epoch.value == 0 || view.behind.contains(request.node) ||
+                        view.members.contains(request.node) || view.disks.contains(request.node);
+  bool is_done = view.draining.contains(request.node) == (request.kind == NodeRequest::Kind::kDrain);
+  if (request.kind == NodeRequest::Kind::kGiveUp) is_done = view.lost.contains(request.node) || !is_named;
+  const bool is_over = tries <= 0 && (is_done || request.kind != NodeRequest::Kind::kGiveUp);
+  if (is_over || wanted_[request.node] != request.kind) {
+    --asking_;
+    return;
+  }
+  for (const auto& host : hosts_) {
+    if (host->up() && !is_done) host->node->Request(request);
+  }
+  world_->After(200 * kMillisecond, kNoNode, EventKind::kFault, [this, request, tries] { Ask(request, tries - 1); });
+}
+
+void SimCluster::Retire(int slot) {
+  world_->Trace("node ", slot + 1, " is out of the cluster for good");
+  host(slot).retired = true;
 }
 
 uint64_t SimCluster::pages_moved() const {
@@ -89,6 +141,7 @@ PageRange SimCluster::PickMigratory() {
 void SimCluster::Start(int slot) {
   SimHost& h = host(slot);
   CHECK(!h.up());
+  if (h.retired) return;
   ++h.life;
   const NodeInstance self{NodeOfSlot(slot), Incarnation(h.life)};
   world_->Trace(self, " starts");
@@ -109,6 +162,7 @@ void SimCluster::Start(int slot) {
       .directory = options_.directory,
       .move_after = options_.move_after,
       .move_stay = options_.move_stay,
+      .log_pages = options_.log_pages,
       .migratory = PickMigratory(),
       .serve_until =
           [this, slot](TimeNs until) {
@@ -117,6 +171,12 @@ void SimCluster::Start(int slot) {
           },
       .follows = [this, slot](const View& view) { world_->Trace("node ", slot + 1, " follows ", ToString(view)); },
       .expelled = [this, slot, life = h.life] { EndProcess(slot, life); },
+      .dismissed =
+          [this, slot, life = h.life](bool is_removed) {
+            if (is_removed) Retire(slot);
+            EndProcess(slot, life);
+          },
+      .replace_after = options_.replace_after,
       .next_config = &next_config_,
       .bugs = options_.bugs};
   for (int other = 0; other < nodes(); ++other) setup.nodes.push_back(NodeOfSlot(other));

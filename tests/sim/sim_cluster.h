@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -27,6 +28,8 @@ struct ClusterOptions {
   DirectoryLimits directory;
   uint32_t move_after = 0;
   DurationNs move_stay = 0;
+  DurationNs replace_after = 0;  // Of who is away; 0: never in a run.
+  uint64_t log_pages = 0;        // Of a node's transactions.
   SimMemoryOptions memory;
   SimStoreOptions store;
   const PlantedBugs* bugs = nullptr;
@@ -37,6 +40,7 @@ struct SimHost {
   int slot = 0;
   uint64_t life = 0;  // Counts the starts; the incarnation.
   bool ready = false;
+  bool retired = false;  // It was taken out of the cluster, and does not start any more.
   std::unique_ptr<SimDisk> disk;
   std::unique_ptr<SimClock> clock;
   std::unique_ptr<SimTransport> transport;
@@ -64,9 +68,18 @@ class SimCluster {
   SimHost& host(int slot) { return *hosts_[static_cast<size_t>(slot)]; }
   int up_count() const;
   int ready_count() const;
+  int in_service() const;  // All that are not out of it for good.
   bool AllReady() const;
-  // Whether every node serves, and no disk lacks what another has.
+  // Whether every node serves, no disk lacks what another has, and there are as many as a page has copies.
   bool AllDisksCount() const;
+  // And every node keeps pages, and no operator wants anything else.
+  bool AllNodesKeepPages() const;
+  // The newest that a node follows.
+  View NewestView() const;
+  // The machine is gone with its disk, and never comes back. REQUIRES: the node is down.
+  void Retire(int slot);
+  // Has an operator ask every node, until the view says so.
+  void Request(const NodeRequest& request);
   // Evicted from one node's cache to another's, since the world began.
   uint64_t pages_moved() const;
 
@@ -82,6 +95,7 @@ class SimCluster {
 
  private:
   PageRange PickMigratory();
+  void Ask(const NodeRequest& request, int tries);
   void OnStartFailed(int slot, const absl::Status& status);
   // At once after the current event; and it is started again after a while.
   void EndProcess(int slot, uint64_t life);
@@ -93,6 +107,8 @@ class SimCluster {
   SimRandom random_;
   SimNetwork network_;
   uint64_t next_config_ = 0;
+  std::map<NodeId, NodeRequest::Kind> wanted_;  // By an operator, the last.
+  int asking_ = 0;
   uint64_t moved_ = 0;  // By lives that are over.
   std::function<void(SimHost&)> on_ready_;
   std::function<void(SimHost&)> on_down_;

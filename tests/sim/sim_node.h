@@ -21,7 +21,12 @@
 #include "net/runtime/entropy.h"
 #include "net/runtime/task.h"
 #include "net/transport.h"
+#include "recovery/messages.h"
 #include "recovery/view.h"
+
+namespace mangrove {
+class Transactions;
+}
 
 namespace mangrove::sim {
 
@@ -45,11 +50,15 @@ struct NodeSetup {
   DirectoryLimits directory;   // Small ones, so that it has levels.
   uint32_t move_after = 0;     // As PageEngineOptions'.
   DurationNs move_stay = 0;
+  uint64_t log_pages = 0;                    // Of the node's transactions; 0: it has none.
   PageRange migratory;                       // These the node takes with the right to store.
   std::function<void(TimeNs)> serve_until;   // The node's lease, by its clock.
   std::function<void(const View&)> follows;  // It knows a new view.
   std::function<void()> expelled;            // The cluster has gone on without it: its process ends, soon.
-  uint64_t* next_config = nullptr;           // Of the cluster: the last configuration number that was given.
+  // It keeps nothing any more (false), or is out of the cluster for good (true): its process ends.
+  std::function<void(bool)> dismissed;
+  DurationNs replace_after = 0;     // As RecoveryTiming's; 0: its default.
+  uint64_t* next_config = nullptr;  // Of the cluster: the last configuration number that was given.
   const PlantedBugs* bugs = nullptr;
 };
 
@@ -68,10 +77,14 @@ class SimNode {
   virtual Task<absl::Status> Allocate(PageRange range, TimeNs deadline) = 0;
   virtual Task<absl::Status> Unallocate(PageRange range, TimeNs deadline) = 0;
   virtual void EndClient(uint64_t client) = 0;
+  // Null: it has none.
+  virtual Transactions* transactions() { return nullptr; }
   // To other nodes, since there was no room for them.
   virtual uint64_t PagesMoved() const { return 0; }
   // The newest that it knows.
   virtual View view() const { return {}; }
+  // What an operator wants; it may come to nothing.
+  virtual void Request(const NodeRequest&) {}
 };
 
 using NodeFactory = std::function<std::unique_ptr<SimNode>(const NodeDoors&, const NodeSetup&)>;

@@ -10,27 +10,19 @@
 namespace mangrove {
 namespace {
 
-const std::vector<NodeId> kNodes = {NodeId(3), NodeId(1), NodeId(9), NodeId(4)};
+const std::set<NodeId> kNodes = {NodeId(3), NodeId(1), NodeId(9), NodeId(4)};
 
 PageId Segment(uint64_t n) { return PageId(absl::uint128(n) * kSegmentPages); }
 
-TEST(Locator, PagesOfASegmentHaveOneResponsibleNode) {
-  const HashLocator locator(kNodes);
+TEST(Locator, PagesOfASegmentAreKeptTogether) {
+  const Locator locator(kNodes);
   for (uint64_t s = 1; s < 50; ++s) {
-    EXPECT_EQ(locator.Primary(Segment(s)), locator.Primary(Segment(s) + (kSegmentPages - 1)));
+    EXPECT_EQ(locator.CoreHolders(Segment(s), 2), locator.CoreHolders(Segment(s) + (kSegmentPages - 1), 2));
   }
 }
 
-TEST(Locator, OrderInWhichNodesAreNamedDoesNotMatter) {
-  std::vector<NodeId> sorted = kNodes;
-  std::sort(sorted.begin(), sorted.end());
-  const HashLocator one(kNodes);
-  const HashLocator other(sorted);
-  for (uint64_t s = 1; s < 200; ++s) EXPECT_EQ(one.CoreHolders(Segment(s), 3), other.CoreHolders(Segment(s), 3));
-}
-
-TEST(Locator, PrimaryIsTheResponsibleNodeAndNoHolderIsNamedTwice) {
-  const HashLocator locator(kNodes);
+TEST(Locator, ThePrimaryIsTheFirstHolderAndNoHolderIsNamedTwice) {
+  const Locator locator(kNodes);
   for (uint64_t s = 1; s < 50; ++s) {
     for (uint32_t replicas = 0; replicas < 7; ++replicas) {
       const std::vector<NodeId> holders = locator.CoreHolders(Segment(s), replicas);
@@ -42,7 +34,7 @@ TEST(Locator, PrimaryIsTheResponsibleNodeAndNoHolderIsNamedTwice) {
 }
 
 TEST(Locator, FewerReplicasAreTheFirstOfMore) {
-  const HashLocator locator(kNodes);
+  const Locator locator(kNodes);
   for (uint64_t s = 1; s < 50; ++s) {
     std::vector<NodeId> more = locator.CoreHolders(Segment(s), 3);
     more.pop_back();
@@ -50,31 +42,50 @@ TEST(Locator, FewerReplicasAreTheFirstOfMore) {
   }
 }
 
-TEST(Locator, HoldersOfARangeAreThoseOfItsPages) {
-  const HashLocator locator(kNodes);
-  for (uint64_t length : {1, 2, 3, 20}) {
-    const PageRange range{Segment(5) + 17, length * kSegmentPages};
-    std::set<NodeId> expected;
-    for (uint64_t i = 0; i < range.count; ++i) {
-      for (NodeId node : locator.CoreHolders(range.first + i, 2)) expected.insert(node);
-    }
-    EXPECT_EQ(locator.CoreHolders(range, 2), std::vector<NodeId>(expected.begin(), expected.end()));
+TEST(Locator, SegmentsAreSpreadEvenly) {
+  const Locator locator(kNodes);
+  std::map<NodeId, int> primaries;
+  std::map<NodeId, int> kept;
+  for (uint64_t s = 0; s < 4000; ++s) {
+    const std::vector<NodeId> holders = locator.CoreHolders(Segment(s), 2);
+    ++primaries[holders.front()];
+    for (NodeId node : holders) ++kept[node];
   }
+  ASSERT_EQ(primaries.size(), kNodes.size());
+  for (const auto& [node, count] : primaries) EXPECT_NEAR(count, 1000, 150) << ToString(node);
+  for (const auto& [node, count] : kept) EXPECT_NEAR(count, 2000, 200) << ToString(node);
 }
 
-TEST(Locator, SegmentsAreSpreadEvenly) {
-  const HashLocator locator(kNodes);
-  std::map<NodeId, int> counts;
-  for (uint64_t s = 0; s < 4000; ++s) ++counts[locator.Primary(Segment(s))];
-  ASSERT_EQ(counts.size(), kNodes.size());
-  for (const auto& [node, count] : counts) EXPECT_NEAR(count, 1000, 150) << ToString(node);
+TEST(Locator, WhoGoesLeavesItsPagesToOthersAndNoOtherPageMoves) {
+  std::set<NodeId> fewer = kNodes;
+  fewer.erase(NodeId(9));
+  const Locator with(kNodes);
+  const Locator without(fewer);
+  std::map<NodeId, int> gained;
+  for (uint64_t s = 0; s < 4000; ++s) {
+    std::vector<NodeId> before = with.CoreHolders(Segment(s), 2);
+    std::vector<NodeId> after = without.CoreHolders(Segment(s), 2);
+    if (std::erase(before, NodeId(9)) == 0) {
+      EXPECT_EQ(before, after);
+      continue;
+    }
+    EXPECT_EQ(std::erase(after, before.front()), 1U);  // The other stays.
+    ++gained[after.front()];
+  }
+  ASSERT_EQ(gained.size(), fewer.size());
+  for (const auto& [node, count] : gained) EXPECT_NEAR(count, 667, 120) << ToString(node);
+}
+
+TEST(Locator, OfNoNodesNobodyKeepsAnything) {
+  EXPECT_EQ(Locator().Primary(Segment(1)), NodeId());
+  EXPECT_TRUE(Locator().CoreHolders(Segment(1), 2).empty());
 }
 
 TEST(Locator, PlacesNeverChange) {
-  const HashLocator locator({NodeId(1), NodeId(2), NodeId(3)});
+  const Locator locator({NodeId(1), NodeId(2), NodeId(3)});
   std::vector<uint64_t> places;
   for (uint64_t s = 0; s < 12; ++s) places.push_back(locator.Primary(Segment(s)).value);
-  EXPECT_EQ(places, (std::vector<uint64_t>{1, 3, 1, 3, 3, 2, 1, 2, 3, 3, 2, 1}));
+  EXPECT_EQ(places, (std::vector<uint64_t>{3, 3, 1, 2, 3, 1, 1, 2, 2, 2, 3, 1}));
 }
 
 }  // namespace

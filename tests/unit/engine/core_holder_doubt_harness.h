@@ -24,7 +24,7 @@ class CoreHolderDoubt : public CoreHolderTest {
     PutTen();
     for (uint64_t i = 0; i < 8; ++i) ASSERT_EQ(Call(Store(kBase + i, 5, V(9))).version, V(9));
     Restart();
-    holder_->BeginDoubt();
+    holder_->BeginDoubt(nullptr);
   }
   static Message PutLearned(PageId first, uint64_t count, uint64_t config) {
     Message put = Put(first, count, config);

@@ -139,7 +139,7 @@ class CoreHolderDoubtModel : public CoreHolderDoubt {
   }
   void DoBeginDoubt() {
     if (in_doubt_) return;
-    holder_->BeginDoubt();
+    holder_->BeginDoubt(nullptr);
     in_doubt_ = true;
     for (ModelPage& page : pages_) {
       page.put_since = page.stored_since = false;
@@ -292,7 +292,7 @@ class CoreHolderDoubtRace : public CoreHolderDoubt {
   void ChangeDoubt() {
     in_doubt_ = !in_doubt_;
     if (!in_doubt_) return holder_->EndDoubt();
-    holder_->BeginDoubt();
+    holder_->BeginDoubt(nullptr);
     for (auto& [page, promise] : promises_) promise.version = Version{};
   }
   void MarkOne() {

@@ -33,7 +33,7 @@ TEST_F(CoreHolderDoubt, K8AStoreOfAnOlderVersionReplacesWhatWasThere) {
 TEST_F(CoreHolderDoubt, K8AnOlderStoreAlsoReplacesWhatIsRemembered) {
   PutTen();
   Call(Store(kBase, 5, V(9)));
-  holder_->BeginDoubt();
+  holder_->BeginDoubt(nullptr);
   EXPECT_EQ(Call(Store(kBase, 5, V(3))).version, V(3));
   EXPECT_EQ(OnDisk(kBase), V(3));
 }
@@ -43,7 +43,7 @@ TEST_F(CoreHolderDoubt, K8AStoreThatWaitsForItsVersionReplacesWhatWasThere) {
   Call(Store(kBase, 5, V(9)));
   Restart();
   const uint64_t store = Send(Store(kBase, 5, V(3)));
-  holder_->BeginDoubt();
+  holder_->BeginDoubt(nullptr);
   store_.FinishAll();
   EXPECT_EQ(answers_[store].version, V(3));
   EXPECT_EQ(OnDisk(kBase), V(3));
@@ -79,7 +79,7 @@ TEST_F(CoreHolderDoubt, K2HoldsAmongStoresOnTheirWay) {
 TEST_F(CoreHolderDoubt, WhatIsOnItsWayWhenDoubtBeginsIsUnderK2) {
   PutTen();
   const uint64_t first = Send(Store(kBase, 5, V(9)));
-  holder_->BeginDoubt();
+  holder_->BeginDoubt(nullptr);
   const uint64_t older = Send(Store(kBase, 5, V(4)));
   store_.FinishAll();
   EXPECT_EQ(answers_[first].version, V(9));
@@ -205,7 +205,7 @@ TEST_F(CoreHolderDoubt, K8AQueryThatIsUnderWayWhenDoubtBeginsTellsNothing) {
   Call(Store(kBase, 5, V(9)));
   Restart();
   const uint64_t query = Send(Query(kBase));
-  holder_->BeginDoubt();
+  holder_->BeginDoubt(nullptr);
   store_.FinishRead(/*as_asked=*/true);
   store_.FinishAll();
   ExpectNothingIsTold(answers_[query]);
@@ -240,7 +240,7 @@ TEST_F(CoreHolderDoubt, K8AQueryTellsOfAnExtentThatWasPutSince) {
 TEST_F(CoreHolderDoubt, K8AQueryTellsNothingOfAnExtentThatWasPutBeforeTheDoubtBegan) {
   PutTen();
   Call(Store(kBase, 5, V(9)));
-  holder_->BeginDoubt();
+  holder_->BeginDoubt(nullptr);
   ExpectNothingIsToldOf(kBase);
   ExpectNothingIsToldOf(kBase + 1);
 }

@@ -21,7 +21,7 @@ class CoreHolderLearning : public CoreHolderDoubt {
     Call(Store(kBase, 5, V(9)));
     Call(Store(kBase + 20, 6, V(9)));
     Restart();
-    holder_->BeginDoubt();
+    holder_->BeginDoubt(nullptr);
   }
   StoreBatch EndLearningOfFive() {
     return holder_->EndLearning([](const Extent& extent) { return extent.config == ConfigNumber(5); });
@@ -42,7 +42,7 @@ TEST_F(CoreHolderLearning, K8ExtentsAreDoubtfulUntilTheyArePutAgain) {
   EXPECT_FALSE(holder_->Find(kBase)->doubtful);
   Restart();
   EXPECT_FALSE(holder_->Find(kBase)->doubtful);
-  holder_->BeginDoubt();
+  holder_->BeginDoubt(nullptr);
   EXPECT_TRUE(holder_->Find(kBase)->doubtful);
   EXPECT_TRUE(holder_->Find(kBase + 20)->doubtful);
   PutTen();
@@ -99,7 +99,7 @@ TEST_F(CoreHolderLearning, K5PartsOfACutExtentAreAsItWas) {
     learned.is_volatile = true;
     Call(learned);
     Restart();
-    holder_->BeginDoubt();
+    holder_->BeginDoubt(nullptr);
     Call(Put(kBase + 20, 10, 5));
     Send(Drop(kBase + 4, 2, 5));
     fails ? store_.FailCommit() : store_.FinishCommit();
@@ -134,7 +134,7 @@ TEST_F(CoreHolderLearning, AnExtentThatIsBeingCutWhenDoubtBeginsIsDoubtfulWhenTh
   PutTen();
   Call(Store(kBase, 5, V(9)));
   Send(Drop(kBase, 2, 5));
-  holder_->BeginDoubt();
+  holder_->BeginDoubt(nullptr);
   store_.FailCommit();
   EXPECT_TRUE(holder_->Find(kBase)->doubtful);
   ExpectNothingIsToldOf(kBase);

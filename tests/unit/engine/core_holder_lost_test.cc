@@ -301,7 +301,7 @@ TEST_F(CoreHolderLost, DeletingThePageDeletesTheMark) {
   store_.FailCommit();
   holder_->EndDoubt();
   ExpectLost(kBase);
-  holder_->BeginDoubt();
+  holder_->BeginDoubt(nullptr);
   ASSERT_TRUE(Delete({kBase}).ok());
   holder_->EndDoubt();
   for (int start = 0; start < 2; ++start) {

@@ -41,6 +41,17 @@ class DisksTest : public PageEngineViewsTest {
   }
   std::vector<NodeId> WaitsFor(uint64_t node) { return cluster_.engine(node).catch_up().waits_for; }
 
+  // The first page of a segment that is allocated here and kept by these two.
+  PageId PageOn(const std::set<uint64_t>& nodes) {
+    for (PageId page = SegmentStart(kBase + 64 * kSegmentPages);; page = page + kSegmentPages) {
+      std::set<uint64_t> on;
+      for (const NodeId holder : cluster_.locator().CoreHolders(page, 2)) on.insert(holder.value);
+      if (on != nodes || cluster_.engine(1).core_holder().Find(page) != nullptr) continue;
+      CHECK(Put({page, kSegmentPages}, 1, 2).ok());
+      return page;
+    }
+  }
+
   // --- Operations -----------------------------------------------------------------------------------------------------
 
   absl::Status WriteAndFlush(uint64_t node, PageId page, uint8_t value) {

@@ -43,7 +43,7 @@ class PageEngineDisks : public DisksTest {
     cluster_.cut.clear();
   }
 
-  const PageId page_;
+  PageId page_;
 };
 
 // --- One of two holders is away ---------------------------------------------------------------------------------------
@@ -448,7 +448,10 @@ TEST_F(PageEngineDisks, ABlankDiskWaitsForEveryOtherOne) {
 class PageEngineDisksOfAStranger : public PageEngineDisks {
  protected:
   PageEngineDisksOfAStranger()
-      : PageEngineDisks([](PageEngineOptions& options) { options.members.push_back(NodeId(5)); }) {}
+      : PageEngineDisks([](PageEngineOptions& options) { options.members.push_back(NodeId(5)); }) {
+    cluster_.AddAbsentDisk(5);
+    page_ = PageOn({1, 3});
+  }
 };
 
 TEST_F(PageEngineDisksOfAStranger, ABlankDiskWaitsForWhoWasNeverHeardOf) {

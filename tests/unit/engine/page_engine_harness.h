@@ -157,7 +157,8 @@ class EngineCluster {
  public:
   explicit EngineCluster(int nodes, std::function<void(PageEngineOptions&)> change = {}) : change_(std::move(change)) {
     for (int i = 1; i <= nodes; ++i) members_.push_back(NodeId(static_cast<uint64_t>(i)));
-    locator_ = std::make_unique<HashLocator>(members_);
+    view_.disks.insert(members_.begin(), members_.end());
+    locator_ = Locator(view_.disks);
     for (NodeId member : members_) Start({member, Incarnation(1)});
     RunFor(kSecond);
   }
@@ -178,10 +179,11 @@ class EngineCluster {
     host->transport = std::make_unique<DirectTransport>(this, self);
     PageEngineOptions options{.self = self, .members = members_, .cache_pages = 4096, .move_after = 0};
     if (change_) change_(options);
-    host->engine = std::make_unique<PageEngine>(options, locator_.get(), &clock, host->transport.get(), &host->store,
-                                                &host->memory, &entropy_);
-    host->engine->SetDiskSink([this, self](bool, bool caught_up) {
-      if (caught_up) caught_up_.insert(self.node);
+    host->engine =
+        std::make_unique<PageEngine>(options, &clock, host->transport.get(), &host->store, &host->memory, &entropy_);
+    host->engine->SetDiskSink([this, self](const DiskState& said) {
+      if (said.caught_up) caught_up_.insert(self.node);
+      moved_[self.node] = said.moved;
     });
     host->engine->Open([](absl::Status s) { CHECK(s.ok()); });
     for (auto& [node, other] : hosts_) {
@@ -206,10 +208,28 @@ class EngineCluster {
     ChangeViewAt({}, std::move(change));
     for (auto& [node, host] : hosts_) TellView(node.value);
   }
+  // One that keeps pages and was never heard of.
+  void AddAbsentDisk(uint64_t node) {
+    view_.disks.insert(NodeId(node));
+    ChangeView({});
+  }
+  // Pages are to be kept by these from now on; they move by themselves.
+  void Place(const std::set<uint64_t>& nodes) {
+    ViewChange change;
+    const std::set<NodeId>& wanted = view_.wanted_disks();
+    for (const uint64_t node : nodes) {
+      if (!wanted.contains(NodeId(node))) change.place.push_back(NodeId(node));
+    }
+    for (const NodeId node : wanted) {
+      if (!nodes.contains(node.value)) change.unplace.push_back(node);
+    }
+    ChangeView(std::move(change));
+  }
   // Only these nodes know it, until the others are told.
   void ChangeViewAt(const std::vector<uint64_t>& nodes, ViewChange change) {
     change.epoch = Epoch(view_.epoch.value + 1);
     view_.Apply(change);
+    locator_ = Locator(view_.disks);
     for (const uint64_t node : nodes) TellView(node);
   }
   void TellView(uint64_t node) {
@@ -259,11 +279,12 @@ class EngineCluster {
 
   EngineHost& host(uint64_t node) { return *hosts_.at(NodeId(node)); }
   PageEngine& engine(uint64_t node) { return *host(node).engine; }
-  const Locator& locator() const { return *locator_; }
+  // Of the disks that keep pages, whoever is there.
+  const Locator& locator() const { return locator_; }
   // The first page from `from` on, of a whole segment, that `node` is responsible for, and the primary core holder of.
   PageId SegmentOf(uint64_t node, PageId from = kBase) {
     PageId page = SegmentStart(from + (kSegmentPages - 1));
-    while (locator_->Primary(page) != NodeId(node) || !IsResponsible(node, page)) page = page + kSegmentPages;
+    while (locator_.Primary(page) != NodeId(node) || !IsResponsible(node, page)) page = page + kSegmentPages;
     return page;
   }
   // If nobody is, the node becomes it.
@@ -385,7 +406,7 @@ class EngineCluster {
     Packet packet;
   };
 
-  // What the leader of the anchors does about disks that have caught up.
+  // What the leader of the anchors does about disks that have caught up, or have what comes with a move.
   bool MakeCurrent() {
     std::vector<NodeId> nodes;
     std::set<NodeId> held;
@@ -398,21 +419,38 @@ class EngineCluster {
         nodes.push_back(node);
     }
     caught_up_ = held;
-    if (nodes.empty()) return false;
     ViewChange change;
     change.caught_up = std::move(nodes);
+    NoteMoved(change);
+    if (change.empty()) return false;
     ChangeView(std::move(change));
     return true;
+  }
+
+  void NoteMoved(ViewChange& change) const {
+    const auto is_current = [&](NodeId node) {
+      return !view_.behind.contains(node) ||
+             std::find(change.caught_up.begin(), change.caught_up.end(), node) != change.caught_up.end();
+    };
+    change.placed = !view_.next_disks.empty();
+    for (const NodeId node : view_.next_disks) {
+      const auto said = moved_.find(node);
+      const bool has_said = said != moved_.end() && said->second == view_.move && hosts_.contains(node);
+      const bool has_moved = view_.moved.contains(node) || (has_said && is_current(node));
+      if (has_moved && !view_.moved.contains(node)) change.moved.push_back(node);
+      if (!has_moved || !is_current(node) || !view_.members.contains(node)) change.placed = false;
+    }
   }
 
   const std::function<void(PageEngineOptions&)> change_;
   std::vector<NodeInstance>* together_ = nullptr;  // Those that StartTogether starts.
   std::set<NodeId> blank_;                         // That start with an empty disk.
   std::set<NodeId> caught_up_;                     // That say so.
+  std::map<NodeId, Epoch> moved_;                  // What they say.
   ZeroEntropy entropy_;
   std::vector<NodeId> members_;
   View view_;
-  std::unique_ptr<HashLocator> locator_;
+  Locator locator_;
   std::deque<OnWire> wire_;
   std::map<NodeId, std::unique_ptr<FakeCoreHolderStore>> disks_;
   std::map<NodeId, std::unique_ptr<EngineHost>> hosts_;

@@ -164,9 +164,9 @@ TEST_F(PageEngineRoot, LookupsThatAreUnderWayEndWell) {
 uint64_t NodesWithAnotherPrimary(PageId page, uint64_t node) {
   for (uint64_t nodes = 3;; ++nodes) {
     CHECK(nodes < 100);
-    std::vector<NodeId> members;
-    for (uint64_t i = 1; i <= nodes; ++i) members.push_back(NodeId(i));
-    if (HashLocator(members).Primary(page) != NodeId(node)) return nodes;
+    std::set<NodeId> members;
+    for (uint64_t i = 1; i <= nodes; ++i) members.insert(NodeId(i));
+    if (Locator(members).Primary(page) != NodeId(node)) return nodes;
   }
 }
 
