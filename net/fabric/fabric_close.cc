@@ -42,8 +42,8 @@ void FabricCore::SetKeys(std::vector<ClusterKey> keys) {
 
 void FabricCore::Expel(NodeInstance node) {
   Peer* peer = FindPeer(node.node);
-  CHECK(peer != nullptr);
-  if (node.incarnation <= peer->expelled) return;
+  // Of who is not configured here there is no connection either.
+  if (peer == nullptr || node.incarnation <= peer->expelled) return;
   peer->expelled = node.incarnation;
   for (auto& [serial, connection] : connections_) {
     if (connection->peer != node.node || connection->state != ConnectionState::kUp) continue;

@@ -229,6 +229,8 @@ absl::Status FabricCore::SayExpelled(Connection& connection) {
 }
 
 absl::Status FabricCore::OnFirst(Connection& connection, std::span<const std::byte> bytes) {
+  // Nothing counts from who has been told that it is expelled; it could be our own word, sent back.
+  if (!connection.verdict.ok()) return connection.verdict;
   const HandshakeStep expected = connection.connector ? HandshakeStep::kReady : HandshakeStep::kProof;
   const std::optional<FirstMessage> message = ParseFirstMessage(bytes);
   const bool is_expelled = message && message->step == HandshakeStep::kExpelled;
@@ -309,6 +311,8 @@ void FabricCore::BringUp(Connection& connection) {
   connection.said_up = log_once_.Log(LogLevel::kInfo, absl::StrCat(peer->member.name, ": up ", who),
                                      absl::StrCat("connected with ", who));
   events_->OnPeerUp(connection.peer_instance());
+  // The keys may have changed while this one was under way.
+  if (peer->dialing == nullptr && IsToBeDialled(*peer)) DialLater(*peer);
 }
 
 }  // namespace mangrove
