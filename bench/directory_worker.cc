@@ -23,7 +23,8 @@ PageId Segment(uint64_t n) { return kFirstReservablePage + 2 * n * kSegmentPages
 
 class DirectoryProgram {
  public:
-  explicit DirectoryProgram(NodeConfig config) : config_(std::move(config)) {}
+  // Without transactions, whose replay looks segments up too.
+  explicit DirectoryProgram(NodeConfig config) : config_(WithoutTransactions(std::move(config))) {}
 
   void Start() {
     SetLogLevel(LogLevel::kError);
@@ -35,6 +36,11 @@ class DirectoryProgram {
       Must(in_time ? absl::OkStatus() : absl::DeadlineExceededError("it is not ready in time"), "starting the node");
       usleep(1'000);
     }
+  }
+
+  static NodeConfig WithoutTransactions(NodeConfig config) {
+    config.has_transactions = false;
+    return config;
   }
 
   double Root() {

@@ -10,7 +10,7 @@ import sys
 ENGINE = ["cached_load", "cached_read_call", "remote_read_call", "remote_read_call_attached", "remote_fault_clean",
           "remote_fault_dirty", "upgrade_0", "upgrade_1", "upgrade_2", "page_pingpong", "record_pass_migratory",
           "record_pass_invalidate", "evict_to_peer", "flush_latency_2_holders", "flush_rate_1_writer", "flush_rate_8_writers",
-          "sequential_read_1gib", "sequential_read_mapped_1gib", "sequential_takeover_1gib", "flush_1gib",
+          "commit_rate_1", "commit_rate_8", "sequential_read_1gib", "sequential_read_mapped_1gib", "sequential_takeover_1gib", "flush_1gib",
           "memory_empty_node", "memory_per_peer", "lookup_cold_10", "lookup_cold_1000", "lookup_cold_100000",
           "lookup_messages_10", "lookup_messages_1000", "lookup_messages_100000", "lookup_warm_10", "lookup_warm_1000",
           "lookup_warm_100000"]

@@ -62,7 +62,7 @@ struct Node::State final : public FaultService, public ViewEvents {
   void Stop();
   void OnView(const View& view) override {
     engine->OnView(view);
-    transactions->OnView();
+    if (transactions) transactions->OnView();
   }
   void OnLease(TimeNs until) override { engine->OnLease(until); }
   void OnExpelled() override;
@@ -177,7 +177,9 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
     operations = std::make_unique<LocalOperations>(&config, &loop, engine.get(), membership.get(), transport.get(),
                                                    store.get(), memory.get(), incarnation);
     const TransactionsOptions of_transactions{.self = options.self, .replicas = config.replicas};
-    transactions = std::make_unique<Transactions>(of_transactions, engine.get(), &loop, &entropy);
+    if (config.has_transactions) {
+      transactions = std::make_unique<Transactions>(of_transactions, engine.get(), &loop, &entropy);
+    }
     operations->SetTransactions(transactions.get());
     membership->SetEvents(this);
     engine->SetDiskSink([this](const DiskState& disk) { membership->SetDisk(disk); });
@@ -231,7 +233,7 @@ absl::Status Node::State::AcquireForFault(PageId page, Rights rights, absl::Func
 // What is here may be old by now: nothing of it is used any more.
 void Node::State::OnExpelled() {
   engine->OnLease(0);
-  transactions->Shutdown();
+  if (transactions) transactions->Shutdown();
   engine->Shutdown(absl::UnavailableError(absl::StrCat(
       config.name,
       " did not answer for a while, and the cluster has gone on without it: the node has to be started anew")));
@@ -246,6 +248,7 @@ void Node::State::OnDismissed(bool is_removed) {
         "make it a new node, with another id and an empty data_dir");
     LogError(why);
     engine->OnLease(0);
+    if (transactions) transactions->Shutdown();
     engine->Shutdown(absl::UnavailableError(why));
     if (news.removed) news.removed();
     return;

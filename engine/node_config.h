@@ -40,6 +40,8 @@ struct NodeConfig {
   std::string log_level = "info";
   uint64_t disk_reserve_bytes = uint64_t{256} << 20;  // Kept free on the data directory's filesystem.
   bool evict_to_peers = true;  // Pages that do not fit into the cache go to nodes that have room, and theirs come here.
+  // In code alone: false for a node that measures something, and is to do nothing by itself.
+  bool has_transactions = true;
   // [cluster]
   std::string cluster_name;
   std::string key_file;                    // Keys of 64 hexadecimal digits; readable by its owner alone.
