@@ -87,8 +87,9 @@ Task<bool> LogReplay::Run() {
   // Mostly one node is enough: the others come when it is done.
   DurationNs pause = kTryAgain;
   while (*alive && !stopped_ && !IsDone()) {
-    trouble_ = co_await Try(clock_->Now() + kRoundTimeout);
+    absl::Status tried = co_await Try(clock_->Now() + kRoundTimeout);
     if (!*alive || stopped_) co_return false;
+    trouble_ = std::move(tried);
     if (trouble_.ok()) continue;
     pause = std::min(2 * pause, kTrySeldom);
     co_await SleepUntil(clock_, clock_->Now() + pause / 2 + static_cast<DurationNs>(entropy_->Next() % (pause / 2)));
