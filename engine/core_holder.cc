@@ -329,7 +329,14 @@ absl::StatusOr<CoreHolder::Change> CoreHolder::PlanPut(const Message& message) c
   const PageRange range{message.page, message.count};
   Change change;
   const Extent* const same = Find(range.first);
-  if (same != nullptr && same->range == range && same->config == message.config) return change;
+  if (same != nullptr && same->range == range && same->config == message.config) {
+    if (message.complete || !same->learned) return change;
+    // Whoever allocates it goes on, while this disk has heard of it from others: none of its pages counts elsewhere alone.
+    change.added = *same;
+    change.added->learned = change.added->doubtful = change.added->all_known = false;
+    change.batch.records.push_back({ExtentKey(range.first), EncodeExtent(*change.added)});
+    return change;
+  }
   for (PageId page = range.first; page < range.end();) {
     auto it = extents_.upper_bound(page.value);
     if (it != extents_.begin() && std::prev(it)->second.range.Contains(page)) --it;

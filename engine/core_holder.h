@@ -15,7 +15,7 @@
 //      the system pages, which have no record of their own.
 //  K5  Extents do not overlap. Putting one with a newer configuration number removes what it overlaps (of an extent that
 //      reaches beyond it, only the part inside), pages included, in the same commit; putting the same one again changes
-//      nothing; an older one is refused (FailedPrecondition). Dropping a range removes extents of at most the given
+//      nothing, but that one that was learned is no longer so if it is put without `complete`; an older one is refused (FailedPrecondition). Dropping a range removes extents of at most the given
 //      number, splitting those that reach beyond it. The built-in extents can be neither put nor dropped.
 //  K6  Extents change one after the other. From the call on, the pages that a change removes are in no extent; those that
 //      it adds are in one once it is durable. A change that fails for a full disk leaves what was there before.

@@ -92,6 +92,8 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"replacements", 25},
     {"replacements", 59},
     {"replacements", 224},
+    // An allocation that a disk had learned of before it was put there.
+    {"partitions", 258080803196449},
     // An unallocation that a crash interrupted, taken for the loss of two disks.
     {"default", 142475121786059},
     // A disk that was away had learned of a log's pages by segments. A replay applied what its writer could not flush, and took along.
