@@ -48,7 +48,20 @@ TEST_F(CoreHolderTest, K4NoRecordMeansZerosOnlyWhereTheExtentIsFromItsAllocation
     EXPECT_FALSE(Call(Query(kBase + 10)).have);
     EXPECT_TRUE(Call(Query(kBase + 11)).complete);
     EXPECT_FALSE(Call(Query(kSuperRootPage)).complete);
-    ASSERT_EQ(Call(Put(kBase + 10, 5, 7)).code, StatusCode::kOk);  // The allocation, repeated: no news.
+    ASSERT_EQ(Call(learned).code, StatusCode::kOk);  // Repeated: no news.
+    Restart();
+  }
+}
+
+// Whoever allocates it has not ended yet, while others have told of it already.
+TEST_F(CoreHolderTest, K5WhatWasLearnedIsKnownWhenItIsPut) {
+  Message learned = Put(kBase + 10, 5, 7);
+  learned.complete = true;
+  ASSERT_EQ(Call(learned).code, StatusCode::kOk);
+  ASSERT_EQ(Call(Put(kBase + 10, 5, 7)).code, StatusCode::kOk);
+  for (int start = 0; start < 2; ++start) {
+    EXPECT_TRUE(Call(Query(kBase + 10)).complete);
+    ASSERT_EQ(Call(learned).code, StatusCode::kOk);  // No news.
     Restart();
   }
 }
