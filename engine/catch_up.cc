@@ -17,7 +17,7 @@ namespace {
 constexpr DurationNs kPause = 20 * kMillisecond;
 constexpr DurationNs kMostPause = kSecond;  // After failures one after the other.
 constexpr DurationNs kAnswerIn = 2 * kSecond;
-constexpr uint64_t kLooksAtOnce = 1024;  // At segments; then others run.
+constexpr uint64_t kLooksAtOnce = 1024;  // At extents; then others run.
 
 // What is left of the ranges without `taken`.
 void Subtract(PageRange taken, std::vector<PageRange>& ranges) {
@@ -91,6 +91,7 @@ void CatchUp::SetGoal(const Goal& goal) {
   pages_from_.clear();
   learned_there_.clear();
   unreadable_.clear();
+  uncovered_.clear();
   failed_ = NodeId();
   if (goal.empty()) return engine_->core_.EndDoubt();
   if (goal.behind) caught_up_ = false;

@@ -112,7 +112,6 @@ class CatchUp {
   std::pair<Outcome<T>, absl::AnyInvocable<void(T)>> Await();
   Outcome<Message> Here(const Message& message);
   static Message AskOf(PageId page);
-  static Message StoreOf(PageId page, const Message& stored);
 
   Task<absl::Status> Run();
   Task<absl::Status> LearnNext();

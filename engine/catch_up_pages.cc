@@ -27,18 +27,6 @@ Message CatchUp::AskOf(PageId page) {
   return query;
 }
 
-Message CatchUp::StoreOf(PageId page, const Message& stored) {
-  Message store;
-  store.kind = MessageKind::kStore;
-  store.page = page;
-  store.version = stored.version;
-  store.config = stored.config;
-  store.replicas = stored.replicas;
-  store.complete = true;
-  store.data = stored.data != nullptr ? stored.data : std::make_shared<PageBytes>();
-  return store;
-}
-
 // `part`: of which `listed` says all.
 Task<absl::Status> CatchUp::TakePages(NodeId source, std::vector<StoredVersion> listed, PageInterval part) {
   const uint64_t round = round_;
@@ -149,7 +137,7 @@ Task<absl::Status> CatchUp::Copy(NodeId source, std::vector<StoredVersion> pages
     } else if (!answer.complete) {
       if (status.ok()) status = absl::AbortedError("the other disk is in doubt itself");
     } else if (answer.have) {
-      stores.push_back(Here(StoreOf(pages[i].page, answer)));
+      stores.push_back(Here(CompletionOf(pages[i].page, answer)));
     }
   }
   for (Outcome<Message>& store : stores) {
@@ -202,7 +190,7 @@ Task<absl::StatusOr<bool>> CatchUp::CopyFromAny(PageId page) {
     if (absl::IsDataLoss(answer.status())) continue;
     if (!answer.status().ok() && !absl::IsNotFound(answer.status())) co_return answer.status();
     if (!answer.status().ok() || !answer.have) continue;
-    Outcome<Message> store = Here(StoreOf(page, answer));
+    Outcome<Message> store = Here(CompletionOf(page, answer));
     const Message stored = co_await store.Get();
     if (!stored.status().ok() && stored.code != absl::StatusCode::kFailedPrecondition) co_return stored.status();
     co_return true;

@@ -99,6 +99,18 @@ absl::StatusOr<Extent> DecodeExtent(const std::string& key, std::string_view val
   return extent;
 }
 
+Message CompletionOf(PageId page, const Message& stored) {
+  Message store;
+  store.kind = MessageKind::kStore;
+  store.page = page;
+  store.version = stored.version;
+  store.config = stored.config;
+  store.replicas = stored.replicas;
+  store.complete = true;
+  store.data = stored.data != nullptr ? stored.data : std::make_shared<PageBytes>();
+  return store;
+}
+
 bool TouchesSystemPages(PageRange range) { return range.Overlaps(kRootPages) || range.Overlaps(kRegionTablePages); }
 
 // --- The extents ------------------------------------------------------------------------------------------------------
@@ -412,7 +424,11 @@ void CoreHolder::End(Change change, const absl::Status& status) {
   ++generation_;
   if (status.ok()) {
     for (const PageRange range : change.pages) ForgetRange(range);
-    if (change.added) extents_[change.added->range.first.value] = *change.added;
+    if (change.added) {
+      // A doubt that began meanwhile is about it as well.
+      if (doubts_ != change.doubt) PutInDoubt(*change.added);
+      extents_[change.added->range.first.value] = *change.added;
+    }
     KeepLearned(change);
     return;
   }

@@ -79,6 +79,9 @@ std::string LostKey(PageId page);
 std::string EncodeLost(PageId page, Version version);
 absl::StatusOr<std::pair<PageId, Version>> DecodeLost(const std::string& key, std::string_view value);
 
+// The store of what another core holder has said that it has (kStoredInfo), whatever this one has been told before.
+Message CompletionOf(PageId page, const Message& stored);
+
 // Is a page of `range` in a built-in extent?
 bool TouchesSystemPages(PageRange range);
 

@@ -68,7 +68,7 @@ void CoreHolder::BeginDoubt(PagesInDoubt pages) {
 }
 
 void CoreHolder::PutInDoubt(Extent& extent) const {
-  extent.doubtful = pages_in_doubt_ == nullptr && !TouchesSystemPages(extent.range);
+  extent.doubtful = in_doubt_ && pages_in_doubt_ == nullptr && !TouchesSystemPages(extent.range);
   extent.since_start = false;
   extent.fresh = extent.fresh && extent.is_volatile && pages_in_doubt_ != nullptr;
   extent.all_known = false;

@@ -252,15 +252,7 @@ Task<absl::Status> PageEngine::Complete(PageId page, const Message& newest, std:
       co_return status;  // Otherwise it has learned of it meanwhile: the store will tell.
   }
   if (behind.empty()) co_return absl::OkStatus();
-  Message store;
-  store.kind = MessageKind::kStore;
-  store.page = page;
-  store.version = newest.version;
-  store.config = newest.config;
-  store.replicas = newest.replicas;
-  store.complete = true;
-  store.data = newest.data ? newest.data : std::make_shared<PageBytes>();
-  const absl::Status status = co_await CallAll(behind, store, deadline);
+  const absl::Status status = co_await CallAll(behind, CompletionOf(page, newest), deadline);
   co_return status;
 }
 

@@ -28,8 +28,6 @@ namespace mangrove {
 
 class Disks {
  public:
-  explicit Disks(NodeId self) : self_(self) {}
-
   void Follow(const View& view);
 
   bool IsCurrent(NodeId node) const;
@@ -67,7 +65,6 @@ class Disks {
  private:
   bool IsHere(NodeId node) const { return view_.members.contains(node); }
 
-  const NodeId self_;
   View view_;
   Locator now_;
   Locator next_;        // Of nobody: pages do not move.

@@ -536,7 +536,7 @@ class PageEngine final : public TransportEvents {
   absl::Status stopped_status_;
 
   View view_;
-  Disks disks_{options_.self.node};  // In that view.
+  Disks disks_;  // In that view.
   TimeNs lease_until_ = 0;
   bool fenced_ = true;  // Programs cannot use what is here.
   Clock::TimerId lease_timer_ = 0;

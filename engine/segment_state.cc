@@ -14,66 +14,27 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
-#include "engine/store/little_endian.h"
+#include "engine/byte_stream.h"
 
 namespace mangrove {
 namespace {
 
-using store::GetLittleEndian;
-using store::PutLittleEndian;
-
-class Writer {
- public:
-  template <typename T>
-  void Put(T value) {
-    char bytes[sizeof(T)];
-    PutLittleEndian(value, bytes);
-    out_.append(bytes, sizeof(T));
+void PutBits(const std::bitset<kSegmentPages>& bits, ByteWriter& out) {
+  for (size_t i = 0; i < kSegmentPages; i += 8) {
+    uint8_t byte = 0;
+    for (size_t bit = 0; bit < 8; ++bit) byte = static_cast<uint8_t>(byte | (bits[i + bit] ? 1u << bit : 0u));
+    out.Put(byte);
   }
-  void PutBits(const std::bitset<kSegmentPages>& bits) {
-    for (size_t i = 0; i < kSegmentPages; i += 8) {
-      uint8_t byte = 0;
-      for (size_t bit = 0; bit < 8; ++bit) byte = static_cast<uint8_t>(byte | (bits[i + bit] ? 1u << bit : 0u));
-      Put(byte);
-    }
-  }
-  std::string Take() { return std::move(out_); }
+}
 
- private:
-  std::string out_;
-};
-
-// Reads zeros behind the end, and remembers that it did.
-class Reader {
- public:
-  explicit Reader(std::string_view in) : in_(in) {}
-  template <typename T>
-  T Get() {
-    if (in_.size() < sizeof(T)) {
-      failed_ = true;
-      in_ = {};
-      return 0;
-    }
-    const T value = GetLittleEndian<T>(in_.data());
-    in_.remove_prefix(sizeof(T));
-    return value;
+std::bitset<kSegmentPages> GetBits(ByteReader& in) {
+  std::bitset<kSegmentPages> bits;
+  for (size_t i = 0; i < kSegmentPages; i += 8) {
+    const auto byte = in.Get<uint8_t>();
+    for (size_t bit = 0; bit < 8; ++bit) bits[i + bit] = (byte >> bit & 1) != 0;
   }
-  uint32_t Count() { return Get<uint32_t>(); }
-  std::bitset<kSegmentPages> GetBits() {
-    std::bitset<kSegmentPages> bits;
-    for (size_t i = 0; i < kSegmentPages; i += 8) {
-      const auto byte = Get<uint8_t>();
-      for (size_t bit = 0; bit < 8; ++bit) bits[i + bit] = (byte >> bit & 1) != 0;
-    }
-    return bits;
-  }
-  bool failed() const { return failed_; }
-  bool at_end() const { return in_.empty(); }
-
- private:
-  std::string_view in_;
-  bool failed_ = false;
-};
+  return bits;
+}
 
 bool IsLike(const SegmentState::Page& a, const SegmentState::Page& b) {
   return a.clean == b.clean && a.owner == b.owner && a.sharers == b.sharers;
@@ -102,13 +63,13 @@ std::vector<PageBuffer> Split(const std::string& bytes) {
 }
 
 // One run; false: it makes no sense.
-bool ReadRun(Reader& in, const std::vector<NodeInstance>& nodes, SegmentState* state) {
+bool ReadRun(ByteReader& in, const std::vector<NodeInstance>& nodes, SegmentState* state) {
   SegmentState::Page page;
   const uint32_t first = in.Get<uint32_t>();
   const uint32_t count = in.Get<uint32_t>();
   const uint32_t clean = in.Get<uint32_t>();
   const uint32_t owner = in.Get<uint32_t>();
-  const uint32_t sharers = in.Count();
+  const uint32_t sharers = in.Get<uint32_t>();
   const uint32_t after = state->pages.empty() ? 0 : state->pages.back().index + 1u;
   const bool sound = first >= after && count >= 1 && first < kSegmentPages && count <= kSegmentPages - first &&
                      clean <= 1 && owner <= nodes.size() && sharers <= nodes.size();
@@ -128,17 +89,17 @@ bool ReadRun(Reader& in, const std::vector<NodeInstance>& nodes, SegmentState* s
   return true;
 }
 
-bool ReadAll(Reader& in, SegmentState* state) {
+bool ReadAll(ByteReader& in, SegmentState* state) {
   std::vector<NodeInstance> nodes;
-  for (uint32_t left = in.Count(); left > 0 && !in.failed(); --left) {
+  for (uint32_t left = in.Get<uint32_t>(); left > 0 && in.good(); --left) {
     const auto node = in.Get<uint64_t>();
     const auto incarnation = in.Get<uint64_t>();
     nodes.push_back({NodeId(node), Incarnation(incarnation)});
     if (node == 0 || (nodes.size() > 1 && !(nodes[nodes.size() - 2] < nodes.back()))) return false;
   }
-  state->settled = in.GetBits();
-  state->fresh = in.GetBits();
-  for (uint32_t left = in.Count(); left > 0 && !in.failed(); --left) {
+  state->settled = GetBits(in);
+  state->fresh = GetBits(in);
+  for (uint32_t left = in.Get<uint32_t>(); left > 0 && in.good(); --left) {
     const auto low = in.Get<uint64_t>();
     const auto high = in.Get<uint64_t>();
     HomeExtent extent;
@@ -152,10 +113,10 @@ bool ReadAll(Reader& in, SegmentState* state) {
     if (is_volatile > 1 || !fits) return false;
     state->extents.push_back(extent);
   }
-  for (uint32_t left = in.Count(); left > 0 && !in.failed(); --left) {
+  for (uint32_t left = in.Get<uint32_t>(); left > 0 && in.good(); --left) {
     if (!ReadRun(in, nodes, state)) return false;
   }
-  return !in.failed() && in.at_end();
+  return in.good() && in.left() == 0;
 }
 
 }  // namespace
@@ -165,14 +126,14 @@ std::vector<PageBuffer> EncodeSegmentState(const SegmentState& state) {
   const auto place = [&](NodeInstance node) {
     return static_cast<uint32_t>(std::lower_bound(nodes.begin(), nodes.end(), node) - nodes.begin());
   };
-  Writer out;
+  ByteWriter out;
   out.Put(static_cast<uint32_t>(nodes.size()));
   for (const NodeInstance& node : nodes) {
     out.Put(node.node.value);
     out.Put(node.incarnation.value);
   }
-  out.PutBits(state.settled);
-  out.PutBits(state.fresh);
+  PutBits(state.settled, out);
+  PutBits(state.fresh, out);
   out.Put(static_cast<uint32_t>(state.extents.size()));
   for (const HomeExtent& extent : state.extents) {
     out.Put(absl::Uint128Low64(extent.range.first.value));
@@ -182,7 +143,7 @@ std::vector<PageBuffer> EncodeSegmentState(const SegmentState& state) {
     out.Put(extent.replicas);
     out.Put(uint32_t{extent.is_volatile});
   }
-  Writer runs;
+  ByteWriter runs;
   uint32_t count = 0;
   for (size_t i = 0; i < state.pages.size(); ++count) {
     const SegmentState::Page& page = state.pages[i];
@@ -200,10 +161,10 @@ std::vector<PageBuffer> EncodeSegmentState(const SegmentState& state) {
     i = end;
   }
   out.Put(count);
-  const std::string body = out.Take() + runs.Take();
-  Writer all;
+  const std::string body = out.out() + runs.out();
+  ByteWriter all;
   all.Put(uint64_t{body.size() + sizeof(uint64_t)});
-  return Split(all.Take() + body);
+  return Split(all.out() + body);
 }
 
 absl::StatusOr<SegmentState> DecodeSegmentState(const std::vector<PageBuffer>& parts) {
@@ -211,12 +172,12 @@ absl::StatusOr<SegmentState> DecodeSegmentState(const std::vector<PageBuffer>& p
   for (const PageBuffer& part : parts) {
     bytes.append(reinterpret_cast<const char*>(part->bytes.data()), part->bytes.size());
   }
-  const uint64_t size = bytes.size() < sizeof(uint64_t) ? 0 : GetLittleEndian<uint64_t>(bytes.data());
+  const uint64_t size = bytes.size() < sizeof(uint64_t) ? 0 : ByteReader(bytes).Get<uint64_t>();
   if (size < sizeof(uint64_t) || size > bytes.size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("the state of a segment of ", size, " bytes in ", parts.size(), " pages"));
   }
-  Reader in(std::string_view(bytes).substr(sizeof(uint64_t), size - sizeof(uint64_t)));
+  ByteReader in(std::string_view(bytes).substr(sizeof(uint64_t), size - sizeof(uint64_t)));
   SegmentState state;
   if (!ReadAll(in, &state)) return absl::InvalidArgumentError("what is no state of a segment");
   return state;

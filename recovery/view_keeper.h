@@ -64,7 +64,9 @@ class ViewKeeper {
   // is decided is to be proposed before it is asked again.
   ViewChange Decide(const NodeDatabase& database, TimeNs now);
   // What an operator wants. Taken up by the next Decide, if it can be.
-  void Request(const NodeRequest& request) { requests_.push_back(request); }
+  void Request(const NodeRequest& request) {
+    if (requests_.size() < ViewChange::kMostNodes) requests_.push_back(request);  // Who asks does so again.
+  }
   // The newest view that it knows, or has been told of since its last pulse.
   Epoch KnownTo(NodeInstance node) const;
   void NoteTold(NodeId node, Epoch epoch);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/byte_stream.h"
 #include "net/check.h"
 #include "net/little_endian.h"
 
@@ -31,55 +32,16 @@ bool IsZero(std::span<const std::byte> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
-// Integers one after the other.
-class Writer {
- public:
-  template <typename T>
-  void Put(T value) {
-    const size_t at = out_.size();
-    out_.resize(at + sizeof(T));
-    StoreLittle(reinterpret_cast<std::byte*>(out_.data()) + at, value);
-  }
-  void Put(PageId page) {
-    Put(absl::Uint128Low64(page.value));
-    Put(absl::Uint128High64(page.value));
-  }
-  void Bytes(std::string_view bytes) { out_.append(bytes); }
-  std::string& out() { return out_; }
+void PutPage(PageId page, ByteWriter& out) {
+  out.Put(absl::Uint128Low64(page.value));
+  out.Put(absl::Uint128High64(page.value));
+}
 
- private:
-  std::string out_;
-};
-
-// The same for reading. Past the end everything is 0, and `good` false.
-class Reader {
- public:
-  explicit Reader(std::string_view in) : in_(in) {}
-
-  template <typename T>
-  T Get() {
-    const std::string_view bytes = Bytes(sizeof(T));
-    return bytes.size() == sizeof(T) ? LoadLittle<T>(reinterpret_cast<const std::byte*>(bytes.data())) : T{0};
-  }
-  PageId GetPage() {
-    const auto low = Get<uint64_t>();
-    const auto high = Get<uint64_t>();
-    return PageId(absl::MakeUint128(high, low));
-  }
-  std::string_view Bytes(size_t count) {
-    good_ = good_ && count <= in_.size();
-    if (!good_) return {};
-    const std::string_view bytes = in_.substr(0, count);
-    in_.remove_prefix(count);
-    return bytes;
-  }
-  bool good() const { return good_; }
-  size_t left() const { return in_.size(); }
-
- private:
-  std::string_view in_;
-  bool good_ = true;
-};
+PageId GetPage(ByteReader& in) {
+  const auto low = in.Get<uint64_t>();
+  const auto high = in.Get<uint64_t>();
+  return PageId(absl::MakeUint128(high, low));
+}
 
 // `fields`, zeros, and at the end of the page a checksum of all before it.
 constexpr size_t kSumAt = kPageBytes - sizeof(uint32_t);
@@ -115,7 +77,7 @@ std::string_view AsText(const PageBytes& page) {
 // --- Header and replay page -------------------------------------------------------------------------------------------
 
 void EncodeLogHeader(const LogHeader& header, PageBytes& page) {
-  Writer w;
+  ByteWriter w;
   w.Put(kHeaderMagic);
   w.Put(uint32_t{kVersion});
   w.Put(header.ring_pages);
@@ -129,7 +91,7 @@ void EncodeLogHeader(const LogHeader& header, PageBytes& page) {
 absl::StatusOr<LogHeader> DecodeLogHeader(const PageBytes& page) {
   if (IsZero(page.bytes)) return LogHeader{};
   if (absl::Status s = CheckSealed(page, kHeaderMagic, "the header of a log"); !s.ok()) return s;
-  Reader r(AsText(page).substr(12));
+  ByteReader r(AsText(page).substr(12));
   LogHeader header;
   header.ring_pages = r.Get<uint32_t>();
   header.owner.node = NodeId(r.Get<uint64_t>());
@@ -146,7 +108,7 @@ absl::StatusOr<LogHeader> DecodeLogHeader(const PageBytes& page) {
 
 void EncodeReplayState(const ReplayState& state, PageBytes& page) {
   CHECK(state.logs.size() <= kMostLogs);
-  Writer w;
+  ByteWriter w;
   w.Put(kReplayMagic);
   w.Put(uint32_t{kVersion});
   w.Put(static_cast<uint32_t>(state.logs.size()));
@@ -158,7 +120,7 @@ void EncodeReplayState(const ReplayState& state, PageBytes& page) {
 absl::StatusOr<ReplayState> DecodeReplayState(const PageBytes& page) {
   if (IsZero(page.bytes)) return ReplayState{};
   if (absl::Status s = CheckSealed(page, kReplayMagic, "the replay page"); !s.ok()) return s;
-  Reader r(AsText(page).substr(12));
+  ByteReader r(AsText(page).substr(12));
   const auto logs = r.Get<uint32_t>();
   if (logs > kMostLogs) {
     return absl::DataLossError(absl::StrCat("the replay page names ", logs, " logs; expected at most ", kMostLogs));
@@ -173,7 +135,7 @@ absl::StatusOr<ReplayState> DecodeReplayState(const PageBytes& page) {
 
 void EncodeLogPage(const LogPage& log_page, PageBytes& page) {
   CHECK(log_page.payload.size() <= kLogPayloadBytes);
-  Writer w;
+  ByteWriter w;
   w.Put(kPageMagic);
   w.Put(kVersion);
   w.Put(static_cast<uint16_t>(log_page.payload.size()));
@@ -190,7 +152,7 @@ void EncodeLogPage(const LogPage& log_page, PageBytes& page) {
 }
 
 std::optional<LogPage> DecodeLogPage(const PageBytes& page) {
-  Reader r(AsText(page));
+  ByteReader r(AsText(page));
   if (r.Get<uint32_t>() != kPageMagic || r.Get<uint16_t>() != kVersion) return std::nullopt;
   const auto used = r.Get<uint16_t>();
   if (used > kLogPayloadBytes) return std::nullopt;
@@ -211,14 +173,14 @@ std::optional<LogPage> DecodeLogPage(const PageBytes& page) {
 // --- Records ----------------------------------------------------------------------------------------------------------
 
 std::string EncodeRecord(const LogRecord& record) {
-  Writer w;
+  ByteWriter w;
   w.Put(uint64_t{0});  // Length and checksum.
   w.Put(record.owner.node.value);
   w.Put(record.owner.incarnation.value);
   w.Put(record.transaction);
   w.Put(static_cast<uint32_t>(record.pages.size()));
   for (const PageChange& page : record.pages) {
-    w.Put(page.page);
+    PutPage(page.page, w);
     w.Put(page.config.value);
     w.Put(page.sequence);
     w.Put(static_cast<uint32_t>(page.changes.size()));
@@ -236,13 +198,13 @@ std::string EncodeRecord(const LogRecord& record) {
 }
 
 std::optional<LogRecord> TakeRecord(std::string_view& bytes) {
-  Reader header(bytes);
+  ByteReader header(bytes);
   const auto length = header.Get<uint32_t>();
   const auto sum = header.Get<uint32_t>();
   if (!header.good() || length == 0 || length > kMostRecordBytes || length > header.left()) return std::nullopt;
   const std::string_view body = bytes.substr(kRecordHeaderBytes, length);
   if (Sum(body) != sum) return std::nullopt;
-  Reader r(body);
+  ByteReader r(body);
   LogRecord record;
   record.owner.node = NodeId(r.Get<uint64_t>());
   record.owner.incarnation = Incarnation(r.Get<uint64_t>());
@@ -250,7 +212,7 @@ std::optional<LogRecord> TakeRecord(std::string_view& bytes) {
   const auto pages = r.Get<uint32_t>();
   for (uint32_t i = 0; i < pages && r.good(); ++i) {
     PageChange& page = record.pages.emplace_back();
-    page.page = r.GetPage();
+    page.page = GetPage(r);
     page.config = ConfigNumber(r.Get<uint64_t>());
     page.sequence = r.Get<uint64_t>();
     const auto changes = r.Get<uint32_t>();
@@ -286,7 +248,7 @@ bool LogStream::Add(const PageBytes& page) {
 // --- In a page that transactions change -------------------------------------------------------------------------------
 
 std::string EncodeTrailer(uint64_t sequence) {
-  Writer w;
+  ByteWriter w;
   w.Put(sequence);
   w.Put(kTrailerMagic);
   w.Put(Sum(w.out()));

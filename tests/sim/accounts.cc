@@ -90,11 +90,7 @@ void AccountsWork::OnReady(SimHost& host) {
 // --- One client -------------------------------------------------------------------------------------------------------
 
 Task<bool> AccountsWork::RunClient(ClientPtr client) {
-  struct Count {
-    int* running;
-    explicit Count(int* r) : running(r) { ++*running; }
-    ~Count() { --*running; }
-  } count(&clients_running_);
+  const Counted counted(&clients_running_);
   Clock* clock = client->host->clock.get();
   while (!stopped_) {
     co_await SleepUntil(clock, clock->Now() + client->random.Spread(options_.min_think, options_.max_think));

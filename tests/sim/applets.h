@@ -62,4 +62,16 @@ class AppletGroup {
   std::vector<Root::promise_type*> roots_;
 };
 
+// How many of something are under way: one more while this lives.
+class Counted {
+ public:
+  explicit Counted(int* running) : running_(running) { ++*running_; }
+  ~Counted() { --*running_; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+
+ private:
+  int* const running_;
+};
+
 }  // namespace mangrove::sim

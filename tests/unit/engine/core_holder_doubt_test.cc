@@ -15,6 +15,18 @@ using absl::StatusCode;
 
 // --- Stores -----------------------------------------------------------------------------------------------------------
 
+// It was on its way to the disk when the doubt began: others may have stored its pages since.
+TEST_F(CoreHolderDoubt, AnExtentThatWasBeingPutIsInDoubtToo) {
+  const uint64_t put = Send(Put(kBase, 10, 5));
+  ASSERT_FALSE(Answered(put));
+  holder_->BeginDoubt(nullptr);
+  store_.FinishAll();
+  ASSERT_TRUE(Answered(put));
+  ExpectNothingIsTold(Call(Query(kBase)));
+  ASSERT_EQ(Call(Put(kBase + 10, 10, 6)).code, absl::StatusCode::kOk);  // One since then is not.
+  EXPECT_TRUE(Call(Query(kBase + 10)).complete);
+}
+
 TEST_F(CoreHolderDoubt, K8AStoreOfAnOlderVersionReplacesWhatWasThere) {
   StoreEightAndDoubt();
   const uint64_t store = Send(Store(kBase, 5, V(3)));
