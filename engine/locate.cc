@@ -49,9 +49,31 @@ void PageEngine::NoteLocation(PageId page, NodeId node, uint32_t term) {
     absl::erase_if(locations_, [](const auto& location) { return location.second.pages == 0; });
   }
   Location& location = locations_[SegmentStart(page)];
-  location.node = node;
-  location.term = term;
-  location.stale = !IsHere(node);
+  // What was heard may be from before this node became responsible.
+  const OwnSegments::Run* own = own_.Find(page);
+  location.node = own == nullptr ? node : options_.self.node;
+  location.term = own == nullptr ? term : own->term;
+  location.stale = !IsHere(location.node);
+}
+
+// This node is responsible for the segments, and what is here of them knows it.
+void PageEngine::Own(const OwnSegments::Run& run) {
+  own_.Add(run);
+  const auto note = [&](Location* location) {
+    location->node = options_.self.node;
+    location->term = run.term;
+    location->stale = false;
+  };
+  if (run.range.count / kSegmentPages < locations_.size()) {
+    for (PageId first = run.range.first; first < run.range.end(); first = first + kSegmentPages) {
+      const auto it = locations_.find(first);
+      if (it != locations_.end()) note(&it->second);
+    }
+    return;
+  }
+  for (auto& [first, location] : locations_) {
+    if (run.range.Contains(first)) note(&location);
+  }
 }
 
 // Whoever speaks of a newer transaction of the page is responsible for it by now, unless a newer one of the segment was heard of.
@@ -119,7 +141,7 @@ Task<absl::StatusOr<DirectoryEntry>> PageEngine::EntryOf(PageId first, TimeNs de
 Task<absl::StatusOr<std::vector<DirectoryEntry>>> PageEngine::AppointSelf(PageRange range, TimeNs deadline) {
   auto written = [this](const DirectoryEntry& entry, const DirectoryOrder& order) {
     // Behind the first term others may hold pages.
-    own_.Add({.range = entry.range, .term = entry.term, .virgin = entry.term == 1 || options_.bugs->take_over_unasked});
+    Own({.range = entry.range, .term = entry.term, .virgin = entry.term == 1 || options_.bugs->take_over_unasked});
     next_txn_ = std::max(next_txn_, order.txn);
     grant_epoch_ = std::max(grant_epoch_, Epoch(order.epoch));
   };
@@ -168,7 +190,7 @@ Task<absl::Status> PageEngine::Confirm(PageId first) {
       }
       PageId end = entry.range.end();
       own_.ForEach(page, end, [&](const OwnSegments::Run& own) { end = std::min(end, own.range.first); });
-      own_.Add({.range = {page, end - page}, .term = entry.term, .virgin = false});
+      Own({.range = {page, end - page}, .term = entry.term, .virgin = false});
       page = end;
     }
   }

@@ -273,7 +273,7 @@ void PageEngine::DropSegment(PageId first, NodeId to) {
 // The segment has come back, and another node may have served it meanwhile.
 void PageEngine::JoinAnew(PageId first, uint32_t term) {
   Turn turn(this);
-  own_.Add({.range = {first, kSegmentPages}, .term = term, .virgin = false});
+  Own({.range = {first, kSegmentPages}, .term = term, .virgin = false});
   NoteLocation(first, options_.self.node, term);
   EmptySegment(first);
   Segment(first);
@@ -448,7 +448,7 @@ absl::StatusOr<SegmentState> PageEngine::CheckState(PageId first, SegmentState s
 // In the step in which the directory says so.
 void PageEngine::Install(const DirectoryEntry& entry, const DirectoryOrder& order, const SegmentState& state) {
   const PageId first = entry.range.first;
-  own_.Add({.range = entry.range, .term = entry.term, .virgin = false});
+  Own({.range = entry.range, .term = entry.term, .virgin = false});
   next_txn_ = std::max(next_txn_, order.txn);
   grant_epoch_ = std::max(grant_epoch_, Epoch(order.epoch));
   BumpGrantEpoch();

@@ -356,6 +356,7 @@ class PageEngine final : public TransportEvents {
   bool IsResponsibleFor(PageId page) const;
   bool IsLocated(PageId page) const;
   void NoteLocation(PageId page, NodeId node, uint32_t term);
+  void Own(const OwnSegments::Run& run);
   void NoteSpeaker(const CachedPage& cached, const Message& message, NodeId from);
   Task<absl::StatusOr<DirectoryEntry>> EntryOf(PageId first, TimeNs deadline);
   Task<absl::StatusOr<std::vector<DirectoryEntry>>> AppointSelf(PageRange range, TimeNs deadline);

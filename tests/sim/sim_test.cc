@@ -53,6 +53,7 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"locks", 6},
     {"locks", 17},
     {"locks", 28},
+    {"locks", 51701529321534},
     {"evictions", 18},
     {"evictions", 29},
     {"evictions", 51},
