@@ -108,10 +108,7 @@ void Step::Start(HomeRequest request) {
 }
 
 void Step::StartAccess(HomeRequest request) {
-  if (e_.state == S::kLost) {
-    Fail(request, absl::DataLossError("page " + ToString(context_.page) + " is lost: no copy of it is left"));
-    return;
-  }
+  if (e_.state == S::kLost) return LoadAgain(request);
   const NodeInstance owner = e_.owner;
   const bool write = request.access == Access::kWrite;
   if (request.access == Access::kMove && owner.node.value == 0) {
@@ -135,6 +132,13 @@ void Step::StartAccess(HomeRequest request) {
   }
   if (sends) SendForward();
   if (t().active && !sends) SendGrant();
+}
+
+// Whether a lost page is lost the disks say each time: whoever was still allocating it has told them since that it is zeros.
+void Step::LoadAgain(const HomeRequest& request) {
+  Begin(S::kLoading, request);
+  t().was_lost = true;
+  Load();
 }
 
 // Nobody owns the page, and every disk has it: so does each sharer that has not dropped its copy. One that has answers for
@@ -166,9 +170,7 @@ void Step::StartFlush(const HomeRequest& request) {
   m.page = context_.page;
   m.request = request.request;
   if (e_.state == S::kLost) {
-    m.kind = K::kFlushed;
-    m.SetStatus(absl::DataLossError("page " + ToString(context_.page) + " is lost: no copy of it is left"));
-    Send(request.from.node, std::move(m));
+    LoadAgain(request);
   } else if (e_.owner.node.value != 0) {
     m.kind = K::kFlush;
     m.peer = request.from;
@@ -268,19 +270,19 @@ void Step::LoadFailed() {
     return;
   }
   const HomeRequest request = t().request;
+  const bool was_lost = t().was_lost;
   w_.txn.reset();
   e_.state = load_status.code() == absl::StatusCode::kDataLoss ? S::kLost : S::kUnowned;
   if (request.from.node.value != 0) Fail(request, load_status);
-  if (e_.state == S::kLost) {
-    while (!w_.queue.empty()) {
-      const HomeRequest next = w_.queue.front();
-      w_.queue.erase(w_.queue.begin());
-      Start(next);
-      if (w_.txn) return;
-    }
-    return;
+  if (e_.state != S::kLost) return Serve();
+  if (!was_lost) Effect(HomeEffect::Kind::kLost);
+  // It is so for all that wait.
+  while (!w_.queue.empty() && !w_.txn) {
+    const HomeRequest next = w_.queue.front();
+    w_.queue.erase(w_.queue.begin());
+    const bool reads = next.kind == HomeRequest::Kind::kAccess || next.kind == HomeRequest::Kind::kFlush;
+    reads ? Fail(next, load_status) : Start(next);
   }
-  Serve();
 }
 
 void Step::Fail(const HomeRequest& request, const absl::Status& status) {

@@ -112,7 +112,7 @@ void Step::Run(HomeEvent event) {
       break;
     case A::kEnqueue: Enqueue(event); break;
     case A::kUnqueue: Unqueue(); break;
-    case A::kRefuseLost: Start(Incoming(event)); break;
+    case A::kServeLost: Start(Incoming(event)); break;
     default: RunAnswer(action);
   }
 }

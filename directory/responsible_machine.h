@@ -96,7 +96,7 @@ enum class HomeAction : uint8_t {
   kServe,  // Queue it and serve the queue.
   kEnqueue,
   kUnqueue,
-  kRefuseLost,
+  kServeLost,  // What the disks say now counts.
   kLoaded,
   kLoadFailed,
   kCountAck,
@@ -141,6 +141,7 @@ struct HomeTransaction {
   bool upgrade = false;  // The requester's own copy is current: no data moves.
   bool from_disk = false;
   bool active = false;    // Every invalidation is acknowledged.
+  bool was_lost = false;  // Loading: the page was taken for lost before.
   bool lost = false;      // It recovers from the loss of a node that may have written the page.
   bool appoints = false;  // Resolving: no recovery, but a sharer of a page without an owner is to be it.
   absl::InlinedVector<NodeInstance, 4> waiting;  // Acknowledgements that are out.
@@ -206,6 +207,7 @@ struct HomeEffect {
     kArmResend,  // Hand in kResend at txn->resend_at.
     kDiscarded,  // The discard that `request` numbers is done.
     kReverted,   // Tell everybody.
+    kLost,       // The same.
   };
   Kind kind;
   NodeId to;

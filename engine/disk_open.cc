@@ -98,14 +98,7 @@ void PageEngine::StartLoad(const HomeEffect& effect) {
     if (loaded.ok()) {
       StepHomeLoaded(entry, txn, *loaded, HomeContextOf(page), effects);
     } else {
-      const bool was_lost = entry.state == HomeState::kLost;
       StepHomeLoadFailed(entry, txn, loaded.status(), HomeContextOf(page), effects);
-      if (!was_lost && entry.state == HomeState::kLost && !IsRamDirectoryPage(page)) {
-        Message news;
-        news.kind = MessageKind::kLost;
-        news.page = page;
-        Broadcast(std::move(news));
-      }
     }
     CarryHome(page, effects);
   };

@@ -138,10 +138,11 @@ void PageEngine::CarryHome(PageId page, std::vector<HomeEffect>& effects) {
         done();
         break;
       }
-      case HomeEffect::Kind::kReverted: {
+      case HomeEffect::Kind::kReverted:
+      case HomeEffect::Kind::kLost: {
         if (IsRamDirectoryPage(page)) break;
         Message news;
-        news.kind = MessageKind::kReverted;
+        news.kind = effect.kind == HomeEffect::Kind::kLost ? MessageKind::kLost : MessageKind::kReverted;
         news.page = page;
         Broadcast(std::move(news));
         break;

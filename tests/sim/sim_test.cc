@@ -54,6 +54,7 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"locks", 17},
     {"locks", 28},
     {"locks", 51701529321534},
+    {"locks", 103776358329111},
     {"evictions", 18},
     {"evictions", 29},
     {"evictions", 51},

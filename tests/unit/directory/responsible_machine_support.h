@@ -58,6 +58,7 @@ inline std::string Text(const std::vector<HomeEffect>& effects) {
       case HomeEffect::Kind::kArmResend: text += "Arm"; break;
       case HomeEffect::Kind::kDiscarded: text += "Discarded"; break;
       case HomeEffect::Kind::kReverted: text += "Reverted"; break;
+      case HomeEffect::Kind::kLost: text += "Lost"; break;
     }
   }
   return text;

@@ -119,10 +119,8 @@ Outcome Expected(A action, S s, E event) {
     case A::kCountReport:
     case A::kCountResolve: return {s, ""};
     case A::kServe: return ExpectedOfServe(s, event);
-    case A::kRefuseLost:
-      return event == E::kRequest ? Outcome{s, "RequestFailed->4"}
-             : event == E::kFlush ? Outcome{s, "Flushed->4"}
-                                  : Outcome{S::kUnowned, "Arm, Discarded"};
+    case A::kServeLost:
+      return event == E::kDiscard ? Outcome{S::kUnowned, "Arm, Discarded"} : Outcome{S::kLoading, "Arm, LoadRecover"};
     case A::kLoaded: return {S::kGranting, "Grant->4"};
     case A::kLoadFailed: return {S::kUnowned, "RequestFailed->4"};
     case A::kCountAck: return {s, s == S::kGranting ? "Activate->4" : ""};

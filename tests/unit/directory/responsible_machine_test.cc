@@ -316,8 +316,24 @@ TEST(ResponsibleNode, CorruptDisksMakeThePageLostForAllWhoWait) {
   h.Hear(Request(Access::kRead, 5), kAsker);
   h.Hear(Request(Access::kRead, 6), kSharer);
   h.LoadFails(absl::DataLossError("corrupt"));
-  EXPECT_EQ(h.did, "RequestFailed->4, RequestFailed->3");
+  EXPECT_EQ(h.did, "RequestFailed->4, Lost, RequestFailed->3");
   EXPECT_EQ(h.e.state, S::kLost);
+}
+
+TEST(ResponsibleNode, WhoeverComesToALostPageHasTheDisksAskedAgain) {
+  Home h;
+  h.Hear(Request(Access::kRead, 5), kAsker);
+  h.LoadFails(absl::DataLossError("each of its core holders has lost its disk"));
+  h.Hear(Request(Access::kRead, 6), kAsker);
+  EXPECT_EQ(h.did, "Arm, LoadRecover");
+  h.LoadFails(absl::DataLossError("each of its core holders has lost its disk"));
+  EXPECT_EQ(h.did, "RequestFailed->4");  // Everybody knows it already.
+  EXPECT_EQ(h.e.state, S::kLost);
+  h.Hear(About(K::kFlush, {}), kAsker);
+  EXPECT_EQ(h.did, "Arm, LoadRecover");
+  h.Load(Version{});
+  EXPECT_EQ(h.did, "Flushed->4");
+  EXPECT_EQ(h.e.state, S::kUnowned);
 }
 
 }  // namespace
