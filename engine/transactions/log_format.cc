@@ -228,8 +228,23 @@ std::optional<LogRecord> TakeRecord(std::string_view& bytes) {
   return record;
 }
 
-bool LogStream::Add(const PageBytes& page) {
+namespace {
+
+// Of what is left behind the last whole record.
+bool IsCutShort(std::string_view bytes) {
+  ByteReader header(bytes);
+  const auto length = header.Get<uint32_t>();
+  header.Get<uint32_t>();
+  return !header.good() || (length > 0 && length <= kMostRecordBytes && length > header.left());
+}
+
+}  // namespace
+
+absl::StatusOr<bool> LogStream::Add(const PageBytes& page) {
   std::optional<LogPage> log_page = DecodeLogPage(page);
+  if (!log_page && !IsZero(page.bytes)) {
+    return absl::DataLossError(absl::StrCat("page ", next_, " of the log does not fit its checksum"));
+  }
   if (!log_page || log_page->generation != header_.generation || log_page->number != next_) return false;  // L1
   ++next_;
   const bool goes_on = log_page->payload.size() == kLogPayloadBytes;
@@ -242,6 +257,10 @@ bool LogStream::Add(const PageBytes& page) {
   std::string_view left = bytes_;
   while (std::optional<LogRecord> record = TakeRecord(left)) records_.push_back(*std::move(record));
   bytes_.erase(0, bytes_.size() - left.size());
+  if (!IsCutShort(bytes_)) {
+    return absl::DataLossError(
+        absl::StrCat("a record that ends in page ", next_ - 1, " of the log does not fit its checksum"));
+  }
   return goes_on;  // L2
 }
 

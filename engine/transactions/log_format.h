@@ -5,8 +5,8 @@
 // the pages of a generation are numbered from 0 on, and page n lies at place n modulo the ring's size.
 //
 //  L1  A page of another generation, or with another number than its place asks for, is not of this log: the log ends before it.
-//  L2  Only a page that is full goes on in the next one. A record whose bytes are not all there, or do not fit its checksum, is not
-//      part of the log: the log ends before it.
+//  L2  Only a page that is full goes on in the next one. A record whose bytes are not all there is not part of the log: the log ends
+//      before it. What is there, and does not fit its checksum, is no end, since committed records may lie behind it: it is damage.
 //  L3  The last kTrailerBytes of a page that transactions write are theirs: how many of them have changed it, and a checksum.
 //      All zeros: none has.
 
@@ -117,7 +117,7 @@ struct LogRecord {
 
 // With length and checksum.
 std::string EncodeRecord(const LogRecord& record);
-// Takes the record at the beginning of `bytes` off them. Nothing: the log ends here (L2).
+// Takes the record at the beginning of `bytes` off them. Nothing: it is not all there, or damaged.
 std::optional<LogRecord> TakeRecord(std::string_view& bytes);
 
 // Puts the pages of a log together: its records, as far as they are whole.
@@ -126,9 +126,9 @@ class LogStream {
   // From the header's tail on.
   explicit LogStream(const LogHeader& header) : header_(header), next_(header.tail) {}
 
-  // The number of the page that Add wants next, until it has said false: the log ends.
+  // The number of the page that Add wants next, until it has said false: the log ends. DataLoss: it is damaged.
   uint64_t next() const { return next_; }
-  bool Add(const PageBytes& page);
+  absl::StatusOr<bool> Add(const PageBytes& page);
   const std::vector<LogRecord>& records() const { return records_; }
 
  private:

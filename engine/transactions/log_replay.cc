@@ -1,6 +1,7 @@
 #include "engine/transactions/log_replay.h"
 
 #include <algorithm>
+#include <deque>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,8 +10,11 @@
 namespace mangrove {
 namespace {
 
-// A round of the replay; what takes longer begins anew.
-constexpr DurationNs kRoundTimeout = 10 * kSecond;
+// One step of a round: a log, a page, a flush. A round has as many as it needs; one that ends with an error begins anew.
+constexpr DurationNs kStepTimeout = 10 * kSecond;
+constexpr DurationNs kSayAfter = 5 * kSecond;
+constexpr size_t kPagesAhead = 32;
+constexpr size_t kPagesPerFlush = 1024;
 constexpr DurationNs kTryAgain = 10 * kMillisecond;
 constexpr DurationNs kTrySeldom = 200 * kMillisecond;
 
@@ -38,6 +42,8 @@ void LogReplay::Shutdown() {
   stopped_ = true;
   waiters_.WakeAll();
 }
+
+TimeNs LogReplay::StepDeadline() const { return clock_->Now() + kStepTimeout; }
 
 void LogReplay::Follow() {
   const View& view = engine_->view();
@@ -87,7 +93,7 @@ Task<bool> LogReplay::Run() {
   // Mostly one node is enough: the others come when it is done.
   DurationNs pause = kTryAgain;
   while (*alive && !stopped_ && !IsDone()) {
-    absl::Status tried = co_await Try(clock_->Now() + kRoundTimeout);
+    absl::Status tried = co_await Try();
     if (!*alive || stopped_) co_return false;
     trouble_ = std::move(tried);
     if (trouble_.ok()) continue;
@@ -144,7 +150,8 @@ Task<absl::Status> LogReplay::Register(TimeNs deadline) {
   co_return status;
 }
 
-Task<absl::Status> LogReplay::Try(TimeNs deadline) {
+Task<absl::Status> LogReplay::Try() {
+  const TimeNs deadline = StepDeadline();
   const Epoch view = engine_->view().epoch;
   {
     const absl::StatusOr<HeldPages> held = co_await pages_->Lock({kReplayPage, 1}, LockMode::kShared, deadline);
@@ -162,24 +169,24 @@ Task<absl::Status> LogReplay::Try(TimeNs deadline) {
   const absl::StatusOr<ReplayState> state = co_await ReadState(deadline);
   if (!state.ok()) co_return state.status();
   if (IsDone()) co_return absl::OkStatus();  // Another node was quicker.
-  const absl::Status status = co_await ReplayAll(*state, deadline);
+  const absl::Status status = co_await ReplayAll(*state);
   co_return status;
 }
 
 // REQUIRES: the replay page is exclusively locked, and says `before`.
-Task<absl::Status> LogReplay::ReplayAll(ReplayState before, TimeNs deadline) {
+Task<absl::Status> LogReplay::ReplayAll(ReplayState before) {
   Round round;
   round.view = engine_->view().epoch;
   round.logs = before.logs;
-  absl::Status status = co_await Scan(&round, deadline);
-  if (status.ok()) status = co_await ApplyAll(&round, deadline);
+  absl::Status status = co_await Scan(&round);
+  if (status.ok()) status = co_await ApplyAll(&round);
   // Y4
   const auto is_still_right = [this, &round] { return required() <= round.view; };
   if (status.ok() && !is_still_right()) status = absl::AbortedError("another node was lost meanwhile");
-  if (status.ok()) status = co_await GiveUp(&round, deadline);
+  if (status.ok()) status = co_await GiveUp(&round);
   if (status.ok() && !is_still_right()) status = absl::AbortedError("another node was lost meanwhile");
   before.done = round.view;
-  if (status.ok()) status = co_await WriteState(before, deadline);
+  if (status.ok()) status = co_await WriteState(before, StepDeadline());
   if (!status.ok()) co_return status;
   done_ = std::max(done_, round.view);
   ++counters_.rounds;
@@ -190,9 +197,9 @@ Task<absl::Status> LogReplay::ReplayAll(ReplayState before, TimeNs deadline) {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> LogReplay::Scan(Round* round, TimeNs deadline) {
+Task<absl::Status> LogReplay::Scan(Round* round) {
   for (const NodeId node : round->logs) {
-    absl::StatusOr<LogContent> content = co_await ReadLog(pages_, node, deadline);
+    absl::StatusOr<LogContent> content = co_await ReadLog(pages_, node, StepDeadline());
     if (!content.ok()) co_return content.status();
     Note(*round, node, *std::move(content));
   }
@@ -218,20 +225,39 @@ void LogReplay::Note(Round& round, NodeId node, LogContent content) {
   }
 }
 
-Task<absl::Status> LogReplay::ApplyAll(Round* round, TimeNs deadline) {
+Task<absl::Status> LogReplay::ApplyAll(Round* round) {
+  std::deque<Outcome<absl::Status>> ahead;  // Of pages that are on their way here.
+  auto fetch = round->pages.begin();
+  TimeNs say_at = clock_->Now() + kSayAfter;
+  size_t looked_at = 0;
   for (const auto& [page, changes] : round->pages) {
-    const absl::Status status = co_await ApplyTo(round, page, deadline);
+    for (; ahead.size() < kPagesAhead && fetch != round->pages.end(); ++fetch) {
+      Outcome<absl::Status>& fetched = ahead.emplace_back(clock_);
+      Spawn<absl::Status>(pages_->Fetch({fetch->first, 1}, StepDeadline()),
+                          [fetched](absl::Status status) mutable { fetched.Set(std::move(status)); });
+    }
+    const absl::Status here = co_await ahead.front().Get();
+    ahead.pop_front();
+    if (!here.ok()) LogDebug("replaying page ", ToString(page), ": ", here.message());
+    const absl::Status status = co_await ApplyTo(round, page, StepDeadline());
+    if (clock_->Now() >= say_at) {
+      LogInfo("replaying transactions: ", looked_at, " of ", round->pages.size(), " pages looked at");
+      say_at = clock_->Now() + kSayAfter;
+    }
+    ++looked_at;
     if (absl::IsDataLoss(status)) LogError("cannot replay transactions: ", status.message());
     const bool has_nothing = absl::IsFailedPrecondition(status) || absl::IsDataLoss(status);
     if (!status.ok() && !has_nothing) co_return status;
     if (required() > round->view) co_return absl::AbortedError("another node was lost meanwhile");
   }
   std::vector<PageId> flush;
-  for (const auto& [page, changes] : round->pages) {
-    if (changes.flush) flush.push_back(page);
+  for (auto it = round->pages.begin(); it != round->pages.end();) {
+    if (it->second.flush) flush.push_back(it->first);
+    if (++it != round->pages.end() && flush.size() < kPagesPerFlush) continue;
+    const absl::Status status = co_await pages_->FlushAll(std::exchange(flush, {}), StepDeadline());
+    if (!status.ok()) co_return status;
   }
-  const absl::Status status = co_await pages_->FlushAll(std::move(flush), deadline);
-  co_return status;
+  co_return absl::OkStatus();
 }
 
 // Y3: what the page lacks, in order. With a gap, nothing behind it.
@@ -285,8 +311,9 @@ Task<absl::Status> LogReplay::ApplyTo(Round* round, PageId page, TimeNs deadline
 }
 
 // What the logs of those that are gone say is in their pages, and these are flushed.
-Task<absl::Status> LogReplay::GiveUp(Round* round, TimeNs deadline) {
+Task<absl::Status> LogReplay::GiveUp(Round* round) {
   for (const auto& [node, header] : round->gone) {
+    const TimeNs deadline = StepDeadline();
     const PageRange page{LogOf(node).first, 1};
     const absl::StatusOr<HeldPages> held = co_await pages_->Lock(page, LockMode::kExclusive, deadline);
     if (!held.ok()) co_return held.status();

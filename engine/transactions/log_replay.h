@@ -69,16 +69,17 @@ class LogReplay {
   void Follow();
   void Start();
   Task<bool> Run();
-  Task<absl::Status> Try(TimeNs deadline);
+  TimeNs StepDeadline() const;
+  Task<absl::Status> Try();
   Task<absl::StatusOr<ReplayState>> ReadState(TimeNs deadline);
   Task<absl::Status> WriteState(ReplayState state, TimeNs deadline);
-  Task<absl::Status> ReplayAll(ReplayState before, TimeNs deadline);
-  Task<absl::Status> Scan(Round* round, TimeNs deadline);
+  Task<absl::Status> ReplayAll(ReplayState before);
+  Task<absl::Status> Scan(Round* round);
   void Note(Round& round, NodeId node, LogContent content);
-  Task<absl::Status> ApplyAll(Round* round, TimeNs deadline);
+  Task<absl::Status> ApplyAll(Round* round);
   absl::StatusOr<std::vector<const PageChange*>> Lacking(const Round& round, PageId page, const PageBytes& content);
   Task<absl::Status> ApplyTo(Round* round, PageId page, TimeNs deadline);
-  Task<absl::Status> GiveUp(Round* round, TimeNs deadline);
+  Task<absl::Status> GiveUp(Round* round);
 
   const TransactionsOptions options_;
   PageEngine* const engine_;

@@ -55,6 +55,10 @@ void TransactionPages::Unlock(uint64_t lock) {
   engine_->Unlock(kTransactionsClient, lock).IgnoreError();  // It ends with the node at the latest.
 }
 
+Task<absl::Status> TransactionPages::Fetch(PageRange range, TimeNs deadline) {
+  return engine_->Acquire(range, Rights::kRead, deadline);
+}
+
 Task<absl::StatusOr<TransactionPages::Content>> TransactionPages::Load(PageId page, TimeNs deadline) {
   while (engine_->RightsOf(page) == Rights::kNone) {
     const absl::Status status = co_await engine_->Acquire({page, 1}, Rights::kRead, deadline);

@@ -61,6 +61,9 @@ class TransactionPages {
   // Errors as the engine's.
   Task<absl::StatusOr<HeldPages>> Lock(PageRange range, LockMode mode, TimeNs deadline);
 
+  // Gets the pages here, side by side, for Load; they may go again at any time.
+  Task<absl::Status> Fetch(PageRange range, TimeNs deadline);
+
   using Content = std::shared_ptr<PageBytes>;
   Task<absl::StatusOr<Content>> Load(PageId page, TimeNs deadline);
   // REQUIRES: exclusively locked.

@@ -55,7 +55,7 @@ struct Log {
 std::vector<uint64_t> TransactionsIn(const std::vector<std::shared_ptr<PageBytes>>& pages, uint64_t tail,
                                      uint64_t first_number = 0) {
   LogStream stream({.owner = kOwner, .generation = 2, .ring_pages = 1000, .tail = tail});
-  while (stream.next() - first_number < pages.size() && stream.Add(*pages[stream.next() - first_number])) {
+  while (stream.next() - first_number < pages.size() && stream.Add(*pages[stream.next() - first_number]).value()) {
   }
   std::vector<uint64_t> transactions;
   for (const LogRecord& record : stream.records()) transactions.push_back(record.transaction);
@@ -189,6 +189,28 @@ TEST(LogFormat, WhatAnEarlierRoundOrGenerationLeftIsNotPartOfTheLog) {
   old.pages[2].number = 900;
   pages[2] = old.Encoded()[2];
   EXPECT_THAT(TransactionsIn(pages, 0), testing::ElementsAre(1, 2));
+}
+
+// Committed records may lie behind it.
+TEST(LogFormat, DamageIsNotTakenForTheEnd) {
+  Log log(0);
+  for (uint64_t i = 1; i <= 5; ++i) log.Append(RecordOf(i, 3000));
+  for (const size_t at : {size_t{0}, size_t{5}, size_t{20}, kLogPageHeaderBytes, kLogPageHeaderBytes + 2000}) {
+    const auto pages = log.Encoded();
+    pages[1]->bytes[at] ^= std::byte{8};
+    LogStream stream({.owner = kOwner, .generation = 2, .ring_pages = 1000, .tail = 0});
+    EXPECT_EQ(stream.Add(*pages[0]).value(), true);
+    EXPECT_EQ(stream.Add(*pages[1]).status().code(), absl::StatusCode::kDataLoss) << at;
+  }
+}
+
+TEST(LogFormat, ARecordThatIsAllThereAndDamagedIsNoEnd) {
+  Log log(0);
+  log.Append(RecordOf(1, 300));
+  log.Append(RecordOf(2, 300));
+  log.pages[0].payload[100] ^= 1;
+  LogStream stream({.owner = kOwner, .generation = 2, .ring_pages = 1000, .tail = 0});
+  EXPECT_EQ(stream.Add(*log.Encoded()[0]).status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST(LogFormat, TheTrailerOfAPageSaysItsSequence) {

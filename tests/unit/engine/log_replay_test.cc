@@ -164,6 +164,27 @@ TEST_F(LogReplayTest, ARecordThatIsNotDurableIsNotReplayed) {
   ExpectEverywhere(At(1), "old");
 }
 
+// Each page takes longer than 100 ms to be opened; one after the other they would not be there for half a minute.
+TEST_F(LogReplayTest, PagesThatAreSlowToOpenAreOpenedSideBySide) {
+  constexpr uint64_t kPages = 256;
+  cluster_.Allocate({kPage + kSegmentPages, kPages}, 1);
+  for (uint64_t i = 0; i < kPages; ++i) ASSERT_TRUE(Put(3, At(kSegmentPages + i), "hello").ok()) << i;
+  std::map<PageId, int> asked;
+  cluster_.lost = [&asked](const Message& m) {
+    const bool is_ours = m.kind == MessageKind::kQueryStored && m.page.value < kFirstDirectoryPage.value;
+    return is_ours && (kPage + kSegmentPages) <= m.page && ++asked[m.page] <= 6;
+  };
+  const auto rounds = [this] { return On(1).replay().counters().rounds + On(2).replay().counters().rounds; };
+  const uint64_t before = rounds();
+  const TimeNs begin = cluster_.clock.Now();
+  Lose(3);
+  while (rounds() == before && cluster_.clock.Now() < begin + 60 * kSecond) cluster_.RunFor(100 * kMillisecond);
+  EXPECT_LT(cluster_.clock.Now() - begin, 9 * kSecond);
+  EXPECT_GE(asked.size(), kPages);
+  cluster_.lost = nullptr;
+  for (uint64_t i = 0; i < kPages; i += 50) EXPECT_EQ(*Get(2, At(kSegmentPages + i), 5), "hello") << i;
+}
+
 TEST_F(LogReplayTest, TheReplayerMayDieAtAnyStep) {
   for (int steps = 0; steps < 400; steps += 9) {
     const std::string text = "round" + std::to_string(1000 + steps);
