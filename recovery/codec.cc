@@ -40,7 +40,6 @@ void Fill(capnp::List<uint64_t>::Builder out, const std::vector<NodeId>& nodes) 
 void Fill(wire::Pulse::Builder out, const Pulse& pulse) {
   out.setSentAtNs(pulse.sent_at);
   out.setEpoch(pulse.epoch.value);
-  out.setEmptied(pulse.emptied.value);
   out.setBlank(pulse.blank);
   out.setCaughtUp(pulse.caught_up);
   out.setMoved(pulse.moved.value);
@@ -200,7 +199,6 @@ absl::Status Read(wire::Pulse::Reader in, Pulse& pulse) {
   pulse.sent_at = in.getSentAtNs();
   if (absl::Status s = CheckTime("Pulse", pulse.sent_at); !s.ok()) return s;
   pulse.epoch = Epoch(in.getEpoch());
-  pulse.emptied = Epoch(in.getEmptied());
   pulse.blank = in.getBlank();
   pulse.caught_up = in.getCaughtUp();
   pulse.moved = Epoch(in.getMoved());

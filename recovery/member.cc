@@ -13,10 +13,7 @@ constexpr size_t kMostNext = 16;  // Views that are heard of and not known yet.
 }  // namespace
 
 Member::Member(Options options, TimeNs now)
-    : options_(std::move(options)),
-      anchors_(options_.anchors.begin(), options_.anchors.end()),
-      pulse_at_(now),
-      no_lease_from_(now - 1) {}
+    : options_(std::move(options)), anchors_(options_.anchors.begin(), options_.anchors.end()), pulse_at_(now) {}
 
 TimeNs Member::lease_ends() const {
   if (lease_from_ == 0 || is_gone_) return 0;
@@ -39,7 +36,6 @@ void Member::SendPulses(TimeNs now) {
   pulsed_at_ = now;
   const Pulse pulse{.sent_at = now,
                     .epoch = view().epoch,
-                    .emptied = emptied_,
                     .unreachable = Unreachable(now),
                     .blank = blank_,
                     .caught_up = caught_up_,
@@ -72,13 +68,8 @@ bool Member::MayTellOfViews(NodeId node) const {
 void Member::Receive(NodeId from, const PulseAnswer& answer, TimeNs now) {
   if (!MayTellOfViews(from) || answer.to != options_.self.incarnation) return;
   if (answer.is_removed && IsAnchor(from)) is_removed_ = true;
-  const bool is_here = view().Has(options_.self) && answer.epoch <= view().epoch;  // The word is late.
-  if (answer.is_gone && answer.epoch > emptied_ && !is_here) {
-    is_gone_ = true;
-    gone_in_ = std::max(gone_in_, answer.epoch);
-  }
-  const bool gives_lease =
-      answer.lease_from > no_lease_from_ && answer.lease_from <= pulsed_at_;  // A pulse that counts.
+  if (answer.is_gone) is_gone_ = true;
+  const bool gives_lease = answer.lease_from > 0 && answer.lease_from <= pulsed_at_;
   if (answer.leader == from || gives_lease) {
     leader_ = answer.leader;
     heard_leader_at_ = now;
@@ -134,17 +125,6 @@ void Member::FollowView(TimeNs now) {
   }
   apart_since_ = std::move(apart);
   if (!view().Has(options_.self)) pulse_at_ = now;  // It joins when it is known to know this view.
-}
-
-void Member::Reenter(TimeNs now) {
-  emptied_ = gone_in_;
-  is_gone_ = false;
-  moved_ = Epoch();
-  caught_up_ = false;  // It has missed what was stored while it was away.
-  lease_from_ = 0;
-  next_.clear();
-  no_lease_from_ = now;
-  pulse_at_ = now;
 }
 
 void Member::SetDisk(const DiskState& disk) {

@@ -3,8 +3,7 @@
 //  M1  The lease runs from the time at which the pulse was sent that the anchors' leader has answered, by this node's own clock, and
 //      ends before the leader counts it as ended: what came late, or lay in a queue while this node slept, extends nothing.
 //  M2  Who has a lease knows the view under which it was given, or a newer one, and is in it.
-//  M3  Who was in a view and is not any more has no lease until it has emptied itself of what it had, or has started anew, and is in a
-//      later view.
+//  M3  Who was in a view and is not any more has no lease again: it starts anew, as another incarnation.
 //
 // A pulse goes to the leader alone while it answers, to every anchor while it does not. In a large view it goes to the monitor of
 // the node's group instead (recovery/groups.h), unless that one is away, or half of the lease is over for all that it does: so what
@@ -64,13 +63,12 @@ class Member {
   // May this node act for others? Until lease_ends, if nothing is heard meanwhile.
   bool HasLease(TimeNs now) const { return now < lease_ends() && view().Has(options_.self); }
   TimeNs lease_ends() const;
-  // M3: the view goes on without this node. Reenter, when it is emptied.
+  // M3: the view goes on without this incarnation.
   bool is_gone() const { return is_gone_; }
-  void Reenter(TimeNs now);
   // This node is out of the cluster for good.
   bool is_removed() const { return is_removed_; }
   // What pulses say of this node's disk from now on: was it empty when the node started, and does it have all of its pages that was
-  // ever acknowledged? Once it does, it goes on to while its node is in the view; Reenter takes the latter back.
+  // ever acknowledged? Once it does, it goes on to while its node is in the view.
   void SetDisk(const DiskState& disk);
   const View& view() const { return history_.view(); }
   const ViewHistory& history() const { return history_; }
@@ -99,9 +97,6 @@ class Member {
   std::map<Epoch, TimeNs> next_;  // The newest of those that were given under each later one.
   bool is_gone_ = false;
   bool is_removed_ = false;
-  Epoch gone_in_;         // The newest view of which it was told that it is not in it.
-  Epoch emptied_;         // See Pulse.
-  TimeNs no_lease_from_;  // What was sent before counts no more.
   ViewHistory history_;
   bool blank_ = false;  // See Pulse.
   bool caught_up_ = false;

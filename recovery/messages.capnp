@@ -45,16 +45,13 @@ struct Pulse {
   unreachable @2 :List(UInt64);
   # Members of that view with which N has had no connection for a while. At most 64.
 
-  emptied @3 :UInt64;
-  # N holds nothing that it had under the views before this one.
-
-  blank @4 :Bool;
+  blank @3 :Bool;
   # N's disk was empty when N started.
 
-  caughtUp @5 :Bool;
+  caughtUp @4 :Bool;
   # N's disk has all of its pages that was ever acknowledged, as of now.
 
-  moved @6 :UInt64;
+  moved @5 :UInt64;
   # N's disk has all that it is to keep after the move that began with that view. 0: it says nothing of it.
 }
 
@@ -69,7 +66,7 @@ struct PulseAnswer {
   # Of the anchors, as far as A knows. 0: there is none.
 
   isGone @3 :Bool;
-  # N's incarnation was in the view and is not any more: it must empty itself, or start anew.
+  # N's incarnation was in the view and is not any more: it must start anew.
 
   to @4 :UInt64;
   # N's incarnation.

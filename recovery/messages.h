@@ -31,7 +31,6 @@ struct Pulse {
 
   TimeNs sent_at = 0;               // By the sender's clock.
   Epoch epoch;                      // Of the newest view that it knows whole.
-  Epoch emptied;                    // It holds nothing that it had under the views before this one.
   std::vector<NodeId> unreachable;  // Members of that view with which it has had no connection for a while.
   bool blank = false;               // Its disk was empty when it started.
   bool caught_up = false;           // Its disk has all of its pages that was ever acknowledged, as of now.

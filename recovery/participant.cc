@@ -37,8 +37,6 @@ void Participant::PeerUp(NodeId peer) { member_.PeerUp(peer); }
 
 void Participant::PeerDown(NodeId peer, TimeNs now) { member_.PeerDown(peer, now); }
 
-void Participant::Reenter(TimeNs now) { member_.Reenter(now); }
-
 void Participant::SetDisk(const DiskState& disk) { member_.SetDisk(disk); }
 
 absl::Status Participant::HandOver(NodeId to, TimeNs now) {

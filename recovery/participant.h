@@ -32,7 +32,6 @@ class Participant {
   void Persisted(uint64_t number, TimeNs now);
   void PeerUp(NodeId peer);
   void PeerDown(NodeId peer, TimeNs now);
-  void Reenter(TimeNs now);
   void SetDisk(const DiskState& disk);
   // For whoever operates the cluster. FailedPrecondition: this node is no anchor; and as Anchor::HandOver.
   absl::Status HandOver(NodeId to, TimeNs now);

@@ -42,7 +42,6 @@ bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view
   heard.at = now;
   heard.epoch = pulse.epoch;
   heard.told = pulse.epoch;
-  heard.emptied = std::max(heard.emptied, pulse.emptied);
   heard.unreachable = pulse.unreachable;
   heard.blank = pulse.blank;
   heard.caught_up = pulse.caught_up || (bugs_.caught_up_stays && had_caught_up);
@@ -96,9 +95,7 @@ PulseAnswer ViewKeeper::AnswerTo(NodeInstance to, const NodeDatabase& database) 
   const bool is_heard = found != heard_.end() && found->second.incarnation == to.incarnation;
   if (!database.view().Has(to)) {
     answer.is_removed = (record != nullptr && record->is_removed) || database.view().lost.contains(to.node);
-    const bool was_there = record != nullptr && to.incarnation <= record->last;
-    answer.is_gone =
-        was_there && !(is_heard && to.incarnation == record->last && found->second.emptied >= record->left);
+    answer.is_gone = record != nullptr && to.incarnation <= record->last;
     return answer;
   }
   if (!is_heard || found->second.confirmed == 0) return answer;
@@ -166,8 +163,7 @@ bool ViewKeeper::MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) 
   const Heard& heard = heard_.at(node);
   const NodeRecord* record = database.Find(node);
   if (!database.Has(node) || database.view().lost.contains(node)) return false;
-  if (heard.incarnation < record->last || database.view().Has({node, heard.incarnation})) return false;
-  if (heard.incarnation == record->last && heard.emptied < record->left) return false;
+  if (heard.incarnation <= record->last) return false;
   if (!IsHeard({node, heard.incarnation}, now) || heard.epoch != database.view().epoch) return false;
   return std::none_of(heard.unreachable.begin(), heard.unreachable.end(), [&](NodeId other) {
     const auto member = database.view().members.find(other);

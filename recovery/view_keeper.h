@@ -4,8 +4,8 @@
 //      leader was elected before, and each of them counts every lease as running when it is elected.
 //  K2  Who is in the view leaves it only after its last lease has ended, and gets none from the moment on that it is to leave.
 //      (A slow node that pulses again before that stays.)
-//  K3  A node joins under an incarnation that has never been in a view, or has emptied itself since it left; the lease of the one
-//      before has ended by then. It knows the view, and reaches all of it that is heard.
+//  K3  A node joins under an incarnation that has never been in a view; the lease of the one before has ended by then. It knows the
+//      view, and reaches all of it that is heard.
 //  K4  Members that cannot reach each other do not stay together: those with most such neighbours leave, until all that are left
 //      reach each other.
 //  K5  A member's disk that is behind is current from the next view on if the incarnation that is in the view has said in its newest
@@ -80,9 +80,8 @@ class ViewKeeper {
     TimeNs came_at = 0;       // That one, by this clock.
     TimeNs confirmed = 0;     // The newest that may be given, by its own clock.
     TimeNs confirmed_at = 0;  // That one, by this clock.
-    Epoch emptied;
-    Epoch epoch;  // Of the view that it knows.
-    Epoch told;   // See KnownTo.
+    Epoch epoch;              // Of the view that it knows.
+    Epoch told;               // See KnownTo.
     std::vector<NodeId> unreachable;
     bool blank = false;  // These two as its newest pulse says.
     bool caught_up = false;

@@ -42,7 +42,7 @@ class AnchorLeaving : public AnchorTest {
   // By all that pulse, knowing the view.
   void SayMoved() {
     for (NodeInstance node : pulsing_) {
-      Pulse pulse{.sent_at = now_, .epoch = Now().epoch, .emptied = {}, .unreachable = {}};
+      Pulse pulse{.sent_at = now_, .epoch = Now().epoch, .unreachable = {}};
       pulse.moved = Now().move;
       At(Leader()).Receive(node, pulse, now_);
     }

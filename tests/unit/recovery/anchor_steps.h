@@ -138,7 +138,7 @@ class AnchorTest : public testing::Test {
   }
   void PulseTo(uint64_t anchor, NodeInstance from, Epoch epoch) {
     if (silent_.contains(NodeId(anchor))) return;
-    At(anchor).Receive(from, Pulse{.sent_at = now_, .epoch = epoch, .emptied = {}, .unreachable = {}}, now_);
+    At(anchor).Receive(from, Pulse{.sent_at = now_, .epoch = epoch, .unreachable = {}}, now_);
   }
   // The last that a node was told; nothing: it was not.
   std::optional<PulseAnswer> LastAnswer(uint64_t node) const {

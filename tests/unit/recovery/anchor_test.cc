@@ -470,8 +470,7 @@ TEST_F(AnchorTest, WhoHasCaughtUpIsCurrentInTheNextView) {
   RunFor(2 * kSecond);
   ASSERT_EQ(At(1).database().view().epoch, Epoch(7));
   told_.clear();
-  At(1).Receive(Instance(4),
-                Pulse{.sent_at = now_, .epoch = Epoch(7), .emptied = {}, .unreachable = {}, .caught_up = true}, now_);
+  At(1).Receive(Instance(4), Pulse{.sent_at = now_, .epoch = Epoch(7), .unreachable = {}, .caught_up = true}, now_);
   RunFor(60 * kMillisecond);
   const ViewChange change = {.epoch = Epoch(8), .joins = {}, .leaves = {}, .blank = {}, .caught_up = {NodeId(4)}};
   EXPECT_EQ(At(1).database().view().behind, (std::map<NodeId, Epoch>()));

@@ -179,7 +179,7 @@ void AnchorWorld::Tick(Node& node) {
   OnNode(node.id, node.incarnation, kLook, [this](Node& n) { Tick(n); });
 }
 
-// Takes what there is to do, until there is nothing. Whoever has left the view starts anew, or empties itself.
+// Takes what there is to do, until there is nothing. Whoever has left the view starts anew.
 void AnchorWorld::Pump(Node& node) {
   if (IsOut(node)) return Crash(node.id);
   if (node.part->member().is_gone()) {
@@ -188,12 +188,6 @@ void AnchorWorld::Pump(Node& node) {
     const View& known = node.part->member().view();
     if (known.epoch == newest_.epoch && known.Has(instance(id))) {
       Fail(absl::StrCat("M3: ", ToString(instance(id)), " takes itself for gone from the view that it is in"));
-    }
-    if (Chance(500)) {
-      node.part->Reenter(Now(node));
-      node.caught_up = false;
-      node.moved = Epoch();
-      return Pump(node);
     }
     Crash(id);
     return At(Spread(kMillisecond, 200 * kMillisecond), [this, id] { Start(id); });

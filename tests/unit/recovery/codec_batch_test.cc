@@ -28,8 +28,8 @@ ViewChange FullChange() {
 
 // In no order, and both miss node 28.
 PulseBatch FullPulses() {
-  return {{{{NodeId(22), Incarnation(23)}, {INT64_MAX, Epoch(24), Epoch(25), {NodeId(28), NodeId(27)}, true, false}},
-           {{NodeId(21), Incarnation(UINT64_MAX)}, {29, Epoch(30), Epoch(31), {NodeId(28)}, false, true}}}};
+  return {{{{NodeId(22), Incarnation(23)}, {INT64_MAX, Epoch(24), {NodeId(28), NodeId(27)}, true, false}},
+           {{NodeId(21), Incarnation(UINT64_MAX)}, {29, Epoch(30), {NodeId(28)}, false, true}}}};
 }
 
 AnswerBatch FullAnswers() {
@@ -45,7 +45,7 @@ PulseBatch Pulses(size_t count, size_t unreachable) {
   PulseBatch batch;
   for (uint64_t i = 1; i <= count; ++i) {
     RelayedPulse& relayed = batch.pulses.emplace_back();
-    relayed = {{NodeId(~i), Incarnation(~i)}, {INT64_MAX, Epoch(~i), Epoch(~i), {}}};
+    relayed = {{NodeId(~i), Incarnation(~i)}, {INT64_MAX, Epoch(~i), {}}};
     for (; unreachable > 0 && relayed.pulse.unreachable.size() < Pulse::kMostUnreachable; --unreachable) {
       relayed.pulse.unreachable.emplace_back(~uint64_t{unreachable});
     }
@@ -95,8 +95,8 @@ TEST(RecoveryCodecBatch, EachFieldOfAnAnswerAloneIsReadBack) {
 }
 
 TEST(RecoveryCodecBatch, EachWordOfADiskAloneIsReadBack) {
-  ExpectReadBack(Pulse{1, Epoch(2), Epoch(), {}, true, false});
-  ExpectReadBack(Pulse{1, Epoch(2), Epoch(), {}, false, true});
+  ExpectReadBack(Pulse{1, Epoch(2), {}, true, false});
+  ExpectReadBack(Pulse{1, Epoch(2), {}, false, true});
 }
 
 TEST(RecoveryCodecBatch, JoinsAloneAndLeavesAloneAndWhoHasCaughtUpAloneAreReadBack) {

@@ -64,12 +64,12 @@ std::vector<Sample> Samples() {
   const std::vector<RecoveryMessage> messages = {
       append,
       snapshot,
-      Pulse{1, Epoch(2), Epoch(1), {NodeId(3), NodeId(4)}, false, true},
+      Pulse{1, Epoch(2), {NodeId(3), NodeId(4)}, false, true},
       PulseAnswer{1, Epoch(2), NodeId(3), true},
       ViewPart{Epoch(3), 0, true, {{NodeId(3), Incarnation(1), Epoch(2)}, {NodeId(5), {}, Epoch(3)}}, NodeId(3)},
       ViewChange{Epoch(4), {{NodeId(3), Incarnation(1)}}, {NodeId(4), NodeId(5)}, {NodeId(3)}, {NodeId(6)}},
-      PulseBatch{{{{NodeId(3), Incarnation(1)}, {1, Epoch(2), Epoch(1), {NodeId(5)}}},
-                  {{NodeId(4), Incarnation(2)}, {3, Epoch(4), Epoch(), {}}}}},
+      PulseBatch{{{{NodeId(3), Incarnation(1)}, {1, Epoch(2), {NodeId(5)}}},
+                  {{NodeId(4), Incarnation(2)}, {3, Epoch(4), {}}}}},
       AnswerBatch{
           Epoch(1), NodeId(2), {{{NodeId(3), Incarnation(1)}, 4, true}, {{NodeId(5), Incarnation(6)}, 7, false}}},
       Greeting{true, true}};

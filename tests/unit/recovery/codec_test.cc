@@ -55,7 +55,7 @@ RaftMessage FullRaft() {
   return m;
 }
 
-Pulse FullPulse() { return {31, Epoch(32), Epoch(35), {NodeId(34), NodeId(33)}, true, true}; }
+Pulse FullPulse() { return {31, Epoch(32), {NodeId(34), NodeId(33)}, true, true}; }
 PulseAnswer FullAnswer() { return {41, Epoch(42), NodeId(43), true, Incarnation(44)}; }
 ViewPart FullPart() {
   return {Epoch(51),
@@ -266,7 +266,7 @@ TEST(RecoveryCodec, TheLongestListsFit) {
   for (uint64_t i = 1; i <= ViewPart::kMostNodes; ++i)
     part.nodes.push_back({NodeId(i << 54), Incarnation(~i), Epoch(~i)});
   ExpectFits(part);
-  Pulse pulse{1, Epoch(2), Epoch(), {}};
+  Pulse pulse{1, Epoch(2), {}};
   for (uint64_t i = 1; i <= Pulse::kMostUnreachable; ++i) pulse.unreachable.emplace_back(~i);
   ExpectFits(pulse);
 }
@@ -278,7 +278,7 @@ TEST(RecoveryCodec, AMessageTooLongForTheTransportIsABug) {
 }
 
 TEST(RecoveryCodec, WhatAReaderWouldRefuseIsABug) {
-  ExpectBug([&] { EncodeMessage(Pulse{1, Epoch(2), Epoch(), {NodeId(3), NodeId(3)}}); });
+  ExpectBug([&] { EncodeMessage(Pulse{1, Epoch(2), {NodeId(3), NodeId(3)}}); });
   ExpectBug([&] { EncodeEntry({Term(1), LogEntry::Kind::kNothing, "a command"}); });
   ExpectBug([&] { EncodeEntry({Term(1), LogEntry::Kind::kCommand, "", {{NodeId(1), 1}}}); });
 }

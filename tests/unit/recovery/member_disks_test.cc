@@ -108,17 +108,5 @@ TEST_F(MemberDisks, APulseForTheDisksSakeIsLaterThanTheOneBefore) {
   EXPECT_TRUE(At(now_ + 1).at(0).second.caught_up);
 }
 
-TEST_F(MemberDisks, WhoReentersHasNotCaughtUpAnyMore) {
-  member_.SetDisk({.blank = true, .caught_up = true, .moved = {}});
-  member_.Receive(NodeId(1), PulseAnswer{.epoch = Epoch(2), .leader = NodeId(1), .is_gone = true, .to = Incarnation(1)},
-                  now_);
-  ASSERT_TRUE(member_.is_gone());
-  now_ += 10 * kMillisecond;
-  member_.Reenter(now_);
-  const Pulse pulse = Pulses().at(0).second;
-  EXPECT_TRUE(pulse.blank);  // That was so when it started.
-  EXPECT_FALSE(pulse.caught_up);
-}
-
 }  // namespace
 }  // namespace mangrove

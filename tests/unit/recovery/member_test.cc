@@ -151,19 +151,6 @@ TEST_F(MemberTest, M1WhatWasSaidToAnotherIncarnationIsNotTaken) {
   EXPECT_FALSE(member_.is_gone());
 }
 
-TEST_F(MemberTest, M3ALateWordOfBeingGoneIsNotTakenInAViewThatIsNewer) {
-  Join();
-  Gone(2);
-  member_.Reenter(now_);
-  At(now_ + kMillisecond);
-  Know(9, {Instance(1), Instance(5)});
-  Answer(now_, 9);
-  ASSERT_TRUE(member_.HasLease(now_));
-  Gone(8);
-  EXPECT_FALSE(member_.is_gone());
-  EXPECT_TRUE(member_.HasLease(now_));
-}
-
 TEST_F(MemberTest, M1APulseThatWasNeverSentGivesNothing) {
   Join();
   const TimeNs ends = member_.lease_ends();
@@ -225,60 +212,6 @@ TEST_F(MemberTest, M3WhoIsGoneStaysSoWhateverComes) {
   Answer(now_, 3);
   EXPECT_TRUE(member_.is_gone());
   EXPECT_FALSE(member_.HasLease(now_));
-}
-
-TEST_F(MemberTest, M3WhatWasSentBeforeItWasEmptiedCountsNoMore) {
-  Join();
-  const TimeNs sent_at = now_;
-  now_ += 10 * kMillisecond;
-  Gone(2);
-  now_ += 10 * kMillisecond;
-  member_.Reenter(now_);
-  Know(3, {Instance(1), Instance(5)});
-  EXPECT_FALSE(member_.HasLease(now_));
-  Answer(sent_at, 3);
-  EXPECT_FALSE(member_.HasLease(now_));
-}
-
-TEST_F(MemberTest, M3ReenterSaysWhatItHasEmptiedAndTheNextLeaseIsInALaterView) {
-  Join();
-  Gone(2);
-  now_ += 10 * kMillisecond;
-  member_.Reenter(now_);
-  EXPECT_FALSE(member_.is_gone());
-  EXPECT_FALSE(member_.HasLease(now_));
-  EXPECT_EQ(member_.next_tick(), now_);  // At once.
-  const auto pulses = Pulses();
-  ASSERT_THAT(pulses, testing::Not(IsEmpty()));
-  EXPECT_EQ(pulses.front().second.emptied, Epoch(2));
-  At(member_.next_tick());
-  Answer(now_, 2);
-  EXPECT_FALSE(member_.HasLease(now_));
-  Know(3, {Instance(1), Instance(5)});
-  Answer(now_, 3);
-  EXPECT_TRUE(member_.HasLease(now_));
-}
-
-TEST_F(MemberTest, M3ALateWordOfBeforeItWasEmptiedIsOld) {
-  Join();
-  EXPECT_EQ(At(member_.next_tick()).front().second.emptied, Epoch());
-  Gone(4);
-  member_.Reenter(now_);
-  Gone(4);
-  Gone(2);
-  EXPECT_FALSE(member_.is_gone());
-  Gone(5);
-  EXPECT_TRUE(member_.is_gone());
-  member_.Reenter(now_);
-  EXPECT_EQ(Pulses().front().second.emptied, Epoch(5));
-}
-
-TEST_F(MemberTest, M3TheNewestOfWhatItIsToldIsEmptied) {
-  Join();
-  Gone(4);
-  Gone(3);
-  member_.Reenter(now_);
-  EXPECT_EQ(Pulses().front().second.emptied, Epoch(4));
 }
 
 // --- Pulses -----------------------------------------------------------------------------------------------------------

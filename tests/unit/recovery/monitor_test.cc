@@ -62,7 +62,7 @@ TEST(ViewHistoryTest, WhoIsNotFarBehindIsToldTheChangesAndOthersTheWhole) {
 class MonitorTest : public testing::Test {
  protected:
   static Pulse PulseAt(TimeNs sent_at, uint64_t epoch = 1) {
-    return {.sent_at = sent_at, .epoch = Epoch(epoch), .emptied = {}, .unreachable = {}};
+    return {.sent_at = sent_at, .epoch = Epoch(epoch), .unreachable = {}};
   }
   MonitorTest() { history_.Reset(ViewOf({1, 2, 3})); }
   const RecoveryTiming timing_;
@@ -148,9 +148,7 @@ TEST_F(AnchorTest, AMonitorSpeaksForTheMembersOfItsGroupInTheView) {
   ASSERT_TRUE(view.Has(Instance(kGroupNodes + 1)));
   pulsing_.clear();
   told_.clear();
-  const auto pulse = [&](TimeNs at) {
-    return Pulse{.sent_at = at, .epoch = view.epoch, .emptied = {}, .unreachable = {}};
-  };
+  const auto pulse = [&](TimeNs at) { return Pulse{.sent_at = at, .epoch = view.epoch, .unreachable = {}}; };
   // Node 4's batch: for a node of another group, for an incarnation that has not joined, and for itself.
   leader.Receive(Instance(4),
                  PulseBatch{.pulses = {{Instance(kGroupNodes + 1), pulse(now_)},

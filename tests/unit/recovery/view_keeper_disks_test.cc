@@ -17,9 +17,7 @@ class ViewKeeperDisks : public ViewKeeperTest {
   // What it says of its disk, later than all before, knowing this view.
   void HearDisk(NodeInstance node, bool blank, bool caught_up) {
     now_ += kMillisecond;
-    Hear(
-        node,
-        {.sent_at = 0, .epoch = view_.epoch, .emptied = {}, .unreachable = {}, .blank = blank, .caught_up = caught_up});
+    Hear(node, {.sent_at = 0, .epoch = view_.epoch, .unreachable = {}, .blank = blank, .caught_up = caught_up});
   }
   // Node 2 has left in view 8, and is back as incarnation 2.
   void Return() {

@@ -43,7 +43,7 @@ class ViewKeeperPlacesTest : public ViewKeeperTest {
   // Who knows the view says that it has all that it is to keep after that move.
   void HearMoved(uint64_t node, Epoch move, bool caught_up = false) {
     now_ += kMillisecond;
-    Pulse pulse{.sent_at = 0, .epoch = view_.epoch, .emptied = {}, .unreachable = {}};
+    Pulse pulse{.sent_at = 0, .epoch = view_.epoch, .unreachable = {}};
     pulse.moved = move;
     pulse.caught_up = caught_up;
     Hear({NodeId(node), view_.members.at(NodeId(node))}, pulse);

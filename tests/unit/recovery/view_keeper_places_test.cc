@@ -27,7 +27,7 @@ TEST_F(ViewKeeperPlaces, TheFirstViewPlacesAllThatTheClusterWasMadeWith) {
   now_ += kSecond;
   ViewChange change = keeper_.Decide(Database(), now_);
   EXPECT_TRUE(change.empty());  // There is no view without anybody in it.
-  Hear(Instance(2), {.sent_at = 0, .epoch = {}, .emptied = {}, .unreachable = {}});
+  Hear(Instance(2), {.sent_at = 0, .epoch = {}, .unreachable = {}});
   change = keeper_.Decide(Database(), now_);
   EXPECT_THAT(change.joins, ElementsAre(Instance(2)));
   EXPECT_THAT(change.place, ElementsAre(NodeId(1), NodeId(2), NodeId(3)));
@@ -43,7 +43,7 @@ TEST_F(ViewKeeperPlaces, TheFirstViewLeavesRoomForPlaces) {
   view_ = View();
   for (uint64_t node = 1; node <= 3 * ViewChange::kMostNodes; ++node) {
     Add(node);
-    Hear(Instance(node), {.sent_at = 0, .epoch = {}, .emptied = {}, .unreachable = {}});
+    Hear(Instance(node), {.sent_at = 0, .epoch = {}, .unreachable = {}});
   }
   ViewChange change = keeper_.Decide(Database(), now_);
   EXPECT_LE(change.size(), ViewChange::kMostNodes);

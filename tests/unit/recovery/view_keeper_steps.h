@@ -46,7 +46,7 @@ class ViewKeeperTest : public testing::Test {
   }
   // Who knows the view and reaches all but some.
   void Hear(uint64_t node, uint64_t incarnation = 1, const std::vector<uint64_t>& unreachable = {}) {
-    Pulse pulse = {.sent_at = 0, .epoch = view_.epoch, .emptied = {}, .unreachable = {}};
+    Pulse pulse = {.sent_at = 0, .epoch = view_.epoch, .unreachable = {}};
     for (uint64_t other : unreachable) pulse.unreachable.push_back(NodeId(other));
     Hear(Instance(node, incarnation), pulse);
   }
