@@ -1,0 +1,210 @@
+// mangrove-kill-times: how long the pages of a killed node are out of service, and what the others notice of it. Three nodes as
+// processes, with the settings that they have by themselves; one is killed, and started again, as often as it is asked for.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "tests/cluster/cluster.h"
+
+namespace mangrove::cluster_test {
+namespace {
+
+constexpr char kUsage[] =
+    "usage: mangrove-kill-times [--kills N] [--whom member|leader]\n"
+    "  --kills N  how often (default 50)\n"
+    "  --whom W   a member that does not lead the anchors (default), or the one that leads them\n";
+
+constexpr int kNodes = 3;
+constexpr uint64_t kPages = 64;  // That the killed node was responsible for, and had written last.
+constexpr int kServedWithinS = 30;
+constexpr auto kWatched = std::chrono::seconds(3);  // Before each kill, and after it.
+
+struct CommandLine {
+  int kills = 50;
+  bool leader = false;
+};
+
+[[noreturn]] void Refuse(const std::string& what) {
+  std::fprintf(stderr, "mangrove-kill-times: %s\n%s", what.c_str(), kUsage);
+  std::exit(2);
+}
+
+CommandLine Parse(int argc, char** argv) {
+  CommandLine line;
+  for (int i = 1; i < argc; i += 2) {
+    const std::string flag = argv[i];
+    if (i + 1 == argc) Refuse(absl::StrCat("unknown, or without a value: ", flag));
+    const std::string value = argv[i + 1];
+    if (flag == "--kills") {
+      if (!absl::SimpleAtoi(value, &line.kills) || line.kills < 1 || line.kills > 10'000) {
+        Refuse(absl::StrCat("--kills is \"", value, "\", expected a number from 1 to 10000"));
+      }
+    } else if (flag == "--whom" && (value == "member" || value == "leader")) {
+      line.leader = value == "leader";
+    } else {
+      Refuse(absl::StrCat("unknown: ", flag, " ", value));
+    }
+  }
+  return line;
+}
+
+// The value that `share` of all are not above, in ms.
+double Quantile(std::vector<double> seconds, double share) {
+  std::sort(seconds.begin(), seconds.end());
+  const auto at = static_cast<size_t>(std::ceil(share * static_cast<double>(seconds.size())));
+  return seconds.at(std::max<size_t>(at, 1) - 1) * 1000;
+}
+
+void Say(const char* what, const std::vector<double>& seconds) {
+  std::printf("%-58s median %8.1f ms, worst %8.1f ms, of %zu\n", what, Quantile(seconds, 0.5), Quantile(seconds, 1),
+              seconds.size());
+}
+
+absl::Status SetWord(Region& region, uint64_t page, uint64_t value) {
+  return region.Write(page * kPageBytes, std::as_bytes(std::span(&value, 1)));
+}
+
+// Writes to pages, one after the other, and notes how long each took.
+class Untouched {
+ public:
+  explicit Untouched(Region& region) : region_(region), thread_([this] { Run(); }) {}
+  ~Untouched() { End(); }
+  void Begin(bool with_kill) { phase_ = with_kill ? 1 : 0; }
+  void End() {
+    ends_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+  // REQUIRES: it has ended.
+  const std::vector<double>& seconds(bool with_kill) const { return seconds_[with_kill ? 1 : 0]; }
+  int failed() const { return failed_; }
+
+ private:
+  void Run() {
+    for (uint64_t i = 0; !ends_; ++i) {
+      const int phase = phase_;
+      const Stopwatch watch;
+      if (!SetWord(region_, i % kPages, i).ok()) ++failed_;
+      if (phase >= 0) seconds_[phase].push_back(watch.Seconds());
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+  }
+
+  Region& region_;
+  std::atomic<bool> ends_ = false;
+  std::atomic<int> phase_ = -1;
+  std::atomic<int> failed_ = 0;
+  std::vector<double> seconds_[2];
+  std::thread thread_;
+};
+
+struct Times {
+  std::vector<double> first;  // Until a page of the killed node can be written again,
+  std::vector<double> all;    // and until all of them can.
+  std::vector<double> untouched;
+  std::vector<double> untouched_with_kill;
+  int untouched_failed = 0;
+};
+
+int LeaderOf(Cluster& cluster) {
+  std::string leader;
+  const bool known = Eventually([&] {
+    const nlohmann::json name = cluster.Ask(1, {"status"})["membership"]["leader"];
+    if (name.is_string()) leader = name;
+    return !leader.empty();
+  });
+  int node = 0;
+  if (!known || !absl::SimpleAtoi(leader.substr(leader.rfind('-') + 1), &node))
+    throw std::runtime_error("nobody leads");
+  return node;
+}
+
+void KillOnce(Cluster& cluster, int number, bool wants_leader, Times& times) {
+  const int leader = LeaderOf(cluster);
+  const int victim = wants_leader ? leader : leader % kNodes + 1;
+  const int survivor = wants_leader ? leader % kNodes + 1 : (leader + 1) % kNodes + 1;
+  const std::string name = absl::StrCat("kill-", number);
+  const auto session = cluster.Attach(survivor, kServedWithinS * 1000);
+  const auto own = MakeRegion(*session, name + "-own", kPages * kPageBytes);
+  const auto of_third = cluster.Attach(kNodes * (kNodes + 1) / 2 - victim - survivor, kServedWithinS * 1000);
+  const auto shared = Take(of_third->Open(name + "-own", AccessMode::kWrite));
+  {
+    const auto of_victim = cluster.Attach(victim);
+    const auto made = MakeRegion(*of_victim, name, kPages * kPageBytes);
+    absl::Status status;
+    for (uint64_t page = 0; page < kPages && status.ok(); ++page) status = SetWord(*made, page, page);
+    if (status.ok()) status = made->Flush(0, kPages * kPageBytes);
+    if (!status.ok()) throw std::runtime_error(status.ToString());
+  }
+  const auto region = Take(session->Open(name, AccessMode::kWrite));
+  {
+    // Two nodes that take the pages from each other.
+    Untouched untouched[] = {Untouched(*own), Untouched(*shared)};
+    for (Untouched& each : untouched) each.Begin(false);
+    std::this_thread::sleep_for(kWatched);
+    for (Untouched& each : untouched) each.Begin(true);
+    cluster.Kill(victim);
+    const Stopwatch since;
+    for (uint64_t page = 0; page < kPages; ++page) {
+      while (!SetWord(*region, page, page + 1000).ok()) {
+        if (since.Seconds() > kServedWithinS) throw std::runtime_error("the pages are not served again");
+      }
+      if (page == 0) times.first.push_back(since.Seconds());
+    }
+    times.all.push_back(since.Seconds());
+    std::this_thread::sleep_for(
+        kWatched - std::min<std::chrono::duration<double>>(kWatched, std::chrono::duration<double>(since.Seconds())));
+    for (Untouched& each : untouched) {
+      each.End();
+      for (const double seconds : each.seconds(false)) times.untouched.push_back(seconds);
+      for (const double seconds : each.seconds(true)) times.untouched_with_kill.push_back(seconds);
+      times.untouched_failed += each.failed();
+    }
+  }
+  std::printf("%3d: node-%d killed; served again after %.0f ms, all of it after %.0f ms\n", number, victim,
+              times.first.back() * 1000, times.all.back() * 1000);
+  std::fflush(stdout);
+  cluster.Start(victim);
+  cluster.AwaitConnected();
+}
+
+int Main(int argc, char** argv) {
+  const CommandLine line = Parse(argc, argv);
+  Cluster cluster({.nodes = kNodes});
+  cluster.StartAll();
+  cluster.AwaitConnected();
+  Times times;
+  for (int i = 1; i <= line.kills; ++i) KillOnce(cluster, i, line.leader, times);
+  std::printf("%s killed, %d times, with the settings that nodes have by themselves\n",
+              line.leader ? "the anchors' leader" : "a member", line.kills);
+  Say("until a page of it can be written again:", times.first);
+  Say(absl::StrCat("until all ", kPages, " can:").c_str(), times.all);
+  for (const bool with_kill : {false, true}) {
+    const auto& seconds = with_kill ? times.untouched_with_kill : times.untouched;
+    std::printf(
+        "%-58s 99.9 %% %8.2f ms, worst %8.2f ms, of %zu\n",
+        with_kill ? "the same, in the 3 s from a kill:" : "writes of the other two to pages of theirs, 3 s before:",
+        Quantile(seconds, 0.999), Quantile(seconds, 1), seconds.size());
+  }
+  if (times.untouched_failed > 0) std::printf("%d of these failed\n", times.untouched_failed);
+  return times.untouched_failed > 0 ? 1 : 0;
+}
+
+}  // namespace
+}  // namespace mangrove::cluster_test
+
+int main(int argc, char** argv) {
+  try {
+    return mangrove::cluster_test::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "mangrove-kill-times: %s\n", error.what());
+    return 1;
+  }
+}
