@@ -66,6 +66,7 @@ void CatchUp::OnView() {
     has_all_ = false;
     if (goal_.behind) caught_up_ = false;
     moved_ = Epoch();
+    rate_.Clear();
     Say();
   }
   if (running_ || has_all_) return;
@@ -93,6 +94,7 @@ void CatchUp::SetGoal(const Goal& goal) {
   unreadable_.clear();
   uncovered_.clear();
   failed_ = NodeId();
+  rate_.Clear();
   if (goal.empty()) return engine_->core_.EndDoubt();
   if (goal.behind) caught_up_ = false;
   moved_ = Epoch();
@@ -134,14 +136,26 @@ CatchUpProgress CatchUp::Progress() const {
   CatchUpProgress progress = progress_;
   progress.is_behind = IsBehind();
   progress.is_moving = goal_.move.value != 0 && !has_all_;
-  progress.done_percent = DonePercent();
+  const bool is_done = goal_.empty() || has_all_;
+  const ProgressRate::Done done = Done();
+  progress.done_percent = is_done ? 100 : std::min(99, static_cast<int>(100 * done.share));
+  if (!is_done) progress.rate = rate_.Now(engine_->clock_->Now(), done);
   if (running_) progress.waits_for = WaitsFor();
   if (running_ && progress.waits_for.empty()) progress.waits_for.assign(uncovered_.begin(), uncovered_.end());
   return progress;
 }
 
-int CatchUp::DonePercent() const {
-  if (goal_.empty() || has_all_) return 100;
+ProgressRate::Done CatchUp::Done() const {
+  return {.pages_compared = progress_.pages_compared, .pages_copied = progress_.pages_copied, .share = DoneShare()};
+}
+
+void CatchUp::NoteRate() {
+  const TimeNs now = engine_->clock_->Now();
+  if (rate_.IsDue(now)) rate_.Note(now, Done());
+}
+
+double CatchUp::DoneShare() const {
+  if (goal_.empty() || has_all_) return 1;
   double sources = 0;
   double done = static_cast<double>(pages_of_.size());
   for (const auto& [node, incarnation] : engine_->view_.members) {
@@ -160,7 +174,7 @@ int CatchUp::DonePercent() const {
     }
     done += past / all;
   }
-  return sources == 0 ? 0 : std::min(99, static_cast<int>(100 * done / sources));
+  return sources == 0 ? 0 : done / sources;
 }
 
 // A current disk in the view that has not been learned from; if there is another one, not that with which it has just failed.
@@ -241,6 +255,7 @@ Outcome<Message> CatchUp::Here(const Message& message) {
 Task<absl::Status> CatchUp::Run() {
   DurationNs pause = kPause;
   while (!engine_->stopped_ && !goal_.empty()) {
+    NoteRate();
     const absl::Status status = co_await LearnNext();
     progress_.trouble = std::string(status.message());
     if (has_all_) co_return status;

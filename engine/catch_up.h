@@ -35,6 +35,7 @@
 #include "directory/messages.h"
 #include "engine/core_holder.h"
 #include "engine/page_store.h"
+#include "engine/progress_rate.h"
 #include "engine/stored_list.h"
 #include "net/ids.h"
 #include "net/runtime/clock.h"
@@ -51,10 +52,11 @@ struct CatchUpProgress {
   int done_percent = 0;  // Of what it lacks, as far as that can be told: of the allocated pages, those that it is past.
   uint64_t pages_compared = 0;
   uint64_t pages_copied = 0;
-  uint64_t pages_lost = 0;        // U5
-  uint64_t pages_trimmed = 0;     // U7
-  std::vector<NodeId> waits_for;  // U4
-  std::string trouble;            // Why the last step failed; empty: it did not.
+  uint64_t pages_lost = 0;                     // U5
+  uint64_t pages_trimmed = 0;                  // U7
+  std::vector<NodeId> waits_for;               // U4
+  std::optional<ProgressRate::Estimate> rate;  // Nothing: not known yet, or there is nothing to do.
+  std::string trouble;                         // Why the last step failed; empty: it did not.
 };
 
 class CatchUp {
@@ -106,7 +108,9 @@ class CatchUp {
   void Say();
   std::optional<NodeId> NextSource(const std::set<NodeId>& done) const;
   std::vector<NodeId> WaitsFor() const;
-  int DonePercent() const;
+  double DoneShare() const;
+  ProgressRate::Done Done() const;
+  void NoteRate();
   Task<bool> Pause(DurationNs duration);
   template <typename T>
   std::pair<Outcome<T>, absl::AnyInvocable<void(T)>> Await();
@@ -188,6 +192,7 @@ class CatchUp {
   uint64_t next_wait_ = 0;
   std::map<uint64_t, absl::AnyInvocable<void(absl::Status)>> waits_;  // For this node's own disk; what ends each.
   CatchUpProgress progress_;
+  ProgressRate rate_;
 };
 
 }  // namespace mangrove

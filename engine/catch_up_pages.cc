@@ -31,6 +31,7 @@ Message CatchUp::AskOf(PageId page) {
 Task<absl::Status> CatchUp::TakePages(NodeId source, std::vector<StoredVersion> listed, PageInterval part) {
   const uint64_t round = round_;
   progress_.pages_compared += listed.size();
+  NoteRate();
   auto next = listed.begin();
   while (part.first < part.end) {
     const absl::StatusOr<Part> here = co_await VersionsHere(part);
@@ -44,6 +45,7 @@ Task<absl::Status> CatchUp::TakePages(NodeId source, std::vector<StoredVersion> 
       std::vector<StoredVersion> some(wanted.begin() + static_cast<ptrdiff_t>(begin),
                                       wanted.begin() + static_cast<ptrdiff_t>(end));
       absl::Status status = co_await Copy(source, std::move(some));
+      NoteRate();
       if (status.ok()) status = CheckGoesOn(round);
       if (!status.ok()) co_return status;
     }

@@ -109,6 +109,26 @@ json MembershipOf(const Membership& membership, const NodeConfig& config) {
           {"anchor", AnchorOf(anchor)}};
 }
 
+json DiskOf(const StoreUsage& usage, const CatchUpProgress& catch_up) {
+  json disk{{"pages", usage.pages},
+            {"used_bytes", usage.used_bytes},
+            {"free_bytes", usage.free_bytes},
+            {"is_behind", catch_up.is_behind},
+            {"is_moving", catch_up.is_moving},
+            {"done_percent", catch_up.done_percent},
+            {"pages_trimmed", catch_up.pages_trimmed},
+            {"pages_compared", catch_up.pages_compared},
+            {"pages_copied", catch_up.pages_copied},
+            {"pages_lost", catch_up.pages_lost},
+            {"trouble", catch_up.trouble}};
+  if (catch_up.rate) {
+    disk["compared_pages_per_second"] = static_cast<uint64_t>(catch_up.rate->compared_per_second);
+    disk["copied_bytes_per_second"] = static_cast<uint64_t>(catch_up.rate->copied_per_second * kPageBytes);
+    if (catch_up.rate->seconds_left) disk["seconds_left"] = *catch_up.rate->seconds_left;
+  }
+  return disk;
+}
+
 }  // namespace
 
 PageSummary PageEngine::Describe(PageId page) const {
@@ -143,7 +163,6 @@ std::string LocalOperations::NameOf(NodeId node) const {
 std::string LocalOperations::InspectStatus() const {
   const PageEngineCounters& c = engine_->counters();
   const TransportCounters t = transport_->Counters();
-  const StoreUsage usage = store_->Usage();
   const MemberConfig& self = config_->self();
   json waiting = json::array();
   for (NodeId node : engine_->Unregistered()) waiting.push_back(NameOf(node));
@@ -160,18 +179,7 @@ std::string LocalOperations::InspectStatus() const {
        {"peers", PeersOf(*transport_, *engine_, *config_)},
        {"cache",
         {{"used_bytes", engine_->cached_pages() * kPageBytes}, {"size_bytes", engine_->cache_pages() * kPageBytes}}},
-       {"disk",
-        {{"pages", usage.pages},
-         {"used_bytes", usage.used_bytes},
-         {"free_bytes", usage.free_bytes},
-         {"is_behind", catch_up.is_behind},
-         {"is_moving", catch_up.is_moving},
-         {"done_percent", catch_up.done_percent},
-         {"pages_trimmed", catch_up.pages_trimmed},
-         {"pages_compared", catch_up.pages_compared},
-         {"pages_copied", catch_up.pages_copied},
-         {"pages_lost", catch_up.pages_lost},
-         {"trouble", catch_up.trouble}}},
+       {"disk", DiskOf(store_->Usage(), catch_up)},
        {"counters",
         {{"read_requests", c.read_requests},
          {"write_requests", c.write_requests},

@@ -54,6 +54,33 @@ std::string DisksLine(const json& membership) {
   return absl::StrCat("REPAIR: ", absl::StrJoin(parts, "; "), "\n");
 }
 
+std::string TimeLeftText(uint64_t seconds) {
+  constexpr uint64_t kMinute = 60;
+  constexpr uint64_t kHour = 60 * kMinute;
+  if (seconds < 2 * kMinute) return absl::StrCat(seconds, " s");
+  if (seconds < 2 * kHour) return absl::StrCat(seconds / kMinute, " min");
+  return absl::StrCat(seconds / kHour, " h ", seconds % kHour / kMinute, " min");
+}
+
+// How fast this node's own disk gets what it lacks, and until when. Empty: it lacks nothing.
+std::string OwnDiskLine(const json& disk) {
+  const bool is_behind = Flag(disk, "is_behind");
+  if (!is_behind && !Flag(disk, "is_moving")) return "";
+  const std::string what = is_behind ? "catches up" : "gets the pages that it is to keep";
+  std::string text = absl::StrCat("this node's disk ", what, ": ", Number(disk, "done_percent"), " %, ");
+  if (disk.contains("compared_pages_per_second")) {
+    absl::StrAppend(&text, CountText(Number(disk, "compared_pages_per_second"), "page"), "/s compared, ",
+                    BytesText(Number(disk, "copied_bytes_per_second")), "/s copied, ");
+  } else {
+    absl::StrAppend(&text, "at a rate that is unknown yet, ");
+  }
+  const std::string left =
+      disk.contains("seconds_left") ? absl::StrCat("about ", TimeLeftText(Number(disk, "seconds_left"))) : "unknown";
+  absl::StrAppend(&text, "time left: ", left);
+  const std::string trouble = Text(disk, "trouble");
+  return absl::StrCat(text, trouble.empty() ? "; let it run" : absl::StrCat("; it tries again: ", trouble), "\n");
+}
+
 // A peer that was never met has no incarnation.
 std::string IncarnationText(const json& node) {
   const uint64_t incarnation = Number(node, "incarnation");
@@ -116,7 +143,7 @@ std::string PeersTable(const json& peers) {
 
 std::string Places(const json& status) {
   const json& membership = status.at("membership");
-  return absl::StrCat(MembershipLine(membership), DisksLine(membership));
+  return absl::StrCat(MembershipLine(membership), DisksLine(membership), OwnDiskLine(status.at("disk")));
 }
 
 // The first key is used.
@@ -159,9 +186,7 @@ std::string Status(const json& status) {
     std::replace(words.begin(), words.end(), '_', ' ');
     counters.AddRow({words, value.dump()});
   }
-  const json& membership = status.at("membership");
-  std::string text =
-      MembershipLine(membership) + DisksLine(membership) + StatusLine(status, connected) + facts.ToString();
+  std::string text = Places(status) + StatusLine(status, connected) + facts.ToString();
   if (!status.at("peers").empty()) absl::StrAppend(&text, "\n", PeersTable(status.at("peers")));
   return absl::StrCat(text, "\nsince its start\n", counters.ToString());
 }

@@ -125,6 +125,37 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
       StartsWith("THE CLUSTER STARTS: its anchors have to be there once, all of them, and b did not answer"));
 }
 
+TEST_F(CommandLine, StatusSaysHowFastADiskGetsWhatItLacksAndUntilWhen) {
+  const auto line = [this](const std::string& disk) {
+    std::string status = kStatus;
+    const std::string idle = R"("is_behind": false, "is_moving": false)";
+    answer_ = status.replace(status.find(idle), idle.size(),
+                             absl::StrCat(disk, R"(, "done_percent": 40, "pages_compared": 9, "pages_copied": 8,
+                               "pages_lost": 0)"));
+    EXPECT_EQ(Run({"status"}), kExitDone) << err_.str();
+    const std::string text = out_.str();
+    const size_t begin = text.find("this node's disk");
+    return begin == std::string::npos ? "" : text.substr(begin, text.find('\n', begin) - begin);
+  };
+  EXPECT_EQ(line(R"("is_behind": false, "is_moving": false, "trouble": "")"), "");
+  EXPECT_EQ(line(R"("is_behind": true, "is_moving": false, "trouble": "")"),
+            "this node's disk catches up: 40 %, at a rate that is unknown yet, time left: unknown; let it run");
+  EXPECT_EQ(
+      line(R"("is_behind": true, "is_moving": true, "trouble": "", "compared_pages_per_second": 1200,
+                    "copied_bytes_per_second": 3145728, "seconds_left": 119)"),
+      "this node's disk catches up: 40 %, 1200 pages/s compared, 3.0 MiB/s copied, time left: about 119 s; let it "
+      "run");
+  EXPECT_EQ(
+      line(R"("is_behind": false, "is_moving": true, "trouble": "no room", "compared_pages_per_second": 1,
+                    "copied_bytes_per_second": 0, "seconds_left": 7500)"),
+      "this node's disk gets the pages that it is to keep: 40 %, 1 page/s compared, 0 B/s copied, time left: about "
+      "2 h 5 min; it tries again: no room");
+  EXPECT_THAT(line(R"("is_behind": false, "is_moving": true, "trouble": "", "seconds_left": 120)"),
+              HasSubstr("time left: about 2 min;"));
+  EXPECT_EQ(Run({"node", "drain", "node-2"}), kExitDone);
+  EXPECT_THAT(out_.str(), HasSubstr("\nthis node's disk gets the pages that it is to keep: 40 %"));
+}
+
 TEST_F(CommandLine, AWatchAsksAgainUntilItIsOverAlsoWhenNobodyAnswers) {
   answer_ = R"({"a":1})";
   looks_ = 3;
