@@ -108,13 +108,13 @@ void Step::Start(HomeRequest request) {
 }
 
 void Step::StartAccess(HomeRequest request) {
-  if (e_.state == S::kLost) return LoadAgain(request);
   const NodeInstance owner = e_.owner;
   const bool write = request.access == Access::kWrite;
   if (request.access == Access::kMove && owner.node.value == 0) {
     Fail(request, absl::AbortedError("page " + ToString(context_.page) + " has no owner that offers it"));
     return;
   }
+  if (e_.state == S::kLost) return LoadAgain(request);
   const bool current_copy = request.from == owner || (write && request.have && Has(e_.sharers, request.from));
   if (owner.node.value == 0 && !current_copy && Appoint(request)) return;
   Begin(S::kGranting, request);

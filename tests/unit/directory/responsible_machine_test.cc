@@ -336,5 +336,14 @@ TEST(ResponsibleNode, WhoeverComesToALostPageHasTheDisksAskedAgain) {
   EXPECT_EQ(h.e.state, S::kUnowned);
 }
 
+TEST(ResponsibleNode, ALostPageIsNotMovedForRoom) {
+  Home h;
+  h.Hear(Request(Access::kRead, 5), kAsker);
+  h.LoadFails(absl::DataLossError("each of its core holders has lost its disk"));
+  h.Hear(Request(Access::kMove, 6), kAsker);
+  EXPECT_EQ(h.did, "RequestFailed->4");
+  EXPECT_EQ(h.e.state, S::kLost);
+}
+
 }  // namespace
 }  // namespace mangrove::home_test
