@@ -29,8 +29,9 @@ bool AreAlike(const HomeRequest& request, const HomeRequest& other, uint64_t pag
 bool AreAlike(const HomeTransaction& txn, const HomeTransaction& other, uint64_t pages) {
   return CountsUp(txn.id, other.id, pages) && AreAlike(txn.request, other.request, pages) &&
          other.source == txn.source && other.backup == txn.backup && other.upgrade == txn.upgrade &&
-         other.active == txn.active && other.lost == txn.lost && other.appoints == txn.appoints &&
-         other.waiting == txn.waiting && other.resend_at == txn.resend_at && other.resends == txn.resends;
+         other.active == txn.active && other.was_lost == txn.was_lost && other.lost == txn.lost &&
+         other.appoints == txn.appoints && other.waiting == txn.waiting && other.resend_at == txn.resend_at &&
+         other.resends == txn.resends;
 }
 
 bool AreAlike(const HomeWork& work, const HomeWork& other, uint64_t pages) {

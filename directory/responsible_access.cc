@@ -134,7 +134,7 @@ void Step::StartAccess(HomeRequest request) {
   if (t().active && !sends) SendGrant();
 }
 
-// Whether a lost page is lost the disks say each time: whoever was still allocating it has told them since that it is zeros.
+// The disks say each time whether a lost page is lost still: whoever was allocating it may have told them since that it is zeros.
 void Step::LoadAgain(const HomeRequest& request) {
   Begin(S::kLoading, request);
   t().was_lost = true;
@@ -272,17 +272,20 @@ void Step::LoadFailed() {
   const HomeRequest request = t().request;
   const bool was_lost = t().was_lost;
   w_.txn.reset();
-  e_.state = load_status.code() == absl::StatusCode::kDataLoss ? S::kLost : S::kUnowned;
+  const bool stays_lost = was_lost && load_status.code() == absl::StatusCode::kUnavailable;
+  e_.state = stays_lost || load_status.code() == absl::StatusCode::kDataLoss ? S::kLost : S::kUnowned;
   if (request.from.node.value != 0) Fail(request, load_status);
-  if (e_.state != S::kLost) return Serve();
-  if (!was_lost) Effect(HomeEffect::Kind::kLost);
-  // It is so for all that wait.
-  while (!w_.queue.empty() && !w_.txn) {
-    const HomeRequest next = w_.queue.front();
-    w_.queue.erase(w_.queue.begin());
-    const bool reads = next.kind == HomeRequest::Kind::kAccess || next.kind == HomeRequest::Kind::kFlush;
-    reads ? Fail(next, load_status) : Start(next);
+  if (e_.state == S::kLost) {
+    if (!was_lost) Effect(HomeEffect::Kind::kLost);
+    const auto reads = [](const HomeRequest& r) {
+      return r.kind == HomeRequest::Kind::kAccess || r.kind == HomeRequest::Kind::kFlush;
+    };
+    while (!w_.queue.empty() && reads(w_.queue.front())) {  // It is so for all that wait.
+      Fail(w_.queue.front(), load_status);
+      w_.queue.erase(w_.queue.begin());
+    }
   }
+  Serve();
 }
 
 void Step::Fail(const HomeRequest& request, const absl::Status& status) {

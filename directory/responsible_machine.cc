@@ -112,7 +112,6 @@ void Step::Run(HomeEvent event) {
       break;
     case A::kEnqueue: Enqueue(event); break;
     case A::kUnqueue: Unqueue(); break;
-    case A::kServeLost: Start(Incoming(event)); break;
     default: RunAnswer(action);
   }
 }

@@ -96,7 +96,6 @@ enum class HomeAction : uint8_t {
   kServe,  // Queue it and serve the queue.
   kEnqueue,
   kUnqueue,
-  kServeLost,  // What the disks say now counts.
   kLoaded,
   kLoadFailed,
   kCountAck,

@@ -42,7 +42,7 @@ const std::array<std::array<HomeAction, kHomeEvents>, kHomeStates> kHomeTable = 
     /* Resolving  */ {A::kEnqueue, A::kUnqueue, A::kEnqueue, Ign, A::kEnqueue, X, X,
                       X, X, X, A::kRecover, A::kAnswerRetained, A::kForgetKeeper, X, X, A::kCountResolve,
                       A::kForgetPeer, A::kSendAgain, X},
-    /* Lost       */ {A::kServeLost, Ign, A::kServeLost, Ign, A::kServeLost, X, X,
+    /* Lost       */ {A::kServe, Ign, A::kServe, Ign, A::kServe, X, X,
                       X, X, X, X, A::kAnswerRetained, A::kForgetKeeper, X, X, X,
                       A::kForgetPeer, X, A::kAdopt},
 }};

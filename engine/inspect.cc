@@ -146,7 +146,9 @@ PageSummary PageEngine::Describe(PageId page) const {
   const auto home = homes_.find(page);
   if (home != homes_.end()) {
     summary.home_known = true;
-    summary.home_state = Name(home->second->state);
+    const HomeTransaction* const txn = home->second->txn();
+    const bool was_lost = txn != nullptr && txn->was_lost;  // And is until the disks have said otherwise.
+    summary.home_state = Name(was_lost ? HomeState::kLost : home->second->state);
     summary.owner = home->second->owner;
     summary.sharers.assign(home->second->sharers.begin(), home->second->sharers.end());
   }

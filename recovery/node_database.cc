@@ -127,7 +127,7 @@ absl::Status NodeDatabase::CheckNodes(const ViewChange& change) const {
   for (const NodeInstance& joins : change.joins) {
     const NodeRecord* record = Find(joins.node);
     const bool is_there = view_.Has(joins);
-    if (!Has(joins.node) || view_.lost.contains(joins.node) || joins.incarnation < record->last || is_there ||
+    if (!Has(joins.node) || view_.lost.contains(joins.node) || joins.incarnation <= record->last ||
         !named.insert(joins.node).second) {
       return absl::FailedPreconditionError(absl::StrCat(
           ToString(joins), " cannot join: ",

@@ -3,7 +3,7 @@
 //
 // D1  The epochs of views go up by one, from the first one on, which is any above kBlankDisk.
 // D2  Who is in a view is in the database; one incarnation of a node at most is in a view, and, while the node is in the database,
-//     never an older one than before.
+//     each time it joins a newer one than ever before.
 // D3  Whose disk is behind has been in a view; who has been in one and is in none now has a disk that is behind.
 // D4  Who keeps pages, or is to, is in the cluster. Where pages move, no disk stops keeping them before each that is to keep any has
 //     all of its own, and is current.

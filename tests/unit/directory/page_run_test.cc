@@ -80,8 +80,8 @@ std::string Text(const HomeEntry& entry) {
   };
   if (txn) {
     out << "\ntxn " << txn->id.value << ' ' << txn->source.node.value << ' ' << txn->backup.node.value << ' '
-        << txn->upgrade << txn->from_disk << txn->active << txn->lost << txn->appoints << ' ' << txn->resend_at << ' '
-        << txn->resends << " waits";
+        << txn->upgrade << txn->from_disk << txn->active << txn->was_lost << txn->lost << txn->appoints << ' '
+        << txn->resend_at << ' ' << txn->resends << " waits";
     for (const NodeInstance& node : txn->waiting) out << ' ' << node.node.value;
     print(txn->request);
     if (txn->grant) Print(out, *txn->grant);

@@ -93,7 +93,9 @@ Outcome ExpectedOfServe(S s, E event) {
       return owned ? Outcome{S::kGranting, "Arm, Forward->2"} : Outcome{S::kLoading, "Arm, LoadRecover"};
     case E::kFlush: return owned ? Outcome{s, "Flush->2"} : Outcome{S::kLoading, "Arm, LoadRecover"};
     case E::kEvictRequest: return {S::kEvicting, "Arm, EvictGrant->2"};
-    default: return {S::kDiscarding, owned ? "Arm, Invalidate->3, Invalidate->2" : "Arm, Invalidate->3"};
+    default:
+      if (s == S::kLost) return {S::kUnowned, "Arm, Discarded"};
+      return {S::kDiscarding, owned ? "Arm, Invalidate->3, Invalidate->2" : "Arm, Invalidate->3"};
   }
 }
 
@@ -119,8 +121,6 @@ Outcome Expected(A action, S s, E event) {
     case A::kCountReport:
     case A::kCountResolve: return {s, ""};
     case A::kServe: return ExpectedOfServe(s, event);
-    case A::kServeLost:
-      return event == E::kDiscard ? Outcome{S::kUnowned, "Arm, Discarded"} : Outcome{S::kLoading, "Arm, LoadRecover"};
     case A::kLoaded: return {S::kGranting, "Grant->4"};
     case A::kLoadFailed: return {S::kUnowned, "RequestFailed->4"};
     case A::kCountAck: return {s, s == S::kGranting ? "Activate->4" : ""};

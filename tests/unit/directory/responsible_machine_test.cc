@@ -336,6 +336,17 @@ TEST(ResponsibleNode, WhoeverComesToALostPageHasTheDisksAskedAgain) {
   EXPECT_EQ(h.e.state, S::kUnowned);
 }
 
+TEST(ResponsibleNode, ALostPageStaysSoWhileADiskCannotSayOtherwise) {
+  Home h;
+  h.Hear(Request(Access::kRead, 5), kAsker);
+  h.LoadFails(absl::DataLossError("each of its core holders has lost its disk"));
+  h.Hear(Request(Access::kRead, 6), kAsker);
+  h.Hear(Request(Access::kRead, 7), kSharer);
+  h.LoadFails(absl::UnavailableError("a disk is away"));
+  EXPECT_EQ(h.did, "RequestFailed->4, RequestFailed->3");
+  EXPECT_EQ(h.e.state, S::kLost);
+}
+
 TEST(ResponsibleNode, ALostPageIsNotMovedForRoom) {
   Home h;
   h.Hear(Request(Access::kRead, 5), kAsker);

@@ -334,6 +334,31 @@ TEST_F(PageEngineCatchUpOfThree, AlsoWhenTheListHasIt) {
   EXPECT_EQ(ByteOnDisk(3, page_), 8);
 }
 
+TEST_F(PageEngineCatchUp, WhileTheDisksAreAskedAgainALostPageIsLost) {
+  Miss(2);
+  Back(1);
+  cluster_.host(1).store.corrupt.insert(page_.value);
+  Back(2);
+  ExpectCurrentSoon(2);
+  ASSERT_EQ(cluster_.Read(2, page_).status().code(), absl::StatusCode::kDataLoss);
+  const auto states = [this] {
+    std::vector<std::string> known;
+    for (const uint64_t node : {1, 2}) {
+      const PageSummary summary = cluster_.engine(node).Describe(page_);
+      if (summary.home_known) known.push_back(summary.home_state);
+    }
+    return known;
+  };
+  ASSERT_THAT(states(), testing::ElementsAre("Lost"));
+  Hold(MessageKind::kStoredInfo);
+  Spawn<absl::Status>(cluster_.engine(2).Acquire({page_, 1}, Rights::kRead, cluster_.In(kSecond)),
+                      [](const absl::Status&) {});
+  StepUntilHeld();
+  EXPECT_THAT(states(), testing::ElementsAre("Lost"));
+  cluster_.lost = nullptr;
+  cluster_.RunFor(2 * kSecond);
+}
+
 TEST_F(PageEngineCatchUp, APageThatNobodyCanReadIsLostAndNotOlder) {
   Miss(2);
   Back(1);  // Nothing is in RAM.

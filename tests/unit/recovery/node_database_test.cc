@@ -267,10 +267,11 @@ TEST_F(NodeDatabaseTest, D2ANewerIncarnationTakesThePlaceOfTheOlder) {
 
 TEST_F(NodeDatabaseTest, D2WhoIsInTheViewDoesNotJoin) { Refused(ChangeView(3, {Instance(1, 5)}), kNotNow, "node 1"); }
 
-TEST_F(NodeDatabaseTest, D2WhoHasLeftMayComeBack) {
+TEST_F(NodeDatabaseTest, D2WhoHasLeftComesBackAsAnotherIncarnation) {
   Take(ChangeView(3, {}, {1}));
-  Take(ChangeView(4, {Instance(1, 5)}));
-  EXPECT_TRUE(database_.view().Has(Instance(1, 5)));
+  Refused(ChangeView(4, {Instance(1, 5)}), kNotNow, "incarnation 5 has been in a view");
+  Take(ChangeView(4, {Instance(1, 6)}));
+  EXPECT_TRUE(database_.view().Has(Instance(1, 6)));
   EXPECT_EQ(database_.Find(NodeId(1))->left, Epoch(3));  // That it has left stays known.
   Take(ChangeView(5, {}, {1}));
   EXPECT_EQ(database_.Find(NodeId(1))->left, Epoch(5));
