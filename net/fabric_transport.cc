@@ -30,7 +30,17 @@ TransportCounters FabricTransport::Counters() const { return core_->Counters(); 
 
 TransportSecurity FabricTransport::SecurityInUse() const { return core_->SecurityInUse(); }
 
+absl::Status FabricTransport::SetMembers(const std::vector<FabricMember>& members) {
+  return core_->SetMembers(members);
+}
+
 void FabricTransport::SetKeys(std::vector<ClusterKey> keys) { core_->SetKeys(std::move(keys)); }
+
+void FabricTransport::SetGuestKeys(std::vector<ClusterKey> keys) { core_->SetGuestKeys(std::move(keys)); }
+
+std::optional<ClusterKey> FabricTransport::GuestKey() const { return core_->GuestKey(); }
+
+std::optional<RefusalReason> FabricTransport::RefusedBy(NodeId peer) const { return core_->RefusedBy(peer); }
 
 FabricTransportGauges FabricTransport::Gauges() const { return core_->Gauges(); }
 

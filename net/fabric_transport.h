@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct FabricMember {
   std::string address;  // "host:port" or "[IPv6 address]:port".
 };
 
+// Of a node; or of a guest: `self.node` is kGuestNode, in an incarnation that nobody else has, `keys` is the token's key alone,
+// `members` the node that made it alone. A guest listens nowhere, and its connection is encrypted.
 struct FabricTransportConfig {
   ClusterId cluster;
   std::vector<ClusterKey> keys;  // At least one. The first is used, each is taken.
@@ -68,9 +71,28 @@ class FabricTransport final : public Transport {
   TransportCounters Counters() const override;
   TransportSecurity SecurityInUse() const override;
 
+  // From now on, these are the members; `self` may be among them. REQUIRES: started. With those that are new there will be
+  // connections. Those that are no longer there are closed, and what waited for such a peer is dropped; it is refused as
+  // unknown. Another address of a known one is for the next attempt to connect: the connection that is up stays.
+  // InvalidArgument names an address that is none, or an id that two have or that is none; then nothing has changed. Unavailable names
+  // a host that is not found: it is a member, and not connected to before a later call finds it. A host's name is looked up here,
+  // which takes its time, where it is new; numbers are not.
+  absl::Status SetMembers(const std::vector<FabricMember>& members);
+
   // From now on; REQUIRES: at least one. Connections that were proved with a key that is not among them are closed. Those with
   // another than the first are replaced, as soon as both nodes hold it: the higher one's first key counts.
   void SetKeys(std::vector<ClusterKey> keys);
+
+  // The keys of tokens by which guests are let in, from now on; none, to begin with. REQUIRES: this is no guest. A guest that was
+  // let in with one that is not among them is closed.
+  void SetGuestKeys(std::vector<ClusterKey> keys);
+  // Which of them the guest has that is connected, and from which a delivery comes while it is handled. There is one guest at a
+  // time: who comes takes the place of who was there.
+  std::optional<ClusterKey> GuestKey() const;
+
+  // Why the peer has refused this node, if that was the last thing that came of trying to connect. Anybody at its address may
+  // have said so.
+  std::optional<RefusalReason> RefusedBy(NodeId peer) const;
 
   FabricTransportGauges Gauges() const;
 

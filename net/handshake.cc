@@ -228,13 +228,15 @@ std::string ExplainRefusal(const Refusal& refuser, const Refusal& theirs) {
     case RefusalReason::kCluster:
       return absl::StrCat("a node of cluster ..", absl::Hex(theirs.cluster_low, absl::kZeroPad16),
                           " met a node of cluster ..", absl::Hex(refuser.cluster_low, absl::kZeroPad16));
-    case RefusalReason::kUnknownNode: return "its node id is not among the configured members";
+    case RefusalReason::kUnknownNode: return "its node id is not among the members";
     case RefusalReason::kKey:
       return "it does not hold the cluster's key, or meant another node than the one at this address";
     case RefusalReason::kOldIncarnation: return "a newer incarnation of it has been seen";
     case RefusalReason::kDirection:
       return "the node with the higher id connects to the lower one, not the other way round";
     case RefusalReason::kBusy: return "too many of its connections are in their handshake";
+    case RefusalReason::kToken:
+      return "no token with its key is open: it is void, its time is over, or another node made it";
     case RefusalReason::kRepeated: return "it repeats the beginning of an earlier connection";
   }
   return "for a reason that this version does not know";

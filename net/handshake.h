@@ -116,6 +116,7 @@ enum class RefusalReason : uint8_t {
   kDirection = 7,  // The lower node connects to the higher one.
   kBusy = 8,       // Too many handshakes of this node are under way.
   kRepeated = 9,   // This very hello has come before.
+  kToken = 10,     // To a guest: no token that is open here has its key.
 };
 
 // The refusal's data: why, and the refuser's own values.

@@ -30,6 +30,15 @@ struct StrongId {
 // The short identity of a node: 6 bits for each level of groups, the node's own place in the lowest 6. 0 is no node.
 using NodeId = StrongId<struct NodeIdTag>;
 
+constexpr int kGroupBits = 6;
+constexpr uint64_t kGroupNodes = uint64_t{1} << kGroupBits;
+// The number of the node's group. So nodes of one group are neighbours by their numbers.
+constexpr uint64_t GroupOf(NodeId node) { return node.value >> kGroupBits; }
+
+// Whoever has a token of a node, and is no node yet: see docs/NET.md, Guests. No node's identity. It is the largest, so that guests
+// connect to nodes, and no node to them.
+constexpr NodeId kGuestNode{UINT64_MAX};
+
 // Counts the starts of one node: larger than every earlier one of that node, durable before the first message that
 // carries it. 0 is no incarnation.
 using Incarnation = StrongId<struct IncarnationTag>;
@@ -56,7 +65,7 @@ struct NodeInstance {
   }
 };
 
-inline std::string ToString(NodeId id) { return "node " + std::to_string(id.value); }
+inline std::string ToString(NodeId id) { return id == kGuestNode ? "a guest" : "node " + std::to_string(id.value); }
 inline std::string ToString(const NodeInstance& n) {
   return ToString(n.node) + " incarnation " + std::to_string(n.incarnation.value);
 }

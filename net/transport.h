@@ -10,8 +10,13 @@
 //      of an older one is delivered. That a peer is down is a hint: it may be cut off, or only slow. That a newer
 //      incarnation is up proves that the older one is gone for ever.
 //      Of an incarnation that was expelled nothing is delivered any more, whatever has come in.
+//      A guest (T6) comes and goes without a word; it is delivered of as long as it is connected.
 //  T5  Nothing blocks. Memory for a peer that does not drain its messages is bounded: past it messages are dropped
-//      (T3), and counted.
+//      (T3), and counted. So is what is sent to a node that is no member: who they are changes while a cluster runs, and is not
+//      learned everywhere at once.
+//  T6  kGuestNode is no peer. A delivery from it comes from who has proved to hold the key of a token that is open here, not the
+//      cluster's; it came encrypted, on Channel::kJoin, and nothing else of a guest is ever delivered. Nor is what a member sends
+//      on that channel. What is sent to kGuestNode goes to the guest that is connected, on that channel alone.
 
 #pragma once
 
@@ -39,8 +44,9 @@ constexpr size_t kMaxMessagePages = 64;
 enum class Channel : uint8_t {
   kPages = 0,       // The engine.
   kMembership = 1,  // Who belongs to the cluster.
+  kJoin = 2,        // A guest and the node that made its token, see T6.
 };
-constexpr size_t kChannels = 2;
+constexpr size_t kChannels = 3;
 
 struct Delivery {
   NodeInstance from;
@@ -80,7 +86,7 @@ struct TransportSecurity {
 struct TransportCounters {
   uint64_t messages_sent = 0;
   uint64_t messages_received = 0;
-  uint64_t messages_dropped = 0;  // T5, or no connection.
+  uint64_t messages_dropped = 0;  // T5, no connection, or no member.
   uint64_t pages_sent = 0;
   uint64_t pages_received = 0;
   uint64_t peers_refused = 0;  // Wrong key, cluster, version, or nonsense.
@@ -97,20 +103,21 @@ class Transport {
 
   // Sends `message` (REQUIRES: at most kMaxMessageBytes) with `pages` (REQUIRES: at most kMaxMessagePages) on `channel` to
   // whatever incarnation of `to` is connected. Copies `message`; holds `pages` until they are sent. REQUIRES: `to` is another
-  // configured node.
+  // node.
   virtual void Send(NodeId to, Channel channel, std::span<const std::byte> message,
                     std::span<const PageBuffer> pages) = 0;
 
   // The epoch that is stamped on what is sent from now on.
   virtual void SetEpoch(Epoch epoch) = 0;
 
-  // The view has gone on without this incarnation of another configured node, and those before it: its connection is closed,
-  // and it is not let in again but for being told so. A newer incarnation is.
+  // The view has gone on without this incarnation of another node, and those before it: its connection is closed, and it is
+  // not let in again but for being told so. A newer incarnation is. That holds also where it is no member, and becomes one.
   virtual void Expel(NodeInstance node) = 0;
 
-  // The level of `subsystem` to use towards `peer`: that of the connection, or 0 while there is none.
+  // The level of `subsystem` to use towards `peer`: that of the connection, or 0 while there is none, as with who is no member.
   virtual uint8_t LevelOf(NodeId peer, Subsystem subsystem) const = 0;
 
+  // Of the members.
   virtual std::vector<PeerStatus> Peers() const = 0;
   virtual TransportCounters Counters() const = 0;
   virtual TransportSecurity SecurityInUse() const = 0;

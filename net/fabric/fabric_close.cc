@@ -30,21 +30,28 @@ void FabricCore::Fail(Connection& connection, absl::Status why) {
 void FabricCore::SetKeys(std::vector<ClusterKey> keys) {
   CHECK(!keys.empty());
   keys_ = std::move(keys);
-  for (auto& [serial, connection] : connections_) {
-    if (std::find(keys_.begin(), keys_.end(), connection->key) != keys_.end()) continue;
-    Fail(*connection, absl::PermissionDeniedError(absl::StrCat("its key ", FingerprintOf(connection->key),
-                                                               " is not among this node's any more")));
-  }
+  CloseUnproved();
   for (auto& peer : peers_) {
     if (peer->dialing == nullptr && IsToBeDialled(*peer)) DialLater(*peer);
   }
 }
 
+// What was proved with a key that is not there any more.
+void FabricCore::CloseUnproved() {
+  for (auto& [serial, connection] : connections_) {
+    const std::vector<ClusterKey>& keys = KeysFor(connection->peer);
+    if (std::find(keys.begin(), keys.end(), connection->key) != keys.end()) continue;
+    Fail(*connection, absl::PermissionDeniedError(absl::StrCat("its key ", FingerprintOf(connection->key),
+                                                               " is not among this node's any more")));
+  }
+}
+
 void FabricCore::Expel(NodeInstance node) {
-  Peer* peer = FindPeer(node.node);
-  // Of who is not configured here there is no connection either.
-  if (peer == nullptr || node.incarnation <= peer->expelled) return;
-  peer->expelled = node.incarnation;
+  if (node.node == config_.self.node || node.node == kGuestNode) return;
+  // Who is no member here may become one.
+  Peer& peer = PeerOf(node.node);
+  if (node.incarnation <= peer.expelled) return;
+  peer.expelled = node.incarnation;
   for (auto& [serial, connection] : connections_) {
     if (connection->peer != node.node || connection->state != ConnectionState::kUp) continue;
     if (connection->peer_instance().incarnation > node.incarnation) continue;
@@ -73,20 +80,23 @@ void FabricCore::Destroy(Connection& connection) {
   if (peer->up == &connection) peer->up = nullptr;
   counters_.messages_dropped += connection.queue.size() + connection.in_flight.size();
   const NodeInstance instance = connection.peer_instance();
+  const std::string name = NameOf(*peer, connection);
   const bool was_up = connection.was_up;
   const absl::Status failure = std::move(connection.failure);
   fi_shutdown(connection.endpoint.get(), 0);
   node = {};  // Endpoint, registrations, memory, in this order.
   const std::string reason(failure.message());
+  const std::string& address = peer->member.address;
   if (was_up) {
     const bool nonsense = absl::IsDataLoss(failure) || absl::IsInvalidArgument(failure);
     // Not by its text, which may name what was read.
     log_once_.Log(nonsense ? LogLevel::kWarning : LogLevel::kInfo,
                   absl::StrCat(peer->member.name, ": lost ", static_cast<int>(failure.code())),
-                  absl::StrCat("lost ", peer->member.name, " (", ToString(instance), "): ", reason));
+                  absl::StrCat("lost ", name, ": ", reason));
   } else if (peer->up == nullptr) {
-    log_once_.Log(LogLevel::kWarning, absl::StrCat(peer->member.name, ": down ", reason),
-                  absl::StrCat("no connection with ", NameOf(*peer), " at ", peer->member.address, ": ", reason));
+    log_once_.Log(
+        LogLevel::kWarning, absl::StrCat(peer->member.name, ": down ", reason),
+        absl::StrCat("no connection with ", NameOf(*peer), address.empty() ? "" : " at ", address, ": ", reason));
   }
   // Where another connection stands already, this one is history.
   if (peer->up == nullptr) peer->last_error = reason;
@@ -99,7 +109,7 @@ void FabricCore::Destroy(Connection& connection) {
     }
     DialLater(*peer);
   }
-  if (was_up) events_->OnPeerDown(instance, failure);
+  if (was_up && instance.node != kGuestNode) events_->OnPeerDown(instance, failure);
 }
 
 void FabricCore::Settle(Connection& connection) {
@@ -108,7 +118,7 @@ void FabricCore::Settle(Connection& connection) {
   peer->backoff = kFirstBackoff;
   log_once_.Forget(absl::StrCat(peer->member.name, ": "));
   if (!connection.said_up) {
-    LogInfo("connected with ", peer->member.name, " (", ToString(connection.peer_instance()), ") again");
+    LogInfo("connected with ", NameOf(*peer, connection), " again");
   }
 }
 

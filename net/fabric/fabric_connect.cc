@@ -98,9 +98,12 @@ void FabricCore::OnEventError() {
   Connection* connection = FindConnection(it->second);
   CHECK(connection != nullptr);
   absl::Status why = FabricError(error.err, "the connection failed");
+  std::optional<RefusalReason>& said = FindPeer(connection->peer)->refusal;
+  said.reset();
   if (error.err_data != nullptr && error.err_data_size > 0 && connection->connector) {
     const auto* bytes = static_cast<const std::byte*>(error.err_data);
     if (auto refusal = ParseRefusal(std::span(bytes, error.err_data_size))) {
+      said = refusal->reason;
       why = absl::PermissionDeniedError(
           absl::StrCat("the peer refused this node: ", ExplainRefusal(*refusal, OwnView(refusal->reason))));
     }
@@ -121,10 +124,10 @@ void FabricCore::Dial(Peer& peer) {
   info->src_addr = nullptr;
   info->src_addrlen = 0;
   std::free(info->dest_addr);
-  info->dest_addr = std::malloc(peer.address_bytes);
+  info->dest_addr = std::malloc(peer.address.bytes);
   CHECK(info->dest_addr != nullptr);
-  std::memcpy(info->dest_addr, &peer.address, peer.address_bytes);
-  info->dest_addrlen = peer.address_bytes;
+  std::memcpy(info->dest_addr, &peer.address.storage, peer.address.bytes);
+  info->dest_addrlen = peer.address.bytes;
   auto made = MakeConnection(peer, info.get(), true);
   if (!made.ok()) {
     peer.last_error = std::string(made.status().message());
@@ -157,7 +160,8 @@ void FabricCore::Dial(Peer& peer) {
 
 // Without a connection, or beside one that is to be replaced since it was proved with another key.
 bool FabricCore::IsToBeDialled(const Peer& peer) const {
-  return peer.we_connect && (peer.up == nullptr || peer.up->key != keys_.front());
+  return peer.is_member && peer.we_connect && peer.address.bytes > 0 &&
+         (peer.up == nullptr || peer.up->key != keys_.front());
 }
 
 void FabricCore::DialLater(Peer& peer) {
@@ -167,6 +171,13 @@ void FabricCore::DialLater(Peer& peer) {
   const DurationNs wait = half + static_cast<DurationNs>(entropy_->Next() % static_cast<uint64_t>(half + 1));
   peer.backoff = std::min(peer.backoff * 2, kLastBackoff);
   peer.retry = loop_->CallAt(loop_->Now() + wait, [this, raw = &peer] { Dial(*raw); });
+}
+
+// At once, also where an attempt would have waited for its turn.
+void FabricCore::DialSoon(Peer& peer) {
+  if (events_ == nullptr || peer.dialing != nullptr || !IsToBeDialled(peer)) return;
+  loop_->Cancel(peer.retry);
+  peer.retry = loop_->CallAt(loop_->Now(), [this, raw = &peer] { Dial(*raw); });
 }
 
 // --- Endpoints and their memory ---------------------------------------------------------------------------------------
@@ -180,7 +191,8 @@ absl::StatusOr<Connection*> FabricCore::MakeConnection(Peer& peer, fi_info* info
   connection->handshake_deadline = loop_->Now() + kHandshakeDeadline;
   connection->facts.version = config_.protocol_version;
   connection->facts.cluster = config_.cluster;
-  connection->own.security = config_.security;
+  connection->of_guest = IsGuest() || connection->peer == kGuestNode;
+  connection->own.security = connection->of_guest ? Security::kEncrypted : config_.security;
   connection->own.levels = config_.levels;
   // The acceptor of a dialled connection, until Accept names its incarnation.
   if (connector) connection->facts.acceptor.node = peer.member.id;

@@ -1,5 +1,5 @@
 // The inside of FabricTransport, and the only header that knows libfabric. Its functions are in files by the event of the
-// data path: fabric_open.cc (once), fabric_connect.cc (connections come), fabric_handshake.cc (prove themselves),
+// data path: fabric_open.cc (once), fabric_members.cc (who is let in), fabric_connect.cc (connections come), fabric_handshake.cc (prove themselves),
 // fabric_send.cc and fabric_receive.cc (carry messages), fabric_close.cc (go).
 //
 // Invariants:
@@ -11,6 +11,10 @@
 //  I4  Completions name their connection by serial number, never by pointer: one that comes late finds nobody.
 //  I5  Slots are used in the order of a ring, and returned in that order, by both sides: taken - freed <= kPageSlots.
 //  I6  Completions of one connection's sends come in the order of the sends (asked for at Start).
+//  I7  A peer is not forgotten when it is removed, since T4 holds for it all the same; but then nobody is let in as it, and every
+//      connection with it has failed.
+//  I8  A guest is a peer that is no member: the keys of guests count for kGuestNode alone, and the cluster's for all others. No event
+//      but deliveries is about it, and these are on Channel::kJoin, on which those of members never are.
 
 #pragma once
 
@@ -157,6 +161,7 @@ struct Connection {
   uint32_t serial = 0;
   NodeId peer;
   bool connector = false;  // We are.
+  bool of_guest = false;   // One of the two is a guest.
   ConnectionState state = ConnectionState::kConnecting;
   bool was_up = false;
   TimeNs up_since = 0;
@@ -208,11 +213,16 @@ struct Connection {
   NodeInstance peer_instance() const { return connector ? facts.acceptor : facts.connector; }
 };
 
+struct SocketAddress {
+  sockaddr_storage storage{};
+  socklen_t bytes = 0;
+};
+
 struct Peer {
   FabricMember member;
+  bool is_member = false;  // Now, see I7.
   bool we_connect = false;
-  sockaddr_storage address{};
-  socklen_t address_bytes = 0;
+  SocketAddress address;
   Incarnation newest;    // That has proved itself.
   Incarnation expelled;  // This one and those before it have left the view: they are not let in.
   Connection* up = nullptr;
@@ -222,12 +232,26 @@ struct Peer {
   int handshakes = 0;  // Of connections that it opened.
   std::deque<uint64_t> hello_nonces;
   std::string last_error;
+  std::optional<RefusalReason> refusal;  // Of us, by the last attempt to connect.
 };
 
 // "alpha (node 3)": as operators name it, and as errors do.
 inline std::string NameOf(const Peer& peer) {
+  if (peer.member.id == kGuestNode) return ToString(kGuestNode);
   return absl::StrCat(peer.member.name, " (", ToString(peer.member.id), ")");
 }
+// "alpha (node 3 incarnation 5)"; what tells guests apart is their token's key.
+inline std::string NameOf(const Peer& peer, const Connection& connection) {
+  if (peer.member.id == kGuestNode) return absl::StrCat("a guest with the key ", FingerprintOf(connection.key));
+  return absl::StrCat(peer.member.name, " (", ToString(connection.peer_instance()), ")");
+}
+
+struct HostAndPort {
+  std::string host;  // Without brackets.
+  std::string port;
+};
+// Of "host:port" or "[IPv6 address]:port". InvalidArgument says that it is the address of `whose`.
+absl::StatusOr<HostAndPort> SplitAddress(const std::string& address, const std::string& whose);
 
 class FabricCore {
  public:
@@ -243,6 +267,10 @@ class FabricCore {
   const TransportCounters& Counters() const { return counters_; }
   TransportSecurity SecurityInUse() const;
   void SetKeys(std::vector<ClusterKey> keys);
+  absl::Status SetMembers(const std::vector<FabricMember>& members);
+  void SetGuestKeys(std::vector<ClusterKey> keys);
+  std::optional<ClusterKey> GuestKey() const;
+  std::optional<RefusalReason> RefusedBy(NodeId peer) const;
   FabricTransportGauges Gauges() const;
 
  private:
@@ -281,7 +309,18 @@ class FabricCore {
   absl::Status OpenQueues();
   void LeaveSignalUnread();
   absl::Status Listen();
-  absl::Status ResolveMembers();
+
+  // fabric_members.cc
+  absl::StatusOr<SocketAddress> Resolve(const FabricMember& member) const;
+  Peer& PeerOf(NodeId id);
+  Peer& Admit(const FabricMember& member, const SocketAddress& address);
+  void Remove(Peer& peer);
+  Peer* FindPeer(NodeId id) const;
+  Peer* FindMember(NodeId id) const;
+  Peer* FindReceiver(NodeId id, Channel channel) const;
+  const std::vector<ClusterKey>& KeysFor(NodeId peer) const { return peer == kGuestNode ? guest_keys_ : keys_; }
+  void CloseUnproved();
+  bool IsGuest() const { return config_.self.node == kGuestNode; }
 
   // fabric_connect.cc
   bool PollEvents();
@@ -291,6 +330,7 @@ class FabricCore {
   void OnConnected(Connection& connection, std::span<const std::byte> data);
   void Dial(Peer& peer);
   void DialLater(Peer& peer);
+  void DialSoon(Peer& peer);
   bool IsToBeDialled(const Peer& peer) const;
   absl::StatusOr<Connection*> MakeConnection(Peer& peer, fi_info* info, bool connector);
   absl::Status PrepareMemory(Connection& connection);
@@ -298,7 +338,7 @@ class FabricCore {
   absl::Status PostReceives(Connection& connection, size_t first);
 
   // fabric_handshake.cc
-  absl::Status CheckHello(const Hello& hello, size_t key, RefusalReason* reason);
+  absl::Status CheckHello(const Hello& hello, bool holds_key, RefusalReason* reason);
   void Refuse(fi_info* info, RefusalReason reason, const absl::Status& why);
   void AcceptPeer(Peer& peer, Info info, const HandshakeFacts& facts, const ClusterKey& key);
   absl::Status OnAccept(Connection& connection, std::span<const std::byte> data);
@@ -348,12 +388,12 @@ class FabricCore {
   void Settle(Connection& connection);
   void Tick();
 
-  Peer* FindPeer(NodeId id);
   Connection* FindConnection(uint64_t serial);
   Refusal OwnView(RefusalReason reason) const;
 
   const FabricTransportConfig config_;
-  std::vector<ClusterKey> keys_;  // The first is used, each is taken.
+  std::vector<ClusterKey> keys_;        // The first is used, each is taken.
+  std::vector<ClusterKey> guest_keys_;  // Likewise of guests.
   Loop* const loop_;
   Entropy* const entropy_;
   TransportEvents* events_ = nullptr;
@@ -378,7 +418,8 @@ class FabricCore {
   bool sources_added_ = false;
   bool unseen_ = false;  // Something was sent, or read, since the completion queue was last seen empty.
 
-  std::vector<std::unique_ptr<Peer>> peers_;  // In the order of the configuration.
+  std::vector<std::unique_ptr<Peer>> peers_;  // Members, and who was or may become one.
+  std::vector<Peer*> members_;                // In the order of SetMembers.
   absl::flat_hash_map<NodeId, Peer*> peer_of_;
   absl::flat_hash_map<uint64_t, std::unique_ptr<Connection>> connections_;  // By serial.
   absl::flat_hash_map<fid_t, uint64_t> serial_of_;

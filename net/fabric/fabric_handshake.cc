@@ -47,27 +47,29 @@ void FabricCore::OnConnectRequest(Info info, std::span<const std::byte> data) {
   facts.acceptor.node = config_.self.node;
   facts.connector_nonce = hello->nonce;
   RefusalReason reason{};
-  const size_t key = FindKey(keys_, HandshakeStep::kHello, facts, hello->mac);
-  if (absl::Status status = CheckHello(*hello, key, &reason); !status.ok()) {
+  // Of a guest those of guests alone, and of a member none of these: I8.
+  const std::vector<ClusterKey>& keys = KeysFor(hello->from.node);
+  const size_t key = FindKey(keys, HandshakeStep::kHello, facts, hello->mac);
+  if (absl::Status status = CheckHello(*hello, key < keys.size(), &reason); !status.ok()) {
     // Only what has proved itself may change what operators see of a member.
     return Refuse(info.get(), reason, status);
   }
   Peer* peer = FindPeer(hello->from.node);
   CHECK(peer != nullptr);
-  AcceptPeer(*peer, std::move(info), facts, keys_[key]);
+  AcceptPeer(*peer, std::move(info), facts, keys[key]);
 }
 
-// `key`: the place of the one that the hello proves, if any.
-absl::Status FabricCore::CheckHello(const Hello& hello, size_t key, RefusalReason* reason) {
-  const Peer* peer = FindPeer(hello.from.node);
+absl::Status FabricCore::CheckHello(const Hello& hello, bool holds_key, RefusalReason* reason) {
+  const bool is_guest = hello.from.node == kGuestNode;
+  const Peer* peer = is_guest ? &PeerOf(kGuestNode) : FindMember(hello.from.node);
   if (hello.version != config_.protocol_version) {
     *reason = RefusalReason::kVersion;
   } else if (hello.cluster_low != config_.cluster.low) {
     *reason = RefusalReason::kCluster;
   } else if (peer == nullptr) {
     *reason = RefusalReason::kUnknownNode;
-  } else if (key == keys_.size()) {
-    *reason = RefusalReason::kKey;
+  } else if (!holds_key) {
+    *reason = is_guest ? RefusalReason::kToken : RefusalReason::kKey;
   } else if (peer->we_connect) {
     *reason = RefusalReason::kDirection;
   } else if (hello.from.incarnation < peer->newest || hello.from.incarnation.value == 0) {
@@ -168,7 +170,8 @@ absl::Status FabricCore::OnAccept(Connection& connection, std::span<const std::b
   const HandshakeMac mac = ComputeMac(connection.key, HandshakeStep::kAccept, connection.facts, {});
   if (!SameMac(accept->mac, std::span(mac).first(accept->mac.size()))) {
     ++counters_.peers_refused;
-    return absl::PermissionDeniedError("the node there does not hold the cluster's key");
+    return absl::PermissionDeniedError(
+        absl::StrCat("the node there does not hold the ", connection.of_guest ? "token" : "cluster", "'s key"));
   }
   if (accept->from.incarnation < peer->newest) {
     ++counters_.peers_refused;
@@ -233,14 +236,16 @@ absl::Status FabricCore::OnFirst(Connection& connection, std::span<const std::by
   if (!connection.verdict.ok()) return connection.verdict;
   const HandshakeStep expected = connection.connector ? HandshakeStep::kReady : HandshakeStep::kProof;
   const std::optional<FirstMessage> message = ParseFirstMessage(bytes);
-  const bool is_expelled = message && message->step == HandshakeStep::kExpelled;
+  // A guest is in no view, and has no say in who is.
+  const bool is_expelled = message && message->step == HandshakeStep::kExpelled && !connection.of_guest;
   if (!message || (message->step != expected && !is_expelled)) {
     ++counters_.peers_refused;
     return absl::PermissionDeniedError("its handshake message is not what this version expects");
   }
   if (!SameMac(message->mac, ComputeMac(connection.key, message->step, connection.facts, message->offer))) {
     ++counters_.peers_refused;
-    return absl::PermissionDeniedError("it did not prove that it holds the cluster's key");
+    return absl::PermissionDeniedError(
+        absl::StrCat("it did not prove that it holds the ", connection.of_guest ? "token" : "cluster", "'s key"));
   }
   if (is_expelled) {
     const NodeInstance by = connection.peer_instance();
@@ -283,7 +288,7 @@ absl::Status FabricCore::MakeSession(Connection& connection) {
   const SessionSecrets secrets = DeriveSession(connection.key, *shared, connection.facts, connector, acceptor);
   const DirectionSecrets& sending = connection.connector ? secrets.from_connector : secrets.from_acceptor;
   const DirectionSecrets& receiving = connection.connector ? secrets.from_acceptor : secrets.from_connector;
-  connection.session.emplace(config_.security, sending, receiving);
+  connection.session.emplace(connection.own.security, sending, receiving);
   connection.exchange.fill(std::byte{0});
   return absl::OkStatus();
 }
@@ -297,19 +302,22 @@ void FabricCore::BringUp(Connection& connection) {
     Fail(*old, absl::UnavailableError(absl::StrCat(ToString(connection.peer_instance()), " took its place")));
     // T4: before the OnPeerUp. The old connection itself goes when the stack is empty, see I3.
     peer->up = nullptr;
-    LogInfo("lost ", peer->member.name, " (", ToString(old->peer_instance()), "): ", old->failure.message());
-    events_->OnPeerDown(old->peer_instance(), old->failure);
+    LogInfo("lost ", NameOf(*peer, *old), ": ", old->failure.message());
+    if (peer->member.id != kGuestNode) events_->OnPeerDown(old->peer_instance(), old->failure);
     old->was_up = false;
   }
   connection.state = ConnectionState::kUp;
   connection.was_up = true;
   connection.up_since = loop_->Now();
   peer->up = &connection;
-  peer->newest = connection.peer_instance().incarnation;
   peer->last_error.clear();
-  const std::string who = absl::StrCat(peer->member.name, " (", ToString(connection.peer_instance()), ")");
+  peer->refusal.reset();
+  const std::string who = NameOf(*peer, connection);
   connection.said_up = log_once_.Log(LogLevel::kInfo, absl::StrCat(peer->member.name, ": up ", who),
                                      absl::StrCat("connected with ", who));
+  // Guests are nobody's successors, and nobody hears of them.
+  if (peer->member.id == kGuestNode) return;
+  peer->newest = connection.peer_instance().incarnation;
   events_->OnPeerUp(connection.peer_instance());
   // The keys may have changed while this one was under way.
   if (peer->dialing == nullptr && IsToBeDialled(*peer)) DialLater(*peer);

@@ -1,7 +1,5 @@
-// What happens once: configuration, provider, queues, the listener, the members' addresses.
+// What happens once: configuration, provider, queues, the listener.
 
-#include <netdb.h>
-#include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 
@@ -21,20 +19,6 @@
 
 namespace mangrove {
 namespace {
-
-// "host:port" or "[address]:port" in its two parts.
-absl::StatusOr<std::pair<std::string, std::string>> SplitAddress(const std::string& address, const std::string& whose) {
-  const size_t colon = address.rfind(':');
-  std::string host = colon == std::string::npos ? "" : address.substr(0, colon);
-  const std::string port = colon == std::string::npos ? "" : address.substr(colon + 1);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  const bool number = !port.empty() && port.find_first_not_of("0123456789") == std::string::npos && port.size() <= 5;
-  if (host.empty() || !number || std::stoi(port) < 1 || std::stoi(port) > 65535) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the address of ", whose, " is \"", address, "\", expected \"host:port\""));
-  }
-  return std::make_pair(host, port);
-}
 
 // The descriptors in the set of an epoll descriptor of this process; none if it is no such descriptor.
 std::vector<int> WatchedBy(int epoll) {
@@ -64,6 +48,12 @@ Info MakeHints(const std::string& provider) {
   return hints;
 }
 
+// Of a guest it is not asked.
+FabricTransportConfig WithSecurity(FabricTransportConfig config) {
+  if (config.self.node == kGuestNode) config.security = Security::kEncrypted;
+  return config;
+}
+
 }  // namespace
 
 MappedMemory::MappedMemory(size_t bytes) {
@@ -87,7 +77,7 @@ MappedMemory& MappedMemory::operator=(MappedMemory&& other) noexcept {
 }
 
 FabricCore::FabricCore(FabricTransportConfig config, Loop* loop, Entropy* entropy)
-    : config_(std::move(config)), keys_(config_.keys), loop_(loop), entropy_(entropy) {}
+    : config_(WithSecurity(std::move(config))), keys_(config_.keys), loop_(loop), entropy_(entropy) {}
 
 FabricCore::~FabricCore() {
   if (sources_added_) {
@@ -107,18 +97,15 @@ absl::Status FabricCore::Start(TransportEvents* events) {
   CHECK(events_ == nullptr && events != nullptr);
   if (absl::Status status = CheckConfig(); !status.ok()) return status;
   if (absl::Status status = OpenFabric(); !status.ok()) return status;
-  if (absl::Status status = ResolveMembers(); !status.ok()) return status;
+  if (absl::Status status = SetMembers(config_.members); !status.ok()) return status;
   if (absl::Status status = OpenQueues(); !status.ok()) return status;
-  if (absl::Status status = Listen(); !status.ok()) return status;
+  if (absl::Status status = IsGuest() ? absl::OkStatus() : Listen(); !status.ok()) return status;
   events_ = events;
   loop_->AddSource(&completion_source_);
   loop_->AddSource(&event_source_);
   sources_added_ = true;
   tick_timer_ = loop_->CallAt(loop_->Now() + kTickInterval, [this] { Tick(); });
-  for (auto& peer : peers_) {
-    if (!peer->we_connect) continue;
-    peer->retry = loop_->CallAt(loop_->Now(), [this, raw = peer.get()] { Dial(*raw); });
-  }
+  for (auto& peer : peers_) DialSoon(*peer);
   return absl::OkStatus();
 }
 
@@ -127,35 +114,31 @@ absl::Status FabricCore::CheckConfig() const {
     return absl::InvalidArgumentError(absl::StrCat("a transport cannot be ", ToString(config_.self)));
   }
   if (config_.keys.empty()) return absl::InvalidArgumentError("a transport has no key, expected at least one");
-  if (config_.cluster == ClusterId{}) return absl::InvalidArgumentError("the cluster id is 0");
-  absl::flat_hash_map<NodeId, std::string> names;
-  for (const FabricMember& member : config_.members) {
-    if (member.id.value == 0) {
-      return absl::InvalidArgumentError(absl::StrCat("the member ", member.name, " has the node id 0"));
-    }
-    auto [it, added] = names.emplace(member.id, member.name);
-    if (!added) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the members ", it->second, " and ", member.name, " are both ", ToString(member.id)));
-    }
+  if (IsGuest() && (config_.keys.size() != 1 || config_.members.size() != 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("a guest has ", config_.keys.size(), " keys and ",
+                                                   config_.members.size(), " members, expected one of each"));
   }
+  if (config_.cluster == ClusterId{}) return absl::InvalidArgumentError("the cluster id is 0");
   return absl::OkStatus();
 }
 
 absl::Status FabricCore::OpenFabric() {
-  auto address = SplitAddress(config_.listen_address, "this node");
+  // A guest listens nowhere: it goes by the address that it connects to.
+  const std::string& where = IsGuest() ? config_.members[0].address : config_.listen_address;
+  auto address =
+      SplitAddress(where, IsGuest() ? absl::StrCat("the member ", config_.members[0].name) : std::string("this node"));
   if (!address.ok()) return address.status();
   const auto& [host, port] = *address;
   const Info hints = MakeHints(config_.provider);
   // libfabric would initialize every provider that it finds; some of them take over signals and write files of their own.
   setenv("FI_PROVIDER", config_.provider.c_str(), /*replace=*/0);
   fi_info* found = nullptr;
-  int result = fi_getinfo(FI_VERSION(1, 17), host.c_str(), port.c_str(), FI_SOURCE, hints.get(), &found);
+  int result =
+      fi_getinfo(FI_VERSION(1, 17), host.c_str(), port.c_str(), IsGuest() ? 0 : FI_SOURCE, hints.get(), &found);
   info_.reset(found);
   if (result != 0) {
-    return FabricError(result,
-                       absl::StrCat("the provider ", config_.provider, " cannot be used at ", config_.listen_address,
-                                    " (connection endpoints, RMA, sends ordered after writes)"));
+    return FabricError(result, absl::StrCat("the provider ", config_.provider, " cannot be used at ", where,
+                                            " (connection endpoints, RMA, sends ordered after writes)"));
   }
   if (absl::Status status = CheckProvider(); !status.ok()) return status;
   fid_fabric* fabric = nullptr;
@@ -204,9 +187,11 @@ absl::Status FabricCore::CheckProvider() const {
 }
 
 absl::Status FabricCore::OpenQueues() {
+  // Members that are yet to come count. The provider tcp lets its queues grow, and a short one stays in the processor's cache.
+  const size_t peers = std::max<size_t>(members_.size(), config_.provider == "tcp" ? 4 : 64);
   fi_eq_attr event_attr{};
   event_attr.wait_obj = FI_WAIT_FD;
-  event_attr.size = 64 + 8 * peers_.size();
+  event_attr.size = 64 + 8 * peers;
   fid_eq* event_queue = nullptr;
   int result = fi_eq_open(fabric_.get(), &event_attr, &event_queue, nullptr);
   if (result != 0) return FabricError(result, "the event queue cannot be opened");
@@ -215,7 +200,7 @@ absl::Status FabricCore::OpenQueues() {
   fi_cq_attr completion_attr{};
   completion_attr.format = FI_CQ_FORMAT_MSG;
   completion_attr.wait_obj = FI_WAIT_FD;
-  completion_attr.size = (kReceiveBuffers + max_ops_) * std::max<size_t>(peers_.size(), 4);
+  completion_attr.size = (kReceiveBuffers + max_ops_) * peers;
   fid_cq* completion_queue = nullptr;
   result = fi_cq_open(domain_.get(), &completion_attr, &completion_queue, nullptr);
   if (result != 0) return FabricError(result, "the completion queue cannot be opened");
@@ -265,60 +250,10 @@ absl::Status FabricCore::Listen() {
   return absl::OkStatus();
 }
 
-absl::Status FabricCore::ResolveMembers() {
-  for (const FabricMember& member : config_.members) {
-    if (member.id == config_.self.node) continue;
-    auto peer = std::make_unique<Peer>();
-    peer->member = member;
-    peer->we_connect = config_.self.node > member.id;
-    auto split = SplitAddress(member.address, absl::StrCat("the member ", member.name));
-    if (!split.ok()) return split.status();
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_family = info_->addr_format == FI_SOCKADDR_IN6 ? AF_INET6 : AF_INET;
-    addrinfo* found = nullptr;
-    const int result = getaddrinfo(split->first.c_str(), split->second.c_str(), &hints, &found);
-    if (result != 0) {
-      return absl::InvalidArgumentError(absl::StrCat("the address \"", member.address, "\" of the member ", member.name,
-                                                     " cannot be resolved: ", gai_strerror(result)));
-    }
-    CHECK(found->ai_addrlen <= sizeof(peer->address));
-    std::memcpy(&peer->address, found->ai_addr, found->ai_addrlen);
-    peer->address_bytes = found->ai_addrlen;
-    freeaddrinfo(found);
-    peer_of_[member.id] = peer.get();
-    peers_.push_back(std::move(peer));
-  }
-  return absl::OkStatus();
-}
-
-std::vector<PeerStatus> FabricCore::Peers() const {
-  std::vector<PeerStatus> all;
-  for (const auto& peer : peers_) {
-    PeerStatus status;
-    status.instance = {peer->member.id, peer->newest};
-    status.connected = peer->up != nullptr && peer->up->state == ConnectionState::kUp;
-    status.address = peer->member.address;
-    status.last_error = peer->last_error;
-    if (status.connected) {
-      status.key = FingerprintOf(peer->up->key);
-      status.levels = peer->up->levels;
-    }
-    all.push_back(std::move(status));
-  }
-  return all;
-}
-
 TransportSecurity FabricCore::SecurityInUse() const {
   TransportSecurity security{.security = config_.security, .keys = {}};
   for (const ClusterKey& key : keys_) security.keys.push_back(FingerprintOf(key));
   return security;
-}
-
-uint8_t FabricCore::LevelOf(NodeId peer, Subsystem subsystem) const {
-  const auto it = peer_of_.find(peer);
-  if (it == peer_of_.end() || it->second->up == nullptr) return 0;
-  return it->second->up->levels[static_cast<size_t>(subsystem)];
 }
 
 FabricTransportGauges FabricCore::Gauges() const {
@@ -329,11 +264,6 @@ FabricTransportGauges FabricCore::Gauges() const {
     gauges.in_flight_messages += connection->in_flight.size();
   }
   return gauges;
-}
-
-Peer* FabricCore::FindPeer(NodeId id) {
-  auto it = peer_of_.find(id);
-  return it == peer_of_.end() ? nullptr : it->second;
 }
 
 Connection* FabricCore::FindConnection(uint64_t serial) {

@@ -47,7 +47,8 @@ void FabricCore::OnCompletionError() {
   fi_cq_err_entry error{};
   if (fi_cq_readerr(completion_queue_.get(), &error, 0) < 0) return;
   Connection* connection = FindConnection(reinterpret_cast<uintptr_t>(error.op_context) >> 8);
-  if (connection == nullptr) return;
+  // Of an attempt the event queue says why it failed; that its buffers come back may be seen before.
+  if (connection == nullptr || connection->state == ConnectionState::kConnecting) return;
   Fail(*connection,
        FabricError(error.err, error.err == FI_ETRUNC ? "a message is longer than may be" : "the connection broke"));
 }
@@ -111,6 +112,13 @@ absl::Status FabricCore::OpenSlots(Connection& c, const ParsedMessage& parsed) {
 absl::Status FabricCore::OnMessage(Connection& c, const ParsedMessage& parsed) {
   const Envelope& envelope = parsed.envelope;
   std::array<const std::byte*, kMaxMessagePages> pages;
+  const bool is_joining = envelope.channel == Channel::kJoin;
+  if (c.of_guest && !is_joining) {
+    ++counters_.messages_dropped;
+    return absl::InvalidArgumentError(absl::StrCat("a message on channel ", static_cast<int>(envelope.channel),
+                                                   " of a guest's connection, which is for channel ",
+                                                   static_cast<int>(Channel::kJoin), " alone"));
+  }
   const bool in_slots = envelope.pages_in_slots();
   if (in_slots && envelope.first_slot != c.slots_received % kPageSlots) {
     return absl::DataLossError(absl::StrCat("corrupt message: first slot ", envelope.first_slot, ", expected ",
@@ -129,10 +137,14 @@ absl::Status FabricCore::OnMessage(Connection& c, const ParsedMessage& parsed) {
   delivery.channel = envelope.channel;
   delivery.message = parsed.message;
   delivery.pages = std::span(pages).first(envelope.page_count);
-  ++counters_.messages_received;
-  counters_.pages_received += envelope.page_count;
   CHECK(FindPeer(c.peer)->up == &c);
-  events_->OnDelivery(delivery);
+  if (is_joining == c.of_guest) {
+    ++counters_.messages_received;
+    counters_.pages_received += envelope.page_count;
+    events_->OnDelivery(delivery);
+  } else {
+    ++counters_.messages_dropped;  // A member's, on the channel of guests.
+  }
   if (in_slots) {
     c.slots_received += envelope.page_count;
     ReturnSlots(c);

@@ -36,9 +36,9 @@ bool FitsInline(size_t message_bytes, size_t pages) {
 void FabricCore::Send(NodeId to, Channel channel, std::span<const std::byte> message,
                       std::span<const PageBuffer> pages) {
   CHECK(message.size() <= kMaxMessageBytes && pages.size() <= kMaxMessagePages);
-  Peer* peer = FindPeer(to);
-  CHECK(peer != nullptr);
-  Connection* connection = peer->up;
+  CHECK(to != config_.self.node);
+  const Peer* peer = FindReceiver(to, channel);
+  Connection* connection = peer == nullptr ? nullptr : peer->up;
   if (connection == nullptr || connection->state != ConnectionState::kUp) {
     ++counters_.messages_dropped;
     return;
@@ -213,7 +213,7 @@ FabricCore::Outcome FabricCore::Submit(Connection& c, std::unique_ptr<OutMessage
 // Once, when it is clear that they go next: pages for slots have numbers of their own, in the order in which they go.
 void FabricCore::SealPages(Connection& c, OutMessage& m) {
   Sealer& sealer = c.session->seal_pages;
-  const bool encrypts = config_.security == Security::kEncrypted;
+  const bool encrypts = c.own.security == Security::kEncrypted;
   if (encrypts) m.sealed_pages = std::make_unique_for_overwrite<std::byte[]>(m.pages.size() * kPageBytes);
   sealer.Begin(c.next_slots_sealed++, {});
   for (size_t i = 0; i < m.pages.size(); ++i) {
@@ -274,7 +274,7 @@ FabricCore::Outcome FabricCore::WritePages(Connection& c, OutMessage& m) {
 void FabricCore::SealHead(Connection& c, OutMessage& m, const Envelope& envelope) {
   const std::span<std::byte> head(m.head);
   EncodeEnvelope(envelope, head.first<kEnvelopeBytes>());
-  const bool encrypts = config_.security == Security::kEncrypted;
+  const bool encrypts = c.own.security == Security::kEncrypted;
   const size_t inline_count = m.inline_pages ? m.pages.size() : 0;
   if (encrypts) {
     m.sealed_head.resize(head.size() + inline_count * kPageBytes);
@@ -302,7 +302,7 @@ FabricCore::Outcome FabricCore::SendHead(Connection& c, OutMessage& m, bool tell
   std::array<iovec, 1 + kMaxInlinePages> iov;
   std::array<void*, 1 + kMaxInlinePages> descriptors{};
   size_t parts = 0;
-  const bool encrypted = config_.security == Security::kEncrypted;
+  const bool encrypted = c.own.security == Security::kEncrypted;
   iov[parts++] = encrypted ? iovec{m.sealed_head.data(), m.sealed_head.size()} : iovec{m.head.data(), m.head.size()};
   if (m.inline_pages && !encrypted) {
     for (const PageBuffer& page : m.pages) iov[parts++] = {const_cast<std::byte*>(page->bytes.data()), kPageBytes};
