@@ -11,8 +11,6 @@ namespace mangrove {
 namespace {
 
 constexpr DurationNs kAskAgain = 100 * kMillisecond;
-constexpr DurationNs kReconcile = 50 * kMillisecond;
-constexpr size_t kNodesAtOnce = 64;  // Entered into the database.
 
 RaftOptions RaftOptionsOf(const Anchor::Options& options) {
   RaftOptions raft;
@@ -81,25 +79,29 @@ void Anchor::BeginLog(RaftDurable durable, TimeNs now) {
   raft_.emplace(RaftOptionsOf(options_), std::move(durable), now);
 }
 
-// By the log, or by the configuration where the log does not know it yet.
+// That of others. What this disk was given votes for, it does not know.
+void Anchor::JoinLog(TimeNs now) {
+  RaftDurable durable;
+  durable.standing = Standing::kMustLoseVote;
+  BeginLog(std::move(durable), now);
+}
+
+// By the log, or by what this node knows beside it.
 bool Anchor::IsAnchor(NodeId node) const {
   const auto configured = options_.nodes.find(node);
+  const NodeRecord* const record = database_.Find(node);
+  if (known_anchors_.contains(node)) return true;
   return (configured != options_.nodes.end() && configured->second.votes > 0) ||
-         (raft_ && raft_->log().votes().contains(node));
+         (record != nullptr && record->votes > 0) || (raft_ && raft_->log().votes().contains(node));
 }
 
 void Anchor::OnGreeting(NodeId from, const Greeting& greeting, TimeNs now) {
-  const auto record = options_.nodes.find(from);
-  if (record == options_.nodes.end() || record->second.votes == 0) return;
+  if (!IsAnchor(from)) return;
   if (greeting.asks) output_.messages.emplace_back(from, Greeting{.has_voted = has_voted(), .asks = false});
   if (raft_) return;
-  if (greeting.has_voted) {
-    RaftDurable durable;
-    durable.standing = Standing::kMustLoseVote;
-    return BeginLog(std::move(durable), now);
-  }
+  if (greeting.has_voted) return JoinLog(now);
   fresh_.insert(from);
-  if (!awaited().empty()) return;
+  if (!awaited().empty() || !options_.may_found) return;
   RaftDurable durable;
   for (const auto& [node, configured] : options_.nodes) {
     if (configured.votes > 0) durable.snapshot.votes[node] = configured.votes;
@@ -114,9 +116,13 @@ void Anchor::Tick(TimeNs now) {
     raft_->Tick(now);
   } else if (now >= ask_at_) {
     ask_at_ = now + kAskAgain;
+    if (options_.has_joined) {
+      JoinLog(now);
+      return FollowRole(now);
+    }
     for (NodeId node : awaited()) output_.messages.emplace_back(node, Greeting{.has_voted = false, .asks = true});
     // With no other anchor there is nobody to ask.
-    if (awaited().empty() && fresh_.empty()) {
+    if (awaited().empty() && fresh_.empty() && options_.may_found) {
       RaftDurable durable;
       durable.snapshot.votes = {{options_.self.node, options_.nodes.at(options_.self.node).votes}};
       BeginLog(std::move(durable), now);
@@ -133,7 +139,7 @@ void Anchor::Receive(NodeInstance from, const RecoveryMessage& message, TimeNs n
   } else if (const auto* batch = std::get_if<PulseBatch>(&message)) {
     OnPulses(from, *batch, now);
   } else if (const auto* request = std::get_if<NodeRequest>(&message)) {
-    if (IsReady()) keeper_.Request(*request);  // Who asks does so again, of whom it then takes for the leader.
+    if (IsReady()) OnRequest(*request);  // Who asks does so again, of whom it then takes for the leader.
   } else if (const auto* of_log = std::get_if<RaftMessage>(&message)) {
     // From anchors alone: the log's word counts for everybody.
     if (!IsAnchor(from.node)) {
@@ -164,6 +170,7 @@ absl::Status Anchor::HandOver(NodeId to, TimeNs now) {
 void Anchor::OnPulse(NodeInstance from, const Pulse& pulse, TimeNs now) {
   keeper_.OnPulse(from, pulse, database_.view(), now);
   monitors_.erase(from.node);
+  SendRoster(from.node, pulse.roster);
   // Who is in the view is answered when its lease can be given.
   const bool waits = IsReady() && database_.view().Has(from) && pulse.epoch == database_.view().epoch;
   if (!waits) SendAnswer(from);
@@ -174,6 +181,7 @@ void Anchor::OnPulses(NodeInstance from, const PulseBatch& batch, TimeNs now) {
   AnswerBatch answers{.epoch = database_.view().epoch, .leader = leader(), .answers = {}};
   for (const RelayedPulse& relayed : batch.pulses) {
     if (GroupOf(relayed.from.node) != GroupOf(from.node)) continue;
+    SendRoster(relayed.from.node, relayed.pulse.roster);
     if (database_.view().Has(relayed.from)) {  // Who joins comes itself.
       const bool is_news = keeper_.OnPulse(relayed.from, relayed.pulse, database_.view(), now);
       if (is_news) monitors_[relayed.from.node] = from.node;
@@ -219,6 +227,13 @@ void Anchor::SendAnswer(NodeInstance to) {
   // The view first: a lease counts with the view under which it was given.
   if (IsReady()) SendView(to);
   output_.messages.emplace_back(to.node, AnswerTo(to));
+}
+
+// Whether it leads or not: what is committed stays so, and a node may know of no anchor that leads. Before the first view the
+// nodes are not all in the database, and who is not there yet would seem to be none.
+void Anchor::SendRoster(NodeId to, uint64_t known) {
+  if (database_.view().epoch.value == 0 || known >= database_.roster_version()) return;
+  output_.messages.emplace_back(to, PartSince(database_.nodes(), known));
 }
 
 void Anchor::SendView(NodeInstance to) {
@@ -285,101 +300,12 @@ void Anchor::FollowRole(TimeNs now) {
     monitors_.clear();
     ready_ = false;
     proposed_ = LogIndex();
+    changes_.clear();
     reconcile_at_ = now;
   }
   if (IsReady()) GiveLeases(now);
   const bool is_through = proposed_.value != 0 && proposed_ <= applied_;
   if (now >= reconcile_at_ || is_through) Reconcile(now);
-}
-
-// --- A leader's wishes --------------------------------------------------------------------------------------------------
-
-void Anchor::Reconcile(TimeNs now) {
-  reconcile_at_ = now + kReconcile;
-  if (!IsReady() || proposed_ > applied_) return;
-  proposed_ = LogIndex();
-  if (ReconcileNodes(now) || ReconcileVotes(now) || RemoveNodes(now)) return;
-  DatabaseCommand command;
-  command.kind = DatabaseCommand::Kind::kChangeView;
-  command.view = keeper_.Decide(database_, now);
-  // Above every view of an earlier log of this cluster, if its anchors' disks were lost: incarnations are never used again.
-  if (database_.view().epoch.value == 0) {
-    command.view.epoch = Epoch(std::max(options_.self.incarnation.value, kBlankDisk.value + 1));
-  }
-  if (!command.view.empty()) static_cast<void>(Propose(command, now));
-}
-
-bool Anchor::ReconcileNodes(TimeNs now) {
-  size_t proposed = 0;
-  for (const auto& [node, record] : options_.nodes) {
-    if (proposed == kNodesAtOnce) break;
-    DatabaseCommand command{.kind = DatabaseCommand::Kind::kSetNode, .node = node, .record = record, .view = {}};
-    const NodeRecord* known = database_.Find(node);
-    if (known != nullptr) {
-      command.record.last = known->last;
-      command.record.left = known->left;
-      if (*known == command.record || known->is_removed) continue;
-    }
-    // One that the database would refuse must not keep all else from being done.
-    if (database_.Check(command).ok() && Propose(command, now)) ++proposed;
-  }
-  return proposed > 0;
-}
-
-// The votes that count come to what the database says, one by one. A replaced disk loses its votes first, and has them again
-// before anything else is changed: meanwhile a majority is harder to have.
-bool Anchor::ReconcileVotes(TimeNs now) {
-  const std::map<NodeId, NodeRecord>& nodes = database_.nodes();
-  // Of those that are to have votes: others are not waited for.
-  const auto is_replaced = [&](NodeId node) {
-    return raft_->StandingOf(node) != Standing::kFull && nodes.at(node).votes > 0 && !HasLeft(node);
-  };
-  const bool any_is =
-      std::any_of(nodes.begin(), nodes.end(), [&](const auto& node) { return is_replaced(node.first); });
-  for (const auto& [node, record] : nodes) {
-    if (any_is && !is_replaced(node)) continue;
-    const auto found = raft_->log().votes().find(node);
-    const bool is_member = found != raft_->log().votes().end();
-    const uint32_t has = is_member ? found->second : 0;
-    const bool must_lose = raft_->StandingOf(node) == Standing::kMustLoseVote;
-    const uint32_t wanted = must_lose || HasLeft(node) ? 0 : record.votes;
-    if (has == wanted && (is_member || wanted == 0)) continue;
-    // Who is to vote is brought up to date without a vote first.
-    const uint32_t next = !is_member ? 0 : has < wanted ? has + 1 : has - 1;
-    const absl::StatusOr<LogIndex> index = raft_->ProposeVotes(node, next, now);
-    if (!index.ok()) continue;  // It is tried again.
-    proposed_ = *index;
-    return true;
-  }
-  return false;
-}
-
-// For good: it keeps no pages any more, or never comes back.
-bool Anchor::HasLeft(NodeId node) const {
-  const View& view = database_.view();
-  return view.lost.contains(node) ||
-         (view.draining.contains(node) && !view.disks.contains(node) && !view.next_disks.contains(node));
-}
-
-bool Anchor::HasVotes(NodeId node) const {
-  if (!raft_) return false;
-  const auto votes = raft_->log().votes().find(node);
-  const bool is_settled = raft_->commit() >= raft_->log().votes_at();
-  return !is_settled || (votes != raft_->log().votes().end() && votes->second > 0);
-}
-
-bool Anchor::RemoveNodes(TimeNs now) {
-  for (const auto& [node, record] : database_.nodes()) {
-    const DatabaseCommand command{.kind = DatabaseCommand::Kind::kRemoveNode, .node = node, .record = {}, .view = {}};
-    if (HasLeft(node) && !HasVotes(node) && database_.Check(command).ok() && Propose(command, now)) return true;
-  }
-  return false;
-}
-
-bool Anchor::Propose(const DatabaseCommand& command, TimeNs now) {
-  const absl::StatusOr<LogIndex> index = raft_->Propose(EncodeCommand(command), now);
-  if (index.ok()) proposed_ = *index;
-  return index.ok();
 }
 
 // --- Out --------------------------------------------------------------------------------------------------------------

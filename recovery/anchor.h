@@ -16,6 +16,7 @@
 
 #pragma once
 
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -48,8 +49,13 @@ class Anchor {
  public:
   struct Options {
     NodeInstance self;
-    // The nodes that every configuration names, with their votes: a leader brings the database to say so.
+    // As this node knows them. Those that are anchors are asked before there is a log; and until the first view a leader brings the
+    // database to say so. From then on the database is changed by requests alone.
     std::map<NodeId, NodeRecord> nodes;
+    // This node knows a cluster that has a log: it takes part in that, and begins none.
+    bool has_joined = false;
+    // It may begin a log where none of the others has one; otherwise it waits until one of them has.
+    bool may_found = true;
     RecoveryTiming timing = {};
     uint64_t seed = 0;
     uint64_t compact_after = 256;  // Entries in the log.
@@ -71,6 +77,8 @@ class Anchor {
   // To be taken after each of the calls above; until nothing is in it.
   AnchorOutput TakeOutput(TimeNs now);
 
+  // From now on messages of the log are taken from these, too: this node has heard that they have votes.
+  void KnowAnchors(const std::set<NodeId>& anchors) { known_anchors_ = anchors; }
   // For whoever operates the cluster. FailedPrecondition, Unavailable: as Raft::HandOver.
   absl::Status HandOver(NodeId to, TimeNs now);
 
@@ -89,6 +97,7 @@ class Anchor {
 
  private:
   void BeginLog(RaftDurable durable, TimeNs now);
+  void JoinLog(TimeNs now);
   bool IsAnchor(NodeId node) const;
   void OnGreeting(NodeId from, const Greeting& greeting, TimeNs now);
   void OnPulse(NodeInstance from, const Pulse& pulse, TimeNs now);
@@ -96,13 +105,18 @@ class Anchor {
   PulseAnswer AnswerTo(NodeInstance to);
   void SendAnswer(NodeInstance to);
   void SendView(NodeInstance to);
+  void SendRoster(NodeId to, uint64_t known);
+  void OnRequest(const NodeRequest& request);
   void GiveLeases(TimeNs now);
   void TellView(const View& before);
   void Apply(const RaftOutput& output);
   void FollowRole(TimeNs now);
   bool IsReady() const { return leads() && led_in_ == raft_->term() && ready_; }
   void Reconcile(TimeNs now);
-  bool ReconcileNodes(TimeNs now);
+  bool FoundNodes(TimeNs now);
+  bool ChangeNodes(TimeNs now);
+  std::optional<DatabaseCommand> CommandFor(const NodeRequest& request) const;
+  NodeId FreeNode(uint64_t group) const;
   bool ReconcileVotes(TimeNs now);
   bool RemoveNodes(TimeNs now);
   bool HasLeft(NodeId node) const;
@@ -116,6 +130,7 @@ class Anchor {
   LogIndex applied_;
   AnchorOutput output_;
   uint64_t bad_messages_ = 0;
+  std::set<NodeId> known_anchors_;
 
   // Before there is a log.
   std::set<NodeId> fresh_;  // Others that have none either.
@@ -129,6 +144,7 @@ class Anchor {
   std::map<NodeId, NodeId> monitors_;  // Of nodes whose last pulse a monitor has passed on.
   LogIndex proposed_;                  // A4: not applied yet, if it is after applied_.
   TimeNs reconcile_at_ = 0;
+  std::deque<NodeRequest> changes_;  // Of nodes.
 };
 
 }  // namespace mangrove

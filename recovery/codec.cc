@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -43,6 +44,7 @@ void Fill(wire::Pulse::Builder out, const Pulse& pulse) {
   out.setBlank(pulse.blank);
   out.setCaughtUp(pulse.caught_up);
   out.setMoved(pulse.moved.value);
+  out.setRoster(pulse.roster);
   if (!pulse.unreachable.empty()) Fill(out.initUnreachable(SizeOf(pulse.unreachable)), pulse.unreachable);
 }
 
@@ -114,9 +116,33 @@ void Fill(wire::AnswerBatch::Builder out, const AnswerBatch& batch) {
   }
 }
 
+void Fill(wire::Node::Builder out, NodeId node, const NodeRecord& record) {
+  out.setNode(node.value);
+  out.setName(capnp::Text::Reader(record.name.c_str(), record.name.size()));
+  if (!record.address.empty()) out.setAddress(capnp::Text::Reader(record.address.c_str(), record.address.size()));
+  out.setVotes(record.votes);
+  out.setIsRemoved(record.is_removed);
+  out.setSpace(record.identity.space);
+  out.setTime(record.identity.time);
+  out.setChanged(record.changed);
+}
+
+bool HasRecord(NodeRequest::Kind kind) { return kind == NodeRequest::Kind::kAdd || kind == NodeRequest::Kind::kSet; }
+
 void Fill(wire::NodeRequest::Builder out, const NodeRequest& request) {
   out.setKind(static_cast<wire::NodeRequest::Kind>(static_cast<int>(request.kind) - 1));
   out.setNode(request.node.value);
+  out.setGroup(request.group);
+  if (HasRecord(request.kind)) Fill(out.initRecord(), request.node, request.record);
+}
+
+void Fill(wire::RosterPart::Builder out, const RosterPart& part) {
+  out.setAfter(part.after);
+  out.setVersion(part.version);
+  out.setIsLast(part.is_last);
+  out.setOldest(part.oldest);
+  auto nodes = out.initNodes(SizeOf(part.nodes));
+  for (unsigned i = 0; i < part.nodes.size(); ++i) Fill(nodes[i], part.nodes[i].first, part.nodes[i].second);
 }
 
 void Fill(wire::Greeting::Builder out, const Greeting& greeting) {
@@ -135,6 +161,7 @@ struct FillContent {
   void operator()(const AnswerBatch& batch) { Fill(out.initAnswerBatch(), batch); }
   void operator()(const NodeRequest& request) { Fill(out.initNodeRequest(), request); }
   void operator()(const Greeting& greeting) { Fill(out.initGreeting(), greeting); }
+  void operator()(const RosterPart& part) { Fill(out.initRosterPart(), part); }
 
   wire::Message::Builder out;
 };
@@ -142,13 +169,6 @@ struct FillContent {
 void Fill(wire::Message::Builder out, const RecoveryMessage& message) { std::visit(FillContent{out}, message); }
 
 // --- Encoding: what the log is about ----------------------------------------------------------------------------------
-
-void Fill(wire::Node::Builder out, NodeId node, const NodeRecord& record) {
-  out.setNode(node.value);
-  out.setName(capnp::Text::Reader(record.name.c_str(), record.name.size()));
-  if (!record.address.empty()) out.setAddress(capnp::Text::Reader(record.address.c_str(), record.address.size()));
-  out.setVotes(record.votes);
-}
 
 void Fill(wire::Command::Builder out, const DatabaseCommand& command) {
   switch (command.kind) {
@@ -165,7 +185,6 @@ void Fill(wire::Database::Builder out, const NodeDatabase& database) {
   for (const auto& [node, record] : database.nodes()) {
     nodes[i].setLast(record.last.value);
     nodes[i].setLeft(record.left.value);
-    nodes[i].setIsRemoved(record.is_removed);
     Fill(nodes[i++], node, record);
   }
   out.setEpoch(database.view().epoch.value);
@@ -202,6 +221,7 @@ absl::Status Read(wire::Pulse::Reader in, Pulse& pulse) {
   pulse.blank = in.getBlank();
   pulse.caught_up = in.getCaughtUp();
   pulse.moved = Epoch(in.getMoved());
+  pulse.roster = in.getRoster();
   const auto unreachable = in.getUnreachable();
   if (absl::Status s = CheckLength("Pulse", unreachable, Pulse::kMostUnreachable); !s.ok()) return s;
   for (uint64_t node : unreachable) pulse.unreachable.emplace_back(node);
@@ -347,13 +367,78 @@ absl::Status Read(wire::AnswerBatch::Reader in, AnswerBatch& batch) {
   return CheckDistinct("AnswerBatch", std::move(named));
 }
 
+absl::Status Read(const char* what, wire::Node::Reader in, NodeRecord& record) {
+  if (absl::Status s = CheckWhole(what, in); !s.ok()) return s;
+  const capnp::Text::Reader name = in.getName();
+  const capnp::Text::Reader address = in.getAddress();
+  if (name.size() == 0 || name.size() > NodeDatabase::kMostTextBytes) {
+    return Bad(what, " has a name of ", name.size(), " bytes, expected 1 to ", NodeDatabase::kMostTextBytes);
+  }
+  if (address.size() > NodeDatabase::kMostTextBytes) {
+    return Bad(what, " has an address of ", address.size(), " bytes, more than ", NodeDatabase::kMostTextBytes);
+  }
+  record.name.assign(name.begin(), name.size());
+  record.address.assign(address.begin(), address.size());
+  record.votes = in.getVotes();
+  record.last = Incarnation(in.getLast());
+  record.left = Epoch(in.getLeft());
+  record.is_removed = in.getIsRemoved();
+  record.identity = {in.getSpace(), in.getTime()};
+  record.changed = in.getChanged();
+  return CheckVotes(NodeId(in.getNode()), record.votes);
+}
+
+absl::Status Read(wire::Node::Reader in, NodeId& node, NodeRecord& record) {
+  node = NodeId(in.getNode());
+  if (node.value == 0) return Bad("a record is of node 0");
+  return Read(ToString(node).c_str(), in, record);
+}
+
 absl::Status Read(wire::NodeRequest::Reader in, NodeRequest& request) {
   if (absl::Status s = CheckWhole("NodeRequest", in); !s.ok()) return s;
   const auto kind = static_cast<int>(in.getKind());
-  if (kind > static_cast<int>(wire::NodeRequest::Kind::GIVE_UP))
-    return Bad("NodeRequest is of the unknown kind ", kind);
-  request = {static_cast<NodeRequest::Kind>(kind + 1), NodeId(in.getNode())};
-  return CheckFollows("NodeRequest", NodeId(), request.node);
+  if (kind > static_cast<int>(wire::NodeRequest::Kind::SET)) return Bad("NodeRequest is of the unknown kind ", kind);
+  request.kind = static_cast<NodeRequest::Kind>(kind + 1);
+  request.node = NodeId(in.getNode());
+  request.group = in.getGroup();
+  if ((request.node.value == 0) != (request.kind == NodeRequest::Kind::kAdd)) {
+    return Bad("NodeRequest of kind ", kind, " names ", ToString(request.node));
+  }
+  if (!HasRecord(request.kind)) return {};
+  if (absl::Status s = Read("NodeRequest", in.getRecord(), request.record); !s.ok()) return s;
+  request.record.last = Incarnation();
+  request.record.left = Epoch();
+  request.record.is_removed = false;
+  return {};
+}
+
+absl::Status Read(wire::RosterPart::Reader in, RosterPart& part) {
+  if (absl::Status s = CheckWhole("RosterPart", in); !s.ok()) return s;
+  part.after = in.getAfter();
+  part.version = in.getVersion();
+  part.is_last = in.getIsLast();
+  part.oldest = in.getOldest();
+  const auto nodes = in.getNodes();
+  if (absl::Status s = CheckLength("RosterPart", nodes, RosterPart::kMostNodes); !s.ok()) return s;
+  uint64_t changed = part.after;
+  std::vector<NodeId> named;
+  for (const wire::Node::Reader entry : nodes) {
+    auto& [node, record] = part.nodes.emplace_back();
+    if (absl::Status s = Read(entry, node, record); !s.ok()) return s;
+    if (record.changed <= changed) return Bad("RosterPart has change ", record.changed, " behind ", changed);
+    changed = record.changed;
+    record.last = Incarnation();
+    record.left = Epoch();
+    named.push_back(node);
+  }
+  if (nodes.size() > 0 && part.oldest > part.nodes.front().second.changed) {
+    return Bad("RosterPart begins with change ", part.nodes.front().second.changed, ", and says that ", part.oldest,
+               " is the oldest");
+  }
+  if (nodes.size() == 0 || changed != part.version) {
+    return Bad("RosterPart goes to change ", changed, ", and says ", part.version, " of it");
+  }
+  return CheckDistinct("RosterPart", std::move(named));
 }
 
 absl::Status Read(wire::Greeting::Reader in, Greeting& greeting) {
@@ -373,33 +458,12 @@ absl::Status Read(wire::Message::Reader in, RecoveryMessage& message) {
     case wire::Message::ANSWER_BATCH: return Read(in.getAnswerBatch(), message.emplace<AnswerBatch>());
     case wire::Message::NODE_REQUEST: return Read(in.getNodeRequest(), message.emplace<NodeRequest>());
     case wire::Message::GREETING: return Read(in.getGreeting(), message.emplace<Greeting>());
+    case wire::Message::ROSTER_PART: return Read(in.getRosterPart(), message.emplace<RosterPart>());
   }
   return Bad("it is of the unknown kind ", static_cast<unsigned>(in.which()));
 }
 
 // --- Decoding: what the log is about ----------------------------------------------------------------------------------
-
-absl::Status Read(wire::Node::Reader in, NodeId& node, NodeRecord& record) {
-  if (absl::Status s = CheckWhole("a node's record", in); !s.ok()) return s;
-  node = NodeId(in.getNode());
-  if (node.value == 0) return Bad("a record is of node 0");
-  const capnp::Text::Reader name = in.getName();
-  const capnp::Text::Reader address = in.getAddress();
-  if (name.size() == 0 || name.size() > NodeDatabase::kMostTextBytes) {
-    return Bad(ToString(node), " has a name of ", name.size(), " bytes, expected 1 to ", NodeDatabase::kMostTextBytes);
-  }
-  if (address.size() > NodeDatabase::kMostTextBytes) {
-    return Bad(ToString(node), " has an address of ", address.size(), " bytes, more than ",
-               NodeDatabase::kMostTextBytes);
-  }
-  record.name.assign(name.begin(), name.size());
-  record.address.assign(address.begin(), address.size());
-  record.votes = in.getVotes();
-  record.last = Incarnation(in.getLast());
-  record.left = Epoch(in.getLeft());
-  record.is_removed = in.getIsRemoved();
-  return CheckVotes(node, record.votes);
-}
 
 absl::Status Read(wire::Command::Reader in, DatabaseCommand& command) {
   if (absl::Status s = CheckWhole("it", in); !s.ok()) return s;
@@ -462,12 +526,16 @@ absl::Status Read(wire::Database::Reader in, NodeDatabase& database) {
   const auto list = in.getNodes();
   if (absl::Status s = CheckLength("the nodes' list", list, NodeDatabase::kMostNodes); !s.ok()) return s;
   std::map<NodeId, NodeRecord> nodes;
+  std::set<uint64_t> changes;
   NodeId before;
   for (const wire::Node::Reader entry : list) {
     NodeId node;
     NodeRecord record;
     if (absl::Status s = Read(entry, node, record); !s.ok()) return s;
     if (absl::Status s = CheckFollows("the nodes' list", before, node); !s.ok()) return s;
+    if (record.changed != 0 && !changes.insert(record.changed).second) {
+      return Bad(ToString(node), " has change ", record.changed, ", as another node has");
+    }
     nodes.emplace_hint(nodes.end(), node, std::move(record));
     before = node;
   }
@@ -496,5 +564,18 @@ absl::StatusOr<DatabaseCommand> DecodeCommand(std::string_view bytes) { return k
 std::string EncodeDatabase(const NodeDatabase& database) { return kDatabase.Encode(database); }
 
 absl::StatusOr<NodeDatabase> DecodeDatabase(std::string_view bytes) { return kDatabase.Decode(bytes); }
+
+// A database without a view.
+std::string EncodeRoster(const Roster& roster) {
+  const NodeDatabase database(roster.nodes, View());
+  CHECK(database.roster_version() == roster.version);
+  return EncodeDatabase(database);
+}
+
+absl::StatusOr<Roster> DecodeRoster(std::string_view bytes) {
+  const absl::StatusOr<NodeDatabase> database = DecodeDatabase(bytes);
+  if (!database.ok()) return database.status();
+  return Roster{.version = database->roster_version(), .nodes = database->nodes()};
+}
 
 }  // namespace mangrove

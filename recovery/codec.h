@@ -19,6 +19,7 @@
 #include "recovery/node_database.h"
 #include "recovery/raft.h"
 #include "recovery/raft_log.h"
+#include "recovery/roster.h"
 
 namespace mangrove {
 
@@ -32,9 +33,13 @@ absl::StatusOr<RecoveryMessage> DecodeMessage(std::span<const std::byte> bytes);
 std::string EncodeCommand(const DatabaseCommand& command);
 absl::StatusOr<DatabaseCommand> DecodeCommand(std::string_view bytes);
 
-// The state of a log's snapshot: up to 2.8 MB, of the most nodes with the longest names.
+// The state of a log's snapshot: up to 2.9 MB, of the most nodes with the longest names.
 std::string EncodeDatabase(const NodeDatabase& database);
 absl::StatusOr<NodeDatabase> DecodeDatabase(std::string_view bytes);
+
+// What a node keeps of who belongs to the cluster. REQUIRES: `version` is that of the last change.
+std::string EncodeRoster(const Roster& roster);
+absl::StatusOr<Roster> DecodeRoster(std::string_view bytes);
 
 // What an anchor keeps beside its log.
 struct LogState {

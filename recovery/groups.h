@@ -13,13 +13,8 @@
 
 namespace mangrove {
 
-constexpr int kGroupBits = 6;
-constexpr uint64_t kGroupNodes = uint64_t{1} << kGroupBits;
 // A view of so few needs no monitors, whatever the numbers say: its leader hears everybody itself.
 constexpr size_t kFewNodes = kGroupNodes;
-
-// The number of the node's group.
-constexpr uint64_t GroupOf(NodeId node) { return node.value >> kGroupBits; }
 
 // The member of the node's group that passes pulses on to the leader of the anchors: the first anchor of the group, or else its first
 // member. Follows from the view, so that nobody has to be elected, and who takes the place of one that is lost is known with the

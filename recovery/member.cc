@@ -9,11 +9,17 @@ namespace mangrove {
 namespace {
 
 constexpr size_t kMostNext = 16;  // Views that are heard of and not known yet.
+constexpr DurationNs kAskEverybody = 3 * kSecond;
+constexpr size_t kMostOthers = 8;  // That are asked with one pulse.
 
 }  // namespace
 
 Member::Member(Options options, TimeNs now)
-    : options_(std::move(options)), anchors_(options_.anchors.begin(), options_.anchors.end()), pulse_at_(now) {}
+    : options_(std::move(options)),
+      began_at_(now),
+      roster_(options_.roster),
+      anchors_(roster_.anchors()),
+      pulse_at_(now) {}
 
 TimeNs Member::lease_ends() const {
   if (lease_from_ == 0 || is_gone_) return 0;
@@ -28,7 +34,9 @@ void Member::Tick(TimeNs now) {
 
 std::vector<NodeId> Member::AnchorsToAsk(TimeNs now) const {
   const bool is_led = IsAnchor(leader_) && now - heard_leader_at_ <= 2 * options_.timing.pulse;
-  return is_led ? std::vector<NodeId>{leader_} : options_.anchors;
+  // Anchors may have become others while this node was away: whoever is a node still knows them.
+  if (now - std::max(heard_leader_at_, began_at_) > kAskEverybody) return Everybody();
+  return is_led ? std::vector<NodeId>{leader_} : std::vector<NodeId>(anchors_.begin(), anchors_.end());
 }
 
 void Member::SendPulses(TimeNs now) {
@@ -39,7 +47,8 @@ void Member::SendPulses(TimeNs now) {
                     .unreachable = Unreachable(now),
                     .blank = blank_,
                     .caught_up = caught_up_,
-                    .moved = moved_};
+                    .moved = moved_,
+                    .roster = roster_.version};
   const NodeId monitor = MonitorOfNode(options_.self.node);
   const bool is_well = HasLease(now) && lease_ends() - now > options_.timing.lease / 2;
   if (monitor.value != 0 && up_.contains(monitor) && is_well) {
@@ -47,6 +56,20 @@ void Member::SendPulses(TimeNs now) {
     return;
   }
   for (NodeId anchor : AnchorsToAsk(now)) out_.emplace_back(anchor, pulse);
+}
+
+// The anchors, and some others, others each time.
+std::vector<NodeId> Member::Everybody() const {
+  std::vector<NodeId> nodes(anchors_.begin(), anchors_.end());
+  size_t others = 0;
+  for (auto node = roster_.nodes.upper_bound(asked_); others < kMostOthers && node != roster_.nodes.end(); ++node) {
+    asked_ = node->first;
+    if (node->second.is_removed || node->first == options_.self.node || IsAnchor(node->first)) continue;
+    nodes.push_back(node->first);
+    ++others;
+  }
+  if (others < kMostOthers) asked_ = NodeId();
+  return nodes;
 }
 
 // Who is to join says at once whom it does not reach.
@@ -110,6 +133,14 @@ void Member::Receive(NodeId from, const ViewPart& part, TimeNs now) {
   if (incoming_.members.empty() ? incoming_.root.value != 0 : !incoming_.members.contains(incoming_.root)) return;
   history_.Reset(std::exchange(incoming_, {}));
   FollowView(now);
+}
+
+// The next pulse asks for more where this is not the last.
+void Member::Receive(NodeId from, const RosterPart& part, TimeNs now) {
+  const bool may_tell = IsAnchor(from) || roster_.Find(from) != nullptr;
+  if (!may_tell || !roster_.Apply(part, options_.self.node)) return;
+  anchors_ = roster_.anchors();
+  if (!part.is_last) pulse_at_ = now;
 }
 
 void Member::FollowView(TimeNs now) {

@@ -23,6 +23,7 @@
 #include "net/runtime/clock.h"
 #include "recovery/groups.h"
 #include "recovery/messages.h"
+#include "recovery/roster.h"
 #include "recovery/timing.h"
 #include "recovery/view.h"
 #include "recovery/view_history.h"
@@ -40,7 +41,7 @@ class Member {
  public:
   struct Options {
     NodeInstance self;
-    std::vector<NodeId> anchors;  // This one may be among them.
+    Roster roster;  // As this node knew it last.
     RecoveryTiming timing = {};
     size_t few_nodes = kFewNodes;
   };
@@ -54,6 +55,7 @@ class Member {
   void Receive(NodeId from, const PulseAnswer& answer, TimeNs now);
   void Receive(NodeId from, const ViewPart& part, TimeNs now);
   void Receive(NodeId from, const ViewChange& change, TimeNs now);
+  void Receive(NodeId from, const RosterPart& part, TimeNs now);
   // As the transport says it: a hint.
   void PeerUp(NodeId peer);
   void PeerDown(NodeId peer, TimeNs now);
@@ -71,6 +73,7 @@ class Member {
   // ever acknowledged? Once it does, it goes on to while its node is in the view.
   void SetDisk(const DiskState& disk);
   const View& view() const { return history_.view(); }
+  const Roster& roster() const { return roster_; }
   const ViewHistory& history() const { return history_; }
   // Is this node the monitor of that one, as far as it knows?
   bool MonitorsFor(NodeId node) const { return MonitorOfNode(node) == options_.self.node; }
@@ -81,13 +84,17 @@ class Member {
  private:
   NodeId MonitorOfNode(NodeId node) const { return MonitorOf(view(), node, anchors_, options_.few_nodes); }
   void SendPulses(TimeNs now);
+  std::vector<NodeId> Everybody() const;
   bool IsAnchor(NodeId node) const { return anchors_.contains(node); }
   bool MayTellOfViews(NodeId node) const;
   std::vector<NodeId> Unreachable(TimeNs now) const;
   void FollowView(TimeNs now);
 
   const Options options_;
-  const std::set<NodeId> anchors_;
+  const TimeNs began_at_;
+  Roster roster_;
+  mutable NodeId asked_;      // Of those that are no anchors, the last; see Everybody.
+  std::set<NodeId> anchors_;  // Of the roster.
   Out out_;
   TimeNs pulse_at_;
   TimeNs pulsed_at_ = 0;  // The last one.

@@ -3,6 +3,8 @@
 # recovery/messages.h, raft_log.h and node_database.h, whose names are used here. recovery/codec_log.h alone includes
 # what is generated from this file.
 #
+# A node's roster (recovery/roster.h) is on its disk as a Database without a view.
+#
 # The bytes of each root (Message, Command, Database, LogState, Entry, Snapshot) are one segment in Cap'n Proto's plain stream
 # framing, so that `capnp decode` reads a captured one. A Message is at most 12 KiB long, one transport message without pages;
 # a Command at most 4 KiB, one entry of the log. Who sent a message, as which incarnation, is said by the transport's envelope.
@@ -31,7 +33,8 @@ struct Message {
     pulseBatch @6 :PulseBatch;    # M→L. The members of my group are here.
     answerBatch @7 :AnswerBatch;  # L→M. Answers pulseBatch; M makes a pulseAnswer of each.
     greeting @4 :Greeting;        # A→A. Before a log begins.
-    nodeRequest @8 :NodeRequest;  # N→L. What an operator wants done with a node; again until the view says so.
+    nodeRequest @8 :NodeRequest;  # N→L. What an operator wants done with a node; again until the view or the roster says so.
+    rosterPart @9 :RosterPart;    # A→N. Before the answer, to who does not know the nodes as they are.
   }
 }
 
@@ -53,6 +56,9 @@ struct Pulse {
 
   moved @5 :UInt64;
   # N's disk has all that it is to keep after the move that began with that view. 0: it says nothing of it.
+
+  roster @6 :UInt64;
+  # N knows the nodes as they are after that change of theirs (Node.changed). 0: as its configuration says.
 }
 
 struct PulseAnswer {
@@ -153,9 +159,37 @@ struct NodeRequest {
     drain @0;
     undrain @1;
     giveUp @2;
+
+    add @3;
+    # `record`: there is a node of that name. L finds a number for it.
+
+    set @4;
+    # `record`: the node's address and votes.
   }
 
   node @1 :UInt64;
+  # 0 with add, and then alone.
+
+  record @2 :Node;
+  # Of add and set, and then alone; its `node`, `last`, `left` and `isRemoved` are not read. `changed`: of set, as N knows the node.
+
+  group @3 :UInt64;
+  # Of add: where it is to be. All ones: anywhere.
+}
+
+struct RosterPart {
+  after @0 :UInt64;
+  version @1 :UInt64;
+  # Those that have changed behind `after`, up to `version`, which is higher.
+
+  isLast @2 :Bool;
+
+  nodes @3 :List(Node);
+  # Ascending by `changed`; the last one's is `version`. At least 1, at most 128. `last` and `left` are 0, and not read.
+
+  oldest @4 :UInt64;
+  # The lowest `changed` of all nodes, of these and others: at most that of the first here. A node that one knows with a lower one is of an
+  # earlier log.
 }
 
 struct Greeting {
@@ -293,7 +327,8 @@ struct LogState {
 struct Command {
   union {
     setNode @0 :Node;
-    # It is in the cluster, with this name, address and votes. `last` and `left` are 0 here, and not read.
+    # It is in the cluster, with this name, address and votes, and, where it is new, identity. `last` and `left` are 0 here, and not
+    # read; the change has the number of `changed`, if that is above all before.
 
     removeNode @1 :UInt64;
 
@@ -321,6 +356,13 @@ struct Node {
 
   isRemoved @6 :Bool;
   # It was taken out of the cluster, and does not come back.
+
+  space @7 :UInt64;
+  time @8 :UInt64;
+  # Its identity: a hash of the address with which it was made, and when that was, in nanoseconds since 1970.
+
+  changed @9 :UInt64;
+  # The number of the last change of what is above, but for `last` and `left`.
 }
 
 struct ViewChange {
@@ -362,7 +404,7 @@ struct ViewChange {
 
 struct Database {
   nodes @0 :List(Node);
-  # Ascending. At most 4096.
+  # Ascending. At most 4096. No two have the same `changed`, but for 0.
 
   epoch @1 :UInt64;
   # Of the view. 0: before the first, with nobody in it.

@@ -7,8 +7,9 @@
 //   member -> its monitor     Pulse         as above, in a large view (recovery/groups.h); the monitor brings members up to the view.
 //   monitor -> leader         PulseBatch    pulses of its group; answered by an AnswerBatch, which becomes PulseAnswers.
 //   anchor <-> anchor         RaftMessage   the log.
-//   node -> leader            NodeRequest   what an operator wants done with a node.
-//   anchor <-> anchor         Greeting         before a log begins: have you ever voted?
+//   anchor -> node            RosterPart    before the answer, to who does not know all nodes as they are: those that have changed.
+//   node -> leader            NodeRequest   what an operator wants done with a node, or that there is another one.
+//   anchor <-> anchor         Greeting      before a log begins: have you ever voted?
 //
 // Each may be lost, doubled or late. Who sent it, as which incarnation, the transport says.
 
@@ -16,11 +17,13 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include "net/ids.h"
 #include "net/runtime/clock.h"
+#include "recovery/node_database.h"
 #include "recovery/raft.h"
 #include "recovery/view.h"
 
@@ -34,7 +37,8 @@ struct Pulse {
   std::vector<NodeId> unreachable;  // Members of that view with which it has had no connection for a while.
   bool blank = false;               // Its disk was empty when it started.
   bool caught_up = false;           // Its disk has all of its pages that was ever acknowledged, as of now.
-  Epoch moved;  // It has all that it is to keep after the move of that view. 0: it says nothing of it.
+  Epoch moved;          // It has all that it is to keep after the move of that view. 0: it says nothing of it.
+  uint64_t roster = 0;  // The nodes that it knows are those up to this change (D6); 0: those of its configuration.
   friend bool operator==(const Pulse&, const Pulse&) = default;
 };
 
@@ -104,15 +108,35 @@ struct AnswerBatch {
   friend bool operator==(const AnswerBatch&, const AnswerBatch&) = default;
 };
 
-// To the leader, until the view says so.
+// What has changed of the nodes behind the change `after`, up to `version` (D6).
+struct RosterPart {
+  static constexpr size_t kMostBytes = 8 * 1024;  // Of names and addresses, and 100 for each node.
+  static constexpr size_t kMostNodes = 128;
+
+  uint64_t after = 0;
+  uint64_t version = 0;
+  bool is_last = false;  // There is no later change.
+  uint64_t oldest =
+      0;  // Of all nodes' changes the lowest number: a node with a lower one is of an earlier log, and gone.
+  std::vector<std::pair<NodeId, NodeRecord>> nodes;  // Ascending by their changes. `last` and `left` are 0.
+  friend bool operator==(const RosterPart&, const RosterPart&) = default;
+};
+
+// To the leader, until the view, or the roster, says so.
 struct NodeRequest {
+  static constexpr uint64_t kAnyGroup = UINT64_MAX;
+
   enum class Kind : uint8_t {
     kDrain = 1,
     kUndrain = 2,
     kGiveUp = 3,  // The node is lost.
+    kAdd = 4,     // record, group: there is a node of that name; the leader finds its identity's number.
+    kSet = 5,     // node, record: its address and votes are these, if it has not changed since `record.changed`.
   };
   Kind kind = Kind::kDrain;
-  NodeId node;
+  NodeId node;  // 0 with kAdd.
+  NodeRecord record = {};
+  uint64_t group = kAnyGroup;
   friend bool operator==(const NodeRequest&, const NodeRequest&) = default;
 };
 
@@ -122,7 +146,7 @@ struct Greeting {
   friend bool operator==(const Greeting&, const Greeting&) = default;
 };
 
-using RecoveryMessage =
-    std::variant<RaftMessage, Pulse, PulseAnswer, ViewPart, ViewChange, PulseBatch, AnswerBatch, NodeRequest, Greeting>;
+using RecoveryMessage = std::variant<RaftMessage, Pulse, PulseAnswer, ViewPart, ViewChange, PulseBatch, AnswerBatch,
+                                     NodeRequest, Greeting, RosterPart>;
 
 }  // namespace mangrove

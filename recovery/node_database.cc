@@ -9,6 +9,11 @@
 
 namespace mangrove {
 
+NodeDatabase::NodeDatabase(std::map<NodeId, NodeRecord> nodes, View view)
+    : nodes_(std::move(nodes)), view_(std::move(view)) {
+  for (const auto& [node, record] : nodes_) roster_version_ = std::max(roster_version_, record.changed);
+}
+
 const NodeRecord* NodeDatabase::Find(NodeId node) const {
   const auto found = nodes_.find(node);
   return found == nodes_.end() ? nullptr : &found->second;
@@ -158,18 +163,20 @@ absl::Status NodeDatabase::Apply(const DatabaseCommand& command) {
   switch (command.kind) {
     case DatabaseCommand::Kind::kSetNode: {
       NodeRecord& record = nodes_[command.node];
-      const Incarnation last = record.last;
-      const Epoch left = record.left;
+      const NodeRecord before = record;
       record = command.record;
-      record.last = last;
+      record.last = before.last;
       record.is_removed = false;
-      record.left = left;
+      record.left = before.left;
+      if (before.identity != NodeIdentity{}) record.identity = before.identity;
+      record.changed = roster_version_ = std::max(roster_version_ + 1, command.record.changed);
       break;
     }
     case DatabaseCommand::Kind::kRemoveNode: {
       NodeRecord& record = nodes_.at(command.node);
       record.is_removed = true;
       record.votes = 0;
+      record.changed = ++roster_version_;
       const size_t named =
           view_.behind.erase(command.node) + view_.lost.erase(command.node) + view_.draining.erase(command.node);
       if (named > 0) ++view_.epoch.value;

@@ -3,12 +3,22 @@
 #include <algorithm>
 #include <iterator>
 
+#include "net/check.h"
+
 namespace mangrove {
 
 Participant::Participant(const Member::Options& member, std::optional<Anchor::Options> anchor, AnchorRecords records,
                          std::optional<RaftDurable> durable, TimeNs now)
     : self_(member.self), member_(member, now), monitor_(member.timing) {
   if (anchor) anchor_.emplace(*std::move(anchor), std::move(records), std::move(durable), now);
+}
+
+void Participant::BecomeAnchor(Anchor::Options anchor, AnchorRecords records, std::optional<RaftDurable> durable,
+                               TimeNs now) {
+  CHECK(!anchor_);
+  anchor_.emplace(std::move(anchor), std::move(records), std::move(durable), now);
+  told_roster_ = 0;
+  Settle(now);
 }
 
 TimeNs Participant::next_tick() const {
@@ -50,11 +60,18 @@ void Participant::Handle(NodeInstance from, const RecoveryMessage& message, Time
   if (const auto* answer = std::get_if<PulseAnswer>(&message)) return member_.Receive(from.node, *answer, now);
   if (const auto* part = std::get_if<ViewPart>(&message)) return member_.Receive(from.node, *part, now);
   if (const auto* change = std::get_if<ViewChange>(&message)) return member_.Receive(from.node, *change, now);
+  if (const auto* part = std::get_if<RosterPart>(&message)) return member_.Receive(from.node, *part, now);
   if (const auto* answers = std::get_if<AnswerBatch>(&message)) return monitor_.Receive(*answers);
   if (const auto* pulse = std::get_if<Pulse>(&message)) {
     // Who leads hears the pulses of its group itself.
     const bool is_monitor = member_.MonitorsFor(from.node);
-    if (!anchor_ || (is_monitor && !anchor_->leads())) return monitor_.Receive(from, *pulse, member_.history(), now);
+    if (!anchor_ || (is_monitor && !anchor_->leads())) {
+      // It may know of no anchor that is one still.
+      if (const std::optional<RosterPart> part = member_.roster().Since(pulse->roster)) {
+        messages_.emplace_back(from.node, *part);
+      }
+      return monitor_.Receive(from, *pulse, member_.history(), now);
+    }
   }
   if (!anchor_) {
     ++bad_messages_;
@@ -66,6 +83,10 @@ void Participant::Handle(NodeInstance from, const RecoveryMessage& message, Time
 // Until nobody has anything to tell another part of this node.
 void Participant::Settle(TimeNs now) {
   while (true) {
+    if (anchor_ && member_.roster().version != told_roster_) {
+      told_roster_ = member_.roster().version;
+      anchor_->KnowAnchors(member_.roster().anchors());
+    }
     if (member_.view().epoch != told_) {
       told_ = member_.view().epoch;
       monitor_.TellView(member_.history());

@@ -26,6 +26,9 @@ class Participant {
   Participant(const Member::Options& member, std::optional<Anchor::Options> anchor, AnchorRecords records,
               std::optional<RaftDurable> durable, TimeNs now);
 
+  // It has been given votes. REQUIRES: it is no anchor yet.
+  void BecomeAnchor(Anchor::Options anchor, AnchorRecords records, std::optional<RaftDurable> durable, TimeNs now);
+
   TimeNs next_tick() const;
   void Tick(TimeNs now);
   void Receive(NodeInstance from, const RecoveryMessage& message, TimeNs now);
@@ -55,7 +58,8 @@ class Participant {
   Member member_;
   Monitor monitor_;
   std::optional<Anchor> anchor_;
-  Epoch told_;  // The view that the monitor has told its group of.
+  Epoch told_;                // The view that the monitor has told its group of.
+  uint64_t told_roster_ = 0;  // The version of the roster that the anchor knows.
   std::vector<std::pair<NodeId, RecoveryMessage>> messages_;
   std::deque<AnchorOutput> outputs_;
   uint64_t bad_messages_ = 0;

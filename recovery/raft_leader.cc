@@ -108,6 +108,10 @@ absl::Status Raft::CheckVotes(const Votes& changed, NodeId member, uint32_t befo
     return absl::UnavailableError(
         absl::StrCat(ToString(member), " has not the whole log yet; add it without a vote, and try again"));
   }
+  // A short log has few entries that even who was never there would lack.
+  if (gets_first && member != options_.self && peer->second.answered + options_.election <= now) {
+    return absl::UnavailableError(absl::StrCat(ToString(member), " has not answered of late; try again"));
+  }
   const std::optional<TimeNs> answered = QuorumOf(changed, now);
   if (answered && *answered + options_.election > now) return absl::OkStatus();
   return absl::UnavailableError("too few of the anchors that would have a vote have answered of late; try again");

@@ -238,6 +238,8 @@ void ViewKeeper::TakeRequests(const NodeDatabase& database, ViewChange& change) 
       case NodeRequest::Kind::kGiveUp:
         if (!view.lost.contains(node) && !is_here && !is_last_anchor) change.lost.push_back(node);
         break;
+      case NodeRequest::Kind::kAdd:
+      case NodeRequest::Kind::kSet: break;  // Of the nodes, not of the view: Anchor::ChangeNodes.
     }
   }
 }

@@ -29,6 +29,8 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   uint64_t caught_up = 0;
   uint64_t moves = 0;
   uint64_t removed = 0;
+  uint64_t added = 0;
+  uint64_t vote_changes = 0;
   for (uint64_t seed = 1; seed <= 60; ++seed) {
     AnchorWorld world({.seed = seed,
                        .anchors = seed % 3 == 0   ? 5
@@ -45,6 +47,8 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
     caught_up += world.caught_up();
     moves += world.moves();
     removed += world.removed();
+    added += world.added();
+    vote_changes += world.vote_changes();
   }
   // It was not because nothing happened.
   EXPECT_GT(views, 60 * 15u);
@@ -53,7 +57,9 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   EXPECT_GT(blank, 60u);
   EXPECT_GT(caught_up, 60 * 3u);
   EXPECT_GT(moves, 60u);
-  EXPECT_GT(removed, 60u);
+  EXPECT_GT(removed, 40u);
+  EXPECT_GT(added, 60 / 2u);
+  EXPECT_GT(vote_changes, 60u);
 }
 
 // From the kill of a node to the view without it; nobody else loses its lease meanwhile.

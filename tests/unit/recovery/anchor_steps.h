@@ -28,6 +28,7 @@ class AnchorTest : public testing::Test {
   // Of the configuration.
   void Configure(uint64_t node, uint32_t votes) {
     nodes_[NodeId(node)].name = "n" + std::to_string(node);
+    nodes_[NodeId(node)].address = "n" + std::to_string(node) + ":1";
     nodes_[NodeId(node)].votes = votes;
   }
   void Start(uint64_t node) {
@@ -92,6 +93,7 @@ class AnchorTest : public testing::Test {
     }
     EXPECT_LE(wishes, 1);
   }
+  void Request(const NodeRequest& request) { At(Leader()).Receive(Instance(Leader()), request, now_); }
   // Until nothing is under way.
   void Deliver() {
     for (bool moved = true; moved;) {
@@ -108,7 +110,8 @@ class AnchorTest : public testing::Test {
   void Send(NodeId from, NodeId to, const RecoveryMessage& message) {
     if (silent_.contains(from) || silent_.contains(to) || cut_.contains({from, to})) return;
     if (std::holds_alternative<PulseAnswer>(message) || std::holds_alternative<ViewPart>(message) ||
-        std::holds_alternative<ViewChange>(message) || std::holds_alternative<AnswerBatch>(message)) {
+        std::holds_alternative<ViewChange>(message) || std::holds_alternative<AnswerBatch>(message) ||
+        std::holds_alternative<RosterPart>(message)) {
       told_[to].emplace_back(from, message);
     } else if (anchors_.contains(to)) {
       anchors_.at(to)->Receive(Instance(from.value), message, now_);
@@ -138,7 +141,7 @@ class AnchorTest : public testing::Test {
   }
   void PulseTo(uint64_t anchor, NodeInstance from, Epoch epoch) {
     if (silent_.contains(NodeId(anchor))) return;
-    At(anchor).Receive(from, Pulse{.sent_at = now_, .epoch = epoch, .unreachable = {}}, now_);
+    At(anchor).Receive(from, Pulse{.sent_at = now_, .epoch = epoch, .unreachable = {}, .roster = UINT64_MAX}, now_);
   }
   // The last that a node was told; nothing: it was not.
   std::optional<PulseAnswer> LastAnswer(uint64_t node) const {

@@ -18,11 +18,14 @@ AnchorWorld::AnchorWorld(const Options& options) : options_(options), random_(op
     const NodeId id = IdOf(i);
     Node& node = nodes_[id];
     node.id = id;
-    node.is_anchor = i <= options.anchors;
     node.drift_ppm = Spread(-kMostDriftPpm, kMostDriftPpm);
     node.clock_offset = Spread(0, kSecond * 1000);
-    records_[id] = {.name = absl::StrCat("n", i), .address = {}, .votes = node.is_anchor ? 1u : 0u, .last = {}};
+    records_[id] = {.name = absl::StrCat("n", i),
+                    .address = absl::StrCat("a", i),
+                    .votes = i <= options.anchors ? 1u : 0u,
+                    .last = {}};
   }
+  for (auto& [id, node] : nodes_) node.roster = node.older_roster = Configuration(id);
   for (auto& [id, node] : nodes_) At(Spread(0, 100 * kMillisecond), [this, id = id] { Start(id); });
   At(0, [this] { LookAtConnections(); });
   At(0, [this] { DoSomething(); });
@@ -99,19 +102,15 @@ void AnchorWorld::Start(NodeId id) {
   Node& node = nodes_.at(id);
   if (node.part != nullptr) return;
   ++node.incarnation;
-  Member::Options member{.self = instance(id), .anchors = {}, .timing = timing_};
+  // The last write may have been lost.
+  if (faults_ && Chance(300)) node.roster = node.older_roster;
+  Member::Options member{.self = instance(id), .roster = node.roster, .timing = timing_};
   if (options_.grouped) member.few_nodes = 0;
-  for (const auto& [other, record] : records_) {
-    if (record.votes > 0) member.anchors.push_back(other);
-  }
   std::optional<Anchor::Options> anchor;
   AnchorRecords records;
   std::optional<RaftDurable> durable;
-  if (node.is_anchor) {
-    anchor.emplace(Anchor::Options{.self = instance(id), .nodes = records_, .timing = timing_, .seed = random_()});
-    anchor->compact_after = 10;
-    anchor->raft_bugs = options_.raft_bugs;
-    anchor->view_bugs = options_.view_bugs;
+  if (node.is_anchor() || !node.disk.empty()) {
+    anchor = AnchorOptions(node);
     absl::StatusOr<std::optional<RaftDurable>> loaded = records.Load({node.disk.begin(), node.disk.end()});
     if (!loaded.ok()) return Fail(absl::StrCat("the log cannot be read: ", loaded.status().ToString()));
     durable = *std::move(loaded);
@@ -140,8 +139,10 @@ void AnchorWorld::Crash(NodeId id) {
 
 void AnchorWorld::Pause(NodeId node, DurationNs span) { nodes_.at(node).asleep_until = now_ + span; }
 
-void AnchorWorld::ReplaceDisk(NodeId node) {
-  nodes_.at(node).disk.clear();
+void AnchorWorld::ReplaceDisk(NodeId id) {
+  Node& node = nodes_.at(id);
+  node.disk.clear();
+  node.roster = node.older_roster = Configuration(id);
   ++disks_;
 }
 
@@ -192,6 +193,7 @@ void AnchorWorld::Pump(Node& node) {
     Crash(id);
     return At(Spread(kMillisecond, 200 * kMillisecond), [this, id] { Start(id); });
   }
+  KeepRoster(node);
   do {
     Send(node, node.part->TakeMessages());
     for (AnchorOutput output = node.part->TakeOutput(); !output.empty(); output = node.part->TakeOutput()) {
@@ -265,17 +267,27 @@ void AnchorWorld::Deliver(NodeInstance from, NodeId to, const RecoveryMessage& m
 bool AnchorWorld::MayLoseDisk(NodeId node) const {
   const auto is_out = [&](NodeId id) { return removed_.contains(id); };
   size_t voters = 0;
+  uint32_t votes_of_others = 0;
+  uint32_t all_votes = 0;
+  for (const auto& [id, record] : database_.nodes()) {
+    all_votes += record.votes;
+    if (id != node) votes_of_others += record.votes;
+  }
   for (const auto& [id, other] : nodes_) {
-    if (id == node || !other.is_anchor || is_out(id)) continue;
+    const NodeRecord* const record = database_.Find(id);
+    if (id == node || record == nullptr || record->votes == 0 || is_out(id)) continue;
     ++voters;
     if (other.anchor() == nullptr || other.anchor()->raft() == nullptr) return false;
     const Raft& raft = *other.anchor()->raft();
     const Votes& votes = raft.log().votes();
-    const bool all_vote =
-        std::all_of(votes.begin(), votes.end(), [&](const auto& v) { return v.second > 0 || is_out(v.first); });
+    const auto is_as_wanted = [&](const auto& v) {
+      const NodeRecord* const wanted = database_.Find(v.first);
+      return is_out(v.first) || (wanted != nullptr && v.second == wanted->votes);
+    };
+    const bool all_vote = std::all_of(votes.begin(), votes.end(), is_as_wanted);
     if (raft.standing() != Standing::kFull || raft.commit() < raft.log().votes_at() || !all_vote) return false;
   }
-  return voters > 1 && !is_out(node);
+  return voters > 1 && 2 * votes_of_others > all_votes && !is_out(node);
 }
 
 // --- What happens -----------------------------------------------------------------------------------------------------
@@ -283,11 +295,11 @@ bool AnchorWorld::MayLoseDisk(NodeId node) const {
 void AnchorWorld::DoSomething() {
   At(Spread(10 * kMillisecond, 400 * kMillisecond), [this] { DoSomething(); });
   if (!faults_) return;
-  const auto any = [&] { return IdOf(static_cast<int>(1 + random_() % nodes_.size())); };
+  const auto any = [&] { return AnyNode(); };
   const NodeId node = any();
   if (!IsUp(node)) {
-    if (options_.replaces_disks && nodes_.at(node).is_anchor && options_.anchors > 1 && MayLoseDisk(node) &&
-        Chance(300)) {
+    const bool is_anchor = nodes_.at(node).is_anchor();
+    if (options_.replaces_disks && is_anchor && options_.anchors > 1 && MayLoseDisk(node) && Chance(300)) {
       ReplaceDisk(node);
     }
     if (Chance(600)) Start(node);
@@ -332,10 +344,16 @@ void AnchorWorld::Check() {
     const View& view = node.anchor()->database().view();
     const auto [known, is_new] = views_.try_emplace(view.epoch, view);
     if (!is_new && known->second != view) Fail(absl::StrCat("W2: two views ", view.epoch.value));
-    if (node.checked == databases_.rbegin()->first) CheckRemoved(node.anchor()->database());
+    if (node.checked == databases_.rbegin()->first) {
+      CountVotes(node.anchor()->database());
+      database_ = node.anchor()->database();
+      CheckRemoved(database_);
+    }
     if (view.epoch > newest_.epoch) MeetView(node.anchor()->database());
   }
+  MeetNodes(database_);
   HearDisks();
+  CheckRosters();
   for (const auto& [id, node] : nodes_) {
     if (node.part == nullptr) continue;
     if (HasLease(id) && !newest_.Has(instance(id))) {

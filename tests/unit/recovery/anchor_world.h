@@ -11,6 +11,7 @@
 //      has said, as one under that very move, that it has all of its own.
 //  W6  Who is lost was not in the view, and is in none again; who was removed kept no pages, and stays so. Nobody else is told that
 //      it is out of the cluster.
+//  W7  What a node knows of the nodes is what the log has said of them, up to the change that it says. In the end it is all.
 
 #pragma once
 
@@ -76,16 +77,19 @@ class AnchorWorld {
   uint64_t caught_up() const { return caught_up_; }  // Disks that were behind.
   uint64_t moves() const { return moves_; }          // That came to their end.
   uint64_t removed() const { return removed_.size(); }
+  uint64_t added() const { return added_; }  // Nodes that nobody's configuration had named.
+  uint64_t vote_changes() const { return vote_changes_; }
   uint64_t messages() const { return messages_; }
 
  private:
   struct Node {
     NodeId id;
-    bool is_anchor = false;
     uint64_t incarnation = 0;
     int64_t drift_ppm = 0;
     DurationNs clock_offset = 0;
     std::map<std::string, std::string> disk;
+    Roster roster;                      // On its disk, or in its configuration.
+    Roster older_roster;                // The one before.
     std::unique_ptr<Participant> part;  // Null: it is down.
     TimeNs asleep_until = 0;
     bool caught_up = false;  // As it says of its disk; `moved` as well.
@@ -96,6 +100,7 @@ class AnchorWorld {
     std::set<NodeId> up;               // As it was told.
     LogIndex checked;                  // Of its database.
 
+    bool is_anchor() const { return roster.anchors().contains(id); }
     const Anchor* anchor() const { return part == nullptr ? nullptr : part->anchor(); }
   };
 
@@ -114,6 +119,15 @@ class AnchorWorld {
   void Send(Node& node, const std::vector<std::pair<NodeId, RecoveryMessage>>& messages);
   void Deliver(NodeInstance from, NodeId to, const RecoveryMessage& message);
   bool MayLoseDisk(NodeId node) const;
+  NodeId AnyNode();
+  Roster Configuration(NodeId node) const;
+  std::optional<Anchor::Options> AnchorOptions(const Node& node);
+  void KeepRoster(Node& node);
+  void MakeAnchor(Node& node);
+  NodeRequest AnyChange();
+  void CountVotes(const NodeDatabase& next);
+  void MeetNodes(const NodeDatabase& database);
+  void CheckRosters();
   void DoSomething();
   void Check();
   void CheckDisks(const View& before, const View& view);
@@ -136,7 +150,8 @@ class AnchorWorld {
   bool faults_;
   uint64_t next_event_ = 0;
   std::map<std::pair<TimeNs, uint64_t>, std::function<void()>> events_;
-  std::map<NodeId, NodeRecord> records_;
+  std::map<NodeId, NodeRecord> records_;  // As in the first configurations.
+  NodeDatabase database_;                 // The newest that any anchor has applied.
   std::map<NodeId, Node> nodes_;
   std::set<std::pair<NodeId, NodeId>> cut_;
   std::map<Epoch, View> views_;  // All that were ever committed.
@@ -152,6 +167,8 @@ class AnchorWorld {
   uint64_t blank_ = 0;
   uint64_t caught_up_ = 0;
   uint64_t moves_ = 0;
+  uint64_t added_ = 0;
+  uint64_t vote_changes_ = 0;
   uint64_t messages_ = 0;
   std::string failure_;
 };

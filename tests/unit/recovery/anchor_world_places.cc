@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <iterator>
+
 #include "absl/strings/str_cat.h"
 #include "tests/unit/recovery/anchor_world.h"
 
@@ -38,14 +40,17 @@ void AnchorWorld::ChangeDisk(Node& node) {
 
 // Of whom the asking node takes for the leader.
 void AnchorWorld::AskForSomething() {
-  const auto any = [&] { return IdOf(static_cast<int>(1 + random_() % nodes_.size())); };
-  const NodeId asker = any();
-  const NodeRequest request{.kind = static_cast<NodeRequest::Kind>(1 + random_() % 3), .node = any()};
+  const NodeId asker = AnyNode();
+  NodeRequest request{.kind = static_cast<NodeRequest::Kind>(1 + random_() % 3), .node = AnyNode()};
   const auto stay = std::count_if(nodes_.begin(), nodes_.end(), [&](const auto& node) {
     return !removed_.contains(node.first) && !newest_.draining.contains(node.first) &&
            !newest_.lost.contains(node.first);
   });
-  if (request.kind != NodeRequest::Kind::kUndrain && stay <= kFewestNodes) return;
+  if (Chance(400)) {
+    request = AnyChange();
+  } else if (request.kind != NodeRequest::Kind::kUndrain && stay <= kFewestNodes) {
+    return;
+  }
   const NodeId leader = IsUp(asker) ? member(asker).leader() : NodeId();
   if (leader.value == 0 || !IsUp(leader)) return;
   OnNode(leader, nodes_.at(leader).incarnation, Spread(0, kSecond),
@@ -141,7 +146,7 @@ bool AnchorWorld::IsSettled() const {
            const auto& [id, state] = node;
            if (removed_.contains(id)) return !disks.contains(id);
            return HasLease(id) && state.part->member().view() == newest_ && disks.contains(id) &&
-                  !newest_.behind.contains(id);
+                  !newest_.behind.contains(id) && state.part->member().roster().version == database_.roster_version();
          });
 }
 

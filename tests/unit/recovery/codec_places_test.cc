@@ -125,13 +125,21 @@ TEST(RecoveryCodecPlaces, WhatNodesAndAnchorsSayIsReadBack) {
 
 TEST(RecoveryCodecPlaces, RequestsOfEachKindHaveTheSchemasNamesAndAreReadBack) {
   using Kind = NodeRequest::Kind;
-  const std::vector<std::pair<Kind, std::string>> kinds = {
-      {Kind::kDrain, "drain"}, {Kind::kUndrain, "undrain"}, {Kind::kGiveUp, "giveUp"}};
+  const std::vector<std::pair<Kind, std::string>> kinds = {{Kind::kDrain, "drain"},
+                                                           {Kind::kUndrain, "undrain"},
+                                                           {Kind::kGiveUp, "giveUp"},
+                                                           {Kind::kAdd, "add"},
+                                                           {Kind::kSet, "set"}};
   const auto enumerants = capnp::Schema::from<wire::NodeRequest::Kind>().getEnumerants();
   ASSERT_EQ(enumerants.size(), kinds.size());
   for (size_t i = 0; i < kinds.size(); ++i) {
     const auto& [kind, name] = kinds[i];
-    const NodeRequest request{.kind = kind, .node = NodeId(UINT64_MAX - i)};
+    NodeRequest request{.kind = kind, .node = NodeId(UINT64_MAX - i)};
+    if (kind == Kind::kAdd) request.node = NodeId();
+    if (kind == Kind::kAdd || kind == Kind::kSet) {
+      request.record = {.name = "n", .address = "a:1", .votes = 7, .identity = {.space = 8, .time = 9}};
+      request.group = 6;
+    }
     ExpectReadBack(request);
     // The words are the message's, so that a reader of the schema sees that kind.
     EXPECT_EQ(enumerants[static_cast<unsigned>(i)].getProto().getName().cStr(), name);
@@ -226,10 +234,20 @@ TEST(RecoveryCodecPlaces, TheLongestPartFits) {
 TEST(RecoveryCodecPlaces, RequestsThatAreNoneAreRefused) {
   const NodeRequest request{.kind = NodeRequest::Kind::kDrain, .node = NodeId(7)};
   ExpectMessageRefused(
-      request, [](wire::Message::Builder m) { m.getNodeRequest().setKind(static_cast<wire::NodeRequest::Kind>(3)); },
-      "NodeRequest is of the unknown kind 3");
+      request, [](wire::Message::Builder m) { m.getNodeRequest().setKind(static_cast<wire::NodeRequest::Kind>(5)); },
+      "NodeRequest is of the unknown kind 5");
   ExpectMessageRefused(
-      request, [](wire::Message::Builder m) { m.getNodeRequest().setNode(0); }, "NodeRequest names node 0");
+      request, [](wire::Message::Builder m) { m.getNodeRequest().setNode(0); }, "NodeRequest of kind 0 names node 0");
+  const NodeRequest add{.kind = NodeRequest::Kind::kAdd, .node = NodeId(), .record = {.name = "new"}, .group = 3};
+  ExpectMessageRefused(
+      add, [](wire::Message::Builder m) { m.getNodeRequest().setNode(4); }, "NodeRequest of kind 3 names node 4");
+  ExpectMessageRefused(
+      add, [](wire::Message::Builder m) { m.getNodeRequest().getRecord().setName(""); },
+      "NodeRequest has a name of 0 bytes");
+  ExpectMessageRefused(
+      add, [](wire::Message::Builder m) { m.getNodeRequest().getRecord().setVotes(101); }, "101 votes");
+  ExpectMessageRefused(
+      add, [](wire::Message::Builder m) { m.getNodeRequest().disownRecord(); }, "NodeRequest lacks fields");
   std::string bytes = EncodeMessage(request);
   std::memset(bytes.data() + 24, 0, 8);  // The only pointer of the message, behind its only word of data.
   ExpectRefused(DecodeText(bytes), "NodeRequest lacks fields");

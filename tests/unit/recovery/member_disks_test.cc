@@ -35,7 +35,7 @@ class MemberDisks : public testing::Test {
 
   const RecoveryTiming timing_;
   TimeNs now_ = 1000 * kSecond;
-  Member member_{{.self = Instance(5), .anchors = {NodeId(1)}, .timing = {}}, now_};
+  Member member_{{.self = Instance(5), .roster = RosterOf({1}), .timing = {}}, now_};
 };
 
 TEST_F(MemberDisks, AViewSaysWhoseDisksAreBehind) {

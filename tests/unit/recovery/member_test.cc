@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <set>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -74,7 +75,7 @@ class MemberTest : public testing::Test {
   const RecoveryTiming timing_;
   NodeId root_;  // Of the view that is told last.
   TimeNs now_ = 1000 * kSecond;
-  Member member_{{.self = Instance(5), .anchors = {NodeId(1), NodeId(2), NodeId(3)}, .timing = {}}, now_};
+  Member member_{{.self = Instance(5), .roster = RosterOf({1, 2, 3}), .timing = {}}, now_};
 };
 
 // --- M1 ---------------------------------------------------------------------------------------------------------------
@@ -356,7 +357,7 @@ TEST_F(MemberTest, ReorderedPartsGiveTheWholeViewOrNone) {
   std::vector<std::pair<uint32_t, uint64_t>> parts = {{0, 1}, {0, 1}, {1, 2}, {2, 5}, {2, 5}};
   int wholes = 0;
   do {
-    Member member({.self = Instance(5), .anchors = {NodeId(1)}, .timing = {}}, now_);
+    Member member({.self = Instance(5), .roster = RosterOf({1}), .timing = {}}, now_);
     for (const auto& [first, node] : parts) {
       const ViewPart part = {
           .epoch = Epoch(1), .first = first, .is_last = first == 2, .nodes = {InView(node)}, .root = NodeId(1)};
@@ -471,6 +472,32 @@ TEST_F(MemberTest, APulseNamesABoundedNumber) {
   for (uint64_t node = 10; node < 100; ++node) members.push_back(Instance(node));
   Know(1, members);
   EXPECT_THAT(Unreachable(), SizeIs(Pulse::kMostUnreachable));
+}
+
+// --- Anchors that have become others ------------------------------------------------------------------------------------
+
+TEST_F(MemberTest, WhoHearsOfNoLeaderAsksOthersTooAndLearnsFromThemWhoTheAnchorsAre) {
+  Roster roster = RosterOf({1, 2, 3});
+  for (uint64_t node = 4; node < 30; ++node) roster.nodes[NodeId(node)] = {.name = "n", .votes = 0};
+  Member member({.self = Instance(5), .roster = roster, .timing = {}}, now_);
+  std::set<NodeId> asked;
+  for (int i = 0; i < 60; ++i) {
+    now_ += timing_.pulse;
+    member.Tick(now_);
+    size_t at_once = 0;
+    for (const auto& [to, message] : member.TakeMessages()) {
+      asked.insert(to);
+      ++at_once;
+    }
+    EXPECT_LE(at_once, 3u + 8u);
+  }
+  EXPECT_EQ(asked.size(), 28u);  // All but itself.
+  const NodeRecord anchor{.name = "n9", .votes = 1, .changed = 7};
+  const RosterPart part{.after = 0, .version = 7, .is_last = true, .oldest = 7, .nodes = {{NodeId(9), anchor}}};
+  member.Receive(NodeId(77), part, now_);
+  EXPECT_EQ(member.roster().version, 0u) << "from a stranger";
+  member.Receive(NodeId(20), part, now_);
+  EXPECT_EQ(member.roster().anchors(), std::set<NodeId>{NodeId(9)});
 }
 
 }  // namespace

@@ -105,10 +105,12 @@ TEST_F(NodeDatabaseTest, ASetNodeIsFound) {
   NodeRecord record = Record("somewhere", 3);
   Take(SetNode(9, record));
   ASSERT_NE(database_.Find(NodeId(9)), nullptr);
+  record.changed = 4;
   EXPECT_EQ(*database_.Find(NodeId(9)), record);
   record.address.clear();
   record.votes = 0;
   Take(SetNode(9, record));
+  record.changed = 5;
   EXPECT_EQ(*database_.Find(NodeId(9)), record);
 }
 
