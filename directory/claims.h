@@ -1,4 +1,10 @@
 // Claims: what nodes say that they are responsible for, of which lost pages of the directory are made anew.
+//
+//   C1  Who says that it is responsible itself never gives way to what others say of a third node, whatever the terms. What
+//       these say is as old as the last time that they heard of the segment; since then all that was known of it may have been
+//       lost, and its terms have begun at 1 again.
+//   C2  Among those that say so of themselves, and where there is none, among those that say it of others, the one with the higher
+//       term is right.
 
 #pragma once
 
@@ -13,8 +19,8 @@
 
 namespace mangrove {
 
-// Of two claims of a segment the one in the higher term is right. Two in one term are possible in a round that another round
-// of a larger interval came between; either will do, since nothing is written after such a round.
+// Two of one kind in one term are possible in a round that another round of a larger interval came between; either will do, since
+// nothing is written after such a round.
 struct Claims {
   std::vector<DirectoryEntry> entries;  // Sorted, without overlap: the source has decided where claims conflict.
   DirectoryOrder order;                 // The highest that anybody knows of.

@@ -26,7 +26,8 @@
 //   T8  PageAccess never goes back: it gives the last store of a page, or DataLoss from then on.
 //
 // Nodes believe what on_written says: it is called in the step of the store. By T6 and T7 no two nodes believe to be
-// responsible for one segment, as long as claims are what nodes believe.
+// responsible for one segment, as long as claims are what nodes believe, and what a node believes of itself counts before what others
+// believe of a third one (directory/claims.h, C1).
 
 #pragma once
 

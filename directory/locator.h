@@ -1,6 +1,7 @@
 // Where pages are kept on disk: which of a set of nodes keep a segment, by a hash of its address and theirs (rendezvous hashing:
 // each node has a weight for each segment, and those with the highest keep it). The same on every node and for ever; and where a
-// node comes to the set, or goes, only the segments that it keeps are kept by others.
+// node comes to the set, or goes, only the segments that it keeps are kept by others. Where the nodes are of several groups
+// (net/ids.h), a page's holders are of different ones, as far as there are so many.
 
 #pragma once
 
@@ -31,7 +32,10 @@ class Locator {
     NodeId id;
     uint64_t hash = 0;
   };
+  std::vector<NodeId> OfDifferentGroups(PageId page, size_t count) const;
+
   std::vector<Node> nodes_;  // By id.
+  bool has_groups_ = false;  // They are of several.
 };
 
 }  // namespace mangrove

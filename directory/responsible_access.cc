@@ -35,8 +35,9 @@ void Step::Begin(HomeState state, const HomeRequest& request) {
 
 // The transaction is over: the next in the queue.
 void Step::End() {
+  const bool was_lost = w_.txn && w_.txn->was_lost;
   w_.txn.reset();
-  e_.state = e_.owner.node.value != 0 ? S::kOwned : S::kUnowned;
+  e_.state = e_.owner.node.value != 0 ? S::kOwned : was_lost ? S::kLost : S::kUnowned;
   Serve();
 }
 
@@ -114,7 +115,7 @@ void Step::StartAccess(HomeRequest request) {
     Fail(request, absl::AbortedError("page " + ToString(context_.page) + " has no owner that offers it"));
     return;
   }
-  if (e_.state == S::kLost) return LoadAgain(request);
+  if (e_.state == S::kLost) return FindAgain(request);
   const bool current_copy = request.from == owner || (write && request.have && Has(e_.sharers, request.from));
   if (owner.node.value == 0 && !current_copy && Appoint(request)) return;
   Begin(S::kGranting, request);
@@ -135,7 +136,15 @@ void Step::StartAccess(HomeRequest request) {
 }
 
 // The disks say each time whether a lost page is lost still: whoever was allocating it may have told them since that it is zeros.
-void Step::LoadAgain(const HomeRequest& request) {
+// A sharer that was away when the page was lost has a current copy, if it has one: nobody was given the page since, and what has left
+// the view is no sharer. Its copy is taken as after a loss, in a new number, since the disks may refuse the one that it has (I6).
+void Step::FindAgain(const HomeRequest& request) {
+  if (std::any_of(e_.sharers.begin(), e_.sharers.end(), [&](NodeInstance node) { return IsUp(node); })) {
+    w_.queue.insert(w_.queue.begin(), request);
+    Recover(false);
+    t().was_lost = true;
+    return;
+  }
   Begin(S::kLoading, request);
   t().was_lost = true;
   Load();
@@ -170,7 +179,7 @@ void Step::StartFlush(const HomeRequest& request) {
   m.page = context_.page;
   m.request = request.request;
   if (e_.state == S::kLost) {
-    LoadAgain(request);
+    FindAgain(request);
   } else if (e_.owner.node.value != 0) {
     m.kind = K::kFlush;
     m.peer = request.from;
@@ -231,6 +240,7 @@ void Step::Loaded() {
   if (e_.reverting) Effect(HomeEffect::Kind::kReverted);
   e_.reverting = false;
   e_.clean = true;
+  t().was_lost = false;
   const HomeRequest request = t().request;
   if (request.kind == HomeRequest::Kind::kFlush || request.from.node.value == 0) {  // Or the requester is gone.
     w_.txn.reset();

@@ -13,7 +13,7 @@
 //   Reporting   a node was lost: those who may hold the page were asked what they hold.
 //   Resolving   they were told what they are from now on. Or, of a page that nobody owns, a sharer was told to be the owner,
 //               so that the page comes from its RAM and not from a disk.
-//   Lost        no copy is left. Requests fail until the page is allocated anew.
+//   Lost        no disk has it, and no node that can be reached. Requests fail until one has, or the page is allocated anew.
 //
 // Rules before the table (kHomeTable):
 //   H1 An answer (ack, refusal, report …) of another transaction than the current one is ignored, as is one of a node
@@ -140,7 +140,7 @@ struct HomeTransaction {
   bool upgrade = false;  // The requester's own copy is current: no data moves.
   bool from_disk = false;
   bool active = false;    // Every invalidation is acknowledged.
-  bool was_lost = false;  // Loading: the page was taken for lost before.
+  bool was_lost = false;  // Loading, Reporting: the page was taken for lost before.
   bool lost = false;      // It recovers from the loss of a node that may have written the page.
   bool appoints = false;  // Resolving: no recovery, but a sharer of a page without an owner is to be it.
   absl::InlinedVector<NodeInstance, 4> waiting;  // Acknowledgements that are out.

@@ -101,7 +101,7 @@ bool Step::MayBeOld(const HolderReport& best) const {
 void Step::Decide() {
   std::erase_if(t().reports, [](const HolderReport& r) { return r.holding == Holding::kNone; });
   if (t().reports.empty()) {
-    OwnerIsGone();
+    if (!t().was_lost) OwnerIsGone();
     End();
   } else if (Best().holding == Holding::kOwner) {
     Resolve(nullptr);

@@ -71,7 +71,7 @@ class Step {
   void Serve();
   void Start(HomeRequest request);
   void StartAccess(HomeRequest request);
-  void LoadAgain(const HomeRequest& request);
+  void FindAgain(const HomeRequest& request);
   bool Appoint(const HomeRequest& request);
   void StartFlush(const HomeRequest& request);
   void StartEvict(const HomeRequest& request);

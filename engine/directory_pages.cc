@@ -83,10 +83,10 @@ void DirectoryPages::Retire(PageRef ref) { engine_->RetireDirectoryPage(ref); }
 // --- Claims -----------------------------------------------------------------------------------------------------------
 
 std::vector<DirectoryEntry> ResolveClaims(std::vector<Claim> claims) {
-  // At equal terms a claim that is responsible counts before one that holds pages; then the order is only that there be one.
+  // At last the order is only that there be one.
   const auto beats = [](const Claim& a, const Claim& b) {
-    if (a.entry.term != b.entry.term) return a.entry.term > b.entry.term;
     if (a.holds != b.holds) return b.holds;
+    if (a.entry.term != b.entry.term) return a.entry.term > b.entry.term;
     return a.entry.responsible < b.entry.responsible;
   };
   std::stable_sort(claims.begin(), claims.end(), beats);

@@ -41,7 +41,8 @@ struct Claim {
   bool holds = false;
 };
 
-// What all said, sorted and without overlap: the latest term counts, and who is responsible before who holds something.
+// What all said, sorted and without overlap: who is responsible counts before who holds something, whatever the terms
+// (directory/claims.h, C1), and then the latest term.
 std::vector<DirectoryEntry> ResolveClaims(std::vector<Claim> claims);
 
 constexpr size_t kClaimsPerPage = 100;

@@ -76,6 +76,49 @@ TEST(Locator, WhoGoesLeavesItsPagesToOthersAndNoOtherPageMoves) {
   for (const auto& [node, count] : gained) EXPECT_NEAR(count, 667, 120) << ToString(node);
 }
 
+// Three groups, of two, one and two nodes.
+const std::set<NodeId> kGrouped = {NodeId(1), NodeId(2), NodeId(kGroupNodes), NodeId(5 * kGroupNodes),
+                                   NodeId(5 * kGroupNodes + 1)};
+
+// Covers: G13
+TEST(Locator, HoldersAreOfDifferentGroupsAsFarAsThereAreSoMany) {
+  const Locator locator(kGrouped);
+  std::map<NodeId, int> primaries;
+  for (uint64_t s = 1; s < 500; ++s) {
+    const std::vector<NodeId> all = locator.CoreHolders(Segment(s), 5);
+    EXPECT_EQ(std::set<NodeId>(all.begin(), all.end()), kGrouped);
+    std::set<uint64_t> groups;
+    for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(groups.insert(GroupOf(all[i])).second) << s;
+    EXPECT_NE(GroupOf(all[3]), GroupOf(all[4])) << s;
+    EXPECT_EQ(all.front(), locator.Primary(Segment(s)));
+    for (uint32_t replicas = 1; replicas < 5; ++replicas) {
+      EXPECT_EQ(locator.CoreHolders(Segment(s), replicas), std::vector<NodeId>(all.begin(), all.begin() + replicas));
+    }
+    ++primaries[all.front()];
+  }
+  EXPECT_EQ(primaries.size(), kGrouped.size());
+}
+
+TEST(Locator, WithGroupsTooWhoGoesIsReplacedByOneOther) {
+  const Locator with(kGrouped);
+  for (NodeId gone : kGrouped) {
+    std::set<NodeId> fewer = kGrouped;
+    fewer.erase(gone);
+    const Locator without(fewer);
+    for (uint64_t s = 1; s < 500; ++s) {
+      for (const uint32_t replicas : {1U, 2U, 3U}) {
+        std::vector<NodeId> before = with.CoreHolders(Segment(s), replicas);
+        const std::vector<NodeId> after = without.CoreHolders(Segment(s), replicas);
+        const bool was_holder = std::erase(before, gone) > 0;
+        const std::set<NodeId> kept(after.begin(), after.end());
+        for (NodeId node : before)
+          EXPECT_TRUE(kept.contains(node)) << s << ": " << ToString(node) << " keeps it no more";
+        EXPECT_EQ(kept.size(), before.size() + (was_holder ? 1 : 0));
+      }
+    }
+  }
+}
+
 TEST(Locator, OfNoNodesNobodyKeepsAnything) {
   EXPECT_EQ(Locator().Primary(Segment(1)), NodeId());
   EXPECT_TRUE(Locator().CoreHolders(Segment(1), 2).empty());

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -73,10 +74,12 @@ struct Home {
   uint64_t next_txn = 100;
   Epoch epoch{3};
   HomePool pool;
+  std::set<NodeId> up;  // Empty: all are.
 
   HomeContext Next() {
     HomeContext context = Context();
     context.pool = &pool;
+    context.up = up.empty() ? nullptr : &up;
     context.next_txn = Txn(next_txn);
     context.grant_epoch = epoch;
     next_txn += kTxnsPerStep;

@@ -347,6 +347,84 @@ TEST(ResponsibleNode, ALostPageStaysSoWhileADiskCannotSayOtherwise) {
   EXPECT_EQ(h.e.state, S::kLost);
 }
 
+// Nobody owned the page, and its only sharer was away when every disk that had it was lost.
+Home LostButForTheSharer() {
+  Home h;
+  h.e.clean = true;
+  h.e.sharers = SharerTable().With({}, kSharer);
+  h.up = {kAsker.node};
+  h.Hear(Request(Access::kRead, 5), kAsker);
+  EXPECT_EQ(h.did, "Arm, Load");
+  h.LoadFails(absl::DataLossError("each of its core holders has lost its disk"));
+  EXPECT_EQ(h.did, "RequestFailed->4, Lost");
+  return h;
+}
+
+constexpr Version kShared{Epoch(2), 5};
+
+TEST(ResponsibleNode, ALostPageComesFromASharerThatIsThereAgain) {
+  Home h = LostButForTheSharer();
+  h.Hear(Request(Access::kRead, 6), kAsker);
+  EXPECT_EQ(h.did, "Arm, Load");
+  h.LoadFails(absl::DataLossError("each of its core holders has lost its disk"));
+  h.up.insert(kSharer.node);
+  h.Hear(Request(Access::kRead, 7), kAsker);
+  EXPECT_EQ(h.did, "Arm, Report->3");
+  h.Answer(K::kReported, kSharer, Holding::kShared, kShared);
+  EXPECT_EQ(h.did, "LoadVersion");
+  h.LoadFails(absl::DataLossError("each of its core holders has lost its disk"));
+  EXPECT_EQ(h.did, "Arm, Resolve->3");
+  EXPECT_LT(kShared, h.effects.back().message.version);  // So that it can be flushed.
+  h.Answer(K::kResolveAck, kSharer);
+  EXPECT_EQ(h.did, "Arm, Forward->3");
+}
+
+TEST(ResponsibleNode, ALostPageComesFromTheSharerThatWantsToWriteOrFlushIt) {
+  for (const bool writes : {false, true}) {
+    Home h = LostButForTheSharer();
+    h.up.insert(kSharer.node);
+    h.Hear(writes ? Request(Access::kWrite, 6, /*have=*/true) : About(K::kFlush, {}), kSharer);
+    EXPECT_EQ(h.did, "Arm, Report->3");
+    h.Answer(K::kReported, kSharer, Holding::kShared, kShared);
+    h.LoadFails(absl::DataLossError("each of its core holders has lost its disk"));
+    h.Answer(K::kResolveAck, kSharer);
+    EXPECT_EQ(h.did, writes ? "Arm, Grant->3" : "Flush->3");
+  }
+}
+
+TEST(ResponsibleNode, ALostPageIsLostStillWhenItsSharerHasDroppedItsCopy) {
+  Home h = LostButForTheSharer();
+  h.up.insert(kSharer.node);
+  h.Hear(Request(Access::kRead, 6), kAsker);
+  h.Answer(K::kReported, kSharer);
+  EXPECT_EQ(h.did, "Arm, Load");
+  EXPECT_FALSE(h.Shares(kSharer));
+  h.LoadFails(absl::UnavailableError("a disk is away"));
+  EXPECT_EQ(h.did, "RequestFailed->4");
+  EXPECT_EQ(h.e.state, S::kLost);
+}
+
+// What it had in RAM went with its incarnation.
+TEST(ResponsibleNode, ALostPageDoesNotComeFromASharerThatHasLeftTheView) {
+  Home h = LostButForTheSharer();
+  h.Lose(kSharer);
+  h.up.insert(kSharer.node);
+  h.Hear(Request(Access::kRead, 6), kAsker);
+  EXPECT_EQ(h.did, "Arm, Load");
+}
+
+// Who takes the page over asks all members before it serves it: so a copy that one has is known, whatever the disks have.
+TEST(ResponsibleNode, ACopyThatIsRegisteredIsServedThoughNoDiskHasThePage) {
+  Home h;
+  Register(h.e, {.node = kSharer, .holding = Holding::kShared, .version = kShared});
+  StepHomeReady(h.e, h.Next(), h.effects);
+  h.Answer(K::kReported, kSharer, Holding::kShared, kShared);
+  EXPECT_EQ(h.did, "LoadVersion");
+  h.LoadFails(absl::DataLossError("each of its core holders has lost its disk"));
+  EXPECT_EQ(h.did, "Arm, Resolve->3");
+  EXPECT_EQ(h.e.owner, kSharer);
+}
+
 TEST(ResponsibleNode, ALostPageIsNotMovedForRoom) {
   Home h;
   h.Hear(Request(Access::kRead, 5), kAsker);
