@@ -48,7 +48,7 @@ void PageEngine::PostLate(NodeId to, Message message) {
 }
 
 void PageEngine::Broadcast(Message message) {
-  for (NodeId node : options_.members) Post(node, message);
+  for (const auto& [node, incarnation] : view_.members) Post(node, message);
 }
 
 // The end of a turn: what this node told itself is handled, what it tells others is sent.
@@ -107,7 +107,7 @@ void PageEngine::OnDelivery(const Delivery& delivery) {
 // What the codec, which knows no cluster, cannot check. From here on a message may be stale, but not impossible.
 absl::Status PageEngine::CheckSense(const Message& message) const {
   const NodeId peer = message.peer.node;
-  if (peer.value != 0 && std::find(options_.members.begin(), options_.members.end(), peer) == options_.members.end()) {
+  if (peer.value != 0 && !IsMember(peer)) {
     return absl::InvalidArgumentError(
         absl::StrCat("bad message: ", Name(message.kind), " names ", ToString(peer), ", which is no member"));
   }

@@ -47,6 +47,16 @@ Task<absl::Status> PageEngine::DropExtent(PageRange range, ConfigNumber config, 
   co_return status;
 }
 
+Task<absl::StatusOr<bool>> PageEngine::IsAllocated(PageId page) {
+  if (disks_.IsCurrent(options_.self.node)) co_return core_.Find(page) != nullptr;
+  const absl::StatusOr<NodeId> knows = disks_.WhoKnows(page);
+  if (!knows.ok()) co_return knows.status();
+  const Message said = co_await AskForExtent(*knows, page, Epoch());
+  if (absl::IsNotFound(said.status())) co_return false;
+  if (!said.status().ok()) co_return said.status();
+  co_return true;
+}
+
 // On each disk of the view, in that view alone. `replicas`: of each page's, one is current.
 Task<absl::Status> PageEngine::ChangeExtents(Message change, uint32_t replicas, TimeNs deadline) {
   const PageRange range{change.page, change.count};

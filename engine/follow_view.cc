@@ -132,6 +132,7 @@ void PageEngine::EndCallsToTheGone(const std::set<NodeId>& gone) {
       case MessageKind::kDropExtent:
       case MessageKind::kQueryExtent:
       case MessageKind::kListStored:
+      case MessageKind::kInspect:
         if (!gone.contains(call.to) || IsHere(call.to)) break;
         answers.push_back(call.message);
         answers.back().data = nullptr;

@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "engine/inspect_json.h"
 #include "engine/local_operations.h"
+#include "recovery/groups.h"
 
 namespace mangrove {
 namespace {
@@ -30,15 +32,12 @@ json SecurityOf(const TransportSecurity& security) {
   return {{"mode", Name(security.security)}, {"keys", security.keys}};
 }
 
-json PeersOf(const Transport& transport, const PageEngine& engine, const NodeConfig& config) {
+json PeersOf(const Transport& transport, const PageEngine& engine, const Roster& roster) {
   json peers = json::array();
   for (const PeerStatus& peer : transport.Peers()) {
-    std::string name;
-    for (const MemberConfig& member : config.members) {
-      if (member.id == peer.instance.node) name = member.name;
-    }
+    if (roster.Find(peer.instance.node) == nullptr) continue;  // It was removed.
     peers.push_back({{"id", peer.instance.node.value},
-                     {"name", name},
+                     {"name", roster.NameOf(peer.instance.node)},
                      {"address", peer.address},
                      {"connected", peer.connected},
                      {"incarnation", peer.instance.incarnation.value},
@@ -51,50 +50,62 @@ json PeersOf(const Transport& transport, const PageEngine& engine, const NodeCon
 }
 
 // What an anchor says of its part of the log; null of another node.
-json AnchorOf(const Anchor* anchor) {
+json AnchorOf(const Anchor* anchor, const Roster& roster) {
   constexpr const char* kStandings[] = {"full", "must lose its votes", "waits for votes"};
   if (anchor == nullptr) return nullptr;
   const Raft* const raft = anchor->raft();
   if (raft == nullptr) return {{"has_log", false}};
+  json votes = json::object();
+  for (const auto& [node, count] : raft->log().votes()) votes[roster.NameOf(node)] = count;
   return {{"has_log", true},
           {"leads", anchor->leads()},
           {"term", raft->term().value},
           {"committed", raft->commit().value},
+          {"votes", votes},
+          {"votes_settled", raft->commit() >= raft->log().votes_at()},
           {"standing", kStandings[static_cast<size_t>(raft->standing())]}};
 }
 
+constexpr char kHere[] = "here";
+constexpr char kMissing[] = "missing";
+constexpr char kJoining[] = "joining";
+
+// Of a node of the cluster, as the view has it.
+std::string StateOf(NodeId node, const NodeRecord& record, const View& view) {
+  if (record.is_removed) return "removed";
+  if (view.members.contains(node)) return kHere;
+  if (view.lost.contains(node)) return "lost";
+  // Of one that has not come yet the view says nothing, or, of one of the first, that it is to keep pages.
+  return view.behind.contains(node) || view.disks.contains(node) ? kMissing : kJoining;
+}
+
 // What this node knows of who is there.
-json MembershipOf(const Membership& membership, const NodeConfig& config) {
-  const auto name_of = [&](NodeId node) {
-    for (const MemberConfig& member : config.members) {
-      if (member.id == node) return json(member.name);
-    }
-    return json(nullptr);
-  };
-  const auto names_of = [&](const std::vector<NodeId>& nodes) {
+json MembershipOf(const Membership& membership) {
+  const Roster& roster = membership.roster();
+  const auto names_in = [&](const std::set<NodeId>& nodes) {
     json names = json::array();
-    for (NodeId node : nodes) names.push_back(name_of(node));
+    for (NodeId node : nodes) names.push_back(roster.NameOf(node));
     return names;
   };
   const Member& member = membership.member();
   const Anchor* const anchor = membership.anchor();
+  const std::vector<NodeId> awaited = anchor == nullptr ? std::vector<NodeId>{} : anchor->awaited();
   json members = json::array();
   json missing = json::array();
+  json joining = json::array();
   json behind = json::array();
   const View& view = member.view();
-  for (const auto& [node, since] : view.behind) behind.push_back(name_of(node));
-  for (const MemberConfig& node : config.members) {
-    const bool is_missing = view.behind.contains(node.id) || view.disks.contains(node.id);
-    if (view.members.contains(node.id)) {
-      members.push_back(node.name);
-    } else if (is_missing && !view.lost.contains(node.id)) {
-      missing.push_back(node.name);
-    }
+  for (const auto& [node, since] : view.behind) behind.push_back(roster.NameOf(node));
+  for (const auto& [node, record] : roster.nodes) {
+    const std::string state = StateOf(node, record, view);
+    if (state == kHere) members.push_back(record.name);
+    if (state == kMissing) missing.push_back(record.name);
+    if (state == kJoining && view.epoch.value != 0) joining.push_back(record.name);
   }
-  const auto names_in = [&](const std::set<NodeId>& nodes) { return names_of({nodes.begin(), nodes.end()}); };
   return {{"view", member.view().epoch.value},
           {"members", members},
           {"missing", missing},
+          {"joining", joining},
           {"behind", behind},
           {"disks", names_in(view.disks)},
           {"next_disks", names_in(view.next_disks)},
@@ -103,10 +114,10 @@ json MembershipOf(const Membership& membership, const NodeConfig& config) {
           {"lost", names_in(view.lost)},
           {"has_lease", membership.LeaseLeft() > 0},
           {"lease_left_ms", membership.LeaseLeft() / kMillisecond},
-          {"leader", name_of(member.leader())},
-          {"anchors", names_of(membership.anchors())},
-          {"awaited_anchors", names_of(anchor == nullptr ? std::vector<NodeId>{} : anchor->awaited())},
-          {"anchor", AnchorOf(anchor)}};
+          {"leader", member.leader().value == 0 ? json(nullptr) : json(roster.NameOf(member.leader()))},
+          {"anchors", names_in(roster.anchors())},
+          {"awaited_anchors", names_in(std::set<NodeId>(awaited.begin(), awaited.end()))},
+          {"anchor", AnchorOf(anchor, roster)}};
 }
 
 json DiskOf(const StoreUsage& usage, const CatchUpProgress& catch_up) {
@@ -155,13 +166,6 @@ PageSummary PageEngine::Describe(PageId page) const {
   return summary;
 }
 
-std::string LocalOperations::NameOf(NodeId node) const {
-  for (const MemberConfig& member : config_->members) {
-    if (member.id == node) return member.name;
-  }
-  return ToString(node);
-}
-
 std::string LocalOperations::InspectStatus() const {
   const PageEngineCounters& c = engine_->counters();
   const TransportCounters t = transport_->Counters();
@@ -176,9 +180,10 @@ std::string LocalOperations::InspectStatus() const {
        {"cluster", config_->cluster_name},
        {"ready", waiting.empty() && membership_->LeaseLeft() > 0},
        {"waiting_for", waiting},
-       {"membership", MembershipOf(*membership_, *config_)},
+       {"replicas", config_->replicas},
+       {"membership", MembershipOf(*membership_)},
        {"security", SecurityOf(transport_->SecurityInUse())},
-       {"peers", PeersOf(*transport_, *engine_, *config_)},
+       {"peers", PeersOf(*transport_, *engine_, roster())},
        {"cache",
         {{"used_bytes", engine_->cached_pages() * kPageBytes}, {"size_bytes", engine_->cache_pages() * kPageBytes}}},
        {"disk", DiskOf(store_->Usage(), catch_up)},
@@ -207,7 +212,7 @@ std::string LocalOperations::InspectStatus() const {
 
 std::string LocalOperations::InspectNodes() const {
   const MemberConfig& self = config_->self();
-  json nodes = PeersOf(*transport_, *engine_, *config_);
+  json nodes = PeersOf(*transport_, *engine_, roster());
   nodes.push_back({{"id", self.id.value},
                    {"name", self.name},
                    {"address", self.address},
@@ -217,6 +222,17 @@ std::string LocalOperations::InspectNodes() const {
                    {"key", nullptr},
                    {"levels", nullptr},
                    {"resources", ResourcesOf(engine_->peer_eviction().Own())}});
+  const View& view = membership_->member().view();
+  for (json& node : nodes) {
+    const NodeId id(node["id"].get<uint64_t>());
+    const auto found = roster().nodes.find(id);
+    const NodeRecord record = found == roster().nodes.end() ? NodeRecord() : found->second;
+    node["group"] = GroupOf(id);
+    node["votes"] = record.votes;
+    node["identity"] = absl::StrFormat("%016x-%016x", record.identity.space, record.identity.time);
+    node["state"] = StateOf(id, record, view);
+    node["draining"] = view.draining.contains(id);
+  }
   std::sort(nodes.begin(), nodes.end(), [](const json& a, const json& b) { return a["id"] < b["id"]; });
   return DumpJson(nodes);
 }
@@ -328,8 +344,11 @@ Task<absl::StatusOr<std::string>> LocalOperations::Inspect(std::string what, std
       co_return absl::InvalidArgumentError(absl::StrCat("page ", ToString(page), " is not in the address space"));
     }
     if (what == "page") {
-      absl::StatusOr<std::string> document = co_await InspectPage(page, deadline);
-      co_return document;
+      // Aborted: who was asked has left the view; it says who it is now.
+      while (true) {
+        absl::StatusOr<std::string> document = co_await InspectPage(page, deadline);
+        if (!absl::IsAborted(document.status()) || clock_->Now() >= deadline) co_return document;
+      }
     }
     absl::StatusOr<std::string> document = co_await InspectDirectoryAt(page, deadline);
     co_return document;

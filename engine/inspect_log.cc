@@ -45,8 +45,8 @@ json DocumentOf(NodeId node, const std::string& name, const LogContent& content)
 // `argument` is the node's number, or name.
 Task<absl::StatusOr<std::string>> LocalOperations::InspectLog(std::string argument, TimeNs deadline) {
   NodeId node;
-  for (const MemberConfig& member : config_->members) {
-    if (member.name == argument || std::to_string(member.id.value) == argument) node = member.id;
+  for (const auto& [member, record] : roster().nodes) {
+    if (record.name == argument || std::to_string(member.value) == argument) node = member;
   }
   if (node.value == 0) {
     co_return absl::InvalidArgumentError(

@@ -33,12 +33,8 @@ class LocalOperations::Pages final : public TablePages {
   Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, uint32_t replicas, TimeNs deadline) override {
     return engine_->DropExtent(range, config, replicas, deadline);
   }
-  bool IsLost(PageRange range) override {
-    if (range.count > operations_->lost_.size()) return false;
-    for (uint64_t i = 0; i < range.count; ++i) {
-      if (!operations_->lost_.contains(range.first + i)) return false;
-    }
-    return true;
+  Task<absl::StatusOr<bool>> AreLost(PageRange range, TimeNs deadline) override {
+    return operations_->AreLost(range, deadline);
   }
 
  private:
@@ -49,6 +45,7 @@ class LocalOperations::Pages final : public TablePages {
 LocalOperations::LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine, Membership* membership,
                                  Transport* transport, PageStore* store, RegionMemory* memory, Incarnation incarnation)
     : config_(config),
+      configured_{.version = 0, .nodes = NodesOf(*config)},
       clock_(clock),
       engine_(engine),
       membership_(membership),
@@ -57,14 +54,19 @@ LocalOperations::LocalOperations(const NodeConfig* config, Clock* clock, PageEng
       memory_(memory),
       incarnation_(incarnation),
       pages_(std::make_unique<Pages>(this)),
-      table_(std::make_unique<RegionTable>(pages_.get(),
-                                           RegionTableOptions{.members = static_cast<uint32_t>(config->members.size()),
-                                                              .default_replicas = config->replicas})) {
+      table_(std::make_unique<RegionTable>(pages_.get(), RegionTableOptions{.members = [this] { return MemberCount(); },
+                                                                            .default_replicas = config->replicas})) {
   engine_->SetEventSink([this](const Event& event) { OnEvent(event); });
   engine_->SetInspector([this](PageId page) { return InspectForPeer(page); });
 }
 
 LocalOperations::~LocalOperations() = default;
+
+uint32_t LocalOperations::MemberCount() const {
+  const auto& nodes = roster().nodes;
+  return static_cast<uint32_t>(
+      std::count_if(nodes.begin(), nodes.end(), [](const auto& node) { return !node.second.is_removed; }));
+}
 
 absl::StatusOr<OpenedRegion> LocalOperations::Known(absl::StatusOr<OpenedRegion> opened) {
   if (!opened.ok()) return opened;
@@ -105,17 +107,25 @@ Task<absl::StatusOr<std::vector<RegionInfo>>> LocalOperations::ListRegions(TimeN
 
 Task<absl::Status> LocalOperations::Allocate(Credentials who, PageRange range, AllocateOptions options,
                                              TimeNs deadline) {
-  // Another node may have allocated lost pages anew since they were heard to be lost: then they hold live data.
-  for (auto it = lost_.lower_bound(range.first); it != lost_.end() && *it < range.end();) {
-    const PageId page = *it;
-    const absl::StatusOr<bool> lost = co_await IsStillLost(page, deadline);
-    if (!lost.ok()) co_return lost.status();
-    if (!*lost) lost_.erase(page);
-    it = lost_.lower_bound(page + 1);
-  }
   const absl::Status status = co_await table_->Allocate(std::move(who), range, options, deadline);
   if (status.ok()) lost_.erase(lost_.lower_bound(range.first), lost_.lower_bound(range.end()));
   co_return status;
+}
+
+// Another node may have allocated them anew since they were heard to be lost: then they hold live data.
+Task<absl::StatusOr<bool>> LocalOperations::AreLost(PageRange range, TimeNs deadline) {
+  if (range.count > lost_.size()) co_return false;
+  for (PageId page = range.first; page < range.end(); page = page + 1) {
+    if (!lost_.contains(page)) co_return false;
+  }
+  for (PageId page = range.first; page < range.end(); page = page + 1) {
+    const absl::StatusOr<bool> is_lost = co_await IsStillLost(page, deadline);
+    if (!is_lost.ok()) co_return is_lost;
+    if (*is_lost) continue;
+    lost_.erase(page);
+    co_return false;
+  }
+  co_return true;
 }
 
 Task<absl::Status> LocalOperations::Unallocate(Credentials who, PageRange range, TimeNs deadline) {

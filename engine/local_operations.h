@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/inspect_json.h"
+#include "engine/join/join_door.h"
 #include "engine/mapping/region_memory.h"
 #include "engine/membership.h"
 #include "engine/node_config.h"
@@ -24,12 +25,17 @@ namespace mangrove {
 // Owned by the loop.
 class LocalOperations final : public NodeOperations {
  public:
-  // All outlive this object. `membership` may be null where nobody asks for the node's status.
+  // All outlive this object. `membership` may be null where nobody asks for the node's status, nor changes the cluster: then it is as
+  // the configuration says.
   LocalOperations(const NodeConfig* config, Clock* clock, PageEngine* engine, Membership* membership,
                   Transport* transport, PageStore* store, RegionMemory* memory, Incarnation incarnation);
   ~LocalOperations() override;
   // Outlives this object; before anybody asks for it. Without it there are none.
   void SetTransactions(Transactions* transactions) { transactions_ = transactions; }
+  // The same: without it the node makes no tokens.
+  void SetJoinDoor(JoinDoor* door) { join_door_ = door; }
+  // JoinDoor::Admit, of a machine that is to have the cluster's `keys`.
+  Task<absl::StatusOr<JoinAnswer>> Admit(JoinRequest request, std::vector<ClusterKey> keys);
 
   Task<absl::StatusOr<OpenedRegion>> Reserve(Credentials who, RegionOptions options, TimeNs deadline) override;
   Task<absl::StatusOr<OpenedRegion>> Open(Credentials who, std::string name, AccessMode mode, TimeNs deadline) override;
@@ -66,10 +72,19 @@ class LocalOperations final : public NodeOperations {
   void OnEvent(const Event& event);
   // What the page's responsible node says.
   Task<absl::StatusOr<bool>> IsStillLost(PageId page, TimeNs deadline);
-  std::string NameOf(NodeId node) const;
+  Task<absl::StatusOr<bool>> AreLost(PageRange range, TimeNs deadline);
+  const Roster& roster() const { return membership_ != nullptr ? membership_->roster() : configured_; }
+  std::string NameOf(NodeId node) const { return roster().NameOf(node); }
+  uint32_t MemberCount() const;  // Of the cluster.
   // operate.cc
   absl::StatusOr<NodeId> NodeOf(const std::string& name) const;
   absl::Status CheckRequest(const NodeRequest& request, const std::string& name) const;
+  absl::Status CheckRecord(const NodeRequest& request) const;
+  bool IsDone(const NodeRequest& request) const;
+  bool IsNamed(NodeId node) const;
+  Task<absl::Status> Ask(NodeRequest request, std::string name, TimeNs deadline);
+  absl::StatusOr<NodeRequest> SetRequest(const std::string& argument) const;
+  absl::StatusOr<std::string> MakeToken(const std::string& argument);
   // inspect.cc
   std::string InspectStatus() const;
   std::string InspectNodes() const;
@@ -81,6 +96,7 @@ class LocalOperations final : public NodeOperations {
   Task<absl::StatusOr<std::string>> InspectDirectoryAt(PageId page, TimeNs deadline);
 
   const NodeConfig* const config_;
+  const Roster configured_;
   Clock* const clock_;
   PageEngine* const engine_;
   Membership* const membership_;
@@ -89,6 +105,7 @@ class LocalOperations final : public NodeOperations {
   RegionMemory* const memory_;
   const Incarnation incarnation_;
   Transactions* transactions_ = nullptr;
+  JoinDoor* join_door_ = nullptr;
   std::unique_ptr<Pages> pages_;
   std::unique_ptr<RegionTable> table_;
   std::map<uint64_t, EventSink> sinks_;

@@ -25,7 +25,8 @@ constexpr size_t kMaxLocations = size_t{1} << 16;
 bool PageEngine::IsFixed(PageId page) { return page < PageId(kSegmentPages) || kFirstDirectoryPage <= page; }
 
 bool PageEngine::IsMember(NodeId node) const {
-  return std::find(options_.members.begin(), options_.members.end(), node) != options_.members.end();
+  // Who has just come may be in the view before this node has heard who it is.
+  return members_.contains(node) || view_.members.contains(node);
 }
 
 NodeId PageEngine::ResponsibleFor(PageId page) const {

@@ -13,6 +13,7 @@ namespace {
 
 constexpr DurationNs kWriteAgain = 100 * kMillisecond;
 constexpr size_t kFewToName = 16;  // Of a view, in the log.
+constexpr char kRosterKey[] = "roster";
 
 }  // namespace
 
@@ -25,44 +26,72 @@ Membership::~Membership() {
   *alive_ = false;
 }
 
-std::vector<NodeId> Membership::anchors() const {
-  std::vector<NodeId> nodes;
-  for (const auto& [node, record] : options_.nodes) {
-    if (record.votes > 0) nodes.push_back(node);
-  }
-  return nodes;
-}
-
 void Membership::Open(absl::AnyInvocable<void(absl::Status)> done) {
-  const bool is_anchor = options_.nodes.at(options_.self.node).votes > 0;
-  if (!is_anchor) {
-    Begin({}, std::nullopt);
-    return done(absl::OkStatus());
-  }
-  store_->ReadRecords(AnchorRecords::kPrefix, [this, done = std::move(done), alive = alive_](auto read) mutable {
+  store_->ReadRecords(kRosterKey, [this, done = std::move(done), alive = alive_](auto read) mutable {
     if (!*alive) return;
     if (!read.ok()) return done(read.status());
-    AnchorRecords records;
-    absl::StatusOr<std::optional<RaftDurable>> durable = records.Load(*read);
+    Roster roster{.version = 0, .nodes = options_.nodes};
+    if (!read->empty()) {
+      absl::StatusOr<Roster> stored = DecodeRoster(read->front().second);
+      if (!stored.ok()) {
+        return done(absl::DataLossError(
+            absl::StrCat("what this disk has of the cluster's nodes is damaged: ", stored.status().message())));
+      }
+      roster = *std::move(stored);
+      const NodeId self = options_.self.node;
+      roster.nodes.try_emplace(self, options_.nodes.at(self));
+    }
+    ReadLog([this, roster = std::move(roster), done = std::move(done)](absl::StatusOr<StoredLog> log) mutable {
+      if (!log.ok()) return done(log.status());
+      // With a log it takes part, whatever the roster says: the others may need its vote before it can hear of a newer one.
+      const bool is_anchor = log->durable.has_value() || roster.anchors().contains(options_.self.node);
+      Begin(std::move(roster), is_anchor ? std::optional(*std::move(log)) : std::nullopt);
+      done(absl::OkStatus());
+    });
+  });
+}
+
+void Membership::ReadLog(LogDone done) {
+  store_->ReadRecords(AnchorRecords::kPrefix, [done = std::move(done), alive = alive_](auto read) mutable {
+    if (!*alive) return;
+    if (!read.ok()) return done(read.status());
+    StoredLog log;
+    absl::StatusOr<std::optional<RaftDurable>> durable = log.records.Load(*read);
     if (!durable.ok()) return done(durable.status());
     if (*durable) {
       if (absl::Status status = Anchor::Check(**durable); !status.ok()) return done(status);
     }
-    Begin(std::move(records), *std::move(durable));
-    done(absl::OkStatus());
+    log.durable = *std::move(durable);
+    done(std::move(log));
   });
 }
 
-void Membership::Begin(AnchorRecords records, std::optional<RaftDurable> durable) {
-  const Member::Options member{.self = options_.self, .anchors = anchors(), .timing = options_.timing};
+void Membership::Begin(Roster roster, std::optional<StoredLog> log) {
+  said_roster_ = written_roster_ = roster.version;
+  const Member::Options member{.self = options_.self, .roster = roster, .timing = options_.timing};
   std::optional<Anchor::Options> anchor;
-  if (options_.nodes.at(options_.self.node).votes > 0) {
-    anchor.emplace(Anchor::Options{.self = options_.self, .nodes = options_.nodes, .timing = options_.timing});
-    anchor->seed = entropy_->Next();
+  StoredLog stored;
+  if (log) {
+    anchor = AnchorOptions(roster);
+    stored = *std::move(log);
   }
-  participant_ =
-      std::make_unique<Participant>(member, std::move(anchor), std::move(records), std::move(durable), clock_->Now());
+  participant_ = std::make_unique<Participant>(member, std::move(anchor), std::move(stored.records),
+                                               std::move(stored.durable), clock_->Now());
   participant_->SetDisk(disk_);
+  if (events_ != nullptr) events_->OnRoster(roster);
+}
+
+Anchor::Options Membership::AnchorOptions(const Roster& roster) {
+  Anchor::Options options{.self = options_.self,
+                          .nodes = {},
+                          .has_joined = roster.version > 0,
+                          .may_found = options_.may_found,
+                          .timing = options_.timing};
+  for (const auto& [node, record] : roster.nodes) {
+    if (!record.is_removed) options.nodes[node] = record;
+  }
+  options.seed = entropy_->Next();
+  return options;
 }
 
 void Membership::Start() {
@@ -150,6 +179,7 @@ void Membership::Pump() {
       outputs_.push_back(std::move(output));
     }
   } while (WriteNext());
+  FollowRoster();
   FollowView();
   ArmTimer();
 }
@@ -215,6 +245,50 @@ bool Membership::IsDismissed() const {
   return anchor() == nullptr || !anchor()->HasVotes(self);
 }
 
+void Membership::FollowRoster() {
+  if (roster().version != said_roster_) {
+    said_roster_ = roster().version;
+    if (events_ != nullptr) events_->OnRoster(roster());
+  }
+  WriteRoster();
+  if (anchor() == nullptr && roster().anchors().contains(options_.self.node)) BecomeAnchor();
+}
+
+void Membership::WriteRoster() {
+  if (writing_roster_ || written_roster_ == roster().version || clock_->Now() < write_again_at_) return;
+  writing_roster_ = true;
+  StoreBatch batch;
+  batch.records.push_back({kRosterKey, EncodeRoster(roster())});
+  store_->Commit(std::move(batch), [this, version = roster().version, alive = alive_](const absl::Status& status) {
+    if (!*alive || stopped_) return;
+    writing_roster_ = false;
+    if (status.ok()) {
+      written_roster_ = version;
+    } else {
+      said_once_.Log(LogLevel::kError, kRosterKey,
+                     absl::StrCat("which nodes the cluster has cannot be written: ", status.message()));
+      write_again_at_ = clock_->Now() + kWriteAgain;
+    }
+    Pump();
+  });
+}
+
+// With what its disk has of a log: it may have been one before.
+void Membership::BecomeAnchor() {
+  if (std::exchange(becoming_anchor_, true)) return;
+  ReadLog([this](absl::StatusOr<StoredLog> log) {
+    if (stopped_) return;
+    if (!log.ok()) {
+      LogError("this node was made an anchor, and cannot be one: ", log.status().message());
+      return;
+    }
+    LogInfo("this node is an anchor now");
+    participant_->BecomeAnchor(AnchorOptions(roster()), std::move(log->records), std::move(log->durable),
+                               clock_->Now());
+    Pump();
+  });
+}
+
 void Membership::FollowView() {
   const TimeNs now = clock_->Now();
   if (IsDismissed() && !std::exchange(said_dismissed_, true) && events_ != nullptr) {
@@ -247,9 +321,7 @@ void Membership::LogView() const {
   std::string names = absl::StrCat(view.members.size(), " nodes");
   for (const auto& [node, incarnation] : view.members) {
     if (view.members.size() > kFewToName) break;
-    const auto record = options_.nodes.find(node);
-    absl::StrAppend(&names, node == view.members.begin()->first ? ": " : ", ",
-                    record == options_.nodes.end() ? ToString(node) : record->second.name);
+    absl::StrAppend(&names, node == view.members.begin()->first ? ": " : ", ", roster().NameOf(node));
   }
   LogInfo("view ", view.epoch.value, " of ", names);
 }
@@ -257,7 +329,8 @@ void Membership::LogView() const {
 void Membership::ArmTimer() {
   const TimeNs now = clock_->Now();
   TimeNs at = participant_->next_tick();
-  if (!outputs_.empty() && write_again_at_ > now) at = std::min(at, write_again_at_);
+  const bool has_to_write = !outputs_.empty() || written_roster_ != roster().version;
+  if (has_to_write && write_again_at_ > now) at = std::min(at, write_again_at_);
   if (said_lease_ != 0 && member().lease_ends() > now) at = std::min(at, member().lease_ends());
   if (timer_ != 0 && timer_at_ <= at) return;
   clock_->Cancel(timer_);

@@ -1,5 +1,7 @@
-// A node's part in who is there (recovery/), over the real doors or the simulated ones: its pulses and its lease, and, where the node
-// is an anchor, the log. Carries out what the pure parts say: makes durable, then sends.
+// A node's part in who is there (recovery/), over the real doors or the simulated ones: its pulses and its lease, what it knows of the
+// cluster's nodes, and, where it is an anchor, the log. Carries out what the pure parts say: makes durable, then sends.
+//
+// What is known of the nodes is used at once, and written beside it: a node that starts with an older roster learns the rest again.
 //
 // Owned by the loop.
 
@@ -24,7 +26,10 @@ namespace mangrove {
 
 struct MembershipOptions {
   NodeInstance self;
-  std::map<NodeId, NodeRecord> nodes;  // All that are configured; those with votes are the anchors.
+  // As the configuration says: this node, and those that the cluster is made with, or that it joins. Counts until the disk has a
+  // roster. Those with votes are the anchors.
+  std::map<NodeId, NodeRecord> nodes;
+  bool may_found = true;  // Anchor::Options
   RecoveryTiming timing = {};
 };
 
@@ -33,6 +38,8 @@ class ViewEvents {
  public:
   virtual ~ViewEvents() = default;
   virtual void OnView(const View& view) = 0;
+  // Which nodes the cluster has, as far as this one knows: before Open is done, and whenever that is news.
+  virtual void OnRoster(const Roster& roster) = 0;
   // This node has a lease until then, by its own clock; 0: none.
   virtual void OnLease(TimeNs until) = 0;
   // The view has gone on without this node: it must start anew, as another incarnation. Said once.
@@ -49,7 +56,7 @@ class Membership final : public TransportEvents {
 
   // Before Start. `events` outlives this object.
   void SetEvents(ViewEvents* events) { events_ = events; }
-  // Reads what the disk has of the log. DataLoss: it is damaged.
+  // Reads what the disk has of the roster and the log. DataLoss: it is damaged.
   void Open(absl::AnyInvocable<void(absl::Status)> done);
   // REQUIRES: opened, and `transport` started.
   void Start();
@@ -71,10 +78,21 @@ class Membership final : public TransportEvents {
   // Of the lease; 0: this node has none.
   DurationNs LeaseLeft() const;
   uint64_t bad_messages() const { return bad_messages_ + (participant_ ? participant_->bad_messages() : 0); }
-  std::vector<NodeId> anchors() const;
+  const Roster& roster() const { return member().roster(); }  // REQUIRES: opened.
 
  private:
-  void Begin(AnchorRecords records, std::optional<RaftDurable> durable);
+  struct StoredLog {
+    AnchorRecords records;
+    std::optional<RaftDurable> durable;  // Nothing: the disk has none.
+  };
+  using LogDone = absl::AnyInvocable<void(absl::StatusOr<StoredLog>)>;
+
+  void ReadLog(LogDone done);
+  void Begin(Roster roster, std::optional<StoredLog> log);
+  Anchor::Options AnchorOptions(const Roster& roster);
+  void BecomeAnchor();
+  void FollowRoster();
+  void WriteRoster();
   void Pump();
   bool IsDismissed() const;
   void FollowView();
@@ -104,6 +122,10 @@ class Membership final : public TransportEvents {
   TimeNs said_lease_ = 0;
   bool said_gone_ = false;
   bool said_dismissed_ = false;
+  uint64_t said_roster_ = 0;     // Its version.
+  uint64_t written_roster_ = 0;  // The same, on disk.
+  bool writing_roster_ = false;
+  bool becoming_anchor_ = false;
   DiskState disk_;  // As SetDisk said, for Begin.
   LogOnce said_once_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // False once this object is gone, for callbacks.

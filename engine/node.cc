@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/attach/attach_server.h"
+#include "engine/join/join_door.h"
 #include "engine/local_operations.h"
 #include "engine/mapping/region_memory.h"
 #include "engine/membership.h"
@@ -64,6 +65,8 @@ struct Node::State final : public FaultService, public ViewEvents {
     engine->OnView(view);
     if (transactions) transactions->OnView();
   }
+  void OnRoster(const Roster& roster) override;
+  void SetPeers(const Roster& roster);
   void OnLease(TimeNs until) override { engine->OnLease(until); }
   void OnExpelled() override;
   void OnDismissed(bool is_removed) override;
@@ -75,6 +78,7 @@ struct Node::State final : public FaultService, public ViewEvents {
   SystemEntropy entropy;
   std::vector<ClusterKey> keys;
   bool loop_started = false;
+  bool transport_started = false;
   std::unique_ptr<RocksStore> store;
   std::unique_ptr<RegionMemory> memory;
   ChannelSwitch channels;
@@ -83,6 +87,7 @@ struct Node::State final : public FaultService, public ViewEvents {
   std::unique_ptr<PageEngine> engine;
   std::unique_ptr<Transactions> transactions;
   std::unique_ptr<LocalOperations> operations;
+  std::unique_ptr<JoinDoor> join_door;
   std::unique_ptr<MappedClients> mapped_clients;
   std::unique_ptr<AttachServer> attach_server;
 };
@@ -160,13 +165,12 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
   fabric.provider = config.provider;
   PageEngineOptions options;
   options.self = fabric.self;
-  MembershipOptions members{.self = fabric.self, .nodes = {}};
-  const std::map<NodeId, uint32_t> votes = VotesOf(config);
+  const bool may_found = config.found_before == 0 || std::time(nullptr) < config.found_before;
+  MembershipOptions members{.self = fabric.self, .nodes = NodesOf(config), .may_found = may_found};
   options.cache_pages = config.cache_size_bytes / kPageBytes;
-  for (const MemberConfig& member : config.members) {
-    fabric.members.push_back({member.id, member.name, member.address});
-    options.members.push_back(member.id);
-    members.nodes[member.id] = {.name = member.name, .address = member.address, .votes = votes.at(member.id)};
+  for (const auto& [node, record] : members.nodes) {
+    fabric.members.push_back({node, record.name, record.address});
+    options.members.push_back(node);
   }
   options.system_replicas = config.replicas;
   options.evict_to_peers = config.evict_to_peers;
@@ -181,6 +185,14 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
       transactions = std::make_unique<Transactions>(of_transactions, engine.get(), &loop, &entropy);
     }
     operations->SetTransactions(transactions.get());
+    join_door = std::make_unique<JoinDoor>(JoinDoorOptions{.cluster_name = config.cluster_name,
+                                                           .security = SecurityOf(config),
+                                                           .node = config.self().id,
+                                                           .address = config.self().address},
+                                           transport.get(), &loop, &entropy, [this](JoinRequest request) {
+                                             return operations->Admit(std::move(request), keys);
+                                           });
+    operations->SetJoinDoor(join_door.get());
     membership->SetEvents(this);
     engine->SetDiskSink([this](const DiskState& disk) { membership->SetDisk(disk); });
     // The engine last: once it is open it sends.
@@ -190,9 +202,14 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
         if (status.ok()) {
           channels.Set(Channel::kPages, engine.get());
           channels.Set(Channel::kMembership, membership.get());
+          channels.Set(Channel::kJoin, join_door.get());
           status = transport->Start(&channels);
         }
-        if (status.ok()) membership->Start();
+        if (status.ok()) {
+          transport_started = true;
+          SetPeers(membership->roster());
+          membership->Start();
+        }
         done(status);
       });
     });
@@ -228,6 +245,27 @@ absl::Status Node::State::AcquireForFault(PageId page, Rights rights, absl::Func
   };
   loop.RunUntil(start, completion);
   return result;
+}
+
+void Node::State::OnRoster(const Roster& roster) {
+  std::vector<NodeId> members;
+  for (const auto& [node, record] : roster.nodes) members.push_back(node);
+  engine->SetMembers(members);
+  if (transport_started) SetPeers(roster);
+}
+
+void Node::State::SetPeers(const Roster& roster) {
+  std::vector<FabricMember> peers;
+  for (NodeId node : roster.peers()) {
+    const NodeRecord& record = roster.nodes.at(node);
+    peers.push_back({node, record.name, record.address});
+  }
+  if (absl::Status status = transport->SetMembers(peers); !status.ok()) LogError(status.message());
+  const NodeRecord* const self = roster.Find(config.self().id);
+  if (self != nullptr && self->address != config.self().address) {
+    LogWarning("this node listens at ", config.self().address, ", where the others look for it at ", self->address,
+               "; `mangrove node set ", config.name, " --address ", config.self().address, "` tells them");
+  }
 }
 
 // What is here may be old by now: nothing of it is used any more.
@@ -267,7 +305,10 @@ void Node::State::Stop() {
       if (membership) membership->Shutdown();
     });
     mapped_clients.reset();
-    RunOnLoop(&loop, [&] { transport.reset(); });
+    RunOnLoop(&loop, [&] {
+      join_door.reset();
+      transport.reset();
+    });
     loop.Stop();
     loop_started = false;
   }
@@ -301,6 +342,7 @@ absl::StatusOr<std::vector<std::string>> Node::ReloadKeys() {
   if (!keys.ok()) return keys.status();
   std::vector<std::string> fingerprints;
   RunOnLoop(&state_->loop, [&] {
+    state_->keys = *keys;
     state_->transport->SetKeys(*std::move(keys));
     fingerprints = state_->transport->SecurityInUse().keys;
   });

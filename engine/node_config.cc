@@ -38,9 +38,10 @@ constexpr Bounds kCacheSizeMib{1, int64_t{1} << 24, " MiB"};
 constexpr Bounds kFaultTimeoutMs{1, 3'600'000, " ms"};
 constexpr Bounds kSpinUs{0, 1'000'000, " us"};
 constexpr Bounds kDiskReserveMib{0, int64_t{1} << 40, " MiB"};
+constexpr Bounds kFoundBefore{0, int64_t{1} << 40, " s"};
 constexpr Bounds kReplicas{1, kMaxMembers, ""};
 constexpr Bounds kId{1, kMaxNodeId, ""};
-constexpr Bounds kVotes{0, 100, ""};
+constexpr Bounds kVotes{0, kMaxVotes, ""};
 constexpr size_t kMaxAnchors = 64;
 
 // What is wrong with which key. Keys are written as in the file, members are counted from 1: "members[2].name".
@@ -166,11 +167,6 @@ Finding CheckMembers(const NodeConfig& config) {
     return Problem{"members", absl::StrCat("has ", anchors, " tables with votes above 0, expected 1 to ", kMaxAnchors,
                                            ", or no votes at all: then the first members have them")};
   }
-  if (config.replicas > config.members.size()) {
-    return Problem{
-        "cluster.replicas",
-        absl::StrCat("is ", config.replicas, ", expected at most the number of members, ", config.members.size())};
-  }
   return std::nullopt;
 }
 
@@ -287,6 +283,7 @@ std::vector<Key> ClusterKeys(NodeConfig* config) {
       StringKey("key_file", true, &config->key_file),
       StringKey("security", false, &config->security),
       NumberKey("replicas", false, kReplicas, 1, &config->replicas),
+      NumberKey("found_before", false, kFoundBefore, 1, &config->found_before),
   };
 }
 
@@ -422,6 +419,16 @@ const MemberConfig& NodeConfig::self() const {
 
 Security SecurityOf(const NodeConfig& config) {
   return config.security == Name(Security::kEncrypted) ? Security::kEncrypted : Security::kAuthenticated;
+}
+
+absl::Status CheckNodeRecord(const std::string& name, const std::string& address, uint32_t votes) {
+  Finding f = CheckName("the node's name", name);
+  if (!f && !IsAddress(address)) {
+    f = Problem{"the node's address",
+                absl::StrCat("is ", Quoted(address), ", expected \"host:port\" or \"[IPv6 address]:port\"")};
+  }
+  if (!f) f = CheckNumber("the number of its votes", votes, kVotes, 1);
+  return f ? absl::InvalidArgumentError(absl::StrCat(f->key, " ", f->text)) : absl::OkStatus();
 }
 
 absl::Status ValidateNodeConfig(const NodeConfig& config) {

@@ -16,9 +16,13 @@
 #include "net/levels.h"
 #include "net/runtime/clock.h"
 #include "net/sealing.h"
+#include "recovery/node_database.h"
 
 namespace mangrove {
 
+constexpr uint32_t kMaxVotes = 100;  // Of one anchor.
+
+// One of the nodes that a cluster is made with, or that a node joins: who counts is said by the anchors from then on.
 struct MemberConfig {
   NodeId id;
   std::string name;
@@ -47,6 +51,8 @@ struct NodeConfig {
   std::string key_file;                    // Keys of 64 hexadecimal digits; readable by its owner alone.
   std::string security = "authenticated";  // Or "encrypted": SecurityOf.
   uint32_t replicas = 2;
+  // Seconds since 1970. After that the node founds no cluster, whatever it finds on its disk; 0: it may at any time.
+  int64_t found_before = 0;
   // [[members]]
   std::vector<MemberConfig> members;
   // Not in the file: what this build speaks, or is made to.
@@ -59,13 +65,22 @@ struct NodeConfig {
 // InvalidArgument names the file, the line, the key, its value and what was expected; unknown keys are errors.
 absl::StatusOr<NodeConfig> LoadNodeConfig(const std::string& path);
 absl::StatusOr<NodeConfig> ParseNodeConfig(const std::string& text, const std::string& origin);
-// What the types do not say: a name that is no member, two members of one name, id or address, sizes out of bounds,
-// more replicas than members. The same for configurations that were made in code.
+// As ParseNodeConfig reads it: what differs from the defaults, with a word on it where an operator edits it.
+std::string FormatNodeConfig(const NodeConfig& config);
+// What the types do not say: a name that is no member, two members of one name, id or address, sizes out of bounds. The same for
+// configurations that were made in code.
 absl::Status ValidateNodeConfig(const NodeConfig& config);
+// The same of a node that is to be in the cluster.
+absl::Status CheckNodeRecord(const std::string& name, const std::string& address, uint32_t votes);
 
 // The votes of each member. Where the configuration gives none, the three members with the lowest ids have one each, or, of two
 // members, the first: then two of three agree, while a second vote of two would be one more that must not be lost.
 std::map<NodeId, uint32_t> VotesOf(const NodeConfig& config);
+
+// Of a node that is made now, with this address.
+NodeIdentity NewIdentity(const std::string& address);
+// The members as they are made, if the cluster is not there yet.
+std::map<NodeId, NodeRecord> NodesOf(const NodeConfig& config);
 
 // Clusters of one name and different keys never get past the handshake; the name keeps their errors apart.
 ClusterId ClusterIdOf(const std::string& cluster_name);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <chrono>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -86,6 +87,45 @@ absl::StatusOr<NodeConfig> LoadNodeConfig(const std::string& path) {
   return ParseNodeConfig(*text, path);
 }
 
+std::string FormatNodeConfig(const NodeConfig& config) {
+  const auto quoted = [](const std::string& text) {
+    std::string out = "\"";
+    for (const char c : text) {
+      if (c == '"' || c == '\\') out += '\\';
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+        absl::StrAppendFormat(&out, "\\u%04x", static_cast<unsigned>(static_cast<unsigned char>(c)));
+      } else {
+        out += c;
+      }
+    }
+    return out + "\"";
+  };
+  const NodeConfig defaults;
+  std::string text =
+      absl::StrCat("[node]\nname = ", quoted(config.name), "\ndata_dir = ", quoted(config.data_dir), "\n");
+  if (!config.socket_path.empty()) absl::StrAppend(&text, "socket = ", quoted(config.socket_path), "\n");
+  absl::StrAppend(&text, "cache_size_mib = ", config.cache_size_bytes >> 20, "\n");
+  if (config.provider != defaults.provider) absl::StrAppend(&text, "provider = ", quoted(config.provider), "\n");
+  absl::StrAppend(&text, "\n[cluster]\nname = ", quoted(config.cluster_name), "\nkey_file = ", quoted(config.key_file),
+                  "\nreplicas = ", config.replicas, "\n");
+  if (config.found_before != 0) {
+    absl::StrAppend(
+        &text,
+        "# Later the node founds no cluster: it has one, and an empty disk is one that was replaced.\nfound_before = ",
+        config.found_before, "\n");
+  }
+  if (config.security != defaults.security) absl::StrAppend(&text, "security = ", quoted(config.security), "\n");
+  absl::StrAppend(
+      &text,
+      "\n# Whom the node knows at its first start. From then on the anchors say who the nodes are: `mangrove node`.\n");
+  for (const MemberConfig& member : config.members) {
+    absl::StrAppend(&text, "[[members]]\nid = ", member.id.value, "\nname = ", quoted(member.name),
+                    "\naddress = ", quoted(member.address), "\n");
+    if (member.votes) absl::StrAppend(&text, "votes = ", *member.votes, "\n");
+  }
+  return text;
+}
+
 std::map<NodeId, uint32_t> VotesOf(const NodeConfig& config) {
   std::map<NodeId, uint32_t> votes;
   bool are_given = false;
@@ -98,6 +138,24 @@ std::map<NodeId, uint32_t> VotesOf(const NodeConfig& config) {
     if (left-- > 0) count = 1;
   }
   return votes;
+}
+
+NodeIdentity NewIdentity(const std::string& address) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return {.space = XXH3_64bits(address.data(), address.size()),
+          .time = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count())};
+}
+
+std::map<NodeId, NodeRecord> NodesOf(const NodeConfig& config) {
+  std::map<NodeId, NodeRecord> nodes;
+  const std::map<NodeId, uint32_t> votes = VotesOf(config);
+  for (const MemberConfig& member : config.members) {
+    nodes[member.id] = {.name = member.name,
+                        .address = member.address,
+                        .votes = votes.at(member.id),
+                        .identity = NewIdentity(member.address)};
+  }
+  return nodes;
 }
 
 ClusterId ClusterIdOf(const std::string& cluster_name) {

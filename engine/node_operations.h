@@ -75,8 +75,9 @@ class NodeOperations {
   // "regions" or "page" with the address as `argument`. InvalidArgument for anything else.
   virtual Task<absl::StatusOr<std::string>> Inspect(std::string what, std::string argument, TimeNs deadline) = 0;
 
-  // Has the cluster do something with the node that `argument` names: "drain", "undrain" (it is to leave for good, or not any more)
-  // or "give up" (it never comes back). OK with the node's status when the cluster has taken it up.
+  // Has the cluster do something with the node that `argument` names: "drain", "undrain" (it is to leave for good, or not any more),
+  // "give up" (it never comes back), or "set": `argument` is {"node": name, "votes": number, "address": text} then, the last two
+  // only if they change. OK with this node's status when the cluster has taken it up.
   // PermissionDenied: only root and the daemon's user may. FailedPrecondition says why it cannot be.
   virtual Task<absl::StatusOr<std::string>> Operate(Credentials who, std::string what, std::string argument,
                                                     TimeNs deadline) = 0;

@@ -1,101 +1,229 @@
-// What an operator has the cluster do.
+// What an operator has the cluster do: requests to whoever leads the anchors, again and again until the view, or the roster, says
+// that it is so.
 
 #include <unistd.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/local_operations.h"
+#include "engine/node_config.h"
 #include "net/runtime/task.h"
 
 namespace mangrove {
 namespace {
 
 constexpr DurationNs kAskAgain = 100 * kMillisecond;
+constexpr DurationNs kAdmission = 15 * kSecond;
+constexpr int64_t kMostSeconds = int64_t{1} << 32;
 
-absl::StatusOr<NodeRequest::Kind> KindOf(const std::string& what) {
-  if (what == "drain") return NodeRequest::Kind::kDrain;
-  if (what == "undrain") return NodeRequest::Kind::kUndrain;
-  if (what == "give up") return NodeRequest::Kind::kGiveUp;
-  return absl::InvalidArgumentError(absl::StrCat("\"", what, "\" cannot be done: expected drain, undrain or give up"));
+constexpr char kToken[] = "token";
+
+using Kind = NodeRequest::Kind;
+
+absl::StatusOr<Kind> KindOf(const std::string& what) {
+  if (what == "drain") return Kind::kDrain;
+  if (what == "undrain") return Kind::kUndrain;
+  if (what == "give up") return Kind::kGiveUp;
+  if (what == "set") return Kind::kSet;
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", what, "\" cannot be done: expected drain, undrain, give up, set or token"));
 }
 
-// Of a node that was removed the view says nothing.
-bool IsNamed(const View& view, NodeId node) {
-  return view.members.contains(node) || view.behind.contains(node) || view.disks.contains(node) ||
-         view.next_disks.contains(node) || view.lost.contains(node);
-}
-
-bool IsDone(const View& view, const NodeRequest& request) {
-  if (view.epoch.value != 0 && !IsNamed(view, request.node)) return request.kind != NodeRequest::Kind::kUndrain;
-  switch (request.kind) {
-    case NodeRequest::Kind::kDrain: return view.draining.contains(request.node);
-    case NodeRequest::Kind::kUndrain: return !view.draining.contains(request.node);
-    case NodeRequest::Kind::kGiveUp: return view.lost.contains(request.node);
-  }
-  return false;
+absl::Status NotTakenUp() {
+  return absl::UnavailableError(
+      "the anchors have not taken it up: too few of them answer, or without this one none would have a vote that "
+      "counts; "
+      "`mangrove status` says which are here");
 }
 
 }  // namespace
 
-bool NodeOperations::IsOperation(const std::string& what) { return KindOf(what).ok(); }
+bool NodeOperations::IsOperation(const std::string& what) { return what == kToken || KindOf(what).ok(); }
 
 absl::StatusOr<NodeId> LocalOperations::NodeOf(const std::string& name) const {
+  const Roster& roster = membership_->roster();
+  if (const NodeId node = roster.FindName(name); node.value != 0) return node;
   std::vector<std::string> names;
-  for (const MemberConfig& member : config_->members) {
-    if (member.name == name) return member.id;
-    names.push_back(member.name);
+  for (const auto& [node, record] : roster.nodes) {
+    if (!record.is_removed) names.push_back(record.name);
   }
   return absl::NotFoundError(
       absl::StrCat("no node of the cluster is called \"", name, "\"; there are ", absl::StrJoin(names, ", ")));
 }
 
-// What the view would not take up, with the reason.
+bool LocalOperations::IsDone(const NodeRequest& request) const {
+  const View& view = membership_->member().view();
+  const Roster& roster = membership_->roster();
+  const bool is_gone = roster.Find(request.node) == nullptr;
+  switch (request.kind) {
+    case Kind::kDrain: return is_gone || view.draining.contains(request.node);
+    case Kind::kUndrain: return !is_gone && !view.draining.contains(request.node);
+    case Kind::kGiveUp: return is_gone || view.lost.contains(request.node);
+    case Kind::kAdd: {
+      const NodeRecord* const record = roster.Find(roster.FindName(request.record.name));
+      return record != nullptr && record->changed != 0 && record->address == request.record.address;
+    }
+    case Kind::kSet: {
+      const NodeRecord* const record = roster.Find(request.node);
+      return record != nullptr && record->address == request.record.address && record->votes == request.record.votes;
+    }
+  }
+  return false;
+}
+
+// What the anchors would not take up, with the reason.
 absl::Status LocalOperations::CheckRequest(const NodeRequest& request, const std::string& name) const {
   const View& view = membership_->member().view();
+  if (request.kind == Kind::kAdd || request.kind == Kind::kSet) {
+    if (absl::Status status = CheckRecord(request); !status.ok()) return status;
+  }
   const auto stays_anchor = [&](NodeId node) {
     return node != request.node && !view.draining.contains(node) && !view.lost.contains(node);
   };
-  const std::vector<NodeId> anchors = membership_->anchors();
-  const bool ends = request.kind != NodeRequest::Kind::kUndrain;
+  const std::set<NodeId> anchors = membership_->roster().anchors();
+  const bool is_vote_less = request.kind == Kind::kSet && request.record.votes == 0 && anchors.contains(request.node);
+  const bool ends = request.kind == Kind::kDrain || request.kind == Kind::kGiveUp || is_vote_less;
   if (ends && std::none_of(anchors.begin(), anchors.end(), stays_anchor)) {
-    return absl::FailedPreconditionError(absl::StrCat(name, " is the last anchor, and cannot leave the cluster"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(name, " is the last anchor, and cannot ", is_vote_less ? "lose its votes" : "leave the cluster"));
   }
-  if (request.kind == NodeRequest::Kind::kGiveUp && view.members.contains(request.node)) {
+  if (request.kind == Kind::kSet && membership_->roster().Find(request.node)->changed != request.record.changed) {
+    return absl::AbortedError(absl::StrCat("somebody else has changed ", name, " meanwhile; look at it and try again"));
+  }
+  if (request.kind == Kind::kGiveUp && view.members.contains(request.node)) {
     return absl::FailedPreconditionError(
         absl::StrCat(name, " is here, and not lost; `mangrove node drain ", name, "` takes it out in order"));
   }
-  if (request.kind == NodeRequest::Kind::kDrain && view.lost.contains(request.node)) {
+  if (request.kind == Kind::kDrain && view.lost.contains(request.node)) {
     return absl::FailedPreconditionError(absl::StrCat(name, " was given up already"));
   }
   return absl::OkStatus();
 }
 
+// Names and addresses are of one node each.
+absl::Status LocalOperations::CheckRecord(const NodeRequest& request) const {
+  const NodeRecord& wanted = request.record;
+  if (absl::Status status = CheckNodeRecord(wanted.name, wanted.address, wanted.votes); !status.ok()) return status;
+  for (const auto& [node, record] : membership_->roster().nodes) {
+    if (record.is_removed || node == request.node) continue;
+    if (record.name == wanted.name) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("there is a node called ", wanted.name, " already, at ", record.address));
+    }
+    if (record.address == wanted.address) {
+      return absl::AlreadyExistsError(absl::StrCat(record.name, " is at ", wanted.address, " already"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+Task<absl::Status> LocalOperations::Ask(NodeRequest request, std::string name, TimeNs deadline) {
+  while (!IsDone(request)) {
+    if (absl::Status status = CheckRequest(request, name); !status.ok()) co_return status;
+    if (clock_->Now() + kAskAgain >= deadline) co_return NotTakenUp();
+    membership_->Request(request);
+    co_await SleepUntil(clock_, clock_->Now() + kAskAgain);
+  }
+  co_return absl::OkStatus();
+}
+
+// `argument`: {"node": its name, "votes": a number, "address": a text}, the last two as they are where they are not given.
+absl::StatusOr<NodeRequest> LocalOperations::SetRequest(const std::string& argument) const {
+  const nlohmann::json wanted = nlohmann::json::parse(argument, nullptr, /*allow_exceptions=*/false);
+  const auto is_text = [&](const char* key) { return wanted.contains(key) && wanted[key].is_string(); };
+  if (!wanted.is_object() || !is_text("node")) {
+    return absl::InvalidArgumentError("set takes an object with node, votes and address");
+  }
+  const absl::StatusOr<NodeId> node = NodeOf(wanted["node"].get<std::string>());
+  if (!node.ok()) return node.status();
+  NodeRequest request{.kind = Kind::kSet, .node = *node, .record = *membership_->roster().Find(*node)};
+  if (is_text("address")) request.record.address = wanted["address"].get<std::string>();
+  if (wanted.contains("votes")) {
+    if (!wanted["votes"].is_number_unsigned() || wanted["votes"].get<uint64_t>() > kMaxVotes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("votes is ", wanted["votes"].dump(), ", expected a number from 0 to ", kMaxVotes));
+    }
+    request.record.votes = wanted["votes"].get<uint32_t>();
+  }
+  return request;
+}
+
 Task<absl::StatusOr<std::string>> LocalOperations::Operate(Credentials who, std::string what, std::string argument,
                                                            TimeNs deadline) {
-  const absl::StatusOr<NodeRequest::Kind> kind = KindOf(what);
-  if (!kind.ok()) co_return kind.status();
+  const absl::StatusOr<Kind> kind = KindOf(what);
+  if (what != kToken && !kind.ok()) co_return kind.status();
   if (who.uid != 0 && who.uid != geteuid()) {
     co_return absl::PermissionDeniedError(
         absl::StrCat("user ", who.uid, " may not change the cluster: only root and the daemon's user may"));
   }
-  const absl::StatusOr<NodeId> node = NodeOf(argument);
-  if (!node.ok()) co_return node.status();
-  const NodeRequest request{.kind = *kind, .node = *node};
-  while (!IsDone(membership_->member().view(), request)) {
-    if (absl::Status status = CheckRequest(request, argument); !status.ok()) co_return status;
-    if (clock_->Now() + kAskAgain >= deadline) {
-      co_return absl::UnavailableError(
-          "the anchors have not taken it up: too few of them answer; `mangrove status` says which");
-    }
-    membership_->Request(request);
-    co_await SleepUntil(clock_, clock_->Now() + kAskAgain);
+  if (what == kToken) co_return MakeToken(argument);
+  NodeRequest request{.kind = *kind};
+  if (*kind == Kind::kSet) {
+    absl::StatusOr<NodeRequest> set = SetRequest(argument);
+    if (!set.ok()) co_return set.status();
+    request = *std::move(set);
+  } else {
+    const absl::StatusOr<NodeId> node = NodeOf(argument);
+    if (!node.ok()) co_return node.status();
+    request.node = *node;
   }
+  const std::string name = NameOf(request.node);
+  const absl::Status status = co_await Ask(std::move(request), name, deadline);
+  if (!status.ok()) co_return status;
   co_return InspectStatus();
+}
+
+// Of a node that has never been here the view says nothing.
+bool LocalOperations::IsNamed(NodeId node) const {
+  const View& view = membership_->member().view();
+  return view.members.contains(node) || view.behind.contains(node) || view.disks.contains(node);
+}
+
+// --- Nodes that join --------------------------------------------------------------------------------------------------
+
+// `argument`: for how many seconds it is good.
+absl::StatusOr<std::string> LocalOperations::MakeToken(const std::string& argument) {
+  int64_t valid_s = 0;
+  if (!absl::SimpleAtoi(argument, &valid_s) || valid_s < 0 || valid_s > kMostSeconds) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", argument, "\" is no number of seconds"));
+  }
+  if (join_door_ == nullptr) return absl::UnimplementedError("the node lets nobody join");
+  const absl::StatusOr<std::string> token = join_door_->MakeToken(valid_s * kSecond);
+  if (!token.ok()) return token.status();
+  return nlohmann::json{{"token", *token}, {"valid_s", valid_s}}.dump(2) + "\n";
+}
+
+Task<absl::StatusOr<JoinAnswer>> LocalOperations::Admit(JoinRequest request, std::vector<ClusterKey> keys) {
+  const NodeRequest add{.kind = Kind::kAdd,
+                        .record = {.name = request.name,
+                                   .address = request.address,
+                                   .votes = request.votes,
+                                   .identity = NewIdentity(request.address)},
+                        .group = request.group};
+  // Who was admitted, and did not hear of it, may ask again with another token; not who has been here.
+  if (const NodeId known = roster().FindName(request.name); known.value != 0 && IsNamed(known)) {
+    co_return absl::AlreadyExistsError(
+        absl::StrCat("there is a node called ", request.name, " already, at ", roster().Find(known)->address));
+  }
+  const absl::Status added = co_await Ask(add, request.name, clock_->Now() + kAdmission);
+  if (!added.ok()) co_return added;
+  const NodeId node = roster().FindName(request.name);
+  JoinAnswer answer{.node = node, .keys = std::move(keys), .replicas = config_->replicas, .members = {}};
+  for (const auto& [id, record] : roster().nodes) {
+    // An anchor has its votes when it is there: until it has heard of that it founds nothing.
+    const uint32_t votes = id == node ? 0 : record.votes;
+    if (record.is_removed || (votes == 0 && id != node)) continue;
+    if (answer.members.size() + 1 == kMaxJoinMembers && id != node) continue;
+    answer.members.push_back({.id = id, .name = record.name, .address = record.address, .votes = votes});
+  }
+  co_return answer;
 }
 
 }  // namespace mangrove

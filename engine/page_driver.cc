@@ -22,6 +22,7 @@ constexpr size_t kSpareWorks = 2 * PageEngine::kBlockPages;
 PageEngine::PageEngine(const PageEngineOptions& options, Clock* clock, Transport* transport, PageStore* store,
                        PageMemory* memory, Entropy* entropy)
     : options_(options),
+      members_(options.members.begin(), options.members.end()),
       clock_(clock),
       transport_(transport),
       store_(store),

@@ -92,6 +92,8 @@ class PageEngine final : public TransportEvents {
   // Every operation that waits ends with `why`, and so do later ones; nothing is served any more. Only the first call counts.
   void Shutdown(absl::Status why = absl::UnavailableError("this node is shutting down"));
 
+  // Which nodes the cluster has from now on, this one included. Those that it had stay known.
+  void SetMembers(const std::vector<NodeId>& members) { members_.insert(members.begin(), members.end()); }
   // What Membership says. A node begins without a view and without a lease.
   // The cluster goes on as `view`: an incarnation that is not in it any more is gone for ever.
   void OnView(const View& view);
@@ -127,6 +129,8 @@ class PageEngine final : public TransportEvents {
   // Takes content and storage from `range`, of extents numbered at most `config`, each page of which is on `replicas` disks or
   // more. Repeatable.
   Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, uint32_t replicas, TimeNs deadline);
+  // Whether somebody was told that it is, and not that it is not any more. Any disk that counts can say so.
+  Task<absl::StatusOr<bool>> IsAllocated(PageId page);
 
   // Finds out who is responsible for the page; where nobody is, this node becomes it. Then ResponsibleFor says so.
   Task<absl::Status> Locate(PageId page, TimeNs deadline);
@@ -477,6 +481,7 @@ class PageEngine final : public TransportEvents {
   void TickCalls();
 
   const PageEngineOptions options_;
+  std::set<NodeId> members_;  // Of the cluster, here or not.
   Clock* const clock_;
   Transport* const transport_;
   PageStore* const store_;

@@ -17,7 +17,7 @@ namespace mangrove {
 
 struct PageEngineOptions {
   NodeInstance self;
-  std::vector<NodeId> members;                     // Every configured node, this one included.
+  std::vector<NodeId> members;                     // Of the cluster, this one included; until SetMembers.
   uint32_t system_replicas = 2;                    // Core holders of the pages that exist from the start.
   uint64_t cache_pages = 65536;                    // Frames of the RAM cache.
   uint64_t read_ahead_pages = 512;                 // On their way ahead of who reads in order, at most; 0: none.

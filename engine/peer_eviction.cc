@@ -131,7 +131,7 @@ void PeerEviction::HearResources(const Message& message, NodeInstance from) {
 
 // --- As the owner of what does not fit -----------------------------------------------------------------------------------
 
-bool PeerEviction::IsOn() const { return engine_->options_.evict_to_peers && engine_->options_.members.size() > 1; }
+bool PeerEviction::IsOn() const { return engine_->options_.evict_to_peers && engine_->members_.size() > 1; }
 
 bool PeerEviction::HasRoomyPeer() const { return IsOn() && room_.MostRoom(engine_->clock_->Now()).value != 0; }
 

@@ -138,7 +138,7 @@ absl::StatusOr<uint32_t> TakeSlot(RegionTableHeader& header, const std::vector<u
 }  // namespace
 
 RegionTable::RegionTable(TablePages* pages, const RegionTableOptions& options) : pages_(pages), options_(options) {
-  CHECK(pages != nullptr && options.members > 0);
+  CHECK(pages != nullptr && options_.members);
 }
 
 // --- Regions ----------------------------------------------------------------------------------------------------------
@@ -248,24 +248,31 @@ Task<absl::Status> RegionTable::Free(Credentials who, std::string name, TimeNs d
 // --- Pages ------------------------------------------------------------------------------------------------------------
 
 absl::StatusOr<uint32_t> RegionTable::Replicas(uint32_t asked) const {
-  const uint32_t replicas = asked == 0 ? options_.default_replicas : asked;
-  if (replicas <= options_.members) return replicas;
+  // A cluster of fewer nodes gets there when more have joined.
+  if (asked == 0) return options_.default_replicas;
+  if (asked <= options_.members()) return asked;
   return absl::InvalidArgumentError(
-      absl::StrCat("replicas is ", replicas, ", expected at most the number of nodes, ", options_.members));
+      absl::StrCat("replicas is ", asked, ", expected at most the number of nodes, ", options_.members()));
+}
+
+// REQUIRES: the region's slot is exclusively locked: so nobody allocates lost pages between the question and what follows from it.
+Task<absl::Status> RegionTable::CheckFree(const RegionDescriptor* region, PageRange range, TimeNs deadline) {
+  for (const RegionRun& run : RunsWithin(region->runs, OffsetIn(*region, range.first), range.count)) {
+    const PageRange pages{region->pages.first + run.offset, run.count};
+    const absl::StatusOr<bool> lost = co_await pages_->AreLost(pages, deadline);
+    if (!lost.ok()) co_return lost.status();
+    if (*lost) continue;
+    co_return absl::AlreadyExistsError(
+        absl::StrCat("page ", ToString(pages.first), " of region \"", region->name, "\" is allocated already"));
+  }
+  co_return absl::OkStatus();
 }
 
 absl::StatusOr<RegionDescriptor> RegionTable::PlanAllocation(const RegionDescriptor& region, PageRange range,
                                                              const AllocateOptions& options, uint32_t replicas) const {
   RegionDescriptor after = region;
   const uint64_t offset = OffsetIn(region, range.first);
-  for (const RegionRun& run : RunsWithin(region.runs, offset, range.count)) {
-    const PageRange pages{region.pages.first + run.offset, run.count};
-    if (!pages_->IsLost(pages)) {
-      return absl::AlreadyExistsError(
-          absl::StrCat("page ", ToString(pages.first), " of region \"", region.name, "\" is allocated already"));
-    }
-    CutRuns(after.runs, run.offset, run.count);
-  }
+  CutRuns(after.runs, offset, range.count);
   after.next_config = ConfigNumber(region.next_config.value + 1);
   const RegionRun run{.offset = offset,
                       .count = range.count,
@@ -286,6 +293,8 @@ Task<absl::Status> RegionTable::Allocate(Credentials who, PageRange range, Alloc
   const RegionDescriptor& before = held->region;
   if (const absl::Status s = CheckOwns(who, before, "allocate pages of"); !s.ok()) co_return s;
   if (const absl::Status s = CheckInside(before, range); !s.ok()) co_return s;
+  const absl::Status is_free = co_await CheckFree(&before, range, deadline);
+  if (!is_free.ok()) co_return is_free;
   const absl::StatusOr<RegionDescriptor> after = PlanAllocation(before, range, options, *replicas);
   if (!after.ok()) co_return after.status();
 
@@ -297,7 +306,7 @@ Task<absl::Status> RegionTable::Allocate(Credentials who, PageRange range, Alloc
   if (!status.ok()) co_return status;
   if (!RunsWithin(before.runs, OffsetIn(before, range.first), range.count).empty()) {
     // Pages that are lost: their responsible node forgets that, as it forgets all of what is unallocated.
-    const uint32_t on = LeastReplicas(before.runs, OffsetIn(before, range.first), range.count, options_.members);
+    const uint32_t on = LeastReplicas(before.runs, OffsetIn(before, range.first), range.count, options_.members());
     status = co_await pages_->DropExtent(range, NewestConfig(before), on, deadline);
     if (!status.ok()) co_return status;
   }
@@ -316,7 +325,7 @@ Task<absl::Status> RegionTable::Unallocate(Credentials who, PageRange range, Tim
   if (const absl::Status s = CheckInside(after, range); !s.ok()) co_return s;
   if (const absl::Status s = CheckAllAllocated(after, range); !s.ok()) co_return s;
   const uint64_t offset = OffsetIn(after, range.first);
-  const uint32_t on = LeastReplicas(after.runs, offset, range.count, options_.members);
+  const uint32_t on = LeastReplicas(after.runs, offset, range.count, options_.members());
   CutRuns(after.runs, offset, range.count);
   if (const absl::Status s = CheckRunsFit(after); !s.ok()) co_return s;
 

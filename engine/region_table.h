@@ -40,6 +40,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -57,8 +58,8 @@
 namespace mangrove {
 
 struct RegionTableOptions {
-  uint32_t members = 1;           // Of the cluster.
-  uint32_t default_replicas = 1;  // Of allocations that do not say.
+  std::function<uint32_t()> members;  // How many the cluster has now, at least 1.
+  uint32_t default_replicas = 1;      // Of allocations that do not say.
 };
 
 struct RegionList {
@@ -138,6 +139,8 @@ class RegionTable {
   // REQUIRES: the page is locked.
   absl::StatusOr<RegionTableHeader> LoadHeader();
   absl::StatusOr<RegionDescriptor> LoadSlot(uint32_t slot);
+  // AlreadyExists: a page is allocated, and not lost.
+  Task<absl::Status> CheckFree(const RegionDescriptor* region, PageRange range, TimeNs deadline);
   // The region as it is to be after the allocation.
   absl::StatusOr<RegionDescriptor> PlanAllocation(const RegionDescriptor& region, PageRange range,
                                                   const AllocateOptions& options, uint32_t replicas) const;

@@ -52,8 +52,8 @@ class TablePages {
   // Takes content and storage from `range`, of extents numbered at most `config`; each page was put with `replicas` or more.
   virtual Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, uint32_t replicas, TimeNs deadline) = 0;
 
-  // Are all pages of `range` known to be lost (so that they may be allocated anew)?
-  virtual bool IsLost(PageRange range) = 0;
+  // Are all pages of `range` lost (so that they may be allocated anew)? As those who are responsible for them say now.
+  virtual Task<absl::StatusOr<bool>> AreLost(PageRange range, TimeNs deadline) = 0;
 };
 
 }  // namespace mangrove

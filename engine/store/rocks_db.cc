@@ -224,7 +224,7 @@ absl::Status RocksDb::CheckBackground() const {
   const rocksdb::Status first = handles_->rocks->background_error->first();
   if (!first.ok()) return Translate(first, absl::StrCat("store ", handles_->path, ": writing tables"));
   return absl::InternalError(
-      absl::StrCat("store ", handles_->path, ": tables could not be written, see the file LOG there"));
+      absl::StrCat("store ", handles_->path, ": tables could not be written, see what rocksdb says in this log"));
 }
 
 absl::Status RocksDb::StartFlush() {

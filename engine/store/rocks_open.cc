@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/store/rocks_counting.h"
+#include "engine/store/rocks_log.h"
 #include "engine/store/store_directory.h"
 
 namespace mangrove::store {
@@ -36,9 +37,7 @@ DBOptions MakeDbOptions() {
   options.max_open_files = 256;
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
-  options.info_log_level = rocksdb::WARN_LEVEL;
-  options.max_log_file_size = size_t{1} << 20;
-  options.keep_log_file_num = 2;
+  options.info_log = std::make_shared<RocksLog>();
   options.max_manifest_file_size = uint64_t{16} << 20;
   return options;
 }

@@ -111,8 +111,50 @@ Task<absl::StatusOr<ReplayState>> LogReplay::ReadState(TimeNs deadline) {
   const auto page = co_await pages_->Load(kReplayPage, deadline);
   if (!page.ok()) co_return page.status();
   absl::StatusOr<ReplayState> state = DecodeReplayState(**page);
-  if (state.ok()) done_ = std::max(done_, state->done);
+  if (!state.ok()) co_return state;
+  if (*state == ReplayState{}) {
+    absl::StatusOr<std::vector<NodeId>> found = co_await FindLogs(deadline);
+    if (!found.ok()) co_return found.status();
+    state->logs = *std::move(found);
+  }
+  done_ = std::max(done_, state->done);
   co_return state;
+}
+
+// Y5
+Task<absl::StatusOr<std::vector<NodeId>>> LogReplay::FindLogs(TimeNs deadline) {
+  const View& view = engine_->view();
+  std::set<NodeId> nodes;  // Who has been in a view, and is not, is behind.
+  for (const auto& [node, incarnation] : view.members) nodes.insert(node);
+  for (const auto& [node, since] : view.behind) nodes.insert(node);
+  std::vector<NodeId> found;
+  for (const NodeId node : nodes) {
+    const absl::StatusOr<bool> may_have = co_await MayHaveLog(node, deadline);
+    if (!may_have.ok()) co_return may_have.status();
+    if (*may_have) found.push_back(node);
+  }
+  if (found.size() > kMostLogs) {
+    co_return absl::ResourceExhaustedError(
+        absl::StrCat(found.size(), " nodes have logs of transactions; expected at most ", kMostLogs));
+  }
+  if (!found.empty()) {
+    LogWarning("the page that names the logs of transactions is lost; of ", nodes.size(), " nodes, ", found.size(),
+               " have logs");
+  }
+  co_return found;
+}
+
+// A header that cannot be read may be one.
+Task<absl::StatusOr<bool>> LogReplay::MayHaveLog(NodeId node, TimeNs deadline) {
+  const PageId page = LogOf(node).first;
+  const absl::StatusOr<bool> allocated = co_await engine_->IsAllocated(page);
+  if (!allocated.ok() || !*allocated) co_return allocated;
+  const auto content = co_await pages_->Load(page, deadline);
+  if (absl::IsDataLoss(content.status())) co_return true;
+  if (absl::IsFailedPrecondition(content.status())) co_return false;  // Its making got only as far as that.
+  if (!content.ok()) co_return content.status();
+  const absl::StatusOr<LogHeader> header = DecodeLogHeader(**content);
+  co_return !header.ok() || header->generation > 0;
 }
 
 Task<absl::Status> LogReplay::WriteState(ReplayState state, TimeNs deadline) {
@@ -130,6 +172,18 @@ Task<absl::StatusOr<std::vector<NodeId>>> LogReplay::Logs(TimeNs deadline) {
   absl::StatusOr<ReplayState> state = co_await ReadState(deadline);
   if (!state.ok()) co_return state.status();
   co_return std::move(state->logs);
+}
+
+Task<absl::Status> LogReplay::Put(TimeNs deadline) {
+  return engine_->PutExtent({kReplayPage, 1}, kLogConfig, options_.replicas, /*is_volatile=*/false, deadline);
+}
+
+Task<absl::Status> LogReplay::StayRegistered(TimeNs deadline) {
+  const absl::StatusOr<std::vector<NodeId>> logs = co_await Logs(deadline);
+  if (!logs.ok()) co_return logs.status();
+  if (std::find(logs->begin(), logs->end(), options_.self.node) != logs->end()) co_return absl::OkStatus();
+  const absl::Status status = co_await Register(deadline);
+  co_return status;
 }
 
 Task<absl::Status> LogReplay::Register(TimeNs deadline) {
@@ -153,15 +207,23 @@ Task<absl::Status> LogReplay::Register(TimeNs deadline) {
 Task<absl::Status> LogReplay::Try() {
   const TimeNs deadline = StepDeadline();
   const Epoch view = engine_->view().epoch;
+  bool is_lost = false;
   {
     const absl::StatusOr<HeldPages> held = co_await pages_->Lock({kReplayPage, 1}, LockMode::kShared, deadline);
     if (absl::IsFailedPrecondition(held.status())) {
       done_ = std::max(done_, view);  // It is not allocated: nobody has had a transaction before that.
       co_return absl::OkStatus();
     }
-    if (!held.ok()) co_return held.status();
-    const absl::StatusOr<ReplayState> state = co_await ReadState(deadline);
-    if (!state.ok()) co_return state.status();
+    is_lost = absl::IsDataLoss(held.status());
+    if (!held.ok() && !is_lost) co_return held.status();
+    if (held.ok()) {
+      const absl::StatusOr<ReplayState> state = co_await ReadState(deadline);
+      if (!state.ok()) co_return state.status();
+    }
+  }
+  if (is_lost) {  // Where each disk that had it is, it is zeros then; what is corrupt stays so. Y5
+    const absl::Status put = co_await Put(deadline);
+    if (!put.ok()) co_return put;
   }
   if (IsDone()) co_return absl::OkStatus();
   const absl::StatusOr<HeldPages> held = co_await pages_->Lock({kReplayPage, 1}, LockMode::kExclusive, deadline);

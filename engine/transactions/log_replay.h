@@ -12,6 +12,9 @@
 //  Y3  A record is applied where the page's sequence is one less, and its allocation is the record's. So applying is idempotent, and
 //      the order of the records of one page does not depend on whose logs they are in.
 //  Y4  A log is given up when all pages that it names are flushed. A loss in between, and nothing of this round counts.
+//  Y5  A replay page of zeros says nothing: it was never written, or each disk that had it is lost. Whoever reads it takes those
+//      logs for named whose headers there are, of all nodes that were ever in a view. So who makes a log writes its header
+//      first, and its first record when it has seen after that that the log is named.
 //
 // Owned by the loop.
 
@@ -47,8 +50,12 @@ class LogReplay {
   bool IsDone();
   Epoch required();
   Task<absl::Status> Wait(TimeNs deadline);
+  // Puts the replay page. What it says, if it is there, stays.
+  Task<absl::Status> Put(TimeNs deadline);
   // From now on this node's log is one of those that are read; durably. ResourceExhausted: there are too many.
   Task<absl::Status> Register(TimeNs deadline);
+  // The same, if it is not named any more. REQUIRES: it was registered, and the log's header is written and not locked.
+  Task<absl::Status> StayRegistered(TimeNs deadline);
 
   // The nodes that have logs.
   Task<absl::StatusOr<std::vector<NodeId>>> Logs(TimeNs deadline);
@@ -72,6 +79,8 @@ class LogReplay {
   TimeNs StepDeadline() const;
   Task<absl::Status> Try();
   Task<absl::StatusOr<ReplayState>> ReadState(TimeNs deadline);
+  Task<absl::StatusOr<std::vector<NodeId>>> FindLogs(TimeNs deadline);
+  Task<absl::StatusOr<bool>> MayHaveLog(NodeId node, TimeNs deadline);
   Task<absl::Status> WriteState(ReplayState state, TimeNs deadline);
   Task<absl::Status> ReplayAll(ReplayState before);
   Task<absl::Status> Scan(Round* round);

@@ -74,14 +74,19 @@ LogHeader LogWriter::HeaderAt(uint64_t tail) const {
 
 // W4
 Task<absl::Status> LogWriter::TakeOver(TimeNs deadline) {
-  const PageRange log = LogOf(options_.self.node);
-  absl::Status status =
-      co_await engine_->PutExtent({kReplayPage, 1}, kLogConfig, options_.replicas, /*is_volatile=*/false, deadline);
+  absl::Status status = co_await replay_->Put(deadline);
   if (status.ok()) status = co_await AllocateOnce(deadline);
   if (status.ok()) status = co_await replay_->Register(deadline);
   // Only now is what was there before given up.
   if (status.ok()) status = co_await replay_->Wait(deadline);
-  if (!status.ok()) co_return status;
+  if (status.ok()) status = co_await BeginGeneration(deadline);
+  // The page that names it may have been lost meanwhile, and found again without a header of this log (Y5).
+  if (status.ok()) status = co_await replay_->StayRegistered(deadline);
+  co_return status;
+}
+
+Task<absl::Status> LogWriter::BeginGeneration(TimeNs deadline) {
+  const PageRange log = LogOf(options_.self.node);
   const absl::StatusOr<HeldPages> held = co_await pages_->Lock({log.first, 1}, LockMode::kExclusive, deadline);
   if (!held.ok()) co_return held.status();
   const auto content = co_await pages_->Load(log.first, deadline);
@@ -96,7 +101,7 @@ Task<absl::Status> LogWriter::TakeOver(TimeNs deadline) {
   generation_ = before->generation + 1;
   tail_ = 0;
   current_ = {.generation = generation_, .number = 0};
-  status = co_await WriteHeader(HeaderAt(0), deadline);
+  const absl::Status status = co_await WriteHeader(HeaderAt(0), deadline);
   co_return status;
 }
 

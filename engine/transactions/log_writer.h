@@ -6,7 +6,7 @@
 //      might have had them. It moves durably, before a page of the log that lies behind it is written again.
 //  W3  The pages of a group stay locked from their writing until they are durable, however long that takes. So frames that are not
 //      do not go to another node, which may be lost; and no replay reads, and applies a part of, what may be lost with this node.
-//  W4  A log belongs to one incarnation, in a generation of its own, which is durable before its first record.
+//  W4  A log belongs to one incarnation, in a generation of its own, which is durable, and named (Y5), before its first record.
 //
 // Owned by the loop.
 
@@ -74,6 +74,7 @@ class LogWriter {
 
   Task<absl::Status> TakeOver(TimeNs deadline);
   Task<absl::Status> AllocateOnce(TimeNs deadline);
+  Task<absl::Status> BeginGeneration(TimeNs deadline);
   Task<absl::Status> WriteHeader(LogHeader header, TimeNs deadline);
   LogHeader HeaderAt(uint64_t tail) const;
   Task<bool> Run();

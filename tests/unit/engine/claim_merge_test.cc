@@ -124,6 +124,24 @@ TEST(ClaimMerge, AnswersThatLeadNowhereAreRefused) {
   EXPECT_FALSE(other.done());
 }
 
+// The terms of a segment that nobody claimed have begun at 1 again; who did not hear of it remembers a later one.
+TEST(ClaimMerge, WhoIsResponsibleCountsBeforeWhatOthersSayOfAThirdNode) {
+  const Claim own = ClaimOf(10, 1, 3, 1);
+  const Claim remembered = ClaimOf(9, 3, 2, 2, true);
+  const std::vector<DirectoryEntry> resolved{ClaimOf(9, 1, 2, 2).entry, own.entry, ClaimOf(11, 1, 2, 2).entry};
+  EXPECT_EQ(ResolveClaims({own, remembered}), resolved);
+  EXPECT_EQ(ResolveClaims({remembered, own}), resolved);
+}
+
+TEST(ClaimMerge, OfTwoOfOneKindTheLaterTermIsRight) {
+  for (const bool holds : {false, true}) {
+    const Claim earlier = ClaimOf(10, 1, 2, 1, holds);
+    const Claim later = ClaimOf(10, 1, 3, 2, holds);
+    EXPECT_EQ(ResolveClaims({earlier, later}), std::vector{later.entry}) << holds;
+    EXPECT_EQ(ResolveClaims({later, earlier}), std::vector{later.entry}) << holds;
+  }
+}
+
 TEST(OwnSegments, TheFirstRunFromAPageOnMayHaveBegunBefore) {
   OwnSegments own;
   own.Add({.range = {Segment(10), 2 * kSegmentPages}, .term = 1});

@@ -177,6 +177,30 @@ TEST_F(PageEngineHomes, AReaderThatIsAwayIsNotWaitedFor) {
   }
 }
 
+// It has not left the view: so nobody can have been given the page since, and it has what the disks had.
+TEST_F(PageEngineHomes, AReaderThatWasAwayGivesBackWhatTheDisksHaveLost) {
+  EngineCluster cluster(3, SmallCache);
+  PageId first = kBase;
+  while (cluster.locator().CoreHolders(first, 2).back() == NodeId(3) || !cluster.IsResponsible(2, first) ||
+         cluster.locator().Primary(first) == NodeId(3)) {
+    first = first + kSegmentPages;
+  }
+  cluster.Allocate({first, 60});
+  ASSERT_TRUE(cluster.Write(1, first, 5).ok());
+  ShareAll(cluster, {first, 60});
+  cluster.RunFor(kSecond);
+  ASSERT_EQ(cluster.engine(1).RightsOf(first), Rights::kNone);
+  ASSERT_EQ(cluster.engine(3).RightsOf(first), Rights::kRead);
+  for (const uint64_t node : {1, 2}) cluster.host(node).store.corrupt.insert(first.value);
+  cluster.engine(2).OnPeerDown(cluster.host(3).self, absl::UnavailableError("cut"));
+  EXPECT_TRUE(absl::IsDataLoss(cluster.Read(1, first).status()));
+  EXPECT_EQ(cluster.engine(2).Describe(first).home_state, "Lost");
+  cluster.engine(2).OnPeerUp(cluster.host(3).self);
+  EXPECT_EQ(*cluster.Read(1, first), 5);
+  ASSERT_TRUE(cluster.Wait(cluster.engine(1).Flush({first, 1}, cluster.In(kSecond))).ok());
+  for (const uint64_t node : {1, 2}) EXPECT_FALSE(cluster.host(node).store.corrupt.contains(first.value)) << node;
+}
+
 // Its appointment was given up while it was away, but it has heard of it.
 TEST_F(PageEngineHomes, AReaderThatTakesItselfForTheOwnerLetsGoWhenAsked) {
   HomeEntry entry;

@@ -35,6 +35,20 @@ class PageEngineTakeover : public PageEngineViewsTest {
     for (int i = 0; i < steps; ++i) cluster.Step(cluster.In(kMillisecond));
     return read;
   }
+  // Node 3 writes its root, so that nobody else has it, and starts anew.
+  void LoseTheDirectory() {
+    untouched_ = untouched_ + kSegmentPages;
+    ASSERT_TRUE(cluster_.Wait(cluster_.engine(3).Locate(untouched_, cluster_.In(kSecond))).ok());
+    ASSERT_EQ(cluster_.engine(3).ResponsibleFor(untouched_), NodeId(3));
+    cluster_.Start({NodeId(3), Incarnation(cluster_.host(3).self.incarnation.value + 1)});
+    ASSERT_TRUE(cluster_.Wait(cluster_.engine(1).Locate(untouched_, cluster_.In(kSecond))).ok());
+    ASSERT_EQ(cluster_.engine(1).ResponsibleFor(untouched_), NodeId(1));  // It has been made anew.
+  }
+  // As the directory says it; 0: nobody is responsible.
+  uint32_t TermOf(PageId page) {
+    const auto found = cluster_.Wait(cluster_.engine(1).directory().Find(SegmentStart(page), cluster_.In(kSecond)));
+    return found.ok() && found->entry ? found->entry->term : 0;
+  }
   void Hear(uint64_t node) {
     cluster_.engine(node).SetEventSink([this, node](const NodeOperations::Event& e) { events_[node].push_back(e); });
   }
@@ -60,6 +74,7 @@ class PageEngineTakeover : public PageEngineViewsTest {
 
   std::map<uint64_t, std::vector<NodeOperations::Event>> events_;
   EngineCluster cluster_;
+  PageId untouched_ = kBase + 4096 * kSegmentPages;
   const PageId page_;  // The one that leaves is responsible for its segment. Nodes 1 and 2 keep it.
 };
 
@@ -320,6 +335,34 @@ TEST_F(PageEngineTakeover, OneOfManyTakesOver) {
   for (const Pending& pending : all) EXPECT_TRUE(IsOk(pending)) << Show(pending);
   ExpectOneResponsible(cluster_, page_);
   EXPECT_EQ(Claimers(cluster_, page_).size(), 1u);
+}
+
+// What a node heard of a segment before all knowledge of it was lost is in a later term than what is right since.
+TEST_F(PageEngineTakeover, WhatWasHeardBeforeADirectoryWasLostDoesNotUnseatWhoIsResponsibleSince) {
+  ExpectAgreement(cluster_, page_);  // So that all have the directory.
+  cluster_.Leave(kGone);
+  ASSERT_EQ(*cluster_.Read(3, page_), 0);
+  ASSERT_EQ(TermOf(page_), 2u);
+  ASSERT_TRUE(cluster_.Wait(cluster_.engine(2).Locate(page_, cluster_.In(kSecond))).ok());
+  ASSERT_EQ(cluster_.engine(2).ResponsibleFor(page_), NodeId(3));
+  LoseTheDirectory();
+  ASSERT_EQ(Claimers(cluster_, page_), std::vector<NodeId>{});
+  ASSERT_TRUE(cluster_.Write(1, page_, 7).ok());
+  ASSERT_EQ(TermOf(page_), 1u);
+  ASSERT_EQ(Claimers(cluster_, page_), std::vector{NodeId(1)});
+
+  // Node 2 waits for a page, and has not heard who is responsible.
+  cluster_.lost = [this](const Message& m) { return m.kind == MessageKind::kRequest && m.page == page_; };
+  const Pending read = Begin(cluster_.engine(2).Acquire({page_, 1}, Rights::kRead, cluster_.In(5 * kSecond)));
+  cluster_.RunFor(10 * kMillisecond);
+  ASSERT_EQ(cluster_.engine(2).ResponsibleFor(page_), NodeId(3));
+  LoseTheDirectory();
+  cluster_.lost = nullptr;
+  cluster_.RunFor(kSoon);
+  EXPECT_EQ(Claimers(cluster_, page_), std::vector{NodeId(1)});
+  ASSERT_TRUE(IsOk(read)) << Show(read);
+  EXPECT_EQ(ByteHere(cluster_, 2, page_), 7);
+  ExpectOneResponsible(cluster_, page_);
 }
 
 // --- Numbers ------------------------------------------------------------------------------------------------------

@@ -248,6 +248,21 @@ TEST_F(PageEngineOtherViews, WhoHasLeftServesNothing) {
   ASSERT_TRUE(cluster_.Write(3, page_, 8).ok());  // Nobody waits for its copy.
 }
 
+Task<absl::Status> AskAbout(PageEngine* engine, NodeId node, PageId page, TimeNs deadline) {
+  const absl::StatusOr<std::string> told = co_await engine->InspectAt(node, page, deadline);
+  co_return told.status();
+}
+
+TEST_F(PageEngineOtherViews, AQuestionToWhoIsGoneEndsWithTheView) {
+  cluster_.Stop(NodeId(3));
+  const Pending asked = Begin(AskAbout(&cluster_.engine(1), NodeId(3), page_, cluster_.In(3600 * kSecond)));
+  cluster_.RunFor(kSecond);
+  EXPECT_FALSE(asked->has_value());
+  cluster_.ChangeView({.epoch = {}, .joins = {}, .leaves = {NodeId(3)}});
+  cluster_.RunFor(10 * kMillisecond);
+  EXPECT_THAT(Show(asked), HasSubstr("node 3 is gone"));
+}
+
 TEST_F(PageEngineOtherViews, AnOlderViewIsNotGoneBackTo) {
   const View before = cluster_.view();
   cluster_.ChangeView({});

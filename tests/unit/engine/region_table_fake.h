@@ -134,11 +134,11 @@ class FakeTablePages final : public TablePages {
     if (fault) co_return absl::UnavailableError("fault in DropExtent");
     co_return absl::OkStatus();
   }
-  bool IsLost(PageRange range) override {
+  Task<absl::StatusOr<bool>> AreLost(PageRange range, TimeNs) override {
     for (PageId page = range.first; page < range.end(); page = page + 1) {
-      if (lost.count(page.value) == 0) return false;
+      if (lost.count(page.value) == 0) co_return false;
     }
-    return true;
+    co_return true;
   }
 
   // T1: what a page says was flushed, or is zeros.

@@ -29,7 +29,8 @@ class RegionTableTest : public ::testing::Test {
 
   // Nothing is remembered but what is in the pages.
   void Restart() {
-    table_ = std::make_unique<RegionTable>(&pages_, RegionTableOptions{.members = 3, .default_replicas = 2});
+    table_ =
+        std::make_unique<RegionTable>(&pages_, RegionTableOptions{.members = [] { return 3u; }, .default_replicas = 2});
   }
 
   template <typename T>

@@ -209,7 +209,7 @@ TEST_F(RegionTableTest, ManyRegionsAreFoundWithoutHints) {
 TEST_F(RegionTableTest, WhatAnotherNodeChangedIsSeenInSpiteOfHints) {
   ASSERT_TRUE(Reserve("r", 64).ok());
   ASSERT_TRUE(Reserve("s", 64).ok());
-  RegionTable other(&pages_, {.members = 3, .default_replicas = 2});
+  RegionTable other(&pages_, {.members = [] { return 3u; }, .default_replicas = 2});
   ASSERT_TRUE(Run(other.Free(kAlice, "r", kLater)).ok());
   ExpectError(Open("r").status(), StatusCode::kNotFound, "no region");
   ASSERT_TRUE(Run(other.Free(kAlice, "s", kLater)).ok());
@@ -433,7 +433,7 @@ TEST_F(RegionTableTest, CorruptHeaderIsNamed) {
 // --- Several at a time ------------------------------------------------------------------------------------------------
 
 TEST_F(RegionTableTest, OperationsAtTheSameTimeWaitForEachOther) {
-  RegionTable other(&pages_, {.members = 3, .default_replicas = 2});
+  RegionTable other(&pages_, {.members = [] { return 3u; }, .default_replicas = 2});
   std::vector<absl::StatusOr<OpenedRegion>> reserved;
   const auto reserve = [&](RegionTable& table, const std::string& name) {
     RegionOptions options;
