@@ -1,6 +1,9 @@
 #include "node/commands.h"
 
 #include <algorithm>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -8,11 +11,36 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "directory/address.h"
+#include "engine/node_config.h"
 #include "node/arguments.h"
 #include "node/render.h"
+#include "node/setup.h"
 
 namespace mangrove {
 namespace {
+
+constexpr uint64_t kMaxGroup = (uint64_t{1} << 54) - 1;
+constexpr uint64_t kMostReplicas = 64;
+constexpr uint64_t kMostValidS = 7 * 24 * 3600;
+
+struct Options {
+  std::string socket;
+  double timeout_s = 10;
+  bool json = false;
+  bool watch = false;
+  bool help = false;
+  bool version = false;
+  // Of some commands.
+  std::optional<uint64_t> votes;
+  std::optional<uint64_t> group;
+  std::optional<uint64_t> replicas;
+  std::optional<uint64_t> valid_s;
+  bool anchor = false;
+  bool encrypted = false;
+  std::string name;
+  std::string address;
+  std::string directory;
+};
 
 struct Command {
   std::vector<std::string> words;
@@ -21,28 +49,114 @@ struct Command {
   absl::StatusOr<std::string> (*render)(const std::string& document);
   const char* summary;
   const char* help;
+  std::vector<std::string> flags = {};  // That it takes beside those of all.
+  // What Inspect is given, where that is not the parameter itself.
+  std::string (*argument)(const std::string& parameter, const Options& options) = nullptr;
+  // Instead of Inspect: of this machine, without a daemon.
+  absl::StatusOr<std::string> (*set_up)(const std::string& parameter, const Options& options) = nullptr;
 };
+
+SetupOptions SetupOf(const Options& options) {
+  SetupOptions setup;
+  if (!options.directory.empty()) setup.directory = options.directory;
+  setup.socket = options.socket;
+  setup.name = options.name;
+  setup.address = options.address;
+  setup.is_encrypted = options.encrypted;
+  if (options.replicas) setup.replicas = static_cast<uint32_t>(*options.replicas);
+  if (options.group) setup.group = *options.group;
+  setup.votes = options.anchor ? 1 : 0;
+  setup.patience = std::max<DurationNs>(static_cast<DurationNs>(options.timeout_s * kSecond), kSecond);
+  return setup;
+}
+
+absl::StatusOr<std::string> MakeCluster(const std::string& cluster, const Options& options) {
+  SetupOptions setup = SetupOf(options);
+  setup.cluster = cluster;
+  return SetUpCluster(setup);
+}
+
+// "-": the token comes on the standard input, where no other user sees it.
+absl::StatusOr<std::string> Join(const std::string& token, const Options& options) {
+  std::string text = token;
+  if (text == "-" && !std::getline(std::cin, text)) {
+    return absl::InvalidArgumentError("no token on the standard input");
+  }
+  return SetUpJoin(text, SetupOf(options));
+}
+
+std::string SetArgument(const std::string& node, const Options& options) {
+  nlohmann::json wanted{{"node", node}};
+  if (options.votes) wanted["votes"] = *options.votes;
+  if (!options.address.empty()) wanted["address"] = options.address;
+  return wanted.dump();
+}
+
+std::string TokenArgument(const std::string&, const Options& options) {
+  constexpr uint64_t kValidS = 15 * 60;
+  return std::to_string(options.valid_s.value_or(kValidS));
+}
 
 // One that has the cluster do something with a node.
 Command OfNode(const char* word, const char* what, const char* summary, const char* help) {
   return {{"node", word}, "NODE", what, RenderMembership, summary, help};
 }
 
-const std::vector<Command>& Commands() {
-  static const std::vector<Command> commands{
-      {{"status"},
-       nullptr,
-       "status",
-       RenderStatus,
-       "what the node says of itself",
-       "Whether the node is ready, its cache and disk, the connections to its peers, its counters.\n"
-       "A node is ready when every other node has answered what it asked since its start."},
+std::vector<Command> NodeCommands() {
+  return {
+      {.words = {"cluster", "init"},
+       .parameter = "CLUSTER",
+       .summary = "makes a cluster, with its first node on this machine",
+       .help =
+           "Makes the configuration, the key and the data's directory of the first node of a new cluster, which is "
+           "its\n"
+           "anchor. --replicas: on how many disks pages are kept, when there are so many (default 2). --encrypted:\n"
+           "what nodes say to each other cannot be read on its way. No daemon is asked; start one afterwards.",
+       .flags = {"--name", "--address", "--dir", "--replicas", "--encrypted"},
+       .set_up = MakeCluster},
       {{"node", "list"},
        nullptr,
        "nodes",
        RenderNodes,
        "the nodes of the cluster, as this one sees them",
-       "The members by the configuration, and whether this node is connected to them."},
+       "Names, groups, addresses and votes as the anchors have them, who is here, and whether this node is connected\n"
+       "to them."},
+      {.words = {"node", "token"},
+       .parameter = nullptr,
+       .what = "token",
+       .render = RenderToken,
+       .summary = "makes a token with which a machine may join",
+       .help =
+           "The token is good once, for --valid S seconds (default 900), at this node and while it runs. Whoever has\n"
+           "it can join and gets the cluster's key: it is a secret. For root and the user of the daemon.",
+       .flags = {"--valid"},
+       .argument = TokenArgument},
+      {.words = {"node", "join"},
+       .parameter = "TOKEN",
+       .summary = "makes this machine a node of a cluster",
+       .help =
+           "With a TOKEN of \"node token\" (-: from the standard input): asks the node that made it, and makes this\n"
+           "machine's configuration, key and data's directory. --anchor: it votes, when it is there. --group: the\n"
+           "number of the group that it is to be in. No daemon is asked here; start one afterwards.",
+       .flags = {"--name", "--address", "--dir", "--anchor", "--group"},
+       .set_up = Join},
+      {.words = {"node", "set"},
+       .parameter = "NODE",
+       .what = "set",
+       .render = RenderMembership,
+       .summary = "changes a node's votes or address",
+       .help =
+           "--votes N: of NODE as an anchor; 0: it is none. They change one by one. --address HOST:PORT: where the\n"
+           "others reach it; change its configuration as well, and start it again. For root and the daemon's user.",
+       .flags = {"--votes", "--address"},
+       .argument = SetArgument},
+      {{"group", "list"},
+       nullptr,
+       "nodes",
+       RenderGroups,
+       "the groups of nodes",
+       "Which nodes are in which group. A node's group is a part of its identity: to be in another one it is drained,\n"
+       "and joins anew with --group."},
       OfNode("drain", "drain", "takes a node out of the cluster in order",
              "What NODE keeps on its disk goes to other nodes; \"status\" shows how far it is. Then its daemon\n"
              "flushes what it has in its cache and ends, and the cluster forgets the node: it does not come back\n"
@@ -52,6 +166,11 @@ const std::vector<Command>& Commands() {
              "NODE is away, and never comes back, nor does its disk: nobody waits for it any more, and others get\n"
              "copies of what it kept from those that have them. What was on its disk alone is lost.\n"
              "Not for a node that may come back: after 10 minutes others take its place by themselves."),
+  };
+}
+
+std::vector<Command> PageCommands() {
+  return {
       {{"region", "list"},
        nullptr,
        "regions",
@@ -84,14 +203,41 @@ const std::vector<Command>& Commands() {
        "others, and\n"
        "given up."},
   };
+}
+
+const std::vector<Command>& Commands() {
+  static const std::vector<Command> commands = [] {
+    std::vector<Command> all{
+        {{"status"},
+         nullptr,
+         "status",
+         RenderStatus,
+         "what the node says of itself",
+         "Whether the node is ready, its cache and disk, the connections to its peers, its counters.\n"
+         "A node is ready when every other node has answered what it asked since its start."},
+    };
+    for (const auto& more : {NodeCommands(), PageCommands()}) all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }();
   return commands;
 }
 
 bool NeedsParameter(const Command& command) { return command.parameter != nullptr && command.parameter[0] != '['; }
 
 std::string UsageOf(const Command& command) {
+  std::string flags;
+  for (const std::string& flag : command.flags) {
+    const bool is_switch = flag == "--anchor" || flag == "--encrypted";
+    const char* const value = flag == "--name"      ? " NODE"
+                              : flag == "--address" ? " HOST:PORT"
+                              : flag == "--dir"     ? " DIR"
+                              : is_switch           ? ""
+                                                    : " N";
+    absl::StrAppend(&flags, " [", flag, value, "]");
+  }
+  const char* const of_daemon = command.set_up == nullptr ? " [--json] [--watch]" : "";
   return absl::StrCat("mangrove [--socket PATH] ", absl::StrJoin(command.words, " "),
-                      command.parameter != nullptr ? absl::StrCat(" ", command.parameter) : "", " [--json] [--watch]");
+                      command.parameter != nullptr ? absl::StrCat(" ", command.parameter) : "", flags, of_daemon);
 }
 
 std::string FlagsHelp() {
@@ -118,14 +264,17 @@ std::string HelpOf(const Command& command) {
   return absl::StrCat("usage: ", UsageOf(command), "\n\n", command.help, "\n\n", FlagsHelp());
 }
 
-struct Options {
-  std::string socket;
-  double timeout_s = 10;
-  bool json = false;
-  bool watch = false;
-  bool help = false;
-  bool version = false;
-};
+Flag NumberFlag(const std::string& name, uint64_t least, uint64_t most, std::optional<uint64_t>* value) {
+  return {name, [name, least, most, value](const std::string& text) {
+            uint64_t number = 0;
+            if (!absl::SimpleAtoi(text, &number) || number < least || number > most) {
+              return absl::InvalidArgumentError(
+                  absl::StrCat(name, " is \"", text, "\", expected a whole number from ", least, " to ", most));
+            }
+            *value = number;
+            return absl::OkStatus();
+          }};
+}
 
 std::vector<Flag> Flags(Options* options) {
   const auto take_timeout = [options](const std::string& text) {
@@ -135,10 +284,40 @@ std::vector<Flag> Flags(Options* options) {
     return absl::InvalidArgumentError(
         absl::StrCat("--timeout is \"", text, "\", expected a number of seconds up to 3600"));
   };
-  return {TextFlag("--socket", &options->socket),    SwitchFlag("--json", &options->json),
-          SwitchFlag("--watch", &options->watch),    SwitchFlag("--help", &options->help),
-          SwitchFlag("-h", &options->help),          {"--timeout", take_timeout},
-          SwitchFlag("--version", &options->version)};
+  return {TextFlag("--socket", &options->socket),
+          SwitchFlag("--json", &options->json),
+          SwitchFlag("--watch", &options->watch),
+          SwitchFlag("--help", &options->help),
+          SwitchFlag("-h", &options->help),
+          {"--timeout", take_timeout},
+          SwitchFlag("--version", &options->version),
+          NumberFlag("--votes", 0, kMaxVotes, &options->votes),
+          NumberFlag("--group", 0, kMaxGroup, &options->group),
+          NumberFlag("--replicas", 1, kMostReplicas, &options->replicas),
+          NumberFlag("--valid", 1, kMostValidS, &options->valid_s),
+          SwitchFlag("--anchor", &options->anchor),
+          SwitchFlag("--encrypted", &options->encrypted),
+          TextFlag("--name", &options->name),
+          TextFlag("--address", &options->address),
+          TextFlag("--dir", &options->directory)};
+}
+
+// Those that are given and not for every command.
+std::vector<std::string> GivenFlags(const Options& options) {
+  std::vector<std::string> given;
+  const auto note = [&](bool is_given, const char* flag) {
+    if (is_given) given.emplace_back(flag);
+  };
+  note(options.votes.has_value(), "--votes");
+  note(options.group.has_value(), "--group");
+  note(options.replicas.has_value(), "--replicas");
+  note(options.valid_s.has_value(), "--valid");
+  note(options.anchor, "--anchor");
+  note(options.encrypted, "--encrypted");
+  note(!options.name.empty(), "--name");
+  note(!options.address.empty(), "--address");
+  note(!options.directory.empty(), "--dir");
+  return given;
 }
 
 // The command that the words begin with, or null.
@@ -230,7 +409,21 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
     return FailUsage(environment,
                      absl::StrCat("\"", absl::StrJoin(command->words, " "), "\" needs ", command->parameter));
   }
-  const std::string argument = has_parameter ? words->back() : "";
+  const std::string parameter = has_parameter ? words->back() : "";
+  for (const std::string& flag : GivenFlags(options)) {
+    if (std::find(command->flags.begin(), command->flags.end(), flag) != command->flags.end()) continue;
+    return FailUsage(environment, absl::StrCat(flag, " is not for \"", absl::StrJoin(command->words, " "), "\""));
+  }
+  if (command->argument == SetArgument && !options.votes && options.address.empty()) {
+    return FailUsage(environment, "\"node set\" needs --votes or --address");
+  }
+  if (command->set_up != nullptr) {
+    const absl::StatusOr<std::string> done = command->set_up(parameter, options);
+    if (!done.ok()) return Fail(environment, done.status());
+    environment.out << *done;
+    return kExitDone;
+  }
+  const std::string argument = command->argument == nullptr ? parameter : command->argument(parameter, options);
   if (has_parameter && absl::StrContains(command->parameter, "ADDRESS")) {
     if (const auto address = ParseGlobalAddress(argument); !address.ok()) {
       return FailUsage(environment, std::string(address.status().message()));

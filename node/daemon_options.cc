@@ -15,6 +15,9 @@ usage: mangroved --config FILE [flags]
 
   --config FILE        the node's configuration, in TOML; docs/OPERATIONS.md lists its keys
   --check-config       only say whether the configuration and its key are good
+  --recover-anchors    when most anchors are lost for ever: only say what the anchors' log on this disk has, and what
+                       beginning anew from it would do; docs/OPERATIONS.md says when, and how to go on
+  --confirm TERM.INDEX with --recover-anchors: do it
   --log-level LEVEL    debug, info, warning, error or off, instead of the configuration's
   --log-file FILE      log there, instead of where the configuration says
   --socket PATH        serve local programs there, instead of where the configuration says
@@ -52,6 +55,7 @@ absl::StatusOr<DaemonOptions> ParseDaemonOptions(std::span<const std::string> ar
   };
   const auto words = ParseArguments(
       arguments, {TextFlag("--config", &options.config_path), SwitchFlag("--check-config", &options.check_config),
+                  SwitchFlag("--recover-anchors", &options.recover_anchors), TextFlag("--confirm", &options.confirm),
                   TextFlag("--log-level", &options.log_level), TextFlag("--log-file", &options.log_file),
                   TextFlag("--socket", &options.socket_path), Flag{"--drain-timeout", take_drain_timeout},
                   Flag{"--raise-level", take_level}, SwitchFlag("--help", &options.help),
@@ -60,6 +64,9 @@ absl::StatusOr<DaemonOptions> ParseDaemonOptions(std::span<const std::string> ar
   if (!words->empty()) return absl::InvalidArgumentError(absl::StrCat("unexpected argument \"", words->front(), "\""));
   if (options.config_path.empty() && !options.help && !options.version) {
     return absl::InvalidArgumentError("--config FILE is missing");
+  }
+  if (!options.confirm.empty() && !options.recover_anchors) {
+    return absl::InvalidArgumentError("--confirm is for --recover-anchors, which is missing");
   }
   return options;
 }

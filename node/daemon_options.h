@@ -22,6 +22,8 @@ constexpr int kDaemonUnflushed = 3;  // It ended, and something of this node alo
 struct DaemonOptions {
   std::string config_path;
   bool check_config = false;
+  bool recover_anchors = false;
+  std::string confirm;  // Of that; empty: it only says what there is.
   bool help = false;
   bool version = false;
   int64_t drain_timeout_s = 10;

@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "engine/attach/inspect.h"
+#include "net/log.h"
 #include "node/commands.h"
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
+  mangrove::SetLogLevel(mangrove::LogLevel::kOff);  // What went wrong is in the answer.
   const mangrove::CommandEnvironment environment{.inspect = mangrove::InspectNode,
                                                  .socket_path = std::getenv("MANGROVE_SOCKET"),
                                                  .out = std::cout,

@@ -20,6 +20,7 @@
 #include "net/log.h"
 #include "net/runtime/task.h"
 #include "node/daemon_options.h"
+#include "node/recover.h"
 #include "node/stop_signals.h"
 
 namespace mangrove {
@@ -150,6 +151,12 @@ int Main(const std::vector<std::string>& arguments) {
   if (options->check_config) {
     std::cout << options->config_path << " is good: " << config->name << " of cluster " << config->cluster_name << ", "
               << config->members.size() << " members\n";
+    return kDaemonStopped;
+  }
+  if (options->recover_anchors) {
+    const absl::StatusOr<std::string> text = RecoverAnchors(*config, options->config_path, options->confirm);
+    if (!text.ok()) return Fail(kDaemonFailed, text.status());
+    std::cout << *text;
     return kDaemonStopped;
   }
   if (absl::Status s = OpenLog(*config); !s.ok()) return Fail(kDaemonBadInput, s);

@@ -1,6 +1,7 @@
 #include "node/render.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -104,7 +105,8 @@ std::string MembershipLine(const json& membership) {
   const json& missing = membership.at("missing");
   const json& leader = membership.at("leader");
   const size_t present = membership.at("members").size();
-  if (!awaited.empty()) {
+  // Who is made an anchor later awaits the others too, for a moment.
+  if (!awaited.empty() && Number(membership, "view") == 0) {
     return absl::StrCat("THE CLUSTER STARTS: its anchors have to be there once, all of them, and ", Names(awaited, ""),
                         " did not answer yet; start it, or look at its log\n");
   }
@@ -114,9 +116,13 @@ std::string MembershipLine(const json& membership) {
   }
   const std::string who = absl::StrCat("view ", Number(membership, "view"), ", led by ",
                                        leader.is_null() ? "nobody just now" : leader.get<std::string>());
-  if (missing.empty()) return absl::StrCat("all ", CountText(present, "node"), " are here; ", who, "\n");
-  return absl::StrCat(Names(missing, ""), missing.size() == 1 ? " is" : " are", " MISSING; ",
-                      CountText(present, "node"), " are here; ", who, "\n");
+  const json& joining = membership.at("joining");
+  const std::string awaited_nodes =
+      joining.empty() ? "" : absl::StrCat("; ", Names(joining, ""), " may join: start its daemon");
+  const std::string here = absl::StrCat(CountText(present, "node"), present == 1 ? " is here" : " are here");
+  if (missing.empty()) return absl::StrCat(present == 1 ? "" : "all ", here, awaited_nodes, "; ", who, "\n");
+  return absl::StrCat(Names(missing, ""), missing.size() == 1 ? " is" : " are", " MISSING; ", here, awaited_nodes, "; ",
+                      who, "\n");
 }
 
 // A peer that has not told of its resources lately has none.
@@ -141,9 +147,21 @@ std::string PeersTable(const json& peers) {
   return table.ToString();
 }
 
+// Fewer disks than each page is to be on. Empty: there are enough.
+std::string RoomLine(const json& status) {
+  const json& membership = status.at("membership");
+  const uint64_t replicas = Number(status, "replicas");
+  const json& next = membership.at("next_disks");
+  const size_t disks = next.empty() ? membership.at("disks").size() : next.size();
+  if (disks == 0 || disks >= replicas) return "";
+  return absl::StrCat("TOO FEW NODES: pages are to be on ", replicas, " disks, and ", CountText(disks, "node"),
+                      disks == 1 ? " keeps" : " keep", " pages: `mangrove node token` lets another one join\n");
+}
+
 std::string Places(const json& status) {
   const json& membership = status.at("membership");
-  return absl::StrCat(MembershipLine(membership), DisksLine(membership), OwnDiskLine(status.at("disk")));
+  return absl::StrCat(MembershipLine(membership), DisksLine(membership), RoomLine(status),
+                      OwnDiskLine(status.at("disk")));
 }
 
 // The first key is used.
@@ -191,16 +209,45 @@ std::string Status(const json& status) {
   return absl::StrCat(text, "\nsince its start\n", counters.ToString());
 }
 
+std::string NodeStateText(const json& node) {
+  const std::string state = Text(node, "state");
+  return Flag(node, "draining") ? state + ", draining" : state;
+}
+
 std::string Nodes(const json& nodes) {
   size_t connected = 0;
   for (const json& node : nodes) connected += Flag(node, "connected") ? 1 : 0;
-  TextTable table({Align::kLeft, Align::kRight, Align::kLeft, Align::kLeft, Align::kRight});
-  table.AddRow({"node", "id", "address", "connected", "incarnation"});
+  TextTable table({Align::kLeft, Align::kRight, Align::kRight, Align::kLeft, Align::kLeft, Align::kRight, Align::kLeft,
+                   Align::kRight});
+  table.AddRow({"node", "id", "group", "address", "state", "votes", "connected", "incarnation"});
   for (const json& node : nodes) {
-    table.AddRow({Text(node, "name"), std::to_string(Number(node, "id")), Text(node, "address"),
+    table.AddRow({Text(node, "name"), std::to_string(Number(node, "id")), std::to_string(Number(node, "group")),
+                  Text(node, "address"), NodeStateText(node), std::to_string(Number(node, "votes")),
                   Flag(node, "connected") ? "yes" : "no", IncarnationText(node)});
   }
   return absl::StrCat(connected, " of ", CountText(nodes.size(), "node"), " connected\n\n", table.ToString());
+}
+
+std::string Groups(const json& nodes) {
+  std::map<uint64_t, std::vector<const json*>> groups;
+  for (const json& node : nodes) groups[Number(node, "group")].push_back(&node);
+  TextTable table({Align::kRight, Align::kRight, Align::kRight, Align::kLeft});
+  table.AddRow({"group", "nodes", "anchors", "names"});
+  for (const auto& [group, members] : groups) {
+    std::vector<std::string> names;
+    for (const json* node : members) names.push_back(Text(*node, "name"));
+    const auto anchors =
+        std::count_if(members.begin(), members.end(), [](const json* node) { return Number(*node, "votes") > 0; });
+    table.AddRow(
+        {std::to_string(group), std::to_string(members.size()), std::to_string(anchors), absl::StrJoin(names, ", ")});
+  }
+  return table.ToString();
+}
+
+std::string Token(const json& token) {
+  return absl::StrCat(Text(token, "token"), "\n\ngood once, for ", TimeLeftText(Number(token, "valid_s")),
+                      ", while this node runs; it is a secret. On the machine that is to join:\n"
+                      "  mangrove node join TOKEN --name NAME --address HOST:PORT\n");
 }
 
 std::string Regions(const json& regions) {
@@ -358,6 +405,8 @@ absl::StatusOr<std::string> Render(const std::string& document, std::string (*re
 absl::StatusOr<std::string> RenderStatus(const std::string& document) { return Render(document, Status); }
 absl::StatusOr<std::string> RenderMembership(const std::string& document) { return Render(document, Places); }
 absl::StatusOr<std::string> RenderNodes(const std::string& document) { return Render(document, Nodes); }
+absl::StatusOr<std::string> RenderGroups(const std::string& document) { return Render(document, Groups); }
+absl::StatusOr<std::string> RenderToken(const std::string& document) { return Render(document, Token); }
 absl::StatusOr<std::string> RenderRegions(const std::string& document) { return Render(document, Regions); }
 absl::StatusOr<std::string> RenderPage(const std::string& document) { return Render(document, Page); }
 absl::StatusOr<std::string> RenderDirectory(const std::string& document) { return Render(document, Directory); }

@@ -18,8 +18,9 @@ using testing::StartsWith;
 
 constexpr char kStatus[] = R"({
   "node": {"id": 1, "name": "node-1", "incarnation": 7, "address": "127.0.0.1:7101"},
-  "cluster": "demo", "ready": true, "waiting_for": [],
-  "membership": {"view": 4, "members": ["node-1", "node-2"], "missing": ["node-3"], "behind": ["node-3"],
+  "cluster": "demo", "ready": true, "waiting_for": [], "replicas": 2,
+  "membership": {"view": 4, "members": ["node-1", "node-2"], "missing": ["node-3"], "joining": [], "behind": ["node-3"],
+    "disks": ["node-1", "node-2", "node-3"],
     "next_disks": [], "moved": [], "draining": [], "has_lease": true,
     "lease_left_ms": 700, "leader": "node-1", "anchors": ["node-1", "node-2", "node-3"], "awaited_anchors": [],
     "anchor": null},
@@ -92,10 +93,11 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
   const auto first_lines = [this](const std::string& membership) {
     answer_ = absl::StrCat(
         R"({"node": {"id": 1, "name": "a", "incarnation": 7, "address": "h:1"}, "cluster": "c",
-      "ready": false, "waiting_for": ["b", "c"], "membership": {)",
+      "ready": false, "waiting_for": ["b", "c"], "replicas": 2, "membership": {)",
         membership,
         // Where nothing else is said, pages do not move.
         absl::StrContains(membership, "next_disks") ? "" : R"(, "next_disks": [], "moved": [], "draining": [])",
+        absl::StrContains(membership, "joining") ? "" : R"(, "joining": [], "disks": ["a", "b"])",
         R"(}, "security": {"mode": "encrypted", "keys": []}, "peers": [], "cache": {"used_bytes": 0, "size_bytes": 0},
       "disk": {"pages": 0, "used_bytes": 0, "free_bytes": 0, "is_behind": false, "is_moving": false}, "counters": {}})");
     EXPECT_EQ(Run({"status"}), kExitDone) << err_.str();
@@ -123,6 +125,11 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
       first_lines(R"("view": 0, "members": [], "missing": ["a", "b"], "behind": [], "has_lease": false, "leader": null,
                              "anchors": ["a", "b"], "awaited_anchors": ["b"])"),
       StartsWith("THE CLUSTER STARTS: its anchors have to be there once, all of them, and b did not answer"));
+  EXPECT_THAT(first_lines(R"("view": 2, "members": ["a"], "missing": [], "behind": [], "has_lease": true, "leader": "a",
+                             "anchors": ["a"], "awaited_anchors": [], "joining": ["b"], "disks": ["a"])"),
+              StartsWith("1 node is here; b may join: start its daemon; view 2, led by a\n"
+                         "TOO FEW NODES: pages are to be on 2 disks, and 1 node keeps pages: "
+                         "`mangrove node token` lets another one join\n"));
 }
 
 TEST_F(CommandLine, StatusSaysHowFastADiskGetsWhatItLacksAndUntilWhen) {
@@ -176,15 +183,22 @@ TEST_F(CommandLine, JsonIsTheDocumentItself) {
 }
 
 TEST_F(CommandLine, NodesRegionsAndPagesAreTables) {
-  answer_ = R"([{"id": 1, "name": "node-1", "address": "h:1", "connected": true, "incarnation": 7, "last_error": ""},
-                {"id": 2, "name": "n2", "address": "h:2", "connected": false, "incarnation": 0, "last_error": "x"}])";
+  answer_ = R"([{"id": 1, "name": "node-1", "address": "h:1", "connected": true, "incarnation": 7, "last_error": "",
+                 "group": 0, "votes": 1, "state": "here", "draining": false},
+                {"id": 70, "name": "n2", "address": "h:2", "connected": false, "incarnation": 0, "last_error": "x",
+                 "group": 1, "votes": 0, "state": "missing", "draining": true}])";
   EXPECT_EQ(Run({"node", "list"}), kExitDone);
   EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock nodes ");
   EXPECT_EQ(out_.str(),
             "1 of 2 nodes connected\n\n"
-            "node    id  address  connected  incarnation\n"
-            "node-1   1  h:1      yes                  7\n"
-            "n2       2  h:2      no                   -\n");
+            "node    id  group  address  state              votes  connected  incarnation\n"
+            "node-1   1      0  h:1      here                   1  yes                  7\n"
+            "n2      70      1  h:2      missing, draining      0  no                   -\n");
+  EXPECT_EQ(Run({"group", "list"}), kExitDone);
+  EXPECT_EQ(out_.str(),
+            "group  nodes  anchors  names\n"
+            "    0      1        1  node-1\n"
+            "    1      1        0  n2\n");
   answer_ = R"([{"name": "t", "address": "0x1_0", "size_bytes": 8192, "allocated_bytes": 4096, "owner": 0, "group": 0,
                  "mode": 416}])";
   EXPECT_EQ(Run({"region", "list"}), kExitDone);
@@ -360,6 +374,34 @@ TEST_F(CommandLine, EveryCommandHasHelp) {
   EXPECT_THAT(out_.str(), StartsWith("usage: mangrove [--socket PATH] page show ADDRESS [--json] [--watch]\n"));
   EXPECT_EQ(Run({"--version"}), kExitDone);
   EXPECT_THAT(out_.str(), StartsWith("mangrove "));
+}
+
+// --- Nodes that join, and change --------------------------------------------------------------------------------------
+
+TEST_F(CommandLine, ANodeIsSetByItsNameAndWhatChanges) {
+  EXPECT_EQ(Run({"node", "set", "node-2", "--votes", "3"}), kExitDone);
+  EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock set {"node":"node-2","votes":3})");
+  EXPECT_EQ(Run({"node", "set", "node-2", "--address", "h:7"}), kExitDone);
+  EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock set {"address":"h:7","node":"node-2"})");
+  EXPECT_EQ(Run({"node", "set", "node-2", "--votes", "101"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("--votes is \"101\", expected a whole number from 0 to 100"));
+}
+
+TEST_F(CommandLine, AFlagOfAnotherCommandIsRefused) {
+  EXPECT_EQ(Run({"node", "drain", "node-2", "--votes", "3"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("--votes is not for \"node drain\""));
+  EXPECT_EQ(Run({"node", "set", "node-2", "--encrypted"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("--encrypted is not for \"node set\""));
+}
+
+TEST_F(CommandLine, ATokenIsShownWithWhatToDoWithIt) {
+  answer_ = R"({"token": "mgt1.abc", "valid_s": 900})";
+  EXPECT_EQ(Run({"node", "token"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock token 900");
+  EXPECT_THAT(out_.str(), StartsWith("mgt1.abc\n\ngood once, for 15 min, while this node runs"));
+  EXPECT_EQ(Run({"node", "token", "--valid", "60"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock token 60");
+  EXPECT_EQ(Run({"node", "token", "--valid", "0"}), kExitUsage);
 }
 
 }  // namespace
