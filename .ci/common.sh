@@ -6,7 +6,7 @@ BUILD_PACKAGES=(g++ cmake ninja-build pkg-config ccache lld
   libfabric-dev librocksdb-dev libabsl-dev capnproto libcapnp-dev libssl-dev libxxhash-dev
   libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev libgtest-dev libgmock-dev)
 # What the tests need beside that.
-TEST_PACKAGES=(git python3 clang-format universal-ctags)
+TEST_PACKAGES=(git python3 clang-format universal-ctags iproute2 nftables)
 
 say() { printf '\n==> %s\n' "$*"; }
 fail() {

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -129,11 +130,18 @@ Cluster::~Cluster() {
 }
 
 std::string Cluster::socket(int node) const { return directory_ / absl::StrCat("node-", node, ".sock"); }
-std::string Cluster::config(int node) const { return directory_ / absl::StrCat("node-", node, ".toml"); }
+std::string Cluster::config(int node) const {
+  const auto made = set_up_.find(node);
+  return made != set_up_.end() ? made->second + "/mangroved.toml" : directory_ / absl::StrCat("node-", node, ".toml");
+}
 std::string Cluster::log(int node) const { return ReadFile(directory_ / absl::StrCat("node-", node, ".log")); }
 
 size_t Cluster::LinesOf(int node, const std::string& words) const {
   return LinesWith(directory_ / absl::StrCat("node-", node, ".log"), words);
+}
+
+std::string Cluster::HostOf(int node) const {
+  return options_.hosts.empty() ? "127.0.0.1" : options_.hosts.at(static_cast<size_t>(node) - 1);
 }
 
 std::string Cluster::sockets() const {
@@ -149,8 +157,8 @@ std::string Cluster::ConfigText(int node) const {
       "\nfault_timeout_ms = ", options_.fault_timeout_ms, "\n", options_.node_settings,
       "\n[cluster]\nname = \"test\"\nkey_file = \"", directory_ / "key", "\"\nreplicas = ", options_.replicas, "\n");
   for (int member = 1; member <= size(); ++member) {
-    absl::StrAppend(&text, "[[members]]\nid = ", member, "\nname = \"node-", member,
-                    "\"\naddress = \"127.0.0.1:", ports_[static_cast<size_t>(member) - 1], "\"\n");
+    absl::StrAppend(&text, "[[members]]\nid = ", member, "\nname = \"node-", member, "\"\naddress = \"", HostOf(member),
+                    ":", ports_[static_cast<size_t>(member) - 1], "\"\n");
   }
   return text;
 }
@@ -166,9 +174,34 @@ void Cluster::WriteKeys(const std::vector<std::string>& keys) const {
 void Cluster::Start(int node, const std::vector<std::string>& flags) {
   ASSERT_FALSE(IsRunning(node));
   const std::string log = directory_ / absl::StrCat("node-", node, ".log");
-  std::vector<std::string> command{"mangroved", "--config", config(node)};
+  std::vector<std::string> command;
+  if (!options_.launchers.empty()) command = options_.launchers.at(static_cast<size_t>(node) - 1);
+  command.insert(command.end(), {absl::StrCat(MANGROVE_BIN_DIR, "/mangroved"), "--config", config(node)});
   command.insert(command.end(), flags.begin(), flags.end());
   processes_[node] = Spawn(command, log, log);
+}
+
+Output Cluster::SetUp(int node, std::vector<std::string> command, const std::vector<std::string>& flags) {
+  const std::string directory = directory_ / absl::StrCat("made-", node);
+  for (const std::string& word : {std::string("--name"), absl::StrCat("node-", node), std::string("--address"),
+                                  absl::StrCat("127.0.0.1:", port(node)), std::string("--dir"), directory,
+                                  std::string("--socket"), socket(node)}) {
+    command.push_back(word);
+  }
+  command.insert(command.end(), flags.begin(), flags.end());
+  Output output = RunProgram(command);
+  if (output.exit_code == 0) set_up_[node] = directory;
+  return output;
+}
+
+Output Cluster::Found(int node, const std::vector<std::string>& flags) {
+  return SetUp(node, {"mangrove", "cluster", "init", "test"}, flags);
+}
+
+std::string Cluster::NewToken(int via) { return Ask(via, {"node", "token"})["token"].get<std::string>(); }
+
+Output Cluster::Join(int node, int via, const std::vector<std::string>& flags) {
+  return SetUp(node, {"mangrove", "node", "join", NewToken(via)}, flags);
 }
 
 void Cluster::StartAll() {
@@ -257,10 +290,16 @@ Child::Child(const std::function<int(const Tell& tell)>& body) {
   if (pid_ == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(127);
-    const int code = body([fd = ends[1]](char what) {
+    const auto tell = [fd = ends[1]](char what) {
       if (write(fd, &what, 1) != 1) _exit(127);
-    });
-    _exit(code);
+    };
+    // What is on the stack is the parent's.
+    try {
+      _exit(body(tell));
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "a child: %s\n", error.what());
+      _exit(126);
+    }
   }
   close(ends[1]);
   told_ = ends[0];
@@ -283,6 +322,12 @@ void Child::Kill() {
   kill(pid_, SIGKILL);
   waitpid(pid_, nullptr, 0);
   pid_ = -1;
+}
+
+std::optional<int> Child::Ended() {
+  siginfo_t info{};
+  if (waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return {};
+  return AwaitEnd();
 }
 
 int Child::AwaitEnd(int timeout_s) {

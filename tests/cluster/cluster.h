@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -65,6 +66,9 @@ struct ClusterOptions {
   int cache_size_mib = 64;
   int fault_timeout_ms = 3000;
   std::string node_settings;  // Further lines of [node].
+  // For each node, where it is not beside this process on loopback: its address, and what comes before its command.
+  std::vector<std::string> hosts;
+  std::vector<std::vector<std::string>> launchers;
 };
 
 // Nodes are numbered from 1.
@@ -105,6 +109,12 @@ class Cluster {
   // Attaches this process.
   std::shared_ptr<Session> Attach(int node, int call_timeout_ms = 5000);
 
+  // Instead of the configuration that the test has written, the program's: of the first node of a cluster "test", or of one that joins
+  // it by a token of `via`, which runs. `flags`: further ones of the command.
+  Output Found(int node, const std::vector<std::string>& flags = {});
+  Output Join(int node, int via, const std::vector<std::string>& flags = {});
+  std::string NewToken(int via);
+
   // For changes before Start.
   std::string ConfigText(int node) const;
   void WriteConfig(int node, const std::string& text) const;
@@ -112,10 +122,15 @@ class Cluster {
   void WriteKeys(const std::vector<std::string>& keys) const;
 
  private:
+  std::string HostOf(int node) const;
+
   const ClusterOptions options_;
   const TemporaryDirectory directory_;
   std::vector<int> ports_;
   std::map<int, pid_t> processes_;
+  std::map<int, std::string> set_up_;  // The directories that the program has made.
+
+  Output SetUp(int node, std::vector<std::string> command, const std::vector<std::string>& flags);
 };
 
 // A part of this test in a process of its own. REQUIRES: no session in this process.
@@ -128,6 +143,7 @@ class Child {
   char AwaitTold(int timeout_s = 20);  // 0 if nothing is told.
   void Kill();
   int AwaitEnd(int timeout_s = 60);  // The exit code, or 128 + the signal's number.
+  std::optional<int> Ended();        // The same; nothing, if it runs.
 
  private:
   pid_t pid_ = -1;

@@ -17,10 +17,8 @@ Impostor::Impostor(const Cluster& cluster, int node, Incarnation incarnation, ui
   for (const MemberConfig& member : config.members) fabric.members.push_back({member.id, member.name, member.address});
   transport_ = std::make_unique<FabricTransport>(std::move(fabric), &loop_, &entropy_);
   self_ = config.self().id;
-  Member::Options options{.self = {config.self().id, incarnation}, .anchors = {}, .timing = {}};
-  for (const auto& [id, votes] : VotesOf(config)) {
-    if (votes > 0) options.anchors.push_back(id);
-  }
+  Member::Options options{.self = {config.self().id, incarnation}, .roster = {}, .timing = {}};
+  for (const auto& [id, votes] : VotesOf(config)) options.roster.nodes[id].votes = votes;
   member_ = std::make_unique<Member>(std::move(options), loop_.Now());
   absl::Status started = transport_->Start(this);
   if (started.ok()) started = loop_.Start();

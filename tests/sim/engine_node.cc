@@ -73,6 +73,11 @@ class EngineNode final : public SimNode, public ViewEvents {
     engine_.OnView(view);
     if (transactions_) transactions_->OnView();
   }
+  void OnRoster(const Roster& roster) override {
+    std::vector<NodeId> members;
+    for (const auto& [node, record] : roster.nodes) members.push_back(node);
+    engine_.SetMembers(members);
+  }
   void OnLease(TimeNs until) override {
     serve_until_(until);
     engine_.OnLease(until);
@@ -89,6 +94,10 @@ class EngineNode final : public SimNode, public ViewEvents {
 
   void OnDismissed(bool is_removed) override { dismissed_(is_removed); }
   void Request(const NodeRequest& request) override { membership_.Request(request); }
+  bool Knows(NodeId node) const override {
+    const NodeRecord* const record = membership_.roster().Find(node);
+    return record != nullptr && record->changed != 0;
+  }
 
   Task<absl::Status> Acquire(PageRange range, Rights rights, TimeNs deadline) override {
     return engine_.Acquire(range, rights, deadline);
@@ -132,13 +141,17 @@ MembershipOptions MembersOf(const NodeSetup& setup) {
   MembershipOptions options{.self = setup.self, .nodes = {}};
   if (setup.replace_after != 0) options.timing.replace_after = setup.replace_after;
   for (NodeId node : setup.nodes) {
-    options.nodes[node] = {.name = absl::StrCat("n", node.value),
-                           .address = "",
-                           .votes = SlotOfNode(node) < kAnchors ? 1u : 0u,
-                           .last = {},
-                           .left = {}};
+    options.nodes[node] = RecordOf(node);
   }
   return options;
+}
+
+NodeRecord RecordOf(NodeId node) {
+  return {.name = absl::StrCat("n", node.value),
+          .address = absl::StrCat("a", node.value),
+          .votes = SlotOfNode(node) < kAnchors ? 1u : 0u,
+          .last = {},
+          .left = {}};
 }
 
 std::unique_ptr<SimNode> MakeEngineNode(const NodeDoors& doors, const NodeSetup& setup) {

@@ -11,7 +11,8 @@ const char* Name(FaultKind kind) {
   static constexpr std::array<const char*, kFaultKinds> kNames{
       "crash",     "crash of several", "power loss",  "wiped disk", "corrupt page",
       "cut",       "one-way cut",      "split",       "storm",      "pause",
-      "full disk", "write error",      "false alarm", "drain",      "give up"};
+      "full disk", "write error",      "false alarm", "drain",      "give up",
+      "join"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -83,6 +84,7 @@ bool FaultInjector::Inject(FaultKind kind) {
     case FaultKind::kFalseAlarm: return FalseAlarm();
     case FaultKind::kDrain: return Drain();
     case FaultKind::kGiveUp: return GiveUp();
+    case FaultKind::kJoin: return Join();
   }
   CHECK(false);
 }
@@ -109,10 +111,10 @@ int FaultInjector::PickVictim() {
   int anchors = 0;
   const View view = cluster_->NewestView();
   for (int other = 0; other < kAnchors; ++other) {
-    anchors += cluster_->host(other).retired || view.draining.contains(NodeOfSlot(other)) ? 0 : 1;
+    anchors += !cluster_->host(other).in_service() || view.draining.contains(NodeOfSlot(other)) ? 0 : 1;
   }
   const bool is_needed = slot < kAnchors && anchors < kAnchors;
-  return cluster_->host(slot).retired || is_needed ? kNoNode : slot;
+  return !cluster_->host(slot).in_service() || is_needed ? kNoNode : slot;
 }
 
 bool FaultInjector::CrashSome(int count) {
@@ -261,7 +263,7 @@ int FaultInjector::Staying() const {
   const View view = cluster_->NewestView();
   int staying = 0;
   for (int slot = 0; slot < cluster_->nodes(); ++slot) {
-    if (!cluster_->host(slot).retired && !view.draining.contains(NodeOfSlot(slot))) ++staying;
+    if (cluster_->host(slot).in_service() && !view.draining.contains(NodeOfSlot(slot))) ++staying;
   }
   return staying - std::max<int>(3, static_cast<int>(cluster_->options().replicas) + 1);
 }
@@ -274,6 +276,18 @@ bool FaultInjector::GiveUp() {
   cluster_->Retire(slot);
   cluster_->Request({.kind = NodeRequest::Kind::kGiveUp, .node = NodeOfSlot(slot)});
   return true;
+}
+
+// The first of those that are outside: the anchors number them in that order.
+bool FaultInjector::Join() {
+  for (int slot = 0; slot < cluster_->nodes(); ++slot) {
+    if (cluster_->host(slot).place != SimHost::Place::kOutside) continue;
+    if (cluster_->NewestView().epoch.value == 0) return false;
+    world_->Trace("fault: node ", slot + 1, " is to join");
+    cluster_->Join(slot);
+    return true;
+  }
+  return false;
 }
 
 bool FaultInjector::Drain() {
@@ -292,7 +306,7 @@ void FaultInjector::End() {
   active_ = false;
   world_->Trace("faults end");
   for (int slot = 0; slot < cluster_->nodes(); ++slot) {
-    if (cluster_->host(slot).retired) continue;
+    if (!cluster_->host(slot).in_service()) continue;
     cluster_->Request({.kind = NodeRequest::Kind::kUndrain, .node = NodeOfSlot(slot)});
   }
   cluster_->network().HealAll();

@@ -30,8 +30,9 @@ enum class FaultKind : uint8_t {
   kFalseAlarm,  // A connection breaks without reason.
   kDrain,       // A node is to leave for good, or not any more.
   kGiveUp,      // A node goes for ever, with its disk, and an operator says so.
+  kJoin,        // A node comes that no configuration has named.
 };
-constexpr int kFaultKinds = 15;
+constexpr int kFaultKinds = 16;
 const char* Name(FaultKind kind);
 
 struct FaultOptions {
@@ -73,6 +74,7 @@ class FaultInjector {
   int Staying() const;
   bool Drain();
   bool GiveUp();
+  bool Join();
   void Arm();
   void After(DurationNs delay, absl::AnyInvocable<void()> callback);
   int PickUp();

@@ -47,6 +47,7 @@ class MembershipNode final : public SimNode, public ViewEvents {
   const Membership* membership() const { return started_ ? &membership_ : nullptr; }
 
   void OnView(const View&) override {}
+  void OnRoster(const Roster&) override {}
   // As if that made its disk current.
   void OnLease(TimeNs until) override {
     if (until != 0) membership_.SetDisk({.blank = true, .caught_up = true, .moved = {}});

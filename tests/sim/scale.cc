@@ -94,7 +94,10 @@ ScaleWorld::ScaleWorld(int nodes, uint64_t seed) : random_(seed) {
     Node& node = nodes_[slot];
     slots_[id] = slot++;
     node.id = id;
-    Member::Options member{.self = {id, Incarnation(1)}, .anchors = {anchors_.begin(), anchors_.end()}, .timing = {}};
+    // Each knows the anchors, and is told of no others: of so many a process would have no room for so many rosters.
+    Roster roster{.version = UINT64_MAX, .nodes = {}};
+    for (NodeId anchor : anchors_) roster.nodes[anchor] = records.at(anchor);
+    Member::Options member{.self = {id, Incarnation(1)}, .roster = std::move(roster), .timing = {}};
     std::optional<Anchor::Options> anchor;
     if (record.votes > 0) anchor.emplace(Anchor::Options{.self = member.self, .nodes = records, .seed = random_()});
     node.part = std::make_unique<Participant>(member, std::move(anchor), AnchorRecords(), std::nullopt, now_);

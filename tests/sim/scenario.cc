@@ -48,6 +48,10 @@ ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, SimRandom 
   if ((scenario.traits & kMoves) != 0) {
     cluster.nodes = static_cast<int>(directory.Between(4, 7));
     if (directory.PerMille(500)) cluster.replace_after = directory.Spread(100 * kMillisecond, 3 * kSecond);
+    if ((scenario.traits & kJoins) != 0) {
+      cluster.late = static_cast<int>(directory.Between(1, 3));
+      cluster.nodes = static_cast<int>(directory.Between(3, 4)) + cluster.late;
+    }
   }
   UseDirectory(std::move(directory), &cluster);
   return cluster;
@@ -212,7 +216,7 @@ class Run {
     if (world_.failed()) return;
     std::vector<int> slots;
     for (int slot = 0; slot < cluster_.nodes(); ++slot) {
-      if (cluster_.host(slot).retired) continue;
+      if (!cluster_.host(slot).in_service()) continue;
       slots.push_back(slot);
       cluster_.Crash(slot);
     }
@@ -256,7 +260,8 @@ class Run {
 const std::vector<Scenario>& Scenarios() {
   // clang-format off
   static const std::vector<Scenario> kScenarios{
-      // Faults: crash, several, power, wipe, corrupt, cut, one-way, split, storm, pause, full, write error, false alarm, drain, give up.
+      // Faults: crash, several, power, wipe, corrupt, cut, one-way, split, storm, pause, full, write error, false alarm, drain, give up,
+      // join.
       {"default", "a bit of everything", kMixed, {20, 5, 2, 0, 2, 8, 8, 4, 12, 12, 4, 3, 12}},
       {"calm", "no faults but broken connections", kMixed, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10}},
       {"crashes", "nodes die, alone and together", kMixed, {60, 15, 6, 0, 0, 0, 0, 0, 10, 5, 0, 0, 4}},
@@ -274,6 +279,7 @@ const std::vector<Scenario>& Scenarios() {
       {"wipes", "nodes come back with empty disks", kFlushes, {10, 4, 2, 20, 6, 4, 4, 0, 8, 4, 0, 0, 4}},
       {"moves", "nodes leave and others keep their pages", kFlushes, {20, 4, 2, 0, 2, 6, 6, 3, 8, 8, 3, 2, 4, 35}, kMoves},
       {"replacements", "nodes leave, lose their disks, and come back", kChurn, {20, 4, 2, 8, 2, 6, 6, 3, 8, 8, 0, 0, 4, 20, 5}, kMoves},
+      {"joins", "nodes come that nobody knew, others leave", kFlushes, {20, 4, 2, 2, 2, 6, 6, 3, 8, 8, 3, 2, 4, 20, 2, 25}, kMoves | kJoins},
       {"accounts", "transactions move money while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kAccounts},
   };
   // clang-format on

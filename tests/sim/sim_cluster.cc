@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
+#include "tests/sim/engine_node.h"
 
 // A crash leaves the applets that the node itself had spawned waiting for ever: nobody can reach their frames to free them
 // (see net/runtime/task.h). They are the only thing that may leak.
@@ -23,6 +24,7 @@ SimCluster::SimCluster(SimWorld* world, Oracle* oracle, const ClusterOptions& op
   for (int slot = 0; slot < options.nodes; ++slot) {
     auto host = std::make_unique<SimHost>();
     host->slot = slot;
+    if (slot >= options.nodes - options.late) host->place = SimHost::Place::kOutside;
     host->disk = std::make_unique<SimDisk>(world->Fork("disk", static_cast<uint64_t>(slot)));
     hosts_.push_back(std::move(host));
   }
@@ -44,11 +46,11 @@ int SimCluster::ready_count() const {
 }
 
 int SimCluster::in_service() const {
-  return static_cast<int>(std::count_if(hosts_.begin(), hosts_.end(), [](const auto& h) { return !h->retired; }));
+  return static_cast<int>(std::count_if(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->in_service(); }));
 }
 
 bool SimCluster::AllReady() const {
-  return std::all_of(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->ready || h->retired; });
+  return std::all_of(hosts_.begin(), hosts_.end(), [](const auto& h) { return h->ready || !h->in_service(); });
 }
 
 namespace {
@@ -117,7 +119,35 @@ void SimCluster::Ask(const NodeRequest& request, int tries) {
 
 void SimCluster::Retire(int slot) {
   world_->Trace("node ", slot + 1, " is out of the cluster for good");
-  host(slot).retired = true;
+  host(slot).place = SimHost::Place::kRetired;
+}
+
+void SimCluster::Join(int slot) {
+  SimHost& h = host(slot);
+  CHECK(h.place == SimHost::Place::kOutside || h.place == SimHost::Place::kJoining);
+  h.place = SimHost::Place::kJoining;
+  NodeRequest request{.kind = NodeRequest::Kind::kAdd, .record = RecordOf(NodeOfSlot(slot))};
+  request.record.votes = 0;
+  for (const auto& host : hosts_) {
+    if (!host->up()) continue;
+    if (host->node->Knows(NodeOfSlot(slot))) {
+      h.place = SimHost::Place::kInside;
+      return Start(slot);
+    }
+    host->node->Request(request);
+  }
+  world_->After(200 * kMillisecond, kNoNode, EventKind::kFault, [this, slot] { Join(slot); });
+}
+
+// The nodes that the cluster is made with; of one that joins, its anchors and itself.
+std::vector<NodeId> SimCluster::ConfiguredFor(int slot) const {
+  const int first = options_.nodes - options_.late;
+  std::vector<NodeId> nodes;
+  for (int other = 0; other < (slot < first ? first : std::min(first, kAnchors)); ++other) {
+    nodes.push_back(NodeOfSlot(other));
+  }
+  if (slot >= first) nodes.push_back(NodeOfSlot(slot));
+  return nodes;
 }
 
 uint64_t SimCluster::pages_moved() const {
@@ -141,7 +171,7 @@ PageRange SimCluster::PickMigratory() {
 void SimCluster::Start(int slot) {
   SimHost& h = host(slot);
   CHECK(!h.up());
-  if (h.retired) return;
+  if (!h.in_service()) return;
   ++h.life;
   const NodeInstance self{NodeOfSlot(slot), Incarnation(h.life)};
   world_->Trace(self, " starts");
@@ -179,7 +209,7 @@ void SimCluster::Start(int slot) {
       .replace_after = options_.replace_after,
       .next_config = &next_config_,
       .bugs = options_.bugs};
-  for (int other = 0; other < nodes(); ++other) setup.nodes.push_back(NodeOfSlot(other));
+  setup.nodes = ConfiguredFor(slot);
   h.node = factory_({h.clock.get(), h.transport.get(), h.store.get(), h.memory.get(), h.entropy.get()}, setup);
   oracle_->OnNodeUp(slot);
   h.node->Start([this, slot, life = h.life](absl::Status status) {

@@ -20,6 +20,7 @@ namespace mangrove::sim {
 
 struct ClusterOptions {
   int nodes = 3;
+  int late = 0;  // Of these: that are outside at first.
   uint32_t replicas = 2;
   size_t cache_pages = 64;
   size_t large_cache_pages = 0;  // Of every other node, where that is more.
@@ -40,7 +41,13 @@ struct SimHost {
   int slot = 0;
   uint64_t life = 0;  // Counts the starts; the incarnation.
   bool ready = false;
-  bool retired = false;  // It was taken out of the cluster, and does not start any more.
+  enum class Place : uint8_t {
+    kInside,
+    kOutside,  // Not in the cluster yet.
+    kJoining,  // That was asked for.
+    kRetired,  // It was taken out of the cluster, and does not start any more.
+  };
+  Place place = Place::kInside;
   std::unique_ptr<SimDisk> disk;
   std::unique_ptr<SimClock> clock;
   std::unique_ptr<SimTransport> transport;
@@ -51,6 +58,7 @@ struct SimHost {
   AppletGroup applets;
 
   bool up() const { return node != nullptr; }
+  bool in_service() const { return place == Place::kInside; }
 };
 
 class SimCluster {
@@ -68,7 +76,7 @@ class SimCluster {
   SimHost& host(int slot) { return *hosts_[static_cast<size_t>(slot)]; }
   int up_count() const;
   int ready_count() const;
-  int in_service() const;  // All that are not out of it for good.
+  int in_service() const;  // All that are in it.
   bool AllReady() const;
   // Whether every node serves, no disk lacks what another has, and there are as many as a page has copies.
   bool AllDisksCount() const;
@@ -80,6 +88,8 @@ class SimCluster {
   void Retire(int slot);
   // Has an operator ask every node, until the view says so.
   void Request(const NodeRequest& request);
+  // The same for a node to be let in, which starts then. REQUIRES: it is the first that is outside.
+  void Join(int slot);
   // Evicted from one node's cache to another's, since the world began.
   uint64_t pages_moved() const;
 
@@ -96,6 +106,7 @@ class SimCluster {
  private:
   PageRange PickMigratory();
   void Ask(const NodeRequest& request, int tries);
+  std::vector<NodeId> ConfiguredFor(int slot) const;
   void OnStartFailed(int slot, const absl::Status& status);
   // At once after the current event; and it is started again after a while.
   void EndProcess(int slot, uint64_t life);

@@ -85,6 +85,8 @@ class SimNode {
   virtual View view() const { return {}; }
   // What an operator wants; it may come to nothing.
   virtual void Request(const NodeRequest&) {}
+  // Whether it has heard that the node belongs to the cluster.
+  virtual bool Knows(NodeId) const { return false; }
 };
 
 using NodeFactory = std::function<std::unique_ptr<SimNode>(const NodeDoors&, const NodeSetup&)>;

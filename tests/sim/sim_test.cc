@@ -101,6 +101,8 @@ constexpr auto kRegressions = std::to_array<Regression>({
     // A disk that was away had learned of a log's pages by segments. A replay applied what its writer could not flush, and took along.
     {"accounts", 1004},
     {"accounts", 1219},
+    // A segment's terms had begun at 1 again, and a node that remembered a later one claimed it for who had started anew.
+    {"stragglers", 194729495604090},
 });
 // So many seeds a planted bug may take, and so often it is looked for.
 constexpr uint64_t kMaxSeeds = 500;

@@ -36,18 +36,25 @@ void SimTransport::Send(NodeId to, Channel channel, std::span<const std::byte> m
                         std::span<const PageBuffer> pages) {
   CHECK(message.size() <= kMaxMessageBytes && pages.size() <= kMaxMessagePages);
   const int slot = SlotOfNode(to);
-  CHECK(slot != slot_ && slot >= 0 && slot < network_->nodes_);
+  CHECK(slot != slot_ && slot >= 0);
+  if (slot >= network_->nodes_) {
+    ++counters_.messages_dropped;
+    return;
+  }
   if (network_->transport(slot_) == this && events_ != nullptr) network_->Send(this, slot, channel, message, pages);
 }
 
 void SimTransport::Expel(NodeInstance node) {
   const int slot = SlotOfNode(node.node);
-  CHECK(slot != slot_ && slot >= 0 && slot < network_->nodes_);
+  CHECK(slot != slot_ && slot >= 0);
+  // Who has no slot never connects.
+  if (slot >= network_->nodes_) return;
   if (network_->transport(slot_) == this) network_->Expel(slot_, slot, node.incarnation);
 }
 
 uint8_t SimTransport::LevelOf(NodeId peer, Subsystem subsystem) const {
-  const bool is_up = network_->side(slot_, SlotOfNode(peer)).up;
+  const int slot = SlotOfNode(peer);
+  const bool is_up = slot < network_->nodes_ && network_->side(slot_, slot).up;
   return is_up ? kOwnLevels[static_cast<size_t>(subsystem)].high : 0;
 }
 

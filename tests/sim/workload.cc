@@ -400,6 +400,7 @@ Task<bool> Workload::PrepareAll(std::shared_ptr<Client> client) {
   prepared_ = true;
   for (int slot = 0; slot < cluster_->nodes(); ++slot) {
     SimHost& host = cluster_->host(slot);
+    if (!host.in_service()) continue;
     for (int i = 0; i < options_.clients_per_node; ++i) host.applets.Run(RunClient(NewClient(host, "client")));
   }
   co_return true;
@@ -410,7 +411,7 @@ Task<bool> Workload::PrepareAll(std::shared_ptr<Client> client) {
 void Workload::StartProgressCheck(DurationNs bound) {
   for (int slot = 0; slot < cluster_->nodes(); ++slot) {
     SimHost& host = cluster_->host(slot);
-    if (host.retired) continue;
+    if (!host.in_service()) continue;
     ++checks_running_;
     host.applets.Run(CheckProgress(NewClient(host, "progress"), bound));
   }
