@@ -92,7 +92,11 @@ struct Program {
   std::unique_ptr<Child> child;
 
   void Start() {
-    child = std::make_unique<Child>([this](const Child::Tell&) { return body(); });
+    child = std::make_unique<Child>([this](const Child::Tell&) {
+      // Libraries that libfabric brings end a process with 1 instead.
+      signal(SIGBUS, SIG_DFL);
+      return body();
+    });
   }
 };
 
@@ -262,7 +266,11 @@ class Soak {
       const std::optional<int> code = program.child->Ended();
       if (!code.has_value()) continue;
       // Its node was lost while it copied from or to a page.
-      if (*code != 128 + SIGBUS) throw std::runtime_error(absl::StrCat(program.name, " has ended with ", *code));
+      if (*code != 128 + SIGBUS) {
+        // What it has found comes before its end.
+        throw std::runtime_error(shared_.failure().empty() ? absl::StrCat(program.name, " has ended with ", *code)
+                                                           : shared_.failure());
+      }
       ++bus_errors_;
       program.Start();
     }
