@@ -43,6 +43,11 @@ void Membership::Open(absl::AnyInvocable<void(absl::Status)> done) {
     }
     ReadLog([this, roster = std::move(roster), done = std::move(done)](absl::StatusOr<StoredLog> log) mutable {
       if (!log.ok()) return done(log.status());
+      if (roster.version == 0 && !log->durable && !options_.may_found) {
+        LogWarning(
+            "this node's disk knows nothing of its cluster, and it is too late to found one (found_before); if the ",
+            "disk was replaced, and no anchor of the configuration is there, give the node up and let it join anew");
+      }
       // With a log it takes part, whatever the roster says: the others may need its vote before it can hear of a newer one.
       const bool is_anchor = log->durable.has_value() || roster.anchors().contains(options_.self.node);
       Begin(std::move(roster), is_anchor ? std::optional(*std::move(log)) : std::nullopt);

@@ -34,8 +34,6 @@ void Member::Tick(TimeNs now) {
 
 std::vector<NodeId> Member::AnchorsToAsk(TimeNs now) const {
   const bool is_led = IsAnchor(leader_) && now - heard_leader_at_ <= 2 * options_.timing.pulse;
-  // Anchors may have become others while this node was away: whoever is a node still knows them.
-  if (now - std::max(heard_leader_at_, began_at_) > kAskEverybody) return Everybody();
   return is_led ? std::vector<NodeId>{leader_} : std::vector<NodeId>(anchors_.begin(), anchors_.end());
 }
 
@@ -55,11 +53,13 @@ void Member::SendPulses(TimeNs now) {
     out_.emplace_back(monitor, pulse);
     return;
   }
-  for (NodeId anchor : AnchorsToAsk(now)) out_.emplace_back(anchor, pulse);
+  // Anchors may have become others while this node was away: whoever is a node still knows them.
+  const bool is_lost = now - std::max(heard_leader_at_, began_at_) > kAskEverybody;
+  for (NodeId node : is_lost ? Everybody() : AnchorsToAsk(now)) out_.emplace_back(node, pulse);
 }
 
 // The anchors, and some others, others each time.
-std::vector<NodeId> Member::Everybody() const {
+std::vector<NodeId> Member::Everybody() {
   std::vector<NodeId> nodes(anchors_.begin(), anchors_.end());
   size_t others = 0;
   for (auto node = roster_.nodes.upper_bound(asked_); others < kMostOthers && node != roster_.nodes.end(); ++node) {

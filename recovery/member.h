@@ -84,7 +84,7 @@ class Member {
  private:
   NodeId MonitorOfNode(NodeId node) const { return MonitorOf(view(), node, anchors_, options_.few_nodes); }
   void SendPulses(TimeNs now);
-  std::vector<NodeId> Everybody() const;
+  std::vector<NodeId> Everybody();
   bool IsAnchor(NodeId node) const { return anchors_.contains(node); }
   bool MayTellOfViews(NodeId node) const;
   std::vector<NodeId> Unreachable(TimeNs now) const;
@@ -93,7 +93,7 @@ class Member {
   const Options options_;
   const TimeNs began_at_;
   Roster roster_;
-  mutable NodeId asked_;      // Of those that are no anchors, the last; see Everybody.
+  NodeId asked_;              // Of those that are no anchors, the last; see Everybody.
   std::set<NodeId> anchors_;  // Of the roster.
   Out out_;
   TimeNs pulse_at_;

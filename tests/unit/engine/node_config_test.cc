@@ -115,13 +115,15 @@ TEST(NodeConfig, AnUnknownKeyIsNamedWithItsLineAndTheKeyThatWasMeant) {
             "x.toml:4: node.cache_size is not a known key; did you mean 'cache_size_mib'?");
   EXPECT_EQ(ErrorOf(With("key_file", "keyfile")),
             "x.toml:7: cluster.keyfile is not a known key; did you mean 'key_file'?");
-  EXPECT_EQ(ErrorOf(With("key_file", "colour")),
-            "x.toml:7: cluster.colour is not a known key; expected one of name, key_file, security, replicas");
+  EXPECT_EQ(
+      ErrorOf(With("key_file", "colour")),
+      "x.toml:7: cluster.colour is not a known key; expected one of name, key_file, security, replicas, found_before");
   EXPECT_EQ(ErrorOf(With("[cluster]", "[clusters]")), "x.toml:5: clusters is not a known key; did you mean 'cluster'?");
   EXPECT_EQ(ErrorOf(With("address = \"127.0.0.1:7102\"", "adress = \"127.0.0.1:7102\"")),
             "x.toml:17: members[2].adress is not a known key; did you mean 'address'?");
   EXPECT_EQ(ErrorOf(With("key_file", "\"\\u0007\\n\"")),
-            "x.toml:7: cluster.\\x07\\n is not a known key; expected one of name, key_file, security, replicas");
+            "x.toml:7: cluster.\\x07\\n is not a known key; expected one of name, key_file, security, replicas, "
+            "found_before");
 }
 
 TEST(NodeConfig, TwoMembersShareNoIdNameOrAddress) {
