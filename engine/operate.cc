@@ -39,8 +39,7 @@ absl::StatusOr<Kind> KindOf(const std::string& what) {
 absl::Status NotTakenUp() {
   return absl::UnavailableError(
       "the anchors have not taken it up: too few of them answer, or without this one none would have a vote that "
-      "counts; "
-      "`mangrove status` says which are here");
+      "counts; `mangrove status` says which are here");
 }
 
 }  // namespace
@@ -94,7 +93,11 @@ absl::Status LocalOperations::CheckRequest(const NodeRequest& request, const std
     return absl::FailedPreconditionError(
         absl::StrCat(name, " is the last anchor, and cannot ", is_vote_less ? "lose its votes" : "leave the cluster"));
   }
-  if (request.kind == Kind::kSet && membership_->roster().Find(request.node)->changed != request.record.changed) {
+  const NodeRecord* const known = membership_->roster().Find(request.node);
+  if (request.kind == Kind::kSet && known == nullptr) {
+    return absl::NotFoundError(absl::StrCat(name, " was taken out of the cluster meanwhile"));
+  }
+  if (request.kind == Kind::kSet && known->changed != request.record.changed) {
     return absl::AbortedError(absl::StrCat("somebody else has changed ", name, " meanwhile; look at it and try again"));
   }
   if (request.kind == Kind::kGiveUp && view.members.contains(request.node)) {
