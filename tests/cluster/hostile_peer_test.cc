@@ -243,7 +243,7 @@ bool AtEach(std::string& bytes, const std::string& magic, size_t with, Change ch
 
 class AlteringWire : public HostilePeer {
  protected:
-  // Between node 3 and node 1.
+  // Between node 3 and node 1, when they start.
   void Connect() {
     wire_ = std::make_unique<Wire>(cluster_.port(1), [this](int, std::string& bytes) { return Alter(bytes); });
     const std::string text = cluster_.ConfigText(3);
@@ -251,6 +251,14 @@ class AlteringWire : public HostilePeer {
         text, {{absl::StrCat("127.0.0.1:", cluster_.port(1)), absl::StrCat("127.0.0.1:", wire_->port())}});
     ASSERT_NE(text, other);
     cluster_.WriteConfig(3, other);
+  }
+  // And from then on, since a node that has seen a view looks for node 1 where the anchors say that it is.
+  void StayConnected() {
+    const std::string address = absl::StrCat("127.0.0.1:", wire_->port());
+    cluster_.Ask(1, {"node", "set", "node-1", "--address", address});
+    for (const int node : {2, 3}) {
+      EXPECT_TRUE(Eventually([&] { return cluster_.PeerOf(node, "node-1")["address"] == address; }));
+    }
   }
   bool Alter(std::string& bytes) {
     const Alteration what = alteration_;
@@ -329,6 +337,7 @@ INSTANTIATE_TEST_SUITE_P(Each, AlteredMessage,
 TEST_P(AlteredMessage, CostsItsConnectionAndIsSaidOnce) {
   Connect();
   cluster_.StartAll();
+  StayConnected();
   Write();
   FindPage();
   AlterForAWhile(GetParam().what);
