@@ -1,0 +1,60 @@
+// What a file is, as programs see it, and what an operation is told of who asks.
+
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace mangrove::fs {
+
+// A file's number in its fileset: that of the page in the fileset's region which is its inode.
+struct InodeNumber {
+  uint64_t value = 0;
+  friend constexpr auto operator<=>(InodeNumber, InodeNumber) = default;
+};
+
+struct Attributes {
+  InodeNumber inode;
+  uint64_t generation = 0;  // Of the inode's number: another one when the number is used again.
+  mode_t mode = 0;          // With the type.
+  uint32_t links = 0;
+  uid_t uid = 0;
+  gid_t gid = 0;
+  dev_t device = 0;  // Of device nodes.
+  uint64_t size_bytes = 0;
+  uint64_t pages = 0;  // That are there for its data; without holes.
+  // Nanoseconds since 1970.
+  int64_t accessed_ns = 0;
+  int64_t modified_ns = 0;
+  int64_t changed_ns = 0;
+  int64_t born_ns = 0;
+};
+
+// Those that have a value change. Times: nullopt_t stays.
+struct AttributesChange {
+  std::optional<mode_t> mode;  // Without the type.
+  std::optional<uid_t> uid;
+  std::optional<gid_t> gid;
+  std::optional<uint64_t> size_bytes;
+  std::optional<int64_t> accessed_ns;
+  std::optional<int64_t> modified_ns;
+};
+
+// On whose behalf files are made. What a caller may do the kernel has decided (docs/FILESYSTEM.md).
+struct Caller {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  mode_t umask = 0;
+};
+
+struct Space {
+  uint64_t total_pages = 0;
+  uint64_t free_pages = 0;
+  uint64_t inodes = 0;       // Used.
+  uint64_t free_inodes = 0;  // As many as pages are free.
+};
+
+}  // namespace mangrove::fs

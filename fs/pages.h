@@ -1,0 +1,61 @@
+// The door from a fileset to the pages that it is made of: a region of the engine, page by page, and transactions on it.
+//
+// Pages are numbered from the region's first on. Those that transactions write are of metadata: they have kMetadataBytes for the
+// filesystem, the rest is the engine's. Those of data have all of their bytes, and are never in a transaction; the same page is never
+// once this and once that (fs/space.h).
+//
+// Implemented over the engine (fs/engine_pages.h), and in memory for tests. Owned by the loop.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "fs/attributes.h"
+#include "net/runtime/task.h"
+
+namespace mangrove::fs {
+
+constexpr uint64_t kPageSize = 4096;
+constexpr uint64_t kMetadataBytes = 4080;
+
+enum class Intent : uint8_t { kRead, kWrite };
+
+struct PageSpan {
+  uint64_t first = 0;
+  uint64_t count = 0;
+};
+
+class Pages {
+ public:
+  virtual ~Pages() = default;
+
+  // A transaction, by its number. Every call of it may answer Aborted: then it has ended, and nothing of it has happened.
+  virtual Task<absl::StatusOr<uint64_t>> Begin() = 0;
+  // The first kMetadataBytes of the page, which stays locked for others as `intent` says, to the end of the transaction.
+  virtual Task<absl::StatusOr<std::string>> Read(uint64_t transaction, uint64_t page, Intent intent) = 0;
+  virtual Task<absl::Status> Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) = 0;
+  // OK: it is durable. Unavailable: it may have happened.
+  virtual Task<absl::Status> Commit(uint64_t transaction) = 0;
+  virtual void Abort(uint64_t transaction) = 0;
+
+  // Of data pages; bytes from the region's first on, over as many pages as it takes.
+  virtual Task<absl::Status> ReadData(uint64_t offset, std::span<std::byte> out) = 0;
+  virtual Task<absl::Status> WriteData(uint64_t offset, std::span<const std::byte> bytes) = 0;
+  // OK: what anybody wrote to these pages before is durable.
+  virtual Task<absl::Status> Flush(PageSpan pages) = 0;
+
+  // Gives pages storage, zeros, on as many disks as `replicas` says (0: as the cluster does). AlreadyExists: it has.
+  virtual Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) = 0;
+  // Of the whole space.
+  virtual Task<absl::StatusOr<Space>> GetSpace() = 0;
+
+  virtual int64_t NowNs() const = 0;         // Since 1970, of this node.
+  virtual uint64_t Random() = 0;
+};
+
+}  // namespace mangrove::fs
