@@ -78,9 +78,9 @@ class Filesystem {
   virtual Task<absl::StatusOr<std::vector<std::string>>> ListXattr(InodeNumber inode) = 0;
 
   // --- Data, of regular files
-  // While it is open here, as often as it was opened, a file outlives its last name. ENOENT: that has gone already.
+  // While it is open somewhere, as often as it was opened, a file outlives its last name. ENOENT: that has gone already.
   virtual Task<absl::Status> Open(InodeNumber inode) = 0;
-  virtual void Close(InodeNumber inode) = 0;
+  virtual Task<absl::Status> Close(InodeNumber inode) = 0;
   // Less than `length` only at the end of the file.
   virtual Task<absl::StatusOr<std::string>> Read(InodeNumber inode, uint64_t offset, uint64_t length) = 0;
   // Atomic against other reads and writes, on every node. `append`: at the end of the file, whatever `offset` is.

@@ -23,6 +23,8 @@ namespace mangrove::fs {
 constexpr uint64_t kPageSize = 4096;
 constexpr uint64_t kMetadataBytes = 4080;
 
+constexpr uint64_t kNodePlaces = 64;
+
 enum class Intent : uint8_t { kRead, kWrite };
 
 struct PageSpan {
@@ -54,7 +56,16 @@ class Pages {
   // Of the whole space.
   virtual Task<absl::StatusOr<Space>> GetSpace() = 0;
 
-  virtual int64_t NowNs() const = 0;         // Since 1970, of this node.
+  // This node has the inode open, or not any more: others are to know from when it returns.
+  virtual Task<absl::Status> PublishOpen(InodeNumber inode, bool open) = 0;
+  // Whether another node that is there has said so; true where that cannot be found out.
+  virtual Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) = 0;
+
+  // Waits before a transaction is tried for the `attempt`th time, from 1 on. An error ends the operation.
+  virtual Task<absl::Status> BackOff(int attempt) = 0;
+  // Which of a fileset's places is this node's own, of those that there are for nodes: below kNodePlaces.
+  virtual uint64_t NodePlace() const = 0;
+  virtual int64_t NowNs() const = 0;  // Since 1970, of this node.
   virtual uint64_t Random() = 0;
 };
 

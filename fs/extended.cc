@@ -1,0 +1,238 @@
+// Extended attributes: records in a tree of the inode. A key is 40 bits of the name's hash, 8 bits that tell names of one hash apart, 16 bits
+// that count the pieces of a long value. The first piece begins with: length of the name 1, length of the value 4, the name.
+
+#include <xxhash.h>
+
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "fs/acl.h"
+#include "fs/instance.h"
+#include "fs/status.h"
+
+namespace mangrove::fs {
+namespace {
+
+constexpr uint64_t kPieces = uint64_t{1} << 16;
+constexpr uint64_t kSameHash = 256;
+constexpr size_t kPieceBytes = 1000;
+constexpr size_t kHeadBytes = 5;
+constexpr size_t kMostValueBytes = 65'536;
+constexpr size_t kMostNameListBytes = 65'536;
+
+uint64_t FirstKeyOf(std::string_view name) { return XXH3_64bits(name.data(), name.size()) >> 24 << 24; }
+
+bool IsFirstPiece(const TreeRecord& record) { return record.key % kPieces == 0; }
+
+absl::Status CheckHead(const TreeRecord& record) {
+  if (record.value.size() >= kHeadBytes &&
+      record.value.size() >= kHeadBytes + static_cast<unsigned char>(record.value[0])) {
+    return absl::OkStatus();
+  }
+  return PosixError(EIO, absl::StrCat("the first piece of an extended attribute has ", record.value.size(), " bytes"));
+}
+std::string_view NameIn(const TreeRecord& record) {
+  return std::string_view(record.value).substr(kHeadBytes, static_cast<unsigned char>(record.value[0]));
+}
+std::string_view BytesIn(const TreeRecord& record) {
+  return IsFirstPiece(record) ? std::string_view(record.value).substr(kHeadBytes + NameIn(record).size())
+                              : std::string_view(record.value);
+}
+
+// The pieces of the attribute of this name, among those of its hash.
+absl::StatusOr<std::vector<TreeRecord>> PiecesOf(std::string_view name, std::vector<TreeRecord> records) {
+  std::vector<TreeRecord> pieces;
+  bool is_it = false;
+  for (TreeRecord& record : records) {
+    if (IsFirstPiece(record)) {
+      if (absl::Status s = CheckHead(record); !s.ok()) return s;
+      is_it = NameIn(record) == name;
+    }
+    if (is_it) pieces.push_back(std::move(record));
+  }
+  return pieces;
+}
+
+absl::Status NoAttribute(absl::string_view name) {
+  return PosixError(ENODATA, absl::StrCat("there is no attribute \"", name, "\""));
+}
+
+Task<absl::StatusOr<std::vector<TreeRecord>>> RecordsOfHash(Tree* tree, std::string name) {
+  const uint64_t first = FirstKeyOf(name);
+  return tree->Scan(first, first + (kSameHash * kPieces - 1), ~size_t{0});
+}
+
+}  // namespace
+
+Task<absl::StatusOr<std::optional<std::string>>> Instance::FindXattr(Edit* edit, Inode inode, std::string name) {
+  Tree tree(edit, &space_, inode.xattr_root());
+  absl::StatusOr<std::vector<TreeRecord>> records = co_await RecordsOfHash(&tree, name);
+  if (!records.ok()) co_return records.status();
+  const absl::StatusOr<std::vector<TreeRecord>> pieces = PiecesOf(name, *std::move(records));
+  if (!pieces.ok()) co_return pieces.status();
+  if (pieces->empty()) co_return std::nullopt;
+  std::string value;
+  for (const TreeRecord& piece : *pieces) value += BytesIn(piece);
+  if (value.size() != GetLittle<uint32_t>(std::span<const char>(pieces->front().value), 1)) {
+    co_return PosixError(EIO, absl::StrCat("attribute \"", name, "\" has another length than its pieces"));
+  }
+  co_return std::optional<std::string>(std::move(value));
+}
+
+Task<absl::StatusOr<bool>> Instance::EraseXattr(Edit* edit, Inode inode, std::string name) {
+  Tree tree(edit, &space_, inode.xattr_root());
+  absl::StatusOr<std::vector<TreeRecord>> records = co_await RecordsOfHash(&tree, name);
+  if (!records.ok()) co_return records.status();
+  const absl::StatusOr<std::vector<TreeRecord>> pieces = PiecesOf(name, *std::move(records));
+  if (!pieces.ok()) co_return pieces.status();
+  for (const TreeRecord& piece : *pieces) {
+    const absl::Status status = co_await tree.Erase(piece.key);
+    if (!status.ok()) co_return status;
+  }
+  co_return !pieces->empty();
+}
+
+Task<absl::Status> Instance::PutXattr(Edit* edit, Inode inode, std::string name, std::string value, XattrMode mode) {
+  const absl::StatusOr<bool> was_there = co_await EraseXattr(edit, inode, name);
+  if (!was_there.ok()) co_return was_there.status();
+  if (*was_there && mode == XattrMode::kCreate) {
+    co_return PosixError(EEXIST, absl::StrCat("there is an attribute \"", name, "\""));
+  }
+  if (!*was_there && mode == XattrMode::kReplace) co_return NoAttribute(name);
+  Tree tree(edit, &space_, inode.xattr_root());
+  const absl::StatusOr<std::vector<TreeRecord>> records = co_await RecordsOfHash(&tree, name);
+  if (!records.ok()) co_return records.status();
+  uint64_t key = FirstKeyOf(name);
+  const uint64_t end = key + kSameHash * kPieces;
+  for (const TreeRecord& record : *records) {
+    if (record.key == key) key += kPieces;
+  }
+  if (key == end) co_return PosixError(ENOSPC, absl::StrCat(kSameHash, " attributes have the same hash"));
+  std::string piece(kHeadBytes, '\0');
+  piece[0] = static_cast<char>(name.size());
+  PutLittle({piece.data(), piece.size()}, 1, static_cast<uint32_t>(value.size()));
+  piece += name;
+  for (size_t at = 0;;) {
+    const size_t more = std::min(kPieceBytes - piece.size(), value.size() - at);
+    piece.append(value, at, more);
+    at += more;
+    const absl::Status status = co_await tree.Put(key++, std::move(piece));
+    if (!status.ok() || at == value.size()) co_return status;
+    piece.clear();
+  }
+}
+
+// --- Operations -------------------------------------------------------------------------------------------------------
+
+Task<absl::StatusOr<std::string>> Instance::GetXattr(InodeNumber number, std::string name) {
+  std::optional<std::string> value;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    if (!inode.ok()) co_return inode.status();
+    absl::StatusOr<std::optional<std::string>> found = co_await FindXattr(&edit, *inode, name);
+    if (found.ok()) value = *std::move(found);
+    co_return found.status();
+  };
+  const absl::Status status = co_await RunEdit(pages_, body);
+  if (!status.ok()) co_return status;
+  if (!value) co_return NoAttribute(name);
+  co_return *std::move(value);
+}
+
+Task<absl::Status> Instance::SetXattr(InodeNumber number, std::string name, std::string value, XattrMode mode) {
+  if (name.empty() || name.size() > kMostNameBytes) co_return PosixError(ERANGE, "an attribute's name of that length");
+  if (value.size() > kMostValueBytes) co_return PosixError(E2BIG, absl::StrCat("a value of ", value.size(), " bytes"));
+  const bool is_access = name == kAccessAcl;
+  const bool is_acl = is_access || name == kDefaultAcl;
+  if (absl::Status s = is_acl ? CheckAcl(value) : absl::OkStatus(); !s.ok()) co_return s;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    if (!inode.ok()) co_return inode.status();
+    if (name == kDefaultAcl && !inode->IsDirectory()) co_return PosixError(EACCES, "only directories hand ACLs down");
+    inode->set_changed(pages_->NowNs());
+    if (is_access) {
+      const absl::StatusOr<mode_t> permissions = ModeOfAcl(value);
+      if (!permissions.ok()) co_return permissions.status();
+      inode->set_mode((inode->mode() & ~mode_t{0777}) | *permissions);
+      const absl::StatusOr<bool> minimal = IsMinimal(value);
+      if (!minimal.ok()) co_return minimal.status();
+      if (*minimal) co_return (co_await EraseXattr(&edit, *inode, name)).status();
+    }
+    co_return co_await PutXattr(&edit, *inode, name, value, mode);
+  };
+  co_return co_await RunEdit(pages_, body);
+}
+
+Task<absl::Status> Instance::RemoveXattr(InodeNumber number, std::string name) {
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    if (!inode.ok()) co_return inode.status();
+    const absl::StatusOr<bool> was_there = co_await EraseXattr(&edit, *inode, name);
+    if (!was_there.ok()) co_return was_there.status();
+    if (!*was_there) co_return NoAttribute(name);
+    inode->set_changed(pages_->NowNs());
+    co_return absl::OkStatus();
+  };
+  co_return co_await RunEdit(pages_, body);
+}
+
+Task<absl::StatusOr<std::vector<std::string>>> Instance::ListXattr(InodeNumber number) {
+  std::vector<std::string> names;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    names.clear();
+    size_t bytes = 0;
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    if (!inode.ok()) co_return inode.status();
+    Tree tree(&edit, &space_, inode->xattr_root());
+    const absl::StatusOr<std::vector<TreeRecord>> records = co_await tree.Scan(0, ~uint64_t{0}, ~size_t{0});
+    if (!records.ok()) co_return records.status();
+    for (const TreeRecord& record : *records) {
+      if (!IsFirstPiece(record)) continue;
+      if (absl::Status s = CheckHead(record); !s.ok()) co_return s;
+      names.emplace_back(NameIn(record));
+      bytes += names.back().size() + 1;
+    }
+    if (bytes > kMostNameListBytes) co_return PosixError(E2BIG, absl::StrCat("attributes' names of ", bytes, " bytes"));
+    co_return absl::OkStatus();
+  };
+  const absl::Status status = co_await RunEdit(pages_, body);
+  if (!status.ok()) co_return status;
+  co_return names;
+}
+
+// --- ACLs -------------------------------------------------------------------------------------------------------------
+
+// The inode's mode was set.
+Task<absl::Status> Instance::ChangeModeOfAcl(Edit* edit, Inode inode) {
+  const std::string name(kAccessAcl);
+  const absl::StatusOr<std::optional<std::string>> acl = co_await FindXattr(edit, inode, name);
+  if (!acl.ok() || !acl->has_value()) co_return acl.status();
+  absl::StatusOr<std::string> changed = WithMode(**acl, inode.mode());
+  if (!changed.ok()) co_return PosixError(EIO, changed.status().message());
+  co_return co_await PutXattr(edit, inode, name, *std::move(changed), XattrMode::kReplace);
+}
+
+// What the new file's permissions are: by the directory's default ACL, or by the caller's umask.
+Task<absl::StatusOr<mode_t>> Instance::InheritAcl(Edit* edit, Inode directory, Inode made, NewFile file) {
+  const std::string default_name(kDefaultAcl);
+  const std::string access_name(kAccessAcl);
+  const absl::StatusOr<std::optional<std::string>> handed = co_await FindXattr(edit, directory, default_name);
+  if (!handed.ok()) co_return handed.status();
+  if (!handed->has_value()) co_return file.mode & 0777 & ~file.caller.umask;
+  absl::StatusOr<std::string> access = Inherited(**handed, file.mode);
+  if (!access.ok()) co_return PosixError(EIO, access.status().message());
+  const absl::StatusOr<mode_t> mode = ModeOfAcl(*access);
+  const absl::StatusOr<bool> minimal = IsMinimal(*access);
+  if (!mode.ok() || !minimal.ok()) co_return PosixError(EIO, "a default ACL that is none");
+  absl::Status status;
+  if (!*minimal) status = co_await PutXattr(edit, made, access_name, *std::move(access), XattrMode::kAny);
+  if (status.ok() && S_ISDIR(file.mode)) {
+    status = co_await PutXattr(edit, made, default_name, **handed, XattrMode::kAny);
+  }
+  if (!status.ok()) co_return status;
+  co_return *mode;
+}
+
+}  // namespace mangrove::fs

@@ -1,0 +1,116 @@
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "fs/instance.h"
+#include "fs/status.h"
+
+namespace mangrove::fs {
+
+Task<absl::StatusOr<Attributes>> Instance::GetAttributes(InodeNumber number) {
+  Attributes found;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    if (inode.ok()) found = inode->attributes();
+    co_return inode.status();
+  };
+  const absl::Status status = co_await RunEdit(pages_, body);
+  if (!status.ok()) co_return status;
+  co_return found;
+}
+
+// Zeros in pages of the stream that are there; durable when it returns.
+Task<absl::Status> Instance::ZeroBytes(Edit* edit, Inode inode, uint64_t from, uint64_t to) {
+  if (from >= to) co_return absl::OkStatus();
+  Stream stream(edit, &space_, inode);
+  const uint64_t first = from / kPageSize;
+  const absl::StatusOr<std::vector<Extent>> map = co_await stream.Map({first, (to - 1) / kPageSize + 1 - first});
+  if (!map.ok()) co_return map.status();
+  for (const Extent& extent : *map) {
+    if (extent.IsHole()) continue;
+    const uint64_t begin = std::max(from, extent.stream_page * kPageSize);
+    const uint64_t end = std::min(to, extent.end() * kPageSize);
+    const std::string zeros(end - begin, '\0');
+    const uint64_t place = extent.page * kPageSize + (begin - extent.stream_page * kPageSize);
+    absl::Status status = co_await pages_->WriteData(place, std::as_bytes(std::span(zeros)));
+    if (status.ok()) status = co_await pages_->Flush({extent.page, extent.count});
+    if (!status.ok()) co_return status;
+  }
+  co_return absl::OkStatus();
+}
+
+// A step of what is left to do for a file that has become shorter: what is behind its end goes, and is zeros where its last page
+// stays. I2. True: that was all.
+Task<absl::StatusOr<bool>> Instance::Shrink(Edit* edit, Inode inode) {
+  if (!inode.Has(Inode::kShrinking)) co_return true;
+  const uint64_t keep = (inode.size() + kPageSize - 1) / kPageSize;
+  Stream stream(edit, &space_, inode);
+  const absl::StatusOr<bool> all = co_await stream.Punch({keep, kMostFileBytes / kPageSize + 1 - keep});
+  if (!all.ok() || !*all) co_return all;
+  const absl::Status status = co_await ZeroBytes(edit, inode, inode.size(), keep * kPageSize);
+  if (!status.ok()) co_return status;
+  inode.Set(Inode::kShrinking, false);
+  co_return true;
+}
+
+// False: the file is as long as it should be, and Shrink has more to do, in edits of their own. Its last page becomes zeros behind the end only
+// when that end is durable: if the node died before, the file would be as long as it was, and not have its bytes.
+Task<absl::StatusOr<bool>> Instance::Resize(Edit* edit, Inode inode, uint64_t size) {
+  const uint64_t old = inode.size();
+  inode.set_size(size);
+  if (size >= old) co_return true;
+  inode.Set(Inode::kShrinking, true);
+  if (size % kPageSize == 0) {
+    const absl::StatusOr<bool> all = co_await Shrink(edit, inode);
+    if (!all.ok() || *all) co_return all;
+  }
+  const absl::Status status = co_await SetOrphan(edit, pages_->NodePlace(), inode.number(), true);
+  if (!status.ok()) co_return status;
+  co_return false;
+}
+
+Task<absl::StatusOr<Attributes>> Instance::SetAttributes(InodeNumber number, AttributesChange change) {
+  Attributes after;
+  bool has_more = false;
+  bool must_finish_first = false;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    has_more = must_finish_first = false;
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    if (!inode.ok()) co_return inode.status();
+    const int64_t now = pages_->NowNs();
+    if (change.size_bytes) {
+      if (inode->IsDirectory()) co_return PosixError(EISDIR, "a directory has no size to be set");
+      if (!inode->IsRegular()) co_return PosixError(EINVAL, "only a regular file has a size to be set");
+      if (*change.size_bytes > kMostFileBytes) co_return PosixError(EFBIG, absl::StrCat(*change.size_bytes, " bytes"));
+      must_finish_first = inode->Has(Inode::kShrinking);
+      if (must_finish_first) co_return absl::OkStatus();
+      const absl::StatusOr<bool> all = co_await Resize(&edit, *inode, *change.size_bytes);
+      if (!all.ok()) co_return all.status();
+      has_more = !*all;
+      inode->set_modified(now);
+    }
+    if (change.uid) inode->set_uid(*change.uid);
+    if (change.gid) inode->set_gid(*change.gid);
+    if (change.accessed_ns) inode->set_accessed(*change.accessed_ns);
+    if (change.modified_ns) inode->set_modified(*change.modified_ns);
+    inode->set_changed(now);
+    if (change.mode) {
+      inode->set_mode((inode->mode() & S_IFMT) | (*change.mode & 07777));
+      const absl::Status status = co_await ChangeModeOfAcl(&edit, *inode);
+      if (!status.ok()) co_return status;
+    }
+    after = inode->attributes();
+    co_return absl::OkStatus();
+  };
+  for (;;) {
+    const absl::Status status = co_await RunEdit(pages_, body);
+    if (!status.ok()) co_return status;
+    if (!must_finish_first && !has_more) co_return after;
+    const absl::Status finished = co_await FinishRemoval(number);
+    if (must_finish_first && !finished.ok()) co_return finished;
+    if (!must_finish_first) co_return after;
+  }
+}
+
+}  // namespace mangrove::fs

@@ -1,0 +1,153 @@
+// Bytes of regular files. Data goes straight to its pages, while the inode is locked: so a write is atomic for readers and writers of every
+// node, and nobody gives a page away that somebody is writing to.
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "fs/instance.h"
+#include "fs/status.h"
+
+namespace mangrove::fs {
+namespace {
+
+constexpr int64_t kDayNs = int64_t{24} * 3600 * 1'000'000'000;
+
+PageSpan PagesOfBytes(uint64_t offset, uint64_t length) {
+  const uint64_t first = offset / kPageSize;
+  return {first, (offset + length - 1) / kPageSize + 1 - first};
+}
+
+absl::Status CheckRegular(const Inode& inode) {
+  if (inode.IsDirectory()) return PosixError(EISDIR, "a directory has no bytes");
+  return inode.IsRegular() ? absl::OkStatus() : PosixError(EINVAL, "only a regular file has bytes here");
+}
+
+// As mounts with relatime do it: not more often than somebody could notice.
+bool WantsAccessTime(const Inode& inode, int64_t now) {
+  return inode.accessed() <= inode.modified() || inode.accessed() <= inode.changed() || inode.accessed() + kDayNs < now;
+}
+
+}  // namespace
+
+Task<absl::StatusOr<std::string>> Instance::Read(InodeNumber number, uint64_t offset, uint64_t length) {
+  std::string bytes;
+  bool wants_time = false;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    bytes.clear();
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    if (!inode.ok()) co_return inode.status();
+    if (absl::Status s = CheckRegular(*inode); !s.ok()) co_return s;
+    wants_time = WantsAccessTime(*inode, pages_->NowNs());
+    if (offset >= inode->size() || length == 0) co_return absl::OkStatus();
+    bytes.resize(std::min(length, inode->size() - offset));
+    Stream stream(&edit, &space_, *inode);
+    uint64_t at = offset;
+    while (at < offset + bytes.size()) {
+      const absl::StatusOr<std::vector<Extent>> map = co_await stream.Map(PagesOfBytes(at, offset + bytes.size() - at));
+      if (!map.ok()) co_return map.status();
+      for (const Extent& extent : *map) {
+        const uint64_t end = std::min(extent.end() * kPageSize, offset + bytes.size());
+        const std::span<std::byte> out = std::as_writable_bytes(std::span(bytes)).subspan(at - offset, end - at);
+        if (!extent.IsHole()) {
+          const absl::Status status =
+              co_await pages_->ReadData(extent.page * kPageSize + (at - extent.stream_page * kPageSize), out);
+          if (!status.ok()) co_return status;
+        }
+        at = end;
+      }
+    }
+    co_return absl::OkStatus();
+  };
+  const absl::Status status = co_await RunEdit(pages_, body);
+  if (!status.ok()) co_return status;
+  if (wants_time) {
+    auto touch = [&](Edit& edit) -> Task<absl::Status> {
+      absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+      if (inode.ok()) inode->set_accessed(pages_->NowNs());
+      co_return inode.status();
+    };
+    (co_await RunEdit(pages_, touch)).IgnoreError();  // The bytes have been read.
+  }
+  co_return bytes;
+}
+
+Task<absl::Status> Instance::Write(InodeNumber number, uint64_t offset, std::string bytes, bool append) {
+  if (bytes.empty()) co_return absl::OkStatus();
+  if (PagesOfBytes(offset, bytes.size()).count > Stream::kMostPages) {
+    co_return PosixError(EINVAL, absl::StrCat("a write of ", bytes.size(), " bytes at once"));
+  }
+  bool must_finish_first = false;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    if (!inode.ok()) co_return inode.status();
+    if (absl::Status s = CheckRegular(*inode); !s.ok()) co_return s;
+    must_finish_first = inode->Has(Inode::kShrinking);
+    if (must_finish_first) co_return absl::OkStatus();
+    const uint64_t from = append ? inode->size() : offset;
+    if (from > kMostFileBytes || bytes.size() > kMostFileBytes - from) {
+      co_return PosixError(EFBIG, absl::StrCat("a file of more than ", kMostFileBytes, " bytes"));
+    }
+    const PageSpan written = PagesOfBytes(from, bytes.size());
+    Stream stream(&edit, &space_, *inode);
+    const absl::StatusOr<std::vector<Extent>> map = co_await stream.Fill(written);
+    if (!map.ok()) co_return map.status();
+    uint64_t at = from;
+    for (const Extent& extent : *map) {
+      const uint64_t end = std::min(extent.end() * kPageSize, from + bytes.size());
+      const absl::Status status =
+          co_await pages_->WriteData(extent.page * kPageSize + (at - extent.stream_page * kPageSize),
+                                     std::as_bytes(std::span(bytes)).subspan(at - from, end - at));
+      if (!status.ok()) co_return status;
+      at = end;
+    }
+    if (at > inode->size()) inode->set_size(at);
+    inode->AddDirty(written);
+    Touch(&*inode);
+    co_return absl::OkStatus();
+  };
+  for (;;) {
+    const absl::Status status = co_await RunEdit(pages_, body);
+    if (!status.ok() || !must_finish_first) co_return status;
+    const absl::Status finished = co_await FinishRemoval(number);
+    if (!finished.ok()) co_return finished;
+  }
+}
+
+// What was written while it is under way may be left to the next one.
+Task<absl::Status> Instance::Sync(InodeNumber number) {
+  PageSpan dirty;
+  uint64_t writes = 0;
+  std::vector<Extent> map;
+  auto look = [&](Edit& edit) -> Task<absl::Status> {
+    map.clear();
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    if (!inode.ok()) co_return inode.status();
+    dirty = inode->dirty();
+    writes = inode->writes();
+    if (!inode->IsRegular()) co_return absl::OkStatus();
+    Stream stream(&edit, &space_, *inode);
+    for (PageSpan rest = dirty; rest.count > 0;) {
+      const absl::StatusOr<std::vector<Extent>> part = co_await stream.Map(rest);
+      if (!part.ok()) co_return part.status();
+      map.insert(map.end(), part->begin(), part->end());
+      rest = {part->back().end(), rest.first + rest.count - part->back().end()};
+    }
+    co_return absl::OkStatus();
+  };
+  absl::Status status = co_await RunEdit(pages_, look);
+  for (const Extent& extent : map) {
+    if (status.ok() && !extent.IsHole()) status = co_await pages_->Flush({extent.page, extent.count});
+  }
+  if (!status.ok() || dirty.count == 0) co_return status;
+  auto clear = [&](Edit& edit) -> Task<absl::Status> {
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    if (inode.ok() && inode->writes() == writes) inode->set_dirty({});
+    co_return inode.status();
+  };
+  co_return co_await RunEdit(pages_, clear);
+}
+
+}  // namespace mangrove::fs

@@ -1,0 +1,69 @@
+#include "fs/format.h"
+
+#include <xxhash.h>
+
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "fs/bytes.h"
+#include "fs/status.h"
+
+namespace mangrove::fs {
+namespace {
+
+constexpr size_t kVersionAt = 4;
+constexpr size_t kChecksumAt = 8;
+
+uint64_t ChecksumOf(std::span<const char> page, uint64_t number) {
+  const uint64_t head = GetLittle<uint64_t>(page, 0);
+  return XXH3_64bits_withSeed(page.data() + kHeaderBytes, page.size() - kHeaderBytes, number ^ std::rotl(head, 24));
+}
+
+std::string ShouldBe(uint64_t number, PageKind kind) {
+  return absl::StrCat("page ", number, " of the fileset should be ", ToString(kind));
+}
+
+}  // namespace
+
+std::string ToString(PageKind kind) {
+  switch (kind) {
+    case PageKind::kFileset: return "a fileset's first page";
+    case PageKind::kGroup: return "a group's page";
+    case PageKind::kInode: return "an inode";
+    case PageKind::kTree: return "a node of a tree";
+    case PageKind::kPlace: return "a node's place";
+  }
+  return absl::StrCat("kind ", static_cast<uint32_t>(kind));
+}
+
+void InitializePage(std::span<char> page, PageKind kind) {
+  std::memset(page.data(), 0, page.size());
+  PutLittle(page, 0, static_cast<uint32_t>(kind));
+  PutLittle(page, kVersionAt, kFormatVersion);
+}
+
+void SealPage(std::span<char> page, uint64_t number) { PutLittle(page, kChecksumAt, ChecksumOf(page, number)); }
+
+// Who asks for an inode may have kept its number for long.
+absl::Status CheckKind(std::span<const char> page, uint64_t number, PageKind kind) {
+  const auto magic = GetLittle<uint32_t>(page, 0);
+  if (magic == static_cast<uint32_t>(kind)) return absl::OkStatus();
+  return PosixError(kind == PageKind::kInode ? ESTALE : EIO,
+                    absl::StrCat(ShouldBe(number, kind), "; its magic number is ", absl::Hex(magic, absl::kZeroPad8)));
+}
+
+absl::Status CheckPage(std::span<const char> page, uint64_t number, PageKind kind) {
+  if (GetLittle<uint64_t>(page, kChecksumAt) != ChecksumOf(page, number)) {
+    return PosixError(EIO, absl::StrCat(ShouldBe(number, kind), "; its checksum is wrong"));
+  }
+  const auto version = GetLittle<uint16_t>(page, kVersionAt);
+  if (version != kFormatVersion) {
+    return PosixError(EIO, absl::StrCat(ShouldBe(number, kind), "; its format is ", version, ", this program knows ",
+                                        kFormatVersion));
+  }
+  return CheckKind(page, number, kind);
+}
+
+}  // namespace mangrove::fs

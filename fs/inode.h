@@ -1,0 +1,83 @@
+// An inode: one page, with a file's attributes and the roots of its trees.
+//
+//   16 generation 8   24 mode 4   28 links 4   32 owner 4   36 group 4   40 device 8   48 size 8   56 pages of data 8
+//   64 times: accessed, modified, changed, born, 8 each   96 directory that it is in, of directories 8   104 flags 4   108 zeros 4
+//   112 pages of the stream that may not be durable: first 8, end 8   128 writes of its stream, counted 8
+//   192 main root: extents of a regular file, entries of a directory, the target of a symbolic link
+//   2880 root of the extended attributes
+//
+//   I1  A file with links, or that somebody has open, is no other file; one without either is in a place's tree of orphans until its pages
+//       are free (fs/orphans.h).
+//   I2  Behind the end of a file its pages hold zeros.
+
+#pragma once
+
+#include <cstdint>
+
+#include "fs/attributes.h"
+#include "fs/bytes.h"
+#include "fs/edit.h"
+#include "fs/tree.h"
+
+namespace mangrove::fs {
+
+constexpr uint64_t kMostFileBytes = (uint64_t{1} << 63) - 1;
+
+class Inode {
+ public:
+  enum Flag : uint32_t { kShrinking = 1 };  // It has extents behind its end that are to be freed.
+
+  explicit Inode(EditPage* page) : page_(page) {}
+  // ESTALE: it is no inode, or not in use.
+  static Task<absl::StatusOr<Inode>> Get(Edit* edit, InodeNumber number, Intent intent);
+
+  InodeNumber number() const { return {page_->number()}; }
+  Attributes attributes() const;
+  mode_t mode() const { return Load<uint32_t>(24); }
+  bool IsDirectory() const { return S_ISDIR(mode()); }
+  bool IsRegular() const { return S_ISREG(mode()); }
+  uint32_t links() const { return Load<uint32_t>(28); }
+  uint64_t size() const { return Load<uint64_t>(48); }
+  uint64_t pages() const { return Load<uint64_t>(56); }
+  int64_t accessed() const { return static_cast<int64_t>(Load<uint64_t>(64)); }
+  int64_t modified() const { return static_cast<int64_t>(Load<uint64_t>(72)); }
+  int64_t changed() const { return static_cast<int64_t>(Load<uint64_t>(80)); }
+  InodeNumber parent() const { return {Load<uint64_t>(96)}; }
+  bool Has(Flag flag) const { return (Load<uint32_t>(104) & flag) != 0; }
+  uint64_t writes() const { return Load<uint64_t>(128); }
+  PageSpan dirty() const { return {Load<uint64_t>(112), Load<uint64_t>(120) - Load<uint64_t>(112)}; }
+
+  // REQUIRES, all of these: obtained for writing.
+  void Initialize(const Attributes& attributes, InodeNumber parent);
+  void set_mode(mode_t mode) { Store<uint32_t>(24, mode); }
+  void set_links(uint32_t links) { Store(28, links); }
+  void set_uid(uid_t uid) { Store<uint32_t>(32, uid); }
+  void set_gid(gid_t gid) { Store<uint32_t>(36, gid); }
+  void set_size(uint64_t size) { Store(48, size); }
+  void set_pages(uint64_t pages) { Store(56, pages); }
+  void set_accessed(int64_t ns) { Store(64, static_cast<uint64_t>(ns)); }
+  void set_modified(int64_t ns) { Store(72, static_cast<uint64_t>(ns)); }
+  void set_changed(int64_t ns) { Store(80, static_cast<uint64_t>(ns)); }
+  void set_parent(InodeNumber parent) { Store(96, parent.value); }
+  void Set(Flag flag, bool value);
+  void set_dirty(PageSpan pages);
+  // These pages of the stream were written to.
+  void AddDirty(PageSpan pages);
+
+  TreeRoot main_root() const { return {page_, 192, 2688}; }
+  TreeRoot xattr_root() const { return {page_, 2880, 1200}; }
+
+ private:
+  template <typename T>
+  T Load(size_t at) const {
+    return GetLittle<T>(page_->bytes(), at);
+  }
+  template <typename T>
+  void Store(size_t at, T value) {
+    PutLittle(page_->mutable_bytes(), at, value);
+  }
+
+  EditPage* page_;
+};
+
+}  // namespace mangrove::fs

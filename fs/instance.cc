@@ -1,0 +1,84 @@
+#include "fs/instance.h"
+
+#include <cerrno>
+#include <utility>
+
+#include "fs/fileset_page.h"
+#include "fs/status.h"
+
+namespace mangrove::fs {
+namespace {
+
+// Of a node's place: the tree of orphans.
+constexpr size_t kOrphansAt = 64;
+
+Task<absl::Status> MakeHead(Edit* edit, FilesetOptions options, InodeNumber root) {
+  Pages* const pages = edit->pages();
+  for (uint64_t place = 0; place < kNodePlaces; ++place) {
+    const absl::StatusOr<EditPage*> page = co_await edit->Make(kFirstPlacePage + place, PageKind::kPlace);
+    if (!page.ok()) co_return page.status();
+    NodeEditor(PlaceRoot(*page).mutable_bytes()).Clear(0);
+  }
+  const absl::StatusOr<EditPage*> inode = co_await edit->Make(root.value, PageKind::kInode);
+  if (!inode.ok()) co_return inode.status();
+  const int64_t now = pages->NowNs();
+  Inode(*inode).Initialize({.inode = root,
+                            .generation = pages->Random(),
+                            .mode = S_IFDIR | (options.mode & 07777),
+                            .links = 2,
+                            .uid = options.owner,
+                            .gid = options.group,
+                            .size_bytes = kPageSize,
+                            .accessed_ns = now,
+                            .modified_ns = now,
+                            .changed_ns = now,
+                            .born_ns = now},
+                           root);
+  const absl::StatusOr<EditPage*> fileset = co_await edit->Get(kFilesetPage, PageKind::kFileset, Intent::kWrite);
+  if (!fileset.ok()) co_return fileset.status();
+  PutLittle((*fileset)->mutable_bytes(), kRootDirectoryAt, root.value);
+  co_return absl::OkStatus();
+}
+
+}  // namespace
+
+TreeRoot PlaceRoot(EditPage* page) { return {page, kOrphansAt, kMetadataBytes - kOrphansAt}; }
+
+Task<absl::Status> Instance::Make(Pages* pages, FilesetOptions options) {
+  absl::Status status = co_await pages->Allocate({0, kGroupPages}, options.replicas);
+  if (!status.ok() && !absl::IsAlreadyExists(status)) co_return status;
+  SpaceMap space(pages, options.replicas);
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    const absl::StatusOr<EditPage*> fileset = co_await edit.Make(kFilesetPage, PageKind::kFileset);
+    if (!fileset.ok()) co_return fileset.status();
+    const auto bytes = (*fileset)->mutable_bytes();
+    PutLittle(bytes, kReplicasAt, options.replicas);
+    PutLittle(bytes, kMadeAt, static_cast<uint64_t>(pages->NowNs()));
+    const absl::StatusOr<uint64_t> root = co_await space.TakeInode(&edit);
+    if (!root.ok()) co_return root.status();
+    co_return co_await MakeHead(&edit, options, {*root});
+  };
+  co_return co_await RunEdit(pages, body);
+}
+
+Task<absl::StatusOr<std::unique_ptr<Instance>>> Instance::Open(Pages* pages) {
+  InodeNumber root;
+  uint32_t replicas = 0;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    const absl::StatusOr<EditPage*> fileset = co_await edit.Get(kFilesetPage, PageKind::kFileset, Intent::kRead);
+    if (!fileset.ok()) co_return fileset.status();
+    root = {GetLittle<uint64_t>((*fileset)->bytes(), kRootDirectoryAt)};
+    replicas = GetLittle<uint32_t>((*fileset)->bytes(), kReplicasAt);
+    const absl::StatusOr<Inode> directory = co_await Inode::Get(&edit, root, Intent::kRead);
+    if (!directory.ok()) co_return directory.status();
+    if (!directory->IsDirectory()) co_return PosixError(EIO, "the fileset's root is no directory");
+    co_return absl::OkStatus();
+  };
+  const absl::Status status = co_await RunEdit(pages, body);
+  if (!status.ok()) co_return status;
+  co_return std::make_unique<Instance>(pages, root, replicas);
+}
+
+Task<absl::StatusOr<Space>> Instance::GetSpace() { return pages_->GetSpace(); }
+
+}  // namespace mangrove::fs

@@ -1,0 +1,133 @@
+// A fileset's instance on a node: Filesystem over pages.
+//
+//   instance.cc         making a fileset, opening it
+//   names.cc            lookup, and everything that makes a name
+//   remove.cc           what takes a name away, and what is done when it was the last
+//   rename.cc
+//   listing.cc          directories and symbolic links are read
+//   file_attributes.cc  attributes; files that become shorter
+//   file_data.cc        bytes are read and written, made durable
+//   file_space.cc       storage ahead, holes
+//   extended.cc         extended attributes and ACLs
+//
+// Each operation is one edit, but for what frees many extents: that is done in steps, which anybody goes on with (remove.cc).
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fs/directory.h"
+#include "fs/filesystem.h"
+#include "fs/inode.h"
+#include "fs/space.h"
+#include "fs/stream.h"
+
+namespace mangrove::fs {
+
+struct FilesetOptions {
+  uint32_t replicas = 0;  // Of everything in it; 0: as the cluster does.
+  uid_t owner = 0;        // Of the root directory,
+  gid_t group = 0;
+  mode_t mode = 0755;  // and its permissions.
+};
+
+// The tree of orphans in a node's place: inodes that are to be freed, or to be made shorter, when nobody has them open any more.
+TreeRoot PlaceRoot(EditPage* page);
+
+class Instance final : public Filesystem {
+ public:
+  // Makes an empty fileset of a region in which nothing is allocated, or where that was interrupted.
+  static Task<absl::Status> Make(Pages* pages, FilesetOptions options);
+  // EIO: there is no sound fileset. `pages` outlives the result.
+  static Task<absl::StatusOr<std::unique_ptr<Instance>>> Open(Pages* pages);
+
+  Instance(Pages* pages, InodeNumber root, uint32_t replicas) : pages_(pages), root_(root), space_(pages, replicas) {}
+
+  InodeNumber root() const override { return root_; }
+  Task<absl::StatusOr<Attributes>> Lookup(InodeNumber directory, std::string name) override;
+  Task<absl::StatusOr<Attributes>> MakeNode(Caller caller, InodeNumber directory, std::string name, mode_t mode,
+                                            dev_t device) override;
+  Task<absl::StatusOr<Attributes>> MakeDirectory(Caller caller, InodeNumber directory, std::string name,
+                                                 mode_t mode) override;
+  Task<absl::StatusOr<Attributes>> MakeSymlink(Caller caller, InodeNumber directory, std::string name,
+                                               std::string target) override;
+  Task<absl::StatusOr<Attributes>> Link(InodeNumber inode, InodeNumber directory, std::string name) override;
+  Task<absl::Status> Unlink(InodeNumber directory, std::string name) override;
+  Task<absl::Status> RemoveDirectory(InodeNumber directory, std::string name) override;
+  Task<absl::Status> Rename(InodeNumber from, std::string name, InodeNumber to, std::string new_name,
+                            unsigned flags) override;
+  Task<absl::StatusOr<std::string>> ReadLink(InodeNumber inode) override;
+  Task<absl::StatusOr<std::vector<DirectoryEntry>>> ReadDirectory(InodeNumber directory, uint64_t cookie,
+                                                                  size_t most) override;
+  Task<absl::StatusOr<InodeNumber>> Parent(InodeNumber directory) override;
+  Task<absl::StatusOr<Attributes>> GetAttributes(InodeNumber inode) override;
+  Task<absl::StatusOr<Attributes>> SetAttributes(InodeNumber inode, AttributesChange change) override;
+  Task<absl::StatusOr<std::string>> GetXattr(InodeNumber inode, std::string name) override;
+  Task<absl::Status> SetXattr(InodeNumber inode, std::string name, std::string value, XattrMode mode) override;
+  Task<absl::Status> RemoveXattr(InodeNumber inode, std::string name) override;
+  Task<absl::StatusOr<std::vector<std::string>>> ListXattr(InodeNumber inode) override;
+  Task<absl::Status> Open(InodeNumber inode) override;
+  Task<absl::Status> Close(InodeNumber inode) override;
+  Task<absl::StatusOr<std::string>> Read(InodeNumber inode, uint64_t offset, uint64_t length) override;
+  Task<absl::Status> Write(InodeNumber inode, uint64_t offset, std::string bytes, bool append) override;
+  Task<absl::Status> Allocate(InodeNumber inode, int mode, uint64_t offset, uint64_t length) override;
+  Task<absl::StatusOr<uint64_t>> Seek(InodeNumber inode, uint64_t offset, int whence) override;
+  Task<absl::Status> Sync(InodeNumber inode) override;
+  Task<absl::StatusOr<Space>> GetSpace() override;
+
+  // Frees what nodes that are gone had begun to free, or had open. For a check, and whoever opens the fileset.
+  Task<absl::Status> FinishRemovals();
+
+ private:
+  struct NewFile {
+    Caller caller;
+    mode_t mode = 0;
+    dev_t device = 0;
+    std::string target;  // Of a symbolic link.
+  };
+
+  // names.cc
+  static Task<absl::StatusOr<Inode>> GetDirectory(Edit* edit, InodeNumber number, Intent intent);
+  void Touch(Inode* directory) const;
+  Task<absl::StatusOr<Attributes>> MakeFile(InodeNumber directory, std::string name, NewFile file);
+  Task<absl::StatusOr<Inode>> MakeInode(Edit* edit, Inode directory, NewFile file);
+  Task<absl::Status> WriteTarget(Edit* edit, Inode inode, std::string target);
+  // remove.cc
+  Task<absl::Status> DropLink(Edit* edit, Inode inode);
+  Task<absl::Status> RemoveOrKeep(Edit* edit, Inode inode);
+  Task<absl::StatusOr<bool>> FreeSome(Edit* edit, Inode inode);
+  Task<absl::Status> FreeTree(Edit* edit, TreeRoot root);
+  Task<absl::Status> SetOrphan(Edit* edit, uint64_t place, InodeNumber inode, bool orphan);
+  Task<absl::Status> FinishRemoval(InodeNumber inode);
+  Task<absl::StatusOr<bool>> FinishSome(Edit* edit, InodeNumber number, uint64_t place);
+  // rename.cc
+  struct Move;
+  Task<absl::Status> MoveIn(Edit* edit, Move* move);
+  Task<absl::Status> CheckMove(Edit* edit, const Move* move);
+  Task<absl::Status> IsNotBelow(Edit* edit, InodeNumber directory, InodeNumber other);
+  Task<absl::Status> Exchange(Edit* edit, Move* move);
+  // file_attributes.cc
+  Task<absl::StatusOr<bool>> Resize(Edit* edit, Inode inode, uint64_t size);
+  Task<absl::StatusOr<bool>> Shrink(Edit* edit, Inode inode);
+  Task<absl::Status> ZeroBytes(Edit* edit, Inode inode, uint64_t from, uint64_t to);
+  // extended.cc
+  Task<absl::StatusOr<std::optional<std::string>>> FindXattr(Edit* edit, Inode inode, std::string name);
+  Task<absl::Status> PutXattr(Edit* edit, Inode inode, std::string name, std::string value, XattrMode mode);
+  Task<absl::StatusOr<bool>> EraseXattr(Edit* edit, Inode inode, std::string name);
+  Task<absl::Status> ChangeModeOfAcl(Edit* edit, Inode inode);
+  Task<absl::StatusOr<mode_t>> InheritAcl(Edit* edit, Inode directory, Inode made, NewFile file);
+
+  bool IsOpen(InodeNumber inode) const { return open_.contains(inode); }
+
+  Pages* const pages_;
+  const InodeNumber root_;
+  SpaceMap space_;
+  std::map<InodeNumber, uint64_t> open_;  // How often.
+};
+
+}  // namespace mangrove::fs

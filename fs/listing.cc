@@ -1,0 +1,66 @@
+#include <cerrno>
+#include <utility>
+
+#include "fs/instance.h"
+#include "fs/status.h"
+
+namespace mangrove::fs {
+
+Task<absl::StatusOr<std::string>> Instance::ReadLink(InodeNumber number) {
+  std::string target;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    target.clear();
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    if (!inode.ok()) co_return inode.status();
+    if (!S_ISLNK(inode->mode())) co_return PosixError(EINVAL, "no symbolic link");
+    Tree tree(&edit, &space_, inode->main_root());
+    const auto chunks = co_await tree.Scan(0, inode->size(), inode->size());
+    if (!chunks.ok()) co_return chunks.status();
+    for (const TreeRecord& chunk : *chunks) target += chunk.value;
+    if (target.size() != inode->size())
+      co_return PosixError(EIO, "a symbolic link of another length than its target's");
+    co_return absl::OkStatus();
+  };
+  const absl::Status status = co_await RunEdit(pages_, body);
+  if (!status.ok()) co_return status;
+  co_return target;
+}
+
+// The attributes are those of the inodes, each of one moment.
+Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ReadDirectory(InodeNumber directory, uint64_t cookie,
+                                                                          size_t most) {
+  std::vector<DirectoryEntry> listed;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    listed.clear();
+    const absl::StatusOr<Inode> parent = co_await Inode::Get(&edit, directory, Intent::kRead);
+    if (!parent.ok()) co_return parent.status();
+    if (!parent->IsDirectory()) co_return PosixError(ENOTDIR, "no directory");
+    Directory all(&edit, &space_, *parent);
+    absl::StatusOr<std::vector<Directory::Entry>> entries = co_await all.List(cookie, most);
+    if (!entries.ok()) co_return entries.status();
+    for (Directory::Entry& entry : *entries) {
+      const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, entry.inode, Intent::kRead);
+      if (!inode.ok()) co_return inode.status();
+      listed.push_back({std::move(entry.name), entry.key, inode->attributes()});
+    }
+    co_return absl::OkStatus();
+  };
+  const absl::Status status = co_await RunEdit(pages_, body);
+  if (!status.ok()) co_return status;
+  co_return listed;
+}
+
+Task<absl::StatusOr<InodeNumber>> Instance::Parent(InodeNumber directory) {
+  InodeNumber parent;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    const absl::StatusOr<Inode> inode = co_await GetDirectory(&edit, directory, Intent::kRead);
+    if (!inode.ok()) co_return inode.status();
+    parent = inode->parent();
+    co_return absl::OkStatus();
+  };
+  const absl::Status status = co_await RunEdit(pages_, body);
+  if (!status.ok()) co_return status;
+  co_return parent;
+}
+
+}  // namespace mangrove::fs

@@ -1,0 +1,241 @@
+// What takes names away. A file whose last name goes, and that nobody has open, goes with it, in the same edit. One that somebody has
+// open, or that has more extents than one edit frees, is put into this node's tree of orphans first: it is freed step by step, by who closes
+// it last, or by whoever opens the fileset when that node is gone.
+//
+// Who opens a file says so before it looks at the inode; who removes one has the inode locked when it looks who has it open. So one of
+// the two sees the other.
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "fs/instance.h"
+#include "fs/status.h"
+
+namespace mangrove::fs {
+namespace {
+
+constexpr size_t kRecordsAtOnce = 256;
+
+}  // namespace
+
+Task<absl::Status> Instance::SetOrphan(Edit* edit, uint64_t place, InodeNumber inode, bool orphan) {
+  const absl::StatusOr<EditPage*> page = co_await edit->Get(kFirstPlacePage + place, PageKind::kPlace, Intent::kWrite);
+  if (!page.ok()) co_return page.status();
+  Tree orphans(edit, &space_, PlaceRoot(*page));
+  if (orphan) co_return co_await orphans.Put(inode.value, std::string(1, '\0'));
+  co_return co_await orphans.Erase(inode.value);
+}
+
+// All pages of a tree of metadata, and what its records name are none of its business. REQUIRES: it is small.
+Task<absl::Status> Instance::FreeTree(Edit* edit, TreeRoot root) {
+  Tree tree(edit, &space_, root);
+  while (!tree.IsEmpty()) {
+    const absl::StatusOr<std::vector<TreeRecord>> records = co_await tree.Scan(0, ~uint64_t{0}, kRecordsAtOnce);
+    if (!records.ok()) co_return records.status();
+    for (const TreeRecord& record : *records) {
+      const absl::Status status = co_await tree.Erase(record.key);
+      if (!status.ok()) co_return status;
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+// Frees what the inode has, and at last itself: true then. REQUIRES: no names, nobody has it open.
+Task<absl::StatusOr<bool>> Instance::FreeSome(Edit* edit, Inode inode) {
+  if (inode.IsRegular()) {
+    Stream stream(edit, &space_, inode);
+    const absl::StatusOr<bool> all = co_await stream.Punch({0, kMostFileBytes / kPageSize + 1});
+    if (!all.ok() || !*all) co_return all;
+  } else {
+    const absl::Status status = co_await FreeTree(edit, inode.main_root());
+    if (!status.ok()) co_return status;
+  }
+  absl::Status status = co_await FreeTree(edit, inode.xattr_root());
+  if (!status.ok()) co_return status;
+  inode.set_mode(0);
+  status = co_await space_.GiveBack(edit, inode.number().value);
+  if (!status.ok()) co_return status;
+  co_return true;
+}
+
+// Its last name has gone.
+Task<absl::Status> Instance::RemoveOrKeep(Edit* edit, Inode inode) {
+  bool is_open = IsOpen(inode.number());
+  if (!is_open && inode.IsRegular()) {
+    const absl::StatusOr<bool> elsewhere = co_await pages_->IsOpenElsewhere(inode.number());
+    if (!elsewhere.ok()) co_return elsewhere.status();
+    is_open = *elsewhere;
+  }
+  if (!is_open) {
+    const absl::StatusOr<bool> gone = co_await FreeSome(edit, inode);
+    if (!gone.ok()) co_return gone.status();
+    if (*gone) co_return absl::OkStatus();
+  }
+  co_return co_await SetOrphan(edit, pages_->NodePlace(), inode.number(), true);
+}
+
+Task<absl::Status> Instance::DropLink(Edit* edit, Inode inode) {
+  inode.set_changed(pages_->NowNs());
+  inode.set_links(inode.IsDirectory() ? 0 : inode.links() - 1);
+  if (inode.links() > 0) co_return absl::OkStatus();
+  co_return co_await RemoveOrKeep(edit, inode);
+}
+
+// A step for an orphan of that place. True: it is none any more, or somebody has it open.
+Task<absl::StatusOr<bool>> Instance::FinishSome(Edit* edit, InodeNumber number, uint64_t place) {
+  const absl::StatusOr<Inode> inode = co_await Inode::Get(edit, number, Intent::kWrite);
+  bool is_done = false;
+  if (ErrnoOf(inode.status()) == ESTALE) {
+    is_done = true;
+  } else if (!inode.ok()) {
+    co_return inode.status();
+  } else if (inode->links() > 0) {
+    const absl::StatusOr<bool> shrunk = co_await Shrink(edit, *inode);
+    if (!shrunk.ok()) co_return shrunk;
+    is_done = *shrunk;
+  } else {
+    if (IsOpen(number)) co_return true;
+    const absl::StatusOr<bool> elsewhere = co_await pages_->IsOpenElsewhere(number);
+    if (!elsewhere.ok()) co_return elsewhere.status();
+    if (*elsewhere) co_return true;
+    const absl::StatusOr<bool> gone = co_await FreeSome(edit, *inode);
+    if (!gone.ok()) co_return gone;
+    is_done = *gone;
+  }
+  if (!is_done) co_return false;
+  const absl::Status status = co_await SetOrphan(edit, place, number, false);
+  if (!status.ok()) co_return status;
+  co_return true;
+}
+
+// Of an inode that may be an orphan of this node's place.
+Task<absl::Status> Instance::FinishRemoval(InodeNumber number) {
+  bool is_done = false;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    const absl::StatusOr<bool> done = co_await FinishSome(&edit, number, pages_->NodePlace());
+    if (done.ok()) is_done = *done;
+    co_return done.status();
+  };
+  while (!is_done) {
+    const absl::Status status = co_await RunEdit(pages_, body);
+    if (!status.ok()) co_return status;
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Instance::FinishRemovals() {
+  absl::Status first;
+  for (uint64_t place = 0; place < kNodePlaces; ++place) {
+    std::vector<TreeRecord> orphans;
+    auto list = [&](Edit& edit) -> Task<absl::Status> {
+      const absl::StatusOr<EditPage*> page =
+          co_await edit.Get(kFirstPlacePage + place, PageKind::kPlace, Intent::kRead);
+      if (!page.ok()) co_return page.status();
+      Tree tree(&edit, &space_, PlaceRoot(*page));
+      absl::StatusOr<std::vector<TreeRecord>> records = co_await tree.Scan(0, ~uint64_t{0}, ~size_t{0});
+      if (records.ok()) orphans = *std::move(records);
+      co_return records.status();
+    };
+    absl::Status status = co_await RunEdit(pages_, list);
+    if (first.ok()) first = status;
+    for (const TreeRecord& orphan : orphans) {
+      bool is_done = false;
+      auto finish = [&](Edit& edit) -> Task<absl::Status> {
+        const absl::StatusOr<bool> done = co_await FinishSome(&edit, {orphan.key}, place);
+        if (done.ok()) is_done = *done;
+        co_return done.status();
+      };
+      status = absl::OkStatus();
+      while (status.ok() && !is_done) status = co_await RunEdit(pages_, finish);
+      if (first.ok()) first = status;
+    }
+  }
+  co_return first;
+}
+
+// --- Operations -------------------------------------------------------------------------------------------------------
+
+Task<absl::Status> Instance::Unlink(InodeNumber directory, std::string name) {
+  if (absl::Status s = CheckName(name); !s.ok()) co_return s;
+  InodeNumber removed;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    removed = {};
+    absl::StatusOr<Inode> parent = co_await GetDirectory(&edit, directory, Intent::kWrite);
+    if (!parent.ok()) co_return parent.status();
+    Directory entries(&edit, &space_, *parent);
+    const auto entry = co_await entries.Find(name);
+    if (!entry.ok()) co_return entry.status();
+    if (!entry->has_value()) co_return PosixError(ENOENT, absl::StrCat("there is no \"", name, "\""));
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, (*entry)->inode, Intent::kWrite);
+    if (!inode.ok()) co_return inode.status();
+    if (inode->IsDirectory()) co_return PosixError(EISDIR, absl::StrCat("\"", name, "\" is a directory"));
+    absl::Status status = co_await entries.Remove((*entry)->key);
+    if (!status.ok()) co_return status;
+    Touch(&*parent);
+    status = co_await DropLink(&edit, *inode);
+    if (inode->mode() != 0 && inode->links() == 0) removed = inode->number();
+    co_return status;
+  };
+  const absl::Status status = co_await RunEdit(pages_, body);
+  if (!status.ok() || removed == InodeNumber{} || IsOpen(removed)) co_return status;
+  // The name has gone. What is left of the file is freed now, or by who opens the fileset next.
+  (co_await FinishRemoval(removed)).IgnoreError();
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Instance::RemoveDirectory(InodeNumber directory, std::string name) {
+  if (absl::Status s = CheckName(name); !s.ok()) co_return s;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    absl::StatusOr<Inode> parent = co_await GetDirectory(&edit, directory, Intent::kWrite);
+    if (!parent.ok()) co_return parent.status();
+    Directory entries(&edit, &space_, *parent);
+    const auto entry = co_await entries.Find(name);
+    if (!entry.ok()) co_return entry.status();
+    if (!entry->has_value()) co_return PosixError(ENOENT, absl::StrCat("there is no \"", name, "\""));
+    if (!S_ISDIR((*entry)->type)) co_return PosixError(ENOTDIR, absl::StrCat("\"", name, "\" is no directory"));
+    const absl::StatusOr<Inode> inode = co_await GetDirectory(&edit, (*entry)->inode, Intent::kWrite);
+    if (!inode.ok()) co_return inode.status();
+    const Directory removed(&edit, &space_, *inode);
+    if (!removed.IsEmpty()) co_return PosixError(ENOTEMPTY, absl::StrCat("\"", name, "\" is not empty"));
+    const absl::Status status = co_await entries.Remove((*entry)->key);
+    if (!status.ok()) co_return status;
+    parent->set_links(parent->links() - 1);
+    Touch(&*parent);
+    co_return co_await DropLink(&edit, *inode);
+  };
+  co_return co_await RunEdit(pages_, body);
+}
+
+Task<absl::Status> Instance::Open(InodeNumber number) {
+  if (++open_[number] > 1) co_return absl::OkStatus();
+  absl::Status status = co_await pages_->PublishOpen(number, true);
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    if (!inode.ok()) co_return inode.status();
+    if (inode->links() == 0) co_return PosixError(ENOENT, "the file's last name was removed");
+    co_return absl::OkStatus();
+  };
+  if (status.ok()) status = co_await RunEdit(pages_, body);
+  if (!status.ok()) (co_await Close(number)).IgnoreError();
+  co_return status;
+}
+
+Task<absl::Status> Instance::Close(InodeNumber number) {
+  const auto it = open_.find(number);
+  if (it == open_.end()) co_return PosixError(EBADF, absl::StrCat("inode ", number.value, " is not open"));
+  if (--it->second > 0) co_return absl::OkStatus();
+  open_.erase(it);
+  const absl::Status published = co_await pages_->PublishOpen(number, false);
+  bool is_orphan = false;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    is_orphan = inode.ok() && inode->links() == 0;
+    co_return inode.status();
+  };
+  const absl::Status status = co_await RunEdit(pages_, body);
+  if (is_orphan && !IsOpen(number)) co_return co_await FinishRemoval(number);
+  co_return published.ok() && ErrnoOf(status) != ESTALE ? status : published;
+}
+
+}  // namespace mangrove::fs

@@ -1,0 +1,159 @@
+#include "fs/space.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "fs/fileset_page.h"
+#include "fs/group_page.h"
+#include "fs/status.h"
+
+namespace mangrove::fs {
+namespace {
+
+constexpr uint64_t kCleanAtOnce = 256;
+
+uint64_t GroupPageOf(Zone zone, uint64_t group) { return PagesOf(zone).first + group * kGroupPages; }
+
+Zone ZoneOf(uint64_t page) {
+  for (const Zone zone : {Zone::kSingleCopy, Zone::kData}) {
+    if (page >= PagesOf(zone).first) return zone;
+  }
+  return Zone::kMetadata;
+}
+
+absl::Status NoSpace() { return PosixError(ENOSPC, "no page of the fileset's region is free"); }
+
+}  // namespace
+
+Task<absl::StatusOr<uint64_t>> SpaceMap::TakeOne(Edit* edit, bool is_inode) {
+  const absl::StatusOr<PageSpan> page = co_await TakeAnywhere(edit, {.zone = Zone::kMetadata, .mark = is_inode});
+  if (!page.ok()) co_return page.status();
+  co_return page->first;
+}
+
+Task<absl::StatusOr<PageSpan>> SpaceMap::TakeData(Edit* edit, Zone zone, uint64_t want, uint64_t goal) {
+  return TakeAnywhere(edit, {.zone = zone, .want = want, .goal = goal});
+}
+
+// Groups of this node's own, or nobody's; a new one; at last those that others use. S3
+Task<absl::StatusOr<PageSpan>> SpaceMap::TakeAnywhere(Edit* edit, Choice choice) {
+  ZoneState& state = zones_[static_cast<size_t>(choice.zone)];
+  const uint64_t zone_first = PagesOf(choice.zone).first;
+  if (choice.goal >= zone_first && ZoneOf(choice.goal) == choice.zone) {
+    const uint64_t group = (choice.goal - zone_first) / kGroupPages;
+    if (group < state.groups.size()) state.current = group;
+  }
+  if (state.groups.empty()) {
+    const absl::StatusOr<EditPage*> fileset = co_await edit->Get(kFilesetPage, PageKind::kFileset, Intent::kRead);
+    if (!fileset.ok()) co_return fileset.status();
+    state.groups.resize(GetLittle<uint32_t>((*fileset)->bytes(), GroupCountAt(choice.zone)));
+  }
+  for (const bool desperate : {false, true}) {
+    for (uint64_t i = 0; i < state.groups.size(); ++i) {
+      const uint64_t group = (state.current + i) % state.groups.size();
+      if (!desperate && (state.groups[group].full || state.groups[group].others)) continue;
+      const absl::StatusOr<PageSpan> pages = co_await TakeFrom(edit, choice, group);
+      if (!pages.ok()) co_return pages.status();
+      if (pages->count == 0) continue;
+      state.current = group;
+      co_return *pages;
+    }
+    if (desperate) break;
+    const absl::StatusOr<uint64_t> added = co_await AddGroup(edit, choice.zone);
+    if (ErrnoOf(added.status()) == ENOSPC) continue;
+    if (!added.ok()) co_return added.status();
+    const absl::StatusOr<PageSpan> pages = co_await TakeFrom(edit, choice, *added);
+    if (!pages.ok() || pages->count > 0) co_return pages;
+  }
+  co_return NoSpace();
+}
+
+// Empty: the group has none, or is another node's. What is known of the group is only where to look first.
+Task<absl::StatusOr<PageSpan>> SpaceMap::TakeFrom(Edit* edit, Choice choice, uint64_t group) {
+  const uint64_t first = GroupPageOf(choice.zone, group);
+  const absl::StatusOr<EditPage*> page = co_await edit->Get(first, PageKind::kGroup, Intent::kWrite);
+  if (!page.ok()) co_return page.status();
+  GroupEditor editor(*page);
+  if (absl::Status s = editor.Check(first, choice.zone); !s.ok()) co_return s;
+  Known& known = zones_[static_cast<size_t>(choice.zone)].groups[group];
+  const auto own = static_cast<uint32_t>(pages_->NodePlace() + 1);
+  const bool was_others = known.others;
+  known.others = editor.owner() != 0 && editor.owner() != own;
+  known.full = editor.used() == kGroupPages;
+  if (known.full || (known.others && !was_others)) co_return PageSpan{};
+  const auto start =
+      static_cast<uint32_t>(choice.goal > first && choice.goal < first + kGroupPages ? choice.goal - first : 0);
+  PageSpan found = editor.FindClean(choice.want, start);
+  if (found.count == 0 && choice.zone != Zone::kMetadata) {  // S2
+    if (absl::Status s = co_await Clean(*page, choice.want); !s.ok()) co_return s;
+    found = editor.FindClean(choice.want, start);
+  }
+  if (found.count == 0) co_return PageSpan{};
+  if (editor.owner() == 0) editor.SetOwner(own);
+  editor.Set(found, true, choice.mark);
+  co_return PageSpan{first + found.first, found.count};
+}
+
+// If the edit is aborted behind it, zeros stand in pages that are still marked.
+Task<absl::Status> SpaceMap::Clean(EditPage* group, uint64_t want) {
+  GroupEditor editor(group);
+  const PageSpan marked = editor.FindMarked(std::max(want, kCleanAtOnce));
+  if (marked.count == 0) co_return absl::OkStatus();
+  const PageSpan pages{group->number() + marked.first, marked.count};
+  const std::string zeros(pages.count * kPageSize, '\0');
+  absl::Status status = co_await pages_->WriteData(pages.first * kPageSize, std::as_bytes(std::span(zeros)));
+  if (status.ok()) status = co_await pages_->Flush(pages);
+  if (status.ok()) editor.Set(marked, false, false);
+  co_return status;
+}
+
+Task<absl::StatusOr<uint64_t>> SpaceMap::AddGroup(Edit* edit, Zone zone) {
+  const absl::StatusOr<EditPage*> fileset = co_await edit->Get(kFilesetPage, PageKind::kFileset, Intent::kWrite);
+  if (!fileset.ok()) co_return fileset.status();
+  ZoneState& state = zones_[static_cast<size_t>(zone)];
+  const auto count = GetLittle<uint32_t>((*fileset)->bytes(), GroupCountAt(zone));
+  if (count > state.groups.size()) {  // Others have added some.
+    state.groups.resize(count);
+    co_return state.groups.size() - 1;
+  }
+  if ((uint64_t{count} + 1) * kGroupPages > PagesOf(zone).count) co_return NoSpace();
+  const uint64_t first = GroupPageOf(zone, count);
+  // What an edit that was aborted has allocated is as good.
+  absl::Status status = co_await pages_->Allocate({first, kGroupPages}, zone == Zone::kSingleCopy ? 1 : replicas_);
+  if (!status.ok() && !absl::IsAlreadyExists(status)) co_return status;
+  const absl::StatusOr<EditPage*> page = co_await edit->Make(first, PageKind::kGroup);
+  if (!page.ok()) co_return page.status();
+  GroupEditor(*page).Initialize(first, zone, static_cast<uint32_t>(pages_->NodePlace() + 1));
+  PutLittle((*fileset)->mutable_bytes(), GroupCountAt(zone), count + 1);
+  state.groups.resize(count + 1U);
+  co_return count;
+}
+
+Task<absl::Status> SpaceMap::Free(Edit* edit, PageSpan pages, bool mark) {
+  while (pages.count > 0) {
+    const Zone zone = ZoneOf(pages.first);
+    const uint64_t first = pages.first - (pages.first - PagesOf(zone).first) % kGroupPages;
+    const uint64_t count = std::min(pages.count, first + kGroupPages - pages.first);
+    const absl::StatusOr<EditPage*> page = co_await edit->Get(first, PageKind::kGroup, Intent::kWrite);
+    if (!page.ok()) co_return page.status();
+    GroupEditor editor(*page);
+    if (absl::Status s = editor.Check(first, zone); !s.ok()) co_return s;
+    const PageSpan within{pages.first - first, count};
+    for (uint64_t i = within.first; i < within.first + count; ++i) {
+      if (i == 0 || !editor.IsUsed(static_cast<uint32_t>(i))) {
+        co_return PosixError(EIO, absl::StrCat("page ", first + i, " of the fileset is to be freed, and is not used"));
+      }
+    }
+    editor.Set(within, false, mark);
+    const uint64_t group = (first - PagesOf(zone).first) / kGroupPages;
+    ZoneState& state = zones_[static_cast<size_t>(zone)];
+    if (group < state.groups.size()) state.groups[group].full = false;
+    pages = {pages.first + count, pages.count - count};
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace mangrove::fs
