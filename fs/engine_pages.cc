@@ -1,0 +1,188 @@
+#include "fs/engine_pages.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "engine/page_engine.h"
+#include "engine/transactions/transactions.h"
+#include "fs/status.h"
+
+namespace mangrove::fs {
+namespace {
+
+constexpr DurationNs kTimeout = 10 * kSecond;
+constexpr DurationNs kTransactionTime = 8 * kSecond;
+// Fewer than a client of the engine may have.
+constexpr int kMostTransactions = 96;
+constexpr int kMostAttempts = 60;
+
+Credentials Root() { return {.uid = 0, .gid = 0, .groups = {}}; }
+
+}  // namespace
+
+EnginePages::EnginePages(const EnginePagesNode& node, PageRange region, ClientId client)
+    : node_(node),
+      region_(region),
+      client_(client),
+      table_(node.operations, node.engine, node.clock, region, node.self.value % kNodePlaces) {}
+
+EnginePages::~EnginePages() { node_.operations->EndClient(client_); }
+
+TimeNs EnginePages::Deadline() const { return node_.clock->Now() + kTimeout; }
+
+// --- Transactions -----------------------------------------------------------------------------------------------------
+
+Task<absl::StatusOr<uint64_t>> EnginePages::Begin() {
+  while (open_ >= kMostTransactions) {
+    Outcome<bool> turn(node_.clock);
+    waiting_.push_back(turn);
+    co_await turn.Get();
+  }
+  ++open_;
+  absl::StatusOr<uint64_t> transaction =
+      co_await node_.operations->transactions()->Begin(client_, node_.clock->Now() + kTransactionTime);
+  if (!transaction.ok()) LetIn();
+  co_return transaction;
+}
+
+// Each transaction that began comes here once, at its Commit or its Abort: an edit ends it also when the engine has ended it before.
+void EnginePages::LetIn() {
+  --open_;
+  if (waiting_.empty()) return;
+  waiting_.front().Set(true);
+  waiting_.pop_front();
+}
+
+Task<absl::StatusOr<std::string>> EnginePages::Read(uint64_t transaction, uint64_t page, Intent intent) {
+  return node_.operations->transactions()->Read(client_, transaction, PlaceOf(page), kMetadataBytes,
+                                                intent == Intent::kWrite ? AccessMode::kWrite : AccessMode::kRead);
+}
+
+Task<absl::Status> EnginePages::Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) {
+  return node_.operations->transactions()->Write(client_, transaction, PlaceOf(page) + offset, std::move(bytes));
+}
+
+Task<absl::Status> EnginePages::Commit(uint64_t transaction) {
+  absl::Status status = co_await node_.operations->transactions()->Commit(client_, transaction);
+  LetIn();
+  // The log has no room yet: nothing has happened.
+  if (absl::IsResourceExhausted(status)) status = absl::AbortedError(status.message());
+  co_return status;
+}
+
+void EnginePages::Abort(uint64_t transaction) {
+  node_.operations->transactions()->Abort(client_, transaction).IgnoreError();  // It may have ended by itself.
+  LetIn();
+}
+
+Task<absl::Status> EnginePages::BackOff(int attempt) {
+  if (attempt >= kMostAttempts) {
+    co_return absl::UnavailableError("others were in the way of an operation again and again; try it again");
+  }
+  constexpr DurationNs kMost = 100 * kMillisecond;
+  const DurationNs range = std::min(kMost, kMillisecond << std::min(attempt, 16));
+  const auto wait = static_cast<DurationNs>(Random() % static_cast<uint64_t>(range));
+  co_await SleepUntil(node_.clock, node_.clock->Now() + wait);
+  co_return absl::OkStatus();
+}
+
+// --- Data -------------------------------------------------------------------------------------------------------------
+
+Task<absl::Status> EnginePages::ReadData(uint64_t offset, std::span<std::byte> out) {
+  const TimeNs deadline = Deadline();
+  while (!out.empty()) {
+    const PageId first = region_.first + offset / kPageSize;
+    const uint64_t count = std::min((offset % kPageSize + out.size() - 1) / kPageSize + 1, PageEngine::kBlockPages);
+    absl::Status status = co_await node_.operations->Acquire({first, count}, Rights::kRead, deadline);
+    if (!status.ok()) co_return status;
+    for (uint64_t i = 0; i < count; ++i) {
+      while (node_.engine->RightsOf(first + i) == Rights::kNone) {
+        status = co_await node_.operations->Acquire({first + i, 1}, Rights::kRead, deadline);
+        if (!status.ok()) co_return status;
+      }
+      const uint64_t within = offset % kPageSize;
+      const size_t more = std::min(out.size(), size_t{kPageSize - within});
+      node_.engine->Load(first + i, within, out.first(more));
+      out = out.subspan(more);
+      offset += more;
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> EnginePages::WriteData(uint64_t offset, std::span<const std::byte> bytes) {
+  const TimeNs deadline = Deadline();
+  while (!bytes.empty()) {
+    const PageId first = region_.first + offset / kPageSize;
+    const uint64_t count = std::min((offset % kPageSize + bytes.size() - 1) / kPageSize + 1, PageEngine::kBlockPages);
+    absl::Status status = co_await node_.operations->Acquire({first, count}, Rights::kWrite, deadline);
+    if (!status.ok()) co_return status;
+    for (uint64_t i = 0; i < count; ++i) {
+      while (node_.engine->RightsOf(first + i) != Rights::kWrite) {
+        status = co_await node_.operations->Acquire({first + i, 1}, Rights::kWrite, deadline);
+        if (!status.ok()) co_return status;
+      }
+      const uint64_t within = offset % kPageSize;
+      const size_t more = std::min(bytes.size(), size_t{kPageSize - within});
+      node_.engine->Store(first + i, within, bytes.first(more));
+      bytes = bytes.subspan(more);
+      offset += more;
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> EnginePages::Flush(PageSpan pages) {
+  while (pages.count > 0) {
+    const uint64_t count = std::min(pages.count, PageEngine::kBlockPages);
+    const absl::Status status = co_await node_.operations->Flush({region_.first + pages.first, count}, Deadline());
+    if (!status.ok()) co_return status;
+    pages = {pages.first + count, pages.count - count};
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> EnginePages::Allocate(PageSpan pages, uint32_t replicas) {
+  AllocateOptions options;
+  options.replicas = replicas;
+  return node_.operations->Allocate(Root(), {region_.first + pages.first, pages.count}, options, Deadline());
+}
+
+Task<absl::StatusOr<Space>> EnginePages::GetSpace() {
+  const absl::StatusOr<SpaceTotals> totals = co_await node_.operations->Space(Deadline());
+  if (!totals.ok()) co_return totals.status();
+  co_return Space{.total_pages = totals->total_bytes / kPageSize,
+                  .free_pages = totals->free_bytes / kPageSize,
+                  .inodes = 0,
+                  .free_inodes = totals->free_bytes / kPageSize};
+}
+
+// --- Who has what open ------------------------------------------------------------------------------------------------
+
+Task<absl::Status> EnginePages::PublishOpen(InodeNumber inode, bool open) {
+  if (!has_table_) {
+    const absl::Status status = co_await table_.Make();
+    if (!status.ok()) co_return status;
+    has_table_ = true;
+  }
+  co_return co_await table_.Publish(inode, open);
+}
+
+Task<absl::StatusOr<bool>> EnginePages::IsOpenElsewhere(InodeNumber inode) {
+  // The places of the nodes that are there; what the others had open is not open any more.
+  std::array<bool, kNodePlaces> places{};
+  for (const auto& [node, incarnation] : node_.engine->view().members) places[node.value % kNodePlaces] = true;
+  for (uint64_t place = 0; place < kNodePlaces; ++place) {
+    if (!places[place] || place == NodePlace()) continue;
+    const absl::StatusOr<bool> is_open = co_await table_.IsPublished(place, inode);
+    if (!is_open.ok() || *is_open) co_return is_open;
+  }
+  co_return false;
+}
+
+// --- Time and chance --------------------------------------------------------------------------------------------------
+
+uint64_t EnginePages::Random() { return node_.entropy->Next(); }
+
+}  // namespace mangrove::fs

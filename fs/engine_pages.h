@@ -1,0 +1,70 @@
+// A fileset's pages as they are in the engine of this node: fs/pages.h over its operations and its transactions.
+//
+// Owned by the loop.
+
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+
+#include "engine/node_operations.h"
+#include "fs/open_table.h"
+#include "fs/pages.h"
+#include "net/ids.h"
+#include "net/runtime/clock.h"
+#include "net/runtime/entropy.h"
+#include "net/runtime/task.h"
+
+namespace mangrove::fs {
+
+// The node that it is of. All outlive whoever has it.
+struct EnginePagesNode {
+  NodeOperations* operations = nullptr;  // With transactions.
+  PageEngine* engine = nullptr;
+  Clock* clock = nullptr;
+  Entropy* entropy = nullptr;
+  NodeId self;
+  std::function<int64_t()> wall_ns;  // Nanoseconds since 1970.
+};
+
+class EnginePages final : public Pages {
+ public:
+  // `region`: opened on this node, for writing. `client`: of nobody else; what it holds ends with EndClient.
+  EnginePages(const EnginePagesNode& node, PageRange region, ClientId client);
+  ~EnginePages() override;
+
+  Task<absl::StatusOr<uint64_t>> Begin() override;
+  Task<absl::StatusOr<std::string>> Read(uint64_t transaction, uint64_t page, Intent intent) override;
+  Task<absl::Status> Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) override;
+  Task<absl::Status> Commit(uint64_t transaction) override;
+  void Abort(uint64_t transaction) override;
+  Task<absl::Status> ReadData(uint64_t offset, std::span<std::byte> out) override;
+  Task<absl::Status> WriteData(uint64_t offset, std::span<const std::byte> bytes) override;
+  Task<absl::Status> Flush(PageSpan pages) override;
+  Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) override;
+  Task<absl::StatusOr<Space>> GetSpace() override;
+  Task<absl::Status> PublishOpen(InodeNumber inode, bool open) override;
+  Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) override;
+  Task<absl::Status> BackOff(int attempt) override;
+  uint64_t NodePlace() const override { return node_.self.value % kNodePlaces; }
+  int64_t NowNs() const override { return node_.wall_ns(); }
+  uint64_t Random() override;
+
+ private:
+  void LetIn();
+  TimeNs Deadline() const;
+  GlobalAddress PlaceOf(uint64_t page) const { return AddressOf(region_.first + page); }
+
+  const EnginePagesNode node_;
+  const PageRange region_;
+  const ClientId client_;
+  OpenTable table_;
+  bool has_table_ = false;
+  // Transactions that are open, and who waits for one to end.
+  int open_ = 0;
+  std::deque<Outcome<bool>> waiting_;
+};
+
+}  // namespace mangrove::fs
