@@ -34,6 +34,8 @@ std::string ToString(PageKind kind) {
     case PageKind::kInode: return "an inode";
     case PageKind::kTree: return "a node of a tree";
     case PageKind::kPlace: return "a node's place";
+    case PageKind::kFilesetList: return "the list of filesets";
+    case PageKind::kFilesetEntry: return "a fileset's entry";
   }
   return absl::StrCat("kind ", static_cast<uint32_t>(kind));
 }

@@ -17,11 +17,13 @@
 namespace mangrove::fs {
 
 enum class PageKind : uint32_t {
-  kFileset = 0x5346474D,  // "MGFS"
-  kGroup = 0x5247474D,    // "MGGR": which pages of a group are used
-  kInode = 0x4E49474D,    // "MGIN"
-  kTree = 0x5254474D,     // "MGTR": a node of a tree that has outgrown its inode
-  kPlace = 0x4C50474D,    // "MGPL": what belongs to one node
+  kFileset = 0x5346474D,       // "MGFS"
+  kGroup = 0x5247474D,         // "MGGR": which pages of a group are used
+  kInode = 0x4E49474D,         // "MGIN"
+  kTree = 0x5254474D,          // "MGTR": a node of a tree that has outgrown its inode
+  kPlace = 0x4C50474D,         // "MGPL": what belongs to one node
+  kFilesetList = 0x534C474D,   // "MGLS": of the list of filesets (fs/super_root.h)
+  kFilesetEntry = 0x4546474D,  // "MGFE"
 };
 std::string ToString(PageKind kind);
 

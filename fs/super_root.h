@@ -1,0 +1,90 @@
+// The filesets of the space. The super root, page kSuperRootPage, names the region that lists them: its first page, and then one page for each
+// fileset, with what is the same for all of it. Each fileset is a region of its own.
+//
+// The super root:       0 "MGSUPER1"   8 address of the list's region, low half 8, high half 8
+// The list's first page: 16 number of the next fileset 8   24 pages that were ever used for entries 4
+// An entry: 16 state 4   20 replicas 4   24 number of the fileset 8   32 when it was made 8   40 length of its name 1   41 name
+//
+//   P1  A fileset is in state kMaking until it is whole, and in state kDeleting from before its first page goes until its region has
+//       gone: so whoever asks next goes on with what was interrupted, or does it again.
+//   P2  Region "fileset-N" is of the fileset with number N alone. Numbers are never used again.
+//
+// Owned by the loop.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "fs/engine_pages.h"
+#include "fs/instance.h"
+#include "net/runtime/task.h"
+
+namespace mangrove::fs {
+
+enum class FilesetState : uint32_t { kFree = 0, kMaking = 1, kOnline = 2, kOffline = 3, kDeleting = 4 };
+std::string ToString(FilesetState state);
+
+struct FilesetInfo {
+  std::string name;
+  FilesetState state = FilesetState::kFree;
+  uint32_t replicas = 0;  // 0: as the cluster does.
+  uint64_t number = 0;
+  int64_t made_ns = 0;
+};
+
+// An instance on this node, with its pages. What it does ends before it is destroyed.
+struct OpenFileset {
+  FilesetInfo info;
+  std::unique_ptr<EnginePages> pages;
+  std::unique_ptr<Instance> instance;
+};
+
+inline constexpr char kDefaultFileset[] = "default";
+
+class SuperRoot {
+ public:
+  // `clients`: gives numbers of clients of the engine that are nobody else's.
+  SuperRoot(EnginePagesNode node, std::function<ClientId()> clients)
+      : node_(std::move(node)), clients_(std::move(clients)) {}
+
+  // In the order of their names. The default one is there from the first call on, of any of these.
+  Task<absl::StatusOr<std::vector<FilesetInfo>>> List();
+  // ENOENT: there is none of that name.
+  Task<absl::StatusOr<FilesetInfo>> Find(std::string name);
+  // EEXIST: there is one. EINVAL: no name.
+  Task<absl::StatusOr<FilesetInfo>> Create(std::string name, FilesetOptions options);
+  Task<absl::Status> SetOnline(std::string name, bool online);
+  // Everything in it is gone. EBUSY: it is online.
+  Task<absl::Status> Delete(std::string name);
+  // ENOENT; ENODEV: it is not online.
+  Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> Open(std::string name);
+
+ private:
+  struct Entry {
+    uint64_t page = 0;  // In the list.
+    FilesetInfo info;
+  };
+
+  Task<absl::Status> Ready();
+  Task<absl::Status> OpenList();
+  Task<absl::Status> NameList(PageId first);
+  Task<absl::StatusOr<PageRange>> OpenRegion(std::string name, bool make, uint64_t pages);
+  Task<absl::StatusOr<std::vector<Entry>>> Entries(Edit* edit, Intent intent);
+  Task<absl::StatusOr<Entry>> Get(std::string name);
+  Task<absl::StatusOr<Entry>> Register(std::string name, FilesetOptions options);
+  Task<absl::Status> SetState(Entry entry, FilesetState state);
+  Task<absl::StatusOr<FilesetInfo>> MakeFileset(std::string name, FilesetOptions options);
+  Task<absl::Status> DropPages(PageRange region);
+
+  const EnginePagesNode node_;
+  const std::function<ClientId()> clients_;
+  std::unique_ptr<EnginePages> list_;
+  bool has_default_ = false;
+};
+
+}  // namespace mangrove::fs
