@@ -34,6 +34,10 @@ class LocalOperations final : public NodeOperations {
   void SetTransactions(Transactions* transactions) { transactions_ = transactions; }
   // The same: without it the node makes no tokens.
   void SetJoinDoor(JoinDoor* door) { join_door_ = door; }
+  // What operators ask for in words that begin with "fs ": of the filesystem, which this layer does not know.
+  using FilesystemOperations =
+      absl::AnyInvocable<Task<absl::StatusOr<std::string>>(Credentials who, std::string what, std::string argument)>;
+  void SetFilesystemOperations(FilesystemOperations operations) { filesystem_ = std::move(operations); }
   // JoinDoor::Admit, of a machine that is to have the cluster's `keys`.
   Task<absl::StatusOr<JoinAnswer>> Admit(JoinRequest request, std::vector<ClusterKey> keys);
 
@@ -106,6 +110,7 @@ class LocalOperations final : public NodeOperations {
   const Incarnation incarnation_;
   Transactions* transactions_ = nullptr;
   JoinDoor* join_door_ = nullptr;
+  FilesystemOperations filesystem_;
   std::unique_ptr<Pages> pages_;
   std::unique_ptr<RegionTable> table_;
   std::map<uint64_t, EventSink> sinks_;

@@ -350,6 +350,10 @@ absl::StatusOr<std::vector<std::string>> Node::ReloadKeys() {
 }
 
 Loop* Node::loop() { return &state_->loop; }
+void Node::SetFilesystemOperations(FilesystemOperations operations) {
+  RunOnLoop(&state_->loop, [&] { state_->operations->SetFilesystemOperations(std::move(operations)); });
+}
+
 NodeOperations* Node::operations() { return state_->operations.get(); }
 PageEngine* Node::engine() { return state_->engine.get(); }
 RegionMemory* Node::memory() { return state_->memory.get(); }

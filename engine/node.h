@@ -53,6 +53,10 @@ class Node {
   // On the loop.
   NodeOperations* operations();
   PageEngine* engine();
+  // LocalOperations::SetFilesystemOperations. Not on the loop.
+  using FilesystemOperations =
+      absl::AnyInvocable<Task<absl::StatusOr<std::string>>(Credentials who, std::string what, std::string argument)>;
+  void SetFilesystemOperations(FilesystemOperations operations);
   // Pages of an open region that came here since it was first opened on this node.
   uint64_t PagesFetched(PageRange pages) const;
   RegionMemory* memory();

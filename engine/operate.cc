@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -24,6 +25,7 @@ constexpr DurationNs kAdmission = 15 * kSecond;
 constexpr int64_t kMostSeconds = int64_t{1} << 32;
 
 constexpr char kToken[] = "token";
+constexpr char kFilesystem[] = "fs ";
 
 using Kind = NodeRequest::Kind;
 
@@ -44,7 +46,9 @@ absl::Status NotTakenUp() {
 
 }  // namespace
 
-bool NodeOperations::IsOperation(const std::string& what) { return what == kToken || KindOf(what).ok(); }
+bool NodeOperations::IsOperation(const std::string& what) {
+  return what == kToken || absl::StartsWith(what, kFilesystem) || KindOf(what).ok();
+}
 
 absl::StatusOr<NodeId> LocalOperations::NodeOf(const std::string& name) const {
   const Roster& roster = membership_->roster();
@@ -160,6 +164,10 @@ absl::StatusOr<NodeRequest> LocalOperations::SetRequest(const std::string& argum
 
 Task<absl::StatusOr<std::string>> LocalOperations::Operate(Credentials who, std::string what, std::string argument,
                                                            TimeNs deadline) {
+  if (absl::StartsWith(what, kFilesystem)) {
+    if (!filesystem_) co_return absl::UnimplementedError("this node serves no filesystem");
+    co_return co_await filesystem_(std::move(who), std::move(what), std::move(argument));
+  }
   const absl::StatusOr<Kind> kind = KindOf(what);
   if (what != kToken && !kind.ok()) co_return kind.status();
   if (who.uid != 0 && who.uid != geteuid()) {

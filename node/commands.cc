@@ -1,6 +1,7 @@
 #include "node/commands.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -37,6 +38,7 @@ struct Options {
   std::optional<uint64_t> valid_s;
   bool anchor = false;
   bool encrypted = false;
+  bool force = false;
   std::string name;
   std::string address;
   std::string directory;
@@ -54,6 +56,7 @@ struct Command {
   std::string (*argument)(const std::string& parameter, const Options& options) = nullptr;
   // Instead of Inspect: of this machine, without a daemon.
   absl::StatusOr<std::string> (*set_up)(const std::string& parameter, const Options& options) = nullptr;
+  const char* second = nullptr;  // Another parameter: it becomes the directory.
 };
 
 SetupOptions SetupOf(const Options& options) {
@@ -205,6 +208,70 @@ std::vector<Command> PageCommands() {
   };
 }
 
+std::string FilesetArgument(const std::string& name, const Options& options) {
+  return nlohmann::json{{"name", name}, {"replicas", options.replicas.value_or(0)}}.dump();
+}
+
+// The daemon's working directory is another one.
+std::string Absolute(const std::string& directory) {
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::absolute(directory, error).lexically_normal();
+  const std::string text = error ? directory : path.string();
+  return text.size() > 1 && text.back() == '/' ? text.substr(0, text.size() - 1) : text;
+}
+std::string MountArgument(const std::string& fileset, const Options& options) {
+  return nlohmann::json{{"fileset", fileset}, {"directory", Absolute(options.directory)}}.dump();
+}
+std::string UnmountArgument(const std::string& directory, const Options& options) {
+  return nlohmann::json{{"directory", Absolute(directory)}, {"force", options.force}}.dump();
+}
+
+Command OfFileset(const char* word, const char* what, const char* summary, const char* help) {
+  return {{"fileset", word}, "NAME", what, RenderFilesets, summary, help};
+}
+
+std::vector<Command> FilesetCommands() {
+  return {
+      {{"fileset", "list"},
+       nullptr,
+       "fs fileset list",
+       RenderFilesets,
+       "the filesets of the space",
+       "Their names and states."},
+      {.words = {"fileset", "create"},
+       .parameter = "NAME",
+       .what = "fs fileset create",
+       .render = RenderFilesets,
+       .summary = "makes an empty fileset",
+       .help = "--replicas: on how many disks everything in it is kept; otherwise as many as the cluster's pages.",
+       .flags = {"--replicas"},
+       .argument = FilesetArgument},
+      OfFileset("show", "fs fileset show", "one of them", "Its state, and when it was made."),
+      OfFileset("offline", "fs fileset offline", "has it mounted nowhere anew",
+                "Mounts that there are go on. A fileset that is offline can be deleted."),
+      OfFileset("online", "fs fileset online", "undoes that", "It can be mounted again."),
+      OfFileset("delete", "fs fileset delete", "deletes it, with everything in it",
+                "It has to be offline. What was interrupted is done by the same command again."),
+      {.words = {"mount"},
+       .parameter = "FILESET",
+       .what = "fs mount",
+       .render = RenderMounts,
+       .summary = "mounts a fileset on this host",
+       .help = "DIR is an empty directory. Any number of nodes may mount a fileset; all see one tree.",
+       .argument = MountArgument,
+       .second = "DIR"},
+      {.words = {"unmount"},
+       .parameter = "DIR",
+       .what = "fs unmount",
+       .render = RenderMounts,
+       .summary = "ends a mount",
+       .help = "--force: also if somebody uses it; then it is not seen any more, and ends with the last who does.",
+       .flags = {"--force"},
+       .argument = UnmountArgument},
+      {{"mounts"}, nullptr, "fs mounts", RenderMounts, "what is mounted by this node", "Filesets, and where."},
+  };
+}
+
 const std::vector<Command>& Commands() {
   static const std::vector<Command> commands = [] {
     std::vector<Command> all{
@@ -216,7 +283,8 @@ const std::vector<Command>& Commands() {
          "Whether the node is ready, its cache and disk, the connections to its peers, its counters.\n"
          "A node is ready when every other node has answered what it asked since its start."},
     };
-    for (const auto& more : {NodeCommands(), PageCommands()}) all.insert(all.end(), more.begin(), more.end());
+    for (const auto& more : {NodeCommands(), PageCommands(), FilesetCommands()})
+      all.insert(all.end(), more.begin(), more.end());
     return all;
   }();
   return commands;
@@ -227,7 +295,7 @@ bool NeedsParameter(const Command& command) { return command.parameter != nullpt
 std::string UsageOf(const Command& command) {
   std::string flags;
   for (const std::string& flag : command.flags) {
-    const bool is_switch = flag == "--anchor" || flag == "--encrypted";
+    const bool is_switch = flag == "--anchor" || flag == "--encrypted" || flag == "--force";
     const char* const value = flag == "--name"      ? " NODE"
                               : flag == "--address" ? " HOST:PORT"
                               : flag == "--dir"     ? " DIR"
@@ -237,7 +305,8 @@ std::string UsageOf(const Command& command) {
   }
   const char* const of_daemon = command.set_up == nullptr ? " [--json] [--watch]" : "";
   return absl::StrCat("mangrove [--socket PATH] ", absl::StrJoin(command.words, " "),
-                      command.parameter != nullptr ? absl::StrCat(" ", command.parameter) : "", flags, of_daemon);
+                      command.parameter != nullptr ? absl::StrCat(" ", command.parameter) : "",
+                      command.second != nullptr ? absl::StrCat(" ", command.second) : "", flags, of_daemon);
 }
 
 std::string FlagsHelp() {
@@ -297,6 +366,7 @@ std::vector<Flag> Flags(Options* options) {
           NumberFlag("--valid", 1, kMostValidS, &options->valid_s),
           SwitchFlag("--anchor", &options->anchor),
           SwitchFlag("--encrypted", &options->encrypted),
+          SwitchFlag("--force", &options->force),
           TextFlag("--name", &options->name),
           TextFlag("--address", &options->address),
           TextFlag("--dir", &options->directory)};
@@ -314,6 +384,7 @@ std::vector<std::string> GivenFlags(const Options& options) {
   note(options.valid_s.has_value(), "--valid");
   note(options.anchor, "--anchor");
   note(options.encrypted, "--encrypted");
+  note(options.force, "--force");
   note(!options.name.empty(), "--name");
   note(!options.address.empty(), "--address");
   note(!options.directory.empty(), "--dir");
@@ -400,7 +471,8 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
   if (command == nullptr) {
     return FailUsage(environment, absl::StrCat("unknown command \"", absl::StrJoin(*words, " "), "\""));
   }
-  const size_t most = command->words.size() + (command->parameter != nullptr ? 1 : 0);
+  const size_t first = command->words.size();
+  const size_t most = first + (command->parameter != nullptr ? 1 : 0) + (command->second != nullptr ? 1 : 0);
   if (words->size() > most) {
     return FailUsage(environment, absl::StrCat("unexpected argument \"", (*words)[most], "\""));
   }
@@ -409,11 +481,15 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
     return FailUsage(environment,
                      absl::StrCat("\"", absl::StrJoin(command->words, " "), "\" needs ", command->parameter));
   }
-  const std::string parameter = has_parameter ? words->back() : "";
+  if (command->second != nullptr && words->size() < most) {
+    return FailUsage(environment, absl::StrCat("\"", absl::StrJoin(command->words, " "), "\" needs ", command->second));
+  }
+  const std::string parameter = has_parameter ? (*words)[first] : "";
   for (const std::string& flag : GivenFlags(options)) {
     if (std::find(command->flags.begin(), command->flags.end(), flag) != command->flags.end()) continue;
     return FailUsage(environment, absl::StrCat(flag, " is not for \"", absl::StrJoin(command->words, " "), "\""));
   }
+  if (command->second != nullptr) options.directory = words->back();
   if (command->argument == SetArgument && !options.votes && options.address.empty()) {
     return FailUsage(environment, "\"node set\" needs --votes or --address");
   }

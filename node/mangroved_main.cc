@@ -20,6 +20,7 @@
 #include "net/log.h"
 #include "net/runtime/task.h"
 #include "node/daemon_options.h"
+#include "node/mounts.h"
 #include "node/recover.h"
 #include "node/stop_signals.h"
 
@@ -74,10 +75,12 @@ void AwaitQuiet(Node* node) {
   }
 }
 
-int Stop(std::unique_ptr<Node> node, const std::string& why, StopSignals* signals, int64_t drain_timeout_s) {
+int Stop(std::unique_ptr<Node> node, std::unique_ptr<Mounts> mounts, const std::string& why, StopSignals* signals,
+         int64_t drain_timeout_s) {
   LogInfo("stopping, since ", why, ": flushing for at most ", drain_timeout_s, " s; a second signal ends it at once");
   signals->EndWithin(drain_timeout_s + kEndLimitS, kDaemonFailed,
                      [] { LogError("the node did not end in time, and is cut off"); });
+  mounts.reset();
   absl::Status drained = node->Drain(drain_timeout_s * kSecond);
   if (drained.ok()) {
     AwaitQuiet(node.get());
@@ -100,6 +103,7 @@ int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
   StopSignals signals;
   LogInfo("starting ", config.name, " of cluster ", config.cluster_name, " with ", config.members.size(),
           " members, data in ", config.data_dir);
+  std::vector<Mounts::Wanted> mounted;
   for (bool is_first = true;; is_first = false) {
     std::atomic<bool> is_drained = false;
     std::atomic<bool> is_removed = false;
@@ -117,17 +121,21 @@ int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
       return config.log_file.empty() ? kDaemonFailed : Fail(kDaemonFailed, node.status());
     }
     if (!config.socket_path.empty()) LogInfo("local programs attach at ", config.socket_path);
+    auto mounts = std::make_unique<Mounts>(node->get());
+    mounts->MountAll(mounted);
     int signal = signals.Wait();
     for (; signal == SIGHUP; signal = signals.Wait()) ReloadKeys(node->get());
     if (signal != 0) {
-      return Stop(*std::move(node), absl::StrCat("it got ", strsignal(signal)), &signals, drain_timeout_s);
+      return Stop(*std::move(node), std::move(mounts), absl::StrCat("it got ", strsignal(signal)), &signals,
+                  drain_timeout_s);
     }
     // What is flushed nowhere else yet must not end with this process.
     while (is_drained && !(*node)->Drain(drain_timeout_s * kSecond).ok() && !signals.HasComeWithin(1)) {
       LogWarning("not everything that was written here can be flushed yet; it is tried again");
     }
-    if (is_drained) return Stop(*std::move(node), "it is drained", &signals, drain_timeout_s);
+    if (is_drained) return Stop(*std::move(node), std::move(mounts), "it is drained", &signals, drain_timeout_s);
     if (is_removed) return kDaemonRemoved;
+    mounted = mounts->Mounted();
     LogWarning("the cluster has gone on without this node; it starts anew");
   }
 }

@@ -250,6 +250,28 @@ std::string Token(const json& token) {
                       "  mangrove node join TOKEN --name NAME --address HOST:PORT\n");
 }
 
+std::string Filesets(const json& document) {
+  const json& filesets = document.at("filesets");
+  if (filesets.empty()) return "done\n";
+  TextTable table({Align::kLeft, Align::kLeft, Align::kRight});
+  table.AddRow({"fileset", "state", "copies"});
+  for (const json& fileset : filesets) {
+    const uint64_t replicas = Number(fileset, "replicas");
+    table.AddRow(
+        {Text(fileset, "name"), Text(fileset, "state"), replicas == 0 ? "as pages" : std::to_string(replicas)});
+  }
+  return table.ToString();
+}
+
+std::string MountList(const json& document) {
+  const json& mounts = document.at("mounts");
+  if (mounts.empty()) return "this node has mounted nothing\n";
+  TextTable table({Align::kLeft, Align::kLeft});
+  table.AddRow({"fileset", "directory"});
+  for (const json& mount : mounts) table.AddRow({Text(mount, "fileset"), Text(mount, "directory")});
+  return table.ToString();
+}
+
 std::string Regions(const json& regions) {
   uint64_t size = 0;
   uint64_t allocated = 0;
@@ -410,6 +432,8 @@ absl::StatusOr<std::string> RenderToken(const std::string& document) { return Re
 absl::StatusOr<std::string> RenderRegions(const std::string& document) { return Render(document, Regions); }
 absl::StatusOr<std::string> RenderPage(const std::string& document) { return Render(document, Page); }
 absl::StatusOr<std::string> RenderDirectory(const std::string& document) { return Render(document, Directory); }
+absl::StatusOr<std::string> RenderFilesets(const std::string& document) { return Render(document, Filesets); }
+absl::StatusOr<std::string> RenderMounts(const std::string& document) { return Render(document, MountList); }
 absl::StatusOr<std::string> RenderLog(const std::string& document) { return Render(document, Log); }
 
 }  // namespace mangrove

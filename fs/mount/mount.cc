@@ -1,0 +1,162 @@
+#include "fs/mount/mount.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "fs/mount/session.h"
+#include "fs/status.h"
+#include "net/check.h"
+#include "net/log.h"
+
+namespace mangrove::fs {
+namespace {
+
+constexpr char kType[] = "fuse.mangrove";
+// In one turn of the loop.
+constexpr int kMostRequests = 32;
+
+// What /proc says is mounted there: its type. Empty: nothing.
+std::string TypeOfMount(const std::string& directory) {
+  std::ifstream mounts("/proc/self/mountinfo");
+  std::string line;
+  std::string type;
+  while (std::getline(mounts, line)) {
+    std::istringstream words(line);
+    std::string word;
+    std::string place;
+    for (int i = 0; i < 5; ++i) words >> place;
+    place = absl::StrReplaceAll(place, {{"\\040", " "}, {"\\011", "\t"}, {"\\012", "\n"}, {"\\134", "\\"}});
+    while (words >> word && word != "-") {
+    }
+    words >> word;
+    if (place == directory) type = word;
+  }
+  return type;
+}
+
+absl::Status CheckDirectory(const std::string& directory) {
+  if (directory.empty() || directory[0] != '/') {
+    return PosixError(EINVAL, absl::StrCat("\"", directory, "\" is no absolute path of a directory"));
+  }
+  const std::string type = TypeOfMount(directory);
+  DIR* const opened = opendir(directory.c_str());
+  if (opened == nullptr) {
+    const int error = errno;
+    if (error == ENOTCONN && type == kType) {  // Its process has gone.
+      if (umount2(directory.c_str(), MNT_DETACH) != 0) return PosixError(errno, absl::StrCat("unmounting ", directory));
+      return CheckDirectory(directory);
+    }
+    return PosixError(error, absl::StrCat(directory, " cannot be opened: ", strerror(error)));
+  }
+  bool is_empty = true;
+  while (const dirent* entry = readdir(opened)) {
+    const std::string name = entry->d_name;
+    if (name != "." && name != "..") is_empty = false;
+  }
+  closedir(opened);
+  if (!type.empty()) return PosixError(EBUSY, absl::StrCat(directory, " has a mount already, of type ", type));
+  if (!is_empty) return PosixError(ENOTEMPTY, absl::StrCat(directory, " is not empty"));
+  return absl::OkStatus();
+}
+
+std::string OptionsText(const std::string& source) {
+  return absl::StrCat("default_permissions,allow_other,subtype=mangrove,fsname=",
+                      absl::StrReplaceAll(source, {{"\\", "\\\\"}, {",", "\\,"}}));
+}
+
+}  // namespace
+
+Mount::State::~State() {
+  if (session != nullptr) fuse_session_destroy(session);
+  std::free(buffer.mem);
+}
+
+// Nothing more is read. Who still waits for an answer gets one from the kernel.
+void Mount::State::End() {
+  if (fd < 0) return;
+  loop->RemoveFd(fd);
+  fd = -1;
+  fuse_session_exit(session);
+}
+
+void Mount::State::ReadRequests(uint32_t events) {
+  const auto keep = shared_from_this();
+  for (int i = 0; i < kMostRequests && fd >= 0; ++i) {
+    const int bytes = fuse_session_receive_buf(session, &buffer);
+    if (bytes == -EAGAIN || bytes == -EINTR) break;
+    if (bytes <= 0) {
+      End();
+      break;
+    }
+    fuse_session_process_buf(session, &buffer);
+  }
+  if (fd >= 0 && ((events & EPOLLERR) != 0 || fuse_session_exited(session) != 0)) End();
+  if (fd < 0 && ended) std::exchange(ended, {})();
+}
+
+Mount::Mount(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+absl::StatusOr<std::unique_ptr<Mount>> Mount::Create(MountOptions options) {
+  if (absl::Status s = CheckDirectory(options.directory); !s.ok()) return s;
+  auto state = std::make_shared<State>();
+  state->options = std::move(options);
+  std::string words = OptionsText(state->options.source);
+  std::string program = "mangrove";
+  std::string flag = "-o";
+  std::array<char*, 3> argv{program.data(), flag.data(), words.data()};
+  fuse_args args{.argc = argv.size(), .argv = argv.data(), .allocated = 0};
+  state->session = fuse_session_new(&args, &FuseOperations(), sizeof(FuseOperations()), state.get());
+  fuse_opt_free_args(&args);
+  if (state->session == nullptr) return PosixError(EINVAL, absl::StrCat("the mount options ", words, " were refused"));
+  if (fuse_session_mount(state->session, state->options.directory.c_str()) != 0) {
+    return PosixError(EACCES,
+                      absl::StrCat("mounting at ", state->options.directory, " failed: it takes root, and /dev/fuse"));
+  }
+  const int fd = fuse_session_fd(state->session);
+  if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0) {
+    const int error = errno;
+    fuse_session_unmount(state->session);
+    return PosixError(error, "making /dev/fuse non-blocking");
+  }
+  return std::unique_ptr<Mount>(new Mount(std::move(state)));
+}
+
+Mount::~Mount() { fuse_session_unmount(state_->session); }
+
+void Mount::Stop() {
+  state_->ended = nullptr;
+  state_->End();
+}
+
+void Mount::Serve(Loop* loop, Filesystem* filesystem, std::function<void()> ended) {
+  CHECK(state_->loop == nullptr);
+  state_->loop = loop;
+  state_->filesystem = filesystem;
+  state_->ended = std::move(ended);
+  state_->fd = fuse_session_fd(state_->session);
+  loop->AddFd(state_->fd, EPOLLIN, [state = state_.get()](uint32_t events) { state->ReadRequests(events); });
+}
+
+absl::Status Mount::Unmount(const std::string& directory, bool by_force) {
+  if (umount2(directory.c_str(), by_force ? MNT_DETACH : 0) == 0) return absl::OkStatus();
+  const int error = errno;
+  return PosixError(error,
+                    absl::StrCat(directory, error == EBUSY ? " is in use: unmount it by force, or end what uses it"
+                                                           : absl::StrCat(" cannot be unmounted: ", strerror(error))));
+}
+
+const MountOptions& Mount::options() const { return state_->options; }
+size_t Mount::under_way() const { return state_->under_way; }
+
+}  // namespace mangrove::fs

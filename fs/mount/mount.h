@@ -1,0 +1,56 @@
+// A mount of a fileset in this host's tree: the kernel's FUSE requests, served by the node's loop itself. A request is read, its operation
+// begun and its answer written on the loop, so that nothing is handed from thread to thread.
+//
+// The kernel keeps nothing that could be stale: names and attributes for no time at all; pages of files as long as the file's time of change is
+// still the same, which it asks for before each read (that is what AUTO_INVAL_DATA is; and unlike direct I/O it lets files be
+// mapped). Permissions and ACLs it checks itself, by attributes that it has just asked for.
+//
+//   M1  Every request is answered once, or the mount has ended.
+//   M2  What is under way keeps the session; it goes with the last of it.
+//
+// Paths are looked up on threads of their own: a mount's directory may lie in another mount, which the loop serves.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "fs/filesystem.h"
+#include "net/runtime/loop.h"
+
+namespace mangrove::fs {
+
+struct MountOptions {
+  std::string directory;  // Absolute: a directory without anything in it.
+  std::string source;     // What the list of mounts says is mounted there.
+};
+
+class Mount {
+ public:
+  // Blocks; not on the loop. ENOENT, ENOTDIR, ENOTEMPTY, EBUSY (something is mounted there): the directory is not fit for it. What a process
+  // that is gone had mounted there is taken away.
+  static absl::StatusOr<std::unique_ptr<Mount>> Create(MountOptions options);
+  // Blocks; REQUIRES: stopped, if it was served, and nothing is under way. It is taken out of the tree, whoever uses it.
+  ~Mount();
+
+  // On the loop. `filesystem` outlives what is under way. `ended`, if somebody else has taken the mount away: on the loop, once.
+  void Serve(Loop* loop, Filesystem* filesystem, std::function<void()> ended);
+  // On the loop: nothing more is read, who still waits gets an error of the kernel's. `ended` is not called any more.
+  void Stop();
+  // Blocks; not on the loop. EBUSY: somebody uses it, and it stays, unless `by_force`.
+  static absl::Status Unmount(const std::string& directory, bool by_force);
+
+  const MountOptions& options() const;
+  // Operations that are under way.
+  size_t under_way() const;
+  struct State;  // fs/mount/session.h
+
+ private:
+  explicit Mount(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace mangrove::fs

@@ -1,0 +1,35 @@
+// A FUSE session and what its requests need. Known to fs/mount/*.cc alone.
+
+#pragma once
+
+#define FUSE_USE_VERSION 312
+#include <fuse_lowlevel.h>
+
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "fs/mount/mount.h"
+#include "net/runtime/task.h"
+
+namespace mangrove::fs {
+
+struct Mount::State : public std::enable_shared_from_this<Mount::State> {
+  ~State();
+  void ReadRequests(uint32_t events);
+  void End();
+
+  MountOptions options;
+  fuse_session* session = nullptr;
+  int fd = -1;  // The session's.
+  fuse_buf buffer{};
+  Loop* loop = nullptr;
+  Filesystem* filesystem = nullptr;
+  std::function<void()> ended;
+  size_t under_way = 0;
+};
+
+// The table of what the kernel asks for; requests' user data is a Mount::State.
+const fuse_lowlevel_ops& FuseOperations();
+
+}  // namespace mangrove::fs

@@ -1,0 +1,65 @@
+// The filesets of the cluster as this node's operators handle them, and the mounts of this host that the daemon serves.
+//
+// Answers are JSON documents (NodeOperations::Operate, words that begin with "fs "):
+//   fileset list, fileset show NAME, fileset create {"name", "replicas"}, fileset online NAME, fileset offline NAME, fileset delete NAME,
+//   mount {"fileset", "directory"}, unmount {"directory", "force"}, mounts
+//
+// Owned by the loop, but for the constructor and the destructor.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/node.h"
+#include "fs/mount/mount.h"
+#include "fs/super_root.h"
+#include "net/runtime/system_entropy.h"
+#include "net/runtime/task.h"
+
+namespace mangrove {
+
+class Mounts {
+ public:
+  // `node` outlives it. Not on the loop.
+  explicit Mounts(Node* node);
+  // Blocks, at most as long as operations take: every mount of this node goes, whoever uses it. Not on the loop.
+  ~Mounts();
+
+  struct Wanted {
+    std::string fileset;
+    std::string directory;
+  };
+  // What is mounted, and mounting it: what cannot be is in the log. Not on the loop.
+  std::vector<Wanted> Mounted() const;
+  void MountAll(const std::vector<Wanted>& wanted);
+
+ private:
+  struct Entry;
+  using Answer = absl::StatusOr<std::string>;
+
+  Task<Answer> Operate(Credentials who, std::string what, std::string argument);
+  Task<Answer> OfFileset(std::string what, std::string argument);
+  Task<Answer> MountAt(std::string argument);
+  Task<Answer> Unmount(std::string argument);
+  std::string List() const;
+  Task<absl::StatusOr<std::unique_ptr<fs::Mount>>> Create(fs::MountOptions options);
+  void OnEnded(const std::string& directory);
+  // Runs `call` on a thread of its own.
+  template <typename T>
+  Outcome<T> OnThread(std::function<T()> call);
+
+  Node* const node_;
+  SystemEntropy entropy_;
+  ClientId next_client_;
+  std::unique_ptr<fs::SuperRoot> super_root_;
+  std::map<std::string, std::shared_ptr<Entry>> mounts_;  // By their directories.
+  int under_way_ = 0;                                     // Of Operate, and of threads.
+  bool ending_ = false;
+};
+
+}  // namespace mangrove
