@@ -64,12 +64,14 @@ Task<absl::Status> EnginePages::Write(uint64_t transaction, uint64_t page, uint3
 }
 
 Task<absl::Status> EnginePages::Commit(uint64_t transaction) {
-  absl::Status status = co_await node_.operations->transactions()->Commit(client_, transaction);
+  absl::Status status = co_await node_.operations->transactions()->CommitLazily(client_, transaction);
   LetIn();
   // The log has no room yet: nothing has happened.
   if (absl::IsResourceExhausted(status)) status = absl::AbortedError(status.message());
   co_return status;
 }
+
+Task<absl::Status> EnginePages::SyncTransactions() { return node_.operations->transactions()->Sync(Deadline()); }
 
 void EnginePages::Abort(uint64_t transaction) {
   node_.operations->transactions()->Abort(client_, transaction).IgnoreError();  // It may have ended by itself.

@@ -26,6 +26,7 @@ struct EnginePagesNode {
   Clock* clock = nullptr;
   Entropy* entropy = nullptr;
   NodeId self;
+  uint64_t incarnation = 0;
   std::function<int64_t()> wall_ns;  // Nanoseconds since 1970.
 };
 
@@ -39,6 +40,7 @@ class EnginePages final : public Pages {
   Task<absl::StatusOr<std::string>> Read(uint64_t transaction, uint64_t page, Intent intent) override;
   Task<absl::Status> Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) override;
   Task<absl::Status> Commit(uint64_t transaction) override;
+  Task<absl::Status> SyncTransactions() override;
   void Abort(uint64_t transaction) override;
   Task<absl::Status> ReadData(uint64_t offset, std::span<std::byte> out) override;
   Task<absl::Status> WriteData(uint64_t offset, std::span<const std::byte> bytes) override;
@@ -49,6 +51,7 @@ class EnginePages final : public Pages {
   Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) override;
   Task<absl::Status> BackOff(int attempt) override;
   uint64_t NodePlace() const override { return node_.self.value % kNodePlaces; }
+  uint64_t Incarnation() const override { return node_.incarnation; }
   int64_t NowNs() const override { return node_.wall_ns(); }
   uint64_t Random() override;
 

@@ -25,7 +25,9 @@ Task<absl::Status> Instance::ZeroBytes(Edit* edit, Inode inode, uint64_t from, u
   if (from >= to) co_return absl::OkStatus();
   Stream stream(edit, &space_, inode);
   const uint64_t first = from / kPageSize;
-  const absl::StatusOr<std::vector<Extent>> map = co_await stream.Map({first, (to - 1) / kPageSize + 1 - first});
+  const uint64_t pages = (to - 1) / kPageSize + 1 - first;
+  // Far behind the end of a file is at most what was taken ahead, or by fallocate.
+  const absl::StatusOr<std::vector<Extent>> map = co_await stream.Map({first, pages});
   if (!map.ok()) co_return map.status();
   for (const Extent& extent : *map) {
     if (extent.IsHole()) continue;
@@ -34,37 +36,38 @@ Task<absl::Status> Instance::ZeroBytes(Edit* edit, Inode inode, uint64_t from, u
     const std::string zeros(end - begin, '\0');
     const uint64_t place = extent.page * kPageSize + (begin - extent.stream_page * kPageSize);
     absl::Status status = co_await pages_->WriteData(place, std::as_bytes(std::span(zeros)));
-    if (status.ok()) status = co_await pages_->Flush({extent.page, extent.count});
+    if (status.ok())
+      status =
+          co_await pages_->Flush({place / kPageSize, (place + zeros.size() - 1) / kPageSize + 1 - place / kPageSize});
     if (!status.ok()) co_return status;
   }
   co_return absl::OkStatus();
 }
 
-// A step of what is left to do for a file that has become shorter: what is behind its end goes, and is zeros where its last page
-// stays. I2. True: that was all.
+// A step of what is left to do for a file that has become shorter: the pages behind its end go. True: that was all.
 Task<absl::StatusOr<bool>> Instance::Shrink(Edit* edit, Inode inode) {
   if (!inode.Has(Inode::kShrinking)) co_return true;
   const uint64_t keep = (inode.size() + kPageSize - 1) / kPageSize;
   Stream stream(edit, &space_, inode);
   const absl::StatusOr<bool> all = co_await stream.Punch({keep, kMostFileBytes / kPageSize + 1 - keep});
   if (!all.ok() || !*all) co_return all;
-  const absl::Status status = co_await ZeroBytes(edit, inode, inode.size(), keep * kPageSize);
-  if (!status.ok()) co_return status;
   inode.Set(Inode::kShrinking, false);
   co_return true;
 }
 
-// False: the file is as long as it should be, and Shrink has more to do, in edits of their own. Its last page becomes zeros behind the end only
-// when that end is durable: if the node died before, the file would be as long as it was, and not have its bytes.
+// False: the file is as long as it should be, and Shrink has more to do, in edits of their own.
 Task<absl::StatusOr<bool>> Instance::Resize(Edit* edit, Inode inode, uint64_t size) {
   const uint64_t old = inode.size();
-  inode.set_size(size);
-  if (size >= old) co_return true;
-  inode.Set(Inode::kShrinking, true);
-  if (size % kPageSize == 0) {
-    const absl::StatusOr<bool> all = co_await Shrink(edit, inode);
-    if (!all.ok() || *all) co_return all;
+  if (size >= old) {
+    const absl::Status status = co_await ZeroBytes(edit, inode, old, size);  // I2
+    if (!status.ok()) co_return status;
+    inode.set_size(size);
+    co_return true;
   }
+  inode.set_size(size);
+  inode.Set(Inode::kShrinking, true);
+  const absl::StatusOr<bool> all = co_await Shrink(edit, inode);
+  if (!all.ok() || *all) co_return all;
   const absl::Status status = co_await SetOrphan(edit, pages_->NodePlace(), inode.number(), true);
   if (!status.ok()) co_return status;
   co_return false;

@@ -74,13 +74,51 @@ Task<absl::StatusOr<std::string>> Instance::Read(InodeNumber number, uint64_t of
   co_return bytes;
 }
 
+// Where the file has no pages yet they come first, by themselves, as zeros: an edit that takes pages and is aborted must not have written to
+// them (S2). True: there is nothing in the way of writing `bytes` from `*from` on.
+Task<absl::StatusOr<bool>> Instance::MakeRoom(Edit* edit, Inode inode, uint64_t from, uint64_t length) {
+  Stream stream(edit, &space_, inode);
+  const PageSpan pages = PagesOfBytes(from, length);
+  const absl::StatusOr<std::vector<Extent>> map = co_await stream.Map(pages);
+  if (!map.ok()) co_return map.status();
+  const bool has_holes = std::any_of(map->begin(), map->end(), [](const Extent& extent) { return extent.IsHole(); });
+  if (!has_holes) co_return true;
+  const absl::Status filled = (co_await stream.Fill(pages)).status();
+  if (!filled.ok()) co_return filled;
+  co_return false;
+}
+
+Task<absl::Status> Instance::WriteBytes(Edit* edit, Inode inode, uint64_t from, const std::string* bytes) {
+  // What lies between the old end and these bytes may be anything.
+  absl::Status status = co_await ZeroBytes(edit, inode, inode.size(), from);
+  if (!status.ok()) co_return status;
+  Stream stream(edit, &space_, inode);
+  const PageSpan written = PagesOfBytes(from, bytes->size());
+  const absl::StatusOr<std::vector<Extent>> map = co_await stream.Map(written);
+  if (!map.ok()) co_return map.status();
+  uint64_t at = from;
+  for (const Extent& extent : *map) {
+    const uint64_t end = std::min(extent.end() * kPageSize, from + bytes->size());
+    status = co_await pages_->WriteData(extent.page * kPageSize + (at - extent.stream_page * kPageSize),
+                                        std::as_bytes(std::span(*bytes)).subspan(at - from, end - at));
+    if (!status.ok()) co_return status;
+    at = end;
+  }
+  if (at > inode.size()) inode.set_size(at);
+  inode.AddDirty(written);
+  Touch(&inode);
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> Instance::Write(InodeNumber number, uint64_t offset, std::string bytes, bool append) {
   if (bytes.empty()) co_return absl::OkStatus();
   if (PagesOfBytes(offset, bytes.size()).count > Stream::kMostPages) {
     co_return PosixError(EINVAL, absl::StrCat("a write of ", bytes.size(), " bytes at once"));
   }
   bool must_finish_first = false;
+  bool is_done = false;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
+    is_done = false;
     absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
     if (absl::Status s = CheckRegular(*inode); !s.ok()) co_return s;
@@ -90,30 +128,18 @@ Task<absl::Status> Instance::Write(InodeNumber number, uint64_t offset, std::str
     if (from > kMostFileBytes || bytes.size() > kMostFileBytes - from) {
       co_return PosixError(EFBIG, absl::StrCat("a file of more than ", kMostFileBytes, " bytes"));
     }
-    const PageSpan written = PagesOfBytes(from, bytes.size());
-    Stream stream(&edit, &space_, *inode);
-    const absl::StatusOr<std::vector<Extent>> map = co_await stream.Fill(written);
-    if (!map.ok()) co_return map.status();
-    uint64_t at = from;
-    for (const Extent& extent : *map) {
-      const uint64_t end = std::min(extent.end() * kPageSize, from + bytes.size());
-      const absl::Status status =
-          co_await pages_->WriteData(extent.page * kPageSize + (at - extent.stream_page * kPageSize),
-                                     std::as_bytes(std::span(bytes)).subspan(at - from, end - at));
-      if (!status.ok()) co_return status;
-      at = end;
-    }
-    if (at > inode->size()) inode->set_size(at);
-    inode->AddDirty(written);
-    Touch(&*inode);
-    co_return absl::OkStatus();
+    const absl::StatusOr<bool> has_room = co_await MakeRoom(&edit, *inode, from, bytes.size());
+    if (!has_room.ok()) co_return has_room.status();
+    if (!*has_room) co_return absl::OkStatus();
+    is_done = true;
+    co_return co_await WriteBytes(&edit, *inode, from, &bytes);
   };
-  for (;;) {
-    const absl::Status status = co_await RunEdit(pages_, body);
-    if (!status.ok() || !must_finish_first) co_return status;
-    const absl::Status finished = co_await FinishRemoval(number);
-    if (!finished.ok()) co_return finished;
+  while (!is_done) {
+    absl::Status status = co_await RunEdit(pages_, body);
+    if (status.ok() && must_finish_first) status = co_await FinishRemoval(number);
+    if (!status.ok()) co_return status;
   }
+  co_return absl::OkStatus();
 }
 
 // What was written while it is under way may be left to the next one.
@@ -141,6 +167,7 @@ Task<absl::Status> Instance::Sync(InodeNumber number) {
   for (const Extent& extent : map) {
     if (status.ok() && !extent.IsHole()) status = co_await pages_->Flush({extent.page, extent.count});
   }
+  if (status.ok()) status = co_await pages_->SyncTransactions();
   if (!status.ok() || dirty.count == 0) co_return status;
   auto clear = [&](Edit& edit) -> Task<absl::Status> {
     absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);

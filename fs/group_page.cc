@@ -113,4 +113,10 @@ void GroupEditor::Set(PageSpan pages, bool used, bool marked) {
   PutLittle(bytes, kMarkedAt, marked_count);
 }
 
+void GroupEditor::MarkFree() {
+  for (uint32_t i = 0; i < kGroupPages; ++i) {
+    if (!IsUsed(i) && !IsMarked(i)) Set({i, 1}, false, true);
+  }
+}
+
 }  // namespace mangrove::fs

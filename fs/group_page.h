@@ -44,6 +44,7 @@ class GroupEditor : public GroupView {
   void SetOwner(uint32_t owner);
   // Indexes into the group.
   void Set(PageSpan pages, bool used, bool marked);
+  void MarkFree();  // Every page that is not used.
 
  private:
   EditPage* page_;

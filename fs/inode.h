@@ -8,7 +8,7 @@
 //
 //   I1  A file with links, or that somebody has open, is no other file; one without either is in a place's tree of orphans until its pages
 //       are free (fs/orphans.h).
-//   I2  Behind the end of a file its pages hold zeros.
+//   I2  Behind the end of a file its pages may hold anything: who makes it longer fills them with zeros, up to where it writes.
 
 #pragma once
 

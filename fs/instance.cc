@@ -9,7 +9,8 @@
 namespace mangrove::fs {
 namespace {
 
-// Of a node's place: the tree of orphans.
+// Of a node's place: its incarnation that uses the fileset, 0 if none does; the tree of orphans.
+constexpr size_t kUserAt = 16;
 constexpr size_t kOrphansAt = 64;
 
 Task<absl::Status> MakeHead(Edit* edit, FilesetOptions options, InodeNumber root) {
@@ -77,6 +78,40 @@ Task<absl::StatusOr<std::unique_ptr<Instance>>> Instance::Open(Pages* pages) {
   const absl::Status status = co_await RunEdit(pages, body);
   if (!status.ok()) co_return status;
   co_return std::make_unique<Instance>(pages, root, replicas);
+}
+
+Task<absl::Status> Instance::BeginUse() {
+  bool was_lost = false;
+  auto look = [&](Edit& edit) -> Task<absl::Status> {
+    const absl::StatusOr<EditPage*> page =
+        co_await edit.Get(kFirstPlacePage + pages_->NodePlace(), PageKind::kPlace, Intent::kWrite);
+    if (!page.ok()) co_return page.status();
+    const auto user = GetLittle<uint64_t>((*page)->bytes(), kUserAt);
+    was_lost = user != 0 && user != pages_->Incarnation();
+    if (!was_lost) PutLittle((*page)->mutable_bytes(), kUserAt, pages_->Incarnation());
+    co_return absl::OkStatus();
+  };
+  absl::Status status = co_await RunEdit(pages_, look);
+  if (!status.ok() || !was_lost) co_return status;
+  status = co_await space_.MarkOwnGroups();
+  if (!status.ok()) co_return status;
+  co_return co_await SetUser(pages_->Incarnation());
+}
+
+Task<absl::Status> Instance::EndUse() {
+  absl::Status status = co_await SetUser(0);
+  if (status.ok()) status = co_await pages_->SyncTransactions();
+  co_return status;
+}
+
+Task<absl::Status> Instance::SetUser(uint64_t incarnation) {
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    const absl::StatusOr<EditPage*> page =
+        co_await edit.Get(kFirstPlacePage + pages_->NodePlace(), PageKind::kPlace, Intent::kWrite);
+    if (page.ok()) PutLittle((*page)->mutable_bytes(), kUserAt, incarnation);
+    co_return page.status();
+  };
+  co_return co_await RunEdit(pages_, body);
 }
 
 Task<absl::StatusOr<Space>> Instance::GetSpace() { return pages_->GetSpace(); }

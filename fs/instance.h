@@ -80,6 +80,10 @@ class Instance final : public Filesystem {
   Task<absl::Status> Sync(InodeNumber inode) override;
   Task<absl::StatusOr<Space>> GetSpace() override;
 
+  // Before anything else: this node uses the fileset from now on. If it did when it was lost, what that left behind is put in order.
+  Task<absl::Status> BeginUse();
+  // In good order, after everything else of the last instance on this node.
+  Task<absl::Status> EndUse();
   // Frees what nodes that are gone had begun to free, or had open. For a check, and whoever opens the fileset.
   Task<absl::Status> FinishRemovals();
 
@@ -91,6 +95,7 @@ class Instance final : public Filesystem {
     std::string target;  // Of a symbolic link.
   };
 
+  Task<absl::Status> SetUser(uint64_t incarnation);
   // names.cc
   static Task<absl::StatusOr<Inode>> GetDirectory(Edit* edit, InodeNumber number, Intent intent);
   void Touch(Inode* directory) const;
@@ -111,6 +116,9 @@ class Instance final : public Filesystem {
   Task<absl::Status> CheckMove(Edit* edit, const Move* move);
   Task<absl::Status> IsNotBelow(Edit* edit, InodeNumber directory, InodeNumber other);
   Task<absl::Status> Exchange(Edit* edit, Move* move);
+  // file_data.cc
+  Task<absl::StatusOr<bool>> MakeRoom(Edit* edit, Inode inode, uint64_t from, uint64_t length);
+  Task<absl::Status> WriteBytes(Edit* edit, Inode inode, uint64_t from, const std::string* bytes);
   // file_attributes.cc
   Task<absl::StatusOr<bool>> Resize(Edit* edit, Inode inode, uint64_t size);
   Task<absl::StatusOr<bool>> Shrink(Edit* edit, Inode inode);

@@ -41,8 +41,11 @@ class Pages {
   // The first kMetadataBytes of the page, which stays locked for others as `intent` says, to the end of the transaction.
   virtual Task<absl::StatusOr<std::string>> Read(uint64_t transaction, uint64_t page, Intent intent) = 0;
   virtual Task<absl::Status> Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) = 0;
-  // OK: it is durable. Unavailable: it may have happened.
+  // OK: it has happened for every node, unless this one is lost before SyncTransactions: then it, and what came after it here, never has.
+  // Unavailable: it may have happened.
   virtual Task<absl::Status> Commit(uint64_t transaction) = 0;
+  // OK: what was committed here before is durable.
+  virtual Task<absl::Status> SyncTransactions() = 0;
   virtual void Abort(uint64_t transaction) = 0;
 
   // Of data pages; bytes from the region's first on, over as many pages as it takes.
@@ -65,7 +68,8 @@ class Pages {
   virtual Task<absl::Status> BackOff(int attempt) = 0;
   // Which of a fileset's places is this node's own, of those that there are for nodes: below kNodePlaces.
   virtual uint64_t NodePlace() const = 0;
-  virtual int64_t NowNs() const = 0;  // Since 1970, of this node.
+  virtual uint64_t Incarnation() const = 0;  // Another one in each life of the node; not 0.
+  virtual int64_t NowNs() const = 0;         // Since 1970, of this node.
   virtual uint64_t Random() = 0;
 };
 

@@ -84,6 +84,11 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeFrom(Edit* edit, Choice choice, uin
   known.others = editor.owner() != 0 && editor.owner() != own;
   known.full = editor.used() == kGroupPages;
   if (known.full || (known.others && !was_others)) co_return PageSpan{};
+  if (known.others) {  // And nothing else is left: S3.
+    if (choice.zone != Zone::kMetadata) editor.MarkFree();
+    editor.SetOwner(own);
+    known.others = false;
+  }
   const auto start =
       static_cast<uint32_t>(choice.goal > first && choice.goal < first + kGroupPages ? choice.goal - first : 0);
   PageSpan found = editor.FindClean(choice.want, start);
@@ -102,12 +107,39 @@ Task<absl::Status> SpaceMap::Clean(EditPage* group, uint64_t want) {
   GroupEditor editor(group);
   const PageSpan marked = editor.FindMarked(std::max(want, kCleanAtOnce));
   if (marked.count == 0) co_return absl::OkStatus();
+  // If this node is lost, what freed them must not have been undone.
+  absl::Status status = co_await pages_->SyncTransactions();
+  if (!status.ok()) co_return status;
   const PageSpan pages{group->number() + marked.first, marked.count};
   const std::string zeros(pages.count * kPageSize, '\0');
-  absl::Status status = co_await pages_->WriteData(pages.first * kPageSize, std::as_bytes(std::span(zeros)));
+  status = co_await pages_->WriteData(pages.first * kPageSize, std::as_bytes(std::span(zeros)));
   if (status.ok()) status = co_await pages_->Flush(pages);
   if (status.ok()) editor.Set(marked, false, false);
   co_return status;
+}
+
+Task<absl::Status> SpaceMap::MarkOwnGroups() {
+  for (const Zone zone : {Zone::kData, Zone::kSingleCopy}) {
+    uint32_t groups = 1;
+    for (uint32_t group = 0; group < groups; ++group) {
+      auto body = [&](Edit& edit) -> Task<absl::Status> {
+        const absl::StatusOr<EditPage*> fileset = co_await edit.Get(kFilesetPage, PageKind::kFileset, Intent::kRead);
+        if (!fileset.ok()) co_return fileset.status();
+        groups = GetLittle<uint32_t>((*fileset)->bytes(), GroupCountAt(zone));
+        if (group >= groups) co_return absl::OkStatus();
+        const uint64_t first = GroupPageOf(zone, group);
+        const absl::StatusOr<EditPage*> page = co_await edit.Get(first, PageKind::kGroup, Intent::kWrite);
+        if (!page.ok()) co_return page.status();
+        GroupEditor editor(*page);
+        if (absl::Status s = editor.Check(first, zone); !s.ok()) co_return s;
+        if (editor.owner() == pages_->NodePlace() + 1) editor.MarkFree();
+        co_return absl::OkStatus();
+      };
+      const absl::Status status = co_await RunEdit(pages_, body);
+      if (!status.ok()) co_return status;
+    }
+  }
+  co_return absl::OkStatus();
 }
 
 Task<absl::StatusOr<uint64_t>> SpaceMap::AddGroup(Edit* edit, Zone zone) {

@@ -7,7 +7,9 @@
 //
 //   S1  A page of metadata never becomes one of data, nor the other way round: what the engine's log has of a page is of transactions.
 //   S2  A free page of data that is not marked holds zeros, on its disks too. A marked one holds what somebody wrote once; it is filled with
-//       zeros, and flushed, before it is used again. So nobody reads what was in a file that is gone, whatever dies.
+//       zeros, and flushed, before it is used again. So nobody reads what was in a file that is gone, whatever dies. What a node wrote to
+//       pages before it was lost, and with it the transaction that took them, lies in its own groups: all free pages of these are
+//       marked when it comes back, or when another node takes pages from them.
 //   S3  A node takes pages from groups of its own as long as it can, so that nodes do not wait for each other's groups.
 //
 // Owned by the loop.
@@ -59,6 +61,8 @@ class SpaceMap final : public MetadataPages {
 
   // 1 to `want` pages of data side by side, all zeros; from page `goal` on if these are free. ENOSPC: there is no room.
   Task<absl::StatusOr<PageSpan>> TakeData(Edit* edit, Zone zone, uint64_t want, uint64_t goal);
+  // This node was lost, and is here again: S2.
+  Task<absl::Status> MarkOwnGroups();
   Task<absl::Status> GiveBackData(Edit* edit, PageSpan pages) { return Free(edit, pages, true); }
 
  private:

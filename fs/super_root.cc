@@ -361,7 +361,8 @@ Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string n
   absl::StatusOr<std::unique_ptr<Instance>> instance = co_await Instance::Open(opened->pages.get());
   if (!instance.ok()) co_return instance.status();
   opened->instance = *std::move(instance);
-  status = co_await opened->instance->FinishRemovals();
+  status = co_await opened->instance->BeginUse();
+  if (status.ok()) status = co_await opened->instance->FinishRemovals();
   if (!status.ok()) co_return status;
   co_return opened;
 }

@@ -66,6 +66,7 @@ Mounts::Mounts(Node* node) : node_(node), next_client_(kFirstClient) {
       .clock = node->loop(),
       .entropy = &entropy_,
       .self = node->config().self().id,
+                                   .incarnation = entropy_.Next() | 1,
       .wall_ns = [] {
         return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
             .count();

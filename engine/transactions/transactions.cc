@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,10 +20,12 @@ constexpr ptrdiff_t kMostOfClient = 128;
 struct Transactions::Page {
   HeldPages lock;
   bool is_locked = false;
+  bool is_local = false;  // In LocalPages, which has its lock.
   LockMode mode = LockMode::kShared;
   ConfigNumber config;
   uint64_t sequence = 0;
   std::vector<ByteChange> writes;
+  TransactionPages::Content content;  // For its lazy commit.
 };
 
 struct Transactions::Open {
@@ -35,14 +38,41 @@ struct Transactions::Open {
   bool ended = false;
   size_t bytes = 0;  // Of its writes.
   std::map<PageId, Page> pages;
+
+  bool HasWrites() const {
+    return std::any_of(pages.begin(), pages.end(), [](const auto& page) { return !page.second.writes.empty(); });
+  }
+  bool HasLocalPages() const {
+    return std::any_of(pages.begin(), pages.end(),
+                       [](const auto& page) { return page.second.is_local && !page.second.writes.empty(); });
+  }
 };
+
+namespace {
+
+void Apply(const std::vector<ByteChange>& writes, PageBytes* page) {
+  for (const ByteChange& write : writes) {
+    std::memcpy(page->bytes.data() + write.offset, write.bytes.data(), write.bytes.size());
+  }
+}
+
+std::string WithWrites(const PageBytes& page, const std::vector<ByteChange>& writes, uint64_t offset, uint64_t length) {
+  if (writes.empty()) return std::string(reinterpret_cast<const char*>(page.bytes.data()) + offset, length);
+  PageBytes changed = page;
+  Apply(writes, &changed);
+  return std::string(reinterpret_cast<const char*>(changed.bytes.data()) + offset, length);
+}
+
+}  // namespace
 
 Transactions::Transactions(const TransactionsOptions& options, PageEngine* engine, Clock* clock, Entropy* entropy)
     : options_(options),
       clock_(clock),
       pages_(engine, clock),
       replay_(options, engine, &pages_, clock, entropy),
-      log_(options, engine, &pages_, &replay_, clock) {}
+      log_(options, engine, &pages_, &replay_, clock),
+      local_(clock),
+      sync_waiters_(clock) {}
 
 Transactions::~Transactions() { *alive_ = false; }
 
@@ -56,6 +86,8 @@ void Transactions::Shutdown() {
   }
   for (const uint64_t id : ids) End(id);
   pages_.Shutdown();
+  local_.Clear();
+  sync_waiters_.WakeAll();
 }
 
 // --- Beginning and ending ---------------------------------------------------------------------------------------------
@@ -103,7 +135,7 @@ void Transactions::End(uint64_t id) {
   open_.erase(it);
   transaction->ended = true;
   clock_->Cancel(std::exchange(transaction->timer, 0));
-  if (!transaction->busy) transaction->pages.clear();  // Otherwise the call does, when it comes back.
+  if (!transaction->busy) LeavePages(transaction.get());  // Otherwise the call does, when it comes back.
 }
 
 void Transactions::EndOverdue(uint64_t id) {
@@ -117,7 +149,7 @@ void Transactions::EndOverdue(uint64_t id) {
 void Transactions::Leave(const OpenPtr& transaction, const absl::Status& status) {
   transaction->busy = false;
   if (transaction->ended) {
-    transaction->pages.clear();
+    LeavePages(transaction.get());
   } else if (absl::IsAborted(status)) {
     ++counters_.aborted;
     End(transaction->id);
@@ -161,6 +193,7 @@ Task<absl::StatusOr<Transactions::Page*>> Transactions::Hold(OpenPtr transaction
   if (!status.ok()) {
     // It may have been locked for reading before, and is not any more.
     const bool was_locked = std::exchange(held.is_locked, false);
+    if (held.is_local) local_.Leave(page, transaction->id);
     transaction->pages.erase(page);
     if (was_locked) co_return absl::AbortedError(status.message());
     co_return status;
@@ -170,6 +203,9 @@ Task<absl::StatusOr<Transactions::Page*>> Transactions::Hold(OpenPtr transaction
 
 Task<absl::Status> Transactions::LockPage(OpenPtr transaction, PageId page, LockMode mode, Page* held) {
   held->lock.Release();  // A lock for reading would be in the way.
+  const absl::StatusOr<bool> is_local = co_await TakeLocal(transaction, page, mode, held);
+  if (!is_local.ok()) co_return is_local.status();
+  if (*is_local) co_return absl::OkStatus();
   const TimeNs deadline = std::min(transaction->deadline, clock_->Now() + options_.lock_timeout);
   absl::StatusOr<HeldPages> lock = co_await pages_.Lock({page, 1}, mode, deadline);
   if (transaction->ended) co_return Ended(*transaction);
@@ -203,6 +239,41 @@ Task<absl::Status> Transactions::LockPage(OpenPtr transaction, PageId page, Lock
   co_return absl::OkStatus();
 }
 
+// False: the page is not one of those.
+Task<absl::StatusOr<bool>> Transactions::TakeLocal(OpenPtr transaction, PageId page, LockMode mode, Page* held) {
+  const TimeNs deadline = std::min(transaction->deadline, clock_->Now() + options_.lock_timeout);
+  while (local_.Find(page) != nullptr && !local_.Take(page, transaction->id, mode)) {
+    if (std::exchange(held->is_local, false)) {
+      local_.Leave(page, transaction->id);
+      continue;
+    }
+    const bool woken = co_await local_.Wait(page, deadline);
+    if (transaction->ended) co_return Ended(*transaction);
+    if (!woken) {
+      co_return absl::AbortedError(
+          absl::StrCat("page ", ToString(page), " is held by other transactions; try it again"));
+    }
+  }
+  const LocalPages::Page* const local = local_.Find(page);
+  held->is_local = local != nullptr;
+  if (local == nullptr) co_return false;
+  if (held->is_locked && (held->sequence != local->sequence || held->config != local->config)) {
+    co_return absl::AbortedError(
+        absl::StrCat("page ", ToString(page), " was changed between its reading and its writing; try it again"));
+  }
+  held->is_locked = true;
+  held->mode = mode;
+  held->sequence = local->sequence;
+  held->config = local->config;
+  co_return true;
+}
+
+void Transactions::LeavePages(Open* transaction) {
+  for (const auto& [page, held] : std::exchange(transaction->pages, {})) {
+    if (held.is_local) local_.Leave(page, transaction->id);
+  }
+}
+
 Task<absl::StatusOr<std::string>> Transactions::Read(ClientId client, uint64_t id, GlobalAddress at, uint64_t length,
                                                      AccessMode mode) {
   if (absl::Status s = CheckRange(at, length); !s.ok()) co_return s;
@@ -221,13 +292,14 @@ Task<absl::StatusOr<std::string>> Transactions::ReadHeld(OpenPtr transaction, Gl
   const uint64_t offset = absl::Uint128Low64(at.value) % kPageBytes;
   const absl::StatusOr<Page*> held = co_await Hold(transaction, page, mode);
   if (!held.ok()) co_return held.status();
+  if ((*held)->is_local) {
+    const LocalPages::Page* const local = local_.Find(page);
+    co_return WithWrites(*local->content, (*held)->writes, offset, length);
+  }
   const auto content = co_await pages_.Load(page, transaction->deadline);
   if (transaction->ended) co_return Ended(*transaction);
   if (!content.ok()) co_return absl::AbortedError(content.status().message());
-  for (const ByteChange& write : (*held)->writes) {
-    std::memcpy((*content)->bytes.data() + write.offset, write.bytes.data(), write.bytes.size());
-  }
-  co_return std::string(reinterpret_cast<const char*>((*content)->bytes.data()) + offset, length);
+  co_return WithWrites(**content, (*held)->writes, offset, length);
 }
 
 Task<absl::Status> Transactions::Write(ClientId client, uint64_t id, GlobalAddress at, std::string bytes) {
@@ -283,11 +355,15 @@ Task<absl::Status> Transactions::Commit(ClientId client, uint64_t id) {
   const absl::StatusOr<OpenPtr> found = Find(client, id);
   if (!found.ok()) co_return found.status();
   const OpenPtr transaction = *found;
-  const bool writes = std::any_of(transaction->pages.begin(), transaction->pages.end(),
-                                  [](const auto& page) { return !page.second.writes.empty(); });
-  if (!writes) {
+  if (!transaction->HasWrites()) {
     End(id);
     co_return absl::OkStatus();
+  }
+  if (transaction->HasLocalPages()) {  // It comes after what is not durable yet.
+    const TimeNs deadline = transaction->deadline;
+    absl::Status committed = co_await CommitLazily(client, id);
+    if (committed.ok()) committed = co_await Sync(deadline);
+    co_return committed;
   }
   transaction->committing = true;
   clock_->Cancel(std::exchange(transaction->timer, 0));
@@ -305,6 +381,91 @@ Task<absl::Status> Transactions::Commit(ClientId client, uint64_t id) {
   absl::Status status = co_await answer.Get();
   clock->Cancel(timer);
   co_return status;
+}
+
+// What the pages hold that are not in LocalPages yet.
+Task<absl::Status> Transactions::LoadForCommit(OpenPtr transaction) {
+  for (auto& [page, held] : transaction->pages) {
+    if (held.is_local || held.writes.empty()) continue;
+    absl::StatusOr<TransactionPages::Content> content = co_await pages_.Load(page, transaction->deadline);
+    if (!content.ok()) co_return absl::AbortedError(content.status().message());
+    held.content = *std::move(content);
+  }
+  co_return absl::OkStatus();
+}
+
+// In one step, so that records are in the log in the order in which transactions see each other.
+void Transactions::CommitNow(const OpenPtr& transaction) {
+  constexpr TimeNs kWheneverThereIsRoom = std::numeric_limits<TimeNs>::max();
+  Outcome<absl::Status> appended = log_.Append(RecordOf(*transaction), kWheneverThereIsRoom);
+  std::vector<PageId> pages;
+  for (auto& [page, held] : transaction->pages) {
+    if (held.writes.empty()) continue;
+    LocalPages::Page* local = local_.Find(page);
+    if (!std::exchange(held.is_local, true)) {
+      local = local_.Add(page, transaction->id, std::move(held.lock));
+      local->content = std::move(held.content);
+    }
+    Apply(held.writes, local->content.get());
+    local->sequence = held.sequence + 1;
+    local->config = held.config;
+    ++local->pending;
+    pages.push_back(page);
+  }
+  ++lazy_commits_;
+  lazy_bytes_ += transaction->bytes;
+  Spawn<bool>(AwaitApplied(appended, std::move(pages), transaction->bytes), [](bool) {});
+  ++counters_.committed;
+  End(transaction->id);
+}
+
+Task<bool> Transactions::AwaitApplied(Outcome<absl::Status> appended, std::vector<PageId> pages, size_t bytes) {
+  const auto alive = alive_;
+  const absl::Status status = co_await appended.Get();
+  if (!*alive) co_return false;
+  // Otherwise the node ends, with all that it has.
+  if (!status.ok()) co_return false;
+  for (const PageId page : pages) local_.Applied(page);
+  ++lazy_applied_;
+  lazy_bytes_ -= bytes;
+  sync_waiters_.WakeAll();
+  co_return true;
+}
+
+Task<absl::Status> Transactions::CommitLazily(ClientId client, uint64_t id) {
+  constexpr size_t kMostLazyBytes = size_t{512} << 10;
+  const absl::StatusOr<OpenPtr> found = Find(client, id);
+  if (!found.ok()) co_return found.status();
+  const OpenPtr transaction = *found;
+  if (!transaction->HasWrites()) {
+    End(id);
+    co_return absl::OkStatus();
+  }
+  const TimeNs deadline = transaction->deadline;
+  transaction->busy = true;
+  absl::Status status = co_await LoadForCommit(transaction);
+  Leave(transaction, status);
+  if (status.ok() && transaction->ended) status = Ended(*transaction);
+  if (!status.ok()) co_return status;
+  transaction->committing = true;
+  clock_->Cancel(std::exchange(transaction->timer, 0));
+  CommitNow(transaction);
+  if (lazy_bytes_ > kMostLazyBytes) co_return co_await Sync(deadline);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Transactions::Sync(TimeNs deadline) {
+  const uint64_t wanted = lazy_commits_;
+  while (lazy_applied_ < wanted) {
+    const bool woken = stopped_ ? false : co_await sync_waiters_.Wait(deadline);
+    if (!woken || stopped_) {
+      co_return absl::UnavailableError(
+          "the log of this node's transactions could not be flushed in time; what was committed may be lost if the "
+          "node "
+          "is");
+    }
+  }
+  co_return absl::OkStatus();
 }
 
 // --- Reading ----------------------------------------------------------------------------------------------------------

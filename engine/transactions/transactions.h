@@ -6,6 +6,7 @@
 //
 //  T1  Of a transaction that is not committed nothing is in any page.
 //  T2  A page is used only if it was locked when nothing of it was lost that is not replayed (Y2); once locked it stays as it is.
+//      What is committed lazily is in the pages, for transactions of this node, before it is there for others (local_pages.h).
 //  T3  Aborted: nothing of the transaction has happened, and it has ended; it may be tried again. Other errors of Read and Write
 //      leave it as it was.
 //
@@ -21,6 +22,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/transactions/local_pages.h"
 #include "engine/transactions/log_reader.h"
 #include "engine/transactions/log_replay.h"
 #include "engine/transactions/log_writer.h"
@@ -54,6 +56,11 @@ class Transactions {
   Task<absl::Status> Write(ClientId client, uint64_t id, GlobalAddress at, std::string bytes);
   // OK: it survives whatever happens. Unavailable: it may or may not have happened. Other errors: nothing has.
   Task<absl::Status> Commit(ClientId client, uint64_t id);
+  // The same, but OK comes before it is durable. If the node is lost before that, it has not happened, nor has anything that was committed
+  // here after it; other nodes do not see it before. Waits only if too much is not durable yet.
+  Task<absl::Status> CommitLazily(ClientId client, uint64_t id);
+  // OK: everything that was committed here before is durable. Unavailable: not by the deadline.
+  Task<absl::Status> Sync(TimeNs deadline);
   absl::Status Abort(ClientId client, uint64_t id);
   // Its transactions are aborted, but those whose commit has begun.
   void EndClient(ClientId client);
@@ -79,6 +86,8 @@ class Transactions {
   static absl::Status CheckRange(GlobalAddress at, uint64_t length);
   Task<absl::StatusOr<Page*>> Hold(OpenPtr transaction, PageId page, LockMode mode);
   Task<absl::Status> LockPage(OpenPtr transaction, PageId page, LockMode mode, Page* held);
+  Task<absl::StatusOr<bool>> TakeLocal(OpenPtr transaction, PageId page, LockMode mode, Page* held);
+  void LeavePages(Open* transaction);
   Task<absl::StatusOr<std::string>> ReadHeld(OpenPtr transaction, GlobalAddress at, uint64_t length, LockMode mode);
   Task<absl::Status> WriteHeld(OpenPtr transaction, GlobalAddress at, std::string bytes);
   absl::Status Ended(const Open& transaction) const;
@@ -87,12 +96,21 @@ class Transactions {
   void EndOverdue(uint64_t id);
   LogRecord RecordOf(const Open& transaction) const;
   Task<absl::Status> AppendAndEnd(OpenPtr transaction);
+  Task<absl::Status> LoadForCommit(OpenPtr transaction);
+  void CommitNow(const OpenPtr& transaction);
+  Task<bool> AwaitApplied(Outcome<absl::Status> appended, std::vector<PageId> pages, size_t bytes);
 
   const TransactionsOptions options_;
   Clock* const clock_;
   TransactionPages pages_;
   LogReplay replay_;
   LogWriter log_;
+  LocalPages local_;
+  // Of lazy commits: how many there were, and how many of them are durable and in their pages; the bytes of the others.
+  uint64_t lazy_commits_ = 0;
+  uint64_t lazy_applied_ = 0;
+  size_t lazy_bytes_ = 0;
+  Waiters sync_waiters_;
   std::map<uint64_t, OpenPtr> open_;
   uint64_t next_ = 1;
   bool stopped_ = false;

@@ -28,6 +28,7 @@ class MemoryPages final : public Pages {
     open_.clear();
     opened_elsewhere_.clear();
     calls_until_end_.reset();
+    ++incarnation_;
   }
   // From the `calls`th change of what is durable on, and for all calls after it, Unavailable: the node is dying.
   void EndAfter(uint64_t calls) { calls_until_end_ = calls; }
@@ -78,6 +79,7 @@ class MemoryPages final : public Pages {
     for (auto& [page, bytes] : writes) metadata_[page] = std::move(bytes);
     co_return absl::OkStatus();
   }
+  Task<absl::Status> SyncTransactions() override { co_return Alive(); }
   void Abort(uint64_t transaction) override { open_.erase(transaction); }
 
   Task<absl::Status> ReadData(uint64_t offset, std::span<std::byte> out) override {
@@ -133,6 +135,7 @@ class MemoryPages final : public Pages {
     co_return attempt < 100 ? Alive() : absl::UnavailableError("aborted 100 times");
   }
   uint64_t NodePlace() const override { return 0; }
+  uint64_t Incarnation() const override { return incarnation_; }
   int64_t NowNs() const override { return now_ns_; }
   uint64_t Random() override { return ++random_; }
 
@@ -176,6 +179,7 @@ class MemoryPages final : public Pages {
   uint64_t changes_ = 0;
   uint64_t last_ = 0;
   uint64_t random_ = 0;
+  uint64_t incarnation_ = 1;
   int64_t now_ns_ = 1'000'000'000'000;
 };
 
