@@ -457,7 +457,8 @@ Task<absl::Status> Transactions::CommitLazily(ClientId client, uint64_t id) {
 Task<absl::Status> Transactions::Sync(TimeNs deadline) {
   const uint64_t wanted = lazy_commits_;
   while (lazy_applied_ < wanted) {
-    const bool woken = stopped_ ? false : co_await sync_waiters_.Wait(deadline);
+    bool woken = false;
+    if (!stopped_) woken = co_await sync_waiters_.Wait(deadline);
     if (!woken || stopped_) {
       co_return absl::UnavailableError(
           "the log of this node's transactions could not be flushed in time; what was committed may be lost if the "

@@ -181,7 +181,14 @@ Task<absl::Status> AccountsWork::Transfer(ClientPtr client, bool gives_up, TimeN
   if (status.ok() && !gives_up) {
     attempt.BeginCommit();
     world_->Trace("node ", client->host->slot + 1, " client ", client->id, ": commits transfer ", attempt.number());
-    status = co_await transactions.Commit(client->id, *id);
+    // Either way it is to be durable before anybody is told.
+    const bool lazily = client->random.Below(2) == 0;
+    if (lazily) {
+      status = co_await transactions.CommitLazily(client->id, *id);
+    } else {
+      status = co_await transactions.Commit(client->id, *id);
+    }
+    if (lazily && status.ok()) status = co_await transactions.Sync(deadline);
   } else {
     const absl::Status aborted = transactions.Abort(client->id, *id);
     if (!aborted.ok()) world_->Fail(absl::StrCat("Abort: ", aborted.ToString()));
