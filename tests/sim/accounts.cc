@@ -136,6 +136,9 @@ Task<absl::StatusOr<Account>> AccountsWork::ReadAccount(ClientPtr client, uint64
   const absl::StatusOr<std::string> bytes =
       co_await On(*client).Read(client->id, id, AddressOf(account), kAccountBytes, mode);
   if (!bytes.ok()) co_return bytes.status();
+  // What this node alone sees as yet may go with it.
+  const absl::Status synced = co_await On(*client).Sync(client->host->clock->Now() + kSecond);
+  if (!synced.ok()) co_return synced;
   const Account read = Decode(*bytes);
   oracle_.OnRead(*newest, account, read);
   co_return read;
