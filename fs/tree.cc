@@ -180,8 +180,12 @@ Task<absl::Status> Tree::Put(uint64_t key, std::string value) {
     // The highest node on the way that must be split first: the one below the lowest that has room for a separator.
     size_t step = path->size() - 1;
     while (step > 0 && NodeView(BytesOf((*path)[step - 1].page)).FreeBytes() < kSeparatorBytes) --step;
-    const absl::Status status =
-        step == 0 ? co_await PushRootDown() : co_await Split((*path)[step - 1].page, (*path)[step - 1].child, key);
+    absl::Status status;  // GCC 12 destroys the result of a conditional co_await twice.
+    if (step == 0) {
+      status = co_await PushRootDown();
+    } else {
+      status = co_await Split((*path)[step - 1].page, (*path)[step - 1].child, key);
+    }
     if (!status.ok()) co_return status;
   }
 }
