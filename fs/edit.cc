@@ -89,6 +89,11 @@ Task<absl::StatusOr<std::string>> Edit::GetRaw(uint64_t page) {
   return pages_->Read(transaction_, page, Intent::kWrite);
 }
 
+bool Edit::HasChanged(uint64_t page) const {
+  const auto held = held_.find(page);
+  return held != held_.end() && held->second.changed_;
+}
+
 Task<absl::Status> Edit::Commit() {
   for (auto& [number, page] : held_) {
     if (!page.changed_) continue;

@@ -54,6 +54,8 @@ class Edit {
   // The page as it is, whatever it is: for what may never have been written.
   Task<absl::StatusOr<std::string>> GetRaw(uint64_t page);
   Task<absl::Status> Commit();
+  // What it holds of the page is not what is committed.
+  bool HasChanged(uint64_t page) const;
 
   Pages* pages() const { return pages_; }
 

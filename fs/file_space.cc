@@ -17,11 +17,11 @@ Task<absl::Status> Instance::Allocate(InodeNumber number, int mode, uint64_t off
   const bool keeps_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
   const bool punches = (mode & FALLOC_FL_PUNCH_HOLE) != 0;
   const bool zeros = (mode & FALLOC_FL_ZERO_RANGE) != 0;
+  if (length == 0) co_return PosixError(EINVAL, "a range of no bytes");
   if ((mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0 ||
       (punches && (zeros || !keeps_size))) {
     co_return PosixError(EOPNOTSUPP, absl::StrCat("fallocate's mode ", mode));
   }
-  if (length == 0) co_return PosixError(EINVAL, "a range of no bytes");
   if (offset > kMostFileBytes || length > kMostFileBytes - offset)
     co_return PosixError(EFBIG, "a range behind all files");
   const uint64_t end = offset + length;

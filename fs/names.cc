@@ -161,13 +161,13 @@ Task<absl::StatusOr<Attributes>> Instance::Link(InodeNumber number, InodeNumber 
     if (!parent.ok()) co_return parent.status();
     absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
-    if (inode->IsDirectory()) co_return PosixError(EPERM, "a directory has one name only");
-    if (inode->links() == 0) co_return PosixError(ENOENT, "the file's last name was removed");
-    if (inode->links() >= kMostLinks) co_return PosixError(EMLINK, absl::StrCat("a file with ", kMostLinks, " names"));
     Directory entries(&edit, &space_, *parent);
     const auto entry = co_await entries.Find(name);
     if (!entry.ok()) co_return entry.status();
     if (entry->has_value()) co_return PosixError(EEXIST, absl::StrCat("there is a \"", name, "\""));
+    if (inode->IsDirectory()) co_return PosixError(EPERM, "a directory has one name only");
+    if (inode->links() == 0) co_return PosixError(ENOENT, "the file's last name was removed");
+    if (inode->links() >= kMostLinks) co_return PosixError(EMLINK, absl::StrCat("a file with ", kMostLinks, " names"));
     const absl::Status status = co_await entries.Add(name, number, inode->mode() & S_IFMT);
     if (!status.ok()) co_return status;
     inode->set_links(inode->links() + 1);

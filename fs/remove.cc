@@ -95,10 +95,10 @@ Task<absl::StatusOr<bool>> Instance::FinishSome(Edit* edit, InodeNumber number, 
     if (!shrunk.ok()) co_return shrunk;
     is_done = *shrunk;
   } else {
-    if (IsOpen(number)) co_return true;
     const absl::StatusOr<bool> elsewhere = co_await pages_->IsOpenElsewhere(number);
     if (!elsewhere.ok()) co_return elsewhere.status();
-    if (*elsewhere) co_return true;
+    // It stays an orphan. Who has it open may have made it shorter.
+    if (IsOpen(number) || *elsewhere) co_return co_await Shrink(edit, *inode);
     const absl::StatusOr<bool> gone = co_await FreeSome(edit, *inode);
     if (!gone.ok()) co_return gone;
     is_done = *gone;

@@ -38,6 +38,12 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeData(Edit* edit, Zone zone, uint64_
   return TakeAnywhere(edit, {.zone = zone, .want = want, .goal = goal});
 }
 
+// Groups that an edit adds are there when it is committed, and not before.
+void SpaceMap::NoteGroups(Edit* edit, Zone zone, uint64_t count) {
+  std::vector<Known>& groups = zones_[static_cast<size_t>(zone)].groups;
+  if (count > groups.size() && !edit->HasChanged(kFilesetPage)) groups.resize(count);
+}
+
 // Groups of this node's own, or nobody's; a new one; at last those that others use. S3
 Task<absl::StatusOr<PageSpan>> SpaceMap::TakeAnywhere(Edit* edit, Choice choice) {
   ZoneState& state = zones_[static_cast<size_t>(choice.zone)];
@@ -49,7 +55,7 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeAnywhere(Edit* edit, Choice choice)
   if (state.groups.empty()) {
     const absl::StatusOr<EditPage*> fileset = co_await edit->Get(kFilesetPage, PageKind::kFileset, Intent::kRead);
     if (!fileset.ok()) co_return fileset.status();
-    state.groups.resize(GetLittle<uint32_t>((*fileset)->bytes(), GroupCountAt(choice.zone)));
+    NoteGroups(edit, choice.zone, GetLittle<uint32_t>((*fileset)->bytes(), GroupCountAt(choice.zone)));
   }
   for (const bool desperate : {false, true}) {
     for (uint64_t i = 0; i < state.groups.size(); ++i) {
@@ -78,7 +84,9 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeFrom(Edit* edit, Choice choice, uin
   if (!page.ok()) co_return page.status();
   GroupEditor editor(*page);
   if (absl::Status s = editor.Check(first, choice.zone); !s.ok()) co_return s;
-  Known& known = zones_[static_cast<size_t>(choice.zone)].groups[group];
+  std::vector<Known>& groups = zones_[static_cast<size_t>(choice.zone)].groups;
+  Known added;
+  Known& known = group < groups.size() ? groups[group] : added;
   const auto own = static_cast<uint32_t>(pages_->NodePlace() + 1);
   const bool was_others = known.others;
   known.others = editor.owner() != 0 && editor.owner() != own;
@@ -147,9 +155,9 @@ Task<absl::StatusOr<uint64_t>> SpaceMap::AddGroup(Edit* edit, Zone zone) {
   if (!fileset.ok()) co_return fileset.status();
   ZoneState& state = zones_[static_cast<size_t>(zone)];
   const auto count = GetLittle<uint32_t>((*fileset)->bytes(), GroupCountAt(zone));
-  if (count > state.groups.size()) {  // Others have added some.
-    state.groups.resize(count);
-    co_return state.groups.size() - 1;
+  if (count > state.groups.size()) {  // This edit has added one, or others have.
+    NoteGroups(edit, zone, count);
+    co_return count - 1;
   }
   if ((uint64_t{count} + 1) * kGroupPages > PagesOf(zone).count) co_return NoSpace();
   const uint64_t first = GroupPageOf(zone, count);
@@ -160,7 +168,6 @@ Task<absl::StatusOr<uint64_t>> SpaceMap::AddGroup(Edit* edit, Zone zone) {
   if (!page.ok()) co_return page.status();
   GroupEditor(*page).Initialize(first, zone, static_cast<uint32_t>(pages_->NodePlace() + 1));
   PutLittle((*fileset)->mutable_bytes(), GroupCountAt(zone), count + 1);
-  state.groups.resize(count + 1U);
   co_return count;
 }
 

@@ -84,6 +84,7 @@ class SpaceMap final : public MetadataPages {
   Task<absl::StatusOr<uint64_t>> TakeOne(Edit* edit, bool is_inode);
   Task<absl::StatusOr<PageSpan>> TakeFrom(Edit* edit, Choice choice, uint64_t group);
   Task<absl::StatusOr<PageSpan>> TakeAnywhere(Edit* edit, Choice choice);
+  void NoteGroups(Edit* edit, Zone zone, uint64_t count);
   Task<absl::StatusOr<uint64_t>> AddGroup(Edit* edit, Zone zone);
   Task<absl::Status> Clean(EditPage* group, uint64_t want);
   Task<absl::Status> Free(Edit* edit, PageSpan pages, bool mark);

@@ -15,7 +15,10 @@ constexpr absl::string_view kErrnoPayload = "mangrove/errno";
 }  // namespace
 
 absl::Status PosixError(int error_number, absl::string_view what) {
-  absl::Status status(absl::ErrnoToStatusCode(error_number), what);
+  absl::StatusCode code = absl::ErrnoToStatusCode(error_number);
+  // Abseil's code for ESTALE, and EDEADLK; here it says that a transaction is to be tried again.
+  if (code == absl::StatusCode::kAborted) code = absl::StatusCode::kFailedPrecondition;
+  absl::Status status(code, what);
   status.SetPayload(kErrnoPayload, absl::Cord(absl::StrCat(error_number)));
   return status;
 }

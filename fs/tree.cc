@@ -180,7 +180,7 @@ Task<absl::Status> Tree::Put(uint64_t key, std::string value) {
     // The highest node on the way that must be split first: the one below the lowest that has room for a separator.
     size_t step = path->size() - 1;
     while (step > 0 && NodeView(BytesOf((*path)[step - 1].page)).FreeBytes() < kSeparatorBytes) --step;
-    absl::Status status;
+    absl::Status status;  // GCC 12 destroys the result of a conditional co_await twice.
     if (step == 0) {
       status = co_await PushRootDown();
     } else {
