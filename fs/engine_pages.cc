@@ -17,17 +17,13 @@ constexpr DurationNs kTransactionTime = 8 * kSecond;
 constexpr int kMostTransactions = 96;
 constexpr int kMostAttempts = 60;
 
-Credentials Root() { return {.uid = 0, .gid = 0, .groups = {}}; }
-
 }  // namespace
 
 EnginePages::EnginePages(const EnginePagesNode& node, PageRange region, ClientId client)
     : node_(node),
       region_(region),
       client_(client),
-      table_(node.operations, node.engine, node.clock, region, node.self.value % kNodePlaces) {}
-
-EnginePages::~EnginePages() { node_.operations->EndClient(client_); }
+      table_(node.engine, node.allocate, node.clock, region, node.self.value % kNodePlaces) {}
 
 TimeNs EnginePages::Deadline() const { return node_.clock->Now() + kTimeout; }
 
@@ -41,7 +37,7 @@ Task<absl::StatusOr<uint64_t>> EnginePages::Begin() {
   }
   ++open_;
   absl::StatusOr<uint64_t> transaction =
-      co_await node_.operations->transactions()->Begin(client_, node_.clock->Now() + kTransactionTime);
+      co_await node_.transactions->Begin(client_, node_.clock->Now() + kTransactionTime);
   if (!transaction.ok()) LetIn();
   co_return transaction;
 }
@@ -55,26 +51,26 @@ void EnginePages::LetIn() {
 }
 
 Task<absl::StatusOr<std::string>> EnginePages::Read(uint64_t transaction, uint64_t page, Intent intent) {
-  return node_.operations->transactions()->Read(client_, transaction, PlaceOf(page), kMetadataBytes,
-                                                intent == Intent::kWrite ? AccessMode::kWrite : AccessMode::kRead);
+  return node_.transactions->Read(client_, transaction, PlaceOf(page), kMetadataBytes,
+                                  intent == Intent::kWrite ? AccessMode::kWrite : AccessMode::kRead);
 }
 
 Task<absl::Status> EnginePages::Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) {
-  return node_.operations->transactions()->Write(client_, transaction, PlaceOf(page) + offset, std::move(bytes));
+  return node_.transactions->Write(client_, transaction, PlaceOf(page) + offset, std::move(bytes));
 }
 
 Task<absl::Status> EnginePages::Commit(uint64_t transaction) {
-  absl::Status status = co_await node_.operations->transactions()->CommitLazily(client_, transaction);
+  absl::Status status = co_await node_.transactions->CommitLazily(client_, transaction);
   LetIn();
   // The log has no room yet: nothing has happened.
   if (absl::IsResourceExhausted(status)) status = absl::AbortedError(status.message());
   co_return status;
 }
 
-Task<absl::Status> EnginePages::SyncTransactions() { return node_.operations->transactions()->Sync(Deadline()); }
+Task<absl::Status> EnginePages::SyncTransactions() { return node_.transactions->Sync(Deadline()); }
 
 void EnginePages::Abort(uint64_t transaction) {
-  node_.operations->transactions()->Abort(client_, transaction).IgnoreError();  // It may have ended by itself.
+  node_.transactions->Abort(client_, transaction).IgnoreError();  // It may have ended by itself.
   LetIn();
 }
 
@@ -96,11 +92,11 @@ Task<absl::Status> EnginePages::ReadData(uint64_t offset, std::span<std::byte> o
   while (!out.empty()) {
     const PageId first = region_.first + offset / kPageSize;
     const uint64_t count = std::min((offset % kPageSize + out.size() - 1) / kPageSize + 1, PageEngine::kBlockPages);
-    absl::Status status = co_await node_.operations->Acquire({first, count}, Rights::kRead, deadline);
+    absl::Status status = co_await node_.engine->Acquire({first, count}, Rights::kRead, deadline);
     if (!status.ok()) co_return status;
     for (uint64_t i = 0; i < count; ++i) {
       while (node_.engine->RightsOf(first + i) == Rights::kNone) {
-        status = co_await node_.operations->Acquire({first + i, 1}, Rights::kRead, deadline);
+        status = co_await node_.engine->Acquire({first + i, 1}, Rights::kRead, deadline);
         if (!status.ok()) co_return status;
       }
       const uint64_t within = offset % kPageSize;
@@ -118,11 +114,11 @@ Task<absl::Status> EnginePages::WriteData(uint64_t offset, std::span<const std::
   while (!bytes.empty()) {
     const PageId first = region_.first + offset / kPageSize;
     const uint64_t count = std::min((offset % kPageSize + bytes.size() - 1) / kPageSize + 1, PageEngine::kBlockPages);
-    absl::Status status = co_await node_.operations->Acquire({first, count}, Rights::kWrite, deadline);
+    absl::Status status = co_await node_.engine->Acquire({first, count}, Rights::kWrite, deadline);
     if (!status.ok()) co_return status;
     for (uint64_t i = 0; i < count; ++i) {
       while (node_.engine->RightsOf(first + i) != Rights::kWrite) {
-        status = co_await node_.operations->Acquire({first + i, 1}, Rights::kWrite, deadline);
+        status = co_await node_.engine->Acquire({first + i, 1}, Rights::kWrite, deadline);
         if (!status.ok()) co_return status;
       }
       const uint64_t within = offset % kPageSize;
@@ -138,7 +134,7 @@ Task<absl::Status> EnginePages::WriteData(uint64_t offset, std::span<const std::
 Task<absl::Status> EnginePages::Flush(PageSpan pages) {
   while (pages.count > 0) {
     const uint64_t count = std::min(pages.count, PageEngine::kBlockPages);
-    const absl::Status status = co_await node_.operations->Flush({region_.first + pages.first, count}, Deadline());
+    const absl::Status status = co_await node_.engine->Flush({region_.first + pages.first, count}, Deadline());
     if (!status.ok()) co_return status;
     pages = {pages.first + count, pages.count - count};
   }
@@ -148,11 +144,11 @@ Task<absl::Status> EnginePages::Flush(PageSpan pages) {
 Task<absl::Status> EnginePages::Allocate(PageSpan pages, uint32_t replicas) {
   AllocateOptions options;
   options.replicas = replicas;
-  return node_.operations->Allocate(Root(), {region_.first + pages.first, pages.count}, options, Deadline());
+  return node_.allocate({region_.first + pages.first, pages.count}, options, Deadline());
 }
 
 Task<absl::StatusOr<Space>> EnginePages::GetSpace() {
-  const absl::StatusOr<SpaceTotals> totals = co_await node_.operations->Space(Deadline());
+  const absl::StatusOr<SpaceTotals> totals = co_await node_.space(Deadline());
   if (!totals.ok()) co_return totals.status();
   co_return Space{.total_pages = totals->total_bytes / kPageSize,
                   .free_pages = totals->free_bytes / kPageSize,

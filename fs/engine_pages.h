@@ -17,24 +17,32 @@
 #include "net/runtime/entropy.h"
 #include "net/runtime/task.h"
 
+namespace mangrove {
+class PageEngine;
+class Transactions;
+}  // namespace mangrove
+
 namespace mangrove::fs {
 
 // The node that it is of. All outlive whoever has it.
 struct EnginePagesNode {
-  NodeOperations* operations = nullptr;  // With transactions.
   PageEngine* engine = nullptr;
+  Transactions* transactions = nullptr;
   Clock* clock = nullptr;
   Entropy* entropy = nullptr;
   NodeId self;
   uint64_t incarnation = 0;
   std::function<int64_t()> wall_ns;  // Nanoseconds since 1970.
+  // As NodeOperations' of these names.
+  AllocatePages allocate;
+  std::function<Task<absl::StatusOr<SpaceTotals>>(TimeNs deadline)> space;
 };
 
 class EnginePages final : public Pages {
  public:
-  // `region`: opened on this node, for writing. `client`: of nobody else; what it holds ends with EndClient.
+  // `region`: known to this node's memory. `client`: of nobody else.
   EnginePages(const EnginePagesNode& node, PageRange region, ClientId client);
-  ~EnginePages() override;
+  ~EnginePages() override = default;
 
   Task<absl::StatusOr<uint64_t>> Begin() override;
   Task<absl::StatusOr<std::string>> Read(uint64_t transaction, uint64_t page, Intent intent) override;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <utility>
@@ -29,6 +30,11 @@ Task<absl::Status> Instance::ZeroBytes(Edit* edit, Inode inode, uint64_t from, u
   // Far behind the end of a file is at most what was taken ahead, or by fallocate.
   const absl::StatusOr<std::vector<Extent>> map = co_await stream.Map({first, pages});
   if (!map.ok()) co_return map.status();
+  // What took these bytes out of the file must not be undone when they are gone.
+  const bool has_pages = std::any_of(map->begin(), map->end(), [](const Extent& extent) { return !extent.IsHole(); });
+  if (!has_pages) co_return absl::OkStatus();
+  const absl::Status synced = co_await pages_->SyncTransactions();
+  if (!synced.ok()) co_return synced;
   for (const Extent& extent : *map) {
     if (extent.IsHole()) continue;
     const uint64_t begin = std::max(from, extent.stream_page * kPageSize);
@@ -42,6 +48,15 @@ Task<absl::Status> Instance::ZeroBytes(Edit* edit, Inode inode, uint64_t from, u
     if (!status.ok()) co_return status;
   }
   co_return absl::OkStatus();
+}
+
+// Before it becomes longer. I2
+Task<absl::Status> Instance::ClearBehindEnd(Edit* edit, Inode inode, uint64_t to) {
+  uint64_t end = to;
+  if (inode.Has(Inode::kOldTail)) end = std::max(to, (inode.size() + kPageSize - 1) / kPageSize * kPageSize);
+  const absl::Status status = co_await ZeroBytes(edit, inode, inode.size(), end);
+  if (status.ok() && inode.Has(Inode::kOldTail)) inode.Set(Inode::kOldTail, false);
+  co_return status;
 }
 
 // A step of what is left to do for a file that has become shorter: the pages behind its end go. True: that was all.
@@ -59,13 +74,15 @@ Task<absl::StatusOr<bool>> Instance::Shrink(Edit* edit, Inode inode) {
 Task<absl::StatusOr<bool>> Instance::Resize(Edit* edit, Inode inode, uint64_t size) {
   const uint64_t old = inode.size();
   if (size >= old) {
-    const absl::Status status = co_await ZeroBytes(edit, inode, old, size);  // I2
+    if (size == old) co_return true;
+    const absl::Status status = co_await ClearBehindEnd(edit, inode, size);
     if (!status.ok()) co_return status;
     inode.set_size(size);
     co_return true;
   }
   inode.set_size(size);
   inode.Set(Inode::kShrinking, true);
+  inode.Set(Inode::kOldTail, size % kPageSize != 0);
   const absl::StatusOr<bool> all = co_await Shrink(edit, inode);
   if (!all.ok() || *all) co_return all;
   const absl::Status status = co_await SetOrphan(edit, pages_->NodePlace(), inode.number(), true);

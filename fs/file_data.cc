@@ -89,8 +89,8 @@ Task<absl::StatusOr<bool>> Instance::MakeRoom(Edit* edit, Inode inode, uint64_t 
 }
 
 Task<absl::Status> Instance::WriteBytes(Edit* edit, Inode inode, uint64_t from, const std::string* bytes) {
-  // What lies between the old end and these bytes may be anything.
-  absl::Status status = co_await ZeroBytes(edit, inode, inode.size(), from);
+  absl::Status status;
+  if (from + bytes->size() > inode.size()) status = co_await ClearBehindEnd(edit, inode, from);
   if (!status.ok()) co_return status;
   Stream stream(edit, &space_, inode);
   const PageSpan written = PagesOfBytes(from, bytes->size());

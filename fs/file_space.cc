@@ -59,12 +59,15 @@ Task<absl::Status> Instance::Allocate(InodeNumber number, int mode, uint64_t off
     must_finish_first = inode->Has(Inode::kShrinking);
     if (must_finish_first) co_return absl::OkStatus();
     const uint64_t count = std::min(last + 1 - page, Stream::kMostPages);
+    const uint64_t size = std::min(end, (page + count) * kPageSize);
+    const bool grows = !keeps_size && size > inode->size();
+    absl::Status cleared;
+    if (grows) cleared = co_await ClearBehindEnd(&edit, *inode, size);  // Before there are pages that are zeros.
+    if (!cleared.ok()) co_return cleared;
     Stream stream(&edit, &space_, *inode);
     const absl::StatusOr<std::vector<Extent>> map = co_await stream.Fill({page, count});
     if (!map.ok()) co_return map.status();
-    if (!keeps_size && std::min(end, (page + count) * kPageSize) > inode->size()) {
-      inode->set_size(std::min(end, (page + count) * kPageSize));
-    }
+    if (grows) inode->set_size(size);
     Touch(&*inode);
     co_return absl::OkStatus();
   };

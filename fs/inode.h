@@ -8,7 +8,8 @@
 //
 //   I1  A file with links, or that somebody has open, is no other file; one without either is in a place's tree of orphans until its pages
 //       are free (fs/orphans.h).
-//   I2  Behind the end of a file its pages may hold anything: who makes it longer fills them with zeros, up to where it writes.
+//   I2  Behind the end of a file its pages may hold anything: who makes it longer fills them with zeros, up to where it writes; and what is
+//       left behind the end in its last page too, durably, so that no loss brings it to light.
 
 #pragma once
 
@@ -25,7 +26,10 @@ constexpr uint64_t kMostFileBytes = (uint64_t{1} << 63) - 1;
 
 class Inode {
  public:
-  enum Flag : uint32_t { kShrinking = 1 };  // It has extents behind its end that are to be freed.
+  enum Flag : uint32_t {
+    kShrinking = 1,  // It has extents behind its end that are to be freed.
+    kOldTail = 2,    // Its last page has bytes of before behind the end.
+  };
 
   explicit Inode(EditPage* page) : page_(page) {}
   // ESTALE: it is no inode, or not in use.

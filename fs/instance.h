@@ -122,6 +122,7 @@ class Instance final : public Filesystem {
   // file_attributes.cc
   Task<absl::StatusOr<bool>> Resize(Edit* edit, Inode inode, uint64_t size);
   Task<absl::StatusOr<bool>> Shrink(Edit* edit, Inode inode);
+  Task<absl::Status> ClearBehindEnd(Edit* edit, Inode inode, uint64_t to);
   Task<absl::Status> ZeroBytes(Edit* edit, Inode inode, uint64_t from, uint64_t to);
   // extended.cc
   Task<absl::StatusOr<std::optional<std::string>>> FindXattr(Edit* edit, Inode inode, std::string name);

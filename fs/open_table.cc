@@ -19,8 +19,6 @@ constexpr DurationNs kTimeout = 5 * kSecond;
 
 uint64_t CounterOf(InodeNumber inode) { return inode.value * 0x9E3779B97F4A7C15 >> 32 & (kCounters - 1); }
 
-Credentials Root() { return {.uid = 0, .gid = 0, .groups = {}}; }
-
 }  // namespace
 
 PageRange OpenTable::PagesOf(uint64_t place) const {
@@ -39,7 +37,7 @@ Task<absl::Status> OpenTable::Make() {
   const PageRange pages = PagesOf(place_);
   AllocateOptions options;
   options.persistent = false;
-  absl::Status status = co_await operations_->Allocate(Root(), pages, options, clock_->Now() + kTimeout);
+  absl::Status status = co_await allocate_(pages, options, clock_->Now() + kTimeout);
   if (absl::IsAlreadyExists(status)) status = absl::OkStatus();
   if (!status.ok()) co_return status;
   engine_->SetKeepInRam(pages, true);
@@ -52,7 +50,7 @@ Task<absl::Status> OpenTable::Write() {
   for (uint64_t i = 0; i < kTablePages; ++i) {
     const PageId page = pages.first + i;
     while (engine_->RightsOf(page) != Rights::kWrite) {
-      const absl::Status status = co_await operations_->Acquire({page, 1}, Rights::kWrite, clock_->Now() + kTimeout);
+      const absl::Status status = co_await engine_->Acquire({page, 1}, Rights::kWrite, clock_->Now() + kTimeout);
       if (!status.ok()) co_return status;
     }
     std::array<std::byte, kPageSize> content{};
@@ -71,7 +69,7 @@ Task<absl::Status> OpenTable::Publish(InodeNumber inode, bool open) {
   count += open ? 1 : ~uint32_t{0};
   const PageId page = PagesOf(place_).first + counter / kCountersOfPage;
   while (engine_->RightsOf(page) != Rights::kWrite) {
-    absl::Status status = co_await operations_->Acquire({page, 1}, Rights::kWrite, clock_->Now() + kTimeout);
+    absl::Status status = co_await engine_->Acquire({page, 1}, Rights::kWrite, clock_->Now() + kTimeout);
     // It was at a node that is gone: O1 until it is written anew.
     if (absl::IsDataLoss(status)) status = co_await Make();
     if (!status.ok()) co_return status;
@@ -88,7 +86,7 @@ Task<absl::StatusOr<bool>> OpenTable::IsPublished(uint64_t place, InodeNumber in
   const uint64_t counter = CounterOf(inode);
   const PageId page = PagesOf(place).first + counter / kCountersOfPage;
   while (engine_->RightsOf(page) == Rights::kNone) {
-    const absl::Status status = co_await operations_->Acquire({page, 1}, Rights::kRead, clock_->Now() + kTimeout);
+    const absl::Status status = co_await engine_->Acquire({page, 1}, Rights::kRead, clock_->Now() + kTimeout);
     if (absl::IsFailedPrecondition(status)) co_return false;  // It never had a table.
     if (absl::IsDataLoss(status)) co_return IsThere(place);   // O1
     if (!status.ok()) co_return status;

@@ -11,7 +11,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -27,11 +29,14 @@ class PageEngine;
 
 namespace mangrove::fs {
 
+// NodeOperations::Allocate, of pages of this filesystem's.
+using AllocatePages = std::function<Task<absl::Status>(PageRange pages, AllocateOptions options, TimeNs deadline)>;
+
 class OpenTable {
  public:
   // `region`: the fileset's pages. All outlive it.
-  OpenTable(NodeOperations* operations, PageEngine* engine, Clock* clock, PageRange region, uint64_t place)
-      : operations_(operations), engine_(engine), clock_(clock), region_(region), place_(place) {}
+  OpenTable(PageEngine* engine, AllocatePages allocate, Clock* clock, PageRange region, uint64_t place)
+      : engine_(engine), allocate_(std::move(allocate)), clock_(clock), region_(region), place_(place) {}
 
   // An empty table of this place, whatever was there.
   Task<absl::Status> Make();
@@ -44,8 +49,8 @@ class OpenTable {
   Task<absl::Status> Write();
   bool IsThere(uint64_t place) const;
 
-  NodeOperations* const operations_;
   PageEngine* const engine_;
+  const AllocatePages allocate_;
   Clock* const clock_;
   const PageRange region_;
   const uint64_t place_;

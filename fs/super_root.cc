@@ -79,12 +79,11 @@ Task<absl::StatusOr<PageRange>> SuperRoot::OpenRegion(std::string name, bool mak
     options.size_bytes = pages * kPageSize;
     options.owner = 0;
     options.group = 0;
-    const absl::StatusOr<OpenedRegion> made = co_await node_.operations->Reserve(Root(), options, deadline);
+    const absl::StatusOr<OpenedRegion> made = co_await operations_->Reserve(Root(), options, deadline);
     if (made.ok()) co_return made->pages;
     if (!absl::IsAlreadyExists(made.status())) co_return made.status();
   }
-  const absl::StatusOr<OpenedRegion> opened =
-      co_await node_.operations->Open(Root(), name, AccessMode::kWrite, deadline);
+  const absl::StatusOr<OpenedRegion> opened = co_await operations_->Open(Root(), name, AccessMode::kWrite, deadline);
   if (!opened.ok()) co_return opened.status();
   co_return opened->pages;
 }
@@ -99,7 +98,7 @@ Task<absl::Status> SuperRoot::NameList(PageId first) {
   StoreLittle(wanted.data() + 16, absl::Uint128High64(address.value));
   for (const Rights rights : {Rights::kRead, Rights::kWrite}) {
     while (node_.engine->RightsOf(kSuperRootPage) < rights) {
-      const absl::Status status = co_await node_.operations->Acquire({kSuperRootPage, 1}, rights, deadline);
+      const absl::Status status = co_await operations_->Acquire({kSuperRootPage, 1}, rights, deadline);
       if (!status.ok()) co_return status;
     }
     std::array<std::byte, 24> there;
@@ -107,7 +106,7 @@ Task<absl::Status> SuperRoot::NameList(PageId first) {
     if (there == wanted) co_return absl::OkStatus();
   }
   node_.engine->Store(kSuperRootPage, 0, wanted);
-  co_return co_await node_.operations->Flush({kSuperRootPage, 1}, deadline);
+  co_return co_await operations_->Flush({kSuperRootPage, 1}, deadline);
 }
 
 Task<absl::Status> SuperRoot::OpenList() {
@@ -316,8 +315,8 @@ Task<absl::Status> SuperRoot::DropPages(PageRange region) {
   }
   spans.push_back({0, kGroupPages});
   for (const PageSpan& span : spans) {
-    const absl::Status status = co_await node_.operations->Unallocate(Root(), {region.first + span.first, span.count},
-                                                                      node_.clock->Now() + kTimeout);
+    const absl::Status status = co_await operations_->Unallocate(Root(), {region.first + span.first, span.count},
+                                                                 node_.clock->Now() + kTimeout);
     if (!status.ok() && !absl::IsFailedPrecondition(status)) co_return status;
   }
   co_return absl::OkStatus();
@@ -337,7 +336,7 @@ Task<absl::Status> SuperRoot::Delete(std::string name) {
   const absl::StatusOr<PageRange> region = co_await OpenRegion(region_name, false, kRegionPages);
   if (region.ok()) {
     status = co_await DropPages(*region);
-    if (status.ok()) status = co_await node_.operations->Free(Root(), region_name, node_.clock->Now() + kTimeout);
+    if (status.ok()) status = co_await operations_->Free(Root(), region_name, node_.clock->Now() + kTimeout);
   } else if (!absl::IsNotFound(region.status())) {
     status = region.status();
   }

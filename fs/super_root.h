@@ -48,9 +48,9 @@ inline constexpr char kDefaultFileset[] = "default";
 
 class SuperRoot {
  public:
-  // `clients`: gives numbers of clients of the engine that are nobody else's.
-  SuperRoot(EnginePagesNode node, std::function<ClientId()> clients)
-      : node_(std::move(node)), clients_(std::move(clients)) {}
+  // `operations`, of the same node, outlives it. `clients`: gives numbers of clients of the engine that are nobody else's.
+  SuperRoot(EnginePagesNode node, NodeOperations* operations, std::function<ClientId()> clients)
+      : node_(std::move(node)), operations_(operations), clients_(std::move(clients)) {}
 
   // In the order of their names. The default one is there from the first call on, of any of these.
   Task<absl::StatusOr<std::vector<FilesetInfo>>> List();
@@ -82,6 +82,7 @@ class SuperRoot {
   Task<absl::Status> DropPages(PageRange region);
 
   const EnginePagesNode node_;
+  NodeOperations* const operations_;
   const std::function<ClientId()> clients_;
   std::unique_ptr<EnginePages> list_;
   bool has_default_ = false;

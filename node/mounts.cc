@@ -60,18 +60,23 @@ struct Mounts::Entry {
 };
 
 Mounts::Mounts(Node* node) : node_(node), next_client_(kFirstClient) {
-  const fs::EnginePagesNode engine{
-      .operations = node->operations(),
-      .engine = node->engine(),
-      .clock = node->loop(),
-      .entropy = &entropy_,
-      .self = node->config().self().id,
-                                   .incarnation = entropy_.Next() | 1,
-      .wall_ns = [] {
-        return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
-            .count();
-      }};
-  super_root_ = std::make_unique<fs::SuperRoot>(engine, [this] { return next_client_++; });
+  NodeOperations* const operations = node->operations();
+  fs::EnginePagesNode engine;
+  engine.engine = node->engine();
+  engine.transactions = operations->transactions();
+  engine.clock = node->loop();
+  engine.entropy = &entropy_;
+  engine.self = node->config().self().id;
+  engine.incarnation = entropy_.Next() | 1;
+  engine.wall_ns = [] {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+  };
+  engine.allocate = [operations](PageRange pages, AllocateOptions options, TimeNs deadline) {
+    return operations->Allocate({.uid = 0, .gid = 0, .groups = {}}, pages, options, deadline);
+  };
+  engine.space = [operations](TimeNs deadline) { return operations->Space(deadline); };
+  super_root_ = std::make_unique<fs::SuperRoot>(engine, operations, [this] { return next_client_++; });
   node->SetFilesystemOperations([this](Credentials who, std::string what, std::string argument) {
     return Operate(std::move(who), std::move(what), std::move(argument));
   });

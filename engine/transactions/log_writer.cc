@@ -144,11 +144,21 @@ Outcome<absl::Status> LogWriter::Append(LogRecord record, TimeNs deadline) {
     outcome.Set(absl::AbortedError("this node is shutting down; the transaction was not committed"));
     return outcome;
   }
+  queued_bytes_ += bytes.size();
   queue_.push_back(std::make_shared<Commit>(Commit{std::move(record), std::move(bytes), deadline, outcome}));
   if (!std::exchange(running_, true)) {
     Spawn<bool>(Run(), [](bool) {});
   }
   return outcome;
+}
+
+bool LogWriter::HasRoomFor(size_t bytes) {
+  const size_t all = current_.payload.size() + queued_bytes_ + bytes;
+  if (all / kLogPayloadBytes + 1 <= PagesLeft()) return true;
+  if (!making_room_ && !stopped_) {
+    Spawn<absl::Status>(MakeRoom(clock_->Now() + kTryTimeout), [](const absl::Status&) {});
+  }
+  return false;
 }
 
 // While a group is on its way to the disks, the next one comes together.
@@ -192,6 +202,7 @@ LogWriter::Group LogWriter::NextGroup() {
     covered.page = AppendBytes(commit->bytes, group);
     for (const PageChange& change : commit->record.pages) covered.pages.push_back(change.page);
     group.commits.push_back(commit);
+    queued_bytes_ -= commit->bytes.size();
     queue_.pop_front();
   }
   records_ += group.commits.size();
@@ -306,6 +317,7 @@ void LogWriter::DropOverdue(const absl::Status& why) {
   const TimeNs now = clock_->Now();
   std::erase_if(queue_, [&](const CommitPtr& commit) {
     if (commit->deadline > now) return false;
+    queued_bytes_ -= commit->bytes.size();
     commit->outcome.Set(absl::ResourceExhaustedError(
         absl::StrCat("the log of this node's transactions had no room in time (", ring_pages_, " pages",
                      why.ok() ? "" : "; ", std::string(why.message()), "); nothing of it was committed; try again")));

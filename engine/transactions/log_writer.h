@@ -43,6 +43,9 @@ class LogWriter {
   // fails is done again for as long as the node lives.
   Outcome<absl::Status> Append(LogRecord record, TimeNs deadline);
 
+  // Whether a record of so many bytes can be appended behind those that wait, and none of them will wait for room. If not, room is made, soon.
+  bool HasRoomFor(size_t bytes);
+
   struct Counters {
     uint64_t commits = 0;
     uint64_t groups = 0;  // Each is one write and one flush.
@@ -107,6 +110,7 @@ class LogWriter {
   uint64_t records_ = 0;         // Ever, in this generation.
   std::deque<Covered> covered_;  // The last ones of them.
   std::deque<CommitPtr> queue_;
+  size_t queued_bytes_ = 0;
   bool running_ = false;
   bool making_room_ = false;
   Waiters room_waiters_;

@@ -394,6 +394,22 @@ Task<absl::Status> Transactions::LoadForCommit(OpenPtr transaction) {
   co_return absl::OkStatus();
 }
 
+// What is acknowledged must not wait for room: others, who may have to make it, might be waiting for its pages. At the latest then.
+Task<absl::Status> Transactions::AwaitRoom(OpenPtr transaction) {
+  constexpr DurationNs kLookAgain = 2 * kMillisecond;
+  constexpr size_t kHead = 64;  // Of a record, at most; the writes' bytes are counted with what goes with them.
+  const TimeNs deadline = std::min(transaction->deadline, clock_->Now() + options_.lock_timeout);
+  while (!log_.HasRoomFor(transaction->bytes + kHead)) {
+    if (stopped_ || transaction->ended || clock_->Now() >= deadline) {
+      co_return absl::AbortedError("the log of this node's transactions has no room; try it again");
+    }
+    const auto alive = alive_;
+    co_await SleepUntil(clock_, clock_->Now() + kLookAgain);
+    if (!*alive) co_return absl::AbortedError("this node is shutting down");
+  }
+  co_return absl::OkStatus();
+}
+
 // In one step, so that records are in the log in the order in which transactions see each other.
 void Transactions::CommitNow(const OpenPtr& transaction) {
   constexpr TimeNs kWheneverThereIsRoom = std::numeric_limits<TimeNs>::max();
@@ -444,6 +460,7 @@ Task<absl::Status> Transactions::CommitLazily(ClientId client, uint64_t id) {
   const TimeNs deadline = transaction->deadline;
   transaction->busy = true;
   absl::Status status = co_await LoadForCommit(transaction);
+  if (status.ok()) status = co_await AwaitRoom(transaction);
   Leave(transaction, status);
   if (status.ok() && transaction->ended) status = Ended(*transaction);
   if (!status.ok()) co_return status;

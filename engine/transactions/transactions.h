@@ -97,6 +97,7 @@ class Transactions {
   LogRecord RecordOf(const Open& transaction) const;
   Task<absl::Status> AppendAndEnd(OpenPtr transaction);
   Task<absl::Status> LoadForCommit(OpenPtr transaction);
+  Task<absl::Status> AwaitRoom(OpenPtr transaction);
   void CommitNow(const OpenPtr& transaction);
   Task<bool> AwaitApplied(Outcome<absl::Status> appended, std::vector<PageId> pages, size_t bytes);
 

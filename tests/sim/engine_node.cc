@@ -111,6 +111,10 @@ class EngineNode final : public SimNode, public ViewEvents {
   Task<absl::Status> Allocate(PageRange range, TimeNs deadline) override {
     return engine_.PutExtent(range, ConfigNumber(++*next_config_), replicas_, /*is_volatile=*/false, deadline);
   }
+  Task<absl::Status> AllocateAs(PageRange range, bool is_volatile, TimeNs deadline) override {
+    return engine_.PutExtent(range, ConfigNumber(++*next_config_), replicas_, is_volatile, deadline);
+  }
+  PageEngine* engine() override { return &engine_; }
   Task<absl::Status> Unallocate(PageRange range, TimeNs deadline) override {
     return engine_.DropExtent(range, ConfigNumber(*next_config_), replicas_, deadline);
   }

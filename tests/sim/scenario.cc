@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
 #include "tests/sim/accounts.h"
+#include "tests/sim/files.h"
 #include "tests/sim/engine_node.h"
 
 namespace mangrove::sim {
@@ -82,13 +83,21 @@ WorkloadOptions WorkloadOf(const Scenario& scenario, SimRandom& random) {
 
 // How full the logs of transactions are.
 ClusterOptions WithLogs(ClusterOptions cluster, const Scenario& scenario, SimRandom random) {
-  if ((scenario.traits & kAccounts) == 0) return cluster;
+  if ((scenario.traits & (kAccounts | kFiles)) == 0) return cluster;
   cluster.log_pages = static_cast<uint64_t>(random.Spread(8, 100));
   cluster.nodes = std::min(cluster.nodes, 5);
+  // What the operations of all users lock at a time has to fit.
+  if ((scenario.traits & kFiles) != 0) cluster.cache_pages = std::max<size_t>(cluster.cache_pages, 256);
   return cluster;
 }
 
 std::unique_ptr<Work> MakeWork(SimCluster* cluster, const Scenario& scenario, SimRandom& random) {
+  if ((scenario.traits & kFiles) != 0) {
+    FilesOptions files;
+    files.users_per_node = static_cast<int>(random.Between(1, 3));
+    files.max_think = random.Spread(kMillisecond, 20 * kMillisecond);
+    return std::make_unique<FilesWork>(cluster, files);
+  }
   if ((scenario.traits & kAccounts) == 0) return std::make_unique<Workload>(cluster, WorkloadOf(scenario, random));
   AccountsOptions accounts;
   accounts.clients_per_node = static_cast<int>(random.Between(1, 4));
@@ -104,7 +113,7 @@ FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes) {
   // Every node makes events; a large cluster must get something done between two faults as well.
   const uint64_t size = static_cast<uint64_t>(std::max(nodes, 4));
   faults.mean_events = size * static_cast<uint64_t>(random.Between(100, 400));
-  if ((scenario.traits & kAccounts) != 0) faults.mean_events *= 2;  // A transfer takes many.
+  if ((scenario.traits & (kAccounts | kFiles)) != 0) faults.mean_events *= 2;  // A transfer takes many.
   faults.max_down = random.Spread(20 * kMillisecond, 5 * kSecond);
   faults.max_cut = random.Spread(50 * kMillisecond, 4 * kSecond);
   faults.max_pause = random.Spread(200 * kMillisecond, 4 * kSecond);
@@ -281,6 +290,7 @@ const std::vector<Scenario>& Scenarios() {
       {"replacements", "nodes leave, lose their disks, and come back", kChurn, {20, 4, 2, 8, 2, 6, 6, 3, 8, 8, 0, 0, 4, 20, 5}, kMoves},
       {"joins", "nodes come that nobody knew, others leave", kFlushes, {20, 4, 2, 2, 2, 6, 6, 3, 8, 8, 3, 2, 4, 20, 2, 25}, kMoves | kJoins},
       {"accounts", "transactions move money while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kAccounts},
+      {"files", "users work with files while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kFiles},
   };
   // clang-format on
   return kScenarios;

@@ -25,8 +25,9 @@
 #include "recovery/view.h"
 
 namespace mangrove {
+class PageEngine;
 class Transactions;
-}
+}  // namespace mangrove
 
 namespace mangrove::sim {
 
@@ -77,6 +78,14 @@ class SimNode {
   virtual Task<absl::Status> Allocate(PageRange range, TimeNs deadline) = 0;
   virtual Task<absl::Status> Unallocate(PageRange range, TimeNs deadline) = 0;
   virtual void EndClient(uint64_t client) = 0;
+  // As Allocate; volatile pages are in memory only.
+  virtual Task<absl::Status> AllocateAs(PageRange range, bool is_volatile, TimeNs deadline) {
+    if (is_volatile)
+      return [](absl::Status status) -> Task<absl::Status> { co_return status; }(absl::UnimplementedError(""));
+    return Allocate(range, deadline);
+  }
+  // Null: it is none.
+  virtual PageEngine* engine() { return nullptr; }
   // Null: it has none.
   virtual Transactions* transactions() { return nullptr; }
   // To other nodes, since there was no room for them.
