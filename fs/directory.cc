@@ -31,7 +31,9 @@ std::string Encode(std::string_view name, InodeNumber inode, mode_t type) {
   return value;
 }
 
-absl::StatusOr<Directory::Entry> Decode(const TreeRecord& record) {
+}  // namespace
+
+absl::StatusOr<Directory::Entry> Directory::Decode(const TreeRecord& record) {
   if (record.value.size() <= kNameAt || record.value.size() > kNameAt + kMostNameBytes) {
     return PosixError(EIO, absl::StrCat("a directory's entry of ", record.value.size(), " bytes"));
   }
@@ -42,7 +44,9 @@ absl::StatusOr<Directory::Entry> Decode(const TreeRecord& record) {
                           .name = record.value.substr(kNameAt)};
 }
 
-}  // namespace
+bool Directory::MayHave(uint64_t key, std::string_view name) {
+  return key >= KeyOf(name) && key - KeyOf(name) < kSameHash;
+}
 
 absl::Status CheckName(std::string_view name) {
   if (name.size() > kMostNameBytes) {

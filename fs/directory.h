@@ -36,6 +36,11 @@ class Directory {
     std::string name;
   };
 
+  // EIO: a directory cannot have such a record.
+  static absl::StatusOr<Entry> Decode(const TreeRecord& record);
+  // Whether an entry of this name is found under the key.
+  static bool MayHave(uint64_t key, std::string_view name);
+
   Directory(Edit* edit, MetadataPages* metadata, const Inode& inode) : tree_(edit, metadata, inode.main_root()) {}
 
   Task<absl::StatusOr<std::optional<Entry>>> Find(std::string name);

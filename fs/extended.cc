@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "fs/acl.h"
+#include "fs/extended.h"
 #include "fs/instance.h"
 #include "fs/status.h"
 
@@ -122,6 +123,32 @@ Task<absl::Status> Instance::PutXattr(Edit* edit, Inode inode, std::string name,
     if (!status.ok() || at == value.size()) co_return status;
     piece.clear();
   }
+}
+
+absl::Status CheckXattrs(const std::vector<TreeRecord>& records) {
+  uint64_t missing = 0;  // Bytes of the attribute that has begun.
+  uint64_t next = 0;
+  for (const TreeRecord& record : records) {
+    if (IsFirstPiece(record)) {
+      if (absl::Status s = CheckHead(record); !s.ok()) return s;
+      const std::string_view name = NameIn(record);
+      if (missing > 0 || record.key < FirstKeyOf(name) || record.key >= FirstKeyOf(name) + kSameHash * kPieces) {
+        return PosixError(EIO, absl::StrCat("attribute \"", std::string(name), "\" is not where it belongs"));
+      }
+      missing = GetLittle<uint32_t>(std::span<const char>(record.value), 1);
+    } else if (record.key != next || missing == 0) {
+      return PosixError(EIO, absl::StrCat("key ", record.key, " is a piece of no attribute"));
+    }
+    const size_t bytes = BytesIn(record).size();
+    if (bytes > missing || (bytes == 0 && missing > 0)) {
+      return PosixError(
+          EIO, absl::StrCat("key ", record.key, " of the attributes has ", bytes, " bytes, ", missing, " are missing"));
+    }
+    missing -= bytes;
+    next = record.key + 1;
+  }
+  if (missing == 0) return absl::OkStatus();
+  return PosixError(EIO, absl::StrCat(missing, " bytes of the last attribute are missing"));
 }
 
 // --- Operations -------------------------------------------------------------------------------------------------------

@@ -24,7 +24,9 @@ std::string Encode(const Extent& extent) {
   return value;
 }
 
-absl::StatusOr<Extent> Decode(const TreeRecord& record) {
+}  // namespace
+
+absl::StatusOr<Extent> DecodeExtent(const TreeRecord& record) {
   const std::span<const char> bytes(record.value);
   if (bytes.size() == 16) {
     const Extent extent{record.key, GetLittle<uint64_t>(bytes, 0), GetLittle<uint32_t>(bytes, 8)};
@@ -35,8 +37,6 @@ absl::StatusOr<Extent> Decode(const TreeRecord& record) {
   }
   return PosixError(EIO, absl::StrCat("the extent of page ", record.key, " of a stream is none"));
 }
-
-}  // namespace
 
 Task<absl::StatusOr<std::vector<Extent>>> Stream::Map(PageSpan pages) {
   const uint64_t end = pages.first + pages.count;
@@ -49,7 +49,7 @@ Task<absl::StatusOr<std::vector<Extent>>> Stream::Map(PageSpan pages) {
   if (!records.ok()) co_return records.status();
   uint64_t at = pages.first;
   for (const TreeRecord& record : *records) {
-    absl::StatusOr<Extent> extent = Decode(record);
+    absl::StatusOr<Extent> extent = DecodeExtent(record);
     if (!extent.ok()) co_return extent.status();
     if (extent->end() <= at) continue;
     if (extent->stream_page > at) map.push_back({at, 0, extent->stream_page - at});
@@ -70,7 +70,7 @@ Task<absl::Status> Stream::Add(Extent extent) {
     const absl::StatusOr<std::optional<TreeRecord>> before = co_await tree_.Floor(extent.stream_page - 1);
     if (!before.ok()) co_return before.status();
     if (before->has_value()) {
-      absl::StatusOr<Extent> old = Decode(**before);
+      absl::StatusOr<Extent> old = DecodeExtent(**before);
       if (!old.ok()) co_return old.status();
       if (old->end() > extent.stream_page) {
         co_return PosixError(EIO, absl::StrCat("extents of a stream overlap at its page ", extent.stream_page));
@@ -92,7 +92,7 @@ Task<absl::StatusOr<uint64_t>> Stream::FillHole(Extent hole) {
     const absl::StatusOr<std::optional<TreeRecord>> before = co_await tree_.Floor(hole.stream_page - 1);
     if (!before.ok()) co_return before.status();
     if (before->has_value()) {
-      const absl::StatusOr<Extent> old = Decode(**before);
+      const absl::StatusOr<Extent> old = DecodeExtent(**before);
       if (!old.ok()) co_return old.status();
       goal = old->page + old->count;
     }
@@ -136,7 +136,7 @@ Task<absl::StatusOr<bool>> Stream::Punch(PageSpan pages) {
   const absl::StatusOr<std::vector<TreeRecord>> records = co_await tree_.Scan(from, end - 1, kMostExtents);
   if (!records.ok()) co_return records.status();
   for (const TreeRecord& record : *records) {
-    const absl::StatusOr<Extent> extent = Decode(record);
+    const absl::StatusOr<Extent> extent = DecodeExtent(record);
     if (!extent.ok()) co_return extent.status();
     const uint64_t first = std::max(extent->stream_page, pages.first);
     const uint64_t stop = std::min(extent->end(), end);

@@ -28,6 +28,9 @@ struct Extent {
   bool IsHole() const { return page == 0; }
 };
 
+// EIO: a stream's tree cannot have such a record.
+absl::StatusOr<Extent> DecodeExtent(const TreeRecord& record);
+
 class Stream {
  public:
   // At once, so that what a transaction frees or takes fits into a log.

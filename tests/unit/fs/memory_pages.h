@@ -44,6 +44,16 @@ class MemoryPages final : public Pages {
   // Bytes of a metadata page, to damage them.
   std::string& metadata(uint64_t page) { return metadata_[page]; }
   size_t open_transactions() const { return open_.size(); }
+  // Of data, now or on the disk.
+  std::set<uint64_t> PagesThatAreNotZeros() const {
+    std::set<uint64_t> pages;
+    for (const auto* content : {&data_, &durable_data_}) {
+      for (const auto& [page, bytes] : *content) {
+        if (bytes.find_first_not_of('\0') != bytes.npos) pages.insert(page);
+      }
+    }
+    return pages;
+  }
 
   // --- Pages
   Task<absl::StatusOr<uint64_t>> Begin() override {

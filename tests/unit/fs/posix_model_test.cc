@@ -1,0 +1,51 @@
+// Random histories of operations, each compared with what POSIX says. A failure prints the seed and the last operations.
+
+#include "tests/unit/fs/posix_model.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/fs/history.h"
+#include "tests/unit/fs/random_ops.h"
+
+namespace mangrove::fs {
+namespace {
+
+constexpr uint64_t kSeeds = 200;
+constexpr int kOps = 500;
+
+// `before_each(history, ops)` may arrange something before an operation.
+template <typename BeforeEach>
+void RunHistory(uint64_t seed, size_t instances, BeforeEach before_each) {
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  History history(instances);
+  RandomOps ops(seed);
+  for (int i = 1; i <= kOps && !testing::Test::HasFailure(); ++i) {
+    before_each(history, ops);
+    history.Do(ops.Next(history));
+    if (i % 100 == 0) history.ExpectSame();
+    if (i % 250 == 0) history.ExpectSound();
+  }
+  if (testing::Test::HasFailure()) return;
+  history.pages().AbortEach(0);
+  history.CloseAll();
+  history.ExpectSame();
+  history.ExpectSound();
+}
+
+TEST(PosixModel, RandomHistoriesAreAsPosixHasThem) {
+  for (uint64_t seed = 1; seed <= kSeeds && !HasFailure(); ++seed) RunHistory(seed, 1, [](History&, RandomOps&) {});
+}
+
+TEST(PosixModel, PeersThatTakeTurnsSeeOneTree) {
+  for (uint64_t seed = 1; seed <= kSeeds && !HasFailure(); ++seed) RunHistory(seed, 2, [](History&, RandomOps&) {});
+}
+
+TEST(PosixModel, TransactionsThatAreAbortedLeaveNoTrace) {
+  const auto abort_some = [](History& history, RandomOps& ops) {
+    history.pages().AbortEach(ops.Below(2) == 0 ? 0 : 100 + ops.Below(200));
+  };
+  for (uint64_t seed = 1; seed <= kSeeds && !HasFailure(); ++seed) RunHistory(seed, 1 + seed % 2, abort_some);
+}
+
+}  // namespace
+}  // namespace mangrove::fs
