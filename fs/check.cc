@@ -19,9 +19,6 @@
 namespace mangrove::fs {
 namespace {
 
-// What is behind the end of a file is looked at as far as this; a program may have allocated more.
-constexpr uint64_t kMostLookedBehind = 64 * kPageSize;
-
 bool IsType(mode_t type) {
   return type == S_IFREG || type == S_IFDIR || type == S_IFLNK || type == S_IFIFO || type == S_IFSOCK ||
          type == S_IFCHR || type == S_IFBLK;
@@ -59,7 +56,6 @@ class Checker {
   Task<absl::Status> CheckTrees(uint64_t number);
   Task<absl::Status> CheckContent(uint64_t number, std::string root);
   Task<absl::Status> CheckExtents(uint64_t number, std::string root);
-  Task<absl::Status> CheckBehindEnd(uint64_t number, Extent extent);
   Task<absl::Status> CheckEntries(uint64_t number, std::string root);
   Task<absl::Status> CheckTarget(uint64_t number, std::string root);
   Task<absl::Status> CheckXattrs(uint64_t number, std::string root);
@@ -189,30 +185,13 @@ Task<absl::Status> Checker::CheckExtents(uint64_t number, std::string root) {
     }
     end = extent.end();
     pages += extent.count;
-    if (!checked_.Claim({extent.page, extent.count}, true, InodeName(number))) continue;
-    const absl::Status status = co_await CheckBehindEnd(number, extent);
-    if (!status.ok()) co_return status;
+    checked_.Claim({extent.page, extent.count}, true, InodeName(number));
   }
   if (pages != inodes_[number].attributes.pages) {
     checked_.Problem(
         absl::StrCat("inode ", number, " counts ", inodes_[number].attributes.pages, " pages, and has ", pages));
   }
   co_return absl::OkStatus();
-}
-
-// I2 of fs/inode.h
-Task<absl::Status> Checker::CheckBehindEnd(uint64_t number, Extent extent) {
-  const Known& known = inodes_[number];
-  const uint64_t from = std::max(known.attributes.size_bytes, extent.stream_page * kPageSize);
-  const uint64_t to = std::min(extent.end() * kPageSize, known.attributes.size_bytes + kMostLookedBehind);
-  if (known.is_shrinking || from >= to) co_return absl::OkStatus();
-  const uint64_t within = from - extent.stream_page * kPageSize;
-  const absl::StatusOr<bool> zeros = co_await checked_.AreZeros(extent.page * kPageSize + within, to - from);
-  if (zeros.ok() && !*zeros) {
-    checked_.Problem(absl::StrCat("inode ", number, " has bytes that are not zero behind its end, in page ",
-                                  extent.page + within / kPageSize, " or behind it"));
-  }
-  co_return zeros.status();
 }
 
 Task<absl::Status> Checker::CheckEntries(uint64_t number, std::string root) {

@@ -5,7 +5,7 @@
 //   K3  Every name is an inode's, of its type; every inode has as many names as it has links; every directory has one name, is in the
 //       directory that it says, and is found from the root; its links are 2 and its subdirectories.
 //   K4  A file without names, and one that is being made shorter, is in the tree of orphans of a node's place.
-//   K5  An inode counts the pages of its extents; these do not overlap; behind the end of the file they hold zeros.
+//   K5  An inode counts the pages of its extents; these do not overlap.
 //
 // REQUIRES: nobody changes the fileset meanwhile; otherwise it finds what is not so. It changes nothing.
 //

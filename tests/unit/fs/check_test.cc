@@ -242,11 +242,6 @@ TEST_F(CheckTest, WrongCountOfPagesIsNamed) {
   ExpectProblem({Name(other_) + " counts 9 pages"});
 }
 
-TEST_F(CheckTest, BytesBehindTheEndAreNamed) {
-  Damage<uint64_t>(other_.value, 48, 9'000);
-  ExpectProblem({Name(other_) + " has bytes that are not zero behind its end"});
-}
-
 TEST_F(CheckTest, NodesOfATreeInTheWrongPlaceAreNamed) {
   for (int i = 0; i < 400; ++i) {
     ASSERT_TRUE(Do(instance_->MakeNode({}, directory_, absl::StrCat("n", i), S_IFIFO | 0600, 0)).ok());

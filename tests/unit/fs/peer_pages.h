@@ -25,6 +25,7 @@ class PeerPages final : public Pages {
     return below_->Write(transaction, page, offset, std::move(bytes));
   }
   Task<absl::Status> Commit(uint64_t transaction) override { return below_->Commit(transaction); }
+  Task<absl::Status> SyncTransactions() override { return below_->SyncTransactions(); }
   void Abort(uint64_t transaction) override { below_->Abort(transaction); }
   Task<absl::Status> ReadData(uint64_t offset, std::span<std::byte> out) override {
     return below_->ReadData(offset, out);
@@ -46,6 +47,7 @@ class PeerPages final : public Pages {
   }
   Task<absl::Status> BackOff(int attempt) override { return below_->BackOff(attempt); }
   uint64_t NodePlace() const override { return place_; }
+  uint64_t Incarnation() const override { return below_->Incarnation(); }
   int64_t NowNs() const override { return below_->NowNs(); }
   uint64_t Random() override { return below_->Random(); }
 
