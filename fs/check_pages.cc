@@ -186,17 +186,4 @@ Task<absl::Status> CheckedPages::WalkNode(std::string node, uint64_t page, Range
 
 // --- Data -------------------------------------------------------------------------------------------------------------
 
-Task<absl::StatusOr<bool>> CheckedPages::AreZeros(uint64_t offset, uint64_t length) {
-  std::string bytes;
-  while (length > 0) {
-    bytes.resize(std::min(length, kReadAtOnce));
-    const absl::Status status = co_await pages_->ReadData(offset, std::as_writable_bytes(std::span(bytes)));
-    if (!status.ok()) co_return status;
-    if (bytes.find_first_not_of('\0') != bytes.npos) co_return false;
-    offset += bytes.size();
-    length -= bytes.size();
-  }
-  co_return true;
-}
-
 }  // namespace mangrove::fs

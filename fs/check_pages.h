@@ -58,8 +58,6 @@ class CheckedPages {
   // Every record below a tree's root, in order. K1
   using Record = std::function<void(uint64_t key, std::string_view value)>;
   Task<absl::Status> Walk(std::string root, std::string whose, Record* record);
-  // All zeros, where the pages of data are that.
-  Task<absl::StatusOr<bool>> AreZeros(uint64_t offset, uint64_t length);
 
  private:
   struct Group {

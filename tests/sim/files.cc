@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/page_engine.h"
+#include "fs/check.h"
 #include "fs/status.h"
 #include "net/check.h"
 
@@ -366,7 +368,14 @@ Task<absl::Status> FilesWork::TryAll(SimHost* host, bool writes) {
   if (!home.ok()) co_return home.status();
   ModelTree tree;
   absl::Status status = co_await ReadTree(*home, (*home)->instance->root(), "", &tree);
-  if (!status.ok() || !writes) co_return status;
+  if (!status.ok()) co_return status;
+  if (!writes) {
+    const absl::StatusOr<fs::CheckReport> report = co_await fs::CheckFileset((*home)->pages.get());
+    if (report.ok() && !report->problems.empty()) {
+      world_->Fail(absl::StrCat("the check finds: ", absl::StrJoin(report->problems, "; ")));
+    }
+    co_return report.status();
+  }
   const std::string name = absl::StrCat("check", host->slot, ".", host->life);
   const absl::StatusOr<fs::Attributes> made =
       co_await (*home)->instance->MakeNode(Nobody(), (*home)->instance->root(), name, S_IFREG | 0600, 0);
