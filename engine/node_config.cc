@@ -123,7 +123,8 @@ Finding CheckMember(const std::string& key, const MemberConfig& member) {
   return std::nullopt;
 }
 
-std::string MemberKey(size_t index) { return absl::StrCat("members[", index + 1, "]"); }
+std::string TableKey(const char* list, size_t index) { return absl::StrCat(list, "[", index + 1, "]"); }
+std::string MemberKey(size_t index) { return TableKey("members", index); }
 
 // Two nodes may share nothing that tells them apart.
 Finding CheckDuplicates(const std::vector<MemberConfig>& members) {
@@ -170,6 +171,22 @@ Finding CheckMembers(const NodeConfig& config) {
   return std::nullopt;
 }
 
+Finding CheckMounts(const std::vector<MountConfig>& mounts) {
+  std::set<std::string> directories;
+  for (size_t i = 0; i < mounts.size(); ++i) {
+    const auto& [fileset, directory] = mounts[i];
+    const std::string key = TableKey("mounts", i);
+    if (fileset.empty()) return Problem{key + ".fileset", "is empty, expected the name of a fileset"};
+    if (Finding f = CheckPath(key + ".directory", directory, "a directory")) return f;
+    const auto problem = [&](const char* expected) {
+      return Problem{key + ".directory", absl::StrCat("is ", Quoted(directory), ", expected ", expected)};
+    };
+    if (directory.front() != '/') return problem("an absolute path");
+    if (!directories.insert(directory).second) return problem("one that no other mount has");
+  }
+  return std::nullopt;
+}
+
 Finding FindProblem(const NodeConfig& config) {
   static const std::set<std::string> kLevels{"debug", "info", "warning", "error", "off"};
   if (Finding f = CheckName("node.name", config.name)) return f;
@@ -197,6 +214,7 @@ Finding FindProblem(const NodeConfig& config) {
                                 "\" or \"", Name(Security::kEncrypted), "\"")};
   }
   if (Finding f = CheckNumber("cluster.replicas", config.replicas, kReplicas, 1)) return f;
+  if (Finding f = CheckMounts(config.mounts)) return f;
   return CheckMembers(config);
 }
 
@@ -296,6 +314,13 @@ std::vector<Key> MemberKeys(MemberConfig* member) {
   };
 }
 
+std::vector<Key> MountKeys(MountConfig* mount) {
+  return {
+      StringKey("fileset", true, &mount->fileset),
+      StringKey("directory", true, &mount->directory),
+  };
+}
+
 // Reads one file, remembering the line of every key for what is found wrong later.
 class Reader {
  public:
@@ -305,7 +330,9 @@ class Reader {
 
  private:
   Finding ReadSection(const std::string& name, const toml::node& node, const std::vector<Key>& keys);
-  Finding ReadMembers(const toml::node& node, NodeConfig* config);
+  template <typename Table>
+  Finding ReadTables(const char* name, const char* what, const toml::node& node, std::vector<Key> (*keys)(Table* table),
+                     std::vector<Table>* tables);
   Finding ReadKeys(const std::string& section, const toml::table& table, const std::vector<Key>& keys);
   void Note(const std::string& key, const toml::source_region& source) { lines_[key] = source.begin.line; }
 
@@ -362,18 +389,19 @@ Finding Reader::ReadSection(const std::string& name, const toml::node& node, con
   return ReadKeys(name, *table, keys);
 }
 
-Finding Reader::ReadMembers(const toml::node& node, NodeConfig* config) {
-  const toml::array* members = node.as_array();
-  if (members == nullptr) {
-    return Problem{"members",
-                   absl::StrCat("is ", Shown(node), ", expected a [[members]] for each node of the cluster")};
+template <typename Table>
+Finding Reader::ReadTables(const char* name, const char* what, const toml::node& node,
+                           std::vector<Key> (*keys)(Table* table), std::vector<Table>* tables) {
+  const toml::array* const list = node.as_array();
+  if (list == nullptr) {
+    return Problem{name, absl::StrCat("is ", Shown(node), ", expected a [[", name, "]] for each ", what)};
   }
-  for (size_t i = 0; i < members->size(); ++i) {
-    const std::string key = MemberKey(i);
-    Note(key, (*members)[i].source());
-    MemberConfig member;
-    if (Finding f = ReadSection(key, (*members)[i], MemberKeys(&member))) return f;
-    config->members.push_back(std::move(member));
+  for (size_t i = 0; i < list->size(); ++i) {
+    const std::string key = TableKey(name, i);
+    Note(key, (*list)[i].source());
+    Table table;
+    if (Finding f = ReadSection(key, (*list)[i], keys(&table))) return f;
+    tables->push_back(std::move(table));
   }
   return std::nullopt;
 }
@@ -388,9 +416,11 @@ Finding Reader::Read(const toml::table& root, NodeConfig* config) {
     } else if (section == "cluster") {
       found = ReadSection(section, *node, ClusterKeys(config));
     } else if (section == "members") {
-      found = ReadMembers(*node, config);
+      found = ReadTables("members", "node of the cluster", *node, MemberKeys, &config->members);
+    } else if (section == "mounts") {
+      found = ReadTables("mounts", "fileset that is mounted", *node, MountKeys, &config->mounts);
     } else {
-      found = Problem{absl::Utf8SafeCHexEscape(section), UnknownKey(section, {"node", "cluster", "members"})};
+      found = Problem{absl::Utf8SafeCHexEscape(section), UnknownKey(section, {"node", "cluster", "members", "mounts"})};
     }
     if (found) return found;
   }

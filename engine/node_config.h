@@ -31,6 +31,12 @@ struct MemberConfig {
   std::optional<uint32_t> votes = {};
 };
 
+// A fileset that is mounted when the node has started.
+struct MountConfig {
+  std::string fileset;
+  std::string directory;  // Absolute.
+};
+
 struct NodeConfig {
   // [node]
   std::string name;         // One of members.
@@ -55,6 +61,8 @@ struct NodeConfig {
   int64_t found_before = 0;
   // [[members]]
   std::vector<MemberConfig> members;
+  // [[mounts]]
+  std::vector<MountConfig> mounts;
   // Not in the file: what this build speaks, or is made to.
   LevelTable levels = kOwnLevels;
 

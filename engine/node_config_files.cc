@@ -123,6 +123,10 @@ std::string FormatNodeConfig(const NodeConfig& config) {
                     "\naddress = ", quoted(member.address), "\n");
     if (member.votes) absl::StrAppend(&text, "votes = ", *member.votes, "\n");
   }
+  for (const MountConfig& mount : config.mounts) {
+    absl::StrAppend(&text, "[[mounts]]\nfileset = ", quoted(mount.fileset), "\ndirectory = ", quoted(mount.directory),
+                    "\n");
+  }
   return text;
 }
 

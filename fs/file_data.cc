@@ -30,6 +30,12 @@ bool WantsAccessTime(const Inode& inode, int64_t now) {
   return inode.accessed() <= inode.modified() || inode.accessed() <= inode.changed() || inode.accessed() + kDayNs < now;
 }
 
+// Of whoever writes it is not known whether he could give the file these bits.
+mode_t WithoutSetId(mode_t mode) {
+  const bool is_for_locks = (mode & S_IXGRP) == 0;  // What the bit means without the group's right to execute.
+  return mode & ~static_cast<mode_t>(S_ISUID | (is_for_locks ? 0 : S_ISGID));
+}
+
 }  // namespace
 
 Task<absl::StatusOr<std::string>> Instance::Read(InodeNumber number, uint64_t offset, uint64_t length) {
@@ -106,6 +112,7 @@ Task<absl::Status> Instance::WriteBytes(Edit* edit, Inode inode, uint64_t from, 
   }
   if (at > inode.size()) inode.set_size(at);
   inode.AddDirty(written);
+  inode.set_mode(WithoutSetId(inode.mode()));
   Touch(&inode);
   co_return absl::OkStatus();
 }

@@ -104,6 +104,7 @@ int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
   LogInfo("starting ", config.name, " of cluster ", config.cluster_name, " with ", config.members.size(),
           " members, data in ", config.data_dir);
   std::vector<Mounts::Wanted> mounted;
+  for (const MountConfig& mount : config.mounts) mounted.push_back({mount.fileset, mount.directory});
   for (bool is_first = true;; is_first = false) {
     std::atomic<bool> is_drained = false;
     std::atomic<bool> is_removed = false;
@@ -122,7 +123,7 @@ int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
     }
     if (!config.socket_path.empty()) LogInfo("local programs attach at ", config.socket_path);
     auto mounts = std::make_unique<Mounts>(node->get());
-    mounts->MountAll(mounted);
+    mounts->Keep(std::move(mounted));
     int signal = signals.Wait();
     for (; signal == SIGHUP; signal = signals.Wait()) ReloadKeys(node->get());
     if (signal != 0) {
@@ -135,7 +136,7 @@ int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
     }
     if (is_drained) return Stop(*std::move(node), std::move(mounts), "it is drained", &signals, drain_timeout_s);
     if (is_removed) return kDaemonRemoved;
-    mounted = mounts->Mounted();
+    mounted = mounts->Kept();
     LogWarning("the cluster has gone on without this node; it starts anew");
   }
 }

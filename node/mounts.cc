@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <thread>
 #include <utility>
@@ -22,6 +24,8 @@ namespace {
 constexpr ClientId kFirstClient = ClientId{1} << 24;
 constexpr char kPrefix[] = "fs ";
 constexpr DurationNs kLookAgain = 10 * kMillisecond;
+constexpr uint64_t kMostReplicas = 64;
+constexpr DurationNs kMountAgain = 500 * kMillisecond;
 
 nlohmann::json DocumentOf(const fs::FilesetInfo& info) {
   return {{"name", info.name},
@@ -37,6 +41,19 @@ absl::StatusOr<nlohmann::json> Parse(const std::string& argument) {
   nlohmann::json parsed = nlohmann::json::parse(argument, nullptr, false);
   if (parsed.is_object()) return parsed;
   return absl::InvalidArgumentError(absl::StrCat("\"", argument, "\" is no JSON object"));
+}
+
+// Empty where there is none.
+std::string TextOf(const nlohmann::json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+// The name that the kernel has for a directory; as it is given, if it cannot be looked up.
+std::string Resolved(const std::string& directory) {
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::canonical(directory, error);
+  return error ? directory : path.string();
 }
 
 // What the name of an errno means to a program, in the words of absl.
@@ -98,6 +115,9 @@ Mounts::~Mounts() {
   const auto is_quiet = [&] {
     bool quiet = true;
     RunOn(loop, [&] {
+      // Also one that was being mounted.
+      for (auto& [directory, mounted] : std::exchange(mounts_, {})) mounts.push_back(mounted);
+      for (auto& mounted : std::exchange(detached_, {})) mounts.push_back(mounted);
       quiet = under_way_ == 0;
       for (const auto& mounted : mounts) {
         mounted->mount->Stop();
@@ -114,31 +134,50 @@ Mounts::~Mounts() {
   });
 }
 
-std::vector<Mounts::Wanted> Mounts::Mounted() const {
+std::vector<Mounts::Wanted> Mounts::Kept() const {
   std::vector<Wanted> all;
   RunOn(node_->loop(), [&] {
+    all = awaited_;
     for (const auto& [directory, entry] : mounts_) all.push_back({entry->fileset->info.name, directory});
   });
   return all;
 }
 
-void Mounts::MountAll(const std::vector<Wanted>& wanted) {
-  for (const Wanted& mount : wanted) {
-    Answer answer;
-    Completion done;
-    const std::string argument = nlohmann::json{{"fileset", mount.fileset}, {"directory", mount.directory}}.dump();
-    node_->loop()->RunUntil(
-        [&] {
-          Spawn<Answer>(Operate({.uid = 0, .gid = 0, .groups = {}}, "fs mount", argument), [&](Answer given) {
-            answer = std::move(given);
-            done.Set();
-          });
-        },
-        done);
-    if (!answer.ok()) {
-      LogError("fileset \"", mount.fileset, "\" is not mounted at ", mount.directory, ": ", answer.status().message());
+void Mounts::Keep(std::vector<Wanted> wanted) {
+  RunOn(node_->loop(), [&] {
+    awaited_ = wanted;
+    for (const Wanted& mount : wanted) {
+      ++under_way_;
+      Spawn<bool>(KeepMounted(mount), [this](bool) { --under_way_; });
     }
+  });
+}
+
+// Without one an operation would wait for long, and keep this node from ending.
+Task<bool> Mounts::HasLease() {
+  const Answer document = co_await node_->operations()->Inspect("status", "", node_->loop()->Now() + kSecond);
+  if (!document.ok()) co_return false;
+  const nlohmann::json status = nlohmann::json::parse(*document, nullptr, false);
+  co_return status.contains("membership") && status["membership"].value("has_lease", false);
+}
+
+// While the cluster starts there may be too few nodes of it. A reason that stays is said once.
+Task<bool> Mounts::KeepMounted(Wanted wanted) {
+  std::string said;
+  while (!ending_) {
+    Answer answer = absl::UnavailableError("too few nodes of the cluster are here");
+    if (co_await HasLease()) answer = co_await MountAt(wanted);
+    if (answer.ok()) {
+      std::erase_if(awaited_, [&](const Wanted& other) { return other.directory == wanted.directory; });
+      co_return true;
+    }
+    if (said != answer.status().message()) {
+      said = std::string(answer.status().message());
+      LogWarning("fileset \"", wanted.fileset, "\" is not mounted at ", wanted.directory, " yet: ", said);
+    }
+    co_await SleepUntil(node_->loop(), node_->loop()->Now() + kMountAgain);
   }
+  co_return false;
 }
 
 template <typename T>
@@ -166,7 +205,7 @@ Task<Mounts::Answer> Mounts::Operate(Credentials who, std::string what, std::str
   ++under_way_;
   Answer answer = absl::InvalidArgumentError(absl::StrCat("\"", words, "\" cannot be done"));
   if (words == "mounts") answer = List();
-  if (words == "mount") answer = co_await MountAt(std::move(argument));
+  if (words == "mount") answer = co_await Mount(std::move(argument));
   if (words == "unmount") answer = co_await Unmount(std::move(argument));
   if (absl::StartsWith(words, "fileset ")) answer = co_await OfFileset(words, std::move(argument));
   --under_way_;
@@ -186,9 +225,16 @@ Task<Mounts::Answer> Mounts::OfFileset(std::string what, std::string argument) {
   if (what == "fileset create") {
     const absl::StatusOr<nlohmann::json> wanted = Parse(argument);
     if (!wanted.ok()) co_return wanted.status();
-    name = wanted->value("name", "");
+    name = TextOf(*wanted, "name");
     fs::FilesetOptions options;
-    options.replicas = wanted->value("replicas", 0U);
+    const auto replicas = wanted->find("replicas");
+    if (replicas != wanted->end()) {
+      if (!replicas->is_number_unsigned() || replicas->get<uint64_t>() > kMostReplicas) {
+        co_return absl::InvalidArgumentError(
+            absl::StrCat("replicas is ", replicas->dump(), ", expected a number up to ", kMostReplicas));
+      }
+      options.replicas = replicas->get<uint32_t>();
+    }
     const absl::StatusOr<fs::FilesetInfo> made = co_await super_root_->Create(name, options);
     if (!made.ok()) co_return made.status();
   } else if (what == "fileset delete") {
@@ -224,59 +270,75 @@ Task<absl::StatusOr<std::unique_ptr<fs::Mount>>> Mounts::Create(fs::MountOptions
   co_return mount;
 }
 
-Task<Mounts::Answer> Mounts::MountAt(std::string argument) {
+Task<Mounts::Answer> Mounts::Mount(std::string argument) {
   const absl::StatusOr<nlohmann::json> wanted = Parse(argument);
   if (!wanted.ok()) co_return wanted.status();
-  const std::string name = wanted->value("fileset", "");
-  const std::string directory = wanted->value("directory", "");
-  if (mounts_.contains(directory)) {
-    co_return absl::AlreadyExistsError(
-        absl::StrCat("fileset \"", mounts_[directory]->fileset->info.name, "\" is mounted at ", directory));
-  }
-  absl::StatusOr<std::unique_ptr<fs::OpenFileset>> fileset = co_await super_root_->Open(name);
+  Wanted mount{.fileset = TextOf(*wanted, "fileset"), .directory = TextOf(*wanted, "directory")};
+  co_return co_await MountAt(std::move(mount));
+}
+
+Task<Mounts::Answer> Mounts::MountAt(Wanted wanted) {
+  absl::StatusOr<std::unique_ptr<fs::OpenFileset>> fileset = co_await super_root_->Open(wanted.fileset);
   if (!fileset.ok()) co_return fileset.status();
-  fs::MountOptions options{.directory = directory, .source = name};
+  fs::MountOptions options{.directory = wanted.directory, .source = wanted.fileset};
   absl::StatusOr<std::unique_ptr<fs::Mount>> mount = co_await Create(std::move(options));
   if (!mount.ok()) co_return mount.status();
-  auto mounted = std::make_shared<Entry>();
-  mounted->fileset = *std::move(fileset);
-  mounted->mount = *std::move(mount);
-  mounts_[directory] = mounted;
-  mounted->mount->Serve(node_->loop(), mounted->fileset->instance.get(), [this, directory] { OnEnded(directory); });
-  LogInfo("fileset \"", name, "\" is mounted at ", directory);
+  auto entry = std::make_shared<Entry>();
+  entry->fileset = *std::move(fileset);
+  entry->mount = *std::move(mount);
+  const std::string directory = entry->mount->options().directory;
+  // One that somebody else has taken away may not have ended yet.
+  if (const auto below = mounts_.find(directory); below != mounts_.end()) Detach(below->second.get());
+  mounts_[directory] = entry;
+  entry->mount->Serve(node_->loop(), entry->fileset->instance.get(), [this, self = entry.get()] { OnEnded(self); });
+  LogInfo("fileset \"", wanted.fileset, "\" is mounted at ", directory);
   co_return List();
 }
 
-// Somebody has taken it away, or the last who used it after that. What is under way ends first.
-void Mounts::OnEnded(const std::string& directory) {
-  const auto it = mounts_.find(directory);
+// It is out of the tree; whoever has something of it open goes on.
+void Mounts::Detach(const Entry* entry) {
+  const auto it = std::find_if(mounts_.begin(), mounts_.end(), [&](const auto& m) { return m.second.get() == entry; });
   if (it == mounts_.end()) return;
-  LogInfo(directory, " is unmounted");
-  auto wait = [](Mounts* mounts, std::shared_ptr<Entry> mounted) -> Task<bool> {
-    while (mounted->mount->under_way() > 0) {
+  LogInfo(it->first, " is unmounted");
+  detached_.push_back(std::move(it->second));
+  mounts_.erase(it);
+}
+
+// Nobody uses it any more. What is under way ends first.
+void Mounts::OnEnded(const Entry* entry) {
+  Detach(entry);
+  const auto it = std::find_if(detached_.begin(), detached_.end(), [&](const auto& m) { return m.get() == entry; });
+  if (it == detached_.end()) return;
+  auto wait = [](Mounts* mounts, std::shared_ptr<Entry> ended) -> Task<bool> {
+    while (ended->mount->under_way() > 0) {
       co_await SleepUntil(mounts->node_->loop(), mounts->node_->loop()->Now() + kLookAgain);
     }
     --mounts->under_way_;
     co_return true;
   };
   ++under_way_;
-  auto mounted = it->second;
-  mounts_.erase(it);
-  Spawn<bool>(wait(this, std::move(mounted)), [](bool) {});
+  auto ended = std::move(*it);
+  detached_.erase(it);
+  Spawn<bool>(wait(this, std::move(ended)), [](bool) {});
 }
 
 Task<Mounts::Answer> Mounts::Unmount(std::string argument) {
   const absl::StatusOr<nlohmann::json> wanted = Parse(argument);
   if (!wanted.ok()) co_return wanted.status();
-  const std::string directory = wanted->value("directory", "");
-  const bool by_force = wanted->value("force", false);
-  if (!mounts_.contains(directory)) {
-    co_return absl::NotFoundError(absl::StrCat("this node has no mount at ", directory));
-  }
+  const std::string given = TextOf(*wanted, "directory");
+  const auto force = wanted->find("force");
+  const bool by_force = force != wanted->end() && *force == true;
+  std::function<std::string()> resolve = [given] { return Resolved(given); };
+  Outcome<std::string> resolved = OnThread<std::string>(std::move(resolve));
+  const std::string directory = co_await resolved.Get();
+  const auto it = mounts_.find(directory);
+  if (it == mounts_.end()) co_return absl::NotFoundError(absl::StrCat("this node has no mount at ", given));
+  const std::shared_ptr<Entry> entry = it->second;
   std::function<absl::Status()> unmount = [directory, by_force] { return fs::Mount::Unmount(directory, by_force); };
   Outcome<absl::Status> unmounted = OnThread<absl::Status>(std::move(unmount));
   const absl::Status status = co_await unmounted.Get();
   if (!status.ok()) co_return status;
+  Detach(entry.get());
   co_return List();
 }
 

@@ -34,9 +34,10 @@ class Mounts {
     std::string fileset;
     std::string directory;
   };
-  // What is mounted, and mounting it: what cannot be is in the log. Not on the loop.
-  std::vector<Wanted> Mounted() const;
-  void MountAll(const std::vector<Wanted>& wanted);
+  // Mounts them; what cannot be mounted yet is in the log, and is tried again. Once at most; not on the loop.
+  void Keep(std::vector<Wanted> wanted);
+  // What is mounted, or is to be. Not on the loop.
+  std::vector<Wanted> Kept() const;
 
  private:
   struct Entry;
@@ -44,11 +45,15 @@ class Mounts {
 
   Task<Answer> Operate(Credentials who, std::string what, std::string argument);
   Task<Answer> OfFileset(std::string what, std::string argument);
-  Task<Answer> MountAt(std::string argument);
+  Task<Answer> Mount(std::string argument);
+  Task<Answer> MountAt(Wanted wanted);
+  Task<bool> HasLease();
+  Task<bool> KeepMounted(Wanted wanted);
   Task<Answer> Unmount(std::string argument);
   std::string List() const;
   Task<absl::StatusOr<std::unique_ptr<fs::Mount>>> Create(fs::MountOptions options);
-  void OnEnded(const std::string& directory);
+  void Detach(const Entry* entry);
+  void OnEnded(const Entry* entry);
   // Runs `call` on a thread of its own.
   template <typename T>
   Outcome<T> OnThread(std::function<T()> call);
@@ -58,6 +63,8 @@ class Mounts {
   ClientId next_client_;
   std::unique_ptr<fs::SuperRoot> super_root_;
   std::map<std::string, std::shared_ptr<Entry>> mounts_;  // By their directories.
+  std::vector<std::shared_ptr<Entry>> detached_;          // Unmounted, and still used.
+  std::vector<Wanted> awaited_;                           // Of Keep, not mounted yet.
   int under_way_ = 0;                                     // Of Operate, and of threads.
   bool ending_ = false;
 };

@@ -10,10 +10,12 @@
 #include <cerrno>
 #include <cstdlib>
 #include <fstream>
+#include <mutex>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "fs/mount/kernel_channel.h"
 #include "fs/mount/session.h"
 #include "fs/status.h"
 #include "net/check.h"
@@ -45,10 +47,22 @@ std::string TypeOfMount(const std::string& directory) {
   return type;
 }
 
-absl::Status CheckDirectory(const std::string& directory) {
+// The one name that the kernel has for it.
+absl::StatusOr<std::string> NameOf(const std::string& directory) {
   if (directory.empty() || directory[0] != '/') {
     return PosixError(EINVAL, absl::StrCat("\"", directory, "\" is no absolute path of a directory"));
   }
+  char* const name = realpath(directory.c_str(), nullptr);
+  if (name == nullptr) {
+    const int error = errno;
+    return PosixError(error, absl::StrCat(directory, " cannot be opened: ", strerror(error)));
+  }
+  std::string copy(name);
+  std::free(name);
+  return copy;
+}
+
+absl::Status CheckDirectory(const std::string& directory) {
   const std::string type = TypeOfMount(directory);
   DIR* const opened = opendir(directory.c_str());
   if (opened == nullptr) {
@@ -108,6 +122,12 @@ void Mount::State::ReadRequests(uint32_t events) {
 Mount::Mount(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
 absl::StatusOr<std::unique_ptr<Mount>> Mount::Create(MountOptions options) {
+  // Nothing is mounted there between the look and this mount.
+  static std::mutex one_at_a_time;
+  const std::lock_guard<std::mutex> lock(one_at_a_time);
+  const absl::StatusOr<std::string> directory = NameOf(options.directory);
+  if (!directory.ok()) return directory.status();
+  options.directory = *directory;
   if (absl::Status s = CheckDirectory(options.directory); !s.ok()) return s;
   auto state = std::make_shared<State>();
   state->options = std::move(options);
@@ -128,6 +148,10 @@ absl::StatusOr<std::unique_ptr<Mount>> Mount::Create(MountOptions options) {
     const int error = errno;
     fuse_session_unmount(state->session);
     return PosixError(error, "making /dev/fuse non-blocking");
+  }
+  if (absl::Status s = UseKernelChannel(state.get()); !s.ok()) {
+    fuse_session_unmount(state->session);
+    return s;
   }
   return std::unique_ptr<Mount>(new Mount(std::move(state)));
 }

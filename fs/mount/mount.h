@@ -1,9 +1,12 @@
 // A mount of a fileset in this host's tree: the kernel's FUSE requests, served by the node's loop itself. A request is read, its operation
 // begun and its answer written on the loop, so that nothing is handed from thread to thread.
 //
-// The kernel keeps nothing that could be stale: names and attributes for no time at all; pages of files as long as the file's time of change is
-// still the same, which it asks for before each read (that is what AUTO_INVAL_DATA is; and unlike direct I/O it lets files be
-// mapped). Permissions and ACLs it checks itself, by attributes that it has just asked for.
+// The kernel keeps nothing that could be stale: names and attributes for no time at all, and no bytes of files: these have direct I/O, and can
+// be mapped all the same where the kernel allows that (kernel_channel.h). Each read then is one request, and whole; it was measured against
+// pages that the kernel keeps until it sees another time of change, which were slower for all sizes of reads and writes, and stale where a
+// program sets the time back. Without that kernel they are kept so.
+// What is mapped is the kernel's until it is unmapped, or read or written by calls on this host. Permissions and ACLs the kernel checks itself,
+// by attributes that it has just asked for.
 //
 //   M1  Every request is answered once, or the mount has ended.
 //   M2  What is under way keeps the session; it goes with the last of it.
@@ -24,8 +27,9 @@
 namespace mangrove::fs {
 
 struct MountOptions {
-  std::string directory;  // Absolute: a directory without anything in it.
-  std::string source;     // What the list of mounts says is mounted there.
+  std::string
+      directory;  // Absolute: a directory without anything in it. In options() it is the name that the kernel has for it.
+  std::string source;  // What the list of mounts says is mounted there.
 };
 
 class Mount {

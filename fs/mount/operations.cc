@@ -24,7 +24,10 @@ constexpr uint64_t kNsPerSecond = 1'000'000'000;
 // "." and ".." are listed first; entries of the filesystem have cookies behind these.
 constexpr off_t kBehindDot = 1;
 constexpr off_t kBehindDotDot = 2;
-constexpr size_t kEntriesAtOnce = 128;
+// What an entry takes in the kernel's buffer at least, and how many are asked for at most.
+constexpr size_t kLeastEntryBytes = 32;
+constexpr size_t kLeastEntryPlusBytes = 160;
+constexpr size_t kMostEntries = 512;
 
 State* StateOf(fuse_req_t request) { return static_cast<State*>(fuse_req_userdata(request)); }
 
@@ -177,7 +180,7 @@ struct Listing {
   std::vector<DirectoryEntry> entries;
 };
 
-Task<absl::StatusOr<Listing>> List(Filesystem* filesystem, InodeNumber directory, off_t offset) {
+Task<absl::StatusOr<Listing>> List(Filesystem* filesystem, InodeNumber directory, off_t offset, size_t most) {
   Listing listing;
   if (offset < kBehindDotDot) {
     absl::StatusOr<Attributes> self = co_await filesystem->GetAttributes(directory);
@@ -187,8 +190,7 @@ Task<absl::StatusOr<Listing>> List(Filesystem* filesystem, InodeNumber directory
     listing.parent = parent.ok() ? *parent : directory;  // It may have been removed.
   }
   const uint64_t cookie = offset <= kBehindDotDot ? 0 : static_cast<uint64_t>(offset);
-  absl::StatusOr<std::vector<DirectoryEntry>> entries =
-      co_await filesystem->ReadDirectory(directory, cookie, kEntriesAtOnce);
+  absl::StatusOr<std::vector<DirectoryEntry>> entries = co_await filesystem->ReadDirectory(directory, cookie, most);
   if (!entries.ok()) co_return entries.status();
   listing.entries = *std::move(entries);
   co_return listing;
@@ -220,8 +222,10 @@ class ListingBuffer {
 
 void AnswerListing(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offset, bool with_attributes) {
   const State* const state = StateOf(request);
+  const size_t least_bytes = with_attributes ? kLeastEntryPlusBytes : kLeastEntryBytes;
+  const size_t most = std::clamp<size_t>(size / least_bytes, 1, kMostEntries);
   Answer<Listing>(
-      request, List(state->filesystem, InodeOf(state, inode), offset), [=](State* mount, const Listing& listing) {
+      request, List(state->filesystem, InodeOf(state, inode), offset, most), [=](State* mount, const Listing& listing) {
         ListingBuffer buffer(request, size, with_attributes);
         // No inode is looked up by these two: they have numbers of their own kind in the answer.
         fuse_entry_param dot{};
@@ -325,33 +329,44 @@ Task<absl::Status> OpenFile(Filesystem* filesystem, InodeNumber inode, bool trun
   co_return status;
 }
 
+fuse_file_info OpenedFile(const State* state, const fuse_file_info* info) {
+  fuse_file_info file = *info;
+  file.direct_io = state->has_direct_io ? 1 : 0;
+  return file;
+}
+
+// The kernel did not take the answer, so it does not have the file open, and will not close it.
+void CloseUnheard(State* state, InodeNumber inode) {
+  auto keep = state->shared_from_this();
+  ++state->under_way;
+  Spawn<absl::Status>(state->filesystem->Close(inode), [keep](const absl::Status&) { --keep->under_way; });
+}
+
 void Open(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
   auto state = StateOf(request)->shared_from_this();
   const InodeNumber inode = InodeOf(state.get(), number);
   ++state->under_way;
   Spawn<absl::Status>(OpenFile(state->filesystem, inode, (info->flags & O_TRUNC) != 0),
-                      [state, request, answer = *info](const absl::Status& status) {
+                      [state, request, inode, file = OpenedFile(state.get(), info)](const absl::Status& status) {
                         --state->under_way;
-                        if (status.ok()) {
-                          fuse_reply_open(request, &answer);
-                        } else {
+                        if (!status.ok()) {
                           fuse_reply_err(request, ErrnoOf(status));
+                        } else if (fuse_reply_open(request, &file) != 0) {
+                          CloseUnheard(state.get(), inode);
                         }
                       });
 }
 
-// The kernel has found no such name; somebody else may have made it since.
+// Where a name that the kernel has not found was made meanwhile it has to look again, and to check whether the caller may open what it is:
+// of the answer to a creation it checks nothing.
 Task<absl::StatusOr<Attributes>> MakeAndOpen(Filesystem* filesystem, Caller caller, InodeNumber directory,
                                              std::string name, mode_t mode, int flags) {
   absl::StatusOr<Attributes> file = co_await filesystem->MakeNode(caller, directory, name, S_IFREG | (mode & 07777), 0);
-  bool is_new = true;
   if (ErrnoOf(file.status()) == EEXIST && (flags & O_EXCL) == 0) {
-    is_new = false;
-    file = co_await filesystem->Lookup(directory, name);
+    co_return PosixError(ESTALE, "the name was made meanwhile");
   }
   if (!file.ok()) co_return file;
-  if (S_ISDIR(file->mode)) co_return PosixError(EISDIR, "a directory of that name was made meanwhile");
-  const absl::Status status = co_await OpenFile(filesystem, file->inode, !is_new && (flags & O_TRUNC) != 0);
+  const absl::Status status = co_await filesystem->Open(file->inode);
   if (!status.ok()) co_return status;
   co_return file;
 }
@@ -360,9 +375,9 @@ void Create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
   const State* const state = StateOf(request);
   Answer<Attributes>(request,
                      MakeAndOpen(state->filesystem, CallerOf(request), InodeOf(state, parent), name, mode, info->flags),
-                     [request, answer = *info](State* mount, const Attributes& attributes) {
+                     [request, file = OpenedFile(state, info)](State* mount, const Attributes& attributes) {
                        const fuse_entry_param entry = EntryOf(mount, attributes);
-                       fuse_reply_create(request, &entry, &answer);
+                       if (fuse_reply_create(request, &entry, &file) != 0) CloseUnheard(mount, attributes.inode);
                      });
 }
 

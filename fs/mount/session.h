@@ -27,6 +27,9 @@ struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   Filesystem* filesystem = nullptr;
   std::function<void()> ended;
   size_t under_way = 0;
+  // kernel_channel.h
+  bool has_direct_io = false;
+  uint64_t first_request = 0;
 };
 
 // The table of what the kernel asks for; requests' user data is a Mount::State.

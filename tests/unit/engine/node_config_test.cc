@@ -213,6 +213,28 @@ TEST(NodeConfig, VotesAreThoseOfTheFileOrOneEachForTheFirstMembers) {
               HasSubstr("members has 0 tables with votes above 0, expected 1 to 64"));
 }
 
+TEST(NodeConfig, FilesetsAreMountedAtDirectoriesOfTheirOwn) {
+  const std::string mount = "[[mounts]]\nfileset = \"default\"\ndirectory = \"/mnt\"\n";
+  const auto config = ParseNodeConfig(kGood + mount, "x.toml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  ASSERT_EQ(config->mounts.size(), 1u);
+  EXPECT_EQ(config->mounts[0].fileset, "default");
+  EXPECT_EQ(config->mounts[0].directory, "/mnt");
+  const auto again = ParseNodeConfig(FormatNodeConfig(*config), "x.toml");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->mounts.size(), 1u);
+  EXPECT_EQ(ErrorOf(kGood + mount + mount),
+            "x.toml:23: mounts[2].directory is \"/mnt\", expected one that no other mount has");
+  EXPECT_EQ(ErrorOf(kGood + absl::StrReplaceAll(mount, {{"/mnt", "mnt"}})),
+            "x.toml:20: mounts[1].directory is \"mnt\", expected an absolute path");
+  EXPECT_EQ(ErrorOf(kGood + absl::StrReplaceAll(mount, {{"default", ""}})),
+            "x.toml:19: mounts[1].fileset is empty, expected the name of a fileset");
+  EXPECT_EQ(ErrorOf(kGood + std::string("[[mounts]]\nfileset = \"default\"\n")),
+            "x.toml:18: mounts[1].directory is missing");
+  EXPECT_EQ(ErrorOf(absl::StrCat("mounts = 3\n", kGood)),
+            "x.toml:1: mounts is 3, expected a [[mounts]] for each fileset that is mounted");
+}
+
 TEST(NodeConfig, WhatIsNotTomlIsNamedWithItsLine) {
   EXPECT_THAT(ErrorOf(With("name = \"demo\"", "name = demo")), StartsWith("x.toml:6: "));
   EXPECT_THAT(ErrorOf(With("name = \"demo\"", "name = \"demo\"\nname = \"demo\"")), StartsWith("x.toml:7: "));

@@ -404,5 +404,40 @@ TEST_F(CommandLine, ATokenIsShownWithWhatToDoWithIt) {
   EXPECT_EQ(Run({"node", "token", "--valid", "0"}), kExitUsage);
 }
 
+// --- Filesets and mounts ----------------------------------------------------------------------------------------------
+
+TEST_F(CommandLine, AMountNamesItsFilesetAndAnAbsoluteDirectory) {
+  answer_ = R"({"mounts": [{"fileset": "default", "directory": "/mnt/x"}]})";
+  EXPECT_EQ(Run({"mount", "default", "/mnt/./x/"}), kExitDone);
+  EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock fs mount {"directory":"/mnt/x","fileset":"default"})");
+  EXPECT_EQ(out_.str(), "fileset  directory\ndefault  /mnt/x\n");
+  EXPECT_EQ(Run({"mount", "default"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("\"mount\" needs DIR"));
+  EXPECT_EQ(Run({"mount", "default", "/a", "/b"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("unexpected argument \"/b\""));
+  EXPECT_EQ(Run({"unmount", "/mnt/x"}), kExitDone);
+  EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock fs unmount {"directory":"/mnt/x","force":false})");
+  EXPECT_EQ(Run({"unmount", "--force", "/mnt/x"}), kExitDone);
+  EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock fs unmount {"directory":"/mnt/x","force":true})");
+  answer_ = R"({"mounts": []})";
+  EXPECT_EQ(Run({"mounts"}), kExitDone);
+  EXPECT_EQ(out_.str(), "this node has mounted nothing\n");
+}
+
+TEST_F(CommandLine, FilesetsAreListedWithTheirStates) {
+  answer_ = R"({"filesets": [{"name": "default", "state": "online", "replicas": 0},
+                             {"name": "projects", "state": "offline", "replicas": 3}]})";
+  EXPECT_EQ(Run({"fileset", "list"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock fs fileset list ");
+  EXPECT_EQ(out_.str(),
+            "fileset   state      copies\n"
+            "default   online   as pages\n"
+            "projects  offline         3\n");
+  EXPECT_EQ(Run({"fileset", "create", "projects", "--replicas", "3"}), kExitDone);
+  EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock fs fileset create {"name":"projects","replicas":3})");
+  EXPECT_EQ(Run({"fileset", "delete"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("\"fileset delete\" needs NAME"));
+}
+
 }  // namespace
 }  // namespace mangrove

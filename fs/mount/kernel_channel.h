@@ -1,0 +1,13 @@
+// The session's words with the kernel, as they pass: what libfuse 3.14 does not know to ask for in the first exchange is added to it.
+
+#pragma once
+
+#include "fs/mount/session.h"
+
+namespace mangrove::fs {
+
+// From then on the session reads and writes its descriptor by this. ENOMEM.
+// Where the kernel lets files with direct I/O be mapped (Linux 6.6 and later), State::has_direct_io is set before the first of them is opened.
+absl::Status UseKernelChannel(Mount::State* state);
+
+}  // namespace mangrove::fs
