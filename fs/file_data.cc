@@ -30,7 +30,6 @@ bool WantsAccessTime(const Inode& inode, int64_t now) {
   return inode.accessed() <= inode.modified() || inode.accessed() <= inode.changed() || inode.accessed() + kDayNs < now;
 }
 
-// Of whoever writes it is not known whether he could give the file these bits.
 mode_t WithoutSetId(mode_t mode) {
   const bool is_for_locks = (mode & S_IXGRP) == 0;  // What the bit means without the group's right to execute.
   return mode & ~static_cast<mode_t>(S_ISUID | (is_for_locks ? 0 : S_ISGID));
@@ -94,7 +93,8 @@ Task<absl::StatusOr<bool>> Instance::MakeRoom(Edit* edit, Inode inode, uint64_t 
   co_return false;
 }
 
-Task<absl::Status> Instance::WriteBytes(Edit* edit, Inode inode, uint64_t from, const std::string* bytes) {
+Task<absl::Status> Instance::WriteBytes(Edit* edit, Inode inode, uint64_t from, const std::string* bytes,
+                                        bool clears_set_id) {
   absl::Status status;
   if (from + bytes->size() > inode.size()) status = co_await ClearBehindEnd(edit, inode, from);
   if (!status.ok()) co_return status;
@@ -112,12 +112,12 @@ Task<absl::Status> Instance::WriteBytes(Edit* edit, Inode inode, uint64_t from, 
   }
   if (at > inode.size()) inode.set_size(at);
   inode.AddDirty(written);
-  inode.set_mode(WithoutSetId(inode.mode()));
+  if (clears_set_id) inode.set_mode(WithoutSetId(inode.mode()));
   Touch(&inode);
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> Instance::Write(InodeNumber number, uint64_t offset, std::string bytes, bool append) {
+Task<absl::Status> Instance::Write(InodeNumber number, uint64_t offset, std::string bytes, WriteOptions options) {
   if (bytes.empty()) co_return absl::OkStatus();
   if (PagesOfBytes(offset, bytes.size()).count > Stream::kMostPages) {
     co_return PosixError(EINVAL, absl::StrCat("a write of ", bytes.size(), " bytes at once"));
@@ -131,7 +131,7 @@ Task<absl::Status> Instance::Write(InodeNumber number, uint64_t offset, std::str
     if (absl::Status s = CheckRegular(*inode); !s.ok()) co_return s;
     must_finish_first = inode->Has(Inode::kShrinking);
     if (must_finish_first) co_return absl::OkStatus();
-    const uint64_t from = append ? inode->size() : offset;
+    const uint64_t from = options.append ? inode->size() : offset;
     if (from > kMostFileBytes || bytes.size() > kMostFileBytes - from) {
       co_return PosixError(EFBIG, absl::StrCat("a file of more than ", kMostFileBytes, " bytes"));
     }
@@ -139,7 +139,7 @@ Task<absl::Status> Instance::Write(InodeNumber number, uint64_t offset, std::str
     if (!has_room.ok()) co_return has_room.status();
     if (!*has_room) co_return absl::OkStatus();
     is_done = true;
-    co_return co_await WriteBytes(&edit, *inode, from, &bytes);
+    co_return co_await WriteBytes(&edit, *inode, from, &bytes, options.clears_set_id);
   };
   while (!is_done) {
     absl::Status status = co_await RunEdit(pages_, body);

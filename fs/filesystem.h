@@ -39,6 +39,11 @@ struct DirectoryEntry {
 // An extended attribute's change, as of setxattr(2).
 enum class XattrMode : uint8_t { kAny, kCreate, kReplace };
 
+struct WriteOptions {
+  bool append = false;         // At the end of the file, whatever the offset is.
+  bool clears_set_id = false;  // The writer may not give files set-id bits: those that are there go.
+};
+
 class Filesystem {
  public:
   virtual ~Filesystem() = default;
@@ -83,8 +88,8 @@ class Filesystem {
   virtual Task<absl::Status> Close(InodeNumber inode) = 0;
   // Less than `length` only at the end of the file.
   virtual Task<absl::StatusOr<std::string>> Read(InodeNumber inode, uint64_t offset, uint64_t length) = 0;
-  // Atomic against other reads and writes, on every node. `append`: at the end of the file, whatever `offset` is.
-  virtual Task<absl::Status> Write(InodeNumber inode, uint64_t offset, std::string bytes, bool append) = 0;
+  // Atomic against other reads and writes, on every node.
+  virtual Task<absl::Status> Write(InodeNumber inode, uint64_t offset, std::string bytes, WriteOptions options) = 0;
   // As fallocate(2): 0, or FALLOC_FL_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE in their allowed combinations; EOPNOTSUPP otherwise.
   virtual Task<absl::Status> Allocate(InodeNumber inode, int mode, uint64_t offset, uint64_t length) = 0;
   // As lseek(2) with SEEK_DATA or SEEK_HOLE. ENXIO: `offset` is behind the end.

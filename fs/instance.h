@@ -74,7 +74,7 @@ class Instance final : public Filesystem {
   Task<absl::Status> Open(InodeNumber inode) override;
   Task<absl::Status> Close(InodeNumber inode) override;
   Task<absl::StatusOr<std::string>> Read(InodeNumber inode, uint64_t offset, uint64_t length) override;
-  Task<absl::Status> Write(InodeNumber inode, uint64_t offset, std::string bytes, bool append) override;
+  Task<absl::Status> Write(InodeNumber inode, uint64_t offset, std::string bytes, WriteOptions options) override;
   Task<absl::Status> Allocate(InodeNumber inode, int mode, uint64_t offset, uint64_t length) override;
   Task<absl::StatusOr<uint64_t>> Seek(InodeNumber inode, uint64_t offset, int whence) override;
   Task<absl::Status> Sync(InodeNumber inode) override;
@@ -118,7 +118,7 @@ class Instance final : public Filesystem {
   Task<absl::Status> Exchange(Edit* edit, Move* move);
   // file_data.cc
   Task<absl::StatusOr<bool>> MakeRoom(Edit* edit, Inode inode, uint64_t from, uint64_t length);
-  Task<absl::Status> WriteBytes(Edit* edit, Inode inode, uint64_t from, const std::string* bytes);
+  Task<absl::Status> WriteBytes(Edit* edit, Inode inode, uint64_t from, const std::string* bytes, bool clears_set_id);
   // file_attributes.cc
   Task<absl::StatusOr<bool>> Resize(Edit* edit, Inode inode, uint64_t size);
   Task<absl::StatusOr<bool>> Shrink(Edit* edit, Inode inode);

@@ -19,9 +19,14 @@ ssize_t ReadRequest(int fd, void* buffer, size_t size, void* userdata) {
   const ssize_t bytes = read(fd, buffer, size);
   fuse_in_header header;
   fuse_init_in init;
-  if (bytes < static_cast<ssize_t>(sizeof(header) + sizeof(init))) return bytes;
+  fuse_write_in write;
+  if (bytes < static_cast<ssize_t>(sizeof(header) + sizeof(write))) return bytes;
   std::memcpy(&header, buffer, sizeof(header));
-  if (header.opcode != FUSE_INIT) return bytes;
+  if (header.opcode == FUSE_WRITE) {
+    std::memcpy(&write, static_cast<const std::byte*>(buffer) + sizeof(header), sizeof(write));
+    static_cast<Mount::State*>(userdata)->clears_set_id = (write.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
+  }
+  if (header.opcode != FUSE_INIT || bytes < static_cast<ssize_t>(sizeof(header) + sizeof(init))) return bytes;
   std::memcpy(&init, static_cast<const std::byte*>(buffer) + sizeof(header), sizeof(init));
   if ((init.flags & FUSE_INIT_EXT) != 0 && (init.flags2 & kMapsDirectIo) != 0) {
     static_cast<Mount::State*>(userdata)->first_request = header.unique;

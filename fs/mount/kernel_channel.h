@@ -7,6 +7,7 @@
 namespace mangrove::fs {
 
 // From then on the session reads and writes its descriptor by this. ENOMEM.
+// Whether a write is one of somebody who may not keep set-id bits, which libfuse does not say, is in State::clears_set_id.
 // Where the kernel lets files with direct I/O be mapped (Linux 6.6 and later), State::has_direct_io is set before the first of them is opened.
 absl::Status UseKernelChannel(Mount::State* state);
 

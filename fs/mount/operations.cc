@@ -397,9 +397,10 @@ void Write(fuse_req_t request, fuse_ino_t inode, const char* bytes, size_t size,
   auto state = StateOf(request)->shared_from_this();
   ++state->under_way;
   // What the kernel writes back of a mapping has its place.
-  const bool append = (info->flags & O_APPEND) != 0 && info->writepage == 0;
+  const WriteOptions options{.append = (info->flags & O_APPEND) != 0 && info->writepage == 0,
+                             .clears_set_id = state->clears_set_id};
   Spawn<absl::Status>(state->filesystem->Write(InodeOf(state.get(), inode), static_cast<uint64_t>(offset),
-                                               std::string(bytes, size), append),
+                                               std::string(bytes, size), options),
                       [state, request, size](const absl::Status& status) {
                         --state->under_way;
                         if (status.ok()) {
@@ -414,9 +415,6 @@ void Sync(fuse_req_t request, fuse_ino_t inode, int, fuse_file_info*) {
   const State* const state = StateOf(request);
   Answer(request, state->filesystem->Sync(InodeOf(state, inode)));
 }
-
-// Names are durable when their operation has ended.
-void SyncDirectory(fuse_req_t request, fuse_ino_t, int, fuse_file_info*) { fuse_reply_err(request, 0); }
 
 void Allocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offset, off_t length, fuse_file_info*) {
   const State* const state = StateOf(request);
@@ -475,7 +473,7 @@ const fuse_lowlevel_ops& FuseOperations() {
     all.read = Read;
     all.write = Write;
     all.fsync = Sync;
-    all.fsyncdir = SyncDirectory;
+    all.fsyncdir = Sync;
     all.readdir = ReadDirectory;
     all.readdirplus = ReadDirectoryPlus;
     all.statfs = GetSpace;

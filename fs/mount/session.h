@@ -30,6 +30,7 @@ struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   // kernel_channel.h
   bool has_direct_io = false;
   uint64_t first_request = 0;
+  bool clears_set_id = false;  // Of the request that was read last, if it writes.
 };
 
 // The table of what the kernel asks for; requests' user data is a Mount::State.

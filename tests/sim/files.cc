@@ -258,11 +258,10 @@ Task<int> FilesWork::CarryNames(HomePtr home, fs::InodeNumber top, const FileOpe
 Task<int> FilesWork::CarryFile(HomePtr home, User* user, fs::InodeNumber inode, const FileOperation* operation) {
   fs::Instance& instance = *home->instance;
   absl::Status status;
+  const fs::WriteOptions options{.append = operation->kind == Kind::kAppend};
   switch (operation->kind) {
     case Kind::kWrite:
-    case Kind::kAppend:
-      status = co_await instance.Write(inode, operation->offset, operation->bytes, operation->kind == Kind::kAppend);
-      break;
+    case Kind::kAppend: status = co_await instance.Write(inode, operation->offset, operation->bytes, options); break;
     case Kind::kTruncate: {
       fs::AttributesChange change;
       change.size_bytes = operation->offset;
@@ -380,7 +379,7 @@ Task<absl::Status> FilesWork::TryAll(SimHost* host, bool writes) {
   const absl::StatusOr<fs::Attributes> made =
       co_await (*home)->instance->MakeNode(Nobody(), (*home)->instance->root(), name, S_IFREG | 0600, 0);
   if (!made.ok()) co_return fs::ErrnoOf(made.status()) == EEXIST ? absl::OkStatus() : made.status();
-  status = co_await (*home)->instance->Write(made->inode, 0, name, false);
+  status = co_await (*home)->instance->Write(made->inode, 0, name, {});
   if (status.ok()) status = co_await (*home)->instance->Sync(made->inode);
   co_return status;
 }

@@ -7,8 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
 #include "tests/sim/accounts.h"
-#include "tests/sim/files.h"
 #include "tests/sim/engine_node.h"
+#include "tests/sim/files.h"
 
 namespace mangrove::sim {
 

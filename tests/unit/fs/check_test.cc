@@ -32,9 +32,9 @@ class CheckTest : public testing::Test {
     link_ = Do(instance_->MakeSymlink({}, root_, "link", std::string(2'500, 't')))->inode;
     EXPECT_TRUE(Do(instance_->Link(file_, root_, "second")).ok());
     for (const uint64_t offset : {0, 40'000, 80'000}) {
-      EXPECT_TRUE(Do(instance_->Write(file_, offset, "some bytes", false)).ok());
+      EXPECT_TRUE(Do(instance_->Write(file_, offset, "some bytes", {})).ok());
     }
-    EXPECT_TRUE(Do(instance_->Write(other_, 0, std::string(10'000, 'o'), false)).ok());
+    EXPECT_TRUE(Do(instance_->Write(other_, 0, std::string(10'000, 'o'), {})).ok());
     EXPECT_TRUE(Do(instance_->SetXattr(file_, "user.a", std::string(3'000, 'v'), XattrMode::kAny)).ok());
   }
 

@@ -105,7 +105,7 @@ Answer History::Other(const Op& op) {
     case OpKind::kOpen: return OfStatus(fs::Do(fs.Open(file)));
     case OpKind::kClose: return OfStatus(fs::Do(fs.Close(file)));
     case OpKind::kRead: return OfBytes(fs::Do(fs.Read(file, op.offset, op.length)));
-    case OpKind::kWrite: return OfStatus(fs::Do(fs.Write(file, op.offset, op.bytes, op.append)));
+    case OpKind::kWrite: return OfStatus(fs::Do(fs.Write(file, op.offset, op.bytes, {.append = op.append})));
     case OpKind::kAllocate: return OfStatus(fs::Do(fs.Allocate(file, op.flags, op.offset, op.length)));
     case OpKind::kSeek: Take(fs::Do(fs.Seek(file, op.offset, op.flags)), &answer, &answer.number); return answer;
     default: return OfStatus(fs::Do(fs.Sync(file)));

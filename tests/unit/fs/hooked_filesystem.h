@@ -116,9 +116,9 @@ class HookedFilesystem final : public Filesystem {
     if (absl::Status s = co_await Pass("read"); !s.ok()) co_return s;
     co_return co_await below_->Read(inode, offset, length);
   }
-  Task<absl::Status> Write(InodeNumber inode, uint64_t offset, std::string bytes, bool append) override {
+  Task<absl::Status> Write(InodeNumber inode, uint64_t offset, std::string bytes, WriteOptions options) override {
     if (absl::Status s = co_await Pass("write"); !s.ok()) co_return s;
-    co_return co_await below_->Write(inode, offset, std::move(bytes), append);
+    co_return co_await below_->Write(inode, offset, std::move(bytes), options);
   }
   Task<absl::Status> Allocate(InodeNumber inode, int mode, uint64_t offset, uint64_t length) override {
     if (absl::Status s = co_await Pass("allocate"); !s.ok()) co_return s;

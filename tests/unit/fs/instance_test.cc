@@ -36,9 +36,9 @@ class InstanceTest : public testing::Test {
 
 TEST_F(InstanceTest, WhatWasWrittenIsRead) {
   const InodeNumber file = Make("a");
-  EXPECT_TRUE(Do(instance_->Write(file, 10'000, "hello", false)).ok());
-  EXPECT_TRUE(Do(instance_->Write(file, 0, "begin", false)).ok());
-  EXPECT_TRUE(Do(instance_->Write(file, 0, "end", true)).ok());
+  EXPECT_TRUE(Do(instance_->Write(file, 10'000, "hello", {})).ok());
+  EXPECT_TRUE(Do(instance_->Write(file, 0, "begin", {})).ok());
+  EXPECT_TRUE(Do(instance_->Write(file, 0, "end", {.append = true})).ok());
   EXPECT_EQ(ReadAll(file), "begin" + std::string(9'995, '\0') + "helloend");
   AttributesChange change;
   change.size_bytes = 3;
