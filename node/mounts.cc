@@ -7,6 +7,7 @@
 #include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "engine/page_engine.h"
 #include "fs/status.h"
 #include "net/log.h"
 
@@ -72,7 +74,7 @@ void RunOn(Loop* loop, absl::FunctionRef<void()> task) {
 }  // namespace
 
 struct Mounts::Entry {
-  std::unique_ptr<fs::OpenFileset> fileset;
+  std::shared_ptr<fs::OpenFileset> fileset;  // All mounts of a fileset here have one instance.
   std::unique_ptr<fs::Mount> mount;
 };
 
@@ -128,10 +130,26 @@ Mounts::~Mounts() {
   };
   while (!is_quiet()) std::this_thread::sleep_for(std::chrono::nanoseconds(kLookAgain));
   for (const auto& mounted : mounts) mounted->mount = nullptr;
+  EndAllUse(mounts);
   RunOn(loop, [&] {
     mounts.clear();
     super_root_ = nullptr;
   });
+}
+
+// Where there is no lease it would wait for one.
+void Mounts::EndAllUse(const std::vector<std::shared_ptr<Entry>>& mounts) {
+  std::set<std::shared_ptr<fs::OpenFileset>> filesets;
+  for (const auto& entry : mounts) filesets.insert(entry->fileset);
+  for (const auto& fileset : filesets) {
+    Completion done;
+    node_->loop()->RunUntil(
+        [&] {
+          if (!node_->engine()->Serves()) return done.Set();
+          Spawn<bool>(EndUse(fileset), [&](bool) { done.Set(); });
+        },
+        done);
+  }
 }
 
 std::vector<Mounts::Wanted> Mounts::Kept() const {
@@ -277,8 +295,34 @@ Task<Mounts::Answer> Mounts::Mount(std::string argument) {
   co_return co_await MountAt(std::move(mount));
 }
 
+std::shared_ptr<fs::OpenFileset> Mounts::FindOpen(uint64_t number) const {
+  for (const auto& [directory, entry] : mounts_) {
+    if (entry->fileset->info.number == number) return entry->fileset;
+  }
+  for (const auto& entry : detached_) {
+    if (entry->fileset->info.number == number) return entry->fileset;
+  }
+  return nullptr;
+}
+
+Task<absl::StatusOr<std::shared_ptr<fs::OpenFileset>>> Mounts::OpenFileset(std::string name) {
+  absl::StatusOr<std::unique_ptr<fs::OpenFileset>> opened = co_await super_root_->Open(std::move(name));
+  if (!opened.ok()) co_return opened.status();
+  std::shared_ptr<fs::OpenFileset> fileset = FindOpen((*opened)->info.number);
+  if (fileset == nullptr) fileset = *std::move(opened);
+  co_return fileset;
+}
+
+// In good order. What it leaves to the next one otherwise is work, not damage.
+Task<bool> Mounts::EndUse(std::shared_ptr<fs::OpenFileset> fileset) {
+  const absl::Status status = co_await fileset->instance->EndUse();
+  if (!status.ok())
+    LogWarning("fileset \"", fileset->info.name, "\" is left as if this node had been lost: ", status.message());
+  co_return status.ok();
+}
+
 Task<Mounts::Answer> Mounts::MountAt(Wanted wanted) {
-  absl::StatusOr<std::unique_ptr<fs::OpenFileset>> fileset = co_await super_root_->Open(wanted.fileset);
+  absl::StatusOr<std::shared_ptr<fs::OpenFileset>> fileset = co_await OpenFileset(wanted.fileset);
   if (!fileset.ok()) co_return fileset.status();
   fs::MountOptions options{.directory = wanted.directory, .source = wanted.fileset};
   absl::StatusOr<std::unique_ptr<fs::Mount>> mount = co_await Create(std::move(options));
@@ -313,6 +357,7 @@ void Mounts::OnEnded(const Entry* entry) {
     while (ended->mount->under_way() > 0) {
       co_await SleepUntil(mounts->node_->loop(), mounts->node_->loop()->Now() + kLookAgain);
     }
+    if (mounts->FindOpen(ended->fileset->info.number) == nullptr) co_await mounts->EndUse(ended->fileset);
     --mounts->under_way_;
     co_return true;
   };

@@ -51,6 +51,10 @@ class Mounts {
   Task<bool> KeepMounted(Wanted wanted);
   Task<Answer> Unmount(std::string argument);
   std::string List() const;
+  std::shared_ptr<fs::OpenFileset> FindOpen(uint64_t number) const;
+  Task<absl::StatusOr<std::shared_ptr<fs::OpenFileset>>> OpenFileset(std::string name);
+  Task<bool> EndUse(std::shared_ptr<fs::OpenFileset> fileset);
+  void EndAllUse(const std::vector<std::shared_ptr<Entry>>& mounts);
   Task<absl::StatusOr<std::unique_ptr<fs::Mount>>> Create(fs::MountOptions options);
   void Detach(const Entry* entry);
   void OnEnded(const Entry* entry);
