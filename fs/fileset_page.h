@@ -1,7 +1,7 @@
 // The first page of a fileset's region.
 //
 //   16 number of groups of each zone: 3 times 4   28 replicas of its pages 4   32 root directory 8   40 when it was made 8
-//   48 limit of its data in pages 8   56 limit of its inodes 8 (0: there is none)
+//   48 limit of its data in pages 8   56 limit of its inodes 8 (0: there is none)   64 pages of the region, by which it is cut into zones 8
 
 #pragma once
 
@@ -19,5 +19,6 @@ constexpr size_t kRootDirectoryAt = 32;
 constexpr size_t kMadeAt = 40;
 constexpr size_t kPageLimitAt = 48;
 constexpr size_t kInodeLimitAt = 56;
+constexpr size_t kRegionPagesAt = 64;
 
 }  // namespace mangrove::fs

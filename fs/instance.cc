@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "fs/fileset_page.h"
 #include "fs/status.h"
 
@@ -54,6 +55,7 @@ Task<absl::Status> Instance::Make(Pages* pages, FilesetOptions options) {
     if (!fileset.ok()) co_return fileset.status();
     const auto bytes = (*fileset)->mutable_bytes();
     PutLittle(bytes, kReplicasAt, options.replicas);
+    PutLittle(bytes, kRegionPagesAt, kRegionPages);
     PutLittle(bytes, kMadeAt, static_cast<uint64_t>(pages->NowNs()));
     const absl::StatusOr<uint64_t> root = co_await space.TakeInode(&edit);
     if (!root.ok()) co_return root.status();
@@ -70,6 +72,11 @@ Task<absl::StatusOr<std::unique_ptr<Instance>>> Instance::Open(Pages* pages) {
     if (!fileset.ok()) co_return fileset.status();
     root = {GetLittle<uint64_t>((*fileset)->bytes(), kRootDirectoryAt)};
     replicas = GetLittle<uint32_t>((*fileset)->bytes(), kReplicasAt);
+    const auto region = GetLittle<uint64_t>((*fileset)->bytes(), kRegionPagesAt);
+    if (region != kRegionPages) {
+      co_return PosixError(EIO, absl::StrCat("the fileset's region has ", region,
+                                             " pages; this program knows filesets of ", kRegionPages));
+    }
     const absl::StatusOr<Inode> directory = co_await Inode::Get(&edit, root, Intent::kRead);
     if (!directory.ok()) co_return directory.status();
     if (!directory->IsDirectory()) co_return PosixError(EIO, "the fileset's root is no directory");

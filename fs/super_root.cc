@@ -344,6 +344,17 @@ Task<absl::Status> SuperRoot::Delete(std::string name) {
   co_return co_await SetState(*entry, FilesetState::kFree);
 }
 
+Task<absl::StatusOr<CheckReport>> SuperRoot::Check(std::string name) {
+  const absl::Status status = co_await Ready();
+  if (!status.ok()) co_return status;
+  const absl::StatusOr<Entry> entry = co_await Get(name);
+  if (!entry.ok()) co_return entry.status();
+  const absl::StatusOr<PageRange> region = co_await OpenRegion(RegionOf(entry->info.number), false, kRegionPages);
+  if (!region.ok()) co_return region.status();
+  EnginePages pages(node_, *region, clients_());
+  co_return co_await CheckFileset(&pages);
+}
+
 Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string name) {
   absl::Status status = co_await Ready();
   if (!status.ok()) co_return status;

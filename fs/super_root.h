@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "fs/check.h"
 #include "fs/engine_pages.h"
 #include "fs/instance.h"
 #include "net/runtime/task.h"
@@ -61,6 +62,8 @@ class SuperRoot {
   Task<absl::Status> SetOnline(std::string name, bool online);
   // Everything in it is gone. EBUSY: it is online.
   Task<absl::Status> Delete(std::string name);
+  // CheckFileset: of one that is in use it may find what was only being changed.
+  Task<absl::StatusOr<CheckReport>> Check(std::string name);
   // ENOENT; ENODEV: it is not online.
   Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> Open(std::string name);
 

@@ -37,6 +37,18 @@ nlohmann::json DocumentOf(const fs::FilesetInfo& info) {
           {"made_ns", info.made_ns}};
 }
 
+nlohmann::json DocumentOf(const std::string& name, const fs::CheckReport& report) {
+  return {{"name", name},
+          {"directories", report.directories},
+          {"files", report.files},
+          {"others", report.others},
+          {"orphans", report.orphans},
+          {"metadata_pages", report.metadata_pages},
+          {"data_pages", report.data_pages},
+          {"problems", report.problems},
+          {"unlisted_problems", report.unlisted_problems}};
+}
+
 std::string Done(const nlohmann::json& document) { return document.dump(2) + "\n"; }
 
 absl::StatusOr<nlohmann::json> Parse(const std::string& argument) {
@@ -240,6 +252,11 @@ Task<Mounts::Answer> Mounts::OfFileset(std::string what, std::string argument) {
     co_return Done({{"filesets", list}});
   }
   std::string name = argument;
+  if (what == "fileset check") {
+    const absl::StatusOr<fs::CheckReport> report = co_await super_root_->Check(name);
+    if (!report.ok()) co_return report.status();
+    co_return Done(DocumentOf(name, *report));
+  }
   if (what == "fileset create") {
     const absl::StatusOr<nlohmann::json> wanted = Parse(argument);
     if (!wanted.ok()) co_return wanted.status();

@@ -263,6 +263,22 @@ std::string Filesets(const json& document) {
   return table.ToString();
 }
 
+std::string Check(const json& report) {
+  std::string text = absl::StrCat(Text(report, "name"), ": ", CountText(Number(report, "files"), "file"), ", ",
+                                  Number(report, "directories"), " directories", ", ", Number(report, "others"),
+                                  " others; ", BytesText(Number(report, "data_pages") * 4096), " of data, ",
+                                  BytesText(Number(report, "metadata_pages") * 4096), " of metadata\n");
+  if (Number(report, "orphans") > 0) {
+    absl::StrAppend(&text, Number(report, "orphans"),
+                    " without a name, which somebody has open or whose pages are being freed\n");
+  }
+  for (const json& problem : report.at("problems"))
+    absl::StrAppend(&text, "problem: ", problem.get<std::string>(), "\n");
+  const uint64_t more = Number(report, "unlisted_problems");
+  if (more > 0) absl::StrAppend(&text, "and ", more, " more\n");
+  return text + (report.at("problems").empty() ? "it is sound\n" : "");
+}
+
 std::string MountList(const json& document) {
   const json& mounts = document.at("mounts");
   if (mounts.empty()) return "this node has mounted nothing\n";
@@ -433,6 +449,7 @@ absl::StatusOr<std::string> RenderRegions(const std::string& document) { return 
 absl::StatusOr<std::string> RenderPage(const std::string& document) { return Render(document, Page); }
 absl::StatusOr<std::string> RenderDirectory(const std::string& document) { return Render(document, Directory); }
 absl::StatusOr<std::string> RenderFilesets(const std::string& document) { return Render(document, Filesets); }
+absl::StatusOr<std::string> RenderCheck(const std::string& document) { return Render(document, Check); }
 absl::StatusOr<std::string> RenderMounts(const std::string& document) { return Render(document, MountList); }
 absl::StatusOr<std::string> RenderLog(const std::string& document) { return Render(document, Log); }
 

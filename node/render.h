@@ -23,6 +23,7 @@ absl::StatusOr<std::string> RenderDirectory(const std::string& document);
 // Of a node's transactions.
 absl::StatusOr<std::string> RenderLog(const std::string& document);
 absl::StatusOr<std::string> RenderFilesets(const std::string& document);
+absl::StatusOr<std::string> RenderCheck(const std::string& document);
 absl::StatusOr<std::string> RenderMounts(const std::string& document);
 
 }  // namespace mangrove
