@@ -8,11 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <fstream>
 #include <set>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -186,6 +188,56 @@ TEST_F(Mounting, FilesetsComeAndGo) {
   const Output gone = Do(2, {"fileset", "show", "projects"});
   EXPECT_EQ(gone.exit_code, 1);
   EXPECT_THAT(gone.err, HasSubstr("projects"));
+}
+
+// Covers: F06, F17
+TEST_F(Mounting, ProgramsOfUsersWorkOnAnyMount) {
+  cluster_.StartAll();
+  for (int node = 1; node <= 3; ++node) Mount(node, "default");
+  const std::string script = R"sh(
+    set -e
+    export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b GIT_CONFIG_GLOBAL=/dev/null
+    cd $1 && git init -q repository && cd repository
+    for i in $(seq 60); do mkdir -p d$((i % 7)) && seq $i $((i * 10)) >d$((i % 7))/f$i; done
+    git add . && git commit -q -m one && git mv d1 moved && git commit -q -m two
+    cd $2/repository && git fsck --strict && test -z "$(git status --porcelain)" && git log --oneline | wc -l | grep -qx 2
+    cd $3 && git clone -q $1/repository copy && diff -r --exclude=.git $2/repository copy
+    tar -cf a.tar copy && mkdir $1/out && tar -xf $2/a.tar -C $1/out && diff -r copy $1/out/copy
+    rm -rf $1/out $2/repository
+    ls $3
+  )sh";
+  const Output output =
+      RunProgram({"/bin/bash", "-c", script, "bash", DirectoryOf(1), DirectoryOf(2), DirectoryOf(3)});
+  EXPECT_EQ(output.exit_code, 0) << output.out << output.err;
+  EXPECT_EQ(output.out, "a.tar\ncopy\n");
+  EXPECT_THAT(Do(3, {"fsck", "default"}).out, HasSubstr("it is sound"));
+}
+
+// Covers: F12
+TEST_F(Mounting, WhatWasSyncedOutlivesItsNodeAndTheTreeIsWhole) {
+  cluster_.StartAll();
+  for (int node = 1; node <= 2; ++node) Mount(node, "default");
+  std::atomic<int> synced = 0;
+  std::thread writer([&] {
+    for (int i = 0;; ++i) {
+      const std::string path = PathAt(1, absl::StrCat("f", i));
+      const int fd = open((path + ".new").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+      const std::string text(static_cast<size_t>(i % 50 + 1) * 100, static_cast<char>('a' + i % 26));
+      const bool ok = fd >= 0 && write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
+                      fsync(fd) == 0 && rename((path + ".new").c_str(), path.c_str()) == 0 && fsync(fd) == 0;
+      if (fd >= 0) close(fd);
+      if (!ok) return;
+      synced = i + 1;
+    }
+  });
+  EXPECT_TRUE(Eventually([&] { return synced >= 50; }, 60));
+  cluster_.Kill(1);
+  writer.join();
+  for (int i = 0; i < synced; ++i) {
+    const std::string text(static_cast<size_t>(i % 50 + 1) * 100, static_cast<char>('a' + i % 26));
+    EXPECT_EQ(Read(PathAt(2, absl::StrCat("f", i))), text) << i << " of " << synced;
+  }
+  EXPECT_THAT(Do(2, {"fsck", "default"}).out, HasSubstr("it is sound"));
 }
 
 }  // namespace

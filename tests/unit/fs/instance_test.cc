@@ -34,6 +34,7 @@ class InstanceTest : public testing::Test {
   InodeNumber root_;
 };
 
+// Covers: F03
 TEST_F(InstanceTest, WhatWasWrittenIsRead) {
   const InodeNumber file = Make("a");
   EXPECT_TRUE(Do(instance_->Write(file, 10'000, "hello", {})).ok());
