@@ -23,6 +23,7 @@
 namespace mangrove::fs {
 
 constexpr uint64_t kMostFileBytes = (uint64_t{1} << 63) - 1;
+constexpr uint32_t kMostLinks = 65'000;
 
 class Inode {
  public:

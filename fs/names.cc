@@ -8,7 +8,6 @@
 namespace mangrove::fs {
 namespace {
 
-constexpr uint32_t kMostLinks = 65'000;
 constexpr size_t kMostTargetBytes = 4095;
 constexpr size_t kTargetChunk = 1000;
 

@@ -81,7 +81,13 @@ Task<absl::Status> Instance::CheckMove(Edit* edit, const Move* move) {
       if (!status.ok()) co_return status;
     }
   }
-  if (exchanges || !move->target || move->source->number() == move->target->number()) co_return absl::OkStatus();
+  if (move->target && move->source->number() == move->target->number()) co_return absl::OkStatus();
+  const bool leaves = move->source->IsDirectory();
+  const bool comes_back = move->target && move->target->IsDirectory();
+  const bool gets_one = leaves && !comes_back && move->target_directory->links() >= kMostLinks;
+  const bool gives_one = exchanges && comes_back && !leaves && move->source_directory->links() >= kMostLinks;
+  if (!move->IsOfOneDirectory() && (gets_one || gives_one)) co_return PosixError(EMLINK, "too many directories in one");
+  if (exchanges || !move->target) co_return absl::OkStatus();
   if (move->source->IsDirectory() && !move->target->IsDirectory()) {
     co_return PosixError(ENOTDIR, absl::StrCat("\"", move->new_name, "\" is no directory"));
   }

@@ -1,6 +1,8 @@
 #include "tests/unit/fs/history.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/falloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -124,14 +126,41 @@ Answer History::DoReal(const Op& op) {
 Answer History::Do(Op op) {
   const Answer found = DoReal(op);
   if (full_allowed_ && found.error == ENOSPC) {
-    EXPECT_EQ(Difference(model_), "") << "after ENOSPC" << Trace();
-    return found;
+    OnFull(op);
+  } else {
+    Compare(op, found);
   }
+  return found;
+}
+
+std::optional<Answer> History::DoUntilEnd(const Op& op, Answer* last) {
+  *last = DoReal(op);
+  if (pages_.HasEnded()) return std::nullopt;
+  Compare(op, *last);
+  return *last;
+}
+
+void History::Compare(const Op& op, const Answer& found) {
   const Answer expected = model_.Apply(op);
   Learn(expected, found);
   EXPECT_EQ(DifferenceOf(op, expected, found), "") << Trace();
   EXPECT_EQ(pages_.open_transactions(), 0u) << Trace();
-  return found;
+}
+
+// Nothing has happened; but FALLOC_FL_ZERO_RANGE makes a hole first, and fills it then.
+void History::OnFull(Op op) {
+  const std::string different = Difference(model_);
+  if (op.kind == OpKind::kAllocate && (op.flags & FALLOC_FL_ZERO_RANGE) != 0 && !different.empty()) {
+    op.flags = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    model_.Apply(op);
+    EXPECT_EQ(Difference(model_), "") << "after ENOSPC" << Trace();
+  } else {
+    EXPECT_EQ(different, "") << "after ENOSPC" << Trace();
+  }
+  if (PosixModel::File* const file = model_.Find(op.file); file != nullptr && file->IsRegular()) {
+    Do({.kind = OpKind::kRead, .instance = op.instance, .file = op.file, .length = uint64_t{1} << 24});
+  }
+  EXPECT_EQ(pages_.open_transactions(), 0u) << Trace();
 }
 
 // The number of a file that was made.
@@ -261,13 +290,31 @@ void History::ExpectSame() {
 
 // --- Ends and beginnings ----------------------------------------------------------------------------------------------
 
-void History::Restart(const PosixModel& model) {
+void History::Restart() {
   pages_.LosePower();
   OpenInstances(instances_.size());
-  model_ = model;
-  model_.CloseAll();
   const absl::Status finished = fs::Do(instances_[0]->FinishRemovals());
   EXPECT_TRUE(finished.ok()) << finished << Trace();
+}
+
+void History::Choose(std::vector<PosixModel> models, const Op& made) {
+  std::string differences;
+  for (PosixModel& model : models) {
+    const FileId last = model.next() - 1;
+    if (!numbers_.contains(last)) {
+      const auto found = fs::Do(instances_[0]->Lookup(Number(made.file), made.name));
+      if (!found.ok()) continue;
+      numbers_[last] = {found->inode, found->generation};
+    }
+    model.CloseAll();
+    const std::string different = Difference(model);
+    if (different.empty()) {
+      model_ = model;
+      return;
+    }
+    absl::StrAppend(&differences, "\n  ", different);
+  }
+  ADD_FAILURE() << "the tree is none of those that it may be:" << differences << Trace();
 }
 
 void History::CloseAll() {

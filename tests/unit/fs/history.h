@@ -29,16 +29,23 @@ class History {
   Answer Do(Op op);
   // ENOSPC of an instance is allowed: then the model does not do it, and the whole tree is compared.
   void AllowFull(bool allowed) { full_allowed_ = allowed; }
-  // By an instance alone.
+  // By an instance alone, as the next operation.
   Answer DoReal(const Op& op);
 
   // What is different between the tree and the model, names and attributes; empty if nothing is.
   std::string Difference(PosixModel& model);
+  void Compare(const Op& op, const Answer& found);
   // The whole tree, with all content. Reading changes access times, in both.
   void ExpectSame();
 
-  // The power goes and comes back, the instances are opened again, and finish what was left; `model` is what there should be.
-  void Restart(const PosixModel& model);
+  // The same, until the pages end (MemoryPages::EndAfter): then nullopt, and what the instance answered is in `last`; the model has not
+  // done it.
+  std::optional<Answer> DoUntilEnd(const Op& op, Answer* last);
+  // The power goes and comes back, the instances are opened again, and finish what was left.
+  void Restart();
+  // Which of the models has what is there, without the bytes of regular files; `made`, of an operation that makes a file, finds its number.
+  // The model is that one from now on. The failure if none has.
+  void Choose(std::vector<PosixModel> models, const Op& made);
   // Nobody has anything open any more, and everything that was removed is gone.
   void CloseAll();
   // The check of the fileset finds nothing, and free pages of data are zeros where they should be (S2 of fs/space.h).
@@ -54,6 +61,7 @@ class History {
 
   void OpenInstances(size_t count);
   void ExpectFreePagesAreZeros();
+  void OnFull(Op op);
   void Learn(const Answer& model, const Answer& real);
   std::string DifferenceOf(const Op& op, const Answer& expected, const Answer& found);
   std::string DifferenceOf(const Attributes& expected, const Attributes& found) const;

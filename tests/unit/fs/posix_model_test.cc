@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
+
+#include "tests/unit/fs/ballast.h"
 #include "tests/unit/fs/history.h"
 #include "tests/unit/fs/random_ops.h"
 
@@ -11,6 +14,7 @@ namespace mangrove::fs {
 namespace {
 
 constexpr uint64_t kSeeds = 200;
+constexpr uint64_t kFullSeeds = 60;
 constexpr int kOps = 500;
 
 // `before_each(history, ops)` may arrange something before an operation.
@@ -45,6 +49,30 @@ TEST(PosixModel, TransactionsThatAreAbortedLeaveNoTrace) {
     history.pages().AbortEach(ops.Below(2) == 0 ? 0 : 100 + ops.Below(200));
   };
   for (uint64_t seed = 1; seed <= kSeeds && !HasFailure(); ++seed) RunHistory(seed, 1 + seed % 2, abort_some);
+}
+
+TEST(PosixModel, FullSpaceLeavesEverythingAsItWas) {
+  for (uint64_t seed = 1; seed <= kFullSeeds && !HasFailure(); ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    History history(1 + seed % 2);
+    RandomOps ops(seed);
+    int full = 0;
+    for (int i = 0; i < 100; ++i) history.Do(ops.Next(history));
+    Ballast ballast(&history.pages());
+    history.AllowFull(true);
+    for (int round = 0; round < 8 && !HasFailure(); ++round) {
+      ballast.Take(Zone::kMetadata, ops.Below(2) * ops.Below(20));
+      ballast.Take(Zone::kData, ops.Below(30));
+      for (int i = 0; i < kOps / 10; ++i) full += history.Do(ops.Next(history)).error == ENOSPC ? 1 : 0;
+      ballast.Drop();
+      history.ExpectSound();
+    }
+    EXPECT_GT(full, 0);
+    if (HasFailure()) return;
+    history.CloseAll();
+    history.ExpectSame();
+    history.ExpectSound();
+  }
 }
 
 }  // namespace
