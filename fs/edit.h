@@ -57,6 +57,11 @@ class Edit {
   // What it holds of the page is not what is committed.
   bool HasChanged(uint64_t page) const;
 
+  // Pages::WriteData, under what the edit holds.
+  Task<absl::Status> WriteData(uint64_t offset, std::span<const std::byte> bytes) {
+    return pages_->WriteData(transaction_, offset, bytes);
+  }
+
   Pages* pages() const { return pages_; }
 
  private:

@@ -109,7 +109,7 @@ Task<absl::Status> EnginePages::ReadData(uint64_t offset, std::span<std::byte> o
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> EnginePages::WriteData(uint64_t offset, std::span<const std::byte> bytes) {
+Task<absl::Status> EnginePages::WriteData(uint64_t transaction, uint64_t offset, std::span<const std::byte> bytes) {
   const TimeNs deadline = Deadline();
   while (!bytes.empty()) {
     const PageId first = region_.first + offset / kPageSize;
@@ -123,6 +123,9 @@ Task<absl::Status> EnginePages::WriteData(uint64_t offset, std::span<const std::
       }
       const uint64_t within = offset % kPageSize;
       const size_t more = std::min(bytes.size(), size_t{kPageSize - within});
+      if (!node_.transactions->IsOpen(client_, transaction)) {
+        co_return absl::AbortedError("the transaction has ended while its data was on the way; try it again");
+      }
       node_.engine->Store(first + i, within, bytes.first(more));
       bytes = bytes.subspan(more);
       offset += more;

@@ -51,7 +51,7 @@ class EnginePages final : public Pages {
   Task<absl::Status> SyncTransactions() override;
   void Abort(uint64_t transaction) override;
   Task<absl::Status> ReadData(uint64_t offset, std::span<std::byte> out) override;
-  Task<absl::Status> WriteData(uint64_t offset, std::span<const std::byte> bytes) override;
+  Task<absl::Status> WriteData(uint64_t transaction, uint64_t offset, std::span<const std::byte> bytes) override;
   Task<absl::Status> Flush(PageSpan pages) override;
   Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) override;
   Task<absl::StatusOr<Space>> GetSpace() override;

@@ -41,7 +41,7 @@ Task<absl::Status> Instance::ZeroBytes(Edit* edit, Inode inode, uint64_t from, u
     const uint64_t end = std::min(to, extent.end() * kPageSize);
     const std::string zeros(end - begin, '\0');
     const uint64_t place = extent.page * kPageSize + (begin - extent.stream_page * kPageSize);
-    absl::Status status = co_await pages_->WriteData(place, std::as_bytes(std::span(zeros)));
+    absl::Status status = co_await edit->WriteData(place, std::as_bytes(std::span(zeros)));
     if (status.ok())
       status =
           co_await pages_->Flush({place / kPageSize, (place + zeros.size() - 1) / kPageSize + 1 - place / kPageSize});

@@ -105,8 +105,8 @@ Task<absl::Status> Instance::WriteBytes(Edit* edit, Inode inode, uint64_t from, 
   uint64_t at = from;
   for (const Extent& extent : *map) {
     const uint64_t end = std::min(extent.end() * kPageSize, from + bytes->size());
-    status = co_await pages_->WriteData(extent.page * kPageSize + (at - extent.stream_page * kPageSize),
-                                        std::as_bytes(std::span(*bytes)).subspan(at - from, end - at));
+    status = co_await edit->WriteData(extent.page * kPageSize + (at - extent.stream_page * kPageSize),
+                                      std::as_bytes(std::span(*bytes)).subspan(at - from, end - at));
     if (!status.ok()) co_return status;
     at = end;
   }

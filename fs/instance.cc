@@ -46,11 +46,17 @@ Task<absl::Status> MakeHead(Edit* edit, FilesetOptions options, InodeNumber root
 
 TreeRoot PlaceRoot(EditPage* page) { return {page, kOrphansAt, kMetadataBytes - kOrphansAt}; }
 
+uint64_t UserOfPlace(const EditPage& page) { return GetLittle<uint64_t>(page.bytes(), kUserAt); }
+
 Task<absl::Status> Instance::Make(Pages* pages, FilesetOptions options) {
   absl::Status status = co_await pages->Allocate({0, kGroupPages}, options.replicas);
   if (!status.ok() && !absl::IsAlreadyExists(status)) co_return status;
   SpaceMap space(pages, options.replicas);
   auto body = [&](Edit& edit) -> Task<absl::Status> {
+    // Made it is by one edit: if there is something, another node has been faster.
+    const absl::StatusOr<std::string> there = co_await edit.GetRaw(kFilesetPage);
+    if (!there.ok()) co_return there.status();
+    if (there->find_first_not_of('\0') != std::string::npos) co_return absl::OkStatus();
     const absl::StatusOr<EditPage*> fileset = co_await edit.Make(kFilesetPage, PageKind::kFileset);
     if (!fileset.ok()) co_return fileset.status();
     const auto bytes = (*fileset)->mutable_bytes();
@@ -93,16 +99,18 @@ Task<absl::Status> Instance::BeginUse() {
     const absl::StatusOr<EditPage*> page =
         co_await edit.Get(kFirstPlacePage + pages_->NodePlace(), PageKind::kPlace, Intent::kWrite);
     if (!page.ok()) co_return page.status();
-    const auto user = GetLittle<uint64_t>((*page)->bytes(), kUserAt);
+    const uint64_t user = UserOfPlace(**page);
     was_lost = user != 0 && user != pages_->Incarnation();
     if (!was_lost) PutLittle((*page)->mutable_bytes(), kUserAt, pages_->Incarnation());
     co_return absl::OkStatus();
   };
   absl::Status status = co_await RunEdit(pages_, look);
-  if (!status.ok() || !was_lost) co_return status;
-  status = co_await space_.MarkOwnGroups();
-  if (!status.ok()) co_return status;
-  co_return co_await SetUser(pages_->Incarnation());
+  if (status.ok() && was_lost) {
+    status = co_await space_.MarkOwnGroups();
+    if (status.ok()) status = co_await SetUser(pages_->Incarnation());
+  }
+  if (status.ok()) status = co_await pages_->SyncTransactions();  // Before there is anything that may be lost.
+  co_return status;
 }
 
 Task<absl::Status> Instance::EndUse() {

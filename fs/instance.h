@@ -38,6 +38,8 @@ struct FilesetOptions {
 
 // The tree of orphans in a node's place: inodes that are to be freed, or to be made shorter, when nobody has them open any more.
 TreeRoot PlaceRoot(EditPage* page);
+// The incarnation that uses the fileset, or did when it was lost; 0: none.
+uint64_t UserOfPlace(const EditPage& page);
 
 class Instance final : public Filesystem {
  public:
@@ -106,7 +108,7 @@ class Instance final : public Filesystem {
   Task<absl::Status> DropLink(Edit* edit, Inode inode);
   Task<absl::Status> RemoveOrKeep(Edit* edit, Inode inode);
   Task<absl::StatusOr<bool>> FreeSome(Edit* edit, Inode inode);
-  Task<absl::Status> FreeTree(Edit* edit, TreeRoot root);
+  Task<absl::StatusOr<bool>> FreeTree(Edit* edit, TreeRoot root);
   Task<absl::Status> SetOrphan(Edit* edit, uint64_t place, InodeNumber inode, bool orphan);
   Task<absl::Status> FinishRemoval(InodeNumber inode);
   Task<absl::StatusOr<bool>> FinishSome(Edit* edit, InodeNumber number, uint64_t place);
@@ -131,12 +133,13 @@ class Instance final : public Filesystem {
   Task<absl::Status> ChangeModeOfAcl(Edit* edit, Inode inode);
   Task<absl::StatusOr<mode_t>> InheritAcl(Edit* edit, Inode directory, Inode made, NewFile file);
 
-  bool IsOpen(InodeNumber inode) const { return open_.contains(inode); }
+  bool IsOpen(InodeNumber inode) const { return open_.contains(inode) || opening_.contains(inode); }
 
   Pages* const pages_;
   const InodeNumber root_;
   SpaceMap space_;
-  std::map<InodeNumber, uint64_t> open_;  // How often.
+  std::map<InodeNumber, uint64_t> open_;     // How often.
+  std::map<InodeNumber, uint64_t> opening_;  // Of which it is not known yet whether they are there.
 };
 
 }  // namespace mangrove::fs

@@ -65,20 +65,23 @@ Task<absl::Status> OpenTable::Write() {
 
 Task<absl::Status> OpenTable::Publish(InodeNumber inode, bool open) {
   const uint64_t counter = CounterOf(inode);
-  uint32_t& count = counters_[counter];
-  count += open ? 1 : ~uint32_t{0};
+  if (open) ++counters_[counter];
+  if (!open && --counters_[counter] == 0) counters_.erase(counter);
   const PageId page = PagesOf(place_).first + counter / kCountersOfPage;
   while (engine_->RightsOf(page) != Rights::kWrite) {
     absl::Status status = co_await engine_->Acquire({page, 1}, Rights::kWrite, clock_->Now() + kTimeout);
     // It was at a node that is gone: O1 until it is written anew.
     if (absl::IsDataLoss(status)) status = co_await Make();
-    if (!status.ok()) co_return status;
+    if (status.ok()) continue;
+    // Then it is not open; or the table says of one more that it is.
+    if (open && --counters_[counter] == 0) counters_.erase(counter);
+    co_return status;
   }
   // As it is by now.
   std::array<std::byte, sizeof(uint32_t)> bytes;
-  StoreLittle(bytes.data(), counters_[counter]);
+  const auto now = counters_.find(counter);
+  StoreLittle(bytes.data(), now == counters_.end() ? uint32_t{0} : now->second);
   engine_->Store(page, counter % kCountersOfPage * sizeof(uint32_t), bytes);
-  if (counters_[counter] == 0) counters_.erase(counter);
   co_return absl::OkStatus();
 }
 

@@ -50,7 +50,8 @@ class Pages {
 
   // Of data pages; bytes from the region's first on, over as many pages as it takes.
   virtual Task<absl::Status> ReadData(uint64_t offset, std::span<std::byte> out) = 0;
-  virtual Task<absl::Status> WriteData(uint64_t offset, std::span<const std::byte> bytes) = 0;
+  // Aborted: the transaction has ended, and with it the locks under which the pages are the writer's; from then on nothing was written.
+  virtual Task<absl::Status> WriteData(uint64_t transaction, uint64_t offset, std::span<const std::byte> bytes) = 0;
   // OK: what anybody wrote to these pages before is durable.
   virtual Task<absl::Status> Flush(PageSpan pages) = 0;
 
@@ -59,7 +60,7 @@ class Pages {
   // Of the whole space.
   virtual Task<absl::StatusOr<Space>> GetSpace() = 0;
 
-  // This node has the inode open, or not any more: others are to know from when it returns.
+  // This node has the inode open once more, or once less: others are to know from when it returns.
   virtual Task<absl::Status> PublishOpen(InodeNumber inode, bool open) = 0;
   // Whether another node that is there has said so; true where that cannot be found out.
   virtual Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) = 0;

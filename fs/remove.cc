@@ -27,18 +27,17 @@ Task<absl::Status> Instance::SetOrphan(Edit* edit, uint64_t place, InodeNumber i
   co_return co_await orphans.Erase(inode.value);
 }
 
-// All pages of a tree of metadata, and what its records name are none of its business. REQUIRES: it is small.
-Task<absl::Status> Instance::FreeTree(Edit* edit, TreeRoot root) {
+// Pages of a tree of metadata, what its records name is none of its business; as many as go into one edit. True: that was all.
+Task<absl::StatusOr<bool>> Instance::FreeTree(Edit* edit, TreeRoot root) {
   Tree tree(edit, &space_, root);
-  while (!tree.IsEmpty()) {
-    const absl::StatusOr<std::vector<TreeRecord>> records = co_await tree.Scan(0, ~uint64_t{0}, kRecordsAtOnce);
-    if (!records.ok()) co_return records.status();
-    for (const TreeRecord& record : *records) {
-      const absl::Status status = co_await tree.Erase(record.key);
-      if (!status.ok()) co_return status;
-    }
+  const absl::StatusOr<std::vector<TreeRecord>> records = co_await tree.Scan(0, ~uint64_t{0}, kRecordsAtOnce);
+  if (!records.ok()) co_return records.status();
+  if (records->empty() && !tree.IsEmpty()) co_return PosixError(EIO, "a tree without records that is not empty");
+  for (const TreeRecord& record : *records) {
+    const absl::Status status = co_await tree.Erase(record.key);
+    if (!status.ok()) co_return status;
   }
-  co_return absl::OkStatus();
+  co_return tree.IsEmpty();
 }
 
 // Frees what the inode has, and at last itself: true then. REQUIRES: no names, nobody has it open.
@@ -48,13 +47,13 @@ Task<absl::StatusOr<bool>> Instance::FreeSome(Edit* edit, Inode inode) {
     const absl::StatusOr<bool> all = co_await stream.Punch({0, kMostFileBytes / kPageSize + 1});
     if (!all.ok() || !*all) co_return all;
   } else {
-    const absl::Status status = co_await FreeTree(edit, inode.main_root());
-    if (!status.ok()) co_return status;
+    const absl::StatusOr<bool> all = co_await FreeTree(edit, inode.main_root());
+    if (!all.ok() || !*all) co_return all;
   }
-  absl::Status status = co_await FreeTree(edit, inode.xattr_root());
-  if (!status.ok()) co_return status;
+  const absl::StatusOr<bool> all = co_await FreeTree(edit, inode.xattr_root());
+  if (!all.ok() || !*all) co_return all;
   inode.set_mode(0);
-  status = co_await space_.GiveBack(edit, inode.number().value);
+  const absl::Status status = co_await space_.GiveBack(edit, inode.number().value);
   if (!status.ok()) co_return status;
   co_return true;
 }
@@ -208,15 +207,21 @@ Task<absl::Status> Instance::RemoveDirectory(InodeNumber directory, std::string 
 }
 
 Task<absl::Status> Instance::Open(InodeNumber number) {
-  if (++open_[number] > 1) co_return absl::OkStatus();
   absl::Status status = co_await pages_->PublishOpen(number, true);
+  if (!status.ok()) co_return status;
+  ++opening_[number];
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
-    if (inode->links() == 0) co_return PosixError(ENOENT, "the file's last name was removed");
+    // One that is open here may be opened again, by its descriptor.
+    if (inode->links() == 0 && !open_.contains(number)) {
+      co_return PosixError(ENOENT, "the file's last name was removed");
+    }
     co_return absl::OkStatus();
   };
-  if (status.ok()) status = co_await RunEdit(pages_, body);
+  status = co_await RunEdit(pages_, body);
+  ++open_[number];
+  if (--opening_[number] == 0) opening_.erase(number);
   if (!status.ok()) (co_await Close(number)).IgnoreError();
   co_return status;
 }
@@ -224,9 +229,10 @@ Task<absl::Status> Instance::Open(InodeNumber number) {
 Task<absl::Status> Instance::Close(InodeNumber number) {
   const auto it = open_.find(number);
   if (it == open_.end()) co_return PosixError(EBADF, absl::StrCat("inode ", number.value, " is not open"));
-  if (--it->second > 0) co_return absl::OkStatus();
-  open_.erase(it);
+  const bool is_last = --it->second == 0;
+  if (is_last) open_.erase(it);
   const absl::Status published = co_await pages_->PublishOpen(number, false);
+  if (!is_last) co_return published;
   bool is_orphan = false;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);

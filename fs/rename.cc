@@ -7,6 +7,11 @@
 #include "fs/status.h"
 
 namespace mangrove::fs {
+namespace {
+
+constexpr int kMostDepth = 100'000;
+
+}  // namespace
 
 // What an edit has in hand of it.
 struct Instance::Move {
@@ -28,13 +33,14 @@ struct Instance::Move {
 
 // EINVAL: `directory` is `other`, or somewhere below it. Each directory on the way up stays where it is to the end of the edit.
 Task<absl::Status> Instance::IsNotBelow(Edit* edit, InodeNumber directory, InodeNumber other) {
-  for (;;) {
+  for (int steps = 0; steps < kMostDepth; ++steps) {
     if (directory == other) co_return PosixError(EINVAL, "a directory cannot go below itself");
     if (directory == root_) co_return absl::OkStatus();
     const absl::StatusOr<Inode> inode = co_await Inode::Get(edit, directory, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
     directory = inode->parent();
   }
+  co_return PosixError(ELOOP, "directories that are in each other");
 }
 
 // Finds everything that takes part, directories in the order of their numbers.

@@ -68,11 +68,15 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeAnywhere(Edit* edit, Choice choice)
       co_return *pages;
     }
     if (desperate) break;
-    const absl::StatusOr<uint64_t> added = co_await AddGroup(edit, choice.zone);
-    if (ErrnoOf(added.status()) == ENOSPC) continue;
-    if (!added.ok()) co_return added.status();
-    const absl::StatusOr<PageSpan> pages = co_await TakeFrom(edit, choice, *added);
-    if (!pages.ok() || pages->count > 0) co_return pages;
+    // The first ones may be those that others have added meanwhile.
+    for (;;) {
+      const absl::StatusOr<AddedGroup> added = co_await AddGroup(edit, choice.zone);
+      if (ErrnoOf(added.status()) == ENOSPC) break;
+      if (!added.ok()) co_return added.status();
+      const absl::StatusOr<PageSpan> pages = co_await TakeFrom(edit, choice, added->number);
+      if (!pages.ok() || pages->count > 0) co_return pages;
+      if (added->is_new) break;
+    }
   }
   co_return NoSpace();
 }
@@ -101,7 +105,7 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeFrom(Edit* edit, Choice choice, uin
       static_cast<uint32_t>(choice.goal > first && choice.goal < first + kGroupPages ? choice.goal - first : 0);
   PageSpan found = editor.FindClean(choice.want, start);
   if (found.count == 0 && choice.zone != Zone::kMetadata) {  // S2
-    if (absl::Status s = co_await Clean(*page, choice.want); !s.ok()) co_return s;
+    if (absl::Status s = co_await Clean(edit, *page, choice.want); !s.ok()) co_return s;
     found = editor.FindClean(choice.want, start);
   }
   if (found.count == 0) co_return PageSpan{};
@@ -111,7 +115,7 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeFrom(Edit* edit, Choice choice, uin
 }
 
 // If the edit is aborted behind it, zeros stand in pages that are still marked.
-Task<absl::Status> SpaceMap::Clean(EditPage* group, uint64_t want) {
+Task<absl::Status> SpaceMap::Clean(Edit* edit, EditPage* group, uint64_t want) {
   GroupEditor editor(group);
   const PageSpan marked = editor.FindMarked(std::max(want, kCleanAtOnce));
   if (marked.count == 0) co_return absl::OkStatus();
@@ -120,7 +124,7 @@ Task<absl::Status> SpaceMap::Clean(EditPage* group, uint64_t want) {
   if (!status.ok()) co_return status;
   const PageSpan pages{group->number() + marked.first, marked.count};
   const std::string zeros(pages.count * kPageSize, '\0');
-  status = co_await pages_->WriteData(pages.first * kPageSize, std::as_bytes(std::span(zeros)));
+  status = co_await edit->WriteData(pages.first * kPageSize, std::as_bytes(std::span(zeros)));
   if (status.ok()) status = co_await pages_->Flush(pages);
   if (status.ok()) editor.Set(marked, false, false);
   co_return status;
@@ -150,14 +154,14 @@ Task<absl::Status> SpaceMap::MarkOwnGroups() {
   co_return absl::OkStatus();
 }
 
-Task<absl::StatusOr<uint64_t>> SpaceMap::AddGroup(Edit* edit, Zone zone) {
+Task<absl::StatusOr<SpaceMap::AddedGroup>> SpaceMap::AddGroup(Edit* edit, Zone zone) {
   const absl::StatusOr<EditPage*> fileset = co_await edit->Get(kFilesetPage, PageKind::kFileset, Intent::kWrite);
   if (!fileset.ok()) co_return fileset.status();
   ZoneState& state = zones_[static_cast<size_t>(zone)];
   const auto count = GetLittle<uint32_t>((*fileset)->bytes(), GroupCountAt(zone));
   if (count > state.groups.size()) {  // This edit has added one, or others have.
     NoteGroups(edit, zone, count);
-    co_return count - 1;
+    co_return AddedGroup{count - 1, false};
   }
   if ((uint64_t{count} + 1) * kGroupPages > PagesOf(zone).count) co_return NoSpace();
   const uint64_t first = GroupPageOf(zone, count);
@@ -166,9 +170,12 @@ Task<absl::StatusOr<uint64_t>> SpaceMap::AddGroup(Edit* edit, Zone zone) {
   if (!status.ok() && !absl::IsAlreadyExists(status)) co_return status;
   const absl::StatusOr<EditPage*> page = co_await edit->Make(first, PageKind::kGroup);
   if (!page.ok()) co_return page.status();
-  GroupEditor(*page).Initialize(first, zone, static_cast<uint32_t>(pages_->NodePlace() + 1));
+  GroupEditor editor(*page);
+  editor.Initialize(first, zone, static_cast<uint32_t>(pages_->NodePlace() + 1));
+  // Somebody who is lost may have written to it. S2
+  if (!status.ok() && zone != Zone::kMetadata) editor.MarkFree();
   PutLittle((*fileset)->mutable_bytes(), GroupCountAt(zone), count + 1);
-  co_return count;
+  co_return AddedGroup{count, true};
 }
 
 Task<absl::Status> SpaceMap::Free(Edit* edit, PageSpan pages, bool mark) {

@@ -86,8 +86,12 @@ class SpaceMap final : public MetadataPages {
   Task<absl::StatusOr<PageSpan>> TakeFrom(Edit* edit, Choice choice, uint64_t group);
   Task<absl::StatusOr<PageSpan>> TakeAnywhere(Edit* edit, Choice choice);
   void NoteGroups(Edit* edit, Zone zone, uint64_t count);
-  Task<absl::StatusOr<uint64_t>> AddGroup(Edit* edit, Zone zone);
-  Task<absl::Status> Clean(EditPage* group, uint64_t want);
+  struct AddedGroup {
+    uint64_t number = 0;
+    bool is_new = false;  // False: others have added it.
+  };
+  Task<absl::StatusOr<AddedGroup>> AddGroup(Edit* edit, Zone zone);
+  Task<absl::Status> Clean(Edit* edit, EditPage* group, uint64_t want);
   Task<absl::Status> Free(Edit* edit, PageSpan pages, bool mark);
 
   Pages* const pages_;

@@ -30,8 +30,9 @@ absl::StatusOr<Extent> DecodeExtent(const TreeRecord& record) {
   const std::span<const char> bytes(record.value);
   if (bytes.size() == 16) {
     const Extent extent{record.key, GetLittle<uint64_t>(bytes, 0), GetLittle<uint32_t>(bytes, 8)};
-    if (extent.page >= PagesOf(Zone::kData).first && extent.count > 0 && extent.page + extent.count <= kRegionPages &&
-        extent.end() <= kMostStreamPages) {
+    if (extent.page >= PagesOf(Zone::kData).first && extent.page < kRegionPages && extent.count > 0 &&
+        extent.count <= kRegionPages - extent.page && record.key < kMostStreamPages &&
+        extent.count <= kMostStreamPages - record.key) {
       return extent;
     }
   }

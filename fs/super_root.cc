@@ -11,6 +11,7 @@
 #include "fs/fileset_page.h"
 #include "fs/status.h"
 #include "net/little_endian.h"
+#include "net/log.h"
 
 namespace mangrove::fs {
 namespace {
@@ -322,6 +323,35 @@ Task<absl::Status> SuperRoot::DropPages(PageRange region) {
   co_return absl::OkStatus();
 }
 
+// EBUSY: a node that is there has it mounted.
+Task<absl::Status> SuperRoot::CheckUnused(PageRange region, std::string name) {
+  EnginePages pages(node_, region, clients_());
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    for (const auto& [node, incarnation] : node_.engine->view().members) {
+      const uint64_t place = kFirstPlacePage + node.value % kNodePlaces;
+      const absl::StatusOr<EditPage*> page = co_await edit.Get(place, PageKind::kPlace, Intent::kRead);
+      if (!page.ok()) co_return page.status();
+      if (UserOfPlace(**page) == 0) continue;
+      co_return PosixError(EBUSY, absl::StrCat("fileset \"", name, "\" is mounted by node ", node.value,
+                                               ", or was when that node was lost: mount and unmount it there"));
+    }
+    co_return absl::OkStatus();
+  };
+  const absl::Status status = co_await RunEdit(&pages, body);
+  co_return absl::IsFailedPrecondition(status) ? absl::OkStatus() : status;  // It was never made.
+}
+
+// Of two nodes of one place each would take the other's open files for its own.
+absl::Status SuperRoot::CheckPlace() const {
+  for (const auto& [node, incarnation] : node_.engine->view().members) {
+    if (node == node_.self || node.value % kNodePlaces != node_.self.value % kNodePlaces) continue;
+    return PosixError(EBUSY, absl::StrCat("nodes ", node.value, " and ", node_.self.value,
+                                          " have one place in filesets, since their numbers are ", kNodePlaces,
+                                          " apart or a multiple of it: only one of them may mount any"));
+  }
+  return absl::OkStatus();
+}
+
 Task<absl::Status> SuperRoot::Delete(std::string name) {
   absl::Status status = co_await Ready();
   if (!status.ok()) co_return status;
@@ -330,10 +360,15 @@ Task<absl::Status> SuperRoot::Delete(std::string name) {
   if (entry->info.state == FilesetState::kOnline) {
     co_return PosixError(EBUSY, absl::StrCat("fileset \"", name, "\" is online: set it offline first"));
   }
-  status = co_await SetState(*entry, FilesetState::kDeleting);
-  if (!status.ok()) co_return status;
   const std::string region_name = RegionOf(entry->info.number);
   const absl::StatusOr<PageRange> region = co_await OpenRegion(region_name, false, kRegionPages);
+  if (region.ok() && entry->info.state != FilesetState::kDeleting) {
+    status = co_await CheckUnused(*region, name);
+    if (!status.ok()) co_return status;
+  }
+  status = co_await SetState(*entry, FilesetState::kDeleting);
+  if (status.ok()) status = co_await list_->SyncTransactions();  // P1
+  if (!status.ok()) co_return status;
   if (region.ok()) {
     status = co_await DropPages(*region);
     if (status.ok()) status = co_await operations_->Free(Root(), region_name, node_.clock->Now() + kTimeout);
@@ -363,6 +398,7 @@ Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string n
   if (entry->info.state != FilesetState::kOnline) {
     co_return PosixError(ENODEV, absl::StrCat("fileset \"", name, "\" is ", ToString(entry->info.state)));
   }
+  if (absl::Status s = CheckPlace(); !s.ok()) co_return s;
   const absl::StatusOr<PageRange> region = co_await OpenRegion(RegionOf(entry->info.number), false, kRegionPages);
   if (!region.ok()) co_return region.status();
   auto opened = std::make_unique<OpenFileset>();
@@ -372,8 +408,11 @@ Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string n
   if (!instance.ok()) co_return instance.status();
   opened->instance = *std::move(instance);
   status = co_await opened->instance->BeginUse();
-  if (status.ok()) status = co_await opened->instance->FinishRemovals();
   if (!status.ok()) co_return status;
+  // One file that is in the way keeps nobody from the others.
+  status = co_await opened->instance->FinishRemovals();
+  if (!status.ok())
+    LogWarning("fileset \"", entry->info.name, "\": what was removed is not freed yet: ", status.message());
   co_return opened;
 }
 

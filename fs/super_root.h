@@ -82,6 +82,8 @@ class SuperRoot {
   Task<absl::StatusOr<Entry>> Register(std::string name, FilesetOptions options);
   Task<absl::Status> SetState(Entry entry, FilesetState state);
   Task<absl::StatusOr<FilesetInfo>> MakeFileset(std::string name, FilesetOptions options);
+  Task<absl::Status> CheckUnused(PageRange region, std::string name);
+  absl::Status CheckPlace() const;
   Task<absl::Status> DropPages(PageRange region);
 
   const EnginePagesNode node_;

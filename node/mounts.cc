@@ -312,27 +312,44 @@ Task<Mounts::Answer> Mounts::Mount(std::string argument) {
   co_return co_await MountAt(std::move(mount));
 }
 
-std::shared_ptr<fs::OpenFileset> Mounts::FindOpen(uint64_t number) const {
-  for (const auto& [directory, entry] : mounts_) {
-    if (entry->fileset->info.number == number) return entry->fileset;
+Task<absl::StatusOr<std::shared_ptr<fs::OpenFileset>>> Mounts::OpenFileset(std::string name) {
+  while (!at_work_.insert(name).second) {
+    co_await SleepUntil(node_->loop(), node_->loop()->Now() + kLookAgain);
   }
-  for (const auto& entry : detached_) {
-    if (entry->fileset->info.number == number) return entry->fileset;
-  }
-  return nullptr;
+  absl::StatusOr<std::shared_ptr<fs::OpenFileset>> opened = co_await FindOrOpen(name);
+  at_work_.erase(name);
+  co_return opened;
 }
 
-Task<absl::StatusOr<std::shared_ptr<fs::OpenFileset>>> Mounts::OpenFileset(std::string name) {
-  absl::StatusOr<std::unique_ptr<fs::OpenFileset>> opened = co_await super_root_->Open(std::move(name));
+Task<absl::StatusOr<std::shared_ptr<fs::OpenFileset>>> Mounts::FindOrOpen(std::string name) {
+  const absl::StatusOr<fs::FilesetInfo> info = co_await super_root_->Find(name);
+  if (!info.ok()) co_return info.status();
+  const auto there = open_.find(info->number);
+  if (there != open_.end() && info->state == fs::FilesetState::kOnline) {
+    std::shared_ptr<fs::OpenFileset> fileset = there->second.lock();
+    if (fileset != nullptr) co_return fileset;
+  }
+  absl::StatusOr<std::unique_ptr<fs::OpenFileset>> opened = co_await super_root_->Open(name);
   if (!opened.ok()) co_return opened.status();
-  std::shared_ptr<fs::OpenFileset> fileset = FindOpen((*opened)->info.number);
-  if (fileset == nullptr) fileset = *std::move(opened);
+  std::shared_ptr<fs::OpenFileset> fileset = *std::move(opened);
+  open_[fileset->info.number] = fileset;
   co_return fileset;
 }
 
 // In good order. What it leaves to the next one otherwise is work, not damage.
 Task<bool> Mounts::EndUse(std::shared_ptr<fs::OpenFileset> fileset) {
-  const absl::Status status = co_await fileset->instance->EndUse();
+  const std::string name = fileset->info.name;
+  while (!at_work_.insert(name).second) {
+    co_await SleepUntil(node_->loop(), node_->loop()->Now() + kLookAgain);
+  }
+  absl::Status status;
+  // Otherwise another mount has it by now.
+  const bool is_last = ending_ || fileset.use_count() == 1;
+  if (is_last) {
+    open_.erase(fileset->info.number);
+    status = co_await fileset->instance->EndUse();
+  }
+  at_work_.erase(name);
   if (!status.ok())
     LogWarning("fileset \"", fileset->info.name, "\" is left as if this node had been lost: ", status.message());
   co_return status.ok();
@@ -374,7 +391,9 @@ void Mounts::OnEnded(const Entry* entry) {
     while (ended->mount->under_way() > 0) {
       co_await SleepUntil(mounts->node_->loop(), mounts->node_->loop()->Now() + kLookAgain);
     }
-    if (mounts->FindOpen(ended->fileset->info.number) == nullptr) co_await mounts->EndUse(ended->fileset);
+    std::shared_ptr<fs::OpenFileset> fileset = ended->fileset;
+    ended = nullptr;
+    co_await mounts->EndUse(std::move(fileset));
     --mounts->under_way_;
     co_return true;
   };

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,8 +52,8 @@ class Mounts {
   Task<bool> KeepMounted(Wanted wanted);
   Task<Answer> Unmount(std::string argument);
   std::string List() const;
-  std::shared_ptr<fs::OpenFileset> FindOpen(uint64_t number) const;
   Task<absl::StatusOr<std::shared_ptr<fs::OpenFileset>>> OpenFileset(std::string name);
+  Task<absl::StatusOr<std::shared_ptr<fs::OpenFileset>>> FindOrOpen(std::string name);
   Task<bool> EndUse(std::shared_ptr<fs::OpenFileset> fileset);
   void EndAllUse(const std::vector<std::shared_ptr<Entry>>& mounts);
   Task<absl::StatusOr<std::unique_ptr<fs::Mount>>> Create(fs::MountOptions options);
@@ -66,10 +67,12 @@ class Mounts {
   SystemEntropy entropy_;
   ClientId next_client_;
   std::unique_ptr<fs::SuperRoot> super_root_;
-  std::map<std::string, std::shared_ptr<Entry>> mounts_;  // By their directories.
-  std::vector<std::shared_ptr<Entry>> detached_;          // Unmounted, and still used.
-  std::vector<Wanted> awaited_;                           // Of Keep, not mounted yet.
-  int under_way_ = 0;                                     // Of Operate, and of threads.
+  std::map<std::string, std::shared_ptr<Entry>> mounts_;     // By their directories.
+  std::vector<std::shared_ptr<Entry>> detached_;             // Unmounted, and still used.
+  std::vector<Wanted> awaited_;                              // Of Keep, not mounted yet.
+  std::map<uint64_t, std::weak_ptr<fs::OpenFileset>> open_;  // By their numbers: those that some mount has.
+  std::set<std::string> at_work_;                            // Filesets that are being opened or given up.
+  int under_way_ = 0;                                        // Of Operate, and of threads.
   bool ending_ = false;
 };
 

@@ -58,6 +58,10 @@ void LocalPages::Applied(PageId page) {
   GiveUpIfIdle(page);
 }
 
+void LocalPages::Clear() {
+  for (auto& [page, local] : std::exchange(pages_, {})) local->changed.WakeAll();
+}
+
 void LocalPages::GiveUpIfIdle(PageId page) {
   const auto it = pages_.find(page);
   if (it == pages_.end()) return;

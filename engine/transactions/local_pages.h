@@ -53,7 +53,8 @@ class LocalPages {
   Page* Add(PageId page, uint64_t transaction, HeldPages lock);
   // A change of it is in the page.
   void Applied(PageId page);
-  void Clear() { pages_.clear(); }
+  // Whoever waits goes on. The node ends.
+  void Clear();
 
  private:
   void GiveUpIfIdle(PageId page);

@@ -124,6 +124,11 @@ absl::StatusOr<Transactions::OpenPtr> Transactions::Find(ClientId client, uint64
   return it->second;
 }
 
+bool Transactions::IsOpen(ClientId client, uint64_t id) const {
+  const auto it = open_.find(id);
+  return it != open_.end() && it->second->client == client;
+}
+
 absl::Status Transactions::Ended(const Open& transaction) const {
   return absl::AbortedError(absl::StrCat("transaction ", transaction.id, " has ended meanwhile; try it again"));
 }
@@ -397,9 +402,10 @@ Task<absl::Status> Transactions::LoadForCommit(OpenPtr transaction) {
 // What is acknowledged must not wait for room: others, who may have to make it, might be waiting for its pages. At the latest then.
 Task<absl::Status> Transactions::AwaitRoom(OpenPtr transaction) {
   constexpr DurationNs kLookAgain = 2 * kMillisecond;
+  constexpr size_t kMostLazyBytes = size_t{512} << 10;
   constexpr size_t kHead = 64;  // Of a record, at most; the writes' bytes are counted with what goes with them.
   const TimeNs deadline = std::min(transaction->deadline, clock_->Now() + options_.lock_timeout);
-  while (!log_.HasRoomFor(transaction->bytes + kHead)) {
+  while (lazy_bytes_ > kMostLazyBytes || !log_.HasRoomFor(transaction->bytes + kHead)) {
     if (stopped_ || transaction->ended || clock_->Now() >= deadline) {
       co_return absl::AbortedError("the log of this node's transactions has no room; try it again");
     }
@@ -449,7 +455,6 @@ Task<bool> Transactions::AwaitApplied(Outcome<absl::Status> appended, std::vecto
 }
 
 Task<absl::Status> Transactions::CommitLazily(ClientId client, uint64_t id) {
-  constexpr size_t kMostLazyBytes = size_t{512} << 10;
   const absl::StatusOr<OpenPtr> found = Find(client, id);
   if (!found.ok()) co_return found.status();
   const OpenPtr transaction = *found;
@@ -457,17 +462,16 @@ Task<absl::Status> Transactions::CommitLazily(ClientId client, uint64_t id) {
     End(id);
     co_return absl::OkStatus();
   }
-  const TimeNs deadline = transaction->deadline;
   transaction->busy = true;
   absl::Status status = co_await LoadForCommit(transaction);
   if (status.ok()) status = co_await AwaitRoom(transaction);
+  if (status.ok() && stopped_) status = absl::AbortedError("this node is shutting down");
   Leave(transaction, status);
   if (status.ok() && transaction->ended) status = Ended(*transaction);
   if (!status.ok()) co_return status;
   transaction->committing = true;
   clock_->Cancel(std::exchange(transaction->timer, 0));
   CommitNow(transaction);
-  if (lazy_bytes_ > kMostLazyBytes) co_return co_await Sync(deadline);
   co_return absl::OkStatus();
 }
 

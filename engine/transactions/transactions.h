@@ -62,6 +62,8 @@ class Transactions {
   // OK: everything that was committed here before is durable. Unavailable: not by the deadline.
   Task<absl::Status> Sync(TimeNs deadline);
   absl::Status Abort(ClientId client, uint64_t id);
+  // Whether it still holds what it has locked.
+  bool IsOpen(ClientId client, uint64_t id) const;
   // Its transactions are aborted, but those whose commit has begun.
   void EndClient(ClientId client);
 

@@ -206,8 +206,7 @@ TEST_F(Mounting, ProgramsOfUsersWorkOnAnyMount) {
     rm -rf $1/out $2/repository
     ls $3
   )sh";
-  const Output output =
-      RunProgram({"/bin/bash", "-c", script, "bash", DirectoryOf(1), DirectoryOf(2), DirectoryOf(3)});
+  const Output output = RunProgram({"/bin/bash", "-c", script, "bash", DirectoryOf(1), DirectoryOf(2), DirectoryOf(3)});
   EXPECT_EQ(output.exit_code, 0) << output.out << output.err;
   EXPECT_EQ(output.out, "a.tar\ncopy\n");
   EXPECT_THAT(Do(3, {"fsck", "default"}).out, HasSubstr("it is sound"));

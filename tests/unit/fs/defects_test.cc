@@ -46,11 +46,11 @@ TEST_F(DefectsTest, InodeThatIsGoneIsStaleAtOnce) {
 TEST_F(DefectsTest, OpenFileWithoutANameIsMadeShorterAndWrittenTo) {
   const InodeNumber file = Make("a");
   ASSERT_TRUE(Do(instance_->Open(file)).ok());
-  ASSERT_TRUE(Do(instance_->Write(file, 0, std::string(10'000, 'x'), false)).ok());
+  ASSERT_TRUE(Do(instance_->Write(file, 0, std::string(10'000, 'x'), {})).ok());
   ASSERT_TRUE(Do(instance_->Unlink(root_, "a")).ok());
   Resize(file, 5'000);
   Resize(file, 4'500);
-  ASSERT_TRUE(Do(instance_->Write(file, 6'000, "end", false)).ok());
+  ASSERT_TRUE(Do(instance_->Write(file, 6'000, "end", {})).ok());
   EXPECT_EQ(*Do(instance_->Read(file, 4'400, 10'000)), std::string(100, 'x') + std::string(1'500, '\0') + "end");
 }
 
@@ -81,10 +81,10 @@ TEST(Defects, GroupThatAnAbortedTransactionAddedIsAddedAgain) {
     const auto made = Do(instance->MakeNode({}, instance->root(), "a", S_IFREG | 0644, 0));
     ASSERT_TRUE(made.ok()) << made.status();
     pages.AbortEach(calls);
-    const absl::Status first = Do(instance->Write(made->inode, 0, "bytes", false));
+    const absl::Status first = Do(instance->Write(made->inode, 0, "bytes", {}));
     EXPECT_TRUE(first.ok() || absl::IsUnavailable(first)) << calls << ": " << first;
     pages.AbortEach(0);
-    const absl::Status second = Do(instance->Write(made->inode, 0, "bytes", false));
+    const absl::Status second = Do(instance->Write(made->inode, 0, "bytes", {}));
     EXPECT_TRUE(second.ok()) << calls << ": " << second;
   }
 }

@@ -105,8 +105,8 @@ class MemoryPages final : public Pages {
     }
     co_return absl::OkStatus();
   }
-  Task<absl::Status> WriteData(uint64_t offset, std::span<const std::byte> bytes) override {
-    if (absl::Status s = Alive(); !s.ok()) co_return s;
+  Task<absl::Status> WriteData(uint64_t transaction, uint64_t offset, std::span<const std::byte> bytes) override {
+    if (absl::Status s = Check(transaction); !s.ok()) co_return s;
     for (size_t i = 0; i < bytes.size();) {
       const uint64_t page = (offset + i) / kPageSize;
       const uint64_t within = (offset + i) % kPageSize;

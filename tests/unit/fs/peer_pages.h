@@ -10,7 +10,7 @@
 namespace mangrove::fs {
 
 // Who has what open: places by inode.
-using OpenFiles = std::map<uint64_t, std::set<uint64_t>>;
+using OpenFiles = std::map<uint64_t, std::multiset<uint64_t>>;
 
 class PeerPages final : public Pages {
  public:
@@ -30,19 +30,19 @@ class PeerPages final : public Pages {
   Task<absl::Status> ReadData(uint64_t offset, std::span<std::byte> out) override {
     return below_->ReadData(offset, out);
   }
-  Task<absl::Status> WriteData(uint64_t offset, std::span<const std::byte> bytes) override {
-    return below_->WriteData(offset, bytes);
+  Task<absl::Status> WriteData(uint64_t transaction, uint64_t offset, std::span<const std::byte> bytes) override {
+    return below_->WriteData(transaction, offset, bytes);
   }
   Task<absl::Status> Flush(PageSpan pages) override { return below_->Flush(pages); }
   Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) override { return below_->Allocate(pages, replicas); }
   Task<absl::StatusOr<Space>> GetSpace() override { return below_->GetSpace(); }
   Task<absl::Status> PublishOpen(InodeNumber inode, bool open) override {
-    std::set<uint64_t>& places = (*open_)[inode.value];
-    open ? (void)places.insert(place_) : (void)places.erase(place_);
+    std::multiset<uint64_t>& places = (*open_)[inode.value];
+    open ? (void)places.insert(place_) : (void)places.erase(places.find(place_));
     return below_->PublishOpen(inode, open);
   }
   Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) override {
-    const std::set<uint64_t>& places = (*open_)[inode.value];
+    const std::multiset<uint64_t>& places = (*open_)[inode.value];
     co_return places.size() > places.count(place_);
   }
   Task<absl::Status> BackOff(int attempt) override { return below_->BackOff(attempt); }
