@@ -43,7 +43,8 @@ void FaultInjector::Arm() {
   waits_for_service_ = random_.PerMille(750);
 }
 
-void FaultInjector::AfterEvent() {
+void FaultInjector::AfterEvent(uint64_t operations) {
+  if (injected_ >= options_.free_faults + operations / options_.operations_per_fault) return;
   if (!active_ || (waits_for_service_ && cluster_->ready_count() * 3 < cluster_->in_service() * 2)) return;
   if (--countdown_ > 0) return;
   Arm();

@@ -1,6 +1,10 @@
 // What goes wrong, and when: chosen by chance, counted in events rather than in time, since most of the time nothing
 // happens and faults matter where much does.
 //
+// Where nodes are few and programs slow, most events are those of the membership itself: the cluster would be hit every few
+// hundred milliseconds for as long as it has work, and never get it done. So a run has so many faults for nothing
+// (`free_faults`), and from then on one for some operations that have ended (`operations_per_fault`).
+//
 // Damage to disks is bounded: it hits fewer nodes in a run than a page has core holders, and none while a disk lacks what others
 // have, so that what was flushed is always somewhere.
 
@@ -8,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "tests/sim/sim_cluster.h"
@@ -38,6 +43,8 @@ const char* Name(FaultKind kind);
 struct FaultOptions {
   std::array<uint32_t, kFaultKinds> weights{};
   uint64_t mean_events = 1500;  // Between two faults.
+  uint64_t free_faults = 400;
+  uint64_t operations_per_fault = 4;
   DurationNs max_down = 500 * kMillisecond;
   DurationNs max_cut = kSecond;
   DurationNs max_pause = 700 * kMillisecond;
@@ -50,8 +57,8 @@ class FaultInjector {
 
   // Faults begin to come.
   void Begin();
-  // Called after every event.
-  void AfterEvent();
+  // Called after every event. `operations` have ended so far; without, there is no work to be done.
+  void AfterEvent(uint64_t operations = std::numeric_limits<uint64_t>::max());
   // No more faults; what is broken is mended: every node starts, every link and disk works.
   void End();
 

@@ -145,7 +145,7 @@ class Run {
     world_.SetVerbose(options.verbose);
     world_.SetAfterEvent([this] {
       oracle_.AfterEvent();
-      faults_.AfterEvent();
+      faults_.AfterEvent(work_->counters().ended);
     });
     cluster_.SetHooks([this](SimHost& host) { work_->OnReady(host); }, nullptr);
   }
