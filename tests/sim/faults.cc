@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "directory/locator.h"
+#include "engine/transactions/log_format.h"
 #include "net/check.h"
 
 namespace mangrove::sim {
@@ -12,7 +14,7 @@ const char* Name(FaultKind kind) {
       "crash",     "crash of several", "power loss",  "wiped disk", "corrupt page",
       "cut",       "one-way cut",      "split",       "storm",      "pause",
       "full disk", "write error",      "false alarm", "drain",      "give up",
-      "join"};
+      "join",      "lost names"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -86,6 +88,7 @@ bool FaultInjector::Inject(FaultKind kind) {
     case FaultKind::kDrain: return Drain();
     case FaultKind::kGiveUp: return GiveUp();
     case FaultKind::kJoin: return Join();
+    case FaultKind::kLoseLogs: return LoseLogs();
   }
   CHECK(false);
 }
@@ -289,6 +292,49 @@ bool FaultInjector::Join() {
     return true;
   }
   return false;
+}
+
+// Whether no other disk has it.
+bool FaultInjector::HoldAllOf(const std::vector<NodeId>& holders, PageId page) const {
+  const std::vector<NodeId> all = Locator(cluster_->NewestView().disks).CoreHolders(page, cluster_->options().replicas);
+  return std::all_of(all.begin(), all.end(), [&holders](NodeId node) {
+    return std::find(holders.begin(), holders.end(), node) != holders.end();
+  });
+}
+
+// They come back empty, or never.
+bool FaultInjector::LoseLogs() {
+  if (!cluster_->AllDisksCount()) return false;
+  const std::vector<NodeId> holders =
+      Locator(cluster_->NewestView().disks).CoreHolders(kReplayPage, cluster_->options().replicas);
+  for (int slot = 0; slot < cluster_->nodes(); ++slot) {
+    if (HoldAllOf(holders, LogOf(NodeOfSlot(slot)).first)) return false;
+  }
+  for (const PageId page : options_.must_stay) {
+    if (HoldAllOf(holders, page)) return false;
+  }
+  // Of the anchors one at most loses its disk in a run, as ever.
+  std::vector<int> anchors;
+  for (const NodeId node : holders) {
+    if (SlotOfNode(node) < kAnchors) anchors.push_back(SlotOfNode(node));
+  }
+  if (anchors.size() > 1) return false;
+  if (!anchors.empty() && lost_anchor_ != kNoNode && lost_anchor_ != anchors[0]) return false;
+  if (!anchors.empty()) lost_anchor_ = anchors[0];
+  const bool for_ever = anchors.empty() && Staying() >= static_cast<int>(holders.size()) && random_.PerMille(400);
+  world_->Trace("fault: nodes that name the logs lose their disks", for_ever ? ", and never come back" : "");
+  for (const NodeId node : holders) cluster_->Crash(SlotOfNode(node));
+  for (const NodeId node : holders) {
+    const int slot = SlotOfNode(node);
+    cluster_->host(slot).disk->Wipe();
+    if (for_ever) {
+      cluster_->Retire(slot);
+      cluster_->Request({.kind = NodeRequest::Kind::kGiveUp, .node = node});
+    } else {
+      cluster_->StartAfter(slot, random_.Spread(5 * kMillisecond, options_.max_down));
+    }
+  }
+  return true;
 }
 
 bool FaultInjector::Drain() {

@@ -6,7 +6,8 @@
 // (`free_faults`), and from then on one for some operations that have ended (`operations_per_fault`).
 //
 // Damage to disks is bounded: it hits fewer nodes in a run than a page has core holders, and none while a disk lacks what others
-// have, so that what was flushed is always somewhere.
+// have, so that what was flushed is always somewhere. kLoseLogs alone hits all that keep a page, where nothing that matters is on
+// these alone.
 
 #pragma once
 
@@ -36,8 +37,9 @@ enum class FaultKind : uint8_t {
   kDrain,       // A node is to leave for good, or not any more.
   kGiveUp,      // A node goes for ever, with its disk, and an operator says so.
   kJoin,        // A node comes that no configuration has named.
+  kLoseLogs,    // All disks of the page that names the logs of transactions are lost at one moment, and of no log.
 };
-constexpr int kFaultKinds = 16;
+constexpr int kFaultKinds = 17;
 const char* Name(FaultKind kind);
 
 struct FaultOptions {
@@ -48,7 +50,8 @@ struct FaultOptions {
   DurationNs max_down = 500 * kMillisecond;
   DurationNs max_cut = kSecond;
   DurationNs max_pause = 700 * kMillisecond;
-  Weather calm;  // Between the storms.
+  Weather calm;                   // Between the storms.
+  std::vector<PageId> must_stay;  // Pages of which kLoseLogs leaves a disk.
 };
 
 class FaultInjector {
@@ -82,6 +85,8 @@ class FaultInjector {
   bool Drain();
   bool GiveUp();
   bool Join();
+  bool LoseLogs();
+  bool HoldAllOf(const std::vector<NodeId>& holders, PageId page) const;
   void Arm();
   void After(DurationNs delay, absl::AnyInvocable<void()> callback);
   int PickUp();
@@ -91,7 +96,8 @@ class FaultInjector {
   SimWorld* const world_;
   const FaultOptions options_;
   SimRandom random_;
-  std::vector<int> victims_;  // Whose disks may be damaged.
+  std::vector<int> victims_;   // Whose disks may be damaged.
+  int lost_anchor_ = kNoNode;  // The one whose disk kLoseLogs hits.
   bool active_ = false;
   uint64_t countdown_ = 0;
   bool waits_for_service_ = false;

@@ -85,6 +85,10 @@ ClusterOptions WithLogs(ClusterOptions cluster, const Scenario& scenario, SimRan
   if ((scenario.traits & kAccounts) == 0) return cluster;
   cluster.log_pages = static_cast<uint64_t>(random.Spread(8, 100));
   cluster.nodes = std::min(cluster.nodes, 5);
+  if ((scenario.traits & kLostNames) == 0) return cluster;
+  const bool small = random.PerMille(600);
+  cluster.nodes = small ? 5 : 8;
+  cluster.replicas = small ? 3 : 2;
   return cluster;
 }
 
@@ -98,8 +102,9 @@ std::unique_ptr<Work> MakeWork(SimCluster* cluster, const Scenario& scenario, Si
   return std::make_unique<AccountsWork>(cluster, accounts);
 }
 
-FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes) {
+FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes, std::vector<PageId> pages) {
   FaultOptions faults;
+  faults.must_stay = std::move(pages);
   faults.weights = scenario.faults;
   // Every node makes events; a large cluster must get something done between two faults as well.
   const uint64_t size = static_cast<uint64_t>(std::max(nodes, 4));
@@ -141,7 +146,7 @@ class Run {
                           scenario, world_.Fork("logs")),
                  options.factory ? options.factory : NodeFactory(MakeEngineNode)),
         work_(MakeWork(&cluster_, scenario, random_)),
-        faults_(&cluster_, FaultsOf(scenario, random_, cluster_.nodes())) {
+        faults_(&cluster_, FaultsOf(scenario, random_, cluster_.nodes(), work_->pages())) {
     world_.SetVerbose(options.verbose);
     world_.SetAfterEvent([this] {
       oracle_.AfterEvent();
@@ -261,7 +266,7 @@ const std::vector<Scenario>& Scenarios() {
   // clang-format off
   static const std::vector<Scenario> kScenarios{
       // Faults: crash, several, power, wipe, corrupt, cut, one-way, split, storm, pause, full, write error, false alarm, drain, give up,
-      // join.
+      // join, lost names.
       {"default", "a bit of everything", kMixed, {20, 5, 2, 0, 2, 8, 8, 4, 12, 12, 4, 3, 12}},
       {"calm", "no faults but broken connections", kMixed, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10}},
       {"crashes", "nodes die, alone and together", kMixed, {60, 15, 6, 0, 0, 0, 0, 0, 10, 5, 0, 0, 4}},
@@ -281,6 +286,7 @@ const std::vector<Scenario>& Scenarios() {
       {"replacements", "nodes leave, lose their disks, and come back", kChurn, {20, 4, 2, 8, 2, 6, 6, 3, 8, 8, 0, 0, 4, 20, 5}, kMoves},
       {"joins", "nodes come that nobody knew, others leave", kFlushes, {20, 4, 2, 2, 2, 6, 6, 3, 8, 8, 3, 2, 4, 20, 2, 25}, kMoves | kJoins},
       {"accounts", "transactions move money while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kAccounts},
+      {"names", "the page that names the logs of transactions is lost", kMixed, {50, 12, 8, 0, 0, 6, 6, 4, 10, 10, 2, 2, 6, 0, 0, 0, 30}, kAccounts | kLostNames},
   };
   // clang-format on
   return kScenarios;

@@ -103,6 +103,9 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"accounts", 1219},
     // A segment's terms had begun at 1 again, and a node that remembered a later one claimed it for who had started anew.
     {"stragglers", 194729495604090},
+    // Whose log it was had been given up, and removed, before anybody saw that the page that names the logs is lost.
+    {"names", 184},
+    {"names", 191},
     // Three nodes that were killed every 0.7 s for as long as they had work.
     {"stragglers", 337410434922},
     {"latecomers", 337410434900},
@@ -153,6 +156,9 @@ TEST_P(ScenarioTest, HoldsForItsFirstSeeds) {
     const uint64_t one_of = (GetParam().traits & kStragglers) != 0 ? 20 : (GetParam().traits & kAccounts) != 0 ? 6 : 4;
     EXPECT_GT(result.succeeded, result.operations / one_of) << Replay(GetParam(), seed);
     moved += result.moved;
+    if ((GetParam().traits & kLostNames) != 0) {
+      EXPECT_GT(result.faults_by_kind[static_cast<size_t>(FaultKind::kLoseLogs)], 0u) << Replay(GetParam(), seed);
+    }
   }
   if ((GetParam().traits & kUnevenCaches) != 0) {
     EXPECT_GT(moved, 1000u);
