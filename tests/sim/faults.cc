@@ -14,7 +14,7 @@ const char* Name(FaultKind kind) {
       "crash",     "crash of several", "power loss",  "wiped disk", "corrupt page",
       "cut",       "one-way cut",      "split",       "storm",      "pause",
       "full disk", "write error",      "false alarm", "drain",      "give up",
-      "join",      "lost names"};
+      "join",      "other anchors",    "lost names"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -88,6 +88,7 @@ bool FaultInjector::Inject(FaultKind kind) {
     case FaultKind::kDrain: return Drain();
     case FaultKind::kGiveUp: return GiveUp();
     case FaultKind::kJoin: return Join();
+    case FaultKind::kNewAnchors: return ReplaceAnchors();
     case FaultKind::kLoseLogs: return LoseLogs();
   }
   CHECK(false);
@@ -300,6 +301,17 @@ bool FaultInjector::HoldAllOf(const std::vector<NodeId>& holders, PageId page) c
   return std::all_of(all.begin(), all.end(), [&holders](NodeId node) {
     return std::find(holders.begin(), holders.end(), node) != holders.end();
   });
+}
+
+// Once in a run.
+bool FaultInjector::ReplaceAnchors() {
+  if (anchors_replaced_ || !cluster_->AllDisksCount()) return false;
+  anchors_replaced_ = true;
+  const int away = static_cast<int>(random_.Between(2 * kAnchors, cluster_->nodes() - 1));
+  const bool leave = random_.PerMille(600);
+  world_->Trace("fault: while node ", away + 1, " is away, others become anchors", leave ? ", and these leave" : "");
+  cluster_->ReplaceAnchors(away, leave);
+  return true;
 }
 
 // They come back empty, or never.

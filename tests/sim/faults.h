@@ -37,9 +37,10 @@ enum class FaultKind : uint8_t {
   kDrain,       // A node is to leave for good, or not any more.
   kGiveUp,      // A node goes for ever, with its disk, and an operator says so.
   kJoin,        // A node comes that no configuration has named.
+  kNewAnchors,  // All anchors are replaced, while a node is away that knows only them.
   kLoseLogs,    // All disks of the page that names the logs of transactions are lost at one moment, and of no log.
 };
-constexpr int kFaultKinds = 17;
+constexpr int kFaultKinds = 18;
 const char* Name(FaultKind kind);
 
 struct FaultOptions {
@@ -85,6 +86,7 @@ class FaultInjector {
   bool Drain();
   bool GiveUp();
   bool Join();
+  bool ReplaceAnchors();
   bool LoseLogs();
   bool HoldAllOf(const std::vector<NodeId>& holders, PageId page) const;
   void Arm();
@@ -96,7 +98,8 @@ class FaultInjector {
   SimWorld* const world_;
   const FaultOptions options_;
   SimRandom random_;
-  std::vector<int> victims_;   // Whose disks may be damaged.
+  std::vector<int> victims_;  // Whose disks may be damaged.
+  bool anchors_replaced_ = false;
   int lost_anchor_ = kNoNode;  // The one whose disk kLoseLogs hits.
   bool active_ = false;
   uint64_t countdown_ = 0;

@@ -53,6 +53,11 @@ ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, SimRandom 
       cluster.nodes = static_cast<int>(directory.Between(3, 4)) + cluster.late;
     }
   }
+  if ((scenario.traits & kNewAnchors) != 0) {
+    cluster.nodes = 2 * kAnchors + static_cast<int>(directory.Between(1, 2));
+    cluster.replace_after =
+        directory.Spread(100 * kMillisecond, 3 * kSecond);  // Or who is away holds up that others leave.
+  }
   UseDirectory(std::move(directory), &cluster);
   return cluster;
 }
@@ -199,7 +204,8 @@ class Run {
     if (world_.failed()) return;
     faults_.Begin();
     RunUntil("work", kMaxSimulated, [this] {
-      return work_->counters().ended >= options_.min_operations && faults_.injected() >= options_.min_faults;
+      return work_->counters().ended >= options_.min_operations && faults_.injected() >= options_.min_faults &&
+             !cluster_.IsReplacingAnchors();
     });
   }
 
@@ -266,7 +272,7 @@ const std::vector<Scenario>& Scenarios() {
   // clang-format off
   static const std::vector<Scenario> kScenarios{
       // Faults: crash, several, power, wipe, corrupt, cut, one-way, split, storm, pause, full, write error, false alarm, drain, give up,
-      // join, lost names.
+      // join, other anchors, lost names.
       {"default", "a bit of everything", kMixed, {20, 5, 2, 0, 2, 8, 8, 4, 12, 12, 4, 3, 12}},
       {"calm", "no faults but broken connections", kMixed, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10}},
       {"crashes", "nodes die, alone and together", kMixed, {60, 15, 6, 0, 0, 0, 0, 0, 10, 5, 0, 0, 4}},
@@ -286,7 +292,8 @@ const std::vector<Scenario>& Scenarios() {
       {"replacements", "nodes leave, lose their disks, and come back", kChurn, {20, 4, 2, 8, 2, 6, 6, 3, 8, 8, 0, 0, 4, 20, 5}, kMoves},
       {"joins", "nodes come that nobody knew, others leave", kFlushes, {20, 4, 2, 2, 2, 6, 6, 3, 8, 8, 3, 2, 4, 20, 2, 25}, kMoves | kJoins},
       {"accounts", "transactions move money while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kAccounts},
-      {"names", "the page that names the logs of transactions is lost", kMixed, {50, 12, 8, 0, 0, 6, 6, 4, 10, 10, 2, 2, 6, 0, 0, 0, 30}, kAccounts | kLostNames},
+      {"names", "the page that names the logs of transactions is lost", kMixed, {50, 12, 8, 0, 0, 6, 6, 4, 10, 10, 2, 2, 6, 0, 0, 0, 0, 30}, kAccounts | kLostNames},
+      {"anchors", "all anchors become others while a node is away", kFlushes, {20, 4, 2, 0, 0, 6, 6, 3, 8, 8, 3, 2, 4, 0, 0, 0, 25}, kMoves | kNewAnchors},
   };
   // clang-format on
   return kScenarios;

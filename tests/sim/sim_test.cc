@@ -106,6 +106,9 @@ constexpr auto kRegressions = std::to_array<Regression>({
     // Whose log it was had been given up, and removed, before anybody saw that the page that names the logs is lost.
     {"names", 184},
     {"names", 191},
+    // Who is away, and comes back when the old anchors have left, has what a disk waits for that those are waiting for.
+    {"anchors", 12},
+    {"anchors", 27},
     // Three nodes that were killed every 0.7 s for as long as they had work.
     {"stragglers", 337410434922},
     {"latecomers", 337410434900},
@@ -156,6 +159,9 @@ TEST_P(ScenarioTest, HoldsForItsFirstSeeds) {
     const uint64_t one_of = (GetParam().traits & kStragglers) != 0 ? 20 : (GetParam().traits & kAccounts) != 0 ? 6 : 4;
     EXPECT_GT(result.succeeded, result.operations / one_of) << Replay(GetParam(), seed);
     moved += result.moved;
+    if ((GetParam().traits & kNewAnchors) != 0) {
+      EXPECT_EQ(result.faults_by_kind[static_cast<size_t>(FaultKind::kNewAnchors)], 1u) << Replay(GetParam(), seed);
+    }
     if ((GetParam().traits & kLostNames) != 0) {
       EXPECT_GT(result.faults_by_kind[static_cast<size_t>(FaultKind::kLoseLogs)], 0u) << Replay(GetParam(), seed);
     }
