@@ -94,6 +94,8 @@ class PageEngine final : public TransportEvents {
 
   // Which nodes the cluster has from now on, this one included. Those that it had stay known.
   void SetMembers(const std::vector<NodeId>& members) { members_.insert(members.begin(), members.end()); }
+  // Also those that it does not have any more, as far as this node has heard of them.
+  const std::set<NodeId>& members() const { return members_; }
   // What Membership says. A node begins without a view and without a lease.
   // The cluster goes on as `view`: an incarnation that is not in it any more is gone for ever.
   void OnView(const View& view);

@@ -143,7 +143,7 @@ void Anchor::Receive(NodeInstance from, const RecoveryMessage& message, TimeNs n
   } else if (const auto* of_log = std::get_if<RaftMessage>(&message)) {
     // From anchors alone: the log's word counts for everybody.
     if (!IsAnchor(from.node)) {
-      ++bad_messages_;
+      ++strays_;
     } else if (raft_) {
       raft_->Receive(from.node, *of_log, now);
     }

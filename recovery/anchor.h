@@ -94,6 +94,8 @@ class Anchor {
   bool HasVotes(NodeId node) const;
   const Raft* raft() const { return raft_ ? &*raft_ : nullptr; }
   uint64_t bad_messages() const { return bad_messages_ + (raft_ ? raft_->bad_messages() : 0); }
+  // Of the log, from who is no anchor as far as this one knows: not yet, or not any more.
+  uint64_t strays() const { return strays_; }
 
  private:
   void BeginLog(RaftDurable durable, TimeNs now);
@@ -130,6 +132,7 @@ class Anchor {
   LogIndex applied_;
   AnchorOutput output_;
   uint64_t bad_messages_ = 0;
+  uint64_t strays_ = 0;
   std::set<NodeId> known_anchors_;
 
   // Before there is a log.

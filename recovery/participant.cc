@@ -74,7 +74,7 @@ void Participant::Handle(NodeInstance from, const RecoveryMessage& message, Time
     }
   }
   if (!anchor_) {
-    ++bad_messages_;
+    ++strays_;
     return;
   }
   anchor_->Receive(from, message, now);

@@ -48,7 +48,9 @@ class Participant {
 
   const Member& member() const { return member_; }
   const Anchor* anchor() const { return anchor_ ? &*anchor_ : nullptr; }
-  uint64_t bad_messages() const { return bad_messages_ + (anchor_ ? anchor_->bad_messages() : 0); }
+  uint64_t bad_messages() const { return anchor_ ? anchor_->bad_messages() : 0; }
+  // For an anchor, which this node is not yet, or not any more, as far as it knows; or as Anchor's.
+  uint64_t strays() const { return strays_ + (anchor_ ? anchor_->strays() : 0); }
 
  private:
   void Handle(NodeInstance from, const RecoveryMessage& message, TimeNs now);
@@ -62,7 +64,7 @@ class Participant {
   uint64_t told_roster_ = 0;  // The version of the roster that the anchor knows.
   std::vector<std::pair<NodeId, RecoveryMessage>> messages_;
   std::deque<AnchorOutput> outputs_;
-  uint64_t bad_messages_ = 0;
+  uint64_t strays_ = 0;
 };
 
 }  // namespace mangrove

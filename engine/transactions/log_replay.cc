@@ -124,7 +124,8 @@ Task<absl::StatusOr<ReplayState>> LogReplay::ReadState(TimeNs deadline) {
 // Y5
 Task<absl::StatusOr<std::vector<NodeId>>> LogReplay::FindLogs(TimeNs deadline) {
   const View& view = engine_->view();
-  std::set<NodeId> nodes;  // Who has been in a view, and is not, is behind.
+  // Who has been in a view, and is not, is behind; or was removed, and its log may not have been replayed before that.
+  std::set<NodeId> nodes = engine_->members();
   for (const auto& [node, incarnation] : view.members) nodes.insert(node);
   for (const auto& [node, since] : view.behind) nodes.insert(node);
   std::vector<NodeId> found;

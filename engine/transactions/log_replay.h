@@ -13,7 +13,7 @@
 //      the order of the records of one page does not depend on whose logs they are in.
 //  Y4  A log is given up when all pages that it names are flushed. A loss in between, and nothing of this round counts.
 //  Y5  A replay page of zeros says nothing: it was never written, or each disk that had it is lost. Whoever reads it takes those
-//      logs for named whose headers there are, of all nodes that were ever in a view. So who makes a log writes its header
+//      logs for named whose headers there are, of all nodes that the cluster has or ever had. So who makes a log writes its header
 //      first, and its first record when it has seen after that that the log is named.
 //
 // Owned by the loop.

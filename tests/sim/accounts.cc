@@ -262,8 +262,9 @@ Task<bool> AccountsWork::PrepareAll(ClientPtr client) {
 
 void AccountsWork::StartProgressCheck(DurationNs bound) {
   for (int slot = 0; slot < cluster_->nodes(); ++slot) {
-    ++checks_running_;
     SimHost& host = cluster_->host(slot);
+    if (!host.in_service()) continue;
+    ++checks_running_;
     host.applets.Run(CheckProgress(NewClient(host, "progress"), /*transfers=*/true, bound));
   }
 }

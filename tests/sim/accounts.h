@@ -35,6 +35,7 @@ class AccountsWork final : public Work {
   void StartProgressCheck(DurationNs bound) override;
   bool ProgressCheckEnded() const override { return checks_running_ == 0; }
   void StartReadAll(int slot, DurationNs bound) override;
+  std::vector<PageId> pages() const override { return pages_; }
   const WorkloadCounters& counters() const override { return counters_; }
 
  private:

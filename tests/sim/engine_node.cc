@@ -94,9 +94,10 @@ class EngineNode final : public SimNode, public ViewEvents {
 
   void OnDismissed(bool is_removed) override { dismissed_(is_removed); }
   void Request(const NodeRequest& request) override { membership_.Request(request); }
-  bool Knows(NodeId node) const override {
+  std::optional<NodeRecord> KnownRecord(NodeId node) const override {
     const NodeRecord* const record = membership_.roster().Find(node);
-    return record != nullptr && record->changed != 0;
+    if (record == nullptr || record->changed == 0) return std::nullopt;
+    return *record;
   }
 
   Task<absl::Status> Acquire(PageRange range, Rights rights, TimeNs deadline) override {

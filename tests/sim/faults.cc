@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "directory/locator.h"
+#include "engine/transactions/log_format.h"
 #include "net/check.h"
 
 namespace mangrove::sim {
@@ -12,7 +14,7 @@ const char* Name(FaultKind kind) {
       "crash",     "crash of several", "power loss",  "wiped disk", "corrupt page",
       "cut",       "one-way cut",      "split",       "storm",      "pause",
       "full disk", "write error",      "false alarm", "drain",      "give up",
-      "join"};
+      "join",      "other anchors",    "lost names"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -43,7 +45,8 @@ void FaultInjector::Arm() {
   waits_for_service_ = random_.PerMille(750);
 }
 
-void FaultInjector::AfterEvent() {
+void FaultInjector::AfterEvent(uint64_t operations) {
+  if (injected_ >= options_.free_faults + operations / options_.operations_per_fault) return;
   if (!active_ || (waits_for_service_ && cluster_->ready_count() * 3 < cluster_->in_service() * 2)) return;
   if (--countdown_ > 0) return;
   Arm();
@@ -85,6 +88,8 @@ bool FaultInjector::Inject(FaultKind kind) {
     case FaultKind::kDrain: return Drain();
     case FaultKind::kGiveUp: return GiveUp();
     case FaultKind::kJoin: return Join();
+    case FaultKind::kNewAnchors: return ReplaceAnchors();
+    case FaultKind::kLoseLogs: return LoseLogs();
   }
   CHECK(false);
 }
@@ -288,6 +293,60 @@ bool FaultInjector::Join() {
     return true;
   }
   return false;
+}
+
+// Whether no other disk has it.
+bool FaultInjector::HoldAllOf(const std::vector<NodeId>& holders, PageId page) const {
+  const std::vector<NodeId> all = Locator(cluster_->NewestView().disks).CoreHolders(page, cluster_->options().replicas);
+  return std::all_of(all.begin(), all.end(), [&holders](NodeId node) {
+    return std::find(holders.begin(), holders.end(), node) != holders.end();
+  });
+}
+
+// Once in a run.
+bool FaultInjector::ReplaceAnchors() {
+  if (anchors_replaced_ || !cluster_->AllDisksCount()) return false;
+  anchors_replaced_ = true;
+  const int away = static_cast<int>(random_.Between(2 * kAnchors, cluster_->nodes() - 1));
+  const bool leave = random_.PerMille(600);
+  world_->Trace("fault: while node ", away + 1, " is away, others become anchors", leave ? ", and these leave" : "");
+  cluster_->ReplaceAnchors(away, leave);
+  return true;
+}
+
+// They come back empty, or never.
+bool FaultInjector::LoseLogs() {
+  if (!cluster_->AllDisksCount()) return false;
+  const std::vector<NodeId> holders =
+      Locator(cluster_->NewestView().disks).CoreHolders(kReplayPage, cluster_->options().replicas);
+  for (int slot = 0; slot < cluster_->nodes(); ++slot) {
+    if (HoldAllOf(holders, LogOf(NodeOfSlot(slot)).first)) return false;
+  }
+  for (const PageId page : options_.must_stay) {
+    if (HoldAllOf(holders, page)) return false;
+  }
+  // Of the anchors one at most loses its disk in a run, as ever.
+  std::vector<int> anchors;
+  for (const NodeId node : holders) {
+    if (SlotOfNode(node) < kAnchors) anchors.push_back(SlotOfNode(node));
+  }
+  if (anchors.size() > 1) return false;
+  if (!anchors.empty() && lost_anchor_ != kNoNode && lost_anchor_ != anchors[0]) return false;
+  if (!anchors.empty()) lost_anchor_ = anchors[0];
+  const bool for_ever = anchors.empty() && Staying() >= static_cast<int>(holders.size()) && random_.PerMille(400);
+  world_->Trace("fault: nodes that name the logs lose their disks", for_ever ? ", and never come back" : "");
+  for (const NodeId node : holders) cluster_->Crash(SlotOfNode(node));
+  for (const NodeId node : holders) {
+    const int slot = SlotOfNode(node);
+    cluster_->host(slot).disk->Wipe();
+    if (for_ever) {
+      cluster_->Retire(slot);
+      cluster_->Request({.kind = NodeRequest::Kind::kGiveUp, .node = node});
+    } else {
+      cluster_->StartAfter(slot, random_.Spread(5 * kMillisecond, options_.max_down));
+    }
+  }
+  return true;
 }
 
 bool FaultInjector::Drain() {

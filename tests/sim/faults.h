@@ -1,13 +1,19 @@
 // What goes wrong, and when: chosen by chance, counted in events rather than in time, since most of the time nothing
 // happens and faults matter where much does.
 //
+// Where nodes are few and programs slow, most events are those of the membership itself: the cluster would be hit every few
+// hundred milliseconds for as long as it has work, and never get it done. So a run has so many faults for nothing
+// (`free_faults`), and from then on one for some operations that have ended (`operations_per_fault`).
+//
 // Damage to disks is bounded: it hits fewer nodes in a run than a page has core holders, and none while a disk lacks what others
-// have, so that what was flushed is always somewhere.
+// have, so that what was flushed is always somewhere. kLoseLogs alone hits all that keep a page, where nothing that matters is on
+// these alone.
 
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "tests/sim/sim_cluster.h"
@@ -31,17 +37,22 @@ enum class FaultKind : uint8_t {
   kDrain,       // A node is to leave for good, or not any more.
   kGiveUp,      // A node goes for ever, with its disk, and an operator says so.
   kJoin,        // A node comes that no configuration has named.
+  kNewAnchors,  // All anchors are replaced, while a node is away that knows only them.
+  kLoseLogs,    // All disks of the page that names the logs of transactions are lost at one moment, and of no log.
 };
-constexpr int kFaultKinds = 16;
+constexpr int kFaultKinds = 18;
 const char* Name(FaultKind kind);
 
 struct FaultOptions {
   std::array<uint32_t, kFaultKinds> weights{};
   uint64_t mean_events = 1500;  // Between two faults.
+  uint64_t free_faults = 400;
+  uint64_t operations_per_fault = 4;
   DurationNs max_down = 500 * kMillisecond;
   DurationNs max_cut = kSecond;
   DurationNs max_pause = 700 * kMillisecond;
-  Weather calm;  // Between the storms.
+  Weather calm;                   // Between the storms.
+  std::vector<PageId> must_stay;  // Pages of which kLoseLogs leaves a disk.
 };
 
 class FaultInjector {
@@ -50,8 +61,8 @@ class FaultInjector {
 
   // Faults begin to come.
   void Begin();
-  // Called after every event.
-  void AfterEvent();
+  // Called after every event. `operations` have ended so far; without, there is no work to be done.
+  void AfterEvent(uint64_t operations = std::numeric_limits<uint64_t>::max());
   // No more faults; what is broken is mended: every node starts, every link and disk works.
   void End();
 
@@ -75,6 +86,9 @@ class FaultInjector {
   bool Drain();
   bool GiveUp();
   bool Join();
+  bool ReplaceAnchors();
+  bool LoseLogs();
+  bool HoldAllOf(const std::vector<NodeId>& holders, PageId page) const;
   void Arm();
   void After(DurationNs delay, absl::AnyInvocable<void()> callback);
   int PickUp();
@@ -85,6 +99,8 @@ class FaultInjector {
   const FaultOptions options_;
   SimRandom random_;
   std::vector<int> victims_;  // Whose disks may be damaged.
+  bool anchors_replaced_ = false;
+  int lost_anchor_ = kNoNode;  // The one whose disk kLoseLogs hits.
   bool active_ = false;
   uint64_t countdown_ = 0;
   bool waits_for_service_ = false;

@@ -54,6 +54,11 @@ ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, SimRandom 
       cluster.nodes = static_cast<int>(directory.Between(3, 4)) + cluster.late;
     }
   }
+  if ((scenario.traits & kNewAnchors) != 0) {
+    cluster.nodes = 2 * kAnchors + static_cast<int>(directory.Between(1, 2));
+    cluster.replace_after =
+        directory.Spread(100 * kMillisecond, 3 * kSecond);  // Or who is away holds up that others leave.
+  }
   UseDirectory(std::move(directory), &cluster);
   return cluster;
 }
@@ -88,6 +93,10 @@ ClusterOptions WithLogs(ClusterOptions cluster, const Scenario& scenario, SimRan
   cluster.nodes = std::min(cluster.nodes, 5);
   // What the operations of all users lock at a time has to fit.
   if ((scenario.traits & kFiles) != 0) cluster.cache_pages = std::max<size_t>(cluster.cache_pages, 256);
+  if ((scenario.traits & kLostNames) == 0) return cluster;
+  const bool small = random.PerMille(600);
+  cluster.nodes = small ? 5 : 8;
+  cluster.replicas = small ? 3 : 2;
   return cluster;
 }
 
@@ -107,8 +116,9 @@ std::unique_ptr<Work> MakeWork(SimCluster* cluster, const Scenario& scenario, Si
   return std::make_unique<AccountsWork>(cluster, accounts);
 }
 
-FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes) {
+FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes, std::vector<PageId> pages) {
   FaultOptions faults;
+  faults.must_stay = std::move(pages);
   faults.weights = scenario.faults;
   // Every node makes events; a large cluster must get something done between two faults as well.
   const uint64_t size = static_cast<uint64_t>(std::max(nodes, 4));
@@ -150,11 +160,11 @@ class Run {
                           scenario, world_.Fork("logs")),
                  options.factory ? options.factory : NodeFactory(MakeEngineNode)),
         work_(MakeWork(&cluster_, scenario, random_)),
-        faults_(&cluster_, FaultsOf(scenario, random_, cluster_.nodes())) {
+        faults_(&cluster_, FaultsOf(scenario, random_, cluster_.nodes(), work_->pages())) {
     world_.SetVerbose(options.verbose);
     world_.SetAfterEvent([this] {
       oracle_.AfterEvent();
-      faults_.AfterEvent();
+      faults_.AfterEvent(work_->counters().ended);
     });
     cluster_.SetHooks([this](SimHost& host) { work_->OnReady(host); }, nullptr);
   }
@@ -203,7 +213,8 @@ class Run {
     if (world_.failed()) return;
     faults_.Begin();
     RunUntil("work", kMaxSimulated, [this] {
-      return work_->counters().ended >= options_.min_operations && faults_.injected() >= options_.min_faults;
+      return work_->counters().ended >= options_.min_operations && faults_.injected() >= options_.min_faults &&
+             !cluster_.IsReplacingAnchors();
     });
   }
 
@@ -270,7 +281,7 @@ const std::vector<Scenario>& Scenarios() {
   // clang-format off
   static const std::vector<Scenario> kScenarios{
       // Faults: crash, several, power, wipe, corrupt, cut, one-way, split, storm, pause, full, write error, false alarm, drain, give up,
-      // join.
+      // join, other anchors, lost names.
       {"default", "a bit of everything", kMixed, {20, 5, 2, 0, 2, 8, 8, 4, 12, 12, 4, 3, 12}},
       {"calm", "no faults but broken connections", kMixed, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10}},
       {"crashes", "nodes die, alone and together", kMixed, {60, 15, 6, 0, 0, 0, 0, 0, 10, 5, 0, 0, 4}},
@@ -290,6 +301,8 @@ const std::vector<Scenario>& Scenarios() {
       {"replacements", "nodes leave, lose their disks, and come back", kChurn, {20, 4, 2, 8, 2, 6, 6, 3, 8, 8, 0, 0, 4, 20, 5}, kMoves},
       {"joins", "nodes come that nobody knew, others leave", kFlushes, {20, 4, 2, 2, 2, 6, 6, 3, 8, 8, 3, 2, 4, 20, 2, 25}, kMoves | kJoins},
       {"accounts", "transactions move money while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kAccounts},
+      {"names", "the page that names the logs of transactions is lost", kMixed, {50, 12, 8, 0, 0, 6, 6, 4, 10, 10, 2, 2, 6, 0, 0, 0, 0, 30}, kAccounts | kLostNames},
+      {"anchors", "all anchors become others while a node is away", kFlushes, {20, 4, 2, 0, 0, 6, 6, 3, 8, 8, 3, 2, 4, 0, 0, 0, 25}, kMoves | kNewAnchors},
       {"files", "users work with files while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kFiles},
   };
   // clang-format on

@@ -21,7 +21,9 @@ constexpr uint32_t kUnevenCaches = 4;  // Every other node has room for more.
 constexpr uint32_t kMoves = 8;         // More nodes, and often others keep soon what one keeps that is away.
 constexpr uint32_t kAccounts = 16;     // Transactions move money between accounts; nothing else is done.
 constexpr uint32_t kJoins = 32;        // Some nodes come later.
-constexpr uint32_t kFiles = 64;        // Users work with files; nothing else is done.
+constexpr uint32_t kFiles = 256;       // Users work with files; nothing else is done.
+constexpr uint32_t kNewAnchors = 128;  // Enough nodes for all anchors to be others, and one more.
+constexpr uint32_t kLostNames = 64;    // No log is on those disks alone that keep the page that names the logs.
 
 struct Scenario {
   std::string_view name;

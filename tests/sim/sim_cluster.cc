@@ -130,13 +130,80 @@ void SimCluster::Join(int slot) {
   request.record.votes = 0;
   for (const auto& host : hosts_) {
     if (!host->up()) continue;
-    if (host->node->Knows(NodeOfSlot(slot))) {
+    if (host->node->KnownRecord(NodeOfSlot(slot))) {
       h.place = SimHost::Place::kInside;
       return Start(slot);
     }
     host->node->Request(request);
   }
   world_->After(200 * kMillisecond, kNoNode, EventKind::kFault, [this, slot] { Join(slot); });
+}
+
+// --- Other anchors ----------------------------------------------------------------------------------------------------
+
+void SimCluster::ReplaceAnchors(int away, bool leave) {
+  CHECK(nodes() > 2 * kAnchors && away >= 2 * kAnchors && !replacement_);
+  replacement_ = Replacement{.away = away, .leave = leave};
+  if (host(away).up()) Crash(away);
+  GoOnReplacing();
+}
+
+// One after the other: a new one gets a vote, then an old one loses its. Then the old ones leave the cluster, or are merely not to be
+// reached; only then the node that was away comes back, which knows these alone as anchors.
+void SimCluster::GoOnReplacing() {
+  constexpr DurationNs kPace = 200 * kMillisecond;
+  constexpr DurationNs kLongestAway = 60 * kSecond;
+  Replacement& r = *replacement_;
+  while (r.changed < 2 * kAnchors) {
+    const bool is_new = r.changed % 2 == 0;
+    if (!SetVotes(r.changed / 2 + (is_new ? kAnchors : 0), is_new ? 1 : 0)) break;
+    ++r.changed;
+  }
+  bool done = r.changed == 2 * kAnchors;
+  if (done && r.leaving_from == 0) r.leaving_from = world_->now();
+  for (int slot = 0; done && r.leave && slot < kAnchors; ++slot) {
+    if (!host(slot).in_service()) continue;
+    if (wanted_[NodeOfSlot(slot)] != NodeRequest::Kind::kDrain || asking_ == 0) {
+      Request({.kind = NodeRequest::Kind::kDrain, .node = NodeOfSlot(slot)});
+    }
+    // Where a disk waits for what the one that is away has, it has to come back first.
+    done = world_->now() > r.leaving_from + kLongestAway;
+  }
+  if (!done) {
+    world_->After(kPace, kNoNode, EventKind::kFault, [this] { GoOnReplacing(); });
+    return;
+  }
+  world_->Trace("all anchors are others");
+  const int away = r.away;
+  if (!r.leave) CutFromOldAnchors(away);
+  replacement_.reset();
+  Start(away);
+}
+
+void SimCluster::CutFromOldAnchors(int away) {
+  for (int slot = 0; slot < kAnchors; ++slot) {
+    network_.Cut(slot, away);
+    network_.Cut(away, slot);
+  }
+  world_->After(random_.Spread(kSecond, 10 * kSecond), kNoNode, EventKind::kFault, [this, away] {
+    for (int slot = 0; slot < kAnchors; ++slot) {
+      network_.Heal(slot, away);
+      network_.Heal(away, slot);
+    }
+  });
+}
+
+// Whether some node knows that it is so; has all ask for it otherwise.
+bool SimCluster::SetVotes(int slot, uint32_t votes) {
+  for (const auto& asker : hosts_) {
+    if (!asker->up()) continue;
+    std::optional<NodeRecord> record = asker->node->KnownRecord(NodeOfSlot(slot));
+    if (!record) continue;
+    if (record->votes == votes) return true;
+    record->votes = votes;
+    asker->node->Request({.kind = NodeRequest::Kind::kSet, .node = NodeOfSlot(slot), .record = *std::move(record)});
+  }
+  return false;
 }
 
 // The nodes that the cluster is made with; of one that joins, its anchors and itself.
@@ -171,7 +238,7 @@ PageRange SimCluster::PickMigratory() {
 void SimCluster::Start(int slot) {
   SimHost& h = host(slot);
   CHECK(!h.up());
-  if (!h.in_service()) return;
+  if (!h.in_service() || (replacement_ && replacement_->away == slot)) return;
   ++h.life;
   const NodeInstance self{NodeOfSlot(slot), Incarnation(h.life)};
   world_->Trace(self, " starts");

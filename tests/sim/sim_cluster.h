@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "tests/sim/applets.h"
@@ -90,6 +91,10 @@ class SimCluster {
   void Request(const NodeRequest& request);
   // The same for a node to be let in, which starts then. REQUIRES: it is the first that is outside.
   void Join(int slot);
+  // Other nodes become anchors instead of those that are, one after the other, and `away` is down until then: it starts when that is
+  // done, and the old ones have left (`leave`) or cannot be reached. REQUIRES: `away` is behind the first 2 * kAnchors; not called twice.
+  void ReplaceAnchors(int away, bool leave);
+  bool IsReplacingAnchors() const { return replacement_.has_value(); }
   // Evicted from one node's cache to another's, since the world began.
   uint64_t pages_moved() const;
 
@@ -104,6 +109,16 @@ class SimCluster {
   void SetHooks(std::function<void(SimHost&)> ready, std::function<void(SimHost&)> down);
 
  private:
+  struct Replacement {
+    int away = 0;
+    bool leave = false;
+    int changed = 0;          // Votes that were given or taken.
+    TimeNs leaving_from = 0;  // All were.
+  };
+
+  void GoOnReplacing();
+  void CutFromOldAnchors(int away);
+  bool SetVotes(int slot, uint32_t votes);
   PageRange PickMigratory();
   void Ask(const NodeRequest& request, int tries);
   std::vector<NodeId> ConfiguredFor(int slot) const;
@@ -120,6 +135,7 @@ class SimCluster {
   uint64_t next_config_ = 0;
   std::map<NodeId, NodeRequest::Kind> wanted_;  // By an operator, the last.
   int asking_ = 0;
+  std::optional<Replacement> replacement_;
   uint64_t moved_ = 0;  // By lives that are over.
   std::function<void(SimHost&)> on_ready_;
   std::function<void(SimHost&)> on_down_;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -22,6 +23,7 @@
 #include "net/runtime/task.h"
 #include "net/transport.h"
 #include "recovery/messages.h"
+#include "recovery/node_database.h"
 #include "recovery/view.h"
 
 namespace mangrove {
@@ -94,8 +96,8 @@ class SimNode {
   virtual View view() const { return {}; }
   // What an operator wants; it may come to nothing.
   virtual void Request(const NodeRequest&) {}
-  // Whether it has heard that the node belongs to the cluster.
-  virtual bool Knows(NodeId) const { return false; }
+  // What it has heard of the node, if that belongs to the cluster.
+  virtual std::optional<NodeRecord> KnownRecord(NodeId) const { return std::nullopt; }
 };
 
 using NodeFactory = std::function<std::unique_ptr<SimNode>(const NodeDoors&, const NodeSetup&)>;

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "net/runtime/clock.h"
 #include "tests/sim/sim_cluster.h"
@@ -41,6 +42,9 @@ class Work {
   virtual bool ProgressCheckEnded() const = 0;
   // One node reads everything, so that what survived is looked at.
   virtual void StartReadAll(int slot, DurationNs bound) = 0;
+
+  // Without which nothing holds.
+  virtual std::vector<PageId> pages() const = 0;
 
   virtual const WorkloadCounters& counters() const = 0;
 };

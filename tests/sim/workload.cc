@@ -451,6 +451,12 @@ Task<bool> Workload::CheckPage(Client& client, PageId page, DurationNs bound) {
   co_return ok;
 }
 
+std::vector<PageId> Workload::pages() const {
+  std::vector<PageId> pages = hot_;
+  pages.insert(pages.end(), cold_.begin(), cold_.end());
+  return pages;
+}
+
 void Workload::StartReadAll(int slot, DurationNs bound) {
   ++checks_running_;
   SimHost& host = cluster_->host(slot);
@@ -458,9 +464,7 @@ void Workload::StartReadAll(int slot, DurationNs bound) {
 }
 
 Task<bool> Workload::ReadAll(std::shared_ptr<Client> client, DurationNs bound) {
-  std::vector<PageId> pages = hot_;
-  pages.insert(pages.end(), cold_.begin(), cold_.end());
-  for (const PageId page : pages) {
+  for (const PageId page : pages()) {
     const TimeNs deadline = client->host->clock->Now() + bound;
     const bool ok = co_await AccessPage(*client, page, OperationKind::kLoad, deadline);
     if (!ok && !oracle_->MayBeLost(page)) {

@@ -46,6 +46,7 @@ class Workload final : public Work {
   bool ProgressCheckEnded() const override { return checks_running_ == 0; }
   void StartReadAll(int slot, DurationNs bound) override;
 
+  std::vector<PageId> pages() const override;
   const WorkloadCounters& counters() const override { return counters_; }
 
  private:

@@ -94,6 +94,20 @@ TEST_F(ReplayPageTest, WithoutANodeThatMakesItsLogTheReplayMakesThePage) {
   EXPECT_EQ(*Get(others_[1], There(), 5), "hello");
 }
 
+// Nobody could read the page that named it, or have it made anew, before its node was out of the cluster.
+TEST_F(ReplayPageTest, TheLogOfANodeThatWasRemovedIsFound) {
+  const uint64_t gone = others_[0];
+  const uint64_t reader = others_[1];
+  ASSERT_TRUE(Put(gone, There(), "hello").ok());
+  for (uint64_t node = 1; node <= kNodes; ++node) Detach(node);
+  LoseTheReplayPage();
+  ReplaceTheDisks();
+  cluster_.Leave(gone);
+  cluster_.Remove(gone);
+  Attach(reader);
+  EXPECT_EQ(*Get(reader, There(), 5), "hello");
+}
+
 // The log is named, and its header not written, when the page is lost; and is not, when another node looks for logs.
 TEST_F(ReplayPageTest, ALogThatIsBeingMadeMeanwhileIsNamedAgain) {
   const uint64_t maker = others_[0];

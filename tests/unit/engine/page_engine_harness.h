@@ -243,6 +243,20 @@ class EngineCluster {
     if (hosts_.contains(NodeId(node))) Stop(NodeId(node));
     ChangeView({.epoch = {}, .joins = {}, .leaves = {NodeId(node)}});
   }
+  // It is given up, and once others keep its pages it is out of the cluster: no view names it any more.
+  void Remove(uint64_t node) {
+    std::set<uint64_t> stay;
+    for (const NodeId disk : view_.wanted_disks()) {
+      if (disk.value != node) stay.insert(disk.value);
+    }
+    ChangeView({.epoch = {}, .joins = {}, .leaves = {}, .lost = {NodeId(node)}});
+    Place(stay);
+    RunFor(2 * kSecond);
+    CHECK(!view_.disks.contains(NodeId(node)));
+    view_.behind.erase(NodeId(node));
+    view_.lost.erase(NodeId(node));
+    ChangeView({});
+  }
   std::vector<uint64_t> running() const {
     std::vector<uint64_t> nodes;
     for (const auto& [node, host] : hosts_) nodes.push_back(node.value);
