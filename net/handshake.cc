@@ -67,10 +67,11 @@ class Reader {
     return levels;
   }
   // Empty: it is no number of one byte.
-  std::optional<Security> GetSecurity() {
+  template <typename Enumeration>
+  std::optional<Enumeration> GetNamed() {
     const auto value = Get<uint32_t>();
     if (value > UINT8_MAX) return std::nullopt;
-    return static_cast<Security>(value);
+    return static_cast<Enumeration>(value);
   }
   void GetBytes(std::span<std::byte> to) {
     CHECK(from_.size() >= to.size());
@@ -188,7 +189,7 @@ std::optional<FirstMessage> ParseFirstMessage(std::span<const std::byte> bytes) 
     return std::nullopt;
   }
   HandshakeOffer& offer = message.offer;
-  const std::optional<Security> security = reader.GetSecurity();
+  const std::optional<Security> security = reader.GetNamed<Security>();
   if (!security) return std::nullopt;
   offer.security = *security;
   offer.pool.base = reader.Get<uint64_t>();
@@ -215,7 +216,9 @@ std::optional<Refusal> ParseRefusal(std::span<const std::byte> bytes) {
   Reader reader(bytes.subspan(sizeof(uint16_t)));
   Refusal refusal;
   refusal.version = reader.Get<uint16_t>();
-  refusal.reason = static_cast<RefusalReason>(reader.Get<uint32_t>());
+  const auto reason = reader.GetNamed<RefusalReason>();
+  if (!reason) return std::nullopt;
+  refusal.reason = *reason;
   refusal.cluster_low = reader.Get<uint64_t>();
   return refusal;
 }
