@@ -22,5 +22,7 @@ absl::StatusOr<std::string> RenderPage(const std::string& document);
 absl::StatusOr<std::string> RenderDirectory(const std::string& document);
 // Of a node's transactions.
 absl::StatusOr<std::string> RenderLog(const std::string& document);
+// What of it is lost, and whether it was given up.
+absl::StatusOr<std::string> RenderGiveUpLog(const std::string& document);
 
 }  // namespace mangrove

@@ -50,11 +50,15 @@ fuzz::Decoder Shown(const char* name, std::vector<std::string> documents,
 }
 
 TEST(NodeFuzz, EachDocumentIsShownOrNotUnderstood) {
-  fuzz::RunAll({Shown("status", {kStatus}, RenderStatus), Shown("membership", {kStatus}, RenderMembership),
-                Shown("nodes", {kNodes}, RenderNodes), Shown("groups", {kNodes}, RenderGroups),
-                Shown("token", {R"({"token": "mgt1.x", "valid_s": 900})"}, RenderToken),
-                Shown("regions", {kRegions}, RenderRegions), Shown("page", {kPage}, RenderPage),
-                Shown("directory", {kDirectory}, RenderDirectory), Shown("log", {kLog}, RenderLog)});
+  fuzz::RunAll(
+      {Shown("status", {kStatus}, RenderStatus), Shown("membership", {kStatus}, RenderMembership),
+       Shown("nodes", {kNodes}, RenderNodes), Shown("groups", {kNodes}, RenderGroups),
+       Shown("token",
+             {R"({"token": "mgt1.x", "valid_s": 900, "id": "0a"})", R"({"withdrawn": ["0a"]})",
+              R"({"tokens": [{"id": "0a", "state": "used", "seconds_left": 3, "name": "n", "address": "h:4"}]})"},
+             RenderToken),
+       Shown("regions", {kRegions}, RenderRegions), Shown("page", {kPage}, RenderPage),
+       Shown("directory", {kDirectory}, RenderDirectory), Shown("log", {kLog}, RenderLog)});
 }
 
 // One in each line.
