@@ -147,12 +147,18 @@ absl::StatusOr<std::vector<Claim>> DecodeClaims(const PageBytes& bytes, uint64_t
     const uint64_t segments = GetLittleEndian<uint32_t>(in + 16);
     claim.entry.term = GetLittleEndian<uint32_t>(in + 20);
     claim.entry.responsible = NodeId(GetLittleEndian<uint64_t>(in + 24));
-    claim.holds = GetLittleEndian<uint64_t>(in + 32) != 0;
+    const auto holds = GetLittleEndian<uint64_t>(in + 32);
+    claim.holds = holds == 1;
     const bool is_run = segments > 0 && SegmentStart(first) == first && first < kFirstDirectoryPage &&
                         absl::uint128(segments) * kSegmentPages <= kFirstDirectoryPage.value - first.value;
     if (!is_run) {
       return absl::InvalidArgumentError(
           absl::StrCat("a claim of ", segments, " segments from ", ToString(first), " on, which are none"));
+    }
+    if (claim.entry.responsible.value == 0 || claim.entry.term == 0 || holds > 1) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "a claim of ", ToString(first), " for ", ToString(claim.entry.responsible), " in term ", claim.entry.term,
+          ", and ", holds, " for what it holds; expected a node and a term ", "from 1 on, and 0 or 1"));
     }
     claim.entry.range = {first, segments * kSegmentPages};
     in += kClaimBytes;

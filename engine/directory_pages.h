@@ -47,7 +47,7 @@ std::vector<DirectoryEntry> ResolveClaims(std::vector<Claim> claims);
 
 constexpr size_t kClaimsPerPage = 100;
 PageBuffer EncodeClaims(const std::vector<Claim>& claims);
-// REQUIRES: count <= kClaimsPerPage. InvalidArgument: one is no run of segments.
+// REQUIRES: count <= kClaimsPerPage. InvalidArgument: one is no run of segments, or of no node, or no term.
 absl::StatusOr<std::vector<Claim>> DecodeClaims(const PageBytes& bytes, uint64_t count);
 PageBuffer EncodeInterval(const PageInterval& interval);
 absl::StatusOr<PageInterval> DecodeInterval(const PageBytes& bytes);

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/inspect_json.h"
 #include "engine/local_operations.h"
@@ -11,6 +12,8 @@ namespace mangrove {
 namespace {
 
 using nlohmann::json;
+
+constexpr char kConfirmed[] = " confirmed";
 
 json PagesOf(const LogRecord& record) {
   json pages = json::array();
@@ -42,20 +45,37 @@ json DocumentOf(NodeId node, const std::string& name, const LogContent& content)
 
 }  // namespace
 
-// `argument` is the node's number, or name.
-Task<absl::StatusOr<std::string>> LocalOperations::InspectLog(std::string argument, TimeNs deadline) {
+// `argument` is the node's number, or name; also of one that was removed.
+absl::StatusOr<NodeId> LocalOperations::NodeOfLog(const std::string& argument) const {
   NodeId node;
   for (const auto& [member, record] : roster().nodes) {
     if (record.name == argument || std::to_string(member.value) == argument) node = member;
   }
   if (node.value == 0) {
-    co_return absl::InvalidArgumentError(
+    return absl::InvalidArgumentError(
         absl::StrCat("no node of the cluster has the number or the name \"", argument, "\""));
   }
-  if (transactions_ == nullptr) co_return absl::UnimplementedError("the node has no transactions");
-  const absl::StatusOr<LogContent> content = co_await transactions_->ReadLogOf(node, deadline);
+  if (transactions_ == nullptr) return absl::UnimplementedError("the node has no transactions");
+  return node;
+}
+
+Task<absl::StatusOr<std::string>> LocalOperations::InspectLog(std::string argument, TimeNs deadline) {
+  const absl::StatusOr<NodeId> node = NodeOfLog(argument);
+  if (!node.ok()) co_return node.status();
+  const absl::StatusOr<LogContent> content = co_await transactions_->ReadLogOf(*node, deadline);
   if (!content.ok()) co_return content.status();
-  co_return DumpJson(DocumentOf(node, NameOf(node), *content));
+  co_return DumpJson(DocumentOf(*node, NameOf(*node), *content));
+}
+
+// `argument`: the node, and " confirmed" behind it if it is to be done.
+Task<absl::StatusOr<std::string>> LocalOperations::GiveUpLog(std::string argument, TimeNs deadline) {
+  const bool is_confirmed = absl::EndsWith(argument, kConfirmed);
+  if (is_confirmed) argument.resize(argument.size() - (sizeof(kConfirmed) - 1));
+  const absl::StatusOr<NodeId> node = NodeOfLog(argument);
+  if (!node.ok()) co_return node.status();
+  const absl::StatusOr<std::string> lost = co_await transactions_->GiveUpLog(*node, is_confirmed, deadline);
+  if (!lost.ok()) co_return lost.status();
+  co_return DumpJson({{"node", node->value}, {"name", NameOf(*node)}, {"lost", *lost}, {"is_given_up", is_confirmed}});
 }
 
 }  // namespace mangrove

@@ -88,7 +88,8 @@ class LocalOperations final : public NodeOperations {
   bool IsNamed(NodeId node) const;
   Task<absl::Status> Ask(NodeRequest request, std::string name, TimeNs deadline);
   absl::StatusOr<NodeRequest> SetRequest(const std::string& argument) const;
-  absl::StatusOr<std::string> MakeToken(const std::string& argument);
+  absl::StatusOr<std::string> OperateToken(const std::string& argument);
+  std::string ListTokens() const;
   // inspect.cc
   std::string InspectStatus() const;
   std::string InspectNodes() const;
@@ -97,6 +98,8 @@ class LocalOperations final : public NodeOperations {
   Task<absl::StatusOr<std::string>> InspectPage(PageId page, TimeNs deadline);
   Task<absl::StatusOr<std::string>> InspectDirectory(TimeNs deadline);
   Task<absl::StatusOr<std::string>> InspectLog(std::string argument, TimeNs deadline);
+  Task<absl::StatusOr<std::string>> GiveUpLog(std::string argument, TimeNs deadline);
+  absl::StatusOr<NodeId> NodeOfLog(const std::string& argument) const;
   Task<absl::StatusOr<std::string>> InspectDirectoryAt(PageId page, TimeNs deadline);
 
   const NodeConfig* const config_;

@@ -12,6 +12,7 @@ namespace mangrove {
 namespace {
 
 constexpr DurationNs kWriteAgain = 100 * kMillisecond;
+constexpr DurationNs kReadAgain = kSecond;
 constexpr size_t kFewToName = 16;  // Of a view, in the log.
 constexpr char kRosterKey[] = "roster";
 
@@ -280,11 +281,16 @@ void Membership::WriteRoster() {
 
 // With what its disk has of a log: it may have been one before.
 void Membership::BecomeAnchor() {
-  if (std::exchange(becoming_anchor_, true)) return;
+  if (becoming_anchor_ || clock_->Now() < become_anchor_at_) return;
+  becoming_anchor_ = true;
   ReadLog([this](absl::StatusOr<StoredLog> log) {
     if (stopped_) return;
+    becoming_anchor_ = false;
     if (!log.ok()) {
-      LogError("this node was made an anchor, and cannot be one: ", log.status().message());
+      const absl::string_view why = log.status().message();
+      said_once_.Log(LogLevel::kError, "anchor",
+                     absl::StrCat("this node was made an anchor, and cannot be one yet; it tries again: ", why));
+      become_anchor_at_ = clock_->Now() + kReadAgain;  // The next pulse that is due then does it.
       return;
     }
     LogInfo("this node is an anchor now");

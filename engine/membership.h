@@ -125,8 +125,9 @@ class Membership final : public TransportEvents {
   uint64_t said_roster_ = 0;     // Its version.
   uint64_t written_roster_ = 0;  // The same, on disk.
   bool writing_roster_ = false;
-  bool becoming_anchor_ = false;
-  DiskState disk_;  // As SetDisk said, for Begin.
+  bool becoming_anchor_ = false;  // Its log is being read.
+  TimeNs become_anchor_at_ = 0;   // Not before; the log could not be read.
+  DiskState disk_;                // As SetDisk said, for Begin.
   LogOnce said_once_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // False once this object is gone, for callbacks.
 };

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -15,6 +17,7 @@
 #include "net/ids.h"
 #include "net/levels.h"
 #include "net/runtime/clock.h"
+#include "net/runtime/entropy.h"
 #include "net/sealing.h"
 #include "recovery/node_database.h"
 
@@ -96,6 +99,11 @@ ClusterId ClusterIdOf(const std::string& cluster_name);
 // How connections are kept, of a validated configuration.
 Security SecurityOf(const NodeConfig& config);
 
+// Those whom a key is to be kept from cannot read its file.
+constexpr mode_t kKeyFileMode = 0600;
+ClusterKey NewClusterKey(Entropy* entropy);
+// As LoadClusterKeys reads them.
+std::string FormatClusterKeys(const std::vector<ClusterKey>& keys);
 // The keys in `path`, at least one. Errors say what is wrong with the file, never what is in it.
 absl::StatusOr<std::vector<ClusterKey>> LoadClusterKeys(const std::string& path);
 

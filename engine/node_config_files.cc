@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/mapping/unique_fd.h"
 #include "engine/node_config.h"
+#include "net/little_endian.h"
 
 namespace mangrove {
 namespace {
@@ -165,6 +166,21 @@ std::map<NodeId, NodeRecord> NodesOf(const NodeConfig& config) {
 ClusterId ClusterIdOf(const std::string& cluster_name) {
   const XXH128_hash_t hash = XXH3_128bits(cluster_name.data(), cluster_name.size());
   return {hash.high64, hash.low64};
+}
+
+ClusterKey NewClusterKey(Entropy* entropy) {
+  ClusterKey key;
+  for (size_t i = 0; i < key.size(); i += sizeof(uint64_t)) StoreLittle<uint64_t>(key.data() + i, entropy->Next());
+  return key;
+}
+
+std::string FormatClusterKeys(const std::vector<ClusterKey>& keys) {
+  std::string text;
+  for (const ClusterKey& key : keys) {
+    for (const std::byte byte : key) absl::StrAppendFormat(&text, "%02x", std::to_integer<unsigned>(byte));
+    text += '\n';
+  }
+  return text;
 }
 
 // A key may go over lines, as od prints it; a line is never of two keys, so that a digit that is missing is noticed.

@@ -26,6 +26,9 @@ constexpr int64_t kMostSeconds = int64_t{1} << 32;
 
 constexpr char kToken[] = "token";
 constexpr char kFilesystem[] = "fs ";
+constexpr char kGiveUpLog[] = "give up log";
+constexpr char kListTokens[] = "list";
+constexpr char kWithdraw[] = "withdraw ";
 
 using Kind = NodeRequest::Kind;
 
@@ -35,7 +38,7 @@ absl::StatusOr<Kind> KindOf(const std::string& what) {
   if (what == "give up") return Kind::kGiveUp;
   if (what == "set") return Kind::kSet;
   return absl::InvalidArgumentError(
-      absl::StrCat("\"", what, "\" cannot be done: expected drain, undrain, give up, set or token"));
+      absl::StrCat("\"", what, "\" cannot be done: expected drain, undrain, give up, set, token or give up log"));
 }
 
 absl::Status NotTakenUp() {
@@ -47,7 +50,7 @@ absl::Status NotTakenUp() {
 }  // namespace
 
 bool NodeOperations::IsOperation(const std::string& what) {
-  return what == kToken || absl::StartsWith(what, kFilesystem) || KindOf(what).ok();
+  return what == kToken || what == kGiveUpLog || absl::StartsWith(what, kFilesystem) || KindOf(what).ok();
 }
 
 absl::StatusOr<NodeId> LocalOperations::NodeOf(const std::string& name) const {
@@ -169,12 +172,16 @@ Task<absl::StatusOr<std::string>> LocalOperations::Operate(Credentials who, std:
     co_return co_await filesystem_(std::move(who), std::move(what), std::move(argument));
   }
   const absl::StatusOr<Kind> kind = KindOf(what);
-  if (what != kToken && !kind.ok()) co_return kind.status();
+  if (!IsOperation(what)) co_return kind.status();
   if (who.uid != 0 && who.uid != geteuid()) {
     co_return absl::PermissionDeniedError(
         absl::StrCat("user ", who.uid, " may not change the cluster: only root and the daemon's user may"));
   }
-  if (what == kToken) co_return MakeToken(argument);
+  if (what == kToken) co_return OperateToken(argument);
+  if (what == kGiveUpLog) {
+    absl::StatusOr<std::string> document = co_await GiveUpLog(std::move(argument), deadline);
+    co_return document;
+  }
   NodeRequest request{.kind = *kind};
   if (*kind == Kind::kSet) {
     absl::StatusOr<NodeRequest> set = SetRequest(argument);
@@ -199,16 +206,36 @@ bool LocalOperations::IsNamed(NodeId node) const {
 
 // --- Nodes that join --------------------------------------------------------------------------------------------------
 
-// `argument`: for how many seconds it is good.
-absl::StatusOr<std::string> LocalOperations::MakeToken(const std::string& argument) {
+// `argument`: for how many seconds a new one is to be good; or "list"; or "withdraw", and which.
+absl::StatusOr<std::string> LocalOperations::OperateToken(const std::string& argument) {
+  if (join_door_ == nullptr) return absl::UnimplementedError("the node lets nobody join");
+  if (argument == kListTokens) return ListTokens();
+  if (absl::StartsWith(argument, kWithdraw)) {
+    const auto withdrawn = join_door_->Withdraw(argument.substr(sizeof(kWithdraw) - 1));
+    if (!withdrawn.ok()) return withdrawn.status();
+    return nlohmann::json{{"withdrawn", *withdrawn}}.dump(2) + "\n";
+  }
   int64_t valid_s = 0;
   if (!absl::SimpleAtoi(argument, &valid_s) || valid_s < 0 || valid_s > kMostSeconds) {
     return absl::InvalidArgumentError(absl::StrCat("\"", argument, "\" is no number of seconds"));
   }
-  if (join_door_ == nullptr) return absl::UnimplementedError("the node lets nobody join");
-  const absl::StatusOr<std::string> token = join_door_->MakeToken(valid_s * kSecond);
+  const absl::StatusOr<JoinDoor::NewToken> token = join_door_->MakeToken(valid_s * kSecond);
   if (!token.ok()) return token.status();
-  return nlohmann::json{{"token", *token}, {"valid_s", valid_s}}.dump(2) + "\n";
+  return nlohmann::json{{"token", token->text}, {"valid_s", valid_s}, {"id", token->id}}.dump(2) + "\n";
+}
+
+std::string LocalOperations::ListTokens() const {
+  nlohmann::json tokens = nlohmann::json::array();
+  for (const JoinDoor::TokenStatus& token : join_door_->Tokens()) {
+    const char* const state = token.is_used ? "used" : token.request ? "being used" : "open";
+    const JoinRequest request = token.request.value_or(JoinRequest());
+    tokens.push_back({{"id", token.id},
+                      {"state", state},
+                      {"seconds_left", token.left / kSecond},
+                      {"name", request.name},
+                      {"address", request.address}});
+  }
+  return nlohmann::json{{"tokens", tokens}}.dump(2) + "\n";
 }
 
 Task<absl::StatusOr<JoinAnswer>> LocalOperations::Admit(JoinRequest request, std::vector<ClusterKey> keys) {

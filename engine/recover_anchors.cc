@@ -1,34 +1,23 @@
 #include "engine/recover_anchors.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cstring>
-#include <filesystem>
 #include <optional>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "engine/mapping/unique_fd.h"
 #include "engine/store/rocks_store.h"
+#include "engine/whole_file.h"
 #include "net/runtime/loop.h"
 #include "net/runtime/system_entropy.h"
 
 namespace mangrove {
 namespace {
-
-absl::Status FileError(int error, const std::string& what, const std::string& path) {
-  const std::string text = absl::StrCat("cannot ", what, " ", path, ": ", strerror(error));
-  if (error == EACCES || error == EPERM) return absl::PermissionDeniedError(text);
-  return error == ENOENT ? absl::NotFoundError(text) : absl::UnavailableError(text);
-}
 
 // The store would be made if it were not there, and files that this process makes must be the daemon's.
 absl::Status CheckStore(const std::string& path) {
@@ -39,51 +28,21 @@ absl::Status CheckStore(const std::string& path) {
                                                   geteuid(), "; run it as the daemon's user"));
 }
 
-std::string NewKeyText() {
-  SystemEntropy entropy;
-  std::string text;
-  for (size_t bytes = 0; bytes < kClusterKeyBytes; bytes += sizeof(uint64_t)) {
-    absl::StrAppendFormat(&text, "%016x", entropy.Next());
-  }
-  return text + "\n";
-}
-
-absl::Status WriteDurably(const std::string& path, std::string_view text) {
-  if (unlink(path.c_str()) != 0 && errno != ENOENT)
-    return FileError(errno, "remove", path);  // Of a run that was cut short.
-  const UniqueFd file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!file.ok()) return FileError(errno, "write", path);
-  while (!text.empty()) {
-    const ssize_t wrote = write(file.get(), text.data(), text.size());
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0) return FileError(errno, "write", path);
-    text.remove_prefix(static_cast<size_t>(wrote));
-  }
-  if (fsync(file.get()) != 0) return FileError(errno, "sync", path);
-  return absl::OkStatus();
-}
-
-absl::Status SyncDirectoryOf(const std::string& path) {
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  const std::string directory = parent.empty() ? "." : parent.string();
-  const UniqueFd file(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!file.ok() || fsync(file.get()) != 0) return FileError(errno, "sync", directory);
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<std::string> ReplaceClusterKeys(const std::string& path) {
-  const std::string fresh = path + ".new";
-  if (absl::Status status = WriteDurably(fresh, NewKeyText()); !status.ok()) return status;
   std::string old = path + ".before-recovery";
   // The one of an earlier run stays: that is the key that the lost anchors have.
   for (int number = 2; link(path.c_str(), old.c_str()) != 0; ++number) {
     if (errno != EEXIST) return FileError(errno, "keep the old keys as", old);
     old = absl::StrCat(path, ".before-recovery-", number);
   }
-  if (rename(fresh.c_str(), path.c_str()) != 0) return FileError(errno, "write", path);
-  if (absl::Status status = SyncDirectoryOf(path); !status.ok()) return status;
+  SystemEntropy entropy;
+  const std::string keys = FormatClusterKeys({NewClusterKey(&entropy)});
+  if (absl::Status status = WriteWholeFile(path, kKeyFileMode, keys, IfThere::kReplace); !status.ok()) {
+    unlink(old.c_str());
+    return status;
+  }
   return old;
 }
 

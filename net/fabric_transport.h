@@ -23,7 +23,7 @@ namespace mangrove {
 
 // Of the handshake's own form: nodes of different versions do not talk. What they say afterwards has levels, see
 // net/levels.h.
-constexpr uint16_t kProtocolVersion = 6;
+constexpr uint16_t kProtocolVersion = 7;
 
 struct FabricMember {
   NodeId id;

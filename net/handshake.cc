@@ -67,10 +67,11 @@ class Reader {
     return levels;
   }
   // Empty: it is no number of one byte.
-  std::optional<Security> GetSecurity() {
+  template <typename Enumeration>
+  std::optional<Enumeration> GetNamed() {
     const auto value = Get<uint32_t>();
     if (value > UINT8_MAX) return std::nullopt;
-    return static_cast<Security>(value);
+    return static_cast<Enumeration>(value);
   }
   void GetBytes(std::span<std::byte> to) {
     CHECK(from_.size() >= to.size());
@@ -188,7 +189,7 @@ std::optional<FirstMessage> ParseFirstMessage(std::span<const std::byte> bytes) 
     return std::nullopt;
   }
   HandshakeOffer& offer = message.offer;
-  const std::optional<Security> security = reader.GetSecurity();
+  const std::optional<Security> security = reader.GetNamed<Security>();
   if (!security) return std::nullopt;
   offer.security = *security;
   offer.pool.base = reader.Get<uint64_t>();
@@ -206,6 +207,7 @@ std::array<std::byte, kRefusalBytes> EncodeRefusal(const Refusal& refusal) {
   Writer writer(bytes);
   writer.Put<uint16_t>(kHandshakeMagic).Put<uint16_t>(refusal.version);
   writer.Put<uint32_t>(static_cast<uint32_t>(refusal.reason)).Put<uint64_t>(refusal.cluster_low);
+  writer.Put<uint64_t>(refusal.challenge);
   CHECK(writer.full());
   return bytes;
 }
@@ -215,8 +217,11 @@ std::optional<Refusal> ParseRefusal(std::span<const std::byte> bytes) {
   Reader reader(bytes.subspan(sizeof(uint16_t)));
   Refusal refusal;
   refusal.version = reader.Get<uint16_t>();
-  refusal.reason = static_cast<RefusalReason>(reader.Get<uint32_t>());
+  const auto reason = reader.GetNamed<RefusalReason>();
+  if (!reason) return std::nullopt;
+  refusal.reason = *reason;
   refusal.cluster_low = reader.Get<uint64_t>();
+  refusal.challenge = reader.Get<uint64_t>();
   return refusal;
 }
 
@@ -230,11 +235,13 @@ std::string ExplainRefusal(const Refusal& refuser, const Refusal& theirs) {
                           " met a node of cluster ..", absl::Hex(refuser.cluster_low, absl::kZeroPad16));
     case RefusalReason::kUnknownNode: return "its node id is not among the members";
     case RefusalReason::kKey:
-      return "it does not hold the cluster's key, or meant another node than the one at this address";
+      return "it does not hold the cluster's key, or meant another node than the one at this address, or repeats what "
+             "was said there before";
     case RefusalReason::kOldIncarnation: return "a newer incarnation of it has been seen";
     case RefusalReason::kDirection:
       return "the node with the higher id connects to the lower one, not the other way round";
-    case RefusalReason::kBusy: return "too many of its connections are in their handshake";
+    case RefusalReason::kBusy: return "no connection can be made there just now";
+    case RefusalReason::kChallenge: return "it has to prove that it is there now, not only that it was";
     case RefusalReason::kToken:
       return "no token with its key is open: it is void, its time is over, or another node made it";
     case RefusalReason::kRepeated: return "it repeats the beginning of an earlier connection";

@@ -2,13 +2,16 @@
 // bytes and what they prove; who sends what when is in net/fabric/. Byte by byte in docs/NET.md.
 //
 //   connector                                   acceptor
-//   Hello (with the connection request)   --->  version, cluster, member, key: or a Refusal
+//   Hello (with the connection request)   --->
+//                                         <---  Refusal with a challenge
+//   Hello, which proves the challenge too --->  version, cluster, member, key: or a Refusal
 //                                         <---  Accept (with the acceptance)
 //   Proof (first message, 112 bytes)      --->
 //                                         <---  Ready (first message, 112 bytes)
 //
 // Each carries an HMAC-SHA256 over everything that both know by then, both nonces included, with a label of its own: what
-// was recorded proves nothing in another connection, direction or step. Instead of Proof or Ready a node may say that the
+// was recorded proves nothing in another connection, direction or step. The challenge is there since libfabric reads what comes over a
+// connection that was accepted, before it has proved anything: who has only recorded a Hello never gets so far. Instead of Proof or Ready a node may say that the
 // other one's incarnation has left the view (kExpelled); that too is proved.
 
 #pragma once
@@ -45,7 +48,7 @@ struct HandshakeFacts {
   NodeInstance connector;
   NodeInstance acceptor;
   uint64_t connector_nonce = 0;
-  uint64_t acceptor_nonce = 0;
+  uint64_t acceptor_nonce = 0;  // At Hello the acceptor's challenge; 0: the connector asks for it.
 };
 
 enum class HandshakeStep : uint8_t { kHello = 1, kAccept = 2, kProof = 3, kReady = 4, kExpelled = 5 };
@@ -113,10 +116,11 @@ enum class RefusalReason : uint8_t {
   kUnknownNode = 4,
   kKey = 5,
   kOldIncarnation = 6,
-  kDirection = 7,  // The lower node connects to the higher one.
-  kBusy = 8,       // Too many handshakes of this node are under way.
-  kRepeated = 9,   // This very hello has come before.
-  kToken = 10,     // To a guest: no token that is open here has its key.
+  kDirection = 7,   // The lower node connects to the higher one.
+  kBusy = 8,        // No connection can be made just now.
+  kRepeated = 9,    // This very hello has come before.
+  kToken = 10,      // To a guest: no token that is open here has its key.
+  kChallenge = 11,  // All is well but that it does not prove the challenge, which is in the refusal.
 };
 
 // The refusal's data: why, and the refuser's own values.
@@ -124,8 +128,9 @@ struct Refusal {
   RefusalReason reason = RefusalReason::kNonsense;
   uint16_t version = 0;
   uint64_t cluster_low = 0;
+  uint64_t challenge = 0;
 };
-constexpr size_t kRefusalBytes = 16;
+constexpr size_t kRefusalBytes = 24;
 std::array<std::byte, kRefusalBytes> EncodeRefusal(const Refusal& refusal);
 std::optional<Refusal> ParseRefusal(std::span<const std::byte> bytes);
 

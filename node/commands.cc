@@ -39,6 +39,9 @@ struct Options {
   bool anchor = false;
   bool encrypted = false;
   bool force = false;
+  bool list = false;
+  std::string withdraw;
+  std::string confirm;
   std::string name;
   std::string address;
   std::string directory;
@@ -97,7 +100,13 @@ std::string SetArgument(const std::string& node, const Options& options) {
 
 std::string TokenArgument(const std::string&, const Options& options) {
   constexpr uint64_t kValidS = 15 * 60;
+  if (options.list) return "list";
+  if (!options.withdraw.empty()) return "withdraw " + options.withdraw;
   return std::to_string(options.valid_s.value_or(kValidS));
+}
+
+std::string GiveUpLogArgument(const std::string& node, const Options& options) {
+  return options.confirm.empty() ? node : node + " confirmed";
 }
 
 // One that has the cluster do something with a node.
@@ -131,8 +140,10 @@ std::vector<Command> NodeCommands() {
        .summary = "makes a token with which a machine may join",
        .help =
            "The token is good once, for --valid S seconds (default 900), at this node and while it runs. Whoever has\n"
-           "it can join and gets the cluster's key: it is a secret. For root and the user of the daemon.",
-       .flags = {"--valid"},
+           "it can join and gets the cluster's key: it is a secret. --list: those of this node, by their ids, of "
+           "which\n"
+           "no token can be made. --withdraw ID, or all: it is void from now on. For root and the user of the daemon.",
+       .flags = {"--valid", "--list", "--withdraw"},
        .argument = TokenArgument},
       {.words = {"node", "join"},
        .parameter = "TOKEN",
@@ -195,6 +206,16 @@ std::vector<Command> PageCommands() {
        "The RAM directory: its pages, how many segments each node is responsible for, and the first runs of them.\n"
        "With ADDRESS: the directory's pages from the root to the one about it, and the run that it is in.\n"
        "Nobody becomes responsible for a segment by this."},
+      {.words = {"log", "give-up"},
+       .parameter = "NODE",
+       .what = "give up log",
+       .render = RenderGiveUpLog,
+       .summary = "gives up what is lost of the log of a node's transactions",
+       .help = "For a log that no disk can be read from any more: until then no transaction begins anywhere. Without\n"
+               "--confirm it only says what cannot be read. With --confirm NODE what is lost of it is lost for good:\n"
+               "transactions that were committed. NODE must not be here. For root and the user of the daemon.",
+       .flags = {"--confirm"},
+       .argument = GiveUpLogArgument},
       {{"log", "show"},
        "NODE",
        "log",
@@ -301,12 +322,13 @@ bool NeedsParameter(const Command& command) { return command.parameter != nullpt
 std::string UsageOf(const Command& command) {
   std::string flags;
   for (const std::string& flag : command.flags) {
-    const bool is_switch = flag == "--anchor" || flag == "--encrypted" || flag == "--force";
-    const char* const value = flag == "--name"      ? " NODE"
-                              : flag == "--address" ? " HOST:PORT"
-                              : flag == "--dir"     ? " DIR"
-                              : is_switch           ? ""
-                                                    : " N";
+    const bool is_switch = flag == "--anchor" || flag == "--encrypted" || flag == "--list" || flag == "--force";
+    const char* const value = flag == "--name"       ? " NODE"
+                              : flag == "--address"  ? " HOST:PORT"
+                              : flag == "--dir"      ? " DIR"
+                              : flag == "--withdraw" ? " ID|all"
+                              : is_switch            ? ""
+                                                     : " N";
     absl::StrAppend(&flags, " [", flag, value, "]");
   }
   const char* const of_daemon = command.set_up == nullptr ? " [--json] [--watch]" : "";
@@ -373,6 +395,9 @@ std::vector<Flag> Flags(Options* options) {
           SwitchFlag("--anchor", &options->anchor),
           SwitchFlag("--encrypted", &options->encrypted),
           SwitchFlag("--force", &options->force),
+          SwitchFlag("--list", &options->list),
+          TextFlag("--withdraw", &options->withdraw),
+          TextFlag("--confirm", &options->confirm),
           TextFlag("--name", &options->name),
           TextFlag("--address", &options->address),
           TextFlag("--dir", &options->directory)};
@@ -391,6 +416,9 @@ std::vector<std::string> GivenFlags(const Options& options) {
   note(options.anchor, "--anchor");
   note(options.encrypted, "--encrypted");
   note(options.force, "--force");
+  note(options.list, "--list");
+  note(!options.withdraw.empty(), "--withdraw");
+  note(!options.confirm.empty(), "--confirm");
   note(!options.name.empty(), "--name");
   note(!options.address.empty(), "--address");
   note(!options.directory.empty(), "--dir");
@@ -498,6 +526,12 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
   if (command->second != nullptr) options.directory = words->back();
   if (command->argument == SetArgument && !options.votes && options.address.empty()) {
     return FailUsage(environment, "\"node set\" needs --votes or --address");
+  }
+  if (!options.confirm.empty() && options.confirm != parameter) {
+    return FailUsage(environment, absl::StrCat("--confirm is \"", options.confirm, "\", expected \"", parameter, "\""));
+  }
+  if (command->argument == TokenArgument && GivenFlags(options).size() > 1) {
+    return FailUsage(environment, absl::StrCat(absl::StrJoin(GivenFlags(options), " and "), " do not go together"));
   }
   if (command->set_up != nullptr) {
     const absl::StatusOr<std::string> done = command->set_up(parameter, options);

@@ -244,9 +244,25 @@ std::string Groups(const json& nodes) {
   return table.ToString();
 }
 
+std::string Tokens(const json& tokens) {
+  if (tokens.empty()) return "this node has no tokens\n";
+  TextTable table({Align::kLeft, Align::kLeft, Align::kRight, Align::kLeft, Align::kLeft});
+  table.AddRow({"token", "state", "time left", "node", "address"});
+  for (const json& token : tokens) {
+    table.AddRow({Text(token, "id"), Text(token, "state"), TimeLeftText(Number(token, "seconds_left")),
+                  Text(token, "name"), Text(token, "address")});
+  }
+  return table.ToString();
+}
+
+// One that was made, those that there are, or those that were withdrawn.
 std::string Token(const json& token) {
+  if (token.contains("tokens")) return Tokens(token.at("tokens"));
+  if (token.contains("withdrawn")) return absl::StrCat("withdrawn: ", Names(token.at("withdrawn"), "none"), "\n");
   return absl::StrCat(Text(token, "token"), "\n\ngood once, for ", TimeLeftText(Number(token, "valid_s")),
-                      ", while this node runs; it is a secret. On the machine that is to join:\n"
+                      ", while this node runs; it is a secret. To make it void:\n  mangrove node token --withdraw ",
+                      Text(token, "id"),
+                      "\nOn the machine that is to join:\n"
                       "  mangrove node join TOKEN --name NAME --address HOST:PORT\n");
 }
 
@@ -429,6 +445,22 @@ std::string Log(const json& log) {
   return absl::StrCat(text, "\n", table.ToString());
 }
 
+std::string GiveUpLog(const json& log) {
+  const std::string name = Text(log, "name");
+  const std::string lost = Text(log, "lost");
+  if (Flag(log, "is_given_up")) {
+    return absl::StrCat("what is lost of the log of ", name, " is given up: ", lost, "\ntransactions go on\n");
+  }
+  return absl::StrCat(
+      "of the log of ", name, " this cannot be read, by any disk that counts: ", lost,
+      "\n\nWhat may be lost: transactions that were committed, by ", name,
+      " or of pages that it had, since these pages were last\nflushed. Some of a transaction's pages may have what it "
+      "wrote "
+      "and others not. Log records before the\ndamage are used, those behind it are not.\n\nIf a disk that has it can "
+      "come back, or can be repaired, start it instead. If this is what you want:\n  mangrove log give-up ",
+      name, " --confirm ", name, "\n");
+}
+
 absl::StatusOr<std::string> Render(const std::string& document, std::string (*render)(const json&)) {
   try {
     return render(json::parse(document));
@@ -452,5 +484,6 @@ absl::StatusOr<std::string> RenderFilesets(const std::string& document) { return
 absl::StatusOr<std::string> RenderCheck(const std::string& document) { return Render(document, Check); }
 absl::StatusOr<std::string> RenderMounts(const std::string& document) { return Render(document, MountList); }
 absl::StatusOr<std::string> RenderLog(const std::string& document) { return Render(document, Log); }
+absl::StatusOr<std::string> RenderGiveUpLog(const std::string& document) { return Render(document, GiveUpLog); }
 
 }  // namespace mangrove

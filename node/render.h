@@ -25,5 +25,7 @@ absl::StatusOr<std::string> RenderLog(const std::string& document);
 absl::StatusOr<std::string> RenderFilesets(const std::string& document);
 absl::StatusOr<std::string> RenderCheck(const std::string& document);
 absl::StatusOr<std::string> RenderMounts(const std::string& document);
+// What of it is lost, and whether it was given up.
+absl::StatusOr<std::string> RenderGiveUpLog(const std::string& document);
 
 }  // namespace mangrove

@@ -1,21 +1,17 @@
 #include "node/setup.h"
 
-#include <fcntl.h>
-#include <string.h>
-#include <sys/stat.h>
+#include <errno.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <system_error>
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "engine/join/join_token.h"
-#include "engine/mapping/unique_fd.h"
 #include "engine/node_config.h"
+#include "engine/whole_file.h"
 #include "net/runtime/system_entropy.h"
 
 namespace mangrove {
@@ -23,44 +19,23 @@ namespace {
 
 // A cluster that is made is started within that.
 constexpr int64_t kFoundingTimeS = 24 * 3600;
-constexpr mode_t kSecret = 0600;
 constexpr mode_t kReadable = 0644;
 
-absl::Status FileError(const char* what, const std::string& path, int error) {
-  const std::string text = absl::StrCat("cannot ", what, " ", path, ": ", strerror(error));
-  return error == EEXIST ? absl::AlreadyExistsError(absl::StrCat(text, "; this machine has a node there already"))
-                         : absl::UnavailableError(text);
+absl::Status HasNode(const absl::Status& status) {
+  return absl::IsAlreadyExists(status)
+             ? absl::AlreadyExistsError(absl::StrCat(status.message(), "; this machine has a node there already"))
+             : status;
 }
 
 std::string ConfigPath(const SetupOptions& options) { return options.directory + "/mangroved.toml"; }
 std::string KeyPath(const SetupOptions& options) { return options.directory + "/cluster.key"; }
 
-// Whole and on the disk, or not there.
-absl::Status WriteNewFile(const std::string& path, mode_t mode, const std::string& text) {
-  const UniqueFd file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
-  if (file.get() < 0) return FileError("make", path, errno);
-  const bool is_written = write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  if (is_written && fsync(file.get()) == 0) return absl::OkStatus();
-  const int error = errno;
-  unlink(path.c_str());
-  return FileError("write", path, error);
-}
-
 absl::Status CheckFree(const SetupOptions& options) {
   std::error_code error;
   for (const std::string& path : {ConfigPath(options), KeyPath(options)}) {
-    if (std::filesystem::exists(path, error)) return FileError("make", path, EEXIST);
+    if (std::filesystem::exists(path, error)) return HasNode(FileError(EEXIST, "make", path));
   }
   return absl::OkStatus();
-}
-
-std::string KeyText(const std::vector<ClusterKey>& keys) {
-  std::string text;
-  for (const ClusterKey& key : keys) {
-    const absl::string_view bytes(reinterpret_cast<const char*>(key.data()), key.size());
-    absl::StrAppend(&text, absl::BytesToHexString(bytes), "\n");
-  }
-  return text;
 }
 
 // A daemon may be started from anywhere.
@@ -73,8 +48,8 @@ SetupOptions Absolute(SetupOptions options) {
 absl::Status MakeDirectory(const std::string& directory) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
-  if (error) return FileError("make", directory, error.value());
-  return access(directory.c_str(), W_OK) == 0 ? absl::OkStatus() : FileError("write to", directory, errno);
+  if (error) return FileError(error.value(), "make", directory);
+  return access(directory.c_str(), W_OK) == 0 ? absl::OkStatus() : FileError(errno, "write to", directory);
 }
 
 NodeConfig ConfigOf(const SetupOptions& options) {
@@ -89,10 +64,11 @@ NodeConfig ConfigOf(const SetupOptions& options) {
 absl::Status WriteFiles(const SetupOptions& options, const NodeConfig& config, const std::vector<ClusterKey>& keys) {
   if (absl::Status status = ValidateNodeConfig(config); !status.ok()) return status;
   if (absl::Status status = MakeDirectory(options.directory); !status.ok()) return status;
-  if (absl::Status status = WriteNewFile(KeyPath(options), kSecret, KeyText(keys)); !status.ok()) return status;
-  absl::Status status = WriteNewFile(ConfigPath(options), kReadable, FormatNodeConfig(config));
+  absl::Status status = WriteWholeFile(KeyPath(options), kKeyFileMode, FormatClusterKeys(keys), IfThere::kRefuse);
+  if (!status.ok()) return HasNode(status);
+  status = WriteWholeFile(ConfigPath(options), kReadable, FormatNodeConfig(config), IfThere::kRefuse);
   if (!status.ok()) unlink(KeyPath(options).c_str());
-  return status;
+  return HasNode(status);
 }
 
 std::string NextSteps(const SetupOptions& options, const NodeConfig& config) {
@@ -112,13 +88,8 @@ absl::StatusOr<std::string> SetUpCluster(const SetupOptions& relative) {
   if (options.is_encrypted) config.security = Name(Security::kEncrypted);
   config.found_before = absl::ToUnixSeconds(absl::Now()) + kFoundingTimeS;
   config.members.push_back({.id = NodeId(1), .name = options.name, .address = options.address, .votes = 1});
-  ClusterKey key;
   SystemEntropy entropy;
-  for (size_t i = 0; i < key.size(); i += sizeof(uint64_t)) {
-    const uint64_t bits = entropy.Next();
-    memcpy(key.data() + i, &bits, sizeof(bits));
-  }
-  if (absl::Status status = WriteFiles(options, config, {key}); !status.ok()) return status;
+  if (absl::Status status = WriteFiles(options, config, {NewClusterKey(&entropy)}); !status.ok()) return status;
   return absl::StrCat("cluster ", options.cluster, " has its first node, ", options.name, ", which is its anchor.\n",
                       NextSteps(options, config), "  let others in: mangrove --socket ", config.socket_path,
                       " node token\n");

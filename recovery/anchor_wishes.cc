@@ -28,7 +28,7 @@ void Anchor::Reconcile(TimeNs now) {
   if (FoundNodes(now) || ChangeNodes(now) || ReconcileVotes(now) || RemoveNodes(now)) return;
   DatabaseCommand command;
   command.kind = DatabaseCommand::Kind::kChangeView;
-  command.view = keeper_.Decide(database_, now);
+  command.view = keeper_.Decide(database_, raft_->log().votes(), now);
   // Above every view of an earlier log of this cluster, if its anchors' disks were lost: incarnations are never used again.
   if (database_.view().epoch.value == 0) {
     command.view.epoch = Epoch(std::max(options_.self.incarnation.value, kBlankDisk.value + 1));

@@ -575,6 +575,9 @@ std::string EncodeRoster(const Roster& roster) {
 absl::StatusOr<Roster> DecodeRoster(std::string_view bytes) {
   const absl::StatusOr<NodeDatabase> database = DecodeDatabase(bytes);
   if (!database.ok()) return database.status();
+  if (database->view() != View()) {
+    return Bad("bad roster: it has view ", database->view().epoch.value, ", and a roster has none");
+  }
   return Roster{.version = database->roster_version(), .nodes = database->nodes()};
 }
 

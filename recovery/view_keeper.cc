@@ -179,7 +179,7 @@ bool ViewKeeper::HasCaughtUp(NodeId node, const View& view, TimeNs now) const {
   return heard.caught_up && heard.epoch == view.epoch;
 }
 
-ViewChange ViewKeeper::Decide(const NodeDatabase& database, TimeNs now) {
+ViewChange ViewKeeper::Decide(const NodeDatabase& database, const Votes& votes, TimeNs now) {
   const View& view = database.view();
   ViewChange change;
   change.epoch = Epoch(view.epoch.value + 1);
@@ -204,19 +204,22 @@ ViewChange ViewKeeper::Decide(const NodeDatabase& database, TimeNs now) {
   for (const auto& [node, since] : view.behind) {
     if (has_room() && HasCaughtUp(node, view, now)) change.caught_up.push_back(node);
   }
-  TakeRequests(database, change);
+  TakeRequests(database, votes, change);
   DecidePlaces(database, now, change);
   return change;
 }
 
 // --- Whose disks keep pages -----------------------------------------------------------------------------------------------
 
-void ViewKeeper::TakeRequests(const NodeDatabase& database, ViewChange& change) {
+void ViewKeeper::TakeRequests(const NodeDatabase& database, const Votes& votes, ViewChange& change) {
   const View& view = database.view();
   const std::vector<NodeRequest> requests = std::exchange(requests_, {});
   if (view.disks.empty()) return;  // There is no view yet.
+  // Who is to have votes, and has none in the log, was never here, or its disk was replaced: it may not be waited for.
   const auto stays_anchor = [&](const auto& node) {
-    return node.second.votes > 0 && !view.draining.contains(node.first) && !view.lost.contains(node.first) &&
+    const auto counted = votes.find(node.first);
+    return node.second.votes > 0 && counted != votes.end() && counted->second > 0 &&
+           !view.draining.contains(node.first) && !view.lost.contains(node.first) &&
            !IsNamed(change.drain, node.first) && !IsNamed(change.lost, node.first);
   };
   std::set<NodeId> named;

@@ -32,6 +32,7 @@
 #include "net/runtime/clock.h"
 #include "recovery/messages.h"
 #include "recovery/node_database.h"
+#include "recovery/raft_log.h"
 #include "recovery/timing.h"
 #include "recovery/view.h"
 
@@ -61,8 +62,8 @@ class ViewKeeper {
   PulseAnswer AnswerTo(NodeInstance to, const NodeDatabase& database);
 
   // What the next view has to change, or nothing. Whoever is to leave gets no lease from now on, until this says otherwise: what
-  // is decided is to be proposed before it is asked again.
-  ViewChange Decide(const NodeDatabase& database, TimeNs now);
+  // is decided is to be proposed before it is asked again. `votes`: those that count, in the log.
+  ViewChange Decide(const NodeDatabase& database, const Votes& votes, TimeNs now);
   // What an operator wants. Taken up by the next Decide, if it can be.
   void Request(const NodeRequest& request) {
     if (requests_.size() < ViewChange::kMostNodes) requests_.push_back(request);  // Who asks does so again.
@@ -93,7 +94,7 @@ class ViewKeeper {
   bool MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) const;
   bool HasCaughtUp(NodeId node, const View& view, TimeNs now) const;
   bool HasMoved(NodeId node, const View& view, const ViewChange& change, TimeNs now) const;
-  void TakeRequests(const NodeDatabase& database, ViewChange& change);
+  void TakeRequests(const NodeDatabase& database, const Votes& votes, ViewChange& change);
   void DecidePlaces(const NodeDatabase& database, TimeNs now, ViewChange& change);
   void DecideMoved(const View& view, TimeNs now, ViewChange& change) const;
   TimeNs LeaseEnds(NodeId node) const;

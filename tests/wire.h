@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -37,6 +38,21 @@ inline int ConnectTo(int port) {
   const int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   return fd;
+}
+
+// What a connector has sent over several connections, one after the other, cut where the next one begins.
+inline std::vector<std::string> SplitAtHellos(const std::string& recorded, uint16_t protocol_version) {
+  // With the version, since "MH" alone may stand anywhere.
+  const std::string hello{'M', 'H', static_cast<char>(protocol_version & 0xFF),
+                          static_cast<char>(protocol_version >> 8)};
+  const size_t head = recorded.find(hello);
+  std::vector<std::string> connections;
+  for (size_t at = head; at != std::string::npos;) {
+    const size_t next = recorded.find(hello, at + 1);
+    connections.push_back(recorded.substr(at - head, next == std::string::npos ? next : next - at));
+    at = next;
+  }
+  return connections;
 }
 
 // Listens on a port of this host and hands every connection's bytes on to another, both ways.

@@ -77,6 +77,7 @@ class Joiner final : public TransportEvents {
     switch (*reason) {
       case RefusalReason::kBusy:
       case RefusalReason::kRepeated:
+      case RefusalReason::kChallenge:
       case RefusalReason::kOldIncarnation: return;  // Not the next time.
       case RefusalReason::kToken:
         return Finish(absl::PermissionDeniedError(

@@ -8,8 +8,8 @@
 #include "absl/time/time.h"
 #include "engine/join/join_codec.h"
 #include "engine/join/join_token.h"
+#include "engine/node_config.h"
 #include "net/check.h"
-#include "net/little_endian.h"
 #include "net/session_keys.h"
 
 namespace mangrove {
@@ -27,19 +27,19 @@ JoinDoor::~JoinDoor() {
   for (const auto& token : tokens_) clock_->Cancel(token->timer);
 }
 
-absl::StatusOr<std::string> JoinDoor::MakeToken(DurationNs valid) {
+absl::StatusOr<JoinDoor::NewToken> JoinDoor::MakeToken(DurationNs valid) {
   if (valid < kSecond || valid > kMaxValid) {
     return absl::InvalidArgumentError(absl::StrCat("a token cannot be good for ", valid / kSecond,
                                                    " s, expected 1 s to ", kMaxValid / kSecond, " s"));
   }
-  if (tokens_.size() >= kMaxTokens) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("there are ", kMaxTokens, " tokens of this node whose time is not over; no more than these"));
+  const auto is_open = [](const auto& token) { return !token->answer; };
+  if (std::count_if(tokens_.begin(), tokens_.end(), is_open) >= static_cast<ptrdiff_t>(kMaxTokens)) {
+    return absl::ResourceExhaustedError(absl::StrCat("there are ", kMaxTokens,
+                                                     " tokens of this node that are not used, and no more can be; "
+                                                     "`mangrove node token --withdraw` makes one void"));
   }
   auto token = std::make_unique<Token>();
-  for (size_t i = 0; i < token->key.size(); i += sizeof(uint64_t)) {
-    StoreLittle<uint64_t>(token->key.data() + i, entropy_->Next());
-  }
+  token->key = NewClusterKey(entropy_);
   token->until = clock_->Now() + valid;
   ArmTimer(*token);
   JoinToken text;
@@ -51,10 +51,40 @@ absl::StatusOr<std::string> JoinDoor::MakeToken(DurationNs valid) {
   // Rounded up: the guest's clock is not to be the stricter one.
   text.expiry =
       absl::Ceil(absl::Now() + absl::Nanoseconds(valid) - absl::UnixEpoch(), absl::Seconds(1)) + absl::UnixEpoch();
-  LogInfo("made the token ", FingerprintOf(token->key), ", which is good for ", valid / kSecond, " s");
+  const std::string id = FingerprintOf(token->key);
+  LogInfo("made the token ", id, ", which is good for ", valid / kSecond, " s");
   tokens_.push_back(std::move(token));
   OpenToGuests();
-  return EncodeJoinToken(text);
+  return NewToken{id, EncodeJoinToken(text)};
+}
+
+std::vector<JoinDoor::TokenStatus> JoinDoor::Tokens() const {
+  std::vector<TokenStatus> all;
+  for (const auto& token : tokens_) {
+    all.push_back({.id = FingerprintOf(token->key),
+                   .left = std::max<DurationNs>(token->until - clock_->Now(), 0),
+                   .is_used = token->answer.has_value(),
+                   .request = token->request});
+  }
+  return all;
+}
+
+absl::StatusOr<std::vector<std::string>> JoinDoor::Withdraw(const std::string& id) {
+  std::vector<std::string> withdrawn;
+  std::erase_if(tokens_, [&](const auto& token) {
+    const std::string of_token = FingerprintOf(token->key);
+    if (id != "all" && id != of_token) return false;
+    clock_->Cancel(token->timer);
+    LogInfo("the token ", of_token, " was withdrawn", token->answer ? "; it was used before" : "");
+    withdrawn.push_back(of_token);
+    return true;
+  });
+  if (withdrawn.empty() && id != "all") {
+    return absl::NotFoundError(absl::StrCat("this node has no token \"", id,
+                                            "\" whose time is not over; `mangrove node token --list` says which"));
+  }
+  OpenToGuests();
+  return withdrawn;
 }
 
 void JoinDoor::OnDelivery(const Delivery& delivery) {
@@ -93,7 +123,12 @@ void JoinDoor::OnRequest(Token& token, const NumberedRequest& numbered) {
 
 void JoinDoor::OnAdmitted(const ClusterKey& key, absl::StatusOr<JoinAnswer> answer) {
   Token* token = Find(key);
-  CHECK(token != nullptr && token->request && !token->answer);
+  if (token == nullptr) {
+    const std::string what = answer.ok() ? absl::StrCat("; ", ToString(answer->node), " was admitted, and is not told")
+                                         : absl::StrCat(": ", answer.status().message());
+    return LogWarning("the token ", FingerprintOf(key), " was withdrawn while it was used", what);
+  }
+  CHECK(token->request && !token->answer);
   if (answer.ok()) {
     // What cannot be said does not count for an answer, although the machine is a member now: it can be told by other means.
     if (absl::Status fits = EncodeJoinReply({token->number, *answer}).status(); !fits.ok()) {
@@ -112,8 +147,18 @@ void JoinDoor::OnAdmitted(const ClusterKey& key, absl::StatusOr<JoinAnswer> answ
     token->answer = *std::move(answer);
     token->until = std::max(token->until, clock_->Now() + kAnswerKept);
     Reply(*token, {token->number, *token->answer});
+    DropOldUsed(key);
   }
   ArmTimer(*token);
+}
+
+void JoinDoor::DropOldUsed(const ClusterKey& newest) {
+  const auto is_used = [&](const auto& token) { return token->answer && token->key != newest; };
+  if (std::count_if(tokens_.begin(), tokens_.end(), is_used) < static_cast<ptrdiff_t>(kMaxUsedTokens)) return;
+  const auto oldest = std::find_if(tokens_.begin(), tokens_.end(), is_used);
+  clock_->Cancel((*oldest)->timer);
+  tokens_.erase(oldest);
+  OpenToGuests();
 }
 
 // J3: who was there may have gone, and another one have come. Who comes again asks again.

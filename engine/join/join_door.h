@@ -7,6 +7,7 @@
 //      with just then is good for that.
 //  J3  An answer, in which are the cluster's keys, goes to the guest that holds the key of the token that it was asked with, and
 //      to no other one.
+//      An operator may withdraw it, whatever has become of it: then who is being admitted by it is so, and is not told.
 //  J4  Of one token one request is asked for at a time.
 
 #pragma once
@@ -40,7 +41,8 @@ struct JoinDoorOptions {
 // Owned by the loop.
 class JoinDoor final : public TransportEvents {
  public:
-  static constexpr size_t kMaxTokens = 16;
+  static constexpr size_t kMaxTokens = 16;      // That can still be used.
+  static constexpr size_t kMaxUsedTokens = 16;  // Of which the answer is kept; past it the oldest is void.
   static constexpr DurationNs kMaxValid = 7 * 24 * 3600 * kSecond;
   // So long at least an answer may be asked for again.
   static constexpr DurationNs kAnswerKept = 30 * kSecond;
@@ -56,9 +58,23 @@ class JoinDoor final : public TransportEvents {
   // What `admit` comes to later goes nowhere.
   ~JoinDoor() override;
 
-  // A token's text, which is a secret. InvalidArgument: `valid` is not a second to kMaxValid. ResourceExhausted: there are kMaxTokens
-  // whose time is not over.
-  absl::StatusOr<std::string> MakeToken(DurationNs valid);
+  struct NewToken {
+    std::string id;    // Of which nothing can be made.
+    std::string text;  // A secret.
+  };
+  // InvalidArgument: `valid` is not a second to kMaxValid. ResourceExhausted: there are kMaxTokens that can still be used.
+  absl::StatusOr<NewToken> MakeToken(DurationNs valid);
+
+  struct TokenStatus {
+    std::string id;
+    DurationNs left = 0;  // Of its time.
+    bool is_used = false;
+    std::optional<JoinRequest> request;  // What it was used for, or is being used for.
+  };
+  // Those whose time is not over, in the order in which they were made.
+  std::vector<TokenStatus> Tokens() const;
+  // Makes the token with that id void, or with "all" each. Returns their ids. NotFound: there is none.
+  absl::StatusOr<std::vector<std::string>> Withdraw(const std::string& id);
 
   // Those whose time is not over, used or not.
   size_t tokens() const { return tokens_.size(); }
@@ -85,6 +101,7 @@ class JoinDoor final : public TransportEvents {
   void Expire(const ClusterKey& key);
   void ArmTimer(Token& token);
   void OpenToGuests();
+  void DropOldUsed(const ClusterKey& newest);
 
   const JoinDoorOptions options_;
   FabricTransport* const transport_;

@@ -127,7 +127,10 @@ absl::StatusOr<ReplayState> DecodeReplayState(const PageBytes& page) {
   }
   ReplayState state;
   state.done = Epoch(r.Get<uint64_t>());
-  for (uint32_t i = 0; i < logs; ++i) state.logs.push_back(NodeId(r.Get<uint64_t>()));
+  for (uint32_t i = 0; i < logs; ++i) {
+    state.logs.push_back(NodeId(r.Get<uint64_t>()));
+    if (state.logs.back().value == 0) return absl::DataLossError("the replay page names the log of node 0");
+  }
   return state;
 }
 

@@ -15,6 +15,8 @@
 //  Y5  A replay page of zeros says nothing: it was never written, or each disk that had it is lost. Whoever reads it takes those
 //      logs for named whose headers there are, of all nodes that the cluster has or ever had. So who makes a log writes its header
 //      first, and its first record when it has seen after that that the log is named.
+//  Y6  A log that cannot be read, and never will be, is given up by an operator's word alone, and not while its node is in the view. Its
+//      next generation is above every one that it can have had: of what the lost pages had beside them nothing counts again.
 //
 // Owned by the loop.
 
@@ -60,6 +62,12 @@ class LogReplay {
   // The nodes that have logs.
   Task<absl::StatusOr<std::vector<NodeId>>> Logs(TimeNs deadline);
 
+  // Y6. DataLoss says what of the node's log cannot be read. OK: all of it can be. FailedPrecondition: its node is in the view.
+  Task<absl::Status> CheckLost(NodeId node, TimeNs deadline);
+  // What is lost of the log is lost for good from now on, and what is behind that in it; replays go on. FailedPrecondition as well: it
+  // can be read.
+  Task<absl::Status> GiveUpLost(NodeId node, TimeNs deadline);
+
   struct Counters {
     uint64_t rounds = 0;   // Of this node, to their end.
     uint64_t records = 0;  // Read in them.
@@ -89,6 +97,7 @@ class LogReplay {
   absl::StatusOr<std::vector<const PageChange*>> Lacking(const Round& round, PageId page, const PageBytes& content);
   Task<absl::Status> ApplyTo(Round* round, PageId page, TimeNs deadline);
   Task<absl::Status> GiveUp(Round* round);
+  Task<absl::Status> BeginAnew(NodeId node, TimeNs deadline);
 
   const TransactionsOptions options_;
   PageEngine* const engine_;

@@ -502,6 +502,25 @@ Task<absl::StatusOr<LogContent>> Transactions::ReadLogOf(NodeId node, TimeNs dea
   co_return content;
 }
 
+Task<absl::StatusOr<std::string>> Transactions::GiveUpLog(NodeId node, bool is_confirmed, TimeNs deadline) {
+  const absl::StatusOr<std::vector<NodeId>> logs = co_await replay_.Logs(deadline);
+  if (!logs.ok()) co_return logs.status();
+  if (std::find(logs->begin(), logs->end(), node) == logs->end()) {
+    co_return absl::NotFoundError(absl::StrCat(ToString(node), " has never had a transaction"));
+  }
+  const absl::Status lost = co_await replay_.CheckLost(node, deadline);
+  if (lost.ok()) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("the log of ", ToString(node), " can be read; nothing of it is lost, and nothing was changed"));
+  }
+  if (!absl::IsDataLoss(lost)) co_return lost;
+  if (is_confirmed) {
+    const absl::Status done = co_await replay_.GiveUpLost(node, deadline);
+    if (!done.ok()) co_return done;
+  }
+  co_return std::string(lost.message());
+}
+
 Task<absl::StatusOr<std::string>> ReadLogOfRange(Transactions* transactions, NodeId node, PageRange pages,
                                                  TimeNs deadline) {
   absl::StatusOr<LogContent> content = co_await transactions->ReadLogOf(node, deadline);

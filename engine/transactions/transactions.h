@@ -69,6 +69,9 @@ class Transactions {
 
   // NotFound: it has no log.
   Task<absl::StatusOr<LogContent>> ReadLogOf(NodeId node, TimeNs deadline);
+  // By an operator's word, when it cannot be read any more. What of it that is, and without `is_confirmed` nothing else is done.
+  // NotFound: it has no log. FailedPrecondition: it can be read, or the node is here. Unavailable: its disks are away.
+  Task<absl::StatusOr<std::string>> GiveUpLog(NodeId node, bool is_confirmed, TimeNs deadline);
 
   const LogReplay& replay() const { return replay_; }
   const LogWriter& log() const { return log_; }

@@ -82,9 +82,11 @@ void FabricCore::Destroy(Connection& connection) {
   const NodeInstance instance = connection.peer_instance();
   const std::string name = NameOf(*peer, connection);
   const bool was_up = connection.was_up;
+  const bool challenged = connection.challenged;
   const absl::Status failure = std::move(connection.failure);
   fi_shutdown(connection.endpoint.get(), 0);
   node = {};  // Endpoint, registrations, memory, in this order.
+  if (challenged) return DialSoon(*peer);
   const std::string reason(failure.message());
   const std::string& address = peer->member.address;
   if (was_up) {

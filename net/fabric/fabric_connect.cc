@@ -103,12 +103,26 @@ void FabricCore::OnEventError() {
   if (error.err_data != nullptr && error.err_data_size > 0 && connection->connector) {
     const auto* bytes = static_cast<const std::byte*>(error.err_data);
     if (auto refusal = ParseRefusal(std::span(bytes, error.err_data_size))) {
-      said = refusal->reason;
+      NoteRefusal(*connection, *refusal);
       why = absl::PermissionDeniedError(
           absl::StrCat("the peer refused this node: ", ExplainRefusal(*refusal, OwnView(refusal->reason))));
     }
   }
   Fail(*connection, std::move(why));
+}
+
+// The next hello proves the challenge, if this one has asked for it. Of one that was proved, and is old, or of another boot, the acceptor
+// does not know the key either: the next hello asks, and tells which it was.
+void FabricCore::NoteRefusal(Connection& connection, const Refusal& refusal) {
+  Peer& peer = *FindPeer(connection.peer);
+  const bool has_asked = connection.facts.acceptor_nonce == 0;
+  const bool is_of_key = refusal.reason == RefusalReason::kKey || refusal.reason == RefusalReason::kToken;
+  if (refusal.reason == RefusalReason::kChallenge) {
+    peer.their_challenge = refusal.challenge;
+    connection.challenged = has_asked;
+  } else if (has_asked || !is_of_key) {
+    peer.refusal = refusal.reason;
+  }
 }
 
 // --- Dialling ---------------------------------------------------------------------------------------------------------
@@ -146,6 +160,7 @@ void FabricCore::Dial(Peer& peer) {
   hello.from = config_.self;
   hello.nonce = connection.facts.connector_nonce;
   connection.key = keys_.front();
+  connection.facts.acceptor_nonce = std::exchange(peer.their_challenge, 0);
   const HandshakeMac mac = ComputeMac(connection.key, HandshakeStep::kHello, connection.facts, {});
   std::copy_n(mac.begin(), hello.mac.size(), hello.mac.begin());
   const auto bytes = EncodeHello(hello);

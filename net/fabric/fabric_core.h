@@ -13,6 +13,8 @@
 //  I6  Completions of one connection's sends come in the order of the sends (asked for at Start).
 //  I7  A peer is not forgotten when it is removed, since T4 holds for it all the same; but then nobody is let in as it, and every
 //      connection with it has failed.
+//  I9  libfabric reads nothing of a connection, but its request, before the request has proved this peer's challenge, which is of this
+//      boot, and no request is taken twice. A peer's oldest handshake gives its place to one that comes when there are as many as may be.
 //  I8  A guest is a peer that is no member: the keys of guests count for kGuestNode alone, and the cluster's for all others. No event
 //      but deliveries is about it, and these are on Channel::kJoin, on which those of members never are.
 
@@ -77,8 +79,8 @@ constexpr uint32_t kOpsPerCompletion = 32;
 constexpr size_t kPagesPerCompletion = 16;
 // Handshakes that one peer may have under way towards us.
 constexpr int kMaxHandshakesPerPeer = 4;
-// Of the last hellos of a peer, so that one that is recorded and repeated does not keep it away.
-constexpr size_t kRememberedHellos = 256;
+// Hellos of a peer under one challenge, none of which is taken again. The next challenge makes all of them worthless.
+constexpr size_t kHellosPerChallenge = 256;
 
 struct FidCloser {
   template <typename T>
@@ -178,8 +180,9 @@ struct Connection {
   Levels levels{};
   std::optional<Session> session;
   TimeNs handshake_deadline = 0;
-  bool connected = false;  // The event has come.
-  bool proved = false;     // By the connector, to us.
+  bool challenged = false;  // It was refused with a challenge that it had not had: there is nothing wrong.
+  bool connected = false;   // The event has come.
+  bool proved = false;      // By the connector, to us.
 
   // Destroyed in the reverse order: the endpoint first, then registrations, then what libfabric could still read or write.
   MappedMemory memory;  // Receive buffers, then slots.
@@ -229,8 +232,10 @@ struct Peer {
   Connection* dialing = nullptr;
   Clock::TimerId retry = 0;
   DurationNs backoff = kFirstBackoff;
-  int handshakes = 0;  // Of connections that it opened.
-  std::deque<uint64_t> hello_nonces;
+  int handshakes = 0;                  // Of connections that it opened.
+  uint64_t challenge = 0;              // That its hellos have to prove here; 0: it has had none.
+  std::vector<uint64_t> hello_nonces;  // Of those that were taken under it.
+  uint64_t their_challenge = 0;        // For our next hello to it, once; 0: that asks for one.
   std::string last_error;
   std::optional<RefusalReason> refusal;  // Of us, by the last attempt to connect.
 };
@@ -326,6 +331,7 @@ class FabricCore {
   bool PollEvents();
   void OnEvent(uint32_t event, const fi_eq_cm_entry& entry, std::span<const std::byte> data);
   void OnEventError();
+  void NoteRefusal(Connection& connection, const Refusal& refusal);
   void OnConnectRequest(Info info, std::span<const std::byte> data);
   void OnConnected(Connection& connection, std::span<const std::byte> data);
   void Dial(Peer& peer);
@@ -338,7 +344,14 @@ class FabricCore {
   absl::Status PostReceives(Connection& connection, size_t first);
 
   // fabric_handshake.cc
-  absl::Status CheckHello(const Hello& hello, bool holds_key, RefusalReason* reason);
+  struct HelloProof {
+    size_t key = 0;         // The place of the key that it is proved with; that behind the last: it is not.
+    bool is_fresh = false;  // It proves the challenge.
+  };
+  HelloProof ProofOf(const Hello& hello, const HandshakeFacts& facts, const Peer* peer) const;
+  absl::Status CheckHello(const Hello& hello, const HelloProof& proof, RefusalReason* reason);
+  void Challenge(Peer& peer, fi_info* info);
+  void DropOldestHandshake(Peer& peer);
   void Refuse(fi_info* info, RefusalReason reason, const absl::Status& why);
   void AcceptPeer(Peer& peer, Info info, const HandshakeFacts& facts, const ClusterKey& key);
   absl::Status OnAccept(Connection& connection, std::span<const std::byte> data);

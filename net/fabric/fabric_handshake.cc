@@ -47,21 +47,45 @@ void FabricCore::OnConnectRequest(Info info, std::span<const std::byte> data) {
   facts.acceptor.node = config_.self.node;
   facts.connector_nonce = hello->nonce;
   RefusalReason reason{};
-  // Of a guest those of guests alone, and of a member none of these: I8.
-  const std::vector<ClusterKey>& keys = KeysFor(hello->from.node);
-  const size_t key = FindKey(keys, HandshakeStep::kHello, facts, hello->mac);
-  if (absl::Status status = CheckHello(*hello, key < keys.size(), &reason); !status.ok()) {
+  const HelloProof proof = ProofOf(*hello, facts, FindPeer(hello->from.node));
+  const absl::Status status = CheckHello(*hello, proof, &reason);
+  if (!status.ok() && reason != RefusalReason::kChallenge) {
     // Only what has proved itself may change what operators see of a member.
     return Refuse(info.get(), reason, status);
   }
   Peer* peer = FindPeer(hello->from.node);
   CHECK(peer != nullptr);
-  AcceptPeer(*peer, std::move(info), facts, keys[key]);
+  if (!status.ok()) return Challenge(*peer, info.get());
+  AcceptPeer(*peer, std::move(info), facts, KeysFor(hello->from.node)[proof.key]);
 }
 
-absl::Status FabricCore::CheckHello(const Hello& hello, bool holds_key, RefusalReason* reason) {
+FabricCore::HelloProof FabricCore::ProofOf(const Hello& hello, const HandshakeFacts& facts, const Peer* peer) const {
+  // Of a guest those of guests alone, and of a member none of these: I8.
+  const std::vector<ClusterKey>& keys = KeysFor(hello.from.node);
+  HandshakeFacts fresh = facts;
+  fresh.acceptor_nonce = peer == nullptr ? 0 : peer->challenge;
+  HelloProof proof{.key = FindKey(keys, HandshakeStep::kHello, fresh, hello.mac)};
+  proof.is_fresh = proof.key < keys.size() && fresh.acceptor_nonce != 0;
+  if (!proof.is_fresh) proof.key = FindKey(keys, HandshakeStep::kHello, facts, hello.mac);
+  return proof;
+}
+
+// Whoever is told it can do nothing with it but with the key. Nothing is kept of it, and it is no news.
+void FabricCore::Challenge(Peer& peer, fi_info* info) {
+  if (peer.challenge == 0 || peer.hello_nonces.size() >= kHellosPerChallenge) {
+    peer.challenge = std::max<uint64_t>(entropy_->Next(), 1);
+    peer.hello_nonces.clear();
+  }
+  Refusal refusal = OwnView(RefusalReason::kChallenge);
+  refusal.challenge = peer.challenge;
+  const auto bytes = EncodeRefusal(refusal);
+  fi_reject(listener_.get(), info->handle, bytes.data(), bytes.size());
+}
+
+absl::Status FabricCore::CheckHello(const Hello& hello, const HelloProof& proof, RefusalReason* reason) {
   const bool is_guest = hello.from.node == kGuestNode;
   const Peer* peer = is_guest ? &PeerOf(kGuestNode) : FindMember(hello.from.node);
+  const bool holds_key = proof.key < KeysFor(hello.from.node).size();
   if (hello.version != config_.protocol_version) {
     *reason = RefusalReason::kVersion;
   } else if (hello.cluster_low != config_.cluster.low) {
@@ -74,10 +98,10 @@ absl::Status FabricCore::CheckHello(const Hello& hello, bool holds_key, RefusalR
     *reason = RefusalReason::kDirection;
   } else if (hello.from.incarnation < peer->newest || hello.from.incarnation.value == 0) {
     *reason = RefusalReason::kOldIncarnation;
+  } else if (!proof.is_fresh || peer->hello_nonces.size() >= kHellosPerChallenge) {
+    *reason = RefusalReason::kChallenge;
   } else if (std::find(peer->hello_nonces.begin(), peer->hello_nonces.end(), hello.nonce) != peer->hello_nonces.end()) {
     *reason = RefusalReason::kRepeated;
-  } else if (peer->handshakes >= kMaxHandshakesPerPeer) {
-    *reason = RefusalReason::kBusy;
   } else {
     return absl::OkStatus();
   }
@@ -96,12 +120,12 @@ void FabricCore::Refuse(fi_info* info, RefusalReason reason, const absl::Status&
 }
 
 void FabricCore::AcceptPeer(Peer& peer, Info info, const HandshakeFacts& facts, const ClusterKey& key) {
+  if (peer.handshakes >= kMaxHandshakesPerPeer) DropOldestHandshake(peer);
   auto made = MakeConnection(peer, info.get(), false);
   if (!made.ok()) return Refuse(info.get(), RefusalReason::kBusy, made.status());
   Connection& connection = **made;
   ++peer.handshakes;
   peer.hello_nonces.push_back(facts.connector_nonce);
-  if (peer.hello_nonces.size() > kRememberedHellos) peer.hello_nonces.pop_front();
   connection.key = key;
   connection.facts = facts;
   connection.facts.acceptor = config_.self;
@@ -119,6 +143,18 @@ void FabricCore::AcceptPeer(Peer& peer, Info info, const HandshakeFacts& facts, 
     if (result != 0) status = FabricError(result, "the connection cannot be accepted");
   }
   if (!status.ok()) Fail(connection, std::move(status));
+}
+
+// I9: so they are never all taken for longer than one takes that comes.
+void FabricCore::DropOldestHandshake(Peer& peer) {
+  Connection* oldest = nullptr;
+  for (auto& [serial, connection] : connections_) {
+    const bool is_under_way = connection->peer == peer.member.id && !connection->connector &&
+                              connection->state == ConnectionState::kAccepting;
+    if (is_under_way && (oldest == nullptr || connection->serial < oldest->serial)) oldest = connection.get();
+  }
+  CHECK(oldest != nullptr);
+  Fail(*oldest, absl::ResourceExhaustedError("its handshake was not done when others came"));
 }
 
 absl::Status FabricCore::FinishAccepting(Connection& connection) {

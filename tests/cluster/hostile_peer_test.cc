@@ -361,6 +361,63 @@ TEST_F(AlteringWire, WhatIsNoBeginningOfAConnectionIsRefusedAndSaidOnce) {
   ExpectServing();
 }
 
+// --- Recorded ---------------------------------------------------------------------------------------------------------
+
+class RecordingWire : public AlteringWire {
+ protected:
+  // What node 3 sends to node 1 while they find each other.
+  void Record() {
+    wire_ = std::make_unique<Wire>(cluster_.port(1), [this](int from, std::string& bytes) {
+      const std::lock_guard lock(mutex_);
+      if (from == 0) recorded_ += bytes;
+      return true;
+    });
+    cluster_.WriteConfig(3, absl::StrReplaceAll(cluster_.ConfigText(3), {{absl::StrCat("127.0.0.1:", cluster_.port(1)),
+                                                                          absl::StrCat("127.0.0.1:", wire_->port())}}));
+    cluster_.StartAll();
+  }
+  std::mutex mutex_;
+  std::string recorded_;
+};
+
+// What libfabric would take for its own, if it read it: operations and lengths that are none.
+TEST_F(RecordingWire, WhatWasRecordedOfAConnectionEndsNoNodeThatHasStartedAnewAndKeepsNobodyAway) {
+  Record();
+  Write();
+  for (const int node : {1, 3}) cluster_.Kill(node);
+  std::vector<std::string> connections;
+  {
+    const std::lock_guard lock(mutex_);
+    connections = SplitAtHellos(recorded_, kProtocolVersion);
+  }
+  ASSERT_GE(connections.size(), 2u);
+  cluster_.Start(1);
+  std::mt19937_64 random(4);
+  std::vector<int> fds;
+  const auto repeat = [&](const std::string& bytes) {
+    fds.push_back(ConnectTo(cluster_.port(1)));
+    if (fds.back() >= 0) send(fds.back(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  };
+  EXPECT_TRUE(Eventually([&] {
+    return RunProgram({"mangrove", "--socket", cluster_.socket(1), "status"}).exit_code == 0;
+  }));
+  const size_t hello_bytes = connections[1].find("MH") + kHelloBytes;
+  for (int i = 0; i < 200; ++i) {
+    const std::vector<std::byte> garbage = RandomBytes(random, 3000);
+    std::string behind(reinterpret_cast<const char*>(garbage.data()), garbage.size());
+    if (i % 2 == 0) std::fill(behind.begin(), behind.end(), '\xFF');
+    const std::string& recorded = connections[i % connections.size()];
+    // The connection request of the provider has a length of its own: what is behind it counts once it was accepted.
+    repeat(i % 3 == 0 ? recorded : recorded.substr(0, std::max(hello_bytes, size_t{300})) + behind);
+  }
+  EXPECT_TRUE(Eventually([&] { return Counter(1, "peers_refused") >= 50; })) << Counter(1, "peers_refused");
+  cluster_.Start(3);
+  cluster_.AwaitConnected();
+  ExpectServing();
+  EXPECT_LE(cluster_.LinesOf(1, "refused a connection"), 3u);
+  for (const int fd : fds) close(fd);
+}
+
 // --- Strangers --------------------------------------------------------------------------------------------------------
 
 TEST_F(HostilePeer, GarbageOfStrangersOnThePortDisturbsNobody) {

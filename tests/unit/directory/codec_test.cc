@@ -16,109 +16,18 @@
 
 #include "directory/messages.capnp.h"
 #include "net/transport.h"
+#include "tests/unit/directory/codec_expect.h"
 
 namespace mangrove {
 namespace {
 
 using ::testing::HasSubstr;
 
-PageBuffer MakePage(int seed) {
-  auto page = std::make_shared<PageBytes>();
-  for (size_t i = 0; i < kPageBytes; ++i) page->bytes[i] = static_cast<std::byte>(i * 31 + static_cast<size_t>(seed));
-  return page;
-}
-
-std::vector<Packet> EncodeAll(const std::vector<Message>& messages) {
-  std::vector<Packet> packets;
-  Encode(messages, [&](const Packet& packet) { packets.push_back(packet); });
-  return packets;
-}
-
-Packet EncodeOne(const Message& message) {
-  const std::vector<Packet> packets = EncodeAll({message});
-  EXPECT_EQ(packets.size(), 1u);
-  return packets.at(0);
-}
-
-std::vector<const std::byte*> PointersTo(const std::vector<PageBuffer>& pages) {
-  std::vector<const std::byte*> pointers;
-  for (const PageBuffer& page : pages) pointers.push_back(page->bytes.data());
-  return pointers;
-}
-
-absl::StatusOr<std::vector<Message>> DecodePacket(const Packet& packet) {
-  return Decode(packet.bytes, PointersTo(packet.pages));
-}
-
-void ExpectEqual(const Message& a, const Message& b) {
-  EXPECT_EQ(a.kind, b.kind);
-  EXPECT_EQ(a.page, b.page);
-  EXPECT_EQ(a.count, b.count);
-  EXPECT_EQ(a.txn, b.txn);
-  EXPECT_EQ(a.request, b.request);
-  EXPECT_EQ(a.peer, b.peer);
-  EXPECT_EQ(a.access, b.access);
-  EXPECT_EQ(a.holding, b.holding);
-  EXPECT_EQ(a.version, b.version);
-  EXPECT_EQ(a.flushed, b.flushed);
-  EXPECT_EQ(a.grant_epoch, b.grant_epoch);
-  EXPECT_EQ(a.config, b.config);
-  EXPECT_EQ(a.replicas, b.replicas);
-  EXPECT_EQ(a.active, b.active);
-  EXPECT_EQ(a.have, b.have);
-  EXPECT_EQ(a.exclusive, b.exclusive);
-  EXPECT_EQ(a.owner, b.owner);
-  EXPECT_EQ(a.retain, b.retain);
-  EXPECT_EQ(a.kept, b.kept);
-  EXPECT_EQ(a.seal, b.seal);
-  EXPECT_EQ(a.complete, b.complete);
-  EXPECT_EQ(a.with_data, b.with_data);
-  EXPECT_EQ(a.is_volatile, b.is_volatile);
-  EXPECT_EQ(a.hurry, b.hurry);
-  EXPECT_EQ(a.code, b.code);
-  EXPECT_EQ(a.text, b.text);
-  ASSERT_EQ(a.data != nullptr, b.data != nullptr);
-  if (a.data) {
-    EXPECT_EQ(std::memcmp(a.data->bytes.data(), b.data->bytes.data(), kPageBytes), 0);
-  }
-}
-
 void ExpectRoundTrip(const Message& message) {
   const auto decoded = DecodePacket(EncodeOne(message));
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   ASSERT_EQ(decoded->size(), 1u);
   ExpectEqual(decoded->at(0), message);
-}
-
-// A message that names a page, and else is as small as can be.
-Message Small(MessageKind kind = MessageKind::kGrantAck) {
-  Message m;
-  m.kind = kind;
-  m.page = PageId(77);
-  return m;
-}
-
-// Every field differs from its default.
-Message Full(int seed = 1) {
-  Message m;
-  m.kind = MessageKind::kGrant;
-  m.page = PageId(absl::MakeUint128(0x000123456789abcd + static_cast<uint64_t>(seed), 0xfedcba9876543210));
-  m.count = uint64_t{1} << 40;
-  m.txn = Txn(0xffffffffffffffff);
-  m.request = RequestId(3);
-  m.peer = {NodeId(4), Incarnation(5)};
-  m.access = Access::kWrite;
-  m.holding = Holding::kRetained;
-  m.version = {Epoch(6), 7};
-  m.flushed = {Epoch(8), 9};
-  m.grant_epoch = Epoch(10);
-  m.config = ConfigNumber(11);
-  m.replicas = 0xffffffff;
-  m.active = m.have = m.exclusive = m.owner = m.retain = true;
-  m.kept = m.seal = m.complete = m.with_data = m.is_volatile = m.hurry = true;
-  m.SetStatus(absl::UnavailableError("node 3 does not answer"));
-  m.data = MakePage(seed);
-  return m;
 }
 
 void ExpectRefused(const absl::StatusOr<std::vector<Message>>& decoded, const std::string& text) {
@@ -462,55 +371,6 @@ TEST(Codec, EveryTruncationIsRefused) {
     ASSERT_FALSE(decoded.ok()) << length;
     EXPECT_EQ(decoded.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(decoded.status().message(), HasSubstr("bad message: "));
-  }
-}
-
-// Whatever is read is either refused, or encodes again to what reads the same.
-void ExpectTotal(std::span<const std::byte> bytes, std::span<const std::byte* const> pages) {
-  const auto decoded = Decode(bytes, pages);
-  if (!decoded.ok()) {
-    ASSERT_EQ(decoded.status().code(), absl::StatusCode::kInvalidArgument);
-    ASSERT_THAT(decoded.status().message(), HasSubstr("bad message: "));
-    return;
-  }
-  size_t next = 0;
-  Encode(*decoded, [&](const Packet& packet) {
-    const auto again = DecodePacket(packet);
-    ASSERT_TRUE(again.ok()) << again.status();
-    for (const Message& m : *again) ExpectEqual(m, decoded->at(next++));
-  });
-  ASSERT_EQ(next, decoded->size());
-}
-
-TEST(Codec, MutatedPacketsAreReadOrRefused) {
-  std::mt19937_64 random(7);
-  Message with_text = Full(2);
-  with_text.text = std::string(57, 'z');
-  const Packet packet = EncodeAll({Full(1), with_text, Small(), Small(MessageKind::kRegisterEnd)}).at(0);
-  const auto pages = PointersTo(packet.pages);
-  for (int round = 0; round < 100'000; ++round) {
-    std::vector<std::byte> bytes = packet.bytes;
-    for (uint64_t changes = 1 + random() % 4; changes > 0; --changes) {
-      // Half of the changes go where the structure is.
-      const size_t place = random() % 2 ? random() % bytes.size() : random() % (kFirstMessageByte + 8);
-      bytes[place] = random() % 2 ? static_cast<std::byte>(random()) : bytes[place] ^ std::byte(1 << random() % 8);
-    }
-    ExpectTotal(bytes, pages);
-  }
-}
-
-TEST(Codec, RandomBytesAreReadOrRefused) {
-  std::mt19937_64 random(8);
-  const auto page = MakePage(1);
-  const std::byte* const pointer = page->bytes.data();
-  for (int round = 0; round < 20'000; ++round) {
-    std::vector<std::byte> bytes(random() % 100 * 8 + (random() % 8 == 0 ? random() % 8 : 0));
-    for (std::byte& b : bytes) b = static_cast<std::byte>(random() % 4 == 0 ? random() : 0);
-    if (bytes.size() >= 8 && random() % 4) {  // Past the first check.
-      const uint32_t table[2] = {0, static_cast<uint32_t>(bytes.size() / 8 - 1)};
-      std::memcpy(bytes.data(), table, sizeof(table));
-    }
-    ExpectTotal(bytes, std::span(&pointer, random() % 2));
   }
 }
 

@@ -11,7 +11,6 @@
 
 #include "directory/directory_edit.h"
 #include "net/little_endian.h"
-#include "tests/sim/sim_random.h"
 
 namespace mangrove {
 namespace {
@@ -138,34 +137,6 @@ TEST(DirectoryPage, SaysWhatIsWrong) {
     EXPECT_EQ(parsed.status().code(), absl::StatusCode::kDataLoss);
     EXPECT_THAT(std::string(parsed.status().message()), ::testing::HasSubstr(damage.what));
   }
-}
-
-// Whatever a page holds, reading it stays within it; and what Parse accepts is what Serialize writes.
-TEST(DirectoryPage, SurvivesRandomFlips) {
-  sim::SimRandom random(1);
-  int accepted = 0;
-  for (int i = 0; i < 20'000; ++i) {
-    const DirectoryPage pages[] = {Leaf(), Interior(), FullLeaf(), FullInterior()};
-    PageBytes bytes = *SerializeDirectoryPage(pages[random.Below(4)]);
-    for (uint64_t flips = 1 + random.Below(4); flips > 0; --flips) {
-      const size_t at = random.PerMille(700) ? random.Below(200) : random.Below(kPageBytes);
-      bytes.bytes[at] ^= std::byte{static_cast<uint8_t>(1u << random.Below(8))};
-    }
-    if (const auto view = DirectoryPageView::Of(bytes)) {
-      const PageId page = Segment(random.Below(1100));
-      ASSERT_LE(view->CountUpTo(page), view->size());
-      if (view->level() == 0) {
-        std::vector<DirectoryEntry> runs;
-        AppendRunsIn(*view, {page, Segment(1100)}, &runs);
-        FirstGap(*view, {page, Segment(1100)});
-      }
-    }
-    const auto parsed = ParseDirectoryPage(bytes);
-    if (!parsed.ok()) continue;
-    ++accepted;
-    ASSERT_EQ(std::memcmp(&bytes, SerializeDirectoryPage(*parsed).get(), kPageBytes), 0);
-  }
-  EXPECT_GT(accepted, 100);
 }
 
 TEST(DirectoryPageView, FindsWhatBeginsAtAPageOrBefore) {

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/join/join_cluster.h"
 #include "engine/join/join_codec.h"
 #include "engine/join/join_token.h"
@@ -79,9 +80,10 @@ class Host {
         done);
   }
   absl::StatusOr<std::string> TryMakeToken(DurationNs valid) {
-    absl::StatusOr<std::string> text;
-    OnLoop([&] { text = door_->MakeToken(valid); });
-    return text;
+    absl::StatusOr<JoinDoor::NewToken> token;
+    OnLoop([&] { token = door_->MakeToken(valid); });
+    if (!token.ok()) return token.status();
+    return token->text;
   }
   JoinToken MakeToken(DurationNs valid = 600 * kSecond) {
     const auto text = TryMakeToken(valid);
@@ -341,6 +343,58 @@ TEST(JoinDoor, TokensAreLimitedInTimeAndNumber) {
   const absl::Status status = host.TryMakeToken(600 * kSecond).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(Contains(status, "there are 16 tokens")) << status;
+}
+
+TEST(JoinDoor, TokensThatWereUsedKeepNobodyFromMakingOthers) {
+  Host host;
+  std::vector<JoinToken> used;
+  for (size_t i = 0; i < JoinDoor::kMaxTokens + 2; ++i) {
+    used.push_back(host.MakeToken());
+    ASSERT_TRUE(JoinCluster(used.back(), Wish(absl::StrCat("n", i)), 20 * kSecond).ok()) << i;
+  }
+  // The last ones are answered again.
+  EXPECT_TRUE(JoinCluster(used.back(), Wish(absl::StrCat("n", used.size() - 1)), 20 * kSecond).ok());
+  EXPECT_TRUE(Contains(JoinCluster(used.front(), Wish("n0"), 20 * kSecond).status(), "the token is void"));
+  host.OnLoop([&] { EXPECT_EQ(host.door_->tokens(), JoinDoor::kMaxUsedTokens); });
+}
+
+TEST(JoinDoor, ATokenThatIsWithdrawnIsVoid) {
+  Host host;
+  const JoinToken token = host.MakeToken();
+  const JoinToken other = host.MakeToken();
+  ASSERT_TRUE(JoinCluster(other, Wish("n4"), 20 * kSecond).ok());
+  std::vector<JoinDoor::TokenStatus> tokens;
+  host.OnLoop([&] { tokens = host.door_->Tokens(); });
+  ASSERT_EQ(tokens.size(), 2u);
+  EXPECT_FALSE(tokens[0].is_used);
+  EXPECT_TRUE(tokens[1].is_used);
+  EXPECT_EQ(tokens[1].request, Wish("n4"));
+  EXPECT_GT(tokens[0].left, 590 * kSecond);
+  host.OnLoop([&] {
+    EXPECT_EQ(host.door_->Withdraw("nothing").status().code(), absl::StatusCode::kNotFound);
+    const auto withdrawn = host.door_->Withdraw(tokens[0].id);
+    ASSERT_TRUE(withdrawn.ok());
+    EXPECT_EQ(*withdrawn, std::vector<std::string>{tokens[0].id});
+  });
+  EXPECT_TRUE(Contains(JoinCluster(token, Wish("n5"), 20 * kSecond).status(), "the token is void"));
+  EXPECT_TRUE(JoinCluster(other, Wish("n4"), 20 * kSecond).ok());
+  host.OnLoop([&] {
+    EXPECT_EQ(host.door_->Withdraw("all")->size(), 1u);
+    EXPECT_EQ(host.door_->tokens(), 0u);
+  });
+}
+
+// Who is being admitted by it is not told, whatever comes of it.
+TEST(JoinDoor, ATokenIsWithdrawnWhileItIsUsed) {
+  Host host;
+  const JoinToken token = host.MakeToken();
+  host.Hold();
+  EXPECT_FALSE(JoinCluster(token, Wish("n4"), 300 * kMillisecond).ok());
+  EXPECT_EQ(host.asked(), 1);
+  host.OnLoop([&] { EXPECT_EQ(host.door_->Withdraw("all")->size(), 1u); });
+  host.Release();
+  const absl::Status status = JoinCluster(token, Wish("n4"), 20 * kSecond).status();
+  EXPECT_TRUE(Contains(status, "the token is void")) << status;
 }
 
 TEST(JoinDoor, ADoorThatGoesAwayBeforeTheAnswerIsNotMissed) {

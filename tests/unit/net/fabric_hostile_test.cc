@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -13,6 +15,7 @@
 
 #include "net/envelope.h"
 #include "net/fabric_transport.h"
+#include "net/handshake.h"
 #include "tests/unit/net/transport_fixture.h"
 #include "tests/wire.h"
 
@@ -212,39 +215,130 @@ TEST_F(HostileWire, AMessageOfAnEarlierConnectionIsRefused) {
   EXPECT_EQ(a_->received.size(), 1u);
 }
 
-TEST_F(HostileWire, ARepeatedHandshakeIsRefusedByTheSameNodeAndByALaterOne) {
-  Start();
-  b_->Send(1, "message");
-  ASSERT_TRUE(a_->WaitFor([&] { return a_->received.size() == 1; }));
-  std::string recorded;
-  {
+class RecordedHandshake : public HostileWire {
+ protected:
+  // Of node 2: a Hello that asks, and then everything of the connection that it came to, up to a message.
+  void Record() {
+    Start();
+    b_->Send(1, "message");
+    ASSERT_TRUE(a_->WaitFor([&] { return a_->received.size() == 1; }));
     const std::lock_guard lock(mutex_);
-    recorded = recorded_[0];
+    const std::vector<std::string> connections = SplitAtHellos(recorded_[0], kProtocolVersion);
+    ASSERT_EQ(connections.size(), 2u);
+    asking_ = connections[0];
+    proving_ = connections[1];
   }
-  const auto repeat = [&] {
-    const int fd = ConnectTo(PortOf(members_[0]));
-    EXPECT_GE(fd, 0);
-    EXPECT_EQ(send(fd, recorded.data(), recorded.size(), MSG_NOSIGNAL), static_cast<ssize_t>(recorded.size()));
-    return fd;
-  };
+  // Each on a connection of its own, which stays open.
+  void Repeat(const std::string& bytes, int times) {
+    for (int i = 0; i < times; ++i) {
+      fds_.push_back(ConnectTo(PortOf(members_[0])));
+      EXPECT_GE(fds_.back(), 0);
+      EXPECT_EQ(send(fds_.back(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+    }
+  }
+  // What it was answered, until that has a first message of the handshake's form, or the connection is cut.
+  static std::string Answer(int fd) {
+    std::string answer;
+    char bytes[512];
+    while (answer.find("MH") == std::string::npos) {
+      const ssize_t got = recv(fd, bytes, sizeof(bytes), 0);
+      if (got <= 0) break;
+      answer.append(bytes, static_cast<size_t>(got));
+    }
+    return answer;
+  }
+  ~RecordedHandshake() override {
+    for (const int fd : fds_) close(fd);
+  }
+  size_t Connections() {
+    FabricTransportGauges gauges;
+    a_->OnLoop([&] { gauges = a_->transport->Gauges(); });
+    return gauges.connections;
+  }
+
+  std::string asking_;
+  std::string proving_;
+  std::vector<int> fds_;
+};
+
+TEST_F(RecordedHandshake, IsRefusedByTheSameNodeAndByALaterOne) {
+  Record();
   const uint64_t refused = a_->Counters().peers_refused;
-  std::vector<int> fds;
-  for (int i = 0; i < 20; ++i) fds.push_back(repeat());
+  Repeat(proving_, 20);
   EXPECT_TRUE(a_->WaitForStatus([&](const PeerStatus& status, const TransportCounters& c) {
     return c.peers_refused == refused + 20 && status.connected;
   }));
   EXPECT_EQ(a_->history.size(), 1u);
-  // It remembers nothing of it, but has another nonce.
+  // It remembers nothing of it, but has another challenge.
   b_->Stop();
   a_->Stop();
   a_ = std::make_unique<TestNode>(MakeConfig(members_, 1, 2));
   a_->Start();
-  for (int i = 0; i < 3; ++i) fds.push_back(repeat());
-  EXPECT_TRUE(a_->WaitForStatus(
-      [&](const PeerStatus& status, const TransportCounters& c) { return c.peers_refused >= 3 && !status.connected; }));
+  Repeat(proving_, 300);
+  EXPECT_TRUE(a_->WaitForStatus([&](const PeerStatus& status, const TransportCounters& c) {
+    return c.peers_refused >= 300 && !status.connected;
+  }));
+  EXPECT_EQ(Connections(), 0u);
   EXPECT_TRUE(a_->history.empty());
   EXPECT_TRUE(a_->received.empty());
-  for (const int fd : fds) close(fd);
+}
+
+TEST_F(RecordedHandshake, OfWhoAsksForAChallengeGetsOneAndNothingMore) {
+  Record();
+  const uint64_t refused = a_->Counters().peers_refused;
+  Repeat(asking_ + std::string(4000, '\xFF'), 50);
+  for (const int fd : fds_) EXPECT_NE(Answer(fd).find("MH"), std::string::npos);
+  EXPECT_EQ(Connections(), 1u);
+  EXPECT_EQ(a_->Counters().peers_refused, refused);
+  b_->Send(1, "as ever");
+  EXPECT_TRUE(a_->WaitFor([&] { return a_->received.size() == 2; }));
+}
+
+// Whoever can make hellos holds the key, but need not be a node that is sound.
+TEST_F(RecordedHandshake, ThatIsNeverFinishedKeepsNobodyAway) {
+  Record();
+  b_->Stop();
+  ASSERT_TRUE(a_->WaitForDown(2));
+  const FabricTransportConfig config = MakeConfig(members_, 1);
+  const size_t at = asking_.find("MH");
+  uint64_t challenge = 0;
+  uint64_t nonce = 1000;
+  const auto say_hello = [&] {
+    HandshakeFacts facts{.version = kProtocolVersion,
+                         .cluster = config.cluster,
+                         .connector = {NodeId(2), Incarnation(1)},
+                         .acceptor = {NodeId(1), Incarnation()},
+                         .connector_nonce = ++nonce,
+                         .acceptor_nonce = challenge};
+    Hello hello{
+        .version = kProtocolVersion, .cluster_low = config.cluster.low, .from = facts.connector, .nonce = nonce};
+    const HandshakeMac mac = ComputeMac(config.keys[0], HandshakeStep::kHello, facts, {});
+    std::copy_n(mac.begin(), hello.mac.size(), hello.mac.begin());
+    const auto bytes = EncodeHello(hello);
+    std::string request = asking_;
+    request.replace(at, bytes.size(), reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    Repeat(request, 1);
+    return Answer(fds_.back());
+  };
+  const std::string refusal = say_hello();
+  const auto parsed = ParseRefusal(std::as_bytes(std::span(refusal)).subspan(refusal.find("MH")));
+  ASSERT_TRUE(parsed.has_value());
+  ASSERT_EQ(parsed->reason, RefusalReason::kChallenge);
+  challenge = parsed->challenge;
+  for (int i = 0; i < 20; ++i) {
+    const std::string accepted = say_hello();
+    const size_t found = accepted.find("MH");
+    ASSERT_NE(found, std::string::npos);
+    EXPECT_TRUE(ParseAccept(kProtocolVersion, std::as_bytes(std::span(accepted)).subspan(found)).has_value()) << i;
+  }
+  EXPECT_LE(Connections(), 5u);
+  const auto before = std::chrono::steady_clock::now();
+  FabricTransportConfig b = MakeConfig(members_, 2, 2);
+  b_ = std::make_unique<TestNode>(std::move(b));
+  b_->Start();
+  ASSERT_TRUE(a_->WaitForPeer(2, 2));
+  // Sooner than the handshakes that were there ended by themselves.
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::milliseconds(1500));
 }
 
 // --- Too much -----------------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <functional>
-#include <random>
+#include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "net/envelope.h"
 #include "net/handshake.h"
+#include "tests/fuzz.h"
 
 namespace mangrove {
 namespace {
@@ -69,88 +71,86 @@ std::vector<Bytes> MessageCorpus() {
   return corpus;
 }
 
-// A few bytes changed, cut, doubled or put in from another one; of the exact size, so that sanitizers see what is read beyond.
-Bytes Mutate(std::mt19937_64& random, const std::vector<Bytes>& corpus) {
-  Bytes bytes = corpus[random() % corpus.size()];
-  for (uint64_t changes = random() % 4; changes-- > 0;) {
-    const size_t head = std::min<size_t>(bytes.size(), 128);
-    if (head == 0) break;
-    const size_t at = random() % head;
-    switch (random() % 6) {
-      case 0: bytes[at] ^= static_cast<std::byte>(1 << random() % 8); break;
-      case 1: bytes[at] = static_cast<std::byte>(random()); break;
-      case 2: bytes[at] = static_cast<std::byte>(random() % 2 == 0 ? 0xFF : 0); break;
-      case 3: bytes.resize(random() % (bytes.size() + 1)); break;
-      case 4: bytes.insert(bytes.end(), bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(at)); break;
-      default: {
-        const Bytes& other = corpus[random() % corpus.size()];
-        const size_t count = std::min({other.size(), bytes.size() - at, size_t{8}});
-        std::copy_n(other.begin(), count, bytes.begin() + static_cast<ptrdiff_t>(at));
-      }
-    }
+std::vector<std::string> Texts(const std::vector<Bytes>& corpus) {
+  std::vector<std::string> texts;
+  for (const Bytes& bytes : corpus) texts.emplace_back(fuzz::AsText(bytes));
+  return texts;
+}
+
+// What is read is what is written: no two forms of one meaning.
+bool IsHandshake(std::string_view text) {
+  const std::span<const std::byte> bytes = fuzz::AsBytes(text);
+  bool is_taken = false;
+  const auto expect_same = [&](std::span<const std::byte> again) {
+    is_taken = true;
+    EXPECT_TRUE(again.size() <= bytes.size() && std::equal(again.begin(), again.end(), bytes.begin()));
+  };
+  if (const auto hello = ParseHello(bytes)) expect_same(EncodeHello(*hello));
+  if (const auto accept = ParseAccept(5, bytes)) expect_same(EncodeAccept(5, *accept));
+  if (const auto first = ParseFirstMessage(bytes)) {
+    expect_same(EncodeFirstMessage(*first));
+    EXPECT_EQ(bytes.size(), kFirstMessageBytes);
   }
-  return bytes;
+  if (const auto refusal = ParseRefusal(bytes)) {
+    expect_same(EncodeRefusal(*refusal));
+    EXPECT_FALSE(ExplainRefusal(*refusal, *refusal).empty());
+  }
+  return is_taken;
 }
 
 TEST(HostileInput, NoMutationOfAHandshakeIsTakenForWhatItIsNot) {
-  const std::vector<Bytes> corpus = HandshakeCorpus();
-  std::mt19937_64 random(1);
-  for (int i = 0; i < 200'000; ++i) {
-    const Bytes bytes = Mutate(random, corpus);
-    // What is read is what is written: no two forms of one meaning.
-    if (const auto hello = ParseHello(bytes)) {
-      const auto again = EncodeHello(*hello);
-      ASSERT_TRUE(std::equal(again.begin(), again.end(), bytes.begin()));
-    }
-    if (const auto accept = ParseAccept(5, bytes)) {
-      const auto again = EncodeAccept(5, *accept);
-      ASSERT_TRUE(std::equal(again.begin(), again.end(), bytes.begin()));
-    }
-    if (const auto first = ParseFirstMessage(bytes)) {
-      const auto again = EncodeFirstMessage(*first);
-      ASSERT_TRUE(std::equal(again.begin(), again.end(), bytes.begin(), bytes.end()));
-    }
-    const auto refusal = ParseRefusal(bytes);
-    ASSERT_TRUE(!refusal || !ExplainRefusal(*refusal, *refusal).empty());
-  }
+  fuzz::Run({.name = "handshake", .corpus = Texts(HandshakeCorpus()), .take = IsHandshake, .mutations = 200'000});
 }
 
-TEST(HostileInput, NoMutationOfAMessageGetsPastItsSealAndNoneThatWasSealedPastItsBounds) {
-  const std::vector<Bytes> corpus = MessageCorpus();
-  std::mt19937_64 random(2);
+bool IsMessage(std::string_view text) {
+  const std::span<const std::byte> wire = fuzz::AsBytes(text);
+  const auto parsed = ParseMessage(wire);
+  if (!parsed.ok()) return false;
+  const Envelope& e = parsed->envelope;
+  EXPECT_LE(e.message_bytes, kMaxMessageBytes);
+  EXPECT_LE(e.page_count, kMaxMessagePages);
+  EXPECT_LT(e.first_slot, kPageSlots);
+  EXPECT_LT(static_cast<size_t>(e.channel), kChannels);
+  EXPECT_EQ(parsed->message.size(), e.message_bytes);
+  EXPECT_EQ(parsed->inline_pages.size(), e.inline_pages ? e.page_count * kPageBytes : 0);
+  EXPECT_EQ(parsed->slots_tag.size(), e.pages_in_slots() ? kTagBytes : 0);
+  for (const auto& part : {parsed->message, parsed->inline_pages, parsed->slots_tag}) {
+    if (part.empty()) continue;
+    EXPECT_GE(part.data(), wire.data());
+    EXPECT_LE(part.data() + part.size(), wire.data() + wire.size());
+  }
+  Bytes again(wire.begin(), wire.end());
+  EncodeEnvelope(e, std::span(again).first<kEnvelopeBytes>());
+  const auto same = ParseMessage(again);
+  EXPECT_TRUE(same.ok() && std::equal(again.begin(), again.begin() + kTagAt, wire.begin())) << same.status();
+  return true;
+}
+
+// As a peer with the key might send it.
+TEST(HostileInput, NoMutationOfAMessageGetsPastItsBounds) {
+  fuzz::Run({.name = "message",
+             .corpus = Texts(MessageCorpus()),
+             .take = IsMessage,
+             .mutations = 50'000,
+             .interesting_bytes = kEnvelopeBytes});
+}
+
+TEST(HostileInput, NoMutationOfAMessageGetsPastItsSeal) {
   SealSecret secret;
   secret.key.fill(std::byte{1});
   Sealer sealer(Security::kAuthenticated, Sealer::Role::kSeal, secret);
   Sealer opener(Security::kAuthenticated, Sealer::Role::kOpen, secret);
-  std::vector<Bytes> sealed = corpus;
+  std::vector<Bytes> sealed = MessageCorpus();
   for (Bytes& wire : sealed) SealMessage(sealer, 7, wire);
-  uint64_t refused = 0;
-  for (int i = 0; i < 50'000; ++i) {
-    Bytes altered = Mutate(random, sealed);
-    const bool is_known = std::find(sealed.begin(), sealed.end(), altered) != sealed.end();
-    ASSERT_EQ(OpenMessage(opener, 7, altered).ok(), is_known);
-    // As a peer with the key might send it.
-    const Bytes wire = Mutate(random, corpus);
-    const auto parsed = ParseMessage(wire);
-    if (!parsed.ok()) {
-      ++refused;
-      continue;
-    }
-    const Envelope& e = parsed->envelope;
-    ASSERT_LE(e.message_bytes, kMaxMessageBytes);
-    ASSERT_LE(e.page_count, kMaxMessagePages);
-    ASSERT_LT(e.first_slot, kPageSlots);
-    ASSERT_LT(static_cast<size_t>(e.channel), kChannels);
-    ASSERT_EQ(parsed->message.size(), e.message_bytes);
-    ASSERT_EQ(parsed->inline_pages.size(), e.inline_pages ? e.page_count * kPageBytes : 0);
-    ASSERT_EQ(parsed->slots_tag.size(), e.pages_in_slots() ? kTagBytes : 0);
-    for (const auto& part : {parsed->message, parsed->inline_pages, parsed->slots_tag}) {
-      if (part.empty()) continue;
-      ASSERT_GE(part.data(), wire.data());
-      ASSERT_LE(part.data() + part.size(), wire.data() + wire.size());
-    }
-  }
-  EXPECT_GT(refused, 10'000u);
+  const std::vector<std::string> corpus = Texts(sealed);
+  const auto opens = [&](std::string_view text) {
+    const std::span<const std::byte> bytes = fuzz::AsBytes(text);
+    Bytes altered(bytes.begin(), bytes.end());
+    const bool is_open = OpenMessage(opener, 7, altered).ok();
+    EXPECT_EQ(is_open, std::find(corpus.begin(), corpus.end(), text) != corpus.end());
+    return is_open;
+  };
+  fuzz::Run({.name = "sealed message", .corpus = corpus, .take = opens, .mutations = 50'000});
 }
 
 }  // namespace

@@ -395,13 +395,36 @@ TEST_F(CommandLine, AFlagOfAnotherCommandIsRefused) {
 }
 
 TEST_F(CommandLine, ATokenIsShownWithWhatToDoWithIt) {
-  answer_ = R"({"token": "mgt1.abc", "valid_s": 900})";
+  answer_ = R"({"token": "mgt1.abc", "valid_s": 900, "id": "0a1b2c3d"})";
   EXPECT_EQ(Run({"node", "token"}), kExitDone);
   EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock token 900");
   EXPECT_THAT(out_.str(), StartsWith("mgt1.abc\n\ngood once, for 15 min, while this node runs"));
   EXPECT_EQ(Run({"node", "token", "--valid", "60"}), kExitDone);
   EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock token 60");
   EXPECT_EQ(Run({"node", "token", "--valid", "0"}), kExitUsage);
+  answer_ = R"({"tokens": [{"id": "0a1b2c3d", "state": "used", "seconds_left": 30, "name": "n4", "address": "h:4"}]})";
+  EXPECT_EQ(Run({"node", "token", "--list"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock token list");
+  EXPECT_EQ(out_.str(), "token     state  time left  node  address\n0a1b2c3d  used        30 s  n4    h:4\n");
+  answer_ = R"({"withdrawn": ["0a1b2c3d"]})";
+  EXPECT_EQ(Run({"node", "token", "--withdraw", "0a1b2c3d"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock token withdraw 0a1b2c3d");
+  EXPECT_EQ(out_.str(), "withdrawn: 0a1b2c3d\n");
+  EXPECT_EQ(Run({"node", "token", "--withdraw", "all", "--list"}), kExitUsage);
+}
+
+TEST_F(CommandLine, ALogIsGivenUpWhenItsNodeIsNamedTwice) {
+  answer_ = R"({"node": 3, "name": "n3", "lost": "page 7 is lost", "is_given_up": false})";
+  EXPECT_EQ(Run({"log", "give-up", "n3"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock give up log n3");
+  EXPECT_THAT(out_.str(), HasSubstr("by any disk that counts: page 7 is lost\n\nWhat may be lost: transactions that"));
+  EXPECT_THAT(out_.str(), HasSubstr("\n  mangrove log give-up n3 --confirm n3\n"));
+  EXPECT_EQ(Run({"log", "give-up", "n3", "--confirm", "n4"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("--confirm is \"n4\", expected \"n3\""));
+  answer_ = R"({"node": 3, "name": "n3", "lost": "page 7 is lost", "is_given_up": true})";
+  EXPECT_EQ(Run({"log", "give-up", "n3", "--confirm", "n3"}), kExitDone);
+  EXPECT_EQ(asked_, "/run/mangrove/mangroved.sock give up log n3 confirmed");
+  EXPECT_THAT(out_.str(), HasSubstr("is given up: page 7 is lost\n"));
 }
 
 // --- Filesets and mounts ----------------------------------------------------------------------------------------------

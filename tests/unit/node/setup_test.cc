@@ -84,6 +84,18 @@ TEST_F(Setup, WhatCannotBeIsRefusedAndNothingIsMade) {
   EXPECT_FALSE(std::filesystem::exists(options_.directory));
 }
 
+// Those of a run that was cut short.
+TEST_F(Setup, HalfWrittenFilesAreInNobodysWay) {
+  std::filesystem::create_directories(options_.directory);
+  for (const char* const file : {"/cluster.key.new", "/mangroved.toml.new"}) {
+    std::ofstream(options_.directory + file) << "cut sh";
+  }
+  ASSERT_TRUE(SetUpCluster(options_).ok());
+  EXPECT_TRUE(LoadNodeConfig(options_.directory + "/mangroved.toml").ok());
+  EXPECT_TRUE(LoadClusterKeys(options_.directory + "/cluster.key").ok());
+  EXPECT_FALSE(std::filesystem::exists(options_.directory + "/cluster.key.new"));
+}
+
 // A path with what the file's form gives a meaning to.
 TEST_F(Setup, PathsAreWrittenSoThatTheyAreReadBack) {
   options_.directory += "/a \"quoted\" \\ one";

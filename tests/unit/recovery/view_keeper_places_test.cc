@@ -25,10 +25,10 @@ TEST_F(ViewKeeperPlaces, TheFirstViewPlacesAllThatTheClusterWasMadeWith) {
   Add(4);
   nodes_[NodeId(4)].is_removed = true;
   now_ += kSecond;
-  ViewChange change = keeper_.Decide(Database(), now_);
+  ViewChange change = keeper_.Decide(Database(), VotesInLog(), now_);
   EXPECT_TRUE(change.empty());  // There is no view without anybody in it.
   Hear(Instance(2), {.sent_at = 0, .epoch = {}, .unreachable = {}});
-  change = keeper_.Decide(Database(), now_);
+  change = keeper_.Decide(Database(), VotesInLog(), now_);
   EXPECT_THAT(change.joins, ElementsAre(Instance(2)));
   EXPECT_THAT(change.place, ElementsAre(NodeId(1), NodeId(2), NodeId(3)));
   change.epoch = Epoch(9);
@@ -45,7 +45,7 @@ TEST_F(ViewKeeperPlaces, TheFirstViewLeavesRoomForPlaces) {
     Add(node);
     Hear(Instance(node), {.sent_at = 0, .epoch = {}, .unreachable = {}});
   }
-  ViewChange change = keeper_.Decide(Database(), now_);
+  ViewChange change = keeper_.Decide(Database(), VotesInLog(), now_);
   EXPECT_LE(change.size(), ViewChange::kMostNodes);
   EXPECT_THAT(change.joins, testing::Not(IsEmpty()));
   change.epoch = Epoch(9);
@@ -60,7 +60,7 @@ TEST_F(ViewKeeperPlaces, NothingIsAskedForBeforeTheFirstView) {
   Add(2);
   Ask(NodeRequest::Kind::kDrain, 2);
   Ask(NodeRequest::Kind::kGiveUp, 2);
-  EXPECT_TRUE(keeper_.Decide(Database(), now_).empty());
+  EXPECT_TRUE(keeper_.Decide(Database(), VotesInLog(), now_).empty());
 }
 
 TEST_F(ViewKeeperPlaces, WhoJoinsIsToKeepPages) {

@@ -173,6 +173,21 @@ TEST_F(ViewKeeperRequests, NorDoTheLastTwoAtOnce) {
   EXPECT_THAT(change.drain, IsEmpty());
 }
 
+// It is to have votes, and has none: it was admitted, and never came, or its disk was replaced.
+TEST_F(ViewKeeperRequests, AnAnchorWhoseVotesDoNotCountInTheLogIsNoneThatStays) {
+  Begin({1, 2, 3});
+  nodes_[NodeId(2)].votes = 1;
+  never_here_ = Ids({2});
+  Ask(Kind::kDrain, 1);
+  EXPECT_THAT(DecideAfter(0).drain, IsEmpty());
+  Leave(1);
+  Ask(Kind::kGiveUp, 1);
+  EXPECT_THAT(DecideAfter(0).lost, IsEmpty());
+  never_here_.clear();
+  Ask(Kind::kGiveUp, 1);
+  EXPECT_THAT(DecideAfter(0).lost, ElementsAre(NodeId(1)));
+}
+
 TEST_F(ViewKeeperRequests, MoreRequestsThanAChangeHoldsAreForOneThatComesLater) {
   const uint64_t count = ViewChange::kMostNodes + 5;
   std::vector<uint64_t> all;

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,12 @@ class ViewKeeperTest : public testing::Test {
     view_.behind.try_emplace(NodeId(node), view_.epoch);
   }
   NodeDatabase Database() const { return {nodes_, view_}; }
+  // Those of the database, but for who was never brought up to date.
+  Votes VotesInLog() const {
+    Votes votes;
+    for (const auto& [node, record] : nodes_) votes[node] = never_here_.contains(node) ? 0 : record.votes;
+    return votes;
+  }
 
   static TimeNs ClockOf(uint64_t node, TimeNs time) { return time + static_cast<TimeNs>(node) * 1000 * kSecond; }
   void Hear(NodeInstance from, Pulse pulse) {
@@ -60,7 +67,7 @@ class ViewKeeperTest : public testing::Test {
     ASSERT_EQ(LeaseOf(node), ClockOf(node, now_));
   }
   ViewChange Decide() {
-    ViewChange change = keeper_.Decide(Database(), now_);
+    ViewChange change = keeper_.Decide(Database(), VotesInLog(), now_);
     EXPECT_EQ(change.epoch.value, view_.epoch.value + 1);
     return change;
   }
@@ -87,6 +94,7 @@ class ViewKeeperTest : public testing::Test {
   const RecoveryTiming timing_;
   TimeNs now_ = 500 * kSecond;
   std::map<NodeId, NodeRecord> nodes_;
+  std::set<NodeId> never_here_;
   View view_ = {.epoch = Epoch(7), .members = {}};
   ViewKeeper keeper_{timing_, {}};
 };

@@ -391,7 +391,7 @@ TEST_F(ViewKeeperTest, ManyComeInOneChangeAfterTheOther) {
     }
     DatabaseCommand command;
     command.kind = DatabaseCommand::Kind::kChangeView;
-    command.view = keeper_.Decide(database, now_);
+    command.view = keeper_.Decide(database, VotesInLog(), now_);
     if (command.view.empty()) break;
     ASSERT_TRUE(database.Apply(command).ok()) << database.Check(command);
   }
