@@ -1,6 +1,7 @@
 #include "engine/catch_up.h"
 
 #include <algorithm>
+#include <deque>
 #include <iterator>
 #include <memory>
 #include <type_traits>
@@ -18,6 +19,13 @@ constexpr DurationNs kPause = 20 * kMillisecond;
 constexpr DurationNs kMostPause = kSecond;  // After failures one after the other.
 constexpr DurationNs kAnswerIn = 2 * kSecond;
 constexpr uint64_t kLooksAtOnce = 1024;  // At extents; then others run.
+// Of 124 pages each: about as many as a flush has on their way.
+constexpr size_t kPartsAtOnce = 12;
+
+struct PartOnItsWay {
+  PageId first;
+  Outcome<absl::Status> taken;
+};
 
 // What is left of the ranges without `taken`.
 void Subtract(PageRange taken, std::vector<PageRange>& ranges) {
@@ -299,13 +307,22 @@ Task<absl::Status> CatchUp::LearnNext() {
   co_return finished;
 }
 
-// The extents, or the pages, that `source` and this node are both to keep.
+// The extents, or the pages, that `source` and this node are both to keep. Some lists of pages at a time: while those of one are on
+// their way, the next one is asked for.
 Task<absl::Status> CatchUp::Learn(NodeId source, bool pages) {
   const uint64_t round = round_;
   // Of pages it goes on where it was.
   PageId from = pages ? std::exchange(pages_from_[source], {}) : PageId{};
+  std::deque<PartOnItsWay> parts;
+  absl::Status status;
   do {
-    if (pages) pages_from_[source] = from;
+    if (parts.size() == kPartsAtOnce) {
+      status = co_await parts.front().taken.Get();
+      parts.pop_front();
+      if (status.ok()) status = CheckGoesOn(round);
+      if (!status.ok()) break;
+    }
+    if (pages) pages_from_[source] = parts.empty() ? from : parts.front().first;
     Message ask;
     ask.kind = MessageKind::kListStored;
     ask.page = from;
@@ -313,28 +330,39 @@ Task<absl::Status> CatchUp::Learn(NodeId source, bool pages) {
     const TimeNs deadline = engine_->clock_->Now() + kAnswerIn;
     Outcome<Message> outcome = engine_->StartCall(source, std::move(ask), deadline, 5 * engine_->options_.resend_after);
     const Message answer = co_await outcome.Get();
-    if (absl::Status status = CheckGoesOn(round); !status.ok()) co_return status;
-    if (!answer.status().ok()) co_return answer.status();
-    if (answer.data == nullptr || (answer.page != PageId{} && answer.page <= from)) {
-      co_return absl::InternalError(absl::StrCat(ToString(source), " sent a list that is none"));
+    status = CheckGoesOn(round);
+    if (status.ok()) status = answer.status();
+    if (status.ok() && (answer.data == nullptr || (answer.page != PageId{} && answer.page <= from))) {
+      status = absl::InternalError(absl::StrCat(ToString(source), " sent a list that is none"));
     }
+    if (!status.ok()) break;
     const PageInterval part{from, answer.page == PageId{} ? kSpaceEnd : answer.page};
-    absl::Status taken;
     if (pages) {
       absl::StatusOr<std::vector<StoredVersion>> listed = DecodeVersionList(*answer.data, from);
-      if (!listed.ok()) co_return listed.status();
-      taken = co_await TakePages(source, *std::move(listed), part);
+      status = listed.status();
+      if (!status.ok()) break;
+      Outcome<absl::Status> taken(engine_->clock_);
+      parts.push_back({.first = from, .taken = taken});
+      Spawn<absl::Status>(TakePages(source, *std::move(listed), part),
+                          [taken](absl::Status s) mutable { taken.Set(std::move(s)); });
     } else {
       absl::StatusOr<std::vector<StoredExtent>> listed = DecodeExtentList(*answer.data, from);
-      if (!listed.ok()) co_return listed.status();
-      taken = co_await TakeExtents(source, *std::move(listed), part);
+      status = listed.status();
+      if (status.ok()) status = co_await TakeExtents(source, *std::move(listed), part);
+      if (status.ok()) status = CheckGoesOn(round);
+      if (!status.ok()) break;
     }
-    if (taken.ok()) taken = CheckGoesOn(round);
-    if (!taken.ok()) co_return taken;
     from = answer.page;
   } while (from != PageId{});
-  pages_from_.erase(source);
-  co_return absl::OkStatus();
+  // It goes on with the first of which it did not get all.
+  for (PartOnItsWay& part : parts) {
+    if (status.ok()) pages_from_[source] = part.first;
+    const absl::Status taken = co_await part.taken.Get();
+    if (status.ok()) status = taken;
+    if (status.ok()) status = CheckGoesOn(round);
+  }
+  if (status.ok()) pages_from_.erase(source);
+  co_return status;
 }
 
 // --- Extents ----------------------------------------------------------------------------------------------------------

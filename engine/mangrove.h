@@ -30,7 +30,9 @@
 //   DataLoss            every copy of the page is lost or corrupt.
 // A call on more than 256 pages changes nothing unless all of them are allocated.
 // A mapped access that cannot be served ends with SIGBUS at the accessed address, within the node's fault_timeout_ms.
-// After the cause is gone, Region::Heal makes the page accessible again.
+// After the cause is gone, Region::Heal makes the page accessible again. When the daemon is gone, or has lost its lease, calls end
+// with Unavailable, not with a signal, also those that are copying; accesses to what Map or Access gave end with SIGBUS. A call of an
+// attached program gets SIGBUS only where a page was taken away while it copied, and cannot be had again within fault_timeout_ms.
 //
 // Thread-safety: all classes here are thread-safe, except that moving or destroying an object needs exclusive access.
 

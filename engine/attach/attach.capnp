@@ -61,6 +61,8 @@ struct Request {
     map :group {          # With a userfaultfd of the program, on which it has registered its mapping of the region.
       region @12 :UInt64;
       base @13 :UInt64;   # Where the region's first byte is in the program.
+      forCalls @54 :Bool; # The one that the library's calls copy by, which the program does not see. Each takes the place of one
+                          # of its kind.
     }
     free @14 :Text;
     list @15 :Void;       # -> regions, in several replies

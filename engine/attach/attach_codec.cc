@@ -102,6 +102,7 @@ void PutCall(CallBuilder out, const MapCall& call) {
   auto map = out.initMap();
   map.setRegion(call.region);
   map.setBase(call.base);
+  map.setForCalls(call.use == MappingUse::kCalls);
 }
 void PutCall(CallBuilder out, const FreeCall& call) { PutName(out.initFree(NameSize(call.name)), call.name); }
 void PutCall(CallBuilder out, const ListCall&) { out.setList(); }
@@ -374,7 +375,9 @@ absl::StatusOr<AnyCall> GetCall(schema::Request::Call::Reader in) {
       return OpenCall{*std::move(name), ModeOf(in.getOpen().getWrite())};
     }
     case Call::CLOSE: return CloseCall{in.getClose()};
-    case Call::MAP: return MapCall{in.getMap().getRegion(), in.getMap().getBase()};
+    case Call::MAP:
+      return MapCall{in.getMap().getRegion(), in.getMap().getBase(),
+                     in.getMap().getForCalls() ? MappingUse::kCalls : MappingUse::kProgram};
     case Call::FREE: {
       auto name = GetName(in.getFree());
       if (!name.ok()) return name.status();

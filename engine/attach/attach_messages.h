@@ -15,7 +15,7 @@
 namespace mangrove {
 
 constexpr uint64_t kAttachMagic = 0x65766f72676e614d;  // "Mangrove" in memory.
-constexpr uint32_t kAttachVersion = 2;
+constexpr uint32_t kAttachVersion = 3;
 // No message is longer. Lists and long texts go in several.
 constexpr size_t kMaxAttachMessageBytes = 16384;
 // No message carries more descriptors.
@@ -69,9 +69,16 @@ struct OpenCall {
 struct CloseCall {
   RegionHandle region = 0;
 };
+// A region has at most one mapping of each kind in a session.
+enum class MappingUse : uint8_t {
+  kProgram = 0,  // Its addresses are the program's.
+  kCalls = 1,    // The library alone touches it, to copy.
+};
+constexpr size_t kMappingUses = 2;
 struct MapCall {
   RegionHandle region = 0;
   uint64_t base = 0;
+  MappingUse use = MappingUse::kProgram;
 };  // With the userfaultfd.
 struct FreeCall {
   std::string name;

@@ -80,9 +80,7 @@ void AttachedClient::Close(const absl::Status& why) {
   // A child of the program may have a copy of the socket; this ends it for everybody.
   shutdown(socket_.get(), SHUT_RDWR);
   if (events_socket_.ok()) shutdown(events_socket_.get(), SHUT_RDWR);
-  for (const auto& [handle, region] : regions_) {
-    if (region.mapping) server_->mapped_clients_->Remove(*region.mapping);
-  }
+  for (const auto& [handle, region] : regions_) StopServing(region);
   regions_.clear();
   outgoing_.clear();
   waiting_events_.clear();

@@ -9,6 +9,7 @@
 
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -50,7 +51,7 @@ class AttachedClient : public std::enable_shared_from_this<AttachedClient> {
   struct OpenRegion {
     OpenedRegion opened;
     std::shared_ptr<RegionFrames> frames;
-    std::optional<MappingId> mapping;
+    std::array<std::optional<MappingId>, kMappingUses> mappings;  // By MappingUse.
   };
   static constexpr size_t kMaxLists = 4;  // At once; their results are held until they are sent.
 
@@ -113,6 +114,7 @@ class AttachedClient : public std::enable_shared_from_this<AttachedClient> {
   void Do(uint64_t id, TimeNs deadline, ReadLogCall call);
   absl::StatusOr<GlobalAddress> AddressOf(const BytesOfPage& bytes, bool for_writing);
   absl::Status DoMap(const MapCall& call, UniqueFd userfaultfd);
+  void StopServing(const OpenRegion& region) const;
 
   absl::StatusOr<OpenRegion*> Find(RegionHandle region);
   // The pages in the global space; `for_writing` needs a region that is open for it.

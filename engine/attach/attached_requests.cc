@@ -158,7 +158,7 @@ void AttachedClient::Do(uint64_t id, TimeNs deadline, OpenCall call) {
 void AttachedClient::Do(uint64_t id, TimeNs, CloseCall call) {
   auto region = Find(call.region);
   if (!region.ok()) return Finish(id, region.status());
-  if ((*region)->mapping) server_->mapped_clients_->Remove(*(*region)->mapping);
+  StopServing(**region);
   regions_.erase(call.region);
   Finish(id, absl::OkStatus());
 }
@@ -178,6 +178,12 @@ void AttachedClient::Do(uint64_t id, TimeNs deadline, InspectCall call) {
 }
 void AttachedClient::Do(uint64_t id, TimeNs deadline, SpaceCall) { Run(id, server_->operations_->Space(deadline)); }
 
+void AttachedClient::StopServing(const OpenRegion& region) const {
+  for (const auto& mapping : region.mappings) {
+    if (mapping) server_->mapped_clients_->Remove(*mapping);
+  }
+}
+
 absl::Status AttachedClient::DoMap(const MapCall& call, UniqueFd userfaultfd) {
   auto region = Find(call.region);
   if (!region.ok()) return region.status();
@@ -185,7 +191,8 @@ absl::Status AttachedClient::DoMap(const MapCall& call, UniqueFd userfaultfd) {
   server_->SetDeadline();  // What it says of the lease may have passed.
   OpenRegion& open = **region;
   // One that the program gave up before it was told of the first.
-  if (open.mapping) server_->mapped_clients_->Remove(*std::exchange(open.mapping, std::nullopt));
+  std::optional<MappingId>& served = open.mappings[static_cast<size_t>(call.use)];
+  if (served) server_->mapped_clients_->Remove(*std::exchange(served, std::nullopt));
   auto mapping = server_->mapped_clients_->Add({.userfaultfd = std::move(userfaultfd),
                                                 .base = call.base,
                                                 .region = open.frames,
@@ -193,7 +200,7 @@ absl::Status AttachedClient::DoMap(const MapCall& call, UniqueFd userfaultfd) {
                                                 .max_workers = server_->options_.max_workers,
                                                 .spin_ns = server_->options_.spin_ns});
   if (!mapping.ok()) return mapping.status();
-  open.mapping = *mapping;
+  served = *mapping;
   return absl::OkStatus();
 }
 
@@ -246,19 +253,22 @@ void AttachedClient::Do(uint64_t id, TimeNs deadline, FlushCall call) {
 void AttachedClient::Do(uint64_t id, TimeNs, HealCall call) {
   auto range = RangeOf(call.pages);
   if (!range.ok()) return Finish(id, range.status());
-  const auto& mapping = regions_.at(call.pages.region).mapping;
-  if (!mapping) return Finish(id, absl::OkStatus());
-  Finish(id, server_->mapped_clients_->Heal(*mapping, *range).status());
+  absl::Status healed;
+  for (const auto& mapping : regions_.at(call.pages.region).mappings) {
+    if (mapping && healed.ok()) healed = server_->mapped_clients_->Heal(*mapping, *range).status();
+  }
+  Finish(id, healed);
 }
 
 absl::StatusOr<RegionCounters> AttachedClient::CountersOf(RegionHandle handle) {
   auto region = Find(handle);
   if (!region.ok()) return region.status();
   RegionCounters counters;
-  if ((*region)->mapping) {
-    if (const auto faults = server_->mapped_clients_->Counters(*(*region)->mapping); faults.ok()) {
-      counters.read_faults = faults->read_faults;
-      counters.write_faults = faults->write_faults;
+  for (const auto& mapping : (*region)->mappings) {
+    if (!mapping) continue;
+    if (const auto faults = server_->mapped_clients_->Counters(*mapping); faults.ok()) {
+      counters.read_faults += faults->read_faults;
+      counters.write_faults += faults->write_faults;
     }
   }
   if (server_->options_.pages_fetched)

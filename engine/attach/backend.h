@@ -38,7 +38,8 @@ class Backend {
   // REQUIRES: this process has unmapped it.
   virtual void Close(RegionHandle region) = 0;
   // When it returns OK the node answers the faults of the mapping at `base`. The descriptor stays the caller's.
-  virtual absl::Status Map(RegionHandle region, uint64_t base, const UniqueFd& userfaultfd) = 0;
+  // REQUIRES: where the node is in this process, `use` is kProgram.
+  virtual absl::Status Map(RegionHandle region, uint64_t base, const UniqueFd& userfaultfd, MappingUse use) = 0;
   virtual absl::Status Free(const std::string& name) = 0;
   virtual absl::StatusOr<std::vector<RegionInfo>> ListRegions() = 0;
   virtual absl::StatusOr<SpaceTotals> Space() = 0;

@@ -62,7 +62,7 @@ RegionPages LocalRegion::Pages(uint64_t offset, uint64_t length) const {
 // --- Copying ----------------------------------------------------------------------------------------------------------
 
 inline std::byte* LocalRegion::InPlace(uint64_t offset, uint64_t length, Rights rights) const {
-  std::byte* const base = shared_->base();
+  std::byte* const base = shared_->base(MappingUse::kCalls);
   if (base == nullptr || !session_->parts().liveness->alive() || length == 0 || offset >= info_.size_bytes ||
       length > info_.size_bytes - offset) {
     return nullptr;
@@ -75,7 +75,7 @@ template <typename Copy>
 absl::Status LocalRegion::CopySlowly(uint64_t offset, uint64_t length, AccessMode mode, Copy copy) {
   if (absl::Status s = CheckBytes(offset, length); !s.ok()) return s;
   if (length == 0) return absl::OkStatus();
-  auto mapping = shared_->Mapping();
+  auto mapping = shared_->Mapping(MappingUse::kCalls);
   if (!mapping.ok()) return mapping.status();
   const Rights rights = mode == AccessMode::kWrite ? Rights::kWrite : Rights::kRead;
   // All of it is allocated, before the first part changes anything.
@@ -96,6 +96,7 @@ absl::Status LocalRegion::CopySlowly(uint64_t offset, uint64_t length, AccessMod
       }
     }
     copy((*mapping)->base() + at, done, part);
+    if (absl::Status s = Copied(); !s.ok()) return s;
     done += part;
   }
   return absl::OkStatus();
@@ -158,7 +159,7 @@ absl::Status LocalRegion::Read(uint64_t offset, std::span<std::byte> out) {
   if (out.size() < kPrefaultBytes) {
     if (const std::byte* place = InPlace(offset, out.size(), Rights::kRead); place != nullptr) {
       std::memcpy(out.data(), place, out.size());
-      return absl::OkStatus();
+      return Copied();
     }
   }
   return CopySlowly(offset, out.size(), AccessMode::kRead, [&](const std::byte* place, uint64_t done, uint64_t part) {
@@ -177,7 +178,7 @@ absl::Status LocalRegion::Write(uint64_t offset, std::span<const std::byte> byte
   if (bytes.size() < kPrefaultBytes) {
     if (std::byte* place = InPlace(offset, bytes.size(), Rights::kWrite); place != nullptr) {
       std::memcpy(place, bytes.data(), bytes.size());
-      return absl::OkStatus();
+      return Copied();
     }
   }
   return CopySlowly(offset, bytes.size(), AccessMode::kWrite, [&](std::byte* place, uint64_t done, uint64_t part) {
@@ -190,7 +191,7 @@ absl::Status LocalRegion::Write(uint64_t offset, std::span<const std::byte> byte
 absl::StatusOr<std::byte*> LocalRegion::Map(uint64_t offset, uint64_t length) {
   if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
   if (absl::Status s = backend().CheckAllocated(Pages(offset, length)); !s.ok()) return s;
-  auto mapping = shared_->Mapping();
+  auto mapping = shared_->Mapping(MappingUse::kProgram);
   if (!mapping.ok()) return mapping.status();
   const std::lock_guard lock(mutex_);
   ++maps_[{offset, length}];
@@ -210,7 +211,7 @@ absl::Status LocalRegion::Unmap(uint64_t offset, uint64_t length) {
 
 absl::StatusOr<std::byte*> LocalRegion::ViewAddress(uint64_t offset, uint64_t length) {
   if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
-  auto mapping = shared_->Mapping();
+  auto mapping = shared_->Mapping(MappingUse::kProgram);
   if (!mapping.ok()) return mapping.status();
   (*mapping)->Prefault(offset, length, shared_->states());
   return (*mapping)->base() + offset;
@@ -218,10 +219,14 @@ absl::StatusOr<std::byte*> LocalRegion::ViewAddress(uint64_t offset, uint64_t le
 
 absl::Status LocalRegion::Heal(uint64_t offset, uint64_t length) {
   if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
-  RegionMapping* const mapping = shared_->MappingIfAny();
-  if (mapping == nullptr) return absl::OkStatus();
-  if (absl::Status s = backend().Heal(Pages(offset, length)); !s.ok()) return s;
-  return mapping->Heal(offset, length);
+  RegionMapping* const mappings[] = {shared_->MappingIfAny(MappingUse::kProgram),
+                                     shared_->MappingIfAny(MappingUse::kCalls)};
+  if (mappings[0] == nullptr && mappings[1] == nullptr) return absl::OkStatus();
+  absl::Status status = backend().Heal(Pages(offset, length));
+  for (RegionMapping* mapping : mappings) {
+    if (mapping != nullptr && status.ok()) status = mapping->Heal(offset, length);
+  }
+  return status;
 }
 
 // --- Requests ---------------------------------------------------------------------------------------------------------

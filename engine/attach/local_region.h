@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -42,7 +43,7 @@ class LocalRegion final : public Region {
   absl::Status WriteIn(uint64_t transaction, uint64_t offset, const std::string& bytes) override;
 
  private:
-  // The bytes' place when they can be accessed without the node; null otherwise.
+  // The bytes' place in the calls' mapping when they can be accessed without the node; null otherwise.
   std::byte* InPlace(uint64_t offset, uint64_t length, Rights rights) const;
   // Calls copy(place, done, part) for parts of the range, each brought here before.
   template <typename Copy>
@@ -54,6 +55,11 @@ class LocalRegion final : public Region {
   template <typename Copy>
   absl::Status CopyPart(uint64_t offset, uint64_t done, uint64_t length, AccessMode mode, Copy& copy);
 
+  // OK: what was copied before is good (L2).
+  absl::Status Copied() const {
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return session_->parts().liveness->alive() ? absl::OkStatus() : session_->CheckAlive();
+  }
   absl::Status CheckBytes(uint64_t offset, uint64_t length) const;
   // Alive, whole pages, at least one, in the region.
   absl::Status CheckPages(uint64_t offset, uint64_t length) const;

@@ -26,23 +26,24 @@ absl::StatusOr<std::shared_ptr<SharedRegion>> SharedRegion::Create(SessionParts*
 }
 
 SharedRegion::~SharedRegion() {
-  mapping_.reset();
+  for (Mapped& mapped : mapped_) mapped.mapping.reset();
   if (parts_->liveness->alive()) parts_->backend->Close(opened_.region);
 }
 
-absl::StatusOr<RegionMapping*> SharedRegion::Mapping() {
-  if (RegionMapping* mapping = MappingIfAny(); mapping != nullptr) return mapping;
+absl::StatusOr<RegionMapping*> SharedRegion::Mapping(MappingUse use) {
+  if (RegionMapping* mapping = MappingIfAny(use); mapping != nullptr) return mapping;
   const std::lock_guard lock(mutex_);
-  if (mapping_ != nullptr) return mapping_.get();
-  auto mapping = RegionMapping::Create(opened_, parts_->liveness.get(), parts_->mappings.get());
+  Mapped& mapped = mapped_[static_cast<size_t>(use)];
+  if (mapped.mapping != nullptr) return mapped.mapping.get();
+  auto mapping = RegionMapping::Create(opened_, parts_->liveness.get(), parts_->mappings.get(), use);
   if (!mapping.ok()) return parts_->liveness->alive() ? mapping.status() : parts_->backend->Gone();
   const auto address = reinterpret_cast<uint64_t>((*mapping)->base());
-  absl::Status served = parts_->backend->Map(opened_.region, address, (*mapping)->userfaultfd());
+  absl::Status served = parts_->backend->Map(opened_.region, address, (*mapping)->userfaultfd(), use);
   if (!served.ok()) return served;
   (*mapping)->SetServed();
-  mapping_ = *std::move(mapping);
-  base_.store(mapping_->base(), std::memory_order_release);
-  return mapping_.get();
+  mapped.mapping = *std::move(mapping);
+  mapped.base.store(mapped.mapping->base(), std::memory_order_release);
+  return mapped.mapping.get();
 }
 
 // --- LocalSession -----------------------------------------------------------------------------------------------------

@@ -1,16 +1,19 @@
 // Session and Region as programs have them, over a Backend: checks, the fast path through the state bytes, mapping,
 // events. The same for attached programs and for those that embed a node.
 //
-//  L1  A region has one mapping in a session for each way of opening it (for reading, for writing), made at its first
-//      use and kept until the last Region object is gone. Two sessions of a process have two.
+//  L1  A region has at most two mappings in a session for each way of opening it (for reading, for writing): the program's
+//      and, where the node is in another process, the calls'. Each is made at its first use and kept until the last Region object
+//      is gone. Two sessions of a process have their own.
 //  L2  A call on pages that are here with the right sends nothing: it looks at the flag of liveness, at a state byte for
 //      each page, and copies. Where the node is in this process it copies under a pin, and uses no mapping. Otherwise the
-//      page may be taken away meanwhile: then the copy faults and is served, like any mapped access; if the page cannot be
-//      had then, the copy ends with SIGBUS, not with a status.
+//      page may be taken away meanwhile: then the copy faults and is served, like any mapped access. After the copy it looks at the
+//      flag again: what was copied counts if the session has not ended, since then the mapping was not sealed (M3). If the
+//      page alone cannot be had within the node's fault timeout, the copy ends with SIGBUS, not with a status.
 //  L3  The mapping is gone before the node is told that the region is closed.
 
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <map>
@@ -51,24 +54,29 @@ class SharedRegion {
   uint64_t size_bytes() const { return opened_.info.size_bytes; }
 
   // Where the region is; null when it is not mapped yet.
-  std::byte* base() const { return base_.load(std::memory_order_acquire); }
+  std::byte* base(MappingUse use) const { return Of(use).base.load(std::memory_order_acquire); }
   // Maps it first if need be.
-  absl::StatusOr<RegionMapping*> Mapping();
+  absl::StatusOr<RegionMapping*> Mapping(MappingUse use);
   // Null when it is not mapped.
-  RegionMapping* MappingIfAny() const { return base() != nullptr ? mapping_.get() : nullptr; }
+  RegionMapping* MappingIfAny(MappingUse use) const { return base(use) != nullptr ? Of(use).mapping.get() : nullptr; }
   const StatesView& states() const { return states_; }
   // Null when the node is in another process.
   RegionFrames* frames() const { return opened_.frames.get(); }
 
  private:
+  struct Mapped {
+    std::unique_ptr<RegionMapping> mapping;  // Set once, before `base`.
+    std::atomic<std::byte*> base{nullptr};
+  };
+
   SharedRegion(SessionParts* parts, Backend::Opened opened, StatesView states);
+  const Mapped& Of(MappingUse use) const { return mapped_[static_cast<size_t>(use)]; }
 
   SessionParts* const parts_;
   Backend::Opened opened_;
   const StatesView states_;
   std::mutex mutex_;
-  std::unique_ptr<RegionMapping> mapping_;  // Set once, before `base_`.
-  std::atomic<std::byte*> base_{nullptr};
+  std::array<Mapped, kMappingUses> mapped_;
 };
 
 class LocalSession final : public Session, public std::enable_shared_from_this<LocalSession> {

@@ -129,7 +129,8 @@ void LoopBackend::Close(RegionHandle region) {
   regions_.erase(it);
 }
 
-absl::Status LoopBackend::Map(RegionHandle region, uint64_t base, const UniqueFd& userfaultfd) {
+absl::Status LoopBackend::Map(RegionHandle region, uint64_t base, const UniqueFd& userfaultfd, MappingUse use) {
+  CHECK(use == MappingUse::kProgram);
   UniqueFd copy(fcntl(userfaultfd.get(), F_DUPFD_CLOEXEC, 0));
   if (!copy.ok()) return absl::ErrnoToStatus(errno, "copying the userfaultfd");
   const std::lock_guard lock(mutex_);

@@ -43,7 +43,7 @@ class LoopBackend : public Backend {
   absl::StatusOr<Opened> Reserve(const RegionOptions& options) override;
   absl::StatusOr<Opened> Open(const std::string& name, AccessMode mode) override;
   void Close(RegionHandle region) override;
-  absl::Status Map(RegionHandle region, uint64_t base, const UniqueFd& userfaultfd) override;
+  absl::Status Map(RegionHandle region, uint64_t base, const UniqueFd& userfaultfd, MappingUse use) override;
   absl::Status Free(const std::string& name) override;
   absl::StatusOr<std::vector<RegionInfo>> ListRegions() override;
   absl::StatusOr<SpaceTotals> Space() override;

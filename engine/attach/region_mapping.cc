@@ -53,10 +53,11 @@ void MappingTable::SealAll() {
 // --- RegionMapping ----------------------------------------------------------------------------------------------------
 
 absl::StatusOr<std::unique_ptr<RegionMapping>> RegionMapping::Create(const Backend::Opened& opened,
-                                                                     const Liveness* liveness, MappingTable* table) {
+                                                                     const Liveness* liveness, MappingTable* table,
+                                                                     MappingUse use) {
   auto local = LocalMapping::Create(opened.memory.get(), opened.info.size_bytes, !opened.may_write);
   if (!local.ok()) return local.status();
-  std::unique_ptr<RegionMapping> mapping(new RegionMapping());
+  std::unique_ptr<RegionMapping> mapping(new RegionMapping(use));
   mapping->local_ = *std::move(local);
   mapping->userfaultfd_ = mapping->local_->ReleaseUserfaultfd();
   mapping->frames_ = opened.frames;
@@ -82,7 +83,10 @@ void RegionMapping::SetServed() const {
 
 bool RegionMapping::Seal(int nothing) const {
   const size_t size = local_->size_bytes();
-  void* sealed = mmap(base(), size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, nothing, 0);
+  const bool calls = use_ == MappingUse::kCalls;
+  void* sealed =
+      mmap(base(), size, PROT_READ | PROT_WRITE,
+           (calls ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_FIXED | MAP_NORESERVE, calls ? -1 : nothing, 0);
   // As good, but for the signal.
   if (sealed == MAP_FAILED && mprotect(base(), size, PROT_NONE) != 0) return false;
   WakeFaults(userfaultfd_.get(), reinterpret_cast<uint64_t>(base()), size);

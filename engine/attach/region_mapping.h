@@ -3,8 +3,10 @@
 //
 //  M1  The process keeps a copy of the userfaultfd for as long as the mapping is there. So the end of the daemon does not
 //      end the registration, after which holes would read as zeros: faults wait, until the watchdog seals.
-//  M2  Sealing replaces the mapping by one whose every access gets SIGBUS, in one step; then it wakes who waited in a
-//      fault. It touches none of the mapped memory. No call of this process unseals.
+//  M2  Sealing replaces the mapping by another one, in one step; then it wakes who waited in a fault. It touches none of the
+//      mapped memory. No call of this process unseals.
+//  M3  Every access to a sealed mapping of the program's gets SIGBUS. One of the calls' becomes memory of this process: a call
+//      that is copying goes on, and sees afterwards that the session has ended, which comes before the seal (L2).
 
 #pragma once
 
@@ -73,7 +75,7 @@ class RegionMapping {
  public:
   // `opened`: as the backend gave it.
   static absl::StatusOr<std::unique_ptr<RegionMapping>> Create(const Backend::Opened& opened, const Liveness* liveness,
-                                                               MappingTable* table);
+                                                               MappingTable* table, MappingUse use);
   ~RegionMapping();
   RegionMapping(const RegionMapping&) = delete;
   RegionMapping& operator=(const RegionMapping&) = delete;
@@ -87,13 +89,14 @@ class RegionMapping {
   // The node serves it: a node of this process takes pages away from it by itself.
   void SetServed() const;
   absl::Status Heal(uint64_t offset, uint64_t length) { return local_->Heal(offset, length); }
-  // False: could not.
+  // `nothing`: a file without a byte. False: could not.
   bool Seal(int nothing) const;
 
  private:
-  RegionMapping() = default;
+  explicit RegionMapping(MappingUse use) : use_(use) {}
   void FillWithoutPins(uint64_t offset, uint64_t length, const StatesView& states) const;
 
+  const MappingUse use_;
   std::unique_ptr<LocalMapping> local_;
   UniqueFd userfaultfd_;
   std::shared_ptr<RegionFrames> frames_;  // Only when the node is in this process.

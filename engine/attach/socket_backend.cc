@@ -139,9 +139,9 @@ void SocketBackend::Close(RegionHandle region) {
   // What goes wrong here goes with the connection.
   Tell(CloseCall{region}).IgnoreError();
 }
-absl::Status SocketBackend::Map(RegionHandle region, uint64_t base, const UniqueFd& userfaultfd) {
+absl::Status SocketBackend::Map(RegionHandle region, uint64_t base, const UniqueFd& userfaultfd, MappingUse use) {
   const int descriptor = userfaultfd.get();
-  return channel_->Ask(MapCall{region, base}, options_.limits.call_timeout_ms, {&descriptor, 1}).status();
+  return channel_->Ask(MapCall{region, base, use}, options_.limits.call_timeout_ms, {&descriptor, 1}).status();
 }
 absl::Status SocketBackend::Free(const std::string& name) { return Tell(FreeCall{name}); }
 

@@ -37,6 +37,7 @@ constexpr char kUsage[] =
 
 constexpr int kWholeWithinS = 60;     // From the end of a fault on.
 constexpr uint64_t kOperations = 16;  // So many more of each program: it is served.
+constexpr char kEndsForItsStore[] = "what is durable is known only after a restart";
 
 struct CommandLine {
   int faults = 100;
@@ -252,6 +253,12 @@ class Soak {
     return "";
   }
 
+  // A node whose disk is full may end: what is durable is known only after a restart.
+  bool EndedForItsDisk(int node, const siginfo_t& info) const {
+    return node == filled_ && info.si_code == CLD_EXITED && info.si_status == EXIT_FAILURE &&
+           cluster_.LinesOf(node, kEndsForItsStore) > 0;
+  }
+
   void ThrowIfFailed() {
     if (!shared_.failure().empty()) throw std::runtime_error(shared_.failure());
     for (int node = 1; node <= line_.nodes; ++node) {
@@ -259,20 +266,20 @@ class Soak {
       siginfo_t info{};
       if (waitid(P_PID, static_cast<id_t>(cluster_.pid(node)), &info, WEXITED | WNOHANG | WNOWAIT) != 0) continue;
       if (info.si_pid == 0) continue;
+      if (EndedForItsDisk(node, info)) {
+        cluster_.AwaitEnd(node);
+        ++ended_for_their_disks_;
+        continue;
+      }
       throw std::runtime_error(absl::StrCat("node-", node, " has ended by itself, by ",
                                             info.si_code == CLD_EXITED ? "exit code " : "signal ", info.si_status));
     }
     for (Program& program : programs_) {
       const std::optional<int> code = program.child->Ended();
       if (!code.has_value()) continue;
-      // Its node was lost while it copied from or to a page.
-      if (*code != 128 + SIGBUS) {
-        // What it has found comes before its end.
-        throw std::runtime_error(shared_.failure().empty() ? absl::StrCat(program.name, " has ended with ", *code)
-                                                           : shared_.failure());
-      }
-      ++bus_errors_;
-      program.Start();
+      // What it has found comes before its end. A program that only calls gets no signal, whatever becomes of its node.
+      throw std::runtime_error(shared_.failure().empty() ? absl::StrCat(program.name, " has ended with ", *code)
+                                                         : shared_.failure());
     }
   }
 
@@ -312,6 +319,7 @@ class Soak {
     if (Cuts(fault.kind)) {
       (*network_)->CutOff(fault.node, fault.cut);
     } else if (fault.kind == Kind::kFullDisk) {
+      filled_ = fault.node;
       (*disks_)->Fill(fault.node);
     } else if (Pauses(fault.kind)) {
       kill(cluster_.pid(fault.node), SIGSTOP);
@@ -324,7 +332,7 @@ class Soak {
 
   void EndFault(const Fault& fault) {
     if (Cuts(fault.kind)) return (*network_)->Heal(fault.node);
-    if (fault.kind == Kind::kFullDisk) return (*disks_)->Free(fault.node);
+    if (fault.kind == Kind::kFullDisk) (*disks_)->Free(fault.node);
     for (int node = 1; node <= line_.nodes; ++node) {
       if (fault.node != 0 && fault.node != node) continue;
       if (cluster_.IsRunning(node)) {
@@ -333,6 +341,12 @@ class Soak {
         cluster_.Start(node);
       }
     }
+  }
+
+  // As a service manager would, once there is room again.
+  void RestartFilled() {
+    ThrowIfFailed();
+    if (filled_ != 0 && !cluster_.IsRunning(filled_)) cluster_.Start(filled_);
   }
 
   void Suffer(int number) {
@@ -356,11 +370,13 @@ class Soak {
     const Stopwatch ended;
     std::string lacks;
     while (!(lacks = WhatIsNotWhole()).empty() || !look()) {
+      RestartFilled();
       if (ended.Seconds() <= kWholeWithinS) continue;
       if (lacks.empty()) lacks = WhoIsNotServed(done, fault.node);
       throw std::runtime_error(
           absl::StrCat("fault ", number, " (", fault.text, "): not whole after ", kWholeWithinS, " s: ", lacks));
     }
+    filled_ = 0;
     shared_.epoch.fetch_add(1);
     std::printf("; served after %.2f s, whole %.2f s after its end\n", served, ended.Seconds());
     std::fflush(stdout);
@@ -400,7 +416,7 @@ class Soak {
       if (count == 0) continue;
       std::printf(" %s %lu", absl::StatusCodeToString(static_cast<absl::StatusCode>(code)).c_str(), count);
     }
-    if (bus_errors_ > 0) std::printf(" SIGBUS %d", bus_errors_);
+    if (ended_for_their_disks_ > 0) std::printf("; nodes ended by full disks: %d", ended_for_their_disks_);
     std::printf("\n");
   }
 
@@ -423,7 +439,8 @@ class Soak {
   Cluster cluster_;
   const absl::StatusOr<std::unique_ptr<NodeDisks>> disks_;
   std::vector<Program> programs_;
-  int bus_errors_ = 0;  // Programs that these ended, and that were started again.
+  int filled_ = 0;  // The node whose disk is, or was just now, full.
+  int ended_for_their_disks_ = 0;
 };
 
 }  // namespace

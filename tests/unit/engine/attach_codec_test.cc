@@ -55,6 +55,9 @@ TEST(AttachCodec, RequestsAboutRegionsArriveAsSent) {
   EXPECT_EQ(RoundTrip(OpenCall{"r", AccessMode::kRead}).name, "r");
   EXPECT_EQ(RoundTrip(CloseCall{9}).region, 9u);
   EXPECT_EQ(RoundTrip(MapCall{9, 0x7f0000000000}).base, 0x7f0000000000u);
+  for (const MappingUse use : {MappingUse::kProgram, MappingUse::kCalls}) {
+    EXPECT_EQ(RoundTrip(MapCall{9, 0x7f0000000000, use}).use, use);
+  }
   EXPECT_EQ(RoundTrip(FreeCall{"r"}).name, "r");
   RoundTrip(ListCall{});
   RoundTrip(SpaceCall{});

@@ -155,6 +155,36 @@ TEST_F(AttachWatchdog, ACallUnderWayEndsWithTheDaemon) {
   EXPECT_EQ(result.code(), absl::StatusCode::kUnavailable) << result;
 }
 
+// Whose page is here, but for an entry in the calls' mapping: so the copy faults, and nobody serves it.
+TEST_F(AttachWatchdog, ACallThatIsCopyingEndsWithAnErrorAndNoSignal) {
+  for (const bool killed : {false, true}) {
+    const std::string path = NewSocketPath();
+    ChildDaemon daemon(path);
+    const auto session = *Session::Attach({.socket_path = path, .limits = {60'000}});
+    const auto region = *session->Reserve({.name = "r", .size_bytes = kSize});
+    ASSERT_TRUE(region->Allocate(0, kSize, {}).ok());
+    std::byte word[8] = {};
+    ASSERT_TRUE(region->Read(kPageBytes, word).ok());  // Makes that mapping.
+    std::byte* const base = *region->Map(0, kSize);
+    ASSERT_EQ(TryStore(base, 7), 0);
+    daemon.Signal(SIGSTOP);
+    absl::Status read, written;
+    std::thread reader([&] {
+      std::byte out[8];
+      read = region->Read(0, out);
+    });
+    std::thread writer([&] { written = region->Write(8, word); });
+    if (killed) daemon.KillAndReap();
+    reader.join();
+    writer.join();
+    EXPECT_EQ(read.code(), absl::StatusCode::kUnavailable) << read;
+    EXPECT_EQ(written.code(), absl::StatusCode::kUnavailable) << written;
+    EXPECT_NE(read.message().find("attach again"), std::string::npos) << read;
+    // What the program itself has mapped is another matter.
+    EXPECT_EQ(TryLoad(base), SIGBUS);
+  }
+}
+
 TEST_F(AttachWatchdog, ADaemonThatIsIdleForLongIsBelieved) {
   const std::string path = NewSocketPath();
   const ChildDaemon daemon(path, {}, {.deadline = 500 * kMillisecond, .stamp_interval = 20 * kMillisecond});
