@@ -24,6 +24,7 @@ constexpr DurationNs kAdmission = 15 * kSecond;
 constexpr int64_t kMostSeconds = int64_t{1} << 32;
 
 constexpr char kToken[] = "token";
+constexpr char kSetRegion[] = "set region";
 
 using Kind = NodeRequest::Kind;
 
@@ -33,7 +34,7 @@ absl::StatusOr<Kind> KindOf(const std::string& what) {
   if (what == "give up") return Kind::kGiveUp;
   if (what == "set") return Kind::kSet;
   return absl::InvalidArgumentError(
-      absl::StrCat("\"", what, "\" cannot be done: expected drain, undrain, give up, set or token"));
+      absl::StrCat("\"", what, "\" cannot be done: expected drain, undrain, give up, set, token or set region"));
 }
 
 absl::Status NotTakenUp() {
@@ -44,7 +45,9 @@ absl::Status NotTakenUp() {
 
 }  // namespace
 
-bool NodeOperations::IsOperation(const std::string& what) { return what == kToken || KindOf(what).ok(); }
+bool NodeOperations::IsOperation(const std::string& what) {
+  return what == kToken || what == kSetRegion || KindOf(what).ok();
+}
 
 absl::StatusOr<NodeId> LocalOperations::NodeOf(const std::string& name) const {
   const Roster& roster = membership_->roster();
@@ -160,6 +163,10 @@ absl::StatusOr<NodeRequest> LocalOperations::SetRequest(const std::string& argum
 
 Task<absl::StatusOr<std::string>> LocalOperations::Operate(Credentials who, std::string what, std::string argument,
                                                            TimeNs deadline) {
+  if (what == kSetRegion) {  // Its owner may, whoever that is.
+    absl::StatusOr<std::string> regions = co_await SetRegion(std::move(who), std::move(argument), deadline);
+    co_return regions;
+  }
   const absl::StatusOr<Kind> kind = KindOf(what);
   if (what != kToken && !kind.ok()) co_return kind.status();
   if (who.uid != 0 && who.uid != geteuid()) {

@@ -15,7 +15,7 @@
 namespace mangrove {
 
 constexpr uint64_t kAttachMagic = 0x65766f72676e614d;  // "Mangrove" in memory.
-constexpr uint32_t kAttachVersion = 2;
+constexpr uint32_t kAttachVersion = 3;
 // No message is longer. Lists and long texts go in several.
 constexpr size_t kMaxAttachMessageBytes = 16384;
 // No message carries more descriptors.

@@ -181,9 +181,10 @@ void AttachedClient::Do(uint64_t id, TimeNs deadline, SpaceCall) { Run(id, serve
 absl::Status AttachedClient::DoMap(const MapCall& call, UniqueFd userfaultfd) {
   auto region = Find(call.region);
   if (!region.ok()) return region.status();
-  if (absl::Status s = server_->CheckLease(); !s.ok()) return s;
-  server_->SetDeadline();  // What it says of the lease may have passed.
   OpenRegion& open = **region;
+  const absl::Status lease = server_->CheckLease();
+  if (!lease.ok() && open.frames->fence() != FrameFence::kLoadsOnly) return lease;
+  if (lease.ok()) server_->SetDeadline();  // What it says of the lease may have passed.
   // One that the program gave up before it was told of the first.
   if (open.mapping) server_->mapped_clients_->Remove(*std::exchange(open.mapping, std::nullopt));
   auto mapping = server_->mapped_clients_->Add({.userfaultfd = std::move(userfaultfd),

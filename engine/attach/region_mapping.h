@@ -5,6 +5,8 @@
 //      end the registration, after which holes would read as zeros: faults wait, until the watchdog seals.
 //  M2  Sealing replaces the mapping by one whose every access gets SIGBUS, in one step; then it wakes who waited in a
 //      fault. It touches none of the mapped memory. No call of this process unseals.
+//  M3  While the node has no lease, stores into the mappings of regions that are read without one get SIGSEGV, by the mapping's
+//      protection: so whatever entries the node makes, or made just before, are for loads. What else is mapped is sealed.
 
 #pragma once
 
@@ -33,11 +35,17 @@ class MappingTable {
  public:
   static absl::StatusOr<std::unique_ptr<MappingTable>> Create();
 
-  // From now on `mapping` is sealed with the others. False when that has happened already.
-  bool Add(const RegionMapping* mapping);
+  // From now on `mapping` is sealed with the others. Unavailable when that has happened already, or there is no lease and the
+  // mapping's region is not read without one.
+  absl::Status Add(const RegionMapping* mapping);
   // When it returns nobody seals `mapping` any more.
   void Remove(const RegionMapping* mapping);
-  bool empty() const;
+  // There is no lease any more. True: what is mapped may be read until there is one, and cannot be stored to (M3). False:
+  // something may not be read, or not be protected.
+  bool EndLease();
+  // Stores work again. False: they cannot be made to.
+  bool BeginLease();
+  bool lease_has_ended() const { return lease_has_ended_.load(std::memory_order_acquire); }
   // Seals every mapping, and those to come. What cannot be sealed must not go on being read: the process aborts.
   void SealAll();
 
@@ -46,6 +54,7 @@ class MappingTable {
   UniqueFd nothing_;  // A file without a byte: mapped anywhere, its accesses get SIGBUS.
   mutable std::mutex mutex_;
   bool sealed_ = false;
+  std::atomic<bool> lease_has_ended_{false};
   std::set<const RegionMapping*> mappings_;
 };
 
@@ -89,12 +98,15 @@ class RegionMapping {
   absl::Status Heal(uint64_t offset, uint64_t length) { return local_->Heal(offset, length); }
   // False: could not.
   bool Seal(int nothing) const;
+  bool is_read_without_lease() const { return is_read_without_lease_; }
+  bool SetStores(bool allowed) const;
 
  private:
   RegionMapping() = default;
   void FillWithoutPins(uint64_t offset, uint64_t length, const StatesView& states) const;
 
   std::unique_ptr<LocalMapping> local_;
+  bool is_read_without_lease_ = false;
   UniqueFd userfaultfd_;
   std::shared_ptr<RegionFrames> frames_;  // Only when the node is in this process.
   const Liveness* liveness_ = nullptr;
