@@ -27,8 +27,8 @@ absl::Status MappingTable::Add(const RegionMapping* mapping) {
   const SignalsBlocked blocked;
   const std::lock_guard lock(mutex_);
   if (sealed_) return absl::UnavailableError("the node is gone");
-  if (lease_has_ended() && !(mapping->is_read_without_lease() && mapping->SetStores(false))) {
-    return absl::UnavailableError("the node has no lease on its place in the cluster at present; try again");
+  if (lease_has_ended() && mapping->is_read_without_lease() && !mapping->SetStores(false)) {
+    return absl::UnavailableError("stores into the mapping cannot be forbidden while the node has no lease; try again");
   }
   mappings_.insert(mapping);
   return absl::OkStatus();

@@ -35,8 +35,8 @@ class MappingTable {
  public:
   static absl::StatusOr<std::unique_ptr<MappingTable>> Create();
 
-  // From now on `mapping` is sealed with the others. Unavailable when that has happened already, or there is no lease and the
-  // mapping's region is not read without one.
+  // From now on `mapping` is sealed with the others. Unavailable when that has happened already, or there is no lease, and
+  // stores into it cannot be forbidden.
   absl::Status Add(const RegionMapping* mapping);
   // When it returns nobody seals `mapping` any more.
   void Remove(const RegionMapping* mapping);
