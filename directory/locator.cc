@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/btree_map.h"
 #include "absl/container/inlined_vector.h"
 
 namespace mangrove {
@@ -24,11 +24,36 @@ uint64_t HashOf(PageId page) {
   return Mix(Mix(absl::Uint128High64(segment)) ^ absl::Uint128Low64(segment));
 }
 
+// The levels of groups that there can be.
+constexpr int kGroupLevels = (64 - 1) / kGroupBits;
+
+// The number of the node's group at the level, 1 being the lowest.
+uint64_t GroupOf(NodeId node, int level) { return node.value >> (level * kGroupBits); }
+
 struct Weighed {
   uint64_t weight;
   NodeId id;
   bool operator<(const Weighed& other) const { return weight != other.weight ? weight > other.weight : id < other.id; }
 };
+
+// The nodes in the order in which they are to keep the page: one of each group of the `level`, then another one of each that has
+// more, and so on, each time the highest weights first; which of a group's comes first, the groups within it say. Without one node
+// there is one other in its place, as without groups. `sorted`: the highest weights first.
+std::vector<Weighed> InOrder(std::vector<Weighed> sorted, int level) {
+  if (level == 0 || sorted.size() < 2) return sorted;
+  absl::btree_map<uint64_t, std::vector<Weighed>> groups;
+  for (const Weighed& node : sorted) groups[GroupOf(node.id, level)].push_back(node);
+  for (auto& [group, nodes] : groups) nodes = InOrder(std::move(nodes), level - 1);
+  std::vector<Weighed> order;
+  for (size_t round = 0; order.size() < sorted.size(); ++round) {
+    const auto begin = static_cast<ptrdiff_t>(order.size());
+    for (const auto& [group, nodes] : groups) {
+      if (round < nodes.size()) order.push_back(nodes[round]);
+    }
+    std::sort(order.begin() + begin, order.end());
+  }
+  return order;
+}
 
 }  // namespace
 
@@ -36,7 +61,8 @@ Locator::Locator(const std::set<NodeId>& nodes) {
   nodes_.reserve(nodes.size());
   // Far from the small numbers that ids are, whose mixtures would be those of segments.
   for (NodeId node : nodes) nodes_.push_back({node, Mix(node.value ^ 0x9e3779b97f4a7c15ULL)});
-  has_groups_ = !nodes.empty() && GroupOf(*nodes.begin()) != GroupOf(*nodes.rbegin());
+  const auto differ_at = [&](int level) { return GroupOf(*nodes.begin(), level) != GroupOf(*nodes.rbegin(), level); };
+  while (!nodes.empty() && group_levels_ < kGroupLevels && differ_at(group_levels_ + 1)) ++group_levels_;
 }
 
 NodeId Locator::Primary(PageId page) const {
@@ -51,7 +77,7 @@ NodeId Locator::Primary(PageId page) const {
 
 std::vector<NodeId> Locator::CoreHolders(PageId page, uint32_t replicas) const {
   const size_t count = std::min<size_t>(std::max<uint32_t>(replicas, 1), nodes_.size());
-  if (has_groups_) return OfDifferentGroups(page, count);
+  if (group_levels_ > 0) return OfDifferentGroups(page, count);
   const uint64_t hash = HashOf(page);
   absl::InlinedVector<Weighed, 16> all;
   for (const Node& node : nodes_) all.push_back({Mix(hash ^ node.hash), node.id});
@@ -61,26 +87,14 @@ std::vector<NodeId> Locator::CoreHolders(PageId page, uint32_t replicas) const {
   return holders;
 }
 
-// Those with the highest weights of which each is of a group that none before is of; when each group has had one, the next round
-// begins. Without one node there is one other in its place, as without groups.
 std::vector<NodeId> Locator::OfDifferentGroups(PageId page, size_t count) const {
   const uint64_t hash = HashOf(page);
-  std::vector<Weighed> left;
-  for (const Node& node : nodes_) left.push_back({Mix(hash ^ node.hash), node.id});
-  std::sort(left.begin(), left.end());
-  std::vector<NodeId> holders;
-  while (holders.size() < count) {
-    absl::flat_hash_set<uint64_t> groups;
-    std::vector<Weighed> next_round;
-    for (const Weighed& node : left) {
-      if (holders.size() < count && groups.insert(GroupOf(node.id)).second) {
-        holders.push_back(node.id);
-      } else {
-        next_round.push_back(node);
-      }
-    }
-    left = std::move(next_round);
-  }
+  std::vector<Weighed> all;
+  for (const Node& node : nodes_) all.push_back({Mix(hash ^ node.hash), node.id});
+  std::sort(all.begin(), all.end());
+  const std::vector<Weighed> order = InOrder(std::move(all), group_levels_);
+  std::vector<NodeId> holders(count);
+  for (size_t i = 0; i < count; ++i) holders[i] = order[i].id;
   return holders;
 }
 

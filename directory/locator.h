@@ -1,7 +1,8 @@
 // Where pages are kept on disk: which of a set of nodes keep a segment, by a hash of its address and theirs (rendezvous hashing:
 // each node has a weight for each segment, and those with the highest keep it). The same on every node and for ever; and where a
 // node comes to the set, or goes, only the segments that it keeps are kept by others. Where the nodes are of several groups
-// (net/ids.h), a page's holders are of different ones, as far as there are so many.
+// (net/ids.h), a page's holders are of different ones, as far as there are so many: of the largest groups in which there are
+// several, and among those of one such group, of the groups within it.
 
 #pragma once
 
@@ -35,7 +36,8 @@ class Locator {
   std::vector<NodeId> OfDifferentGroups(PageId page, size_t count) const;
 
   std::vector<Node> nodes_;  // By id.
-  bool has_groups_ = false;  // They are of several.
+  int group_levels_ =
+      0;  // So many levels of groups from the lowest on; in those above they are all of one. 0: of one in each.
 };
 
 }  // namespace mangrove

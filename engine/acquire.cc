@@ -22,7 +22,11 @@ constexpr DurationNs kMigratoryPatience = 20 * kMillisecond;
 
 }  // namespace
 
-Rights PageEngine::RightsOf(PageId page) const { return Serves() ? RightsHere(page) : Rights::kNone; }
+Rights PageEngine::RightsOf(PageId page) const {
+  if (Serves()) return RightsHere(page);
+  const bool is_read = fenced_ && !stopped_ && stale_reads_.Serve(page);  // V5
+  return is_read ? std::min(RightsHere(page), Rights::kRead) : Rights::kNone;
+}
 
 // Those that it has when this node has a lease.
 Rights PageEngine::RightsHere(PageId page) const {
@@ -163,7 +167,7 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
   while (!missing.empty()) {
     if (stopped_) co_return stopped_status_;
     if (fenced_ || !HasLeaseNow()) {
-      const absl::Status status = co_await WaitForLease(deadline);
+      const absl::Status status = co_await WaitForLeaseOn(block.first, deadline);
       if (!status.ok()) co_return status;
     }
     if (!IsLocated(block.first)) {
@@ -267,6 +271,7 @@ void PageEngine::Expect(PageId page) {
 
 // `delayed_by`: whom the page waits for, if that is known.
 absl::Status PageEngine::TimeoutStatus(PageId page, NodeId delayed_by, Rights rights) const {
+  if (const absl::Status status = CheckQuorum(page); !status.ok()) return status;
   if (!Serves()) return NoLeaseStatus();
   const NodeId culprit = delayed_by.value != 0 ? delayed_by : ResponsibleFor(page);
   const std::string what =

@@ -230,7 +230,7 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
 // Some blocks at a time: while what this node owns of one is on its way to the disks, that of the next is frozen.
 Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
   std::deque<Outcome<absl::Status>> blocks;
-  absl::Status status;
+  absl::Status status = CheckQuorum(range.first);
   for (uint64_t done = 0; status.ok() && done < range.count;) {
     if (blocks.size() == kFlushesAtOnce) {
       status = co_await blocks.front().Get();
@@ -261,7 +261,7 @@ Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
     if (status.ok()) status = last;
   }
   // With a lease now, this node was in the view all the time: nobody has taken over what it went by.
-  if (status.ok()) status = co_await WaitForLease(deadline);
+  if (status.ok()) status = co_await WaitForLeaseOn(range.first, deadline);
   co_return status;
 }
 

@@ -9,6 +9,10 @@
 //  V4  Without a lease a node takes no message, and its programs neither read nor write what is here: another node may have been
 //      given it. Nor does it acknowledge a flush, an allocation or an unallocation. What is here stays, for as long as the node
 //      may still be in the view.
+//  V5  Of regions whose attribute says so (WithoutQuorum::kRead), programs go on reading what is here without a lease, as it was
+//      when the lease was about to end. It does not change until there is a lease again, under which all of it still counts, or
+//      the node is expelled, which ends its programs' mappings: so what they see never goes back. Whatever else they want of such
+//      a region is refused at once.
 
 #include <algorithm>
 #include <utility>
@@ -230,6 +234,7 @@ void PageEngine::OnLease(TimeNs until) {
     Fence();
   });
   if (!std::exchange(fenced_, false)) return;
+  stale_reads_.End();
   memory_->Unfence();
   for (auto& waiter : std::exchange(lease_waiters_, {})) waiter.Set(absl::OkStatus());
 }
@@ -239,8 +244,17 @@ DurationNs PageEngine::FenceTime() const {
 }
 
 void PageEngine::Fence() {
-  if (std::exchange(fenced_, true) || options_.bugs->no_fence) return;
+  if (std::exchange(fenced_, true)) return;
+  stale_reads_.Begin(clock_->Now());
+  if (options_.bugs->no_fence) return;
   memory_->Fence();
+}
+
+absl::Status PageEngine::CheckQuorum(PageId page) const {
+  if (!fenced_ || !stale_reads_.Serve(page)) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(
+      "no quorum: too few anchors answer ", ToString(options_.self.node),
+      ", and the region is only read until they do: what of it is here, as it was last; `mangrove status` says more"));
 }
 
 absl::Status PageEngine::NoLeaseStatus() const {
@@ -251,6 +265,13 @@ absl::Status PageEngine::NoLeaseStatus() const {
 
 absl::Status PageEngine::IsAwayStatus(NodeId node) {
   return absl::UnavailableError(absl::StrCat(ToString(node), " is not there; start it, or try again later"));
+}
+
+// For an operation on the page.
+Task<absl::Status> PageEngine::WaitForLeaseOn(PageId page, TimeNs deadline) {
+  absl::Status status = CheckQuorum(page);
+  if (status.ok()) status = co_await WaitForLease(deadline);
+  co_return status;
 }
 
 Task<absl::Status> PageEngine::WaitForLease(TimeNs deadline) {

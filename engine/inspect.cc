@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/inspect_json.h"
 #include "engine/local_operations.h"
+#include "engine/region_request.h"
 #include "recovery/groups.h"
 
 namespace mangrove {
@@ -120,6 +121,24 @@ json MembershipOf(const Membership& membership) {
           {"anchor", AnchorOf(anchor, roster)}};
 }
 
+// What this node reads on its own, while it has no lease. Null: it has one, or nothing is to be read without.
+json ReadOnlyOf(std::optional<TimeNs> since, TimeNs now, const std::map<PageId, OpenedRegion>& regions) {
+  if (!since || regions.empty()) return nullptr;
+  json names = json::array();
+  for (const auto& [first, region] : regions) names.push_back(region.info.name);
+  return {{"regions", names}, {"for_ms", (now - *since) / kMillisecond}};
+}
+
+json DiskRoomOf(DiskWatch* watch) {
+  if (watch == nullptr) return nullptr;
+  const DiskWatch::Found& found = watch->Look();
+  return {{"is_full", found.room.is_full},
+          {"is_low", found.room.is_low},
+          {"lacks_headroom", found.room.lacks_headroom},
+          {"headroom_bytes", found.headroom_bytes},
+          {"advice", AdviceOn(found.room, found.usage, found.headroom_bytes)}};
+}
+
 json DiskOf(const StoreUsage& usage, const CatchUpProgress& catch_up) {
   json disk{{"pages", usage.pages},
             {"used_bytes", usage.used_bytes},
@@ -182,11 +201,13 @@ std::string LocalOperations::InspectStatus() const {
        {"waiting_for", waiting},
        {"replicas", config_->replicas},
        {"membership", MembershipOf(*membership_)},
+       {"read_only", ReadOnlyOf(engine_->stale_reads().since(), clock_->Now(), read_without_quorum_)},
        {"security", SecurityOf(transport_->SecurityInUse())},
        {"peers", PeersOf(*transport_, *engine_, roster())},
        {"cache",
         {{"used_bytes", engine_->cached_pages() * kPageBytes}, {"size_bytes", engine_->cache_pages() * kPageBytes}}},
        {"disk", DiskOf(store_->Usage(), catch_up)},
+       {"disk_room", DiskRoomOf(disk_watch_)},
        {"counters",
         {{"read_requests", c.read_requests},
          {"write_requests", c.write_requests},
@@ -364,7 +385,8 @@ Task<absl::StatusOr<std::string>> LocalOperations::Inspect(std::string what, std
                       {"allocated_bytes", region.allocated_bytes},
                       {"owner", region.owner},
                       {"group", region.group},
-                      {"mode", region.mode}});
+                      {"mode", region.mode},
+                      {"without_quorum", Name(region.without_quorum)}});
     }
     co_return DumpJson(list);
   }

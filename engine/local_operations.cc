@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/region_request.h"
 #include "engine/transactions/transactions.h"
 
 namespace mangrove {
@@ -80,7 +81,32 @@ absl::StatusOr<OpenedRegion> LocalOperations::Known(absl::StatusOr<OpenedRegion>
   for (const PageRange& kept : opened->kept_in_ram) engine_->SetKeepInRam(kept, true);
   engine_->SetMigratory(pages, false);
   for (const PageRange& migratory : opened->migratory) engine_->SetMigratory(migratory, true);
+  SetWithoutQuorum(*opened);
   return opened;
+}
+
+// REQUIRES: its frames are known here.
+void LocalOperations::SetWithoutQuorum(const OpenedRegion& region) {
+  const bool reads = region.info.without_quorum == WithoutQuorum::kRead;
+  engine_->stale_reads().Set(region.pages, reads);
+  memory_->SetStaysReadable(region.pages, reads);
+  if (reads) {
+    read_without_quorum_[region.pages.first] = region;
+  } else {
+    read_without_quorum_.erase(region.pages.first);
+  }
+}
+
+// `argument`: {"region": its name, "without_quorum": "refuse" or "read"}.
+Task<absl::StatusOr<std::string>> LocalOperations::SetRegion(Credentials who, std::string argument, TimeNs deadline) {
+  const absl::StatusOr<RegionRequest> wanted = ParseRegionRequest(argument);
+  if (!wanted.ok()) co_return wanted.status();
+  const absl::StatusOr<OpenedRegion> region =
+      co_await table_->SetWithoutQuorum(std::move(who), wanted->name, wanted->without_quorum, deadline);
+  if (!region.ok()) co_return region.status();
+  if (memory_->Knows(region->pages.first)) SetWithoutQuorum(*region);
+  absl::StatusOr<std::string> regions = co_await Inspect("regions", "", deadline);
+  co_return regions;
 }
 
 Task<absl::StatusOr<OpenedRegion>> LocalOperations::Reserve(Credentials who, RegionOptions options, TimeNs deadline) {
@@ -90,12 +116,20 @@ Task<absl::StatusOr<OpenedRegion>> LocalOperations::Reserve(Credentials who, Reg
 
 Task<absl::StatusOr<OpenedRegion>> LocalOperations::Open(Credentials who, std::string name, AccessMode mode,
                                                          TimeNs deadline) {
+  for (const auto& [first, region] : read_without_quorum_) {
+    if (region.info.name != name || engine_->CheckQuorum(first).ok()) continue;
+    co_return mode == AccessMode::kRead ? RegionTable::OpenAgain(who, region, mode) : engine_->CheckQuorum(first);
+  }
   absl::StatusOr<OpenedRegion> opened = co_await table_->Open(std::move(who), std::move(name), mode, deadline);
   co_return Known(std::move(opened));
 }
 
 Task<absl::Status> LocalOperations::Free(Credentials who, std::string name, TimeNs deadline) {
-  return table_->Free(std::move(who), std::move(name), deadline);
+  const absl::Status status = co_await table_->Free(std::move(who), name, deadline);
+  if (status.ok()) {
+    std::erase_if(read_without_quorum_, [&name](const auto& region) { return region.second.info.name == name; });
+  }
+  co_return status;
 }
 
 Task<absl::StatusOr<std::vector<RegionInfo>>> LocalOperations::ListRegions(TimeNs deadline) {
@@ -107,6 +141,7 @@ Task<absl::StatusOr<std::vector<RegionInfo>>> LocalOperations::ListRegions(TimeN
 
 Task<absl::Status> LocalOperations::Allocate(Credentials who, PageRange range, AllocateOptions options,
                                              TimeNs deadline) {
+  if (const absl::Status refused = engine_->CheckQuorum(range.first); !refused.ok()) co_return refused;
   const absl::Status status = co_await table_->Allocate(std::move(who), range, options, deadline);
   if (status.ok()) lost_.erase(lost_.lower_bound(range.first), lost_.lower_bound(range.end()));
   co_return status;
@@ -129,6 +164,7 @@ Task<absl::StatusOr<bool>> LocalOperations::AreLost(PageRange range, TimeNs dead
 }
 
 Task<absl::Status> LocalOperations::Unallocate(Credentials who, PageRange range, TimeNs deadline) {
+  if (const absl::Status refused = engine_->CheckQuorum(range.first); !refused.ok()) co_return refused;
   const absl::Status status = co_await table_->Unallocate(std::move(who), range, deadline);
   if (status.ok()) {
     engine_->SetKeepInRam(range, false);
@@ -143,6 +179,7 @@ Task<absl::StatusOr<PageAttributes>> LocalOperations::GetAttributes(PageId page,
 
 Task<absl::Status> LocalOperations::SetAttributes(Credentials who, PageRange range, PageAttributesChange change,
                                                   TimeNs deadline) {
+  if (const absl::Status refused = engine_->CheckQuorum(range.first); !refused.ok()) co_return refused;
   const absl::Status status = co_await table_->SetAttributes(std::move(who), range, change, deadline);
   if (status.ok() && change.keep_in_ram) engine_->SetKeepInRam(range, *change.keep_in_ram);
   if (status.ok() && change.protocol) {
@@ -152,7 +189,16 @@ Task<absl::Status> LocalOperations::SetAttributes(Credentials who, PageRange ran
 }
 
 Task<absl::Status> LocalOperations::CheckAllocated(PageRange range, TimeNs deadline) {
-  return table_->CheckAllocated(range, deadline);
+  if (engine_->CheckQuorum(range.first).ok()) return table_->CheckAllocated(range, deadline);
+  return CheckIsHere(range);
+}
+
+// What is here is allocated, and of the rest nothing can be had without quorum.
+Task<absl::Status> LocalOperations::CheckIsHere(PageRange range) {
+  for (PageId page = range.first; page < range.end(); page = page + 1) {
+    if (engine_->RightsOf(page) == Rights::kNone) co_return engine_->CheckQuorum(page);
+  }
+  co_return absl::OkStatus();
 }
 
 // A large range is worked on block by block: all of it must be allocated before the first block changes anything. Of a
@@ -165,7 +211,7 @@ Task<absl::Status> LocalOperations::Acquire(PageRange range, Rights rights, Time
 }
 
 Task<absl::Status> LocalOperations::AcquireLarge(PageRange range, Rights rights, TimeNs deadline) {
-  absl::Status status = co_await table_->CheckAllocated(range, deadline);
+  absl::Status status = co_await CheckAllocated(range, deadline);
   if (status.ok()) status = co_await engine_->Acquire(range, rights, deadline);
   co_return status;
 }
@@ -177,7 +223,7 @@ Task<absl::StatusOr<uint64_t>> LocalOperations::Lock(ClientId client, PageRange 
 
 Task<absl::StatusOr<uint64_t>> LocalOperations::LockLarge(ClientId client, PageRange range, LockMode mode,
                                                           TimeNs deadline) {
-  const absl::Status status = co_await table_->CheckAllocated(range, deadline);
+  const absl::Status status = co_await CheckAllocated(range, deadline);
   if (!status.ok()) co_return status;
   const absl::StatusOr<uint64_t> lock = co_await engine_->Lock(client, range, mode, deadline);
   co_return lock;
@@ -191,7 +237,7 @@ Task<absl::Status> LocalOperations::Flush(PageRange range, TimeNs deadline) {
 }
 
 Task<absl::Status> LocalOperations::FlushLarge(PageRange range, TimeNs deadline) {
-  absl::Status status = co_await table_->CheckAllocated(range, deadline);
+  absl::Status status = co_await CheckAllocated(range, deadline);
   if (status.ok()) status = co_await engine_->Flush(range, deadline);
   co_return status;
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/disk_watch.h"
 #include "engine/inspect_json.h"
 #include "engine/join/join_door.h"
 #include "engine/mapping/region_memory.h"
@@ -38,6 +39,8 @@ class LocalOperations final : public NodeOperations {
   using FilesystemOperations =
       absl::AnyInvocable<Task<absl::StatusOr<std::string>>(Credentials who, std::string what, std::string argument)>;
   void SetFilesystemOperations(FilesystemOperations operations) { filesystem_ = std::move(operations); }
+  // The same: without it the status says nothing of the disk's room.
+  void SetDiskWatch(DiskWatch* watch) { disk_watch_ = watch; }
   // JoinDoor::Admit, of a machine that is to have the cluster's `keys`.
   Task<absl::StatusOr<JoinAnswer>> Admit(JoinRequest request, std::vector<ClusterKey> keys);
 
@@ -69,6 +72,9 @@ class LocalOperations final : public NodeOperations {
 
   // Makes the region's frames known on this node.
   absl::StatusOr<OpenedRegion> Known(absl::StatusOr<OpenedRegion> opened);
+  void SetWithoutQuorum(const OpenedRegion& region);
+  Task<absl::StatusOr<std::string>> SetRegion(Credentials who, std::string argument, TimeNs deadline);
+  Task<absl::Status> CheckIsHere(PageRange range);
   static bool IsLarge(PageRange range);
   Task<absl::Status> AcquireLarge(PageRange range, Rights rights, TimeNs deadline);
   Task<absl::StatusOr<uint64_t>> LockLarge(ClientId client, PageRange range, LockMode mode, TimeNs deadline);
@@ -114,12 +120,14 @@ class LocalOperations final : public NodeOperations {
   Transactions* transactions_ = nullptr;
   JoinDoor* join_door_ = nullptr;
   FilesystemOperations filesystem_;
+  DiskWatch* disk_watch_ = nullptr;
   std::unique_ptr<Pages> pages_;
   std::unique_ptr<RegionTable> table_;
   std::map<uint64_t, EventSink> sinks_;
   uint64_t next_sink_ = 1;
-  std::vector<PageRange> known_regions_;  // Whose frames this node can hold.
-  std::set<PageId> lost_;                 // Pages that were heard to be lost, until they are allocated anew.
+  std::vector<PageRange> known_regions_;                // Whose frames this node can hold.
+  std::map<PageId, OpenedRegion> read_without_quorum_;  // By first page, as they were opened last.
+  std::set<PageId> lost_;  // Pages that were heard to be lost, until they are allocated anew.
 };
 
 }  // namespace mangrove

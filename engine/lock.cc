@@ -65,7 +65,8 @@ Task<absl::Status> PageEngine::WaitToPin(PageId page, LockMode mode, TimeNs dead
 // In the order of the addresses, so that of two programs that lock overlapping ranges one gets all of its own.
 Task<absl::StatusOr<uint64_t>> PageEngine::Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline) {
   const Rights rights = mode == LockMode::kExclusive ? Rights::kWrite : Rights::kRead;
-  absl::Status status = CheckFits(range);
+  absl::Status status = CheckQuorum(range.first);
+  if (status.ok()) status = CheckFits(range);
   uint64_t pinned = 0;
   while (status.ok() && pinned < range.count) {
     const PageRange block = BlockOf(range, pinned);
@@ -79,6 +80,7 @@ Task<absl::StatusOr<uint64_t>> PageEngine::Lock(ClientId client, PageRange range
     co_await YieldTo(clock_);
     status = CheckGoesOn("locked", range, pinned, HasRights(BlockOf(range, pinned), rights) ? kForever : deadline);
   }
+  if (status.ok()) status = CheckQuorum(range.first);
   if (!status.ok()) {
     Turn turn(this);
     for (uint64_t i = 0; i < pinned; ++i) Unpin(range.first + i, mode);

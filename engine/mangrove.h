@@ -33,6 +33,7 @@
 // After the cause is gone, Region::Heal makes the page accessible again. When the daemon is gone, or has lost its lease, calls end
 // with Unavailable, not with a signal, also those that are copying; accesses to what Map or Access gave end with SIGBUS. A call of an
 // attached program gets SIGBUS only where a page was taken away while it copied, and cannot be had again within fault_timeout_ms.
+// A store into a region that is only read, for want of quorum, ends so at once; or with SIGSEGV, in a program that is attached.
 //
 // Thread-safety: all classes here are thread-safe, except that moving or destroying an object needs exclusive access.
 
@@ -70,6 +71,13 @@ struct AttachOptions {
   Limits limits;
 };
 
+// What a node does with a region when too few anchors answer, so that others may be writing its pages elsewhere.
+enum class WithoutQuorum : uint8_t {
+  kRefuse = 0,  // Nothing: mapped pages are taken away, and calls wait.
+  kRead =
+      1,  // The pages that it has are read, as they were last, by calls and in mappings; all else is refused at once.
+};
+
 struct RegionOptions {
   std::string name;         // 1 to 255 bytes, no '/' and no NUL. Unique in the cluster.
   uint64_t size_bytes = 0;  // A multiple of kPageBytes, at most 2^46.
@@ -78,6 +86,7 @@ struct RegionOptions {
   std::optional<uid_t> owner;
   std::optional<gid_t> group;
   uint16_t mode = 0600;
+  WithoutQuorum without_quorum = WithoutQuorum::kRefuse;
 };
 
 struct TransactionOptions {
@@ -100,6 +109,8 @@ struct RegionInfo {
   uid_t owner = 0;
   gid_t group = 0;
   uint16_t mode = 0;
+  // `mangrove region set` changes it, for who opens the region from then on.
+  WithoutQuorum without_quorum = WithoutQuorum::kRefuse;
 };
 
 struct AllocateOptions {
@@ -155,7 +166,7 @@ class PageView {
   friend class Region;
   std::shared_ptr<Region> region_;
   std::span<std::byte> bytes_;
-  uint64_t lock_id_ = 0;
+  uint64_t lock_id_ = 0;  // 0: none is held.
   bool writable_ = false;
 };
 
@@ -217,6 +228,7 @@ class Region : public std::enable_shared_from_this<Region> {
 
   // Locks the pages (shared for kRead, exclusive for kWrite), brings them here in few messages, and gives a view of
   // them. No other node has any access to exclusively locked pages, nor stores to share-locked ones. Give back soon.
+  // Without quorum a region that is read so gives views for reading that lock nothing, of what is here.
   absl::StatusOr<PageView> Access(uint64_t offset, uint64_t length, AccessMode mode, int64_t timeout_ms);
   absl::StatusOr<PageLock> Lock(uint64_t offset, uint64_t length, LockMode mode, int64_t timeout_ms);
 
@@ -240,6 +252,8 @@ class Region : public std::enable_shared_from_this<Region> {
   virtual absl::Status UnlockPages(uint64_t lock_id) = 0;
   // Where `offset` is in this process, for views.
   virtual absl::StatusOr<std::byte*> ViewAddress(uint64_t offset, uint64_t length) = 0;
+  // The same without a lock, where the region is read without quorum, there is none, and all of it is here; else Unavailable.
+  virtual absl::StatusOr<std::byte*> StaleViewAddress(uint64_t offset, uint64_t length) = 0;
   // Of a transaction of the same session.
   virtual absl::StatusOr<std::string> ReadIn(uint64_t transaction, uint64_t offset, uint64_t length,
                                              AccessMode intent) = 0;

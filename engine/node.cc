@@ -67,7 +67,10 @@ struct Node::State final : public FaultService, public ViewEvents {
   }
   void OnRoster(const Roster& roster) override;
   void SetPeers(const Roster& roster);
-  void OnLease(TimeNs until) override { engine->OnLease(until); }
+  void OnLease(TimeNs until) override {
+    engine->OnLease(until);
+    if (attach_server) attach_server->OnLease();
+  }
   void OnExpelled() override;
   void OnDismissed(bool is_removed) override;
   absl::Status AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) override;
@@ -88,6 +91,7 @@ struct Node::State final : public FaultService, public ViewEvents {
   std::unique_ptr<Transactions> transactions;
   std::unique_ptr<LocalOperations> operations;
   std::unique_ptr<JoinDoor> join_door;
+  std::unique_ptr<DiskWatch> disk_watch;
   std::unique_ptr<MappedClients> mapped_clients;
   std::unique_ptr<AttachServer> attach_server;
 };
@@ -193,6 +197,10 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
                                              return operations->Admit(std::move(request), keys);
                                            });
     operations->SetJoinDoor(join_door.get());
+    disk_watch = std::make_unique<DiskWatch>(&loop, store.get(), [this] {
+      return DiskWatch::Spread{engine->view().wanted_disks().size(), config.replicas, config.disk_reserve_bytes};
+    });
+    operations->SetDiskWatch(disk_watch.get());
     membership->SetEvents(this);
     engine->SetDiskSink([this](const DiskState& disk) { membership->SetDisk(disk); });
     // The engine last: once it is open it sends.
@@ -275,6 +283,7 @@ void Node::State::OnExpelled() {
   engine->Shutdown(absl::UnavailableError(absl::StrCat(
       config.name,
       " did not answer for a while, and the cluster has gone on without it: the node has to be started anew")));
+  memory->FenceForGood();
   if (news.expelled) news.expelled();
 }
 
@@ -288,6 +297,7 @@ void Node::State::OnDismissed(bool is_removed) {
     engine->OnLease(0);
     if (transactions) transactions->Shutdown();
     engine->Shutdown(absl::UnavailableError(why));
+    memory->FenceForGood();
     if (news.removed) news.removed();
     return;
   }
@@ -306,6 +316,7 @@ void Node::State::Stop() {
     });
     mapped_clients.reset();
     RunOnLoop(&loop, [&] {
+      disk_watch.reset();
       join_door.reset();
       transport.reset();
     });

@@ -79,6 +79,8 @@ class NodeOperations {
   // "give up" (it never comes back), or "set": `argument` is {"node": name, "votes": number, "address": text} then, the last two
   // only if they change. OK with this node's status when the cluster has taken it up.
   // PermissionDenied: only root and the daemon's user may. FailedPrecondition says why it cannot be.
+  // Or "set region": `argument` is {"region": name, "without_quorum": "refuse" or "read"}; OK with the document of the regions.
+  // PermissionDenied: only the region's owner and root may.
   virtual Task<absl::StatusOr<std::string>> Operate(Credentials who, std::string what, std::string argument,
                                                     TimeNs deadline) = 0;
   static bool IsOperation(const std::string& what);

@@ -29,6 +29,7 @@ constexpr char kFilesystem[] = "fs ";
 constexpr char kGiveUpLog[] = "give up log";
 constexpr char kListTokens[] = "list";
 constexpr char kWithdraw[] = "withdraw ";
+constexpr char kSetRegion[] = "set region";
 
 using Kind = NodeRequest::Kind;
 
@@ -37,8 +38,8 @@ absl::StatusOr<Kind> KindOf(const std::string& what) {
   if (what == "undrain") return Kind::kUndrain;
   if (what == "give up") return Kind::kGiveUp;
   if (what == "set") return Kind::kSet;
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", what, "\" cannot be done: expected drain, undrain, give up, set, token or give up log"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "\"", what, "\" cannot be done: expected drain, undrain, give up, set, token, give up log or set region"));
 }
 
 absl::Status NotTakenUp() {
@@ -50,7 +51,8 @@ absl::Status NotTakenUp() {
 }  // namespace
 
 bool NodeOperations::IsOperation(const std::string& what) {
-  return what == kToken || what == kGiveUpLog || absl::StartsWith(what, kFilesystem) || KindOf(what).ok();
+  return what == kToken || what == kGiveUpLog || what == kSetRegion || absl::StartsWith(what, kFilesystem) ||
+         KindOf(what).ok();
 }
 
 absl::StatusOr<NodeId> LocalOperations::NodeOf(const std::string& name) const {
@@ -170,6 +172,10 @@ Task<absl::StatusOr<std::string>> LocalOperations::Operate(Credentials who, std:
   if (absl::StartsWith(what, kFilesystem)) {
     if (!filesystem_) co_return absl::UnimplementedError("this node serves no filesystem");
     co_return co_await filesystem_(std::move(who), std::move(what), std::move(argument));
+  }
+  if (what == kSetRegion) {  // Its owner may, whoever that is.
+    absl::StatusOr<std::string> regions = co_await SetRegion(std::move(who), std::move(argument), deadline);
+    co_return regions;
   }
   const absl::StatusOr<Kind> kind = KindOf(what);
   if (!IsOperation(what)) co_return kind.status();

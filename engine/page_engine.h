@@ -65,6 +65,7 @@
 #include "engine/range_set.h"
 #include "engine/read_ahead.h"
 #include "engine/segment_state.h"
+#include "engine/stale_reads.h"
 #include "engine/store_call.h"
 #include "engine/tick_queue.h"
 #include "net/log.h"
@@ -107,6 +108,10 @@ class PageEngine final : public TransportEvents {
   // Its programs are let in: not in the last moments of a lease either.
   bool Serves() const { return !fenced_ && HasLease(); }
   bool HasLease() const { return clock_->Now() < lease_until_ && view_.Has(options_.self); }
+  // Regions that are read without one too (V5). The memory is told by the caller.
+  StaleReads& stale_reads() { return stale_reads_; }
+  // Unavailable: this node has no lease, and the page's region is not one that waits for it.
+  absl::Status CheckQuorum(PageId page) const;
 
   // TransportEvents. Only of Channel::kPages.
   void OnDelivery(const Delivery& delivery) override;
@@ -167,11 +172,9 @@ class PageEngine final : public TransportEvents {
   // Counts the pages of `range`, a region, that come here, from now on; and reads ahead in it.
   // Its memory has to know it.
   void CountFetched(PageRange range);
-  // Of the counted range that holds `page`.
-  uint64_t Fetched(PageId page) const;
+  uint64_t Fetched(PageId page) const;  // Of the counted range that holds `page`.
 
-  // Members that have not said yet what they hold; the pages that this node is responsible for wait for them.
-  std::vector<NodeId> Unregistered() const;
+  std::vector<NodeId> Unregistered() const;  // Members that have not said yet what they hold: pages of this node wait for them.
   PageSummary Describe(PageId page) const;
   const Disks& disks() const { return disks_; }
   CatchUpProgress catch_up() const { return catch_up_.Progress(); }
@@ -425,6 +428,7 @@ class PageEngine final : public TransportEvents {
   DurationNs FenceTime() const;
   bool HasLeaseNow() const { return clock_->ExactNow() < lease_until_ && view_.Has(options_.self); }
   Task<absl::Status> WaitForLease(TimeNs deadline);
+  Task<absl::Status> WaitForLeaseOn(PageId page, TimeNs deadline);
   absl::Status NoLeaseStatus() const;
   static absl::Status IsAwayStatus(NodeId node);
 
@@ -547,6 +551,7 @@ class PageEngine final : public TransportEvents {
   Disks disks_;  // In that view.
   TimeNs lease_until_ = 0;
   bool fenced_ = true;  // Programs cannot use what is here.
+  StaleReads stale_reads_;
   Clock::TimerId lease_timer_ = 0;
   std::vector<Outcome<absl::Status>> lease_waiters_;
   // Every incarnation of a node before that is gone for ever: that of the view, or the one after the one that has left it.

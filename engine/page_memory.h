@@ -7,7 +7,7 @@
 //   none    any     fault         fault
 //   read    there   work          fault
 //   write   there   work          work
-//   fenced  as was  fault         fault
+//   fenced  as was  fault         fault; of a region that stays readable: loads as before, stores fault
 //
 // "Work" means: may be made to work without asking the loop. The real implementation (engine/mapping/) keeps frames in
 // one sparse memfd per region, mapped by every attached process; the simulator's keeps them in a map.
@@ -71,6 +71,9 @@ class PageMemory {
   // were missing. Nothing else changes, and all other calls go on working, Load and Store too. Regions that become known
   // meanwhile are fenced as well. Programs of other processes keep what they have mapped, and get nothing more.
   virtual void Fence() = 0;
+  // From the next Fence on the region's pages can be loaded while it lasts, with whichever right they have, and not be stored to.
+  // Programs of other processes see to the latter themselves, in what they have mapped. REQUIRES: the region is known here.
+  virtual void SetStaysReadable(PageRange, bool) {}
   // Ends that: accesses fault once more, then work as before.
   virtual void Unfence() = 0;
 };

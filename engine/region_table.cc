@@ -17,10 +17,15 @@ namespace {
 constexpr uint16_t kMayRead = 4;
 constexpr uint16_t kMayWrite = 2;
 
-bool Owns(const Credentials& who, const RegionDescriptor& region) { return who.uid == 0 || who.uid == region.owner; }
+// A RegionDescriptor, or a RegionInfo.
+template <typename Region>
+bool Owns(const Credentials& who, const Region& region) {
+  return who.uid == 0 || who.uid == region.owner;
+}
 
 // As of files: the owner's bits for the owner, else the group's for its members, else those of the others.
-bool May(const Credentials& who, const RegionDescriptor& region, uint16_t right) {
+template <typename Region>
+bool May(const Credentials& who, const Region& region, uint16_t right) {
   if (who.uid == 0) return true;
   const bool in_group =
       who.gid == region.group || std::find(who.groups.begin(), who.groups.end(), region.group) != who.groups.end();
@@ -28,10 +33,18 @@ bool May(const Credentials& who, const RegionDescriptor& region, uint16_t right)
   return (region.mode >> shift & right) == right;
 }
 
-absl::Status Denied(const Credentials& who, const RegionDescriptor& region, const std::string& what) {
+template <typename Region>
+absl::Status Denied(const Credentials& who, const Region& region, const std::string& what) {
   return absl::PermissionDeniedError(
       absl::StrFormat("region \"%s\" has mode %04o, owner %d and group %d; uid %d (gid %d) may not %s it", region.name,
                       region.mode, region.owner, region.group, who.uid, who.gid, what));
+}
+
+template <typename Region>
+absl::Status CheckMayOpen(const Credentials& who, const Region& region, AccessMode mode) {
+  const bool write = mode == AccessMode::kWrite;
+  if (May(who, region, write ? kMayRead | kMayWrite : kMayRead)) return absl::OkStatus();
+  return Denied(who, region, write ? "write" : "read");
 }
 
 absl::Status CheckOwns(const Credentials& who, const RegionDescriptor& region, const std::string& what) {
@@ -73,7 +86,8 @@ RegionInfo InfoOf(const RegionDescriptor& region) {
           .allocated_bytes = PagesOf(region.runs) * kPageBytes,
           .owner = region.owner,
           .group = region.group,
-          .mode = region.mode};
+          .mode = region.mode,
+          .without_quorum = region.without_quorum};
 }
 
 OpenedRegion OpenedBy(const Credentials& who, const RegionDescriptor& region) {
@@ -172,6 +186,7 @@ Task<absl::StatusOr<OpenedRegion>> RegionTable::Reserve(Credentials who, RegionO
   region.owner = options.owner.value_or(who.uid);
   region.group = options.group.value_or(who.gid);
   region.mode = options.mode;
+  region.without_quorum = options.without_quorum;
   absl::StatusOr<OpenedRegion> reserved = co_await ReserveIn(*slot, &region, &who, deadline);
   co_return reserved;
 }
@@ -196,11 +211,17 @@ Task<absl::StatusOr<OpenedRegion>> RegionTable::Open(Credentials who, std::strin
   const Wanted wanted{.name = name};
   const absl::StatusOr<HeldRegion> held = co_await HoldRegion(wanted, LockMode::kShared, deadline);
   if (!held.ok()) co_return held.status();
-  const bool write = mode == AccessMode::kWrite;
-  if (!May(who, held->region, write ? kMayRead | kMayWrite : kMayRead)) {
-    co_return Denied(who, held->region, write ? "write" : "read");
-  }
+  if (const absl::Status s = CheckMayOpen(who, held->region, mode); !s.ok()) co_return s;
   co_return OpenedBy(who, held->region);
+}
+
+absl::StatusOr<OpenedRegion> RegionTable::OpenAgain(const Credentials& who, const OpenedRegion& region,
+                                                    AccessMode mode) {
+  if (const absl::Status s = CheckMayOpen(who, region.info, mode); !s.ok()) return s;
+  OpenedRegion opened = region;
+  opened.may_write = May(who, region.info, kMayRead | kMayWrite);
+  opened.is_owner = Owns(who, region.info);
+  return opened;
 }
 
 Task<absl::StatusOr<OpenedRegion>> RegionTable::LookupByPage(Credentials who, PageId page, TimeNs deadline) {
@@ -221,6 +242,22 @@ Task<absl::StatusOr<RegionList>> RegionTable::List(TimeNs deadline) {
   std::sort(list.regions.begin(), list.regions.end(),
             [](const RegionInfo& a, const RegionInfo& b) { return a.name < b.name; });
   co_return list;
+}
+
+Task<absl::StatusOr<OpenedRegion>> RegionTable::SetWithoutQuorum(Credentials who, std::string name,
+                                                                 WithoutQuorum without_quorum, TimeNs deadline) {
+  if (const absl::Status s = CheckRegionName(name); !s.ok()) co_return s;
+  const Wanted wanted{.name = name};
+  const absl::StatusOr<HeldRegion> held = co_await HoldRegion(wanted, LockMode::kExclusive, deadline);
+  if (!held.ok()) co_return held.status();
+  RegionDescriptor after = held->region;
+  if (const absl::Status s = CheckOwns(who, after, "change"); !s.ok()) co_return s;
+  if (after.without_quorum != without_quorum) {
+    after.without_quorum = without_quorum;
+    const absl::Status written = co_await WriteSlot(held->slot, &after, deadline);
+    if (!written.ok()) co_return written;
+  }
+  co_return OpenedBy(who, after);
 }
 
 Task<absl::Status> RegionTable::Free(Credentials who, std::string name, TimeNs deadline) {

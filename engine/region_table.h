@@ -29,7 +29,7 @@
 //               After a part of 1: the pages are still in a run, their content is undefined; repeating it drops the rest.
 //   Free        1 (if unclean) DropExtent of the whole region   2 slot: free
 //               After a part of 1: as before, no run is touched. After 2: it has happened, and repeating it says NotFound.
-//   SetAttributes  1 slot: the runs.
+//   SetAttributes  1 slot: the runs.   SetWithoutQuorum  1 slot: the flag.
 // "It has happened" is told only after the last step; whoever crashed before being told learns it from the repetition.
 // Reserve's descriptor may come back by a crash after its flush failed and the caller was told so. If the same name was
 // reserved again meanwhile, that is in this slot, which wipes it out, or in a lower one (Reserve takes the lowest free
@@ -81,10 +81,17 @@ class RegionTable {
   // NotFound; PermissionDenied names region, mode and who asked. kWrite needs the right to read, too.
   Task<absl::StatusOr<OpenedRegion>> Open(Credentials who, std::string name, AccessMode mode, TimeNs deadline);
 
+  // The same of a region as it was opened before, by whomever.
+  static absl::StatusOr<OpenedRegion> OpenAgain(const Credentials& who, const OpenedRegion& region, AccessMode mode);
+
   // The region that `page` is reserved in, whatever `who` may do with it. NotFound.
   Task<absl::StatusOr<OpenedRegion>> LookupByPage(Credentials who, PageId page, TimeNs deadline);
 
   Task<absl::StatusOr<RegionList>> List(TimeNs deadline);
+
+  // NotFound; PermissionDenied unless owner or root.
+  Task<absl::StatusOr<OpenedRegion>> SetWithoutQuorum(Credentials who, std::string name, WithoutQuorum without_quorum,
+                                                      TimeNs deadline);
 
   // NotFound; PermissionDenied unless owner or root; FailedPrecondition while a page is allocated.
   Task<absl::Status> Free(Credentials who, std::string name, TimeNs deadline);

@@ -57,6 +57,7 @@ static_assert(kRunsAt + (kMaxRegionRuns + 1) * kRunBytes > kChecksumAt);
 constexpr uint8_t kRunVolatile = 1;
 constexpr uint8_t kRunKeepInRam = 2;
 constexpr uint8_t kUnclean = 1;
+constexpr uint8_t kReadWithoutQuorum = 2;
 
 // Writes and reads integers at places of a page.
 class Writer {
@@ -264,7 +265,8 @@ void EncodeRegionDescriptor(uint32_t slot, const RegionDescriptor& region, Table
     writer.Put(kOwnerAt, uint32_t{region.owner});
     writer.Put(kGroupAt, uint32_t{region.group});
     writer.PutBytes(kNameAt, region.name.data(), region.name.size());
-    writer.Put(kFlagsAt, region.unclean ? kUnclean : uint8_t{0});
+    const bool reads = region.without_quorum == WithoutQuorum::kRead;
+    writer.Put(kFlagsAt, static_cast<uint8_t>((region.unclean ? kUnclean : 0) | (reads ? kReadWithoutQuorum : 0)));
     std::byte* next = out.data() + kRunsAt;
     for (const RegionRun& run : region.runs) {
       EncodeRun(run, next);
@@ -291,8 +293,9 @@ absl::StatusOr<RegionDescriptor> DecodeRegionDescriptor(uint32_t slot, TablePage
   region.owner = in.Get<uint32_t>(kOwnerAt);
   region.group = in.Get<uint32_t>(kGroupAt);
   const auto flags = in.Get<uint8_t>(kFlagsAt);
-  if ((flags & ~kUnclean) != 0) return bad("it has unknown flags ", int{flags});
-  region.unclean = flags == kUnclean;
+  if ((flags & ~(kUnclean | kReadWithoutQuorum)) != 0) return bad("it has unknown flags ", int{flags});
+  region.unclean = (flags & kUnclean) != 0;
+  if ((flags & kReadWithoutQuorum) != 0) region.without_quorum = WithoutQuorum::kRead;
   if (const absl::Status s = CheckIdentity(region, bad); !s.ok()) return s;
   const auto runs = in.Get<uint16_t>(kRunCountAt);
   if (runs > kMaxRegionRuns) return bad("it has ", runs, " runs, more than ", kMaxRegionRuns);

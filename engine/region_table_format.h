@@ -55,6 +55,7 @@ struct RegionDescriptor {
   uint16_t mode = 0;
   ConfigNumber next_config{1};  // Numbers from this one on were never used in the region.
   bool unclean = false;         // An allocation did not come to its end: there may be extents that are in no run.
+  WithoutQuorum without_quorum = WithoutQuorum::kRefuse;
   std::vector<RegionRun> runs;  // By offset; they do not overlap.
   friend bool operator==(const RegionDescriptor&, const RegionDescriptor&) = default;
 };

@@ -14,13 +14,13 @@
 #include "directory/address.h"
 #include "engine/node_config.h"
 #include "node/arguments.h"
+#include "node/group_path.h"
 #include "node/render.h"
 #include "node/setup.h"
 
 namespace mangrove {
 namespace {
 
-constexpr uint64_t kMaxGroup = (uint64_t{1} << 54) - 1;
 constexpr uint64_t kMostReplicas = 64;
 constexpr uint64_t kMostValidS = 7 * 24 * 3600;
 
@@ -45,6 +45,7 @@ struct Options {
   std::string name;
   std::string address;
   std::string directory;
+  std::string without_quorum;
 };
 
 struct Command {
@@ -96,6 +97,10 @@ std::string SetArgument(const std::string& node, const Options& options) {
   if (options.votes) wanted["votes"] = *options.votes;
   if (!options.address.empty()) wanted["address"] = options.address;
   return wanted.dump();
+}
+
+std::string SetRegionArgument(const std::string& region, const Options& options) {
+  return nlohmann::json{{"region", region}, {"without_quorum", options.without_quorum}}.dump();
 }
 
 std::string TokenArgument(const std::string&, const Options& options) {
@@ -151,7 +156,8 @@ std::vector<Command> NodeCommands() {
        .help =
            "With a TOKEN of \"node token\" (-: from the standard input): asks the node that made it, and makes this\n"
            "machine's configuration, key and data's directory. --anchor: it votes, when it is there. --group: the\n"
-           "number of the group that it is to be in. No daemon is asked here; start one afterwards.",
+           "group that it is to be in, such as 3, or 2/5 for group 5 of group 2. No daemon is asked here; start one\n"
+           "afterwards.",
        .flags = {"--name", "--address", "--dir", "--anchor", "--group"},
        .set_up = Join},
       {.words = {"node", "set"},
@@ -164,13 +170,6 @@ std::vector<Command> NodeCommands() {
            "others reach it; change its configuration as well, and start it again. For root and the daemon's user.",
        .flags = {"--votes", "--address"},
        .argument = SetArgument},
-      {{"group", "list"},
-       nullptr,
-       "nodes",
-       RenderGroups,
-       "the groups of nodes",
-       "Which nodes are in which group. A node's group is a part of its identity: to be in another one it is drained,\n"
-       "and joins anew with --group."},
       OfNode("drain", "drain", "takes a node out of the cluster in order",
              "What NODE keeps on its disk goes to other nodes; \"status\" shows how far it is. Then its daemon\n"
              "flushes what it has in its cache and ends, and the cluster forgets the node: it does not come back\n"
@@ -183,6 +182,26 @@ std::vector<Command> NodeCommands() {
   };
 }
 
+std::vector<Command> GroupCommands() {
+  return {
+      {{"group", "list"},
+       nullptr,
+       "nodes",
+       RenderGroups,
+       "the groups of nodes",
+       "Which nodes are in which group. A node's group is a part of its identity: to be in another one it is drained,\n"
+       "and joins anew with --group."},
+      {{"group", "show"},
+       nullptr,
+       "nodes",
+       RenderGroupTree,
+       "the tree of the groups",
+       "The groups and the groups within them, with their nodes and how many of these are here. The copies of a page\n"
+       "are in different groups of the highest level, as far as there are so many, then in different ones within "
+       "them."},
+  };
+}
+
 std::vector<Command> PageCommands() {
   return {
       {{"region", "list"},
@@ -190,7 +209,20 @@ std::vector<Command> PageCommands() {
        "regions",
        RenderRegions,
        "the regions of the cluster",
-       "Name, address, size, allocated bytes, owner, group and mode of each region."},
+       "Name, address, size, allocated bytes, owner, group and mode of each region, and what a node does with it that\n"
+       "reaches too few anchors."},
+      {.words = {"region", "set"},
+       .parameter = "REGION",
+       .what = "set region",
+       .render = RenderRegions,
+       .summary = "changes what is done with a region without quorum",
+       .help =
+           "--without-quorum refuse: a node that reaches too few anchors takes the region's pages away from programs\n"
+           "until it reaches enough. --without-quorum read: the pages that it has can be read meanwhile, as they\n"
+           "were; others may have newer ones. It counts for programs that open the region from then on, and for the\n"
+           "nodes where they do. For the region's owner and root.",
+       .flags = {"--without-quorum"},
+       .argument = SetRegionArgument},
       {{"page", "show"},
        "ADDRESS",
        "page",
@@ -310,7 +342,7 @@ const std::vector<Command>& Commands() {
          "Whether the node is ready, its cache and disk, the connections to its peers, its counters.\n"
          "A node is ready when every other node has answered what it asked since its start."},
     };
-    for (const auto& more : {NodeCommands(), PageCommands(), FilesetCommands()})
+    for (const auto& more : {NodeCommands(), GroupCommands(), PageCommands(), FilesetCommands()})
       all.insert(all.end(), more.begin(), more.end());
     return all;
   }();
@@ -323,12 +355,14 @@ std::string UsageOf(const Command& command) {
   std::string flags;
   for (const std::string& flag : command.flags) {
     const bool is_switch = flag == "--anchor" || flag == "--encrypted" || flag == "--list" || flag == "--force";
-    const char* const value = flag == "--name"       ? " NODE"
-                              : flag == "--address"  ? " HOST:PORT"
-                              : flag == "--dir"      ? " DIR"
-                              : flag == "--withdraw" ? " ID|all"
-                              : is_switch            ? ""
-                                                     : " N";
+    const char* const value = flag == "--name"             ? " NODE"
+                              : flag == "--address"        ? " HOST:PORT"
+                              : flag == "--dir"            ? " DIR"
+                              : flag == "--group"          ? " GROUP"
+                              : flag == "--without-quorum" ? " refuse|read"
+                              : flag == "--withdraw"       ? " ID|all"
+                              : is_switch                  ? ""
+                                                           : " N";
     absl::StrAppend(&flags, " [", flag, value, "]");
   }
   const char* const of_daemon = command.set_up == nullptr ? " [--json] [--watch]" : "";
@@ -389,7 +423,12 @@ std::vector<Flag> Flags(Options* options) {
           {"--timeout", take_timeout},
           SwitchFlag("--version", &options->version),
           NumberFlag("--votes", 0, kMaxVotes, &options->votes),
-          NumberFlag("--group", 0, kMaxGroup, &options->group),
+          {"--group",
+           [options](const std::string& text) {
+             const absl::StatusOr<uint64_t> group = ParseGroupPath(text);
+             if (group.ok()) options->group = *group;
+             return group.status();
+           }},
           NumberFlag("--replicas", 1, kMostReplicas, &options->replicas),
           NumberFlag("--valid", 1, kMostValidS, &options->valid_s),
           SwitchFlag("--anchor", &options->anchor),
@@ -400,7 +439,8 @@ std::vector<Flag> Flags(Options* options) {
           TextFlag("--confirm", &options->confirm),
           TextFlag("--name", &options->name),
           TextFlag("--address", &options->address),
-          TextFlag("--dir", &options->directory)};
+          TextFlag("--dir", &options->directory),
+          TextFlag("--without-quorum", &options->without_quorum)};
 }
 
 // Those that are given and not for every command.
@@ -422,6 +462,7 @@ std::vector<std::string> GivenFlags(const Options& options) {
   note(!options.name.empty(), "--name");
   note(!options.address.empty(), "--address");
   note(!options.directory.empty(), "--dir");
+  note(!options.without_quorum.empty(), "--without-quorum");
   return given;
 }
 
@@ -532,6 +573,9 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
   }
   if (command->argument == TokenArgument && GivenFlags(options).size() > 1) {
     return FailUsage(environment, absl::StrCat(absl::StrJoin(GivenFlags(options), " and "), " do not go together"));
+  }
+  if (command->argument == SetRegionArgument && options.without_quorum.empty()) {
+    return FailUsage(environment, "\"region set\" needs --without-quorum");
   }
   if (command->set_up != nullptr) {
     const absl::StatusOr<std::string> done = command->set_up(parameter, options);

@@ -9,6 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "directory/address.h"
+#include "net/ids.h"
+#include "node/group_path.h"
 #include "node/text.h"
 
 namespace mangrove {
@@ -125,6 +127,22 @@ std::string MembershipLine(const json& membership) {
                       who, "\n");
 }
 
+// What a node that reaches too few anchors does all the same. Empty: nothing, or it reaches enough.
+std::string ReadOnlyLine(const json& read_only) {
+  if (read_only.is_null()) return "";
+  const json& regions = read_only.at("regions");
+  return absl::StrCat("READING ONLY: of ", regions.size() == 1 ? "region " : "regions ", Names(regions, ""),
+                      " this node serves what it has, and no stores; it may be ",
+                      TimeLeftText(Number(read_only, "for_ms") / 1000), " old, as others may have newer pages\n");
+}
+
+// Too little room on this node's disk. Empty: there is enough.
+std::string DiskRoomLine(const json& room) {
+  if (room.is_null() || Text(room, "advice").empty()) return "";
+  const char* const what = Flag(room, "is_full") ? "DISK FULL" : Flag(room, "is_low") ? "DISK LOW" : "DISK";
+  return absl::StrCat(what, ": ", Text(room, "advice"), "\n");
+}
+
 // A peer that has not told of its resources lately has none.
 std::string ResourceText(const json& peer, const char* key) {
   const json& resources = peer.at("resources");
@@ -160,8 +178,8 @@ std::string RoomLine(const json& status) {
 
 std::string Places(const json& status) {
   const json& membership = status.at("membership");
-  return absl::StrCat(MembershipLine(membership), DisksLine(membership), RoomLine(status),
-                      OwnDiskLine(status.at("disk")));
+  return absl::StrCat(MembershipLine(membership), ReadOnlyLine(status.at("read_only")), DisksLine(membership),
+                      RoomLine(status), DiskRoomLine(status.at("disk_room")), OwnDiskLine(status.at("disk")));
 }
 
 // The first key is used.
@@ -221,7 +239,7 @@ std::string Nodes(const json& nodes) {
                    Align::kRight});
   table.AddRow({"node", "id", "group", "address", "state", "votes", "connected", "incarnation"});
   for (const json& node : nodes) {
-    table.AddRow({Text(node, "name"), std::to_string(Number(node, "id")), std::to_string(Number(node, "group")),
+    table.AddRow({Text(node, "name"), std::to_string(Number(node, "id")), GroupPath(Number(node, "group")),
                   Text(node, "address"), NodeStateText(node), std::to_string(Number(node, "votes")),
                   Flag(node, "connected") ? "yes" : "no", IncarnationText(node)});
   }
@@ -239,7 +257,7 @@ std::string Groups(const json& nodes) {
     const auto anchors =
         std::count_if(members.begin(), members.end(), [](const json* node) { return Number(*node, "votes") > 0; });
     table.AddRow(
-        {std::to_string(group), std::to_string(members.size()), std::to_string(anchors), absl::StrJoin(names, ", ")});
+        {GroupPath(group), std::to_string(members.size()), std::to_string(anchors), absl::StrJoin(names, ", ")});
   }
   return table.ToString();
 }
@@ -253,6 +271,41 @@ std::string Tokens(const json& tokens) {
                   Text(token, "name"), Text(token, "address")});
   }
   return table.ToString();
+}
+
+// A group, and the groups within it.
+struct GroupTree {
+  std::map<uint64_t, GroupTree> groups;  // By their number in this one.
+  std::vector<const json*> nodes;
+  size_t all = 0;
+  size_t here = 0;
+
+  void Add(const json& node, uint64_t group, int level) {
+    ++all;
+    if (Text(node, "state") == "here") ++here;
+    if (level == 0) return nodes.push_back(&node);
+    groups[group >> ((level - 1) * kGroupBits) & (kGroupNodes - 1)].Add(node, group, level - 1);
+  }
+
+  void Show(const std::string& path, size_t depth, std::string& text) const {
+    std::vector<std::string> names;
+    for (const json* node : nodes) names.push_back(absl::StrCat(Text(*node, "name"), " (", Number(*node, "id"), ")"));
+    absl::StrAppend(&text, std::string(2 * depth, ' '), "group ", path, ": ", CountText(all, "node"), ", ", here,
+                    " here", names.empty() ? "" : ": ", absl::StrJoin(names, ", "), "\n");
+    for (const auto& [number, group] : groups) group.Show(absl::StrCat(path, "/", number), depth + 1, text);
+  }
+};
+
+std::string TreeOfGroups(const json& nodes) {
+  int levels = 1;
+  for (const json& node : nodes) {
+    while (levels * kGroupBits < 64 && Number(node, "group") >> (levels * kGroupBits) > 0) ++levels;
+  }
+  GroupTree tree;
+  for (const json& node : nodes) tree.Add(node, Number(node, "group"), levels);
+  std::string text;
+  for (const auto& [number, group] : tree.groups) group.Show(std::to_string(number), 0, text);
+  return text;
 }
 
 // One that was made, those that there are, or those that were withdrawn.
@@ -307,15 +360,16 @@ std::string MountList(const json& document) {
 std::string Regions(const json& regions) {
   uint64_t size = 0;
   uint64_t allocated = 0;
-  TextTable table({Align::kLeft, Align::kLeft, Align::kRight, Align::kRight, Align::kLeft, Align::kLeft, Align::kLeft});
-  table.AddRow({"region", "address", "size", "allocated", "owner", "group", "mode"});
+  TextTable table({Align::kLeft, Align::kLeft, Align::kRight, Align::kRight, Align::kLeft, Align::kLeft, Align::kLeft,
+                   Align::kLeft});
+  table.AddRow({"region", "address", "size", "allocated", "owner", "group", "mode", "without quorum"});
   for (const json& region : regions) {
     size += Number(region, "size_bytes");
     allocated += Number(region, "allocated_bytes");
     table.AddRow({Text(region, "name"), Text(region, "address"), BytesText(Number(region, "size_bytes")),
                   BytesText(Number(region, "allocated_bytes")), UserText(static_cast<uid_t>(Number(region, "owner"))),
                   GroupText(static_cast<gid_t>(Number(region, "group"))),
-                  ModeText(static_cast<unsigned>(Number(region, "mode")))});
+                  ModeText(static_cast<unsigned>(Number(region, "mode"))), Text(region, "without_quorum")});
   }
   if (regions.empty()) return "no regions\n";
   return absl::StrCat(CountText(regions.size(), "region"), ", ", BytesText(size), " reserved, ", BytesText(allocated),
@@ -476,6 +530,7 @@ absl::StatusOr<std::string> RenderStatus(const std::string& document) { return R
 absl::StatusOr<std::string> RenderMembership(const std::string& document) { return Render(document, Places); }
 absl::StatusOr<std::string> RenderNodes(const std::string& document) { return Render(document, Nodes); }
 absl::StatusOr<std::string> RenderGroups(const std::string& document) { return Render(document, Groups); }
+absl::StatusOr<std::string> RenderGroupTree(const std::string& document) { return Render(document, TreeOfGroups); }
 absl::StatusOr<std::string> RenderToken(const std::string& document) { return Render(document, Token); }
 absl::StatusOr<std::string> RenderRegions(const std::string& document) { return Render(document, Regions); }
 absl::StatusOr<std::string> RenderPage(const std::string& document) { return Render(document, Page); }

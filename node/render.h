@@ -14,7 +14,8 @@ absl::StatusOr<std::string> RenderStatus(const std::string& document);
 // Of a status, who is there and what happens to the disks.
 absl::StatusOr<std::string> RenderMembership(const std::string& document);
 absl::StatusOr<std::string> RenderNodes(const std::string& document);
-absl::StatusOr<std::string> RenderGroups(const std::string& document);  // Of the nodes.
+absl::StatusOr<std::string> RenderGroups(const std::string& document);  // Of the nodes, and this too.
+absl::StatusOr<std::string> RenderGroupTree(const std::string& document);
 absl::StatusOr<std::string> RenderToken(const std::string& document);
 absl::StatusOr<std::string> RenderRegions(const std::string& document);
 absl::StatusOr<std::string> RenderPage(const std::string& document);

@@ -52,6 +52,7 @@ struct Request {
       hasGroup @6 :Bool;
       group @7 :UInt32;
       mode @8 :UInt16;
+      withoutQuorum @55 :UInt8;  # 0: refuse, 1: read.
     }
     open :group {         # -> opened
       name @9 :Text;
@@ -136,6 +137,7 @@ struct RegionInfo {
   owner @5 :UInt32;
   group @6 :UInt32;
   mode @7 :UInt16;
+  withoutQuorum @8 :UInt8;  # 0: refuse, 1: read.
 }
 
 struct Reply {

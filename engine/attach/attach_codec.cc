@@ -75,6 +75,7 @@ void PutInfo(schema::RegionInfo::Builder out, const RegionInfo& info) {
   out.setOwner(info.owner);
   out.setGroup(info.group);
   out.setMode(info.mode);
+  out.setWithoutQuorum(static_cast<uint8_t>(info.without_quorum));
 }
 
 // One byte more than the limit, so that the other side sees that it is too long.
@@ -91,6 +92,7 @@ void PutCall(CallBuilder out, const ReserveCall& call) {
   reserve.setHasGroup(call.options.group.has_value());
   reserve.setGroup(call.options.group.value_or(0));
   reserve.setMode(call.options.mode);
+  reserve.setWithoutQuorum(static_cast<uint8_t>(call.options.without_quorum));
 }
 void PutCall(CallBuilder out, const OpenCall& call) {
   auto open = out.initOpen();
@@ -288,6 +290,12 @@ absl::StatusOr<std::array<std::byte, kUserAttributeBytes>> GetUser(capnp::Data::
   return user;
 }
 
+absl::StatusOr<WithoutQuorum> GetWithoutQuorum(uint8_t value) {
+  if (value <= static_cast<uint8_t>(WithoutQuorum::kRead)) return static_cast<WithoutQuorum>(value);
+  return absl::InvalidArgumentError(
+      absl::StrCat("what is done without quorum is ", int{value}, ", expected 0 (refuse) or 1 (read)"));
+}
+
 absl::StatusOr<RegionInfo> GetInfo(schema::RegionInfo::Reader in) {
   RegionInfo info;
   auto name = GetName(in.getName());
@@ -299,6 +307,9 @@ absl::StatusOr<RegionInfo> GetInfo(schema::RegionInfo::Reader in) {
   info.owner = in.getOwner();
   info.group = in.getGroup();
   info.mode = in.getMode();
+  const auto without_quorum = GetWithoutQuorum(in.getWithoutQuorum());
+  if (!without_quorum.ok()) return without_quorum.status();
+  info.without_quorum = *without_quorum;
   return info;
 }
 
@@ -311,6 +322,9 @@ absl::StatusOr<ReserveCall> GetReserve(schema::Request::Call::Reserve::Reader in
   if (in.getHasOwner()) call.options.owner = in.getOwner();
   if (in.getHasGroup()) call.options.group = in.getGroup();
   call.options.mode = in.getMode();
+  const auto without_quorum = GetWithoutQuorum(in.getWithoutQuorum());
+  if (!without_quorum.ok()) return without_quorum.status();
+  call.options.without_quorum = *without_quorum;
   return call;
 }
 

@@ -171,6 +171,10 @@ void AttachServer::Stamp() {
   stamp_timer_ = loop_->CallAt(loop_->Now() + options_.stamp_interval, [this] { Stamp(); });
 }
 
+void AttachServer::OnLease() {
+  if (deadline_ && !clients_.empty()) SetDeadline();
+}
+
 // The loop's clock is CLOCK_MONOTONIC, as the page's is.
 void AttachServer::SetDeadline() {
   deadline_->Set(MonotonicNowNs() + options_.deadline, options_.serves_until ? options_.serves_until() : kForever);

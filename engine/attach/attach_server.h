@@ -82,6 +82,9 @@ class AttachServer {
   // On the loop, or after it has stopped. Ends every connection. Requests under way end in nothing.
   void Stop();
 
+  // The lease has changed: programs see it now, and not at the next stamp.
+  void OnLease();
+
   size_t clients() const { return clients_.size(); }
 
  private:

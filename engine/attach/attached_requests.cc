@@ -187,9 +187,10 @@ void AttachedClient::StopServing(const OpenRegion& region) const {
 absl::Status AttachedClient::DoMap(const MapCall& call, UniqueFd userfaultfd) {
   auto region = Find(call.region);
   if (!region.ok()) return region.status();
-  if (absl::Status s = server_->CheckLease(); !s.ok()) return s;
-  server_->SetDeadline();  // What it says of the lease may have passed.
   OpenRegion& open = **region;
+  const absl::Status lease = server_->CheckLease();
+  if (!lease.ok() && open.frames->fence() != FrameFence::kLoadsOnly) return lease;
+  if (lease.ok()) server_->SetDeadline();  // What it says of the lease may have passed.
   // One that the program gave up before it was told of the first.
   std::optional<MappingId>& served = open.mappings[static_cast<size_t>(call.use)];
   if (served) server_->mapped_clients_->Remove(*std::exchange(served, std::nullopt));

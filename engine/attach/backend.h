@@ -67,6 +67,8 @@ class Backend {
   // Records as engine/transactions/log_format.h's EncodeRecord makes them, with the changes of the region's pages alone.
   virtual absl::StatusOr<std::string> ReadLog(RegionHandle region, uint64_t node) = 0;
 
+  // Whether the mappings of regions that are read without a lease may be stored to, and for some milliseconds more.
+  virtual bool MayStore() const { return true; }
   // Why calls fail when the session's Liveness has ended.
   virtual absl::Status Gone() const = 0;
   virtual const Limits& limits() const = 0;

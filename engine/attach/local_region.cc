@@ -54,6 +54,14 @@ absl::Status LocalRegion::CheckWritable() const {
   return absl::PermissionDeniedError(absl::StrCat("region '", info_.name, "' is open for reading only"));
 }
 
+absl::Status LocalRegion::CheckMayStore() const {
+  if (!IsReadWithoutQuorum()) return absl::OkStatus();
+  if (backend().MayStore() && !session_->parts().mappings->lease_has_ended()) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("no quorum: the node has no lease on its place in the cluster, and region '", info_.name,
+                   "' is only read until it has one; try again later"));
+}
+
 RegionPages LocalRegion::Pages(uint64_t offset, uint64_t length) const {
   const uint64_t first = offset >> kPageShift;
   return {shared_->handle(), first, (PageCeiling(offset + length) >> kPageShift) - first};
@@ -94,6 +102,9 @@ absl::Status LocalRegion::CopySlowly(uint64_t offset, uint64_t length, AccessMod
       if (mode == AccessMode::kRead) {
         (*mapping)->Prefault(PageFloor(at), PageCeiling(at + part) - PageFloor(at), shared_->states());
       }
+    }
+    if (mode == AccessMode::kWrite) {
+      if (absl::Status s = CheckMayStore(); !s.ok()) return s;
     }
     copy((*mapping)->base() + at, done, part);
     if (absl::Status s = Copied(); !s.ok()) return s;
@@ -176,7 +187,8 @@ absl::Status LocalRegion::Write(uint64_t offset, std::span<const std::byte> byte
                      });
   }
   if (bytes.size() < kPrefaultBytes) {
-    if (std::byte* place = InPlace(offset, bytes.size(), Rights::kWrite); place != nullptr) {
+    std::byte* const place = InPlace(offset, bytes.size(), Rights::kWrite);
+    if (place != nullptr && CheckMayStore().ok()) {
       std::memcpy(place, bytes.data(), bytes.size());
       return Copied();
     }
@@ -215,6 +227,19 @@ absl::StatusOr<std::byte*> LocalRegion::ViewAddress(uint64_t offset, uint64_t le
   if (!mapping.ok()) return mapping.status();
   (*mapping)->Prefault(offset, length, shared_->states());
   return (*mapping)->base() + offset;
+}
+
+absl::StatusOr<std::byte*> LocalRegion::StaleViewAddress(uint64_t offset, uint64_t length) {
+  if (absl::Status s = CheckPages(offset, length); !s.ok()) return s;
+  const RegionFrames* const frames = shared_->frames();
+  const bool without_quorum =
+      frames != nullptr ? frames->fence() == FrameFence::kLoadsOnly : session_->parts().mappings->lease_has_ended();
+  const uint64_t first = offset >> kPageShift;
+  if (!IsReadWithoutQuorum() || !without_quorum ||
+      !shared_->states().HaveRights(first, first + (length >> kPageShift) - 1, Rights::kRead)) {
+    return absl::UnavailableError("it cannot be viewed without a lock");
+  }
+  return ViewAddress(offset, length);
 }
 
 absl::Status LocalRegion::Heal(uint64_t offset, uint64_t length) {

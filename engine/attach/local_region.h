@@ -38,6 +38,7 @@ class LocalRegion final : public Region {
   absl::StatusOr<uint64_t> LockPages(uint64_t offset, uint64_t length, LockMode mode, int64_t timeout_ms) override;
   absl::Status UnlockPages(uint64_t lock_id) override;
   absl::StatusOr<std::byte*> ViewAddress(uint64_t offset, uint64_t length) override;
+  absl::StatusOr<std::byte*> StaleViewAddress(uint64_t offset, uint64_t length) override;
   absl::StatusOr<std::string> ReadIn(uint64_t transaction, uint64_t offset, uint64_t length,
                                      AccessMode intent) override;
   absl::Status WriteIn(uint64_t transaction, uint64_t offset, const std::string& bytes) override;
@@ -64,6 +65,9 @@ class LocalRegion final : public Region {
   // Alive, whole pages, at least one, in the region.
   absl::Status CheckPages(uint64_t offset, uint64_t length) const;
   absl::Status CheckWritable() const;
+  bool IsReadWithoutQuorum() const { return info_.without_quorum == WithoutQuorum::kRead; }
+  // Of a mapping of this process: unless stores into it are forbidden, or about to be.
+  absl::Status CheckMayStore() const;
   absl::StatusOr<BytesOfPage> PlaceInPage(uint64_t offset, uint64_t length) const;
   RegionPages Pages(uint64_t offset, uint64_t length) const;
   Backend& backend() const { return *session_->parts().backend; }

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <utility>
 
@@ -22,12 +23,15 @@ absl::StatusOr<std::unique_ptr<MappingTable>> MappingTable::Create() {
 }
 
 // A handler that runs while its thread has the lock may wait in a fault for ever; the watchdog would wait for both.
-bool MappingTable::Add(const RegionMapping* mapping) {
+absl::Status MappingTable::Add(const RegionMapping* mapping) {
   const SignalsBlocked blocked;
   const std::lock_guard lock(mutex_);
-  if (sealed_) return false;
+  if (sealed_) return absl::UnavailableError("the node is gone");
+  if (lease_has_ended() && mapping->is_read_without_lease() && !mapping->SetStores(false)) {
+    return absl::UnavailableError("stores into the mapping cannot be forbidden while the node has no lease; try again");
+  }
   mappings_.insert(mapping);
-  return true;
+  return absl::OkStatus();
 }
 
 void MappingTable::Remove(const RegionMapping* mapping) {
@@ -36,10 +40,22 @@ void MappingTable::Remove(const RegionMapping* mapping) {
   mappings_.erase(mapping);
 }
 
-bool MappingTable::empty() const {
-  const SignalsBlocked blocked;
+bool MappingTable::EndLease() {
   const std::lock_guard lock(mutex_);
-  return mappings_.empty();
+  const bool has_ended_before = lease_has_ended_.exchange(true);
+  return std::all_of(mappings_.begin(), mappings_.end(), [&](const RegionMapping* mapping) {
+    if (!mapping->is_served() && !mapping->is_read_without_lease()) return true;
+    return mapping->is_read_without_lease() && (has_ended_before || mapping->SetStores(false));
+  });
+}
+
+bool MappingTable::BeginLease() {
+  const std::lock_guard lock(mutex_);
+  if (!lease_has_ended()) return true;
+  const bool all = std::all_of(mappings_.begin(), mappings_.end(),
+                               [](const RegionMapping* mapping) { return mapping->SetStores(true); });
+  lease_has_ended_.store(false);  // Not before: calls store then.
+  return all;
 }
 
 void MappingTable::SealAll() {
@@ -62,7 +78,8 @@ absl::StatusOr<std::unique_ptr<RegionMapping>> RegionMapping::Create(const Backe
   mapping->userfaultfd_ = mapping->local_->ReleaseUserfaultfd();
   mapping->frames_ = opened.frames;
   mapping->liveness_ = liveness;
-  if (!table->Add(mapping.get())) return absl::UnavailableError("the node is gone");
+  mapping->is_read_without_lease_ = opened.info.without_quorum == WithoutQuorum::kRead;
+  if (absl::Status added = table->Add(mapping.get()); !added.ok()) return added;
   mapping->table_ = table;
   return mapping;
 }
@@ -77,7 +94,8 @@ RegionMapping::~RegionMapping() {
   if (frames_ != nullptr) frames_->SetMapped(reinterpret_cast<uint64_t>(base()), false);
 }
 
-void RegionMapping::SetServed() const {
+void RegionMapping::SetServed() {
+  is_served_ = true;
   if (frames_ != nullptr) frames_->SetMapped(reinterpret_cast<uint64_t>(base()), true);
 }
 
@@ -91,6 +109,11 @@ bool RegionMapping::Seal(int nothing) const {
   if (sealed == MAP_FAILED && mprotect(base(), size, PROT_NONE) != 0) return false;
   WakeFaults(userfaultfd_.get(), reinterpret_cast<uint64_t>(base()), size);
   return true;
+}
+
+bool RegionMapping::SetStores(bool allowed) const {
+  if (local_->read_only()) return true;
+  return mprotect(base(), local_->size_bytes(), allowed ? PROT_READ | PROT_WRITE : PROT_READ) == 0;
 }
 
 // Entries for loads, as a program can make them that takes no pins. What it maps is the frame that is in the memfd, and

@@ -7,6 +7,8 @@
 //      mapped memory. No call of this process unseals.
 //  M3  Every access to a sealed mapping of the program's gets SIGBUS. One of the calls' becomes memory of this process: a call
 //      that is copying goes on, and sees afterwards that the session has ended, which comes before the seal (L2).
+//  M4  While the node has no lease, stores into the mappings of regions that are read without one get SIGSEGV, by the mapping's
+//      protection: so whatever entries the node makes, or made just before, are for loads. What else is mapped is sealed.
 
 #pragma once
 
@@ -35,11 +37,17 @@ class MappingTable {
  public:
   static absl::StatusOr<std::unique_ptr<MappingTable>> Create();
 
-  // From now on `mapping` is sealed with the others. False when that has happened already.
-  bool Add(const RegionMapping* mapping);
+  // From now on `mapping` is sealed with the others. Unavailable when that has happened already, or there is no lease, and
+  // stores into it cannot be forbidden.
+  absl::Status Add(const RegionMapping* mapping);
   // When it returns nobody seals `mapping` any more.
   void Remove(const RegionMapping* mapping);
-  bool empty() const;
+  // There is no lease any more. True: what is mapped may be read until there is one, and cannot be stored to (M3). False:
+  // something may not be read, or not be protected.
+  bool EndLease();
+  // Stores work again. False: they cannot be made to.
+  bool BeginLease();
+  bool lease_has_ended() const { return lease_has_ended_.load(std::memory_order_acquire); }
   // Seals every mapping, and those to come. What cannot be sealed must not go on being read: the process aborts.
   void SealAll();
 
@@ -48,6 +56,7 @@ class MappingTable {
   UniqueFd nothing_;  // A file without a byte: mapped anywhere, its accesses get SIGBUS.
   mutable std::mutex mutex_;
   bool sealed_ = false;
+  std::atomic<bool> lease_has_ended_{false};
   std::set<const RegionMapping*> mappings_;
 };
 
@@ -87,10 +96,14 @@ class RegionMapping {
   // later. Offsets in bytes, of whole pages.
   void Prefault(uint64_t offset, uint64_t length, const StatesView& states) const;
   // The node serves it: a node of this process takes pages away from it by itself.
-  void SetServed() const;
+  void SetServed();
+  // Until then it is none of the lease's: nothing can be got at by it, and the node may still refuse it.
+  bool is_served() const { return is_served_.load(); }
   absl::Status Heal(uint64_t offset, uint64_t length) { return local_->Heal(offset, length); }
   // `nothing`: a file without a byte. False: could not.
   bool Seal(int nothing) const;
+  bool is_read_without_lease() const { return is_read_without_lease_; }
+  bool SetStores(bool allowed) const;
 
  private:
   explicit RegionMapping(MappingUse use) : use_(use) {}
@@ -98,6 +111,8 @@ class RegionMapping {
 
   const MappingUse use_;
   std::unique_ptr<LocalMapping> local_;
+  bool is_read_without_lease_ = false;
+  std::atomic<bool> is_served_{false};
   UniqueFd userfaultfd_;
   std::shared_ptr<RegionFrames> frames_;  // Only when the node is in this process.
   const Liveness* liveness_ = nullptr;

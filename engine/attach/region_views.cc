@@ -10,6 +10,15 @@ namespace mangrove {
 absl::StatusOr<PageView> Region::Access(uint64_t offset, uint64_t length, AccessMode mode, int64_t timeout_ms) {
   const bool write = mode == AccessMode::kWrite;
   auto lock = Lock(offset, length, write ? LockMode::kExclusive : LockMode::kShared, timeout_ms);
+  if (absl::IsUnavailable(lock.status()) && !write) {
+    // Nobody is locked out by a node without quorum; what it has can be looked at all the same.
+    const auto stale = StaleViewAddress(offset, length);
+    if (!stale.ok()) return lock.status();
+    PageView view;
+    view.region_ = shared_from_this();
+    view.bytes_ = {*stale, length};
+    return view;
+  }
   if (!lock.ok()) return lock.status();
   auto address = ViewAddress(offset, length);
   if (!address.ok()) return address.status();
@@ -57,7 +66,8 @@ absl::Status PageView::Release() {
   const std::shared_ptr<Region> region = std::move(region_);
   bytes_ = {};
   writable_ = false;
-  return region == nullptr ? absl::OkStatus() : region->UnlockPages(std::exchange(lock_id_, 0));
+  const uint64_t lock_id = std::exchange(lock_id_, 0);
+  return region == nullptr || lock_id == 0 ? absl::OkStatus() : region->UnlockPages(lock_id);
 }
 
 PageLock::PageLock(PageLock&& other) noexcept

@@ -13,6 +13,9 @@
 namespace mangrove {
 namespace {
 
+// A call that stores into a mapping has so much time before stores are forbidden.
+constexpr int64_t kStoreTimeNs = 20'000'000;
+
 absl::Status AtPath(const absl::Status& status, const std::string& path) {
   return absl::Status(status.code(), absl::StrCat("the node's daemon at ", path, ": ", status.message()));
 }
@@ -78,7 +81,8 @@ void SocketBackend::Begin(UniqueFd socket, UniqueFd events_socket, DeadlineView 
     events->PostFenced();
   };
   actions.on_event = [events = parts->events.get()](const AttachEvent& event) { events->Post(event); };
-  actions.has_mappings = [mappings = parts->mappings.get()] { return !mappings->empty(); };
+  actions.end_lease = [mappings = parts->mappings.get()] { return mappings->EndLease(); };
+  actions.begin_lease = [mappings = parts->mappings.get()] { return mappings->BeginLease(); };
   watchdog_ = std::make_unique<Watchdog>(std::move(events_socket), std::move(deadline), std::move(actions));
 }
 
@@ -205,6 +209,7 @@ absl::StatusOr<std::string> SocketBackend::ReadLog(RegionHandle region, uint64_t
   if (!text.ok()) return text.status();
   return std::move(text->text);
 }
+bool SocketBackend::MayStore() const { return MonotonicNowNs() + kStoreTimeNs < watchdog_->lease_ns(); }
 absl::StatusOr<RegionCounters> SocketBackend::Counters(RegionHandle region) {
   return Ask<RegionCounters>(CountersCall{region});
 }

@@ -43,6 +43,7 @@ class SocketBackend final : public Backend {
   absl::Status EndTransaction(uint64_t transaction, bool commit) override;
   absl::StatusOr<std::string> ReadLog(RegionHandle region, uint64_t node) override;
   absl::Status Gone() const override;
+  bool MayStore() const override;
   const Limits& limits() const override { return options_.limits; }
   // NodeOperations::Inspect.
   absl::StatusOr<std::string> Inspect(const std::string& what, const std::string& argument);

@@ -33,9 +33,9 @@ int64_t Watchdog::WaitsUntil() const {
   const int64_t deadline_ns = deadline_.deadline_ns();
   const int64_t lease_ns = deadline_.lease_ns();
   if (now >= deadline_ns) return 0;
-  if (now < lease_ns) return std::min(deadline_ns, lease_ns);
-  // It may map something as soon as there is a lease again.
-  return actions_.has_mappings() ? 0 : std::min(deadline_ns, now + kLookForLeaseNs);
+  if (now < lease_ns) return actions_.begin_lease() ? std::min(deadline_ns, lease_ns) : 0;
+  // It may map something else, or store, as soon as there is a lease again.
+  return actions_.end_lease() ? std::min(deadline_ns, now + kLookForLeaseNs) : 0;
 }
 
 void Watchdog::Run() {

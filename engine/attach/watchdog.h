@@ -5,7 +5,9 @@
 //   is stopped      it no longer moves the deadline page       the deadline it set last, 2 s
 //   hangs           the same: its loop stamps the page         the same
 //   has no lease    the page says when it ends; of no matter   a wake-up after the lease's end
-//   any more        to a program that has mapped nothing
+//   any more        to a program that has mapped nothing but
+//                   regions that are read without one: its
+//                   stores are forbidden until there is one
 //
 // Cut off: every mapping of the session is sealed (SIGBUS from then on, also for who waits in a fault), then all calls
 // fail, then kFenced goes to the regions' callbacks. It is for good: the program attaches again. The thread reads the
@@ -31,8 +33,10 @@ class Watchdog {
   struct Actions {
     std::function<void()> cut_off;  // Once, at most.
     std::function<void(const AttachEvent&)> on_event;
-    // Whether the program has anything mapped.
-    std::function<bool()> has_mappings;
+    // There is no lease; called again and again. False: something is mapped that may not be used then.
+    std::function<bool()> end_lease;
+    // There is one. Called again and again. False: what is mapped cannot be used as it should.
+    std::function<bool()> begin_lease;
   };
 
   // All are called on the thread of the watchdog.
@@ -41,6 +45,9 @@ class Watchdog {
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
+
+  // When the lease ends, as the daemon has said last. Thread-safe.
+  int64_t lease_ns() const { return deadline_.lease_ns(); }
 
  private:
   void Run();

@@ -168,7 +168,10 @@ FaultCall FaultResolver::Poison(const PageFault& fault) {
     result = PoisonPage(userfaultfd_.get(), address, kPageBytes);
     if (result == FaultCall::kExists) {
       // Someone may have brought the page meanwhile: then the program tries again.
-      if (!region_->fenced() && HasRights(region_->StateOf(fault.page), fault.wanted)) break;
+      if (RegionFrames::Admits(region_->fence(), fault.wanted) &&
+          HasRights(region_->StateOf(fault.page), fault.wanted)) {
+        break;
+      }
       if (UnmapAndWait(fault.page) && !read_only_) ForgetProtection(userfaultfd_.get(), address, kPageBytes);
     } else if (result == FaultCall::kBusy) {
       sched_yield();

@@ -6,7 +6,7 @@
 //       former write protection. So the loop first removes the page from every mapping, and then the mark is deleted;
 //       nobody maps the page in this program meanwhile, since its faults are served one at a time (fault_table.h), and R4.
 //   R4  Other pages are mapped with it where faults come in order, by R1, and while no page is being poisoned.
-//   R5  While the region is fenced every fault is one of a page that has not the right: `acquire` waits.
+//   R5  What the region's fence does not admit is a fault of a page that has not the right: `acquire` waits, or refuses it.
 //
 // Thread-safe. Serve blocks as long as `acquire` does, and as the mmap lock of the program is held by itself.
 

@@ -30,6 +30,9 @@
 //       when the pins from before are gone. One that outlasts the wait was not waited for: its resolver finds the fence when
 //       its ioctl is over, and drops what it mapped before it unpins; its copier says that it had not the right. The bytes
 //       stay as they are, "mapped writable" too.
+//   I9  While a region is fenced for all but loads, the same holds for stores: a pin is had for loads alone, and grants kRead,
+//       whatever the right. An own mapping gets write-protected entries anew; one of another process has stores forbidden
+//       by that process itself (engine/attach/region_mapping.h).
 
 #pragma once
 

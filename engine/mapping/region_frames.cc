@@ -136,11 +136,17 @@ absl::StatusOr<UniqueFd> RegionFrames::OpenStates() const { return ReopenReadOnl
 PinOutcome RegionFrames::Pin(PageId page, Rights wanted, bool may_map_writable, Rights* granted) {
   CHECK(pages_.Contains(page));
   // Before too, so that whoever fences does not wait for those that try again and again.
-  if (fenced()) return PinOutcome::kInsufficient;
-  const PinOutcome outcome = TryPin(StateOf(page), wanted, may_map_writable, granted);
-  if (outcome != PinOutcome::kPinned || !fenced()) return outcome;
-  Unpin(page);
-  return PinOutcome::kInsufficient;
+  const FrameFence before = fence();
+  if (!Admits(before, wanted)) return PinOutcome::kInsufficient;
+  const PinOutcome outcome = TryPin(StateOf(page), wanted, may_map_writable && before == FrameFence::kOpen, granted);
+  if (outcome != PinOutcome::kPinned) return outcome;
+  const FrameFence after = fence();
+  if (!Admits(after, wanted)) {
+    Unpin(page);
+    return PinOutcome::kInsufficient;
+  }
+  if (before != FrameFence::kOpen || after != FrameFence::kOpen) *granted = Rights::kRead;
+  return outcome;
 }
 
 void RegionFrames::Unpin(PageId page) {
@@ -158,7 +164,7 @@ bool RegionFrames::CopyPinned(PageId page, Rights rights, Copy copy) {
   }
   if (pinned != PinOutcome::kPinned) return false;
   copy(FrameOf(page));
-  const bool stands = !fenced();
+  const bool stands = Admits(fence(), rights);
   Unpin(page);
   return stands;
 }
@@ -242,6 +248,8 @@ void RegionFrames::AwaitPins(std::chrono::steady_clock::time_point patience_ends
     }
   }
 }
+
+void RegionFrames::PunchAll() { PunchFrames(frames_.get(), 0, pages_.count); }
 
 void RegionFrames::DropEntries(PageRange pages) {
   std::lock_guard lock(mappings_mutex_);

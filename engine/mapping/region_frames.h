@@ -29,10 +29,16 @@ namespace mangrove {
 struct FrameRequests {
   // The last pin of a page that the loop waits for is gone.
   std::function<void(PageId)> on_last_unpin;
-  // Removes the page from every mapping, without changing its right or content, unless it may be mapped writable or is
+  // Removes the page from every mapping, without changing its right or content, unless it may be stored to or is
   // pinned; then calls `done` on the loop. True: no mapping has the page now, and none will unless a resolver maps it.
   // If the loop has ended, `done` is destroyed uncalled.
   std::function<void(PageId, absl::AnyInvocable<void(bool)> done)> unmap;
+};
+
+enum class FrameFence : uint8_t {
+  kOpen,
+  kLoadsOnly,
+  kClosed,
 };
 
 class RegionFrames {
@@ -68,7 +74,7 @@ class RegionFrames {
   bool ReadPage(PageId page, size_t offset, std::span<std::byte> out);
   bool WritePage(PageId page, size_t offset, std::span<const std::byte> bytes);
 
-  // Pins `page` for a resolver, see page_state.h; kInsufficient while fenced. REQUIRES: the page is in the region.
+  // Pins `page` for a resolver, see page_state.h; kInsufficient for what the fence forbids. REQUIRES: the page is in the region.
   PinOutcome Pin(PageId page, Rights wanted, bool may_map_writable, Rights* granted);
   void Unpin(PageId page);
 
@@ -79,9 +85,18 @@ class RegionFrames {
   // Whether what is at `base` in this process is such a mapping, until this says otherwise: whoever unmaps it says so before.
   void SetMapped(uint64_t base, bool mapped);
 
-  // The steps of RegionMemory::Fence, in this order; page_state.h, I8.
-  void SetFenced(bool fenced) { fenced_.store(fenced, std::memory_order_seq_cst); }
-  bool fenced() const { return fenced_.load(std::memory_order_seq_cst); }
+  // The steps of RegionMemory::Fence, in this order; page_state.h, I8 and I9.
+  void SetFence(FrameFence fence) { fence_.store(fence, std::memory_order_seq_cst); }
+  FrameFence fence() const { return fence_.load(std::memory_order_seq_cst); }
+  bool fenced() const { return fence() != FrameFence::kOpen; }
+  static bool Admits(FrameFence fence, Rights wanted) {
+    return fence == FrameFence::kOpen || (fence == FrameFence::kLoadsOnly && wanted == Rights::kRead);
+  }
+  // From the next fence on it is one for all but loads. The loop's own.
+  void SetStaysReadable(bool stays) { stays_readable_ = stays; }
+  bool stays_readable() const { return stays_readable_; }
+  // Removes every frame, whatever is mapped where. REQUIRES: nobody is to use the pages any more.
+  void PunchAll();
   // Returns when no page is pinned, or at `patience_ends`.
   void AwaitPins(std::chrono::steady_clock::time_point patience_ends) const;
   // Drops the pages' entries in every mapping of this process. What they map stays.
@@ -120,7 +135,8 @@ class RegionFrames {
   UniqueFd states_fd_;
   std::atomic<uint8_t>* states_ = nullptr;
   FrameRequests requests_;
-  std::atomic<bool> fenced_{false};
+  std::atomic<FrameFence> fence_{FrameFence::kOpen};
+  bool stays_readable_ = false;
   uint64_t in_use_ = 0;
 
   struct Spare {

@@ -79,6 +79,7 @@ struct RegionMemory::Implementation : std::enable_shared_from_this<RegionMemory:
   void DropSparesSoon();
   void DropSpares();
   bool Unmap(PageId page);
+  void Fence(bool for_good);
 
   Post post;
   FrameDetacher detacher;
@@ -171,11 +172,15 @@ bool RegionMemory::Implementation::Unmap(PageId page) {
   const std::shared_ptr<RegionFrames>* region = Find(page);
   if (region == nullptr) return false;
   std::atomic<uint8_t>& state = (*region)->StateOf(page);
-  auto seen = static_cast<uint8_t>(Rights::kRead);
+  uint8_t seen = state.load(std::memory_order_acquire);
+  // While the region is fenced, a page that might be stored to is like one that may be read.
+  const bool may_replace = seen == static_cast<uint8_t>(Rights::kRead) ||
+                           ((*region)->fenced() && page_state::RightsOf(seen) != Rights::kNone && !IsPinned(seen) &&
+                            (seen & kWaitedFor) == 0);
   // Without right, pins and waiting, no mapping has the page.
-  if (!state.compare_exchange_strong(seen, 0, std::memory_order_acq_rel)) return seen == 0;
+  if (!may_replace || !state.compare_exchange_strong(seen, 0, std::memory_order_acq_rel)) return seen == 0;
   Replace(**region, page);
-  SetRights(state, Rights::kRead);
+  SetRights(state, page_state::RightsOf(seen));
   return true;
 }
 
@@ -189,7 +194,13 @@ absl::StatusOr<std::unique_ptr<RegionMemory>> RegionMemory::Create(Post post, ui
 RegionMemory::RegionMemory(std::shared_ptr<Implementation> implementation)
     : implementation_(std::move(implementation)) {}
 
-RegionMemory::~RegionMemory() = default;
+// Another process may go on reading frames until it hears that its node is gone. The node's next life may serve newer ones by
+// then: these must not be read after them.
+RegionMemory::~RegionMemory() {
+  for (const auto& [first, region] : implementation_->regions) {
+    if (region->stays_readable()) region->PunchAll();
+  }
+}
 
 absl::Status RegionMemory::AddRegion(PageRange pages) {
   auto& regions = implementation_->regions;
@@ -213,7 +224,7 @@ absl::Status RegionMemory::AddRegion(PageRange pages) {
   };
   auto region = RegionFrames::Create(pages, std::move(requests), implementation_->spares);
   if (!region.ok()) return region.status();
-  (*region)->SetFenced(implementation_->fenced);
+  (*region)->SetFence(implementation_->fenced ? FrameFence::kClosed : FrameFence::kOpen);
   regions.emplace(pages.first, *std::move(region));
   return absl::OkStatus();
 }
@@ -342,10 +353,16 @@ void RegionMemory::Store(PageId page, size_t offset, std::span<const std::byte> 
   std::memcpy(region.FrameOf(page) + offset, bytes.data(), bytes.size());
 }
 
-void RegionMemory::Fence() {
-  implementation_->fenced = true;
-  const auto& regions = implementation_->regions;
-  for (const auto& [first, region] : regions) region->SetFenced(true);
+void RegionMemory::Fence() { implementation_->Fence(/*for_good=*/false); }
+
+void RegionMemory::FenceForGood() { implementation_->Fence(true); }
+
+void RegionMemory::Implementation::Fence(bool for_good) {
+  fenced = true;
+  for (const auto& [first, region] : regions) {
+    const bool stays_readable = region->stays_readable() && !for_good;
+    region->SetFence(stays_readable ? FrameFence::kLoadsOnly : FrameFence::kClosed);
+  }
   const auto patience_ends = std::chrono::steady_clock::now() + kFencePatience;
   for (const auto& [first, region] : regions) region->AwaitPins(patience_ends);
   for (const auto& [first, region] : regions) region->DropEntries(region->pages());
@@ -353,7 +370,11 @@ void RegionMemory::Fence() {
 
 void RegionMemory::Unfence() {
   implementation_->fenced = false;
-  for (const auto& [first, region] : implementation_->regions) region->SetFenced(false);
+  for (const auto& [first, region] : implementation_->regions) region->SetFence(FrameFence::kOpen);
+}
+
+void RegionMemory::SetStaysReadable(PageRange region, bool stays) {
+  implementation_->RegionOf(region.first).SetStaysReadable(stays);
 }
 
 Rights RegionMemory::RightsOf(PageId page) const {

@@ -7,7 +7,8 @@
 //             this process, or the frame is replaced by a copy
 //   Take      the right, then the page is removed from every mapping and its frame left ready for the next content, if all
 //             are of this process; otherwise the frame is punched out of the memfd, which does so too
-//   Fence     every entry of this process's mappings is dropped, and nobody makes one; frames and state bytes stay
+//   Fence     every entry of this process's mappings is dropped, and nobody makes one, or, of a region that stays readable, none
+//             for stores; frames and state bytes stay
 //
 // Frames are reached through a mapping of this process's own, which no program uses and no fault handler serves.
 // Nothing takes a lock of another process. A frame that such a one may be storing to is first put into a pipe (splice: by
@@ -69,6 +70,9 @@ class RegionMemory final : public PageMemory {
   void Load(PageId page, size_t offset, std::span<std::byte> out) override;
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override;
   void Fence() override;
+  void SetStaysReadable(PageRange region, bool stays) override;
+  // The same for every region, whatever it was to stay: nothing that is here counts any more.
+  void FenceForGood();
   void Unfence() override;
 
   // What local mappings were given, as the state byte says.

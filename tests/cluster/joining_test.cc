@@ -110,6 +110,29 @@ TEST_F(Joining, AClusterGrowsFromOneNodeAndOutlivesIt) {
   ExpectAll(*Take(again->Open("data", AccessMode::kRead)), 500);
 }
 
+// Covers: C01, G13
+TEST_F(Joining, NodesJoinIntoGroupsWithinGroupsAndCopiesAreInDifferentOnesOfTheHighestLevel) {
+  FoundFirst();
+  JoinAndStart(2, 1, {"--group", "2/5"});
+  JoinAndStart(3, 1, {"--group", "2/6"});
+  AwaitWhole({1, 2, 3});
+  const uint64_t second = (2 * 64 + 5) * 64;
+  EXPECT_EQ(Do(3, {"group", "show"}).out,
+            absl::StrCat("group 0: 1 node, 1 here\n  group 0/0: 1 node, 1 here: node-1 (1)\n"
+                         "group 2: 2 nodes, 2 here\n  group 2/5: 1 node, 1 here: node-2 (",
+                         second, ")\n  group 2/6: 1 node, 1 here: node-3 (", second + 64, ")\n"));
+  EXPECT_THAT(Do(1, {"group", "list"}).out, HasSubstr("  2/6 "));
+  EXPECT_THAT(cluster_.Join(4, 1, {"--group", "2/64"}).err, HasSubstr("the group is \"2/64\", expected"));
+  const auto session = cluster_.Attach(1, 10'000);
+  const auto region = MakeRegion(*session, "data", 8 * kSegmentPages * kPageBytes);
+  for (uint64_t segment = 0; segment < 8; ++segment) {
+    const PageId page = PageOf(region->info().address) + segment * kSegmentPages;
+    const auto holders = cluster_.Ask(2, {"page", "show", ToString(AddressOf(page))})["core_holders"];
+    EXPECT_EQ(holders.size(), 2u);
+    EXPECT_EQ(std::count(holders.begin(), holders.end(), "node-1"), 1) << holders;
+  }
+}
+
 // Covers: C08, C13
 TEST_F(Joining, ATokenIsGoodOnce) {
   FoundFirst();

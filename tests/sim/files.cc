@@ -16,8 +16,6 @@ namespace {
 
 using Kind = FileOperation::Kind;
 
-// Segments of a region of its own.
-constexpr PageRange kFilesetRegion{PageId(absl::uint128(1) << 40), fs::kRegionPages};
 constexpr DurationNs kPrepareBound = 60 * kSecond;
 constexpr DurationNs kPause = 20 * kMillisecond;
 constexpr uint64_t kMostOffset = 20'000;

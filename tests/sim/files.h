@@ -16,6 +16,9 @@
 
 namespace mangrove::sim {
 
+// Where the fileset is: segments of its own.
+constexpr PageRange kFilesetRegion{PageId(absl::uint128(1) << 40), fs::kRegionPages};
+
 struct FilesOptions {
   int users_per_node = 2;
   DurationNs min_think = 100 * kMicrosecond;
@@ -34,6 +37,7 @@ class FilesWork final : public Work {
   void StartProgressCheck(DurationNs bound) override;
   bool ProgressCheckEnded() const override { return checks_running_ == 0; }
   void StartReadAll(int slot, DurationNs bound) override;
+  std::vector<PageId> pages() const override { return {kFilesetRegion.first}; }
   const WorkloadCounters& counters() const override { return counters_; }
 
  private:

@@ -99,10 +99,58 @@ TEST(Locator, HoldersAreOfDifferentGroupsAsFarAsThereAreSoMany) {
   EXPECT_EQ(primaries.size(), kGrouped.size());
 }
 
-TEST(Locator, WithGroupsTooWhoGoesIsReplacedByOneOther) {
-  const Locator with(kGrouped);
-  for (NodeId gone : kGrouped) {
-    std::set<NodeId> fewer = kGrouped;
+// The first node of the group of that path.
+NodeId NodeIn(const std::vector<uint64_t>& path, uint64_t place = 0) {
+  uint64_t id = 0;
+  for (uint64_t group : path) id = id * kGroupNodes + group;
+  return NodeId(id * kGroupNodes + place);
+}
+
+// Groups of groups: 1/1 and 1/2 of two nodes each, 1/3 of one, and 2/1 of three.
+const std::set<NodeId> kNested = {NodeIn({1, 1}, 0), NodeIn({1, 1}, 1), NodeIn({1, 2}, 0), NodeIn({1, 2}, 7),
+                                  NodeIn({1, 3}, 0), NodeIn({2, 1}, 0), NodeIn({2, 1}, 1), NodeIn({2, 1}, 2)};
+
+// Covers: C01
+TEST(Locator, HoldersAreOfDifferentLargestGroupsFirstAndThenOfDifferentOnesWithinThem) {
+  const Locator locator(kNested);
+  const auto largest = [](NodeId node) { return GroupOf(node) / kGroupNodes; };
+  for (uint64_t s = 1; s < 500; ++s) {
+    const std::vector<NodeId> all = locator.CoreHolders(Segment(s), 8);
+    EXPECT_EQ(std::set<NodeId>(all.begin(), all.end()), kNested);
+    EXPECT_EQ(all.front(), locator.Primary(Segment(s)));
+    // One of each, by turns, as long as there are some of both: three of group 2.
+    for (size_t i = 0; i < 6; i += 2) EXPECT_NE(largest(all[i]), largest(all[i + 1])) << s;
+    std::set<uint64_t> within;
+    for (NodeId node : all) {
+      if (largest(node) != 1 || within.size() == 3) continue;
+      EXPECT_TRUE(within.insert(GroupOf(node)).second) << s;
+    }
+  }
+}
+
+// Covers: C01
+TEST(Locator, GroupsOfAnyDepthAreToldApart) {
+  const std::vector<uint64_t> deep = {7, 63, 0, 1, 2, 3, 4, 5, 6};
+  std::vector<uint64_t> other = deep;
+  other.back() = 7;
+  std::vector<uint64_t> far = deep;
+  far.front() = 8;
+  const std::set<NodeId> nodes = {NodeIn(deep, 0), NodeIn(deep, 63), NodeIn(other), NodeIn(far)};
+  const Locator locator(nodes);
+  for (uint64_t s = 1; s < 200; ++s) {
+    const std::vector<NodeId> holders = locator.CoreHolders(Segment(s), 3);
+    EXPECT_TRUE(holders[0] == NodeIn(far) || holders[1] == NodeIn(far)) << s;
+    EXPECT_NE(GroupOf(holders[1] == NodeIn(far) ? holders[0] : holders[1]), GroupOf(holders[2])) << s;
+  }
+}
+
+class LocatorOfGroups : public testing::TestWithParam<std::set<NodeId>> {};
+INSTANTIATE_TEST_SUITE_P(OneAndTwoLevels, LocatorOfGroups, testing::Values(kGrouped, kNested));
+
+TEST_P(LocatorOfGroups, WhoGoesIsReplacedByOneOther) {
+  const Locator with(GetParam());
+  for (NodeId gone : GetParam()) {
+    std::set<NodeId> fewer = GetParam();
     fewer.erase(gone);
     const Locator without(fewer);
     for (uint64_t s = 1; s < 500; ++s) {

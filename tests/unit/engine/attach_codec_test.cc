@@ -41,16 +41,23 @@ RegionInfo SomeInfo() {
           .allocated_bytes = 12,
           .owner = 1000,
           .group = 1001,
-          .mode = 0640};
+          .mode = 0640,
+          .without_quorum = WithoutQuorum::kRead};
 }
 
 TEST(AttachCodec, RequestsAboutRegionsArriveAsSent) {
-  const auto reserve = RoundTrip(ReserveCall{{.name = "r", .size_bytes = 8192, .owner = 5, .group = {}, .mode = 0660}});
+  const auto reserve = RoundTrip(ReserveCall{{.name = "r",
+                                              .size_bytes = 8192,
+                                              .owner = 5,
+                                              .group = {},
+                                              .mode = 0660,
+                                              .without_quorum = WithoutQuorum::kRead}});
   EXPECT_EQ(reserve.options.name, "r");
   EXPECT_EQ(reserve.options.size_bytes, 8192u);
   EXPECT_EQ(reserve.options.owner, 5u);
   EXPECT_FALSE(reserve.options.group.has_value());
   EXPECT_EQ(reserve.options.mode, 0660);
+  EXPECT_EQ(reserve.options.without_quorum, WithoutQuorum::kRead);
   EXPECT_EQ(RoundTrip(OpenCall{"r", AccessMode::kWrite}).mode, AccessMode::kWrite);
   EXPECT_EQ(RoundTrip(OpenCall{"r", AccessMode::kRead}).name, "r");
   EXPECT_EQ(RoundTrip(CloseCall{9}).region, 9u);
@@ -115,6 +122,7 @@ TEST(AttachCodec, RepliesArriveAsSent) {
   EXPECT_EQ(opened.info.name, "a region");
   EXPECT_EQ(opened.info.address, GlobalAddress(absl::MakeUint128(7, 9)));
   EXPECT_EQ(opened.info.mode, 0640);
+  EXPECT_EQ(opened.info.without_quorum, WithoutQuorum::kRead);
   EXPECT_TRUE(opened.may_write);
   EXPECT_EQ(RoundTripResult(RegionListReply{{SomeInfo(), SomeInfo()}}).regions.size(), 2u);
   EXPECT_EQ(RoundTripResult(SpaceTotals{1, 2, 3, 4}).cache_used_bytes, 4u);

@@ -123,7 +123,8 @@ Task<absl::StatusOr<OpenedRegion>> TestNode::Reserve(Credentials who, RegionOpti
                 .size_bytes = options.size_bytes,
                 .owner = options.owner.value_or(who.uid),
                 .group = options.group.value_or(who.gid),
-                .mode = options.mode};
+                .mode = options.mode,
+                .without_quorum = options.without_quorum};
   if (absl::Status s = memory_->AddRegion(entry.pages); !s.ok()) co_return s;
   regions_[options.name] = entry;
   co_return OpenedRegion{entry.info, entry.pages, true, true};

@@ -218,6 +218,56 @@ TEST_F(AttachWatchdog, TheEndOfTheNodesLeaseEndsEveryAccessWithSigbus) {
   EXPECT_TRUE(Eventually([&] { return region_->Read(0, word).code() == absl::StatusCode::kUnavailable; }));
 }
 
+// Covers: C07
+TEST_F(AttachWatchdog, ARegionThatIsReadWithoutALeaseStaysMappedForLoadsUntilThereIsOneAgain) {
+  const std::string path = NewSocketPath();
+  const TimeNs lease_end = MonotonicNowNs() + 700 * kMillisecond;
+  const TimeNs next_lease = lease_end + 1500 * kMillisecond;
+  const auto serves_until = [=] { return MonotonicNowNs() < next_lease ? lease_end : kForever; };
+  const ChildDaemon daemon(path, {}, {.serves_until = serves_until});
+  session_ = *Session::Attach({.socket_path = path});
+  region_ = *session_->Reserve({.name = "r", .size_bytes = kSize, .without_quorum = WithoutQuorum::kRead});
+  ASSERT_EQ(region_->info().without_quorum, WithoutQuorum::kRead);
+  ASSERT_TRUE(region_->Allocate(0, kSize, {}).ok());
+  base_ = *region_->Map(0, kSize);
+  const uint64_t word = 7;
+  const auto bytes = std::as_bytes(std::span(&word, 1));
+  ASSERT_TRUE(region_->Write(0, bytes).ok());
+  int signal = 0;
+  uint64_t stores = 0;
+  for (; signal == 0 && MonotonicNowNs() < next_lease; ++stores) signal = TryStore(base_ + kPageBytes, stores);
+  EXPECT_EQ(signal, SIGSEGV);
+  EXPECT_GT(stores, 100u);
+  EXPECT_GE(MonotonicNowNs(), lease_end);
+  uint64_t value = 0;
+  EXPECT_EQ(TryLoad(base_ + kPageBytes, &value), 0);
+  EXPECT_EQ(value, stores - 2);
+  std::byte read[8];
+  EXPECT_TRUE(region_->Read(0, read).ok());
+  const absl::Status written = region_->Write(0, bytes);
+  EXPECT_EQ(written.code(), absl::StatusCode::kUnavailable) << written;
+  EXPECT_NE(written.message().find("no quorum"), std::string::npos) << written;
+  EXPECT_LT(MonotonicNowNs(), next_lease);
+  EXPECT_TRUE(Eventually([&] { return region_->Write(0, bytes).ok(); }));
+  EXPECT_EQ(TryStore(base_ + kPageBytes, 9), 0);
+  EXPECT_GE(MonotonicNowNs(), next_lease);
+}
+
+TEST_F(AttachWatchdog, AProgramThatHasSomethingElseMappedIsCutOffAllTheSame) {
+  const std::string path = NewSocketPath();
+  const TimeNs lease_end = MonotonicNowNs() + 700 * kMillisecond;
+  const ChildDaemon daemon(path, {}, {.serves_until = [=] { return lease_end; }});
+  session_ = *Session::Attach({.socket_path = path});
+  region_ = *session_->Reserve({.name = "r", .size_bytes = kSize, .without_quorum = WithoutQuorum::kRead});
+  const auto other = *session_->Reserve({.name = "other", .size_bytes = kSize});
+  for (const auto& region : {region_, other}) ASSERT_TRUE(region->Allocate(0, kSize, {}).ok());
+  base_ = *region_->Map(0, kSize);
+  ASSERT_EQ(TryStore(*other->Map(0, kSize), 1), 0);
+  ASSERT_EQ(TryStore(base_, 1), 0);
+  EXPECT_TRUE(Eventually([&] { return TryLoad(base_) == SIGBUS; }));
+  EXPECT_GE(MonotonicNowNs(), lease_end);
+}
+
 TEST_F(AttachWatchdog, AChildOfForkIsToldThatItHasNoSession) {
   session_ = *Session::Attach({.socket_path = path_});
   region_ = *session_->Reserve({.name = "r", .size_bytes = kSize});

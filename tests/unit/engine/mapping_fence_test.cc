@@ -249,6 +249,50 @@ TEST_F(MappedFence, WhoseTimeIsOverGetsABusError) {
   node_.Unfence();
 }
 
+// Covers: C07
+TEST_F(MappedFence, ARegionThatStaysReadableCanBeLoadedFromAndNotStoredTo) {
+  const OwnProgram program(node_, false);
+  const OwnProgram reader(node_, true);
+  for (const uint64_t page : {0, 1, 2}) node_.Install(page, 7, page == 1 ? Rights::kRead : Rights::kWrite);
+  program.WordAt(0) = 5;
+  program.WordAt(2) = 5;
+  node_.StayReadable(true);
+  node_.Fence();
+  for (const uint64_t page : {0, 1}) node_.Refuse(page, Rights::kRead);
+  EXPECT_EQ(program.WordAt(0).load(), 5u);
+  EXPECT_EQ(reader.WordAt(0).load(), 5u);
+  EXPECT_EQ(program.WordAt(1).load(), Repeated(7));
+  EXPECT_EQ(program.WordAt(2).load(), 5u);
+  EXPECT_TRUE(ReadPage(0));
+  EXPECT_FALSE(WritePage(0, 6));
+  EXPECT_EQ(node_.Acquisitions(), 0);
+  // Also where it is mapped for loads; then neither can be done, until it is healed.
+  for (const uint64_t page : {0, 1}) EXPECT_EQ(attach_test::TryStore(program.At(page), 6), SIGBUS) << page;
+  EXPECT_EQ(attach_test::TryLoad(program.At(0)), SIGBUS);
+  EXPECT_EQ(reader.WordAt(0).load(), 5u);
+  EXPECT_EQ(FirstWord(0), 5u);
+  EXPECT_EQ(node_.RightsOf(0), Rights::kWrite);
+  node_.Unfence();
+  for (const uint64_t page : {0, 1}) node_.Admit(page);
+  program.WordAt(2) = 6;
+  EXPECT_EQ(FirstWord(2), 6u);
+  EXPECT_TRUE(WritePage(0, 6));
+  EXPECT_EQ(reader.WordAt(0).load(), 6u);
+}
+
+TEST_F(MappedFence, WhatStaysReadableIsFencedForGoodWhenItCountsNoMore) {
+  const OwnProgram program(node_, false);
+  node_.Install(0, 7, Rights::kWrite);
+  node_.StayReadable(true);
+  node_.Fence();
+  ASSERT_EQ(program.WordAt(0).load(), Repeated(7));
+  node_.loop().Run([&] { node_.memory().FenceForGood(); });
+  node_.Refuse(0, Rights::kNone);
+  EXPECT_FALSE(ReadPage(0));
+  EXPECT_FALSE(program.HasEntry(0));
+  EXPECT_EQ(attach_test::TryLoad(program.At(0)), SIGBUS);
+}
+
 // Threads that store, through the mapping and by calls, each to words of its own.
 TEST_F(MappedFence, NoStoreReachesAFrameOnceItHasReturned) {
   constexpr uint64_t kPages = 6;

@@ -416,6 +416,10 @@ bool Node::Fence() {
   return unpinned;
 }
 
+void Node::StayReadable(bool stays) {
+  loop_.Run([&] { memory_->SetStaysReadable(region_->pages(), stays); });
+}
+
 void Node::Unfence() {
   loop_.Run([&] { memory_->Unfence(); });
   std::lock_guard lock(mutex_);

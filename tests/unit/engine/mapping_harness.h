@@ -85,6 +85,7 @@ class Node final : public FaultService {
   // Of the memory. While it is, acquiring waits, unless it fails. Whether no pin outlasted it.
   bool Fence();
   void Unfence();
+  void StayReadable(bool stays);
   int Acquisitions() const { return acquisitions_.load(); }
 
  private:

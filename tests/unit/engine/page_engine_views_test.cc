@@ -127,6 +127,64 @@ TEST_F(PageEngineLease, OperationsEndAtTheirDeadlineAndSayWhy) {
   }
 }
 
+// Covers: C07
+TEST_F(PageEngineLease, ARegionThatSaysSoIsReadWithoutOneAndAllElseOfItIsRefusedAtOnce) {
+  ASSERT_TRUE(cluster_.Write(1, page_, 7).ok());
+  ASSERT_EQ(*cluster_.Read(1, page_ + 1), 0);
+  ASSERT_TRUE(cluster_.Write(3, page_ + 2, 8).ok());
+  PageEngine& engine = cluster_.engine(1);
+  engine.stale_reads().Set({page_, 4}, true);
+  EXPECT_FALSE(engine.stale_reads().since());
+  EXPECT_TRUE(engine.CheckQuorum(page_).ok());
+  engine.OnLease(0);
+  EXPECT_EQ(engine.stale_reads().since(), cluster_.In(0));
+  EXPECT_EQ(engine.RightsOf(page_), Rights::kRead);
+  EXPECT_EQ(engine.RightsOf(page_ + 1), Rights::kRead);
+  EXPECT_EQ(engine.RightsOf(page_ + 2), Rights::kNone);
+  EXPECT_EQ(ByteHere(cluster_, 1, page_), 7);
+  const TimeNs deadline = cluster_.In(10 * kSecond);
+  const Pending read = Begin(engine.Acquire({page_, 2}, Rights::kRead, deadline));
+  const std::vector<Pending> refused = {
+      Begin(engine.Acquire({page_, 1}, Rights::kWrite, deadline)),
+      Begin(engine.Acquire({page_, 3}, Rights::kRead, deadline)),
+      BeginLock(engine.Lock(9, {page_, 1}, LockMode::kShared, deadline)),
+      BeginLock(engine.Lock(9, {page_, 1}, LockMode::kExclusive, deadline)),
+      Begin(engine.Flush({page_, 4}, deadline)),
+  };
+  const Pending waits = Begin(engine.Acquire({page_ + 64 * kSegmentPages, 1}, Rights::kRead, deadline));
+  cluster_.RunFor(kMillisecond);
+  EXPECT_TRUE(IsOk(read)) << Show(read);
+  for (size_t i = 0; i < refused.size(); ++i) {
+    ASSERT_TRUE(refused[i]->has_value()) << i;
+    EXPECT_EQ((*refused[i])->code(), absl::StatusCode::kUnavailable) << i << ": " << Show(refused[i]);
+    EXPECT_THAT(Show(refused[i]), HasSubstr("no quorum")) << i;
+  }
+  EXPECT_FALSE(waits->has_value());
+  engine.OnLease(kForever);
+  EXPECT_FALSE(engine.stale_reads().since());
+  EXPECT_EQ(engine.RightsOf(page_), Rights::kWrite);
+  EXPECT_EQ(*cluster_.Read(1, page_ + 2), 8);
+  EXPECT_EQ(*cluster_.Read(3, page_), 7);
+}
+
+// Q1, and what is over with the node.
+TEST_F(PageEngineLease, WhatIsReadWithoutOneIsWhatWasToBeReadWhenItEnded) {
+  ASSERT_TRUE(cluster_.Write(1, page_, 7).ok());
+  PageEngine& engine = cluster_.engine(1);
+  engine.OnLease(0);
+  engine.stale_reads().Set({page_, 4}, true);
+  EXPECT_EQ(engine.RightsOf(page_), Rights::kNone);
+  engine.OnLease(kForever);
+  engine.OnLease(0);
+  engine.stale_reads().Set({page_, 4}, false);
+  EXPECT_EQ(engine.RightsOf(page_), Rights::kRead);
+  engine.Shutdown();
+  EXPECT_EQ(engine.RightsOf(page_), Rights::kNone);
+  const Pending read = Begin(engine.Acquire({page_, 1}, Rights::kRead, cluster_.In(kSecond)));
+  cluster_.RunFor(kMillisecond);
+  EXPECT_THAT(Show(read), HasSubstr("shutting down"));
+}
+
 // What was granted to it meanwhile it does not take; it asks again.
 TEST_F(PageEngineLease, AnAcquireThatLosesItOnTheWayGoesOn) {
   ASSERT_TRUE(cluster_.Write(3, page_, 7).ok());

@@ -37,6 +37,7 @@ RegionDescriptor Example() {
   region.mode = 0640;
   region.next_config = ConfigNumber(9);
   region.unclean = true;
+  region.without_quorum = WithoutQuorum::kRead;
   RegionRun run{.offset = 3, .count = 5, .config = ConfigNumber(4), .replicas = 2};
   region.runs.push_back(run);
   run = {
@@ -108,7 +109,7 @@ TEST(RegionTableFormat, BytesAreWhereTheDocumentSays) {
   EXPECT_EQ(bytes(16, 16), (V{0, 0x18, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 7, 6, 5, 4, 3, 2, 1, 0}));
   EXPECT_EQ(bytes(32, 16), (V{0x22, 0x21, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0}));
   EXPECT_EQ(bytes(48, 14), (V{0xe9, 3, 0, 0, 101, 0, 0, 0, 't', 'a', 'b', 'l', 'e', 0}));
-  EXPECT_EQ(bytes(311, 1), (V{1}));
+  EXPECT_EQ(bytes(311, 1), (V{3}));
   EXPECT_EQ(bytes(360, 24), (V{8, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0}));
   EXPECT_EQ(bytes(384, 24), (V{3, 0, 0, 0, 3, 0, 0, 0, 0xaa, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xbb}));
 

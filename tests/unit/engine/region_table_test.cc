@@ -196,6 +196,33 @@ TEST_F(RegionTableTest, FreeTakesTheOwnerOrRootAndAnEmptyRegion) {
   EXPECT_TRUE(Names().empty());
 }
 
+// Covers: C07
+TEST_F(RegionTableTest, TheOwnerOrRootSaysWhatIsDoneWithARegionWithoutQuorum) {
+  ReserveSmall();
+  ASSERT_TRUE(Reserve("s", 1, kAlice, 0666).ok());
+  EXPECT_EQ(Open("s")->info.without_quorum, WithoutQuorum::kRefuse);
+  const auto set = [&](const std::string& name, const Credentials& who, WithoutQuorum without_quorum) {
+    return Run(table_->SetWithoutQuorum(who, name, without_quorum, kLater));
+  };
+  ExpectError(set("s", kBob, WithoutQuorum::kRead).status(), StatusCode::kPermissionDenied, "may not change it");
+  ExpectError(set("t", kRoot, WithoutQuorum::kRead).status(), StatusCode::kNotFound, "no region \"t\"");
+  EXPECT_EQ(set("s", kAlice, WithoutQuorum::kRead)->info.without_quorum, WithoutQuorum::kRead);
+  EXPECT_EQ(Open("s")->info.without_quorum, WithoutQuorum::kRead);
+  EXPECT_EQ(Open("r")->info.without_quorum, WithoutQuorum::kRefuse);
+  EXPECT_TRUE(set("s", kRoot, WithoutQuorum::kRefuse).ok());
+  EXPECT_EQ(Open("s")->info.without_quorum, WithoutQuorum::kRefuse);
+}
+
+TEST_F(RegionTableTest, WhoOpensARegionAgainNeedsTheSameRights) {
+  ASSERT_TRUE(Reserve("s", 1, kAlice, 0640).ok());
+  const OpenedRegion opened = *Open("s", kAlice, AccessMode::kWrite);
+  EXPECT_TRUE(opened.may_write);
+  const auto again = RegionTable::OpenAgain(kRoot, opened, AccessMode::kRead);
+  EXPECT_EQ(again->pages, opened.pages);
+  ExpectError(RegionTable::OpenAgain(kBob, opened, AccessMode::kRead).status(), StatusCode::kPermissionDenied,
+              "may not read it");
+}
+
 TEST_F(RegionTableTest, ManyRegionsAreFoundWithoutHints) {
   for (int i = 0; i < 200; ++i) ASSERT_TRUE(Reserve("region " + std::to_string(i), 1).ok());
   Restart();

@@ -18,7 +18,7 @@ using testing::StartsWith;
 
 constexpr char kStatus[] = R"({
   "node": {"id": 1, "name": "node-1", "incarnation": 7, "address": "127.0.0.1:7101"},
-  "cluster": "demo", "ready": true, "waiting_for": [], "replicas": 2,
+  "cluster": "demo", "ready": true, "waiting_for": [], "replicas": 2, "read_only": null,
   "membership": {"view": 4, "members": ["node-1", "node-2"], "missing": ["node-3"], "joining": [], "behind": ["node-3"],
     "disks": ["node-1", "node-2", "node-3"],
     "next_disks": [], "moved": [], "draining": [], "has_lease": true,
@@ -32,6 +32,7 @@ constexpr char kStatus[] = R"({
      "resources": null}],
   "cache": {"used_bytes": 1048576, "size_bytes": 4194304},
   "disk": {"pages": 1, "used_bytes": 4096, "free_bytes": 3221225472, "is_behind": false, "is_moving": false},
+  "disk_room": null,
   "counters": {"read_requests": 12, "pages_given": 3}})";
 
 // A command line with a daemon that answers everything with `answer`.
@@ -90,16 +91,18 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
             "since its start\n"
             "pages given     3\n"
             "read requests  12\n");
-  const auto first_lines = [this](const std::string& membership) {
+  const auto first_lines = [this](const std::string& membership, const std::string& read_only = "null",
+                                  const std::string& disk_room = "null") {
     answer_ = absl::StrCat(
         R"({"node": {"id": 1, "name": "a", "incarnation": 7, "address": "h:1"}, "cluster": "c",
-      "ready": false, "waiting_for": ["b", "c"], "replicas": 2, "membership": {)",
-        membership,
+      "ready": false, "waiting_for": ["b", "c"], "replicas": 2, "read_only": )",
+        read_only, R"(, "membership": {)", membership,
         // Where nothing else is said, pages do not move.
         absl::StrContains(membership, "next_disks") ? "" : R"(, "next_disks": [], "moved": [], "draining": [])",
         absl::StrContains(membership, "joining") ? "" : R"(, "joining": [], "disks": ["a", "b"])",
         R"(}, "security": {"mode": "encrypted", "keys": []}, "peers": [], "cache": {"used_bytes": 0, "size_bytes": 0},
-      "disk": {"pages": 0, "used_bytes": 0, "free_bytes": 0, "is_behind": false, "is_moving": false}, "counters": {}})");
+      "disk": {"pages": 0, "used_bytes": 0, "free_bytes": 0, "is_behind": false, "is_moving": false}, "disk_room": )",
+        disk_room, R"(, "counters": {}})");
     EXPECT_EQ(Run({"status"}), kExitDone) << err_.str();
     return out_.str();
   };
@@ -121,6 +124,19 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
       first_lines(R"("view": 2, "members": ["a", "b"], "missing": [], "behind": [], "has_lease": false, "leader": null,
                              "anchors": ["a", "b", "c"], "awaited_anchors": [])"),
       StartsWith("NO QUORUM as far as this node knows: it reaches no majority of the anchors a, b, c"));
+  EXPECT_THAT(
+      first_lines(R"("view": 2, "members": ["a", "b"], "missing": [], "behind": [], "has_lease": false, "leader": null,
+                             "anchors": ["a", "b", "c"], "awaited_anchors": [])",
+                  R"({"regions": ["r", "s"], "for_ms": 12345})"),
+      HasSubstr(
+          "network\nREADING ONLY: of regions r, s this node serves what it has, and no stores; it may be 12 s old, "
+          "as others may have newer pages\n"));
+  EXPECT_THAT(
+      first_lines(R"("view": 2, "members": ["a", "b"], "missing": [], "behind": [], "has_lease": true, "leader": null,
+                             "anchors": ["a"], "awaited_anchors": [])",
+                  "null", R"({"is_full": false, "is_low": true, "advice": "add disks"})"),
+      StartsWith("all 2 nodes are here; view 2, led by nobody just now\n"
+                 "DISK LOW: add disks\n"));
   EXPECT_THAT(
       first_lines(R"("view": 0, "members": [], "missing": ["a", "b"], "behind": [], "has_lease": false, "leader": null,
                              "anchors": ["a", "b"], "awaited_anchors": ["b"])"),
@@ -200,12 +216,12 @@ TEST_F(CommandLine, NodesRegionsAndPagesAreTables) {
             "    0      1        1  node-1\n"
             "    1      1        0  n2\n");
   answer_ = R"([{"name": "t", "address": "0x1_0", "size_bytes": 8192, "allocated_bytes": 4096, "owner": 0, "group": 0,
-                 "mode": 416}])";
+                 "mode": 416, "without_quorum": "read"}])";
   EXPECT_EQ(Run({"region", "list"}), kExitDone);
   EXPECT_EQ(out_.str(),
             "1 region, 8.0 KiB reserved, 4.0 KiB allocated\n\n"
-            "region  address     size  allocated  owner  group  mode\n"
-            "t       0x1_0    8.0 KiB    4.0 KiB  root   root   rw-r-----\n");
+            "region  address     size  allocated  owner  group  mode       without quorum\n"
+            "t       0x1_0    8.0 KiB    4.0 KiB  root   root   rw-r-----  read\n");
   answer_ = "[]";
   EXPECT_EQ(Run({"region", "list"}), kExitDone);
   EXPECT_EQ(out_.str(), "no regions\n");
@@ -385,6 +401,29 @@ TEST_F(CommandLine, ANodeIsSetByItsNameAndWhatChanges) {
   EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock set {"address":"h:7","node":"node-2"})");
   EXPECT_EQ(Run({"node", "set", "node-2", "--votes", "101"}), kExitUsage);
   EXPECT_THAT(err_.str(), HasSubstr("--votes is \"101\", expected a whole number from 0 to 100"));
+}
+
+// Covers: C07
+TEST_F(CommandLine, ARegionIsSetByItsName) {
+  answer_ = "[]";
+  EXPECT_EQ(Run({"region", "set", "r", "--without-quorum", "read"}), kExitDone);
+  EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock set region {"region":"r","without_quorum":"read"})");
+  EXPECT_EQ(Run({"region", "set", "r"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("\"region set\" needs --without-quorum"));
+}
+
+// Covers: C01
+TEST_F(CommandLine, GroupsWithinGroupsAreShownAsATree) {
+  answer_ =
+      R"([{"id": 1, "name": "a", "group": 0, "state": "here"}, {"id": 8512, "name": "b", "group": 133, "state": "here"},
+                {"id": 8513, "name": "c", "group": 133, "state": "missing"}, {"id": 8576, "name": "d", "group": 134, "state": "here"}])";
+  EXPECT_EQ(Run({"group", "show"}), kExitDone);
+  EXPECT_EQ(out_.str(),
+            "group 0: 1 node, 1 here\n"
+            "  group 0/0: 1 node, 1 here: a (1)\n"
+            "group 2: 3 nodes, 2 here\n"
+            "  group 2/5: 2 nodes, 1 here: b (8512), c (8513)\n"
+            "  group 2/6: 1 node, 1 here: d (8576)\n");
 }
 
 TEST_F(CommandLine, AFlagOfAnotherCommandIsRefused) {
