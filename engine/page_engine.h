@@ -174,8 +174,7 @@ class PageEngine final : public TransportEvents {
   void CountFetched(PageRange range);
   uint64_t Fetched(PageId page) const;  // Of the counted range that holds `page`.
 
-  std::vector<NodeId> Unregistered()
-      const;  // Members that have not said yet what they hold: pages of this node wait for them.
+  std::vector<NodeId> Unregistered() const;  // Members whose holdings are not known yet: pages here wait for them.
   PageSummary Describe(PageId page) const;
   const Disks& disks() const { return disks_; }
   CatchUpProgress catch_up() const { return catch_up_.Progress(); }
