@@ -1,4 +1,4 @@
-// Which inodes a node has open, for others to see: counters in volatile pages of the fileset's region, a few for each node's place.
+// Which inodes a node has open, for others to see: counters in pages of the fileset's region, a few for each node's place.
 //
 // A counter is for all inodes of a hash, so it may say "open" of one that is not: then that one is freed later. Only its own node changes a
 // table; it goes with the node, as what the node had open does.
