@@ -20,12 +20,13 @@ constexpr char kStatus[] = R"({"node":{"id":1,"name":"n","incarnation":7,"addres
 "security":{"mode":"encrypted","keys":["0a1b"]},"peers":[{"id":2,"name":"m","address":"h:2","connected":true,"incarnation":9,
 "last_error":"","key":null,"resources":{"cache_room_bytes":20,"disk_free_bytes":10,"pages_per_second":1}}],
 "cache":{"used_bytes":1,"size_bytes":4},"disk":{"pages":1,"used_bytes":4,"free_bytes":3,"is_behind":true,"is_moving":false,
-"done_percent":4,"pages_compared":2,"pages_copied":1,"pages_lost":0,"compared_pages_per_second":3,"copied_bytes_per_second":4,"seconds_left":5,"trouble":""},"counters":{"a":1}})";
+"done_percent":4,"pages_compared":2,"pages_copied":1,"pages_lost":0,"compared_pages_per_second":3,"copied_bytes_per_second":4,"seconds_left":5,"trouble":""},
+"read_only":{"regions":["r"],"for_ms":3},"disk_room":{"is_full":false,"is_low":true,"advice":"a"},"counters":{"a":1}})";
 constexpr char kNodes[] =
     R"([{"id":1,"name":"n","address":"h:1","connected":true,"incarnation":7,"last_error":"","group":0,
 "votes":1,"state":"here","draining":true}])";
 constexpr char kRegions[] =
-    R"([{"name":"t","address":"0x1_0","size_bytes":8192,"allocated_bytes":4096,"owner":0,"group":0,"mode":416}])";
+    R"([{"name":"t","address":"0x1_0","size_bytes":8192,"allocated_bytes":4096,"owner":0,"group":0,"mode":416,"without_quorum":"read"}])";
 constexpr char kPage[] =
     R"({"address":"0x1000","responsible":"n","core_holders":["n"],"cache_state":"S","version":"1.2",
 "dirty":true,"home":{"state":"s","owner":"n","sharers":["m"]},"allocated":true,"volatile":false})";
