@@ -62,9 +62,10 @@ enum class MessageKind : uint8_t {
   kTransferAborted,  // H→O  It is yours again.
   kStillRetained,    // O→H  Is this transfer over?
   kNotHeld,          // O→H  Nothing to forward here.
-  kEvictRequest,     // O→H  No txn. The owner wants to drop its copy, which can be read again.
-  kEvictGrant,       // H→O
-  kEvictAck,         // O→H  kept: it did not drop it. complete: every core holder has what it dropped.
+  kEvictRequest,  // O→H  No txn. The owner wants to drop its copy, which can be read again. S→H  So does a sharer,
+                  //      whose copy may be the last.
+  kEvictGrant,    // H→O
+  kEvictAck,      // O→H  kept: it did not drop it. complete: every core holder has what it dropped.
   // Recovery of a page after the loss of a node.
   kReport,      // H→*  Say what you hold; forget every earlier transaction of the page.
   kReported,    // *→H  holding, version, flushed

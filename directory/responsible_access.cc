@@ -167,7 +167,15 @@ bool Step::Appoint(const HomeRequest& request) {
   return true;
 }
 
+// The copy of a sharer, which wants to drop it. If it may be the newest, it is found out first who has what.
 void Step::TakeFromSharer() {
+  const bool is_elsewhere = e_.owner.node.value != 0 || (e_.state == S::kUnowned && e_.clean && !e_.reverting);
+  if (!is_elsewhere) {
+    const bool was_lost = e_.state == S::kLost;
+    Recover(false);
+    t().was_lost = was_lost;
+    return;
+  }
   Message m = Make(K::kInvalidate);
   m.txn = Txn(context_.next_txn.value + begun_++);
   Effect(HomeEffect::Kind::kArmResend);  // The number is used.

@@ -1,6 +1,9 @@
 // Keeps the RAM cache within its size. The clock algorithm: a page that was used since the hand passed is spared once. Where
 // a victim goes: a read copy is dropped, since its owner has the page; what this node owns goes to a peer with room, and
 // only when there is none to disk.
+//
+//  E1  A read copy from before the last loss of a node may be all that is left of its version. It is dropped when the responsible
+//      node says so, which knows by then whether somebody else has the page.
 
 #include <algorithm>
 #include <iterator>
@@ -16,11 +19,33 @@ namespace {
 
 constexpr DurationNs kFlushTimeout = 2 * kSecond;
 constexpr DurationNs kPause = 5 * kMillisecond;
+constexpr DurationNs kLocateTimeout = 2 * kSecond;
 
 // Before it can be dropped.
 bool MustFlush(const CacheEntry& e) { return e.IsOwner() && !e.CanDrop(); }
 
 }  // namespace
+
+// E1. What this node was told of the page since then, it was told by a responsible node that knew of the loss.
+bool PageEngine::MayBeLast(const CacheEntry& entry) const {
+  return entry.HasRead() && !entry.IsOwner() && ViewOf(entry.txn) < lost_in_;
+}
+
+// E1. The copy goes by an invalidation, or becomes the owner's; or it is asked again, since nobody serves the page yet.
+Task<absl::Status> PageEngine::AskToDrop(PageId page) {
+  asked_to_drop_[page] = clock_->Now() + kLocateTimeout;
+  const absl::Status located = co_await Locate(page, clock_->Now() + kLocateTimeout);
+  if (stopped_ || !located.ok()) co_return located;
+  asked_to_drop_[page] = clock_->Now() + 5 * options_.resend_after;
+  const CachedPage* cached = FindCached(page);
+  if (cached == nullptr || !MayBeLast(cached->entry)) co_return absl::OkStatus();
+  Turn turn(this);
+  Message ask;
+  ask.kind = MessageKind::kEvictRequest;
+  ask.page = page;
+  Post(ResponsibleFor(page), std::move(ask));
+  co_return absl::OkStatus();
+}
 
 bool PageEngine::HasRoom(uint64_t besides) const { return charged_ + besides < options_.cache_pages; }
 
@@ -90,12 +115,13 @@ bool PageEngine::PickVictims(size_t most, const absl::flat_hash_set<PageId>& stu
   bool others_soon = false;         // A page that is not kept can be evicted in a moment.
   absl::flat_hash_set<PageId> met;  // The hand may pass twice.
   std::vector<PageId> kept;
+  absl::erase_if(asked_to_drop_, [now = clock_->Now()](const auto& asked) { return asked.second <= now; });
   Victims owned;  // Where no peer has room for them, what another node has as well goes first.
   const bool copies_first = peer_eviction_.IsOn() && !peer_eviction_.HasRoomyPeer();
   const auto consider = [&](PageId page, CachedPage& cached) {
     const CacheEntry& e = cached.entry;
     const bool under_way = cached.carrying || e.IsWaiting() || e.state == CacheState::kEvicting || e.reported ||
-                           peer_eviction_.IsOffered(page);
+                           peer_eviction_.IsOffered(page) || (MayBeLast(e) && asked_to_drop_.contains(page));
     if (under_way) hope = true;
     const bool is_kept = IsKeptInRam(page);
     const bool can_offer = !is_kept && !under_way && !e.IsPinned() && peer_eviction_.CanOffer(page, e);
@@ -176,7 +202,13 @@ Task<absl::Status> PageEngine::EvictSome() {
         const CachedPage* cached = FindCached(page);
         if (cached == nullptr || !cached->entry.HasRead() || cached->entry.IsWaiting()) continue;
         ++counters_.evictions;
-        LocalEvent(page, CacheEvent::kWantEvict);
+        if (MayBeLast(cached->entry)) {
+          Spawn<absl::Status>(AskToDrop(page), [page](const absl::Status& status) {
+            if (!status.ok()) LogDebug("cannot ask who else has page ", ToString(page), ": ", status.message());
+          });
+        } else {
+          LocalEvent(page, CacheEvent::kWantEvict);
+        }
       }
     }
     if (!hope && !HasRoom() && !why.ok()) co_return CannotFlush(why);

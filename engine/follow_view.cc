@@ -72,6 +72,8 @@ void PageEngine::OnView(const View& view) {
 
 void PageEngine::FollowLosses(const View& before) {
   const std::vector<NodeInstance> gone = GoneSince(before, view_);
+  // Behind a gap somebody may have come and gone.
+  if (!gone.empty() || before.epoch.value + 1 != view_.epoch.value) lost_in_ = view_.epoch;
   std::set<NodeId> nodes;
   for (const NodeInstance& lost : gone) {
     nodes.insert(lost.node);

@@ -9,19 +9,15 @@
 //   engine/disk_open.cc      reads a page from its core holders, and completes it on them
 //   engine/flush.cc          freezes pages and stores them on every core holder
 //   engine/extents.cc        allocates ranges and takes them away
-//   engine/evict.cc          keeps the RAM cache within its size
-//   engine/peer_eviction.h   by means of other nodes' RAM
+//   engine/evict.cc, peer_eviction.h  keep the RAM cache within its size; by means of other nodes' RAM
 //   engine/lock.cc           page locks of local programs
 //   engine/follow_view.cc    what a new view changes, and what a node without a lease does not do
 //   engine/disks.h           which disks keep a page, and which of them count
 //   engine/catch_up.h        a disk that is behind, or is to keep more, learns from the others
-//   engine/registration.cc   who can be reached
-//   engine/locate.cc         which node that is
-//   engine/move_segment.cc   makes it the one that asks most
+//   engine/locate.cc, move_segment.cc  which node that is; makes it the one that asks most
 //   engine/claims.cc         what this node claims where a part of the directory is lost
 //   engine/home_segment.cc   what a responsible node learns of a segment before it serves it
-//   engine/calls.cc          requests to other nodes that are answered once, and asked again until then
-//   engine/store_calls.cc    those of a flush to core holders, of many pages at once
+//   engine/calls.cc, store_calls.cc  requests that are asked again until they are answered; those of a flush, of many pages
 //
 // Real code over the four doors, the same in the simulator. Owned by the loop. Operations are applets: they end by
 // their deadline, with Unavailable naming the node that did not answer.
@@ -315,6 +311,8 @@ class PageEngine final : public TransportEvents {
   bool AreAllStuck(const std::vector<PageId>& pages) const;
   absl::Status CannotFlush(const absl::Status& why) const;
   size_t HowManyVictims();
+  bool MayBeLast(const CacheEntry& entry) const;
+  Task<absl::Status> AskToDrop(PageId page);
   void WakeFrameWaiters(const absl::Status& status);
 
   // lock.cc
@@ -542,6 +540,7 @@ class PageEngine final : public TransportEvents {
   // Both with the epoch of the view in their upper bits (engine/follow_view.cc).
   uint64_t next_txn_ = 0;
   Epoch grant_epoch_;
+  Epoch lost_in_;  // The newest view in which a node was lost, or may have been.
   Clock::TimerId tick_ = 0;
   Clock::TimerId seal_timer_ = 0;
   bool stopped_ = false;
@@ -582,6 +581,7 @@ class PageEngine final : public TransportEvents {
   // RAM cache.
   uint64_t charged_ = 0;
   bool evicting_ = false;
+  absl::flat_hash_map<PageId, TimeNs> asked_to_drop_;  // Until when that is waited for.
   std::vector<Outcome<absl::Status>> frame_waiters_;
   PeerEviction peer_eviction_{this};
   CatchUp catch_up_{this};

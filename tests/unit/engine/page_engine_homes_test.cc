@@ -223,5 +223,25 @@ TEST_F(PageEngineHomes, AReaderThatTakesItselfForTheOwnerLetsGoWhenAsked) {
   EXPECT_TRUE(effects.empty());
 }
 
+// The disks may be older than its copy, and nobody else has one.
+TEST_F(PageEngineHomes, AReaderThatWantsToDropWhatMayBeTheNewestCopyIsAskedWhatItHas) {
+  const NodeInstance sharer{NodeId(3), Incarnation(1)};
+  for (const HomeState state : {HomeState::kUnowned, HomeState::kLost}) {
+    HomeEntry entry;
+    entry.state = state;
+    entry.sharers = {sharer};
+    Message ask;
+    ask.kind = MessageKind::kEvictRequest;
+    ask.page = kBase;
+    std::vector<HomeEffect> effects;
+    StepHomeMessage(entry, ask, sharer, {.self = {NodeId(1), Incarnation(1)}, .page = kBase, .next_txn = Txn(8)},
+                    effects);
+    ASSERT_EQ(effects.size(), 2u);
+    EXPECT_EQ(effects[1].to, NodeId(3));
+    EXPECT_EQ(effects[1].message.kind, MessageKind::kReport);
+    EXPECT_EQ(entry.state, HomeState::kReporting);
+  }
+}
+
 }  // namespace
 }  // namespace mangrove

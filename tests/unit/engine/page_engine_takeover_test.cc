@@ -114,6 +114,43 @@ TEST_F(PageEngineTakeover, ReadCopiesThatItGaveAreInvalidatedByTheNextWriter) {
   ExpectServed(page_, 8);
 }
 
+// A read copy is dropped without a word while its owner lives; not when it is all that is left.
+class PageEngineTakeoverFullCache : public PageEngineTakeover {
+ protected:
+  static constexpr uint64_t kCache = 32;
+  PageEngineTakeoverFullCache()
+      : PageEngineTakeover([](PageEngineOptions& options) {
+          if (options.self.node == NodeId(3)) options.cache_pages = kCache;
+        }) {}
+  // Node 3 reads so much else that nothing else stays.
+  void FillTheCacheOfNode3() {
+    const PageId other = SegmentOf(cluster_, 1, {kGone}, page_ + kSegmentPages);
+    cluster_.Allocate({other, 2 * kCache});
+    for (uint64_t i = 0; i < 2 * kCache; ++i) ASSERT_EQ(*cluster_.Read(3, other + i), 0) << i;
+    cluster_.RunFor(kSecond);
+    EXPECT_EQ(cluster_.engine(3).RightsOf(page_), Rights::kNone);
+  }
+};
+
+TEST_F(PageEngineTakeoverFullCache, TheLastCopyOfWhatItOwnedIsNotDroppedUnasked) {
+  ASSERT_TRUE(cluster_.Write(kGone, page_, 7).ok());
+  ASSERT_EQ(*cluster_.Read(3, page_), 7);
+  cluster_.Leave(kGone);
+  ASSERT_EQ(ByteHere(cluster_, 3, page_), 7);
+  FillTheCacheOfNode3();
+  ExpectServed(page_, 7);
+  ExpectOneResponsible(cluster_, page_);
+}
+
+TEST_F(PageEngineTakeoverFullCache, ACopyWhoseOwnerLivesGoesAllTheSame) {
+  ASSERT_TRUE(cluster_.Write(2, page_, 7).ok());
+  ASSERT_EQ(*cluster_.Read(3, page_), 7);
+  cluster_.Leave(kGone);
+  FillTheCacheOfNode3();
+  EXPECT_EQ(cluster_.engine(2).RightsOf(page_), Rights::kRead);
+  ExpectServed(page_, 7);
+}
+
 TEST_F(PageEngineTakeover, WhatItHadNoPartInIsNotDisturbed) {
   const PageId other = SegmentOf(cluster_, 2, {kGone});
   cluster_.Allocate({other, 4});
