@@ -10,6 +10,10 @@ namespace {
 
 class LazyCommit : public TransactionsTest {
  protected:
+  // What is on its way to the disks would have nobody to go on with it.
+  void TearDown() override {
+    for (const auto& [node, transactions] : transactions_) EXPECT_TRUE(Sync(node).ok()) << node;
+  }
   absl::Status PutLazily(uint64_t node, GlobalAddress at, std::string bytes) {
     const uint64_t id = Begin(node);
     const absl::Status written = Write(node, id, at, std::move(bytes));
