@@ -57,7 +57,7 @@ class Transactions {
   // OK: it survives whatever happens. Unavailable: it may or may not have happened. Other errors: nothing has.
   Task<absl::Status> Commit(ClientId client, uint64_t id);
   // The same, but OK comes before it is durable. If the node is lost before that, it has not happened, nor has anything that was committed
-  // here after it; other nodes do not see it before. Waits only if too much is not durable yet.
+  // here after it; other nodes do not see it before. Aborted: too much is not durable yet.
   Task<absl::Status> CommitLazily(ClientId client, uint64_t id);
   // OK: everything that was committed here before is durable. Unavailable: not by the deadline.
   Task<absl::Status> Sync(TimeNs deadline);
