@@ -62,7 +62,7 @@ class Tree {
   Task<absl::Status> Put(uint64_t key, std::string value);
   // Nothing if there is no such record.
   Task<absl::Status> Erase(uint64_t key);
-  // REQUIRES: it has no records; gives the pages of interior nodes back that are left.
+  // It has no records.
   bool IsEmpty() const { return NodeView(root_.bytes()).count() == 0; }
 
  private:
