@@ -19,8 +19,8 @@ constexpr DurationNs kPause = 20 * kMillisecond;
 constexpr DurationNs kMostPause = kSecond;  // After failures one after the other.
 constexpr DurationNs kAnswerIn = 2 * kSecond;
 constexpr uint64_t kLooksAtOnce = 1024;  // At extents; then others run.
-// Of 124 pages each: about as many as a flush has on their way.
-constexpr size_t kPartsAtOnce = 12;
+// Of some hundred pages each: about as many as a flush has on their way.
+constexpr size_t kPartsAtOnce = 6;
 
 struct PartOnItsWay {
   PageId first;

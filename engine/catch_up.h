@@ -14,6 +14,8 @@
 //      with what may be older. So are pages whose disks are all lost: what is not here does not mean zeros.
 //  U6  When the view is another one, with another goal, it begins anew; what it was about to write of before is not written.
 //  U7  Of pages that this disk neither keeps nor is to keep what it has is deleted, sooner or later.
+//  U8  The first look at a disk's pages waits for what was on its way there: that may be older than the round, or the view. What
+//      comes later is under U1, and the looks that follow do not wait.
 //
 // Owned by the loop; part of the page engine.
 
@@ -127,7 +129,8 @@ class CatchUp {
   static void AddDrop(PageRange range, ConfigNumber config, std::vector<Drop>& drops);
   std::vector<PageRange> MissingOf(const StoredExtent& extent) const;
   Task<absl::Status> TakePages(NodeId source, std::vector<StoredVersion> listed, PageInterval part);
-  Task<absl::StatusOr<Part>> VersionsHere(PageInterval part);
+  Task<absl::StatusOr<Part>> VersionsHere(PageInterval part, PageStore::Listed what = PageStore::Listed::kAll);
+  PageStore::Listed WhatToWaitFor() const;
   std::vector<StoredVersion> Differing(const std::vector<StoredVersion>& listed, const Versions& here);
   Task<absl::Status> DropPages(NodeId source, const std::vector<StoredVersion>& listed, const Versions& here);
   Task<absl::Status> Copy(NodeId source, std::vector<StoredVersion> pages);
@@ -174,6 +177,8 @@ class CatchUp {
   Goal goal_;
   bool has_all_ = false;         // Of the goal.
   uint64_t round_ = 0;           // Goals that there were.
+  uint64_t saw_all_in_ = 0;      // U8: the last one in which what was on its way before it had arrived.
+  Epoch listed_all_in_;          // The same, of the views in which this disk told another one what it has.
   bool trim_due_ = true;         // There may be something to delete.
   std::set<NodeId> disks_then_;  // Of the view before.
   bool trimming_ = false;

@@ -9,6 +9,11 @@
 #include "engine/page_turn.h"
 
 namespace mangrove {
+namespace {
+
+constexpr size_t kVersionsAtOnce = 1024;  // That are looked at; the other lacks some of them.
+
+}  // namespace
 
 void CatchUp::AnswerList(const Message& message, NodeInstance from) {
   if (!engine_->IsCurrent(from)) return;
@@ -45,15 +50,18 @@ void CatchUp::AnswerExtents(const Message& message, Message answer, NodeId to) {
 void CatchUp::AnswerVersions(const Message& message, Message answer, NodeId to) {
   const PageId from = FirstKept(message.page);
   if (from == PageId{}) {
-    answer.data = EncodeStoredList(std::vector<StoredVersion>{});
+    answer.data = EncodeVersionList({}).page;
     return engine_->Post(to, std::move(answer));
   }
   const absl::uint128 rest = kSpacePages - from.value;
   const PageRange range{from, static_cast<uint64_t>(std::min<absl::uint128>(rest, UINT64_MAX))};
+  const Epoch view = engine_->view_.epoch;
+  const auto what = listed_all_in_ == view ? PageStore::Listed::kNoWait : PageStore::Listed::kAll;
   engine_->store_->ListPages(
-      range, kVersionsPerList,
-      [this, answer = std::move(answer), range, to, alive = engine_->alive_](absl::StatusOr<PageList> list) mutable {
+      range, kVersionsAtOnce, what,
+      [this, answer = std::move(answer), range, to, view, alive = engine_->alive_](auto list) mutable {
         if (!*alive || engine_->stopped_) return;
+        if (list.ok()) listed_all_in_ = std::max(listed_all_in_, view);
         PageEngine::Turn turn(engine_);
         if (list.ok()) {
           if (list->next == PageId{}) list->next = FirstKept(range.end());
@@ -95,15 +103,11 @@ PageBuffer CatchUp::VersionsFor(NodeId to, PageId from, const PageList& list, Pa
     if (!is_for(it->first, extent)) continue;
     listed[it->first] = {.page = it->first, .version = it->second, .is_unreadable = true};
   }
-  std::vector<StoredVersion> some;
-  for (const auto& [page, version] : listed) {
-    if (some.size() == kVersionsPerList) {
-      *next = page;
-      break;
-    }
-    some.push_back(version);
-  }
-  return EncodeStoredList(some);
+  std::vector<StoredVersion> versions;
+  for (const auto& [page, version] : listed) versions.push_back(version);
+  EncodedVersions encoded = EncodeVersionList(versions);
+  if (encoded.count < versions.size()) *next = versions[encoded.count].page;
+  return std::move(encoded.page);
 }
 
 }  // namespace mangrove

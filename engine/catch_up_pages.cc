@@ -34,7 +34,7 @@ Task<absl::Status> CatchUp::TakePages(NodeId source, std::vector<StoredVersion> 
   NoteRate();
   auto next = listed.begin();
   while (part.first < part.end) {
-    const absl::StatusOr<Part> here = co_await VersionsHere(part);
+    const absl::StatusOr<Part> here = co_await VersionsHere(part, WhatToWaitFor());
     if (absl::Status status = CheckGoesOn(round); !status.ok()) co_return status;
     if (!here.ok()) co_return here.status();
     std::vector<StoredVersion> of_part;
@@ -94,16 +94,23 @@ Task<absl::Status> CatchUp::DropPages(NodeId source, const std::vector<StoredVer
   co_return deleted;
 }
 
+// U8
+PageStore::Listed CatchUp::WhatToWaitFor() const {
+  return saw_all_in_ == round_ ? PageStore::Listed::kNoWait : PageStore::Listed::kAll;
+}
+
 // One look into the store, from the part's first page on that is in an extent.
-Task<absl::StatusOr<CatchUp::Part>> CatchUp::VersionsHere(PageInterval part) {
+Task<absl::StatusOr<CatchUp::Part>> CatchUp::VersionsHere(PageInterval part, PageStore::Listed what) {
   const PageId first = FirstKept(part.first);
   if (first == PageId{} || part.end <= first) co_return Part{.end = part.end, .versions = {}};
   const absl::uint128 count = part.end.value - first.value;
   const PageRange range{first, static_cast<uint64_t>(std::min<absl::uint128>(count, UINT64_MAX))};
   auto [outcome, done] = Await<absl::StatusOr<PageList>>();
-  engine_->store_->ListPages(range, kVersionsAtOnce, std::move(done));
+  const uint64_t round = round_;
+  engine_->store_->ListPages(range, kVersionsAtOnce, what, std::move(done));
   const absl::StatusOr<PageList> list = co_await outcome.Get();
   if (!list.ok()) co_return list.status();
+  if (what == PageStore::Listed::kAll) saw_all_in_ = round;
   Part here{.end = list->next == PageId{} ? range.end() : list->next, .versions = {}};
   for (const StoredPage& stored : list->pages) {
     const Extent* const extent = engine_->core_.Find(stored.page);

@@ -53,7 +53,7 @@ Task<absl::Status> CatchUp::TrimFrom(PageId from, PageId* next) {
   const absl::uint128 count = kSpacePages - first.value;
   const PageRange range{first, static_cast<uint64_t>(std::min<absl::uint128>(count, UINT64_MAX))};
   auto [listed, list_done] = Await<absl::StatusOr<PageList>>();
-  engine_->store_->ListPages(range, kTrimsAtOnce, std::move(list_done));
+  engine_->store_->ListPages(range, kTrimsAtOnce, PageStore::Listed::kAll, std::move(list_done));
   const absl::StatusOr<PageList> list = co_await listed.Get();
   if (!list.ok()) co_return list.status();
   if (engine_->stopped_) co_return engine_->stopped_status_;

@@ -74,6 +74,11 @@ struct StoreUsage {
 
 class PageStore {
  public:
+  // Which changes a list has to know of.
+  enum class Listed : uint8_t {
+    kAll,     // S3: it waits for those on their way.
+    kNoWait,  // All that the last list with kAll knew of; of what was asked for since it may have some.
+  };
   using CommitDone = absl::AnyInvocable<void(absl::Status)>;
   // NotFound when there is no record of the page; DataLoss when it is corrupt.
   using ReadDone = absl::AnyInvocable<void(absl::StatusOr<StoredPage>)>;
@@ -93,10 +98,10 @@ class PageStore {
   virtual void ReadHeaders(PageRange range, HeadersDone done) = 0;
 
   // The pages of `range` that there are records of, `most` of them at most, from its first one on; of fewer there may be a
-  // rest too. The cost is that of the records found, however long the range is. S3 holds for each call by itself. DataLoss
+  // rest too. The cost is that of the records found, however long the range is. S3 holds for each call by itself, if it is to. DataLoss
   // names the first page of `range`, from which on records cannot be read: what is before the damage was listed by earlier
   // calls, what is behind it is by a range that begins there. REQUIRES: `range` is in the space, and `most` is not 0.
-  virtual void ListPages(PageRange range, size_t most, ListDone done) = 0;
+  virtual void ListPages(PageRange range, size_t most, Listed what, ListDone done) = 0;
 
   // All records whose key begins with `prefix`, in the order of their keys.
   virtual void ReadRecords(std::string prefix, RecordsDone done) = 0;

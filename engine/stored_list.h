@@ -29,11 +29,17 @@ struct StoredVersion {
 
 constexpr Version kUnknownVersion{Epoch(UINT64_MAX), UINT64_MAX};
 constexpr size_t kExtentsPerList = 110;
-constexpr size_t kVersionsPerList = 124;
+// At most; of side by side pages about a thousand.
+constexpr size_t kVersionsPerList = 1364;
 
 // REQUIRES: no more than fit; sorted by their addresses.
 PageBuffer EncodeStoredList(const std::vector<StoredExtent>& extents);
-PageBuffer EncodeStoredList(const std::vector<StoredVersion>& versions);
+// The first `count`, which are as many as fit. REQUIRES: sorted by their addresses, each of another page.
+struct EncodedVersions {
+  PageBuffer page;
+  size_t count = 0;
+};
+EncodedVersions EncodeVersionList(const std::vector<StoredVersion>& versions);
 
 // InvalidArgument: too many, or an entry that is none, out of order, or before `from`; behind the last entry is something.
 absl::StatusOr<std::vector<StoredExtent>> DecodeExtentList(const PageBytes& bytes, PageId from);

@@ -22,7 +22,7 @@
 #include "engine/store/segment_files.h"
 #include "engine/store/store_directory.h"
 #include "engine/store/store_writer.h"
-#include "engine/store/uncommitted_index.h"
+#include "engine/store/unapplied_index.h"
 #include "engine/store/work_queue.h"
 #include "net/check.h"
 #include "net/runtime/system_entropy.h"
@@ -52,7 +52,9 @@ struct LoopSide {
   bool closed = false;
   uint64_t last_number = 0;
   uint64_t durable_number = 0;
-  store::UncommittedIndex uncommitted;
+  store::UnappliedIndex unapplied;
+  // Commits that are durable, without their data, until the index of the pages is known to have them.
+  std::deque<std::pair<uint64_t, StoreBatch>> durable;
   std::deque<PendingRead> deferred;
   std::function<void(int)> expect;
 
@@ -137,6 +139,11 @@ struct RocksStore::State {
   void RefreshUsage();
 
   // On the loop.
+  store::UnappliedIndex& Unapplied() {
+    ForgetApplied();
+    return loop->unapplied;
+  }
+  void ForgetApplied();
   void StartRead(uint64_t after, Task start);
   static void Finish(LoopSide& loop, CommitGroup& group);
 
@@ -290,7 +297,8 @@ void RocksStore::State::Finish(LoopSide& loop, CommitGroup& group) {
   if (loop.closed) return;
   loop.Expect(-static_cast<int>(group.size()));
   for (auto& commit : group) {
-    loop.uncommitted.Remove(commit->number, commit->batch);
+    for (StoredPage& page : commit->batch.put_pages) page.data = nullptr;
+    loop.durable.emplace_back(commit->number, std::move(commit->batch));
     loop.durable_number = commit->number;
   }
   while (!loop.deferred.empty() && loop.deferred.front().after <= loop.durable_number) {
@@ -306,11 +314,18 @@ void RocksStore::State::Finish(LoopSide& loop, CommitGroup& group) {
   }
 }
 
-// `after`: the last commit on its way that the read must see; 0 if there is none.
+void RocksStore::State::ForgetApplied() {
+  for (auto& durable = loop->durable; !durable.empty() && durable.front().first <= writer->applied_commit();) {
+    loop->unapplied.Remove(durable.front().first, durable.front().second);
+    durable.pop_front();
+  }
+}
+
+// `after`: the last commit that the read must see and that may not be applied; 0 if there is none.
 void RocksStore::State::StartRead(uint64_t after, Task run) {
   counters.reads += 1;
-  if (after == 0) {
-    reads.Push({loop->durable_number, std::move(run)});
+  if (after <= loop->durable_number) {
+    reads.Push({after, std::move(run)});
     return;
   }
   counters.reads_deferred += 1;
@@ -363,14 +378,14 @@ void RocksStore::Commit(StoreBatch batch, CommitDone done) {
   commit->bytes = BytesOf(batch);
   commit->batch = std::move(batch);
   commit->done = std::move(done);
-  state_->loop->uncommitted.Add(commit->number, commit->batch);
+  state_->Unapplied().Add(commit->number, commit->batch);
   state_->loop->Expect(1);
   state_->writer->Push(std::move(commit));
 }
 
 void RocksStore::ReadPage(PageId page, bool with_data, ReadDone done) {
   State* s = state_.get();
-  s->StartRead(s->loop->uncommitted.LastChangeOf(page), [s, page, with_data, done = std::move(done)]() mutable {
+  s->StartRead(s->Unapplied().LastChangeOf(page), [s, page, with_data, done = std::move(done)]() mutable {
     absl::StatusOr<StoredPage> result = s->ReadPage(page, with_data);
     if (absl::IsDataLoss(result.status())) s->counters.corrupt += 1;
     s->options.post([side = s->loop, done = std::move(done), result = std::move(result)]() mutable {
@@ -383,7 +398,7 @@ void RocksStore::ReadHeaders(PageRange range, HeadersDone done) {
   State* s = state_.get();
   uint64_t after = 0;
   for (uint64_t i = 0; i < range.count; ++i) {
-    after = std::max(after, s->loop->uncommitted.LastChangeOf(range.first + i));
+    after = std::max(after, s->Unapplied().LastChangeOf(range.first + i));
   }
   s->StartRead(after, [s, range, done = std::move(done)]() mutable {
     std::vector<absl::StatusOr<StoredPage>> result = s->ReadHeaders(range);
@@ -393,12 +408,13 @@ void RocksStore::ReadHeaders(PageRange range, HeadersDone done) {
   });
 }
 
-void RocksStore::ListPages(PageRange range, size_t most, ListDone done) {
+void RocksStore::ListPages(PageRange range, size_t most, Listed what, ListDone done) {
   CHECK(range.first.value <= kSpacePages && range.count <= kSpacePages - range.first.value);
   CHECK(most > 0);
   State* s = state_.get();
   // Which of those on their way are in the range is not looked for: these may be many.
-  s->StartRead(s->loop->uncommitted.LastChangeOfAnyPage(), [s, range, most, done = std::move(done)]() mutable {
+  const uint64_t after = what == Listed::kAll ? s->Unapplied().LastChangeOfAnyPage() : 0;
+  s->StartRead(after, [s, range, most, done = std::move(done)]() mutable {
     absl::StatusOr<PageList> result = s->ListPages(range, most);
     s->options.post([side = s->loop, done = std::move(done), result = std::move(result)]() mutable {
       if (!side->closed) done(std::move(result));
@@ -408,7 +424,7 @@ void RocksStore::ListPages(PageRange range, size_t most, ListDone done) {
 
 void RocksStore::ReadRecords(std::string prefix, RecordsDone done) {
   State* s = state_.get();
-  const uint64_t after = s->loop->uncommitted.LastChangeOfRecords(prefix);
+  const uint64_t after = s->Unapplied().LastChangeOfRecords(prefix);
   s->StartRead(after, [s, prefix = std::move(prefix), done = std::move(done)]() mutable {
     absl::StatusOr<RocksDb::Records> result = s->poison ? s->poison.status() : s->db->ReadRecords(prefix);
     if (absl::IsDataLoss(result.status())) s->counters.corrupt += 1;

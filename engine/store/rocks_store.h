@@ -86,8 +86,8 @@ class RocksStore final : public PageStore {
   void Commit(StoreBatch batch, CommitDone done) override;
   void ReadPage(PageId page, bool with_data, ReadDone done) override;
   void ReadHeaders(PageRange range, HeadersDone done) override;
-  // Waits for all pages that are on their way; then a reader thread is busy for about half a microsecond a page.
-  void ListPages(PageRange range, size_t most, ListDone done) override;
+  // kAll waits for all pages that are on their way; then a reader thread is busy for about half a microsecond a page.
+  void ListPages(PageRange range, size_t most, Listed what, ListDone done) override;
   void ReadRecords(std::string prefix, RecordsDone done) override;
   StoreUsage Usage() const override;
 

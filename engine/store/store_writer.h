@@ -84,6 +84,8 @@ class StoreWriter {
 
   // Waits until reads find what this commit, which is durable, changed.
   void AwaitApplied(uint64_t number);
+  // They find all up to this one.
+  uint64_t applied_commit() const { return applied_commit_; }
 
   const WriterCounters& counters() const { return counters_; }
 

@@ -10,6 +10,7 @@ namespace mangrove::sim {
 
 namespace {
 constexpr uint64_t kDiskPages = 1 << 20;
+constexpr size_t kMostBefore = 16;  // Batches that are durable, and may not be in a list yet.
 }  // namespace
 
 void SimDisk::Wipe() {
@@ -84,6 +85,7 @@ void SimStore::Commit(StoreBatch batch, CommitDone done) {
                   std::move(done));
   }
   pending_.push_back({std::move(batch), std::move(done)});
+  ++committed_;
   if (!syncing_) StartSync();
 }
 
@@ -106,12 +108,30 @@ void SimStore::OnSynced(size_t batches) {
   syncing_ = false;
   std::vector<CommitDone> done;
   for (size_t i = 0; i < batches; ++i) {
+    NoteBefore(pending_.front().batch);
     disk_->Apply(pending_.front().batch);
     done.push_back(std::move(pending_.front().done));
     pending_.pop_front();
   }
   if (!pending_.empty()) StartSync();
   for (CommitDone& call : done) call(absl::OkStatus());
+}
+
+void SimStore::NoteBefore(const StoreBatch& batch) {
+  Before& before = before_.emplace_back();
+  const auto note = [&](PageId page) {
+    const SimDisk::DiskPage* const found = disk_->Find(page);
+    before.emplace_back(page, found == nullptr ? std::nullopt : std::optional(found->page));
+    if (found != nullptr) before.back().second->data = nullptr;
+  };
+  for (const StoredPage& put : batch.put_pages) note(put.page);
+  for (const PageRange& range : batch.delete_pages) {
+    const auto& durable = disk_->durable_;
+    for (auto it = durable.lower_bound(range.first); it != durable.end() && it->first < range.end(); ++it) {
+      note(it->first);
+    }
+  }
+  if (before_.size() > kMostBefore) before_.pop_front();
 }
 
 void SimStore::Crash() {
@@ -180,18 +200,31 @@ void SimStore::ReadHeaders(PageRange range, HeadersDone done) {
                 [this, range, done = std::move(done)]() mutable { done(HeadersNow(range)); });
 }
 
-absl::StatusOr<PageList> SimStore::ListNow(PageRange range, size_t most) const {
+absl::StatusOr<PageList> SimStore::ListNow(PageRange range, size_t most, Listed what) {
   if (!poison_.ok()) return poison_;
   absl::btree_map<PageId, StoredPage> found;
   const auto& durable = disk_->durable_;
   for (auto it = durable.lower_bound(range.first); it != durable.end() && it->first < range.end(); ++it) {
     found.emplace(it->first, it->second.corrupt_header ? StoredPage{.page = it->first} : it->second.page);
   }
-  for (const Pending& pending : pending_) {
-    for (const PageRange& deleted : pending.batch.delete_pages) {
+  // As of some moment since the last list that knew of all: so many batches had been applied.
+  const uint64_t durable_batches = committed_ - pending_.size();
+  const uint64_t first = std::max(known_, durable_batches - before_.size());
+  const uint64_t moment = what == Listed::kAll ? committed_ : first + random_.Below(committed_ - first + 1);
+  if (what == Listed::kAll) known_ = committed_;
+  for (size_t i = before_.size(); i > 0 && durable_batches - before_.size() + i > moment; --i) {
+    for (const auto& [page, then] : before_[i - 1]) {
+      if (!range.Contains(page)) continue;
+      found.erase(page);
+      if (then) found.emplace(page, *then);
+    }
+  }
+  for (size_t i = 0; durable_batches + i < moment; ++i) {
+    const StoreBatch& batch = pending_[i].batch;
+    for (const PageRange& deleted : batch.delete_pages) {
       found.erase(found.lower_bound(deleted.first), found.lower_bound(deleted.end()));
     }
-    for (const StoredPage& put : pending.batch.put_pages) {
+    for (const StoredPage& put : batch.put_pages) {
       if (range.Contains(put.page)) found.insert_or_assign(put.page, put);
     }
   }
@@ -207,18 +240,18 @@ absl::StatusOr<PageList> SimStore::ListNow(PageRange range, size_t most) const {
   return list;
 }
 
-void SimStore::ListPages(PageRange range, size_t most, ListDone done) {
+void SimStore::ListPages(PageRange range, size_t most, Listed what, ListDone done) {
   CHECK(range.first.value <= kSpacePages && range.count <= kSpacePages - range.first.value);
   CHECK(most > 0);
   if (dead_) return;
+  const auto list = [this, range, most, what] { return ListNow(range, most, what); };
   const DurationNs delay = ReadDelay();
   if (random_.PerMille(500)) {  // As above.
     world_->After(delay, node_, EventKind::kStore,
-                  [result = ListNow(range, most), done = std::move(done)]() mutable { done(std::move(result)); });
+                  [result = list(), done = std::move(done)]() mutable { done(std::move(result)); });
     return;
   }
-  world_->After(delay, node_, EventKind::kStore,
-                [this, range, most, done = std::move(done)]() mutable { done(ListNow(range, most)); });
+  world_->After(delay, node_, EventKind::kStore, [list, done = std::move(done)]() mutable { done(list()); });
 }
 
 std::vector<std::pair<std::string, std::string>> SimStore::RecordsNow(const std::string& prefix) const {

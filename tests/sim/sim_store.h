@@ -79,7 +79,7 @@ class SimStore final : public PageStore {
   void Commit(StoreBatch batch, CommitDone done) override;
   void ReadPage(PageId page, bool with_data, ReadDone done) override;
   void ReadHeaders(PageRange range, HeadersDone done) override;
-  void ListPages(PageRange range, size_t most, ListDone done) override;
+  void ListPages(PageRange range, size_t most, Listed what, ListDone done) override;
   void ReadRecords(std::string prefix, RecordsDone done) override;
   StoreUsage Usage() const override;
 
@@ -100,7 +100,8 @@ class SimStore final : public PageStore {
   Found FindPage(PageId page, bool with_data) const;
   absl::StatusOr<StoredPage> ReadNow(PageId page, bool with_data) const;
   std::vector<absl::StatusOr<StoredPage>> HeadersNow(PageRange range) const;
-  absl::StatusOr<PageList> ListNow(PageRange range, size_t most) const;
+  absl::StatusOr<PageList> ListNow(PageRange range, size_t most, Listed what);
+  void NoteBefore(const StoreBatch& batch);
   std::vector<std::pair<std::string, std::string>> RecordsNow(const std::string& prefix) const;
   void Refuse(absl::Status status, CommitDone done);
   void StartSync();
@@ -117,6 +118,11 @@ class SimStore final : public PageStore {
   bool syncing_ = false;
   absl::Status poison_;
   std::deque<Pending> pending_;  // In the order of the Commit calls.
+  // What was where the last durable batches have changed something, oldest first: a list that waits for nothing may say so still.
+  using Before = std::vector<std::pair<PageId, std::optional<StoredPage>>>;
+  std::deque<Before> before_;
+  uint64_t committed_ = 0;  // Batches, since the store was opened.
+  uint64_t known_ = 0;      // So many of them the last list with kAll knew of.
 };
 
 }  // namespace mangrove::sim

@@ -44,7 +44,7 @@ class SimStoreTest : public testing::Test {
   }
   absl::StatusOr<PageList> List(PageRange range, size_t most) {
     absl::StatusOr<PageList> result = absl::UnknownError("not called");
-    store_->ListPages(range, most, [&](absl::StatusOr<PageList> r) { result = std::move(r); });
+    store_->ListPages(range, most, PageStore::Listed::kAll, [&](absl::StatusOr<PageList> r) { result = std::move(r); });
     EXPECT_EQ(result.status().code(), absl::StatusCode::kUnknown) << "called inside the call";
     Run();
     return result;

@@ -41,7 +41,7 @@ class FakeCoreHolderStore : public PageStore {
     reads.push_back({range, /*with_data=*/false, Look(range, false), std::move(done), {}});
     ++read_count;
   }
-  void ListPages(PageRange range, size_t most, ListDone done) override {
+  void ListPages(PageRange range, size_t most, Listed, ListDone done) override {
     reads.push_back({range, /*with_data=*/false, {}, nullptr, {most, List(range, most), std::move(done)}});
     ++read_count;
   }

@@ -268,7 +268,7 @@ bool AreExtents(std::string_view input) {
 bool AreVersions(std::string_view input) {
   const auto versions = DecodeVersionList(PageFrom(input), PageId(5));
   if (!versions.ok()) return false;
-  EXPECT_EQ(*DecodeVersionList(*EncodeStoredList(*versions), PageId(5)), *versions);
+  EXPECT_EQ(*DecodeVersionList(*EncodeVersionList(*versions).page, PageId(5)), *versions);
   return true;
 }
 
@@ -288,7 +288,7 @@ TEST(MessagesFuzz, PagesOfClaimsAndOfWhatADiskHasAreRefusedOrCanBeSent) {
        {.name = "interval", .corpus = {TextOf(EncodeInterval(interval))}, .take = IsInterval, .interesting_bytes = 40},
        {.name = "extents", .corpus = {TextOf(EncodeStoredList(extents))}, .take = AreExtents, .interesting_bytes = 128},
        {.name = "versions",
-        .corpus = {TextOf(EncodeStoredList(versions))},
+        .corpus = {TextOf(EncodeVersionList(versions).page)},
         .take = AreVersions,
         .interesting_bytes = 128}});
 }

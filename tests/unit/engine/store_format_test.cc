@@ -9,7 +9,7 @@
 
 #include "engine/store/page_entry.h"
 #include "engine/store/sealed_value.h"
-#include "engine/store/uncommitted_index.h"
+#include "engine/store/unapplied_index.h"
 #include "tests/unit/engine/store_test_support.h"
 
 namespace mangrove::store {
@@ -147,9 +147,9 @@ TEST(SealedValue, StampIsDecodedWholeOrNotAtAll) {
 }
 
 // Against the plainest model: all batches that are there, searched one by one.
-TEST(UncommittedIndex, NamesTheLastBatchThatChangesAKey) {
+TEST(UnappliedIndex, NamesTheLastBatchThatChangesAKey) {
   std::mt19937_64 random(7);
-  UncommittedIndex index;
+  UnappliedIndex index;
   std::map<uint64_t, StoreBatch> there;
   uint64_t last = 0;
   for (int step = 0; step < 3'000; ++step) {

@@ -176,6 +176,43 @@ TEST(StoreList, SeesWhatWasCommittedBeforeIt) {  // S3
   EXPECT_GT(s.store->statistics().reads_deferred, 0u);
 }
 
+// What one list knew of, those that wait for nothing know of as well; of later changes they may have some.
+TEST(StoreList, OneThatWaitsForNothingIsNoOlderThanTheLastThatWaited) {
+  TemporaryDirectory directory;
+  WaitingStore s(directory.path());
+  for (uint64_t round = 1; round <= 300; ++round) {
+    s.store->Commit(BatchOf({kPage, kPage + 1}, 2 * round), [](const absl::Status&) {});
+    if (round % 3 == 0) {
+      ASSERT_EQ(s.List(kHuge, 10)->pages.size(), 2u);
+    }
+    s.store->Commit(BatchOf({kPage, kPage + 1}, 2 * round + 1), [](const absl::Status&) {});
+    const auto list = s.List(kHuge, 10, PageStore::Listed::kNoWait);
+    ASSERT_TRUE(list.ok()) << list.status();
+    if (round < 3) continue;
+    ASSERT_EQ(list->pages.size(), 2u);
+    EXPECT_EQ(list->pages[0].version, list->pages[1].version) << "a batch is applied whole";
+    EXPECT_GE(list->pages[0].version.counter, 2 * (round - round % 3));
+    EXPECT_LE(list->pages[0].version.counter, 2 * round + 1);
+  }
+}
+
+// Pages that nothing is on its way to are read while what was written to others has not been applied yet.
+TEST(StoreList, ReadsOfOtherPagesSeeWhatWasThere) {
+  TemporaryDirectory directory;
+  WaitingStore s(directory.path());
+  ASSERT_TRUE(s.Commit(BatchOf({kPage, kPage + 1, kPage + 2}, 1)).ok());
+  for (uint64_t round = 2; round <= 300; ++round) {
+    s.store->Commit(BatchOf({kPage}, round), [](const absl::Status&) {});
+    if (round % 2 == 0) {
+      ASSERT_TRUE(s.Commit(BatchOf({kPage + 1}, round)).ok());
+    }
+    const auto of = [&](PageId page) { return s.Read(page, /*with_data=*/false)->version.counter; };
+    EXPECT_EQ(of(kPage + 2), 1u);
+    EXPECT_EQ(of(kPage + 1), round - round % 2);
+    EXPECT_EQ(of(kPage), round);
+  }
+}
+
 TEST(StoreList, IsTheSameAfterCloseAndOpen) {
   TemporaryDirectory directory;
   Model model;

@@ -156,7 +156,7 @@ TEST(RocksStore, NoCallbackRunsInsideTheCall) {
   int calls = 0;
   s.store->Commit(StoreBatch{}, [&](absl::Status) { ++calls; });
   s.store->ReadPage(kPage, true, [&](absl::StatusOr<StoredPage>) { ++calls; });
-  s.store->ListPages({kPage, 10}, 5, [&](auto) { ++calls; });
+  s.store->ListPages({kPage, 10}, 5, PageStore::Listed::kAll, [&](auto) { ++calls; });
   s.store->ReadRecords("", [&](auto) { ++calls; });
   EXPECT_EQ(calls, 0);
   s.loop.RunUntil([&] { return calls == 4; });

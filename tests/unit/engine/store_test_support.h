@@ -199,9 +199,9 @@ class WaitingStore {
     return *std::move(outcome);
   }
 
-  absl::StatusOr<PageList> List(PageRange range, size_t most) {
+  absl::StatusOr<PageList> List(PageRange range, size_t most, PageStore::Listed what = PageStore::Listed::kAll) {
     std::optional<absl::StatusOr<PageList>> outcome;
-    store->ListPages(range, most, [&](absl::StatusOr<PageList> result) { outcome = std::move(result); });
+    store->ListPages(range, most, what, [&](absl::StatusOr<PageList> result) { outcome = std::move(result); });
     loop.RunUntil([&] { return outcome.has_value(); });
     return *std::move(outcome);
   }

@@ -1,4 +1,4 @@
-#include "engine/store/uncommitted_index.h"
+#include "engine/store/unapplied_index.h"
 
 #include <algorithm>
 
@@ -6,7 +6,7 @@
 
 namespace mangrove::store {
 
-void UncommittedIndex::Add(uint64_t number, const StoreBatch& batch) {
+void UnappliedIndex::Add(uint64_t number, const StoreBatch& batch) {
   CHECK(number != 0);
   for (const StoredPage& page : batch.put_pages) pages_[page.page] = number;
   for (const PageRange& range : batch.delete_pages) deleted_.push_back({number, range});
@@ -14,7 +14,7 @@ void UncommittedIndex::Add(uint64_t number, const StoreBatch& batch) {
   for (const StoreBatch::Record& record : batch.records) records_[record.key] = number;
 }
 
-void UncommittedIndex::Remove(uint64_t number, const StoreBatch& batch) {
+void UnappliedIndex::Remove(uint64_t number, const StoreBatch& batch) {
   for (const StoredPage& page : batch.put_pages) {
     const auto it = pages_.find(page.page);
     if (it != pages_.end() && it->second == number) pages_.erase(it);
@@ -27,7 +27,7 @@ void UncommittedIndex::Remove(uint64_t number, const StoreBatch& batch) {
   }
 }
 
-uint64_t UncommittedIndex::LastChangeOf(PageId page) const {
+uint64_t UnappliedIndex::LastChangeOf(PageId page) const {
   uint64_t last = 0;
   if (const auto it = pages_.find(page); it != pages_.end()) last = it->second;
   for (const DeletedRange& deleted : deleted_) {
@@ -36,7 +36,7 @@ uint64_t UncommittedIndex::LastChangeOf(PageId page) const {
   return last;
 }
 
-uint64_t UncommittedIndex::LastChangeOfRecords(std::string_view prefix) const {
+uint64_t UnappliedIndex::LastChangeOfRecords(std::string_view prefix) const {
   uint64_t last = 0;
   for (auto it = records_.lower_bound(std::string(prefix)); it != records_.end(); ++it) {
     if (std::string_view(it->first).substr(0, prefix.size()) != prefix) break;

@@ -1,4 +1,5 @@
-// Which keys have changes that were asked for and are not yet durable; so that a read is not answered from before them.
+// Which keys have changes that were asked for and that the index may not have yet: those on their way to the disk, and those that
+// are there and not applied. A read of such a key waits for them; others wait for nothing.
 //
 // Invariants:
 //  U1  An entry names the last batch that changes its key; batches have ascending numbers.
@@ -19,7 +20,7 @@
 namespace mangrove::store {
 
 // Owned by the loop.
-class UncommittedIndex {
+class UnappliedIndex {
  public:
   // REQUIRES: `number` is larger than every one before, and not 0.
   void Add(uint64_t number, const StoreBatch& batch);
