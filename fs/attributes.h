@@ -16,9 +16,21 @@ struct InodeNumber {
   friend constexpr auto operator<=>(InodeNumber, InodeNumber) = default;
 };
 
-struct Attributes {
+// A file as somebody has found it. Its number may be another file's by now: what is asked of it is not for that one.
+struct FoundFile {
+  FoundFile() = default;
+  FoundFile(InodeNumber number) : inode(number) {}  // NOLINT: whichever file has the number.
+  FoundFile(InodeNumber number, uint64_t generation_then) : inode(number), generation(generation_then) {}
+
   InodeNumber inode;
-  uint64_t generation = 0;  // Of the inode's number: another one when the number is used again.
+  uint64_t generation = 0;  // Attributes::generation, or 0: any.
+};
+
+struct Attributes {
+  FoundFile id() const { return {inode, generation}; }
+
+  InodeNumber inode;
+  uint64_t generation = 0;  // Of the inode's number: another one when the number is used again. Not 0.
   mode_t mode = 0;          // With the type.
   uint32_t links = 0;
   uid_t uid = 0;

@@ -153,10 +153,10 @@ absl::Status CheckXattrs(const std::vector<TreeRecord>& records) {
 
 // --- Operations -------------------------------------------------------------------------------------------------------
 
-Task<absl::StatusOr<std::string>> Instance::GetXattr(InodeNumber number, std::string name) {
+Task<absl::StatusOr<std::string>> Instance::GetXattr(FoundFile file, std::string name) {
   std::optional<std::string> value;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
-    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
     absl::StatusOr<std::optional<std::string>> found = co_await FindXattr(&edit, *inode, name);
     if (found.ok()) value = *std::move(found);
@@ -168,14 +168,14 @@ Task<absl::StatusOr<std::string>> Instance::GetXattr(InodeNumber number, std::st
   co_return *std::move(value);
 }
 
-Task<absl::Status> Instance::SetXattr(InodeNumber number, std::string name, std::string value, XattrMode mode) {
+Task<absl::Status> Instance::SetXattr(FoundFile file, std::string name, std::string value, XattrMode mode) {
   if (name.empty() || name.size() > kMostNameBytes) co_return PosixError(ERANGE, "an attribute's name of that length");
   if (value.size() > kMostValueBytes) co_return PosixError(E2BIG, absl::StrCat("a value of ", value.size(), " bytes"));
   const bool is_access = name == kAccessAcl;
   const bool is_acl = is_access || name == kDefaultAcl;
   if (absl::Status s = is_acl ? CheckAcl(value) : absl::OkStatus(); !s.ok()) co_return s;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
-    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
     if (name == kDefaultAcl && !inode->IsDirectory()) co_return PosixError(EACCES, "only directories hand ACLs down");
     inode->set_changed(pages_->NowNs());
@@ -192,9 +192,9 @@ Task<absl::Status> Instance::SetXattr(InodeNumber number, std::string name, std:
   co_return co_await RunEdit(pages_, body);
 }
 
-Task<absl::Status> Instance::RemoveXattr(InodeNumber number, std::string name) {
+Task<absl::Status> Instance::RemoveXattr(FoundFile file, std::string name) {
   auto body = [&](Edit& edit) -> Task<absl::Status> {
-    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
     const absl::StatusOr<bool> was_there = co_await EraseXattr(&edit, *inode, name);
     if (!was_there.ok()) co_return was_there.status();
@@ -205,12 +205,12 @@ Task<absl::Status> Instance::RemoveXattr(InodeNumber number, std::string name) {
   co_return co_await RunEdit(pages_, body);
 }
 
-Task<absl::StatusOr<std::vector<std::string>>> Instance::ListXattr(InodeNumber number) {
+Task<absl::StatusOr<std::vector<std::string>>> Instance::ListXattr(FoundFile file) {
   std::vector<std::string> names;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     names.clear();
     size_t bytes = 0;
-    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
     Tree tree(&edit, &space_, inode->xattr_root());
     const absl::StatusOr<std::vector<TreeRecord>> records = co_await tree.Scan(0, ~uint64_t{0}, ~size_t{0});

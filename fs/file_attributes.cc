@@ -9,10 +9,10 @@
 
 namespace mangrove::fs {
 
-Task<absl::StatusOr<Attributes>> Instance::GetAttributes(InodeNumber number) {
+Task<absl::StatusOr<Attributes>> Instance::GetAttributes(FoundFile file) {
   Attributes found;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
-    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (inode.ok()) found = inode->attributes();
     co_return inode.status();
   };
@@ -90,13 +90,13 @@ Task<absl::StatusOr<bool>> Instance::Resize(Edit* edit, Inode inode, uint64_t si
   co_return false;
 }
 
-Task<absl::StatusOr<Attributes>> Instance::SetAttributes(InodeNumber number, AttributesChange change) {
+Task<absl::StatusOr<Attributes>> Instance::SetAttributes(FoundFile file, AttributesChange change) {
   Attributes after;
   bool has_more = false;
   bool must_finish_first = false;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     has_more = must_finish_first = false;
-    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
     const int64_t now = pages_->NowNs();
     if (change.size_bytes) {
@@ -127,7 +127,7 @@ Task<absl::StatusOr<Attributes>> Instance::SetAttributes(InodeNumber number, Att
     const absl::Status status = co_await RunEdit(pages_, body);
     if (!status.ok()) co_return status;
     if (!must_finish_first && !has_more) co_return after;
-    const absl::Status finished = co_await FinishRemoval(number);
+    const absl::Status finished = co_await FinishRemoval(file.inode);
     if (must_finish_first && !finished.ok()) co_return finished;
     if (!must_finish_first) co_return after;
   }

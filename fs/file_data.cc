@@ -37,12 +37,12 @@ mode_t WithoutSetId(mode_t mode) {
 
 }  // namespace
 
-Task<absl::StatusOr<std::string>> Instance::Read(InodeNumber number, uint64_t offset, uint64_t length) {
+Task<absl::StatusOr<std::string>> Instance::Read(FoundFile file, uint64_t offset, uint64_t length) {
   std::string bytes;
   bool wants_time = false;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     bytes.clear();
-    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
     if (absl::Status s = CheckRegular(*inode); !s.ok()) co_return s;
     wants_time = WantsAccessTime(*inode, pages_->NowNs());
@@ -70,7 +70,7 @@ Task<absl::StatusOr<std::string>> Instance::Read(InodeNumber number, uint64_t of
   if (!status.ok()) co_return status;
   if (wants_time) {
     auto touch = [&](Edit& edit) -> Task<absl::Status> {
-      absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+      absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
       if (inode.ok()) inode->set_accessed(pages_->NowNs());
       co_return inode.status();
     };
@@ -117,7 +117,7 @@ Task<absl::Status> Instance::WriteBytes(Edit* edit, Inode inode, uint64_t from, 
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> Instance::Write(InodeNumber number, uint64_t offset, std::string bytes, WriteOptions options) {
+Task<absl::Status> Instance::Write(FoundFile file, uint64_t offset, std::string bytes, WriteOptions options) {
   if (bytes.empty()) co_return absl::OkStatus();
   if (PagesOfBytes(offset, bytes.size()).count > Stream::kMostPages) {
     co_return PosixError(EINVAL, absl::StrCat("a write of ", bytes.size(), " bytes at once"));
@@ -126,7 +126,7 @@ Task<absl::Status> Instance::Write(InodeNumber number, uint64_t offset, std::str
   bool is_done = false;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     is_done = false;
-    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
     if (absl::Status s = CheckRegular(*inode); !s.ok()) co_return s;
     must_finish_first = inode->Has(Inode::kShrinking);
@@ -143,20 +143,20 @@ Task<absl::Status> Instance::Write(InodeNumber number, uint64_t offset, std::str
   };
   while (!is_done) {
     absl::Status status = co_await RunEdit(pages_, body);
-    if (status.ok() && must_finish_first) status = co_await FinishRemoval(number);
+    if (status.ok() && must_finish_first) status = co_await FinishRemoval(file.inode);
     if (!status.ok()) co_return status;
   }
   co_return absl::OkStatus();
 }
 
 // What was written while it is under way may be left to the next one.
-Task<absl::Status> Instance::Sync(InodeNumber number) {
+Task<absl::Status> Instance::Sync(FoundFile file) {
   PageSpan dirty;
   uint64_t writes = 0;
   std::vector<Extent> map;
   auto look = [&](Edit& edit) -> Task<absl::Status> {
     map.clear();
-    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
     dirty = inode->dirty();
     writes = inode->writes();
@@ -177,7 +177,7 @@ Task<absl::Status> Instance::Sync(InodeNumber number) {
   if (status.ok()) status = co_await pages_->SyncTransactions();
   if (!status.ok() || dirty.count == 0) co_return status;
   auto clear = [&](Edit& edit) -> Task<absl::Status> {
-    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
     if (inode.ok() && inode->writes() == writes) inode->set_dirty({});
     co_return inode.status();
   };

@@ -13,7 +13,7 @@
 namespace mangrove::fs {
 
 // In steps of an edit each: like other filesystems' it may be half done when it fails.
-Task<absl::Status> Instance::Allocate(InodeNumber number, int mode, uint64_t offset, uint64_t length) {
+Task<absl::Status> Instance::Allocate(FoundFile file, int mode, uint64_t offset, uint64_t length) {
   const bool keeps_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
   const bool punches = (mode & FALLOC_FL_PUNCH_HOLE) != 0;
   const bool zeros = (mode & FALLOC_FL_ZERO_RANGE) != 0;
@@ -30,7 +30,7 @@ Task<absl::Status> Instance::Allocate(InodeNumber number, int mode, uint64_t off
   bool is_done = !punches && !zeros;
   bool must_finish_first = false;
   auto punch = [&](Edit& edit) -> Task<absl::Status> {
-    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
     if (!inode->IsRegular()) co_return PosixError(inode->IsDirectory() ? EISDIR : ENODEV, "no regular file");
     Stream stream(&edit, &space_, *inode);
@@ -53,7 +53,7 @@ Task<absl::Status> Instance::Allocate(InodeNumber number, int mode, uint64_t off
   uint64_t page = offset / kPageSize;
   const uint64_t last = (end - 1) / kPageSize;
   auto fill = [&](Edit& edit) -> Task<absl::Status> {
-    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
     if (!inode->IsRegular()) co_return PosixError(inode->IsDirectory() ? EISDIR : ENODEV, "no regular file");
     must_finish_first = inode->Has(Inode::kShrinking);
@@ -75,7 +75,7 @@ Task<absl::Status> Instance::Allocate(InodeNumber number, int mode, uint64_t off
     const absl::Status status = co_await RunEdit(pages_, fill);
     if (!status.ok()) co_return status;
     if (must_finish_first) {
-      const absl::Status finished = co_await FinishRemoval(number);
+      const absl::Status finished = co_await FinishRemoval(file.inode);
       if (!finished.ok()) co_return finished;
       continue;
     }
@@ -84,11 +84,11 @@ Task<absl::Status> Instance::Allocate(InodeNumber number, int mode, uint64_t off
   co_return absl::OkStatus();
 }
 
-Task<absl::StatusOr<uint64_t>> Instance::Seek(InodeNumber number, uint64_t offset, int whence) {
+Task<absl::StatusOr<uint64_t>> Instance::Seek(FoundFile file, uint64_t offset, int whence) {
   if (whence != SEEK_DATA && whence != SEEK_HOLE) co_return PosixError(EINVAL, absl::StrCat("no whence: ", whence));
   uint64_t found = 0;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
-    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
     if (!inode->IsRegular()) co_return PosixError(EINVAL, "no regular file");
     if (offset >= inode->size()) co_return PosixError(ENXIO, absl::StrCat("byte ", offset, " is behind the end"));

@@ -6,7 +6,7 @@
 //
 // Errors are Posix statuses (fs/status.h). Names are 1 to 255 bytes without '/' and NUL; "." and ".." are refused (the kernel
 // resolves them), except where it is said. ENAMETOOLONG for longer ones.
-// ESTALE: the inode's number is nobody's, or another file's than when it was looked up.
+// ESTALE: the file has gone, and its number is nobody's or another file's by now: whoever has its path looks it up again.
 //
 // Permissions are the kernel's to check: the mount is made with default_permissions. What follows from a caller is here: owner and
 // group of new files, the set-group-id bit that a directory hands down, default ACLs, set-id bits that a write clears.
@@ -34,6 +34,8 @@ struct DirectoryEntry {
   std::string name;
   uint64_t cookie = 0;  // Where the listing goes on behind this entry. Below 2^63.
   Attributes attributes;
+  // False: the inode cannot be read, or is none. Of `attributes` there are its number and the type in `mode`, as the directory has them.
+  bool is_readable = true;
 };
 
 // An extended attribute's change, as of setxattr(2).
@@ -51,51 +53,51 @@ class Filesystem {
   virtual InodeNumber root() const = 0;
 
   // --- Names
-  virtual Task<absl::StatusOr<Attributes>> Lookup(InodeNumber directory, std::string name) = 0;
+  virtual Task<absl::StatusOr<Attributes>> Lookup(FoundFile directory, std::string name) = 0;
   // A regular file, a fifo, a socket or a device: `mode` has the type. EEXIST if there is such a name.
-  virtual Task<absl::StatusOr<Attributes>> MakeNode(Caller caller, InodeNumber directory, std::string name, mode_t mode,
+  virtual Task<absl::StatusOr<Attributes>> MakeNode(Caller caller, FoundFile directory, std::string name, mode_t mode,
                                                     dev_t device) = 0;
-  virtual Task<absl::StatusOr<Attributes>> MakeDirectory(Caller caller, InodeNumber directory, std::string name,
+  virtual Task<absl::StatusOr<Attributes>> MakeDirectory(Caller caller, FoundFile directory, std::string name,
                                                          mode_t mode) = 0;
-  virtual Task<absl::StatusOr<Attributes>> MakeSymlink(Caller caller, InodeNumber directory, std::string name,
+  virtual Task<absl::StatusOr<Attributes>> MakeSymlink(Caller caller, FoundFile directory, std::string name,
                                                        std::string target) = 0;
-  virtual Task<absl::StatusOr<Attributes>> Link(InodeNumber inode, InodeNumber directory, std::string name) = 0;
-  virtual Task<absl::Status> Unlink(InodeNumber directory, std::string name) = 0;
-  virtual Task<absl::Status> RemoveDirectory(InodeNumber directory, std::string name) = 0;
+  virtual Task<absl::StatusOr<Attributes>> Link(FoundFile file, FoundFile directory, std::string name) = 0;
+  virtual Task<absl::Status> Unlink(FoundFile directory, std::string name) = 0;
+  virtual Task<absl::Status> RemoveDirectory(FoundFile directory, std::string name) = 0;
   // `flags` as of renameat2(2): 0, RENAME_NOREPLACE or RENAME_EXCHANGE; EINVAL otherwise.
-  virtual Task<absl::Status> Rename(InodeNumber from, std::string name, InodeNumber to, std::string new_name,
+  virtual Task<absl::Status> Rename(FoundFile from, std::string name, FoundFile to, std::string new_name,
                                     unsigned flags) = 0;
-  virtual Task<absl::StatusOr<std::string>> ReadLink(InodeNumber inode) = 0;
+  virtual Task<absl::StatusOr<std::string>> ReadLink(FoundFile file) = 0;
   // Entries behind `cookie` (0: from the beginning), without "." and "..", at most `most`. Empty: that was all. What is there all the while is
-  // listed once; what comes and goes meanwhile, or not.
-  virtual Task<absl::StatusOr<std::vector<DirectoryEntry>>> ReadDirectory(InodeNumber directory, uint64_t cookie,
+  // listed once; what comes and goes meanwhile, or not. An inode that cannot be read keeps nobody from the others.
+  virtual Task<absl::StatusOr<std::vector<DirectoryEntry>>> ReadDirectory(FoundFile directory, uint64_t cookie,
                                                                           size_t most) = 0;
   // Of ".." in a listing.
-  virtual Task<absl::StatusOr<InodeNumber>> Parent(InodeNumber directory) = 0;
+  virtual Task<absl::StatusOr<InodeNumber>> Parent(FoundFile directory) = 0;
 
   // --- Attributes
-  virtual Task<absl::StatusOr<Attributes>> GetAttributes(InodeNumber inode) = 0;
-  virtual Task<absl::StatusOr<Attributes>> SetAttributes(InodeNumber inode, AttributesChange change) = 0;
+  virtual Task<absl::StatusOr<Attributes>> GetAttributes(FoundFile file) = 0;
+  virtual Task<absl::StatusOr<Attributes>> SetAttributes(FoundFile file, AttributesChange change) = 0;
   // ENODATA: there is no such attribute. Values are at most 64 KiB.
-  virtual Task<absl::StatusOr<std::string>> GetXattr(InodeNumber inode, std::string name) = 0;
-  virtual Task<absl::Status> SetXattr(InodeNumber inode, std::string name, std::string value, XattrMode mode) = 0;
-  virtual Task<absl::Status> RemoveXattr(InodeNumber inode, std::string name) = 0;
-  virtual Task<absl::StatusOr<std::vector<std::string>>> ListXattr(InodeNumber inode) = 0;
+  virtual Task<absl::StatusOr<std::string>> GetXattr(FoundFile file, std::string name) = 0;
+  virtual Task<absl::Status> SetXattr(FoundFile file, std::string name, std::string value, XattrMode mode) = 0;
+  virtual Task<absl::Status> RemoveXattr(FoundFile file, std::string name) = 0;
+  virtual Task<absl::StatusOr<std::vector<std::string>>> ListXattr(FoundFile file) = 0;
 
   // --- Data, of regular files
-  // While it is open somewhere, as often as it was opened, a file outlives its last name. ENOENT: that has gone already.
-  virtual Task<absl::Status> Open(InodeNumber inode) = 0;
-  virtual Task<absl::Status> Close(InodeNumber inode) = 0;
+  // While it is open somewhere, as often as it was opened, a file outlives its last name. ESTALE: that has gone already.
+  virtual Task<absl::Status> Open(FoundFile file) = 0;
+  virtual Task<absl::Status> Close(FoundFile file) = 0;
   // Less than `length` only at the end of the file.
-  virtual Task<absl::StatusOr<std::string>> Read(InodeNumber inode, uint64_t offset, uint64_t length) = 0;
+  virtual Task<absl::StatusOr<std::string>> Read(FoundFile file, uint64_t offset, uint64_t length) = 0;
   // Atomic against other reads and writes, on every node.
-  virtual Task<absl::Status> Write(InodeNumber inode, uint64_t offset, std::string bytes, WriteOptions options) = 0;
+  virtual Task<absl::Status> Write(FoundFile file, uint64_t offset, std::string bytes, WriteOptions options) = 0;
   // As fallocate(2): 0, or FALLOC_FL_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE in their allowed combinations; EOPNOTSUPP otherwise.
-  virtual Task<absl::Status> Allocate(InodeNumber inode, int mode, uint64_t offset, uint64_t length) = 0;
+  virtual Task<absl::Status> Allocate(FoundFile file, int mode, uint64_t offset, uint64_t length) = 0;
   // As lseek(2) with SEEK_DATA or SEEK_HOLE. ENXIO: `offset` is behind the end.
-  virtual Task<absl::StatusOr<uint64_t>> Seek(InodeNumber inode, uint64_t offset, int whence) = 0;
+  virtual Task<absl::StatusOr<uint64_t>> Seek(FoundFile file, uint64_t offset, int whence) = 0;
   // OK: everything that any instance wrote to the file before, and what is needed to find it, is durable.
-  virtual Task<absl::Status> Sync(InodeNumber inode) = 0;
+  virtual Task<absl::Status> Sync(FoundFile file) = 0;
 
   virtual Task<absl::StatusOr<Space>> GetSpace() = 0;
 };

@@ -9,7 +9,10 @@
 
 namespace mangrove::fs {
 
-Task<absl::StatusOr<Inode>> Inode::Get(Edit* edit, InodeNumber number, Intent intent) {
+uint64_t NewGeneration(Pages* pages) { return std::max<uint64_t>(pages->Random(), 1); }
+
+Task<absl::StatusOr<Inode>> Inode::Get(Edit* edit, FoundFile file, Intent intent) {
+  const InodeNumber number = file.inode;
   const auto nobody = [&] { return PosixError(ESTALE, absl::StrCat("inode ", number.value, " is nobody's")); };
   const PageSpan zone = PagesOf(Zone::kMetadata);
   if (number.value < zone.first || number.value >= zone.first + zone.count) co_return nobody();
@@ -17,12 +20,15 @@ Task<absl::StatusOr<Inode>> Inode::Get(Edit* edit, InodeNumber number, Intent in
   if (!page.ok()) co_return page.status();
   const Inode inode(*page);
   if (inode.mode() == 0) co_return nobody();
+  if (file.generation != 0 && file.generation != inode.generation()) {
+    co_return PosixError(ESTALE, absl::StrCat("inode ", number.value, " is another file's by now"));
+  }
   co_return inode;
 }
 
 Attributes Inode::attributes() const {
   return {.inode = number(),
-          .generation = Load<uint64_t>(16),
+          .generation = generation(),
           .mode = mode(),
           .links = links(),
           .uid = Load<uint32_t>(32),

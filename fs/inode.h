@@ -10,6 +10,8 @@
 //       are free (fs/orphans.h).
 //   I2  Behind the end of a file its pages may hold anything: who makes it longer fills them with zeros, up to where it writes; and what is
 //       left behind the end in its last page too, durably, so that no loss brings it to light.
+//   I3  No two files have had one page's number and one generation: that is 64 random bits, taken when the file is made. A loss, or a log that is
+//       replayed, brings nothing back that somebody could have seen and that was not this file.
 
 #pragma once
 
@@ -25,6 +27,9 @@ namespace mangrove::fs {
 constexpr uint64_t kMostFileBytes = (uint64_t{1} << 63) - 1;
 constexpr uint32_t kMostLinks = 65'000;
 
+// Of a file that is being made: I3.
+uint64_t NewGeneration(Pages* pages);
+
 class Inode {
  public:
   enum Flag : uint32_t {
@@ -33,10 +38,11 @@ class Inode {
   };
 
   explicit Inode(EditPage* page) : page_(page) {}
-  // ESTALE: it is no inode, or not in use.
-  static Task<absl::StatusOr<Inode>> Get(Edit* edit, InodeNumber number, Intent intent);
+  // ESTALE: it is no inode, or not in use, or another file's.
+  static Task<absl::StatusOr<Inode>> Get(Edit* edit, FoundFile file, Intent intent);
 
   InodeNumber number() const { return {page_->number()}; }
+  uint64_t generation() const { return Load<uint64_t>(16); }
   Attributes attributes() const;
   mode_t mode() const { return Load<uint32_t>(24); }
   bool IsDirectory() const { return S_ISDIR(mode()); }

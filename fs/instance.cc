@@ -25,7 +25,7 @@ Task<absl::Status> MakeHead(Edit* edit, FilesetOptions options, InodeNumber root
   if (!inode.ok()) co_return inode.status();
   const int64_t now = pages->NowNs();
   Inode(*inode).Initialize({.inode = root,
-                            .generation = pages->Random(),
+                            .generation = NewGeneration(pages),
                             .mode = S_IFDIR | (options.mode & 07777),
                             .links = 2,
                             .uid = options.owner,

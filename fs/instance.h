@@ -51,35 +51,35 @@ class Instance final : public Filesystem {
   Instance(Pages* pages, InodeNumber root, uint32_t replicas) : pages_(pages), root_(root), space_(pages, replicas) {}
 
   InodeNumber root() const override { return root_; }
-  Task<absl::StatusOr<Attributes>> Lookup(InodeNumber directory, std::string name) override;
-  Task<absl::StatusOr<Attributes>> MakeNode(Caller caller, InodeNumber directory, std::string name, mode_t mode,
+  Task<absl::StatusOr<Attributes>> Lookup(FoundFile directory, std::string name) override;
+  Task<absl::StatusOr<Attributes>> MakeNode(Caller caller, FoundFile directory, std::string name, mode_t mode,
                                             dev_t device) override;
-  Task<absl::StatusOr<Attributes>> MakeDirectory(Caller caller, InodeNumber directory, std::string name,
+  Task<absl::StatusOr<Attributes>> MakeDirectory(Caller caller, FoundFile directory, std::string name,
                                                  mode_t mode) override;
-  Task<absl::StatusOr<Attributes>> MakeSymlink(Caller caller, InodeNumber directory, std::string name,
+  Task<absl::StatusOr<Attributes>> MakeSymlink(Caller caller, FoundFile directory, std::string name,
                                                std::string target) override;
-  Task<absl::StatusOr<Attributes>> Link(InodeNumber inode, InodeNumber directory, std::string name) override;
-  Task<absl::Status> Unlink(InodeNumber directory, std::string name) override;
-  Task<absl::Status> RemoveDirectory(InodeNumber directory, std::string name) override;
-  Task<absl::Status> Rename(InodeNumber from, std::string name, InodeNumber to, std::string new_name,
+  Task<absl::StatusOr<Attributes>> Link(FoundFile file, FoundFile directory, std::string name) override;
+  Task<absl::Status> Unlink(FoundFile directory, std::string name) override;
+  Task<absl::Status> RemoveDirectory(FoundFile directory, std::string name) override;
+  Task<absl::Status> Rename(FoundFile from, std::string name, FoundFile to, std::string new_name,
                             unsigned flags) override;
-  Task<absl::StatusOr<std::string>> ReadLink(InodeNumber inode) override;
-  Task<absl::StatusOr<std::vector<DirectoryEntry>>> ReadDirectory(InodeNumber directory, uint64_t cookie,
+  Task<absl::StatusOr<std::string>> ReadLink(FoundFile file) override;
+  Task<absl::StatusOr<std::vector<DirectoryEntry>>> ReadDirectory(FoundFile directory, uint64_t cookie,
                                                                   size_t most) override;
-  Task<absl::StatusOr<InodeNumber>> Parent(InodeNumber directory) override;
-  Task<absl::StatusOr<Attributes>> GetAttributes(InodeNumber inode) override;
-  Task<absl::StatusOr<Attributes>> SetAttributes(InodeNumber inode, AttributesChange change) override;
-  Task<absl::StatusOr<std::string>> GetXattr(InodeNumber inode, std::string name) override;
-  Task<absl::Status> SetXattr(InodeNumber inode, std::string name, std::string value, XattrMode mode) override;
-  Task<absl::Status> RemoveXattr(InodeNumber inode, std::string name) override;
-  Task<absl::StatusOr<std::vector<std::string>>> ListXattr(InodeNumber inode) override;
-  Task<absl::Status> Open(InodeNumber inode) override;
-  Task<absl::Status> Close(InodeNumber inode) override;
-  Task<absl::StatusOr<std::string>> Read(InodeNumber inode, uint64_t offset, uint64_t length) override;
-  Task<absl::Status> Write(InodeNumber inode, uint64_t offset, std::string bytes, WriteOptions options) override;
-  Task<absl::Status> Allocate(InodeNumber inode, int mode, uint64_t offset, uint64_t length) override;
-  Task<absl::StatusOr<uint64_t>> Seek(InodeNumber inode, uint64_t offset, int whence) override;
-  Task<absl::Status> Sync(InodeNumber inode) override;
+  Task<absl::StatusOr<InodeNumber>> Parent(FoundFile directory) override;
+  Task<absl::StatusOr<Attributes>> GetAttributes(FoundFile file) override;
+  Task<absl::StatusOr<Attributes>> SetAttributes(FoundFile file, AttributesChange change) override;
+  Task<absl::StatusOr<std::string>> GetXattr(FoundFile file, std::string name) override;
+  Task<absl::Status> SetXattr(FoundFile file, std::string name, std::string value, XattrMode mode) override;
+  Task<absl::Status> RemoveXattr(FoundFile file, std::string name) override;
+  Task<absl::StatusOr<std::vector<std::string>>> ListXattr(FoundFile file) override;
+  Task<absl::Status> Open(FoundFile file) override;
+  Task<absl::Status> Close(FoundFile file) override;
+  Task<absl::StatusOr<std::string>> Read(FoundFile file, uint64_t offset, uint64_t length) override;
+  Task<absl::Status> Write(FoundFile file, uint64_t offset, std::string bytes, WriteOptions options) override;
+  Task<absl::Status> Allocate(FoundFile file, int mode, uint64_t offset, uint64_t length) override;
+  Task<absl::StatusOr<uint64_t>> Seek(FoundFile file, uint64_t offset, int whence) override;
+  Task<absl::Status> Sync(FoundFile file) override;
   Task<absl::StatusOr<Space>> GetSpace() override;
 
   // Before anything else: this node uses the fileset from now on. If it did when it was lost, what that left behind is put in order.
@@ -99,11 +99,13 @@ class Instance final : public Filesystem {
 
   Task<absl::Status> SetUser(uint64_t incarnation);
   // names.cc
-  static Task<absl::StatusOr<Inode>> GetDirectory(Edit* edit, InodeNumber number, Intent intent);
+  static Task<absl::StatusOr<Inode>> GetDirectory(Edit* edit, FoundFile file, Intent intent);
   void Touch(Inode* directory) const;
-  Task<absl::StatusOr<Attributes>> MakeFile(InodeNumber directory, std::string name, NewFile file);
+  Task<absl::StatusOr<Attributes>> MakeFile(FoundFile directory, std::string name, NewFile file);
   Task<absl::StatusOr<Inode>> MakeInode(Edit* edit, Inode directory, NewFile file);
   Task<absl::Status> WriteTarget(Edit* edit, Inode inode, std::string target);
+  // listing.cc
+  Task<absl::StatusOr<std::vector<DirectoryEntry>>> ListSome(FoundFile directory, uint64_t cookie, size_t most);
   // remove.cc
   Task<absl::Status> DropLink(Edit* edit, Inode inode);
   Task<absl::Status> RemoveOrKeep(Edit* edit, Inode inode);

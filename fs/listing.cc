@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -5,12 +6,20 @@
 #include "fs/status.h"
 
 namespace mangrove::fs {
+namespace {
 
-Task<absl::StatusOr<std::string>> Instance::ReadLink(InodeNumber number) {
+constexpr size_t kEntriesAtOnce = 16;
+
+// Of an inode that a directory names: its page is corrupt, or lost, or something else.
+bool IsDamage(const absl::Status& status) { return ErrnoOf(status) == EIO || ErrnoOf(status) == ESTALE; }
+
+}  // namespace
+
+Task<absl::StatusOr<std::string>> Instance::ReadLink(FoundFile file) {
   std::string target;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     target.clear();
-    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
     if (!S_ISLNK(inode->mode())) co_return PosixError(EINVAL, "no symbolic link");
     Tree tree(&edit, &space_, inode->main_root());
@@ -26,9 +35,9 @@ Task<absl::StatusOr<std::string>> Instance::ReadLink(InodeNumber number) {
   co_return target;
 }
 
-// The attributes are those of the inodes, each of one moment.
-Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ReadDirectory(InodeNumber directory, uint64_t cookie,
-                                                                          size_t most) {
+// Some entries, each with the attributes that its inode has at the same moment.
+Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ListSome(FoundFile directory, uint64_t cookie,
+                                                                     size_t most) {
   std::vector<DirectoryEntry> listed;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     listed.clear();
@@ -40,8 +49,10 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ReadDirectory(InodeN
     if (!entries.ok()) co_return entries.status();
     for (Directory::Entry& entry : *entries) {
       const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, entry.inode, Intent::kRead);
-      if (!inode.ok()) co_return inode.status();
-      listed.push_back({std::move(entry.name), entry.key, inode->attributes()});
+      if (!inode.ok() && !IsDamage(inode.status())) co_return inode.status();
+      Attributes attributes{.inode = entry.inode, .mode = entry.type};
+      if (inode.ok()) attributes = inode->attributes();
+      listed.push_back({std::move(entry.name), entry.key, attributes, inode.ok()});
     }
     co_return absl::OkStatus();
   };
@@ -50,7 +61,23 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ReadDirectory(InodeN
   co_return listed;
 }
 
-Task<absl::StatusOr<InodeNumber>> Instance::Parent(InodeNumber directory) {
+// In edits of few entries each, which keep others from few inodes, and not for long.
+Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ReadDirectory(FoundFile directory, uint64_t cookie,
+                                                                          size_t most) {
+  std::vector<DirectoryEntry> listed;
+  while (listed.size() < most) {
+    const size_t wanted = std::min(most - listed.size(), kEntriesAtOnce);
+    absl::StatusOr<std::vector<DirectoryEntry>> more = co_await ListSome(directory, cookie, wanted);
+    if (!more.ok() && listed.empty()) co_return more;
+    if (!more.ok()) break;  // Whoever asks for the next ones is told.
+    for (DirectoryEntry& entry : *more) listed.push_back(std::move(entry));
+    if (more->size() < wanted) break;
+    cookie = listed.back().cookie;
+  }
+  co_return listed;
+}
+
+Task<absl::StatusOr<InodeNumber>> Instance::Parent(FoundFile directory) {
   InodeNumber parent;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     const absl::StatusOr<Inode> inode = co_await GetDirectory(&edit, directory, Intent::kRead);

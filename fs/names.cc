@@ -18,14 +18,14 @@ absl::Status NoSuchName(absl::string_view name) {
 }  // namespace
 
 // ENOTDIR: it is none. ENOENT: it has been removed.
-Task<absl::StatusOr<Inode>> Instance::GetDirectory(Edit* edit, InodeNumber number, Intent intent) {
-  absl::StatusOr<Inode> directory = co_await Inode::Get(edit, number, intent);
+Task<absl::StatusOr<Inode>> Instance::GetDirectory(Edit* edit, FoundFile file, Intent intent) {
+  absl::StatusOr<Inode> directory = co_await Inode::Get(edit, file, intent);
   if (!directory.ok()) co_return directory;
   if (!directory->IsDirectory()) {
-    co_return PosixError(ENOTDIR, absl::StrCat("inode ", number.value, " is no directory"));
+    co_return PosixError(ENOTDIR, absl::StrCat("inode ", file.inode.value, " is no directory"));
   }
   if (directory->links() == 0) {
-    co_return PosixError(ENOENT, absl::StrCat("the directory of inode ", number.value, " was removed"));
+    co_return PosixError(ENOENT, absl::StrCat("the directory of inode ", file.inode.value, " was removed"));
   }
   co_return directory;
 }
@@ -37,7 +37,7 @@ void Instance::Touch(Inode* directory) const {
   directory->set_changed(now);
 }
 
-Task<absl::StatusOr<Attributes>> Instance::Lookup(InodeNumber directory, std::string name) {
+Task<absl::StatusOr<Attributes>> Instance::Lookup(FoundFile directory, std::string name) {
   if (absl::Status s = CheckName(name); !s.ok()) co_return s;
   Attributes found;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
@@ -48,6 +48,10 @@ Task<absl::StatusOr<Attributes>> Instance::Lookup(InodeNumber directory, std::st
     if (!entry.ok()) co_return entry.status();
     if (!entry->has_value()) co_return NoSuchName(name);
     const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, (*entry)->inode, Intent::kRead);
+    if (ErrnoOf(inode.status()) == ESTALE) {  // To look again would not help.
+      co_return PosixError(EIO, absl::StrCat("\"", name, "\" is the name of inode ", (*entry)->inode.value,
+                                             ", which is none: ", inode.status().message()));
+    }
     if (!inode.ok()) co_return inode.status();
     found = inode->attributes();
     co_return absl::OkStatus();
@@ -77,7 +81,7 @@ Task<absl::StatusOr<Inode>> Instance::MakeInode(Edit* edit, Inode directory, New
   const bool hands_down = (directory.mode() & S_ISGID) != 0;
   const bool is_directory = S_ISDIR(file.mode);
   Inode inode(*page);
-  inode.Initialize({.generation = pages_->Random(),
+  inode.Initialize({.generation = NewGeneration(pages_),
                     .mode = file.mode | (hands_down && is_directory ? S_ISGID : 0),
                     .links = is_directory ? 2U : 1U,
                     .uid = file.caller.uid,
@@ -100,7 +104,7 @@ Task<absl::StatusOr<Inode>> Instance::MakeInode(Edit* edit, Inode directory, New
   co_return inode;
 }
 
-Task<absl::StatusOr<Attributes>> Instance::MakeFile(InodeNumber directory, std::string name, NewFile file) {
+Task<absl::StatusOr<Attributes>> Instance::MakeFile(FoundFile directory, std::string name, NewFile file) {
   if (absl::Status s = CheckName(name); !s.ok()) co_return s;
   Attributes made;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
@@ -126,7 +130,7 @@ Task<absl::StatusOr<Attributes>> Instance::MakeFile(InodeNumber directory, std::
   co_return made;
 }
 
-Task<absl::StatusOr<Attributes>> Instance::MakeNode(Caller caller, InodeNumber directory, std::string name, mode_t mode,
+Task<absl::StatusOr<Attributes>> Instance::MakeNode(Caller caller, FoundFile directory, std::string name, mode_t mode,
                                                     dev_t device) {
   const mode_t type = mode & S_IFMT;
   if (type != S_IFREG && type != S_IFIFO && type != S_IFSOCK && type != S_IFCHR && type != S_IFBLK) {
@@ -136,12 +140,12 @@ Task<absl::StatusOr<Attributes>> Instance::MakeNode(Caller caller, InodeNumber d
   co_return co_await MakeFile(directory, std::move(name), std::move(file));
 }
 
-Task<absl::StatusOr<Attributes>> Instance::MakeDirectory(Caller caller, InodeNumber directory, std::string name,
+Task<absl::StatusOr<Attributes>> Instance::MakeDirectory(Caller caller, FoundFile directory, std::string name,
                                                          mode_t mode) {
   return MakeFile(directory, std::move(name), {.caller = caller, .mode = S_IFDIR | (mode & 07777)});
 }
 
-Task<absl::StatusOr<Attributes>> Instance::MakeSymlink(Caller caller, InodeNumber directory, std::string name,
+Task<absl::StatusOr<Attributes>> Instance::MakeSymlink(Caller caller, FoundFile directory, std::string name,
                                                        std::string target) {
   if (target.empty()) co_return PosixError(ENOENT, "a symbolic link to nothing");
   if (target.size() > kMostTargetBytes) {
@@ -152,22 +156,22 @@ Task<absl::StatusOr<Attributes>> Instance::MakeSymlink(Caller caller, InodeNumbe
   co_return co_await MakeFile(directory, std::move(name), std::move(file));
 }
 
-Task<absl::StatusOr<Attributes>> Instance::Link(InodeNumber number, InodeNumber directory, std::string name) {
+Task<absl::StatusOr<Attributes>> Instance::Link(FoundFile file, FoundFile directory, std::string name) {
   if (absl::Status s = CheckName(name); !s.ok()) co_return s;
   Attributes linked;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     absl::StatusOr<Inode> parent = co_await GetDirectory(&edit, directory, Intent::kWrite);
     if (!parent.ok()) co_return parent.status();
-    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kWrite);
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
     Directory entries(&edit, &space_, *parent);
     const auto entry = co_await entries.Find(name);
     if (!entry.ok()) co_return entry.status();
     if (entry->has_value()) co_return PosixError(EEXIST, absl::StrCat("there is a \"", name, "\""));
     if (inode->IsDirectory()) co_return PosixError(EPERM, "a directory has one name only");
-    if (inode->links() == 0) co_return PosixError(ENOENT, "the file's last name was removed");
+    if (inode->links() == 0) co_return PosixError(ESTALE, "the file's last name was removed");
     if (inode->links() >= kMostLinks) co_return PosixError(EMLINK, absl::StrCat("a file with ", kMostLinks, " names"));
-    const absl::Status status = co_await entries.Add(name, number, inode->mode() & S_IFMT);
+    const absl::Status status = co_await entries.Add(name, inode->number(), inode->mode() & S_IFMT);
     if (!status.ok()) co_return status;
     inode->set_links(inode->links() + 1);
     inode->set_changed(pages_->NowNs());

@@ -155,7 +155,7 @@ Task<absl::Status> Instance::FinishRemovals() {
 
 // --- Operations -------------------------------------------------------------------------------------------------------
 
-Task<absl::Status> Instance::Unlink(InodeNumber directory, std::string name) {
+Task<absl::Status> Instance::Unlink(FoundFile directory, std::string name) {
   if (absl::Status s = CheckName(name); !s.ok()) co_return s;
   InodeNumber removed;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
@@ -183,7 +183,7 @@ Task<absl::Status> Instance::Unlink(InodeNumber directory, std::string name) {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> Instance::RemoveDirectory(InodeNumber directory, std::string name) {
+Task<absl::Status> Instance::RemoveDirectory(FoundFile directory, std::string name) {
   if (absl::Status s = CheckName(name); !s.ok()) co_return s;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     absl::StatusOr<Inode> parent = co_await GetDirectory(&edit, directory, Intent::kWrite);
@@ -206,27 +206,29 @@ Task<absl::Status> Instance::RemoveDirectory(InodeNumber directory, std::string 
   co_return co_await RunEdit(pages_, body);
 }
 
-Task<absl::Status> Instance::Open(InodeNumber number) {
+Task<absl::Status> Instance::Open(FoundFile file) {
+  const InodeNumber number = file.inode;
   absl::Status status = co_await pages_->PublishOpen(number, true);
   if (!status.ok()) co_return status;
   ++opening_[number];
   auto body = [&](Edit& edit) -> Task<absl::Status> {
-    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
     // One that is open here may be opened again, by its descriptor.
     if (inode->links() == 0 && !open_.contains(number)) {
-      co_return PosixError(ENOENT, "the file's last name was removed");
+      co_return PosixError(ESTALE, "the file's last name was removed");
     }
     co_return absl::OkStatus();
   };
   status = co_await RunEdit(pages_, body);
   ++open_[number];
   if (--opening_[number] == 0) opening_.erase(number);
-  if (!status.ok()) (co_await Close(number)).IgnoreError();
+  if (!status.ok()) (co_await Close(file)).IgnoreError();
   co_return status;
 }
 
-Task<absl::Status> Instance::Close(InodeNumber number) {
+Task<absl::Status> Instance::Close(FoundFile file) {
+  const InodeNumber number = file.inode;
   const auto it = open_.find(number);
   if (it == open_.end()) co_return PosixError(EBADF, absl::StrCat("inode ", number.value, " is not open"));
   const bool is_last = --it->second == 0;
@@ -235,7 +237,7 @@ Task<absl::Status> Instance::Close(InodeNumber number) {
   if (!is_last) co_return published;
   bool is_orphan = false;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
-    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, number, Intent::kRead);
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     is_orphan = inode.ok() && inode->links() == 0;
     co_return inode.status();
   };

@@ -15,9 +15,9 @@ constexpr int kMostDepth = 100'000;
 
 // What an edit has in hand of it.
 struct Instance::Move {
-  InodeNumber from;
+  FoundFile from;
   std::string name;
-  InodeNumber to;
+  FoundFile to;
   std::string new_name;
   unsigned flags = 0;
 
@@ -28,7 +28,7 @@ struct Instance::Move {
   std::optional<Inode> source;
   std::optional<Inode> target;
 
-  bool IsOfOneDirectory() const { return from == to; }
+  bool IsOfOneDirectory() const { return from.inode == to.inode; }
 };
 
 // EINVAL: `directory` is `other`, or somewhere below it. Each directory on the way up stays where it is to the end of the edit.
@@ -45,12 +45,11 @@ Task<absl::Status> Instance::IsNotBelow(Edit* edit, InodeNumber directory, Inode
 
 // Finds everything that takes part, directories in the order of their numbers.
 Task<absl::Status> Instance::MoveIn(Edit* edit, Move* move) {
-  const InodeNumber first = std::min(move->from, move->to);
-  for (const InodeNumber number : {first, first == move->from ? move->to : move->from}) {
-    absl::StatusOr<Inode> directory = co_await GetDirectory(edit, number, Intent::kWrite);
+  const bool from_first = move->from.inode < move->to.inode;
+  for (const bool is_source : {from_first, !from_first}) {
+    absl::StatusOr<Inode> directory = co_await GetDirectory(edit, is_source ? move->from : move->to, Intent::kWrite);
     if (!directory.ok()) co_return directory.status();
-    if (number == move->from) move->source_directory = *directory;
-    if (number == move->to) move->target_directory = *directory;
+    (is_source ? move->source_directory : move->target_directory) = *directory;
   }
   Directory from(edit, &space_, *move->source_directory);
   auto source = co_await from.Find(move->name);
@@ -79,11 +78,11 @@ Task<absl::Status> Instance::CheckMove(Edit* edit, const Move* move) {
   }
   if (!move->IsOfOneDirectory()) {
     if (move->source->IsDirectory()) {
-      const absl::Status status = co_await IsNotBelow(edit, move->to, move->source->number());
+      const absl::Status status = co_await IsNotBelow(edit, move->to.inode, move->source->number());
       if (!status.ok()) co_return status;
     }
     if (exchanges && move->target->IsDirectory()) {
-      const absl::Status status = co_await IsNotBelow(edit, move->from, move->target->number());
+      const absl::Status status = co_await IsNotBelow(edit, move->from.inode, move->target->number());
       if (!status.ok()) co_return status;
     }
   }
@@ -128,7 +127,7 @@ Task<absl::Status> Instance::Exchange(Edit* edit, Move* move) {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> Instance::Rename(InodeNumber from, std::string name, InodeNumber to, std::string new_name,
+Task<absl::Status> Instance::Rename(FoundFile from, std::string name, FoundFile to, std::string new_name,
                                     unsigned flags) {
   if (flags != 0 && flags != RENAME_NOREPLACE && flags != RENAME_EXCHANGE) {
     co_return PosixError(EINVAL, absl::StrCat("no way to rename: flags ", flags));
@@ -159,7 +158,7 @@ Task<absl::Status> Instance::Rename(InodeNumber from, std::string name, InodeNum
       if (status.ok()) status = co_await source_entries.Remove(move.source_entry->key);
       if (!status.ok()) co_return status;
       if (move.source->IsDirectory()) {
-        move.source->set_parent(to);
+        move.source->set_parent(to.inode);
         move.source_directory->set_links(move.source_directory->links() - 1);
         move.target_directory->set_links(move.target_directory->links() + 1);
       }

@@ -167,6 +167,7 @@ void Mount::Serve(Loop* loop, Filesystem* filesystem, std::function<void()> ende
   CHECK(state_->loop == nullptr);
   state_->loop = loop;
   state_->filesystem = filesystem;
+  state_->known.SetRoot(filesystem->root());
   state_->ended = std::move(ended);
   state_->fd = fuse_session_fd(state_->session);
   loop->AddFd(state_->fd, EPOLLIN, [state = state_.get()](uint32_t events) { state->ReadRequests(events); });
@@ -182,5 +183,6 @@ absl::Status Mount::Unmount(const std::string& directory, bool by_force) {
 
 const MountOptions& Mount::options() const { return state_->options; }
 size_t Mount::under_way() const { return state_->under_way; }
+size_t Mount::known_files() const { return state_->known.size(); }
 
 }  // namespace mangrove::fs

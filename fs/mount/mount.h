@@ -50,6 +50,8 @@ class Mount {
   const MountOptions& options() const;
   // Operations that are under way.
   size_t under_way() const;
+  // Files that the kernel has not forgotten.
+  size_t known_files() const;
   struct State;  // fs/mount/session.h
 
  private:

@@ -31,10 +31,9 @@ constexpr size_t kMostEntries = 512;
 
 State* StateOf(fuse_req_t request) { return static_cast<State*>(fuse_req_userdata(request)); }
 
-InodeNumber InodeOf(const State* state, fuse_ino_t number) {
-  return number == FUSE_ROOT_ID ? state->filesystem->root() : InodeNumber{number};
-}
-fuse_ino_t NumberOf(const State* state, InodeNumber inode) {
+FoundFile FileOf(const State* state, fuse_ino_t number) { return state->known.Find(number); }
+// As programs see it.
+ino_t InodeOf(const State* state, InodeNumber inode) {
   return inode == state->filesystem->root() ? FUSE_ROOT_ID : inode.value;
 }
 
@@ -62,7 +61,7 @@ int64_t NowNs() {
 struct stat StatOf(const State* state, const Attributes& a) {
   constexpr uint64_t kBlocksOfPage = 8;
   struct stat s {};
-  s.st_ino = NumberOf(state, a.inode);
+  s.st_ino = InodeOf(state, a.inode);
   s.st_mode = a.mode;
   s.st_nlink = a.links;
   s.st_uid = a.uid;
@@ -77,9 +76,10 @@ struct stat StatOf(const State* state, const Attributes& a) {
   return s;
 }
 
-fuse_entry_param EntryOf(const State* state, const Attributes& a) {
+// The kernel is told of the file by it: M3. Who could not hand it over has it forgotten.
+fuse_entry_param EntryOf(State* state, const Attributes& a) {
   fuse_entry_param entry{};
-  entry.ino = NumberOf(state, a.inode);
+  entry.ino = state->known.Tell(a.id());
   entry.generation = a.generation;
   entry.attr = StatOf(state, a);
   return entry;
@@ -112,7 +112,7 @@ void Answer(fuse_req_t request, Task<absl::Status> task) {
 void AnswerEntry(fuse_req_t request, Task<absl::StatusOr<Attributes>> task) {
   Answer<Attributes>(request, std::move(task), [request](State* state, const Attributes& attributes) {
     const fuse_entry_param entry = EntryOf(state, attributes);
-    fuse_reply_entry(request, &entry);
+    if (fuse_reply_entry(request, &entry) != 0) state->known.Forget(entry.ino, 1);
   });
 }
 
@@ -127,48 +127,53 @@ void AnswerAttributes(fuse_req_t request, Task<absl::StatusOr<Attributes>> task)
 
 void Lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   const State* const state = StateOf(request);
-  AnswerEntry(request, state->filesystem->Lookup(InodeOf(state, parent), name));
+  AnswerEntry(request, state->filesystem->Lookup(FileOf(state, parent), name));
 }
 
 void MakeNode(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {
   const State* const state = StateOf(request);
-  AnswerEntry(request, state->filesystem->MakeNode(CallerOf(request), InodeOf(state, parent), name, mode, device));
+  AnswerEntry(request, state->filesystem->MakeNode(CallerOf(request), FileOf(state, parent), name, mode, device));
 }
 
 void MakeDirectory(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode) {
   const State* const state = StateOf(request);
-  AnswerEntry(request, state->filesystem->MakeDirectory(CallerOf(request), InodeOf(state, parent), name, mode));
+  AnswerEntry(request, state->filesystem->MakeDirectory(CallerOf(request), FileOf(state, parent), name, mode));
 }
 
 void MakeSymlink(fuse_req_t request, const char* target, fuse_ino_t parent, const char* name) {
   const State* const state = StateOf(request);
-  AnswerEntry(request, state->filesystem->MakeSymlink(CallerOf(request), InodeOf(state, parent), name, target));
+  AnswerEntry(request, state->filesystem->MakeSymlink(CallerOf(request), FileOf(state, parent), name, target));
 }
 
 void Link(fuse_req_t request, fuse_ino_t inode, fuse_ino_t parent, const char* name) {
   const State* const state = StateOf(request);
-  AnswerEntry(request, state->filesystem->Link(InodeOf(state, inode), InodeOf(state, parent), name));
+  AnswerEntry(request, state->filesystem->Link(FileOf(state, inode), FileOf(state, parent), name));
 }
 
 void Unlink(fuse_req_t request, fuse_ino_t parent, const char* name) {
   const State* const state = StateOf(request);
-  Answer(request, state->filesystem->Unlink(InodeOf(state, parent), name));
+  Answer(request, state->filesystem->Unlink(FileOf(state, parent), name));
 }
 
 void RemoveDirectory(fuse_req_t request, fuse_ino_t parent, const char* name) {
   const State* const state = StateOf(request);
-  Answer(request, state->filesystem->RemoveDirectory(InodeOf(state, parent), name));
+  Answer(request, state->filesystem->RemoveDirectory(FileOf(state, parent), name));
 }
 
 void Rename(fuse_req_t request, fuse_ino_t from, const char* name, fuse_ino_t to, const char* new_name,
             unsigned flags) {
   const State* const state = StateOf(request);
-  Answer(request, state->filesystem->Rename(InodeOf(state, from), name, InodeOf(state, to), new_name, flags));
+  Answer(request, state->filesystem->Rename(FileOf(state, from), name, FileOf(state, to), new_name, flags));
+}
+
+void Forget(fuse_req_t request, fuse_ino_t inode, uint64_t times) {
+  StateOf(request)->known.Forget(inode, times);
+  fuse_reply_none(request);
 }
 
 void ReadLink(fuse_req_t request, fuse_ino_t inode) {
   const State* const state = StateOf(request);
-  Answer<std::string>(request, state->filesystem->ReadLink(InodeOf(state, inode)),
+  Answer<std::string>(request, state->filesystem->ReadLink(FileOf(state, inode)),
                       [request](State*, const std::string& target) { fuse_reply_readlink(request, target.c_str()); });
 }
 
@@ -180,14 +185,14 @@ struct Listing {
   std::vector<DirectoryEntry> entries;
 };
 
-Task<absl::StatusOr<Listing>> List(Filesystem* filesystem, InodeNumber directory, off_t offset, size_t most) {
+Task<absl::StatusOr<Listing>> List(Filesystem* filesystem, FoundFile directory, off_t offset, size_t most) {
   Listing listing;
   if (offset < kBehindDotDot) {
     absl::StatusOr<Attributes> self = co_await filesystem->GetAttributes(directory);
     if (!self.ok()) co_return self.status();
     listing.self = *self;
     const absl::StatusOr<InodeNumber> parent = co_await filesystem->Parent(directory);
-    listing.parent = parent.ok() ? *parent : directory;  // It may have been removed.
+    listing.parent = parent.ok() ? *parent : directory.inode;  // It may have been removed.
   }
   const uint64_t cookie = offset <= kBehindDotDot ? 0 : static_cast<uint64_t>(offset);
   absl::StatusOr<std::vector<DirectoryEntry>> entries = co_await filesystem->ReadDirectory(directory, cookie, most);
@@ -202,6 +207,17 @@ class ListingBuffer {
   ListingBuffer(fuse_req_t request, size_t size, bool with_attributes)
       : request_(request), bytes_(size, '\0'), with_attributes_(with_attributes) {}
 
+  bool Add(State* state, const DirectoryEntry& entry) {
+    // Of a number 0 the kernel takes the name and the type alone.
+    fuse_entry_param answer{};
+    answer.attr = StatOf(state, entry.attributes);
+    const bool is_told = with_attributes_ && entry.is_readable;
+    if (is_told) answer = EntryOf(state, entry.attributes);
+    const bool fits = Add(entry.name.c_str(), answer, static_cast<off_t>(entry.cookie));
+    if (is_told && fits) told_.push_back(answer.ino);
+    if (is_told && !fits) state->known.Forget(answer.ino, 1);
+    return fits;
+  }
   bool Add(const char* name, const fuse_entry_param& entry, off_t next) {
     char* const at = bytes_.data() + used_;
     const size_t room = bytes_.size() - used_;
@@ -211,40 +227,44 @@ class ListingBuffer {
     used_ += more;
     return true;
   }
-  void Reply() { fuse_reply_buf(request_, bytes_.data(), used_); }
+  void Reply(State* state) {
+    if (fuse_reply_buf(request_, bytes_.data(), used_) == 0) return;
+    for (const fuse_ino_t number : told_) state->known.Forget(number, 1);
+  }
 
  private:
   fuse_req_t request_;
   std::string bytes_;
   size_t used_ = 0;
   bool with_attributes_;
+  std::vector<fuse_ino_t> told_;
 };
 
 void AnswerListing(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offset, bool with_attributes) {
   const State* const state = StateOf(request);
   const size_t least_bytes = with_attributes ? kLeastEntryPlusBytes : kLeastEntryBytes;
   const size_t most = std::clamp<size_t>(size / least_bytes, 1, kMostEntries);
-  Answer<Listing>(
-      request, List(state->filesystem, InodeOf(state, inode), offset, most), [=](State* mount, const Listing& listing) {
-        ListingBuffer buffer(request, size, with_attributes);
-        // No inode is looked up by these two: they have numbers of their own kind in the answer.
-        fuse_entry_param dot{};
-        dot.attr.st_mode = S_IFDIR;
-        bool fits = true;
-        if (offset < kBehindDot) {
-          dot.attr.st_ino = NumberOf(mount, listing.self.inode);
-          fits = buffer.Add(".", dot, kBehindDot);
-        }
-        if (fits && offset < kBehindDotDot) {
-          dot.attr.st_ino = NumberOf(mount, listing.parent);
-          fits = buffer.Add("..", dot, kBehindDotDot);
-        }
-        for (const DirectoryEntry& entry : listing.entries) {
-          if (!fits) break;
-          fits = buffer.Add(entry.name.c_str(), EntryOf(mount, entry.attributes), static_cast<off_t>(entry.cookie));
-        }
-        buffer.Reply();
-      });
+  Answer<Listing>(request, List(state->filesystem, FileOf(state, inode), offset, most),
+                  [=](State* mount, const Listing& listing) {
+                    ListingBuffer buffer(request, size, with_attributes);
+                    // No inode is looked up by these two: they have numbers of their own kind in the answer.
+                    fuse_entry_param dot{};
+                    dot.attr.st_mode = S_IFDIR;
+                    bool fits = true;
+                    if (offset < kBehindDot) {
+                      dot.attr.st_ino = InodeOf(mount, listing.self.inode);
+                      fits = buffer.Add(".", dot, kBehindDot);
+                    }
+                    if (fits && offset < kBehindDotDot) {
+                      dot.attr.st_ino = InodeOf(mount, listing.parent);
+                      fits = buffer.Add("..", dot, kBehindDotDot);
+                    }
+                    for (const DirectoryEntry& entry : listing.entries) {
+                      if (!fits) break;
+                      fits = buffer.Add(mount, entry);
+                    }
+                    buffer.Reply(mount);
+                  });
 }
 
 void ReadDirectory(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offset, fuse_file_info*) {
@@ -258,7 +278,7 @@ void ReadDirectoryPlus(fuse_req_t request, fuse_ino_t inode, size_t size, off_t 
 
 void GetAttributes(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
   const State* const state = StateOf(request);
-  AnswerAttributes(request, state->filesystem->GetAttributes(InodeOf(state, inode)));
+  AnswerAttributes(request, state->filesystem->GetAttributes(FileOf(state, inode)));
 }
 
 void SetAttributes(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, int what, fuse_file_info*) {
@@ -272,7 +292,7 @@ void SetAttributes(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, in
   if ((what & FUSE_SET_ATTR_MTIME) != 0) change.modified_ns = NsOf(wanted->st_mtim);
   if ((what & FUSE_SET_ATTR_ATIME_NOW) != 0) change.accessed_ns = NowNs();
   if ((what & FUSE_SET_ATTR_MTIME_NOW) != 0) change.modified_ns = NowNs();
-  AnswerAttributes(request, state->filesystem->SetAttributes(InodeOf(state, inode), change));
+  AnswerAttributes(request, state->filesystem->SetAttributes(FileOf(state, inode), change));
 }
 
 void SetXattr(fuse_req_t request, fuse_ino_t inode, const char* name, const char* value, size_t size, int flags) {
@@ -282,7 +302,7 @@ void SetXattr(fuse_req_t request, fuse_ino_t inode, const char* name, const char
   const XattrMode mode = (flags & kCreate) != 0    ? XattrMode::kCreate
                          : (flags & kReplace) != 0 ? XattrMode::kReplace
                                                    : XattrMode::kAny;
-  Answer(request, state->filesystem->SetXattr(InodeOf(state, inode), name, std::string(value, size), mode));
+  Answer(request, state->filesystem->SetXattr(FileOf(state, inode), name, std::string(value, size), mode));
 }
 
 // With size 0 the kernel asks how long the answer is.
@@ -298,13 +318,13 @@ void ReplySized(fuse_req_t request, const std::string& bytes, size_t size) {
 
 void GetXattr(fuse_req_t request, fuse_ino_t inode, const char* name, size_t size) {
   const State* const state = StateOf(request);
-  Answer<std::string>(request, state->filesystem->GetXattr(InodeOf(state, inode), name),
+  Answer<std::string>(request, state->filesystem->GetXattr(FileOf(state, inode), name),
                       [request, size](State*, const std::string& value) { ReplySized(request, value, size); });
 }
 
 void ListXattr(fuse_req_t request, fuse_ino_t inode, size_t size) {
   const State* const state = StateOf(request);
-  Answer<std::vector<std::string>>(request, state->filesystem->ListXattr(InodeOf(state, inode)),
+  Answer<std::vector<std::string>>(request, state->filesystem->ListXattr(FileOf(state, inode)),
                                    [request, size](State*, const std::vector<std::string>& names) {
                                      std::string list;
                                      for (const std::string& name : names) list.append(name).push_back('\0');
@@ -314,18 +334,18 @@ void ListXattr(fuse_req_t request, fuse_ino_t inode, size_t size) {
 
 void RemoveXattr(fuse_req_t request, fuse_ino_t inode, const char* name) {
   const State* const state = StateOf(request);
-  Answer(request, state->filesystem->RemoveXattr(InodeOf(state, inode), name));
+  Answer(request, state->filesystem->RemoveXattr(FileOf(state, inode), name));
 }
 
 // --- Data -------------------------------------------------------------------------------------------------------------
 
-Task<absl::Status> OpenFile(Filesystem* filesystem, InodeNumber inode, bool truncates) {
-  absl::Status status = co_await filesystem->Open(inode);
+Task<absl::Status> OpenFile(Filesystem* filesystem, FoundFile file, bool truncates) {
+  absl::Status status = co_await filesystem->Open(file);
   if (!status.ok() || !truncates) co_return status;
   AttributesChange change;
   change.size_bytes = 0;
-  status = (co_await filesystem->SetAttributes(inode, change)).status();
-  if (!status.ok()) (co_await filesystem->Close(inode)).IgnoreError();
+  status = (co_await filesystem->SetAttributes(file, change)).status();
+  if (!status.ok()) (co_await filesystem->Close(file)).IgnoreError();
   co_return status;
 }
 
@@ -336,37 +356,37 @@ fuse_file_info OpenedFile(const State* state, const fuse_file_info* info) {
 }
 
 // The kernel did not take the answer, so it does not have the file open, and will not close it.
-void CloseUnheard(State* state, InodeNumber inode) {
+void CloseUnheard(State* state, FoundFile file) {
   auto keep = state->shared_from_this();
   ++state->under_way;
-  Spawn<absl::Status>(state->filesystem->Close(inode), [keep](const absl::Status&) { --keep->under_way; });
+  Spawn<absl::Status>(state->filesystem->Close(file), [keep](const absl::Status&) { --keep->under_way; });
 }
 
 void Open(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
   auto state = StateOf(request)->shared_from_this();
-  const InodeNumber inode = InodeOf(state.get(), number);
+  const FoundFile file = FileOf(state.get(), number);
   ++state->under_way;
-  Spawn<absl::Status>(OpenFile(state->filesystem, inode, (info->flags & O_TRUNC) != 0),
-                      [state, request, inode, file = OpenedFile(state.get(), info)](const absl::Status& status) {
+  Spawn<absl::Status>(OpenFile(state->filesystem, file, (info->flags & O_TRUNC) != 0),
+                      [state, request, file, opened = OpenedFile(state.get(), info)](const absl::Status& status) {
                         --state->under_way;
                         if (!status.ok()) {
                           fuse_reply_err(request, ErrnoOf(status));
-                        } else if (fuse_reply_open(request, &file) != 0) {
-                          CloseUnheard(state.get(), inode);
+                        } else if (fuse_reply_open(request, &opened) != 0) {
+                          CloseUnheard(state.get(), file);
                         }
                       });
 }
 
 // Where a name that the kernel has not found was made meanwhile it has to look again, and to check whether the caller may open what it is:
 // of the answer to a creation it checks nothing.
-Task<absl::StatusOr<Attributes>> MakeAndOpen(Filesystem* filesystem, Caller caller, InodeNumber directory,
+Task<absl::StatusOr<Attributes>> MakeAndOpen(Filesystem* filesystem, Caller caller, FoundFile directory,
                                              std::string name, mode_t mode, int flags) {
   absl::StatusOr<Attributes> file = co_await filesystem->MakeNode(caller, directory, name, S_IFREG | (mode & 07777), 0);
   if (ErrnoOf(file.status()) == EEXIST && (flags & O_EXCL) == 0) {
     co_return PosixError(ESTALE, "the name was made meanwhile");
   }
   if (!file.ok()) co_return file;
-  const absl::Status status = co_await filesystem->Open(file->inode);
+  const absl::Status status = co_await filesystem->Open(file->id());
   if (!status.ok()) co_return status;
   co_return file;
 }
@@ -374,22 +394,24 @@ Task<absl::StatusOr<Attributes>> MakeAndOpen(Filesystem* filesystem, Caller call
 void Create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
   const State* const state = StateOf(request);
   Answer<Attributes>(request,
-                     MakeAndOpen(state->filesystem, CallerOf(request), InodeOf(state, parent), name, mode, info->flags),
+                     MakeAndOpen(state->filesystem, CallerOf(request), FileOf(state, parent), name, mode, info->flags),
                      [request, file = OpenedFile(state, info)](State* mount, const Attributes& attributes) {
                        const fuse_entry_param entry = EntryOf(mount, attributes);
-                       if (fuse_reply_create(request, &entry, &file) != 0) CloseUnheard(mount, attributes.inode);
+                       if (fuse_reply_create(request, &entry, &file) == 0) return;
+                       mount->known.Forget(entry.ino, 1);
+                       CloseUnheard(mount, attributes.id());
                      });
 }
 
 void Release(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
   const State* const state = StateOf(request);
-  Answer(request, state->filesystem->Close(InodeOf(state, inode)));
+  Answer(request, state->filesystem->Close(FileOf(state, inode)));
 }
 
 void Read(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offset, fuse_file_info*) {
   const State* const state = StateOf(request);
   Answer<std::string>(
-      request, state->filesystem->Read(InodeOf(state, inode), static_cast<uint64_t>(offset), size),
+      request, state->filesystem->Read(FileOf(state, inode), static_cast<uint64_t>(offset), size),
       [request](State*, const std::string& bytes) { fuse_reply_buf(request, bytes.data(), bytes.size()); });
 }
 
@@ -399,7 +421,7 @@ void Write(fuse_req_t request, fuse_ino_t inode, const char* bytes, size_t size,
   // What the kernel writes back of a mapping has its place.
   const WriteOptions options{.append = (info->flags & O_APPEND) != 0 && info->writepage == 0,
                              .clears_set_id = state->clears_set_id};
-  Spawn<absl::Status>(state->filesystem->Write(InodeOf(state.get(), inode), static_cast<uint64_t>(offset),
+  Spawn<absl::Status>(state->filesystem->Write(FileOf(state.get(), inode), static_cast<uint64_t>(offset),
                                                std::string(bytes, size), options),
                       [state, request, size](const absl::Status& status) {
                         --state->under_way;
@@ -413,18 +435,18 @@ void Write(fuse_req_t request, fuse_ino_t inode, const char* bytes, size_t size,
 
 void Sync(fuse_req_t request, fuse_ino_t inode, int, fuse_file_info*) {
   const State* const state = StateOf(request);
-  Answer(request, state->filesystem->Sync(InodeOf(state, inode)));
+  Answer(request, state->filesystem->Sync(FileOf(state, inode)));
 }
 
 void Allocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offset, off_t length, fuse_file_info*) {
   const State* const state = StateOf(request);
-  Answer(request, state->filesystem->Allocate(InodeOf(state, inode), mode, static_cast<uint64_t>(offset),
+  Answer(request, state->filesystem->Allocate(FileOf(state, inode), mode, static_cast<uint64_t>(offset),
                                               static_cast<uint64_t>(length)));
 }
 
 void Seek(fuse_req_t request, fuse_ino_t inode, off_t offset, int whence, fuse_file_info*) {
   const State* const state = StateOf(request);
-  Answer<uint64_t>(request, state->filesystem->Seek(InodeOf(state, inode), static_cast<uint64_t>(offset), whence),
+  Answer<uint64_t>(request, state->filesystem->Seek(FileOf(state, inode), static_cast<uint64_t>(offset), whence),
                    [request](State*, uint64_t found) { fuse_reply_lseek(request, static_cast<off_t>(found)); });
 }
 
@@ -457,6 +479,7 @@ const fuse_lowlevel_ops& FuseOperations() {
     fuse_lowlevel_ops all{};
     all.init = Begin;
     all.lookup = Lookup;
+    all.forget = Forget;
     all.getattr = GetAttributes;
     all.setattr = SetAttributes;
     all.readlink = ReadLink;

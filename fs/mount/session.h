@@ -9,6 +9,7 @@
 #include <memory>
 #include <utility>
 
+#include "fs/mount/known_files.h"
 #include "fs/mount/mount.h"
 #include "net/runtime/task.h"
 
@@ -26,6 +27,7 @@ struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   Loop* loop = nullptr;
   Filesystem* filesystem = nullptr;
   std::function<void()> ended;
+  KnownFiles known;
   size_t under_way = 0;
   // kernel_channel.h
   bool has_direct_io = false;

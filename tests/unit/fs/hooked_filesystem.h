@@ -31,106 +31,106 @@ class HookedFilesystem final : public Filesystem {
   std::atomic<size_t> waiting = 0;
 
   InodeNumber root() const override { return below_->root(); }
-  Task<absl::StatusOr<Attributes>> Lookup(InodeNumber directory, std::string name) override {
+  Task<absl::StatusOr<Attributes>> Lookup(FoundFile directory, std::string name) override {
     if (absl::Status s = co_await Pass("lookup"); !s.ok()) co_return s;
     co_return co_await below_->Lookup(directory, std::move(name));
   }
-  Task<absl::StatusOr<Attributes>> MakeNode(Caller caller, InodeNumber directory, std::string name, mode_t mode,
+  Task<absl::StatusOr<Attributes>> MakeNode(Caller caller, FoundFile directory, std::string name, mode_t mode,
                                             dev_t device) override {
     if (absl::Status s = co_await Pass("make node"); !s.ok()) co_return s;
     co_return co_await below_->MakeNode(caller, directory, std::move(name), mode, device);
   }
-  Task<absl::StatusOr<Attributes>> MakeDirectory(Caller caller, InodeNumber directory, std::string name,
+  Task<absl::StatusOr<Attributes>> MakeDirectory(Caller caller, FoundFile directory, std::string name,
                                                  mode_t mode) override {
     if (absl::Status s = co_await Pass("make directory"); !s.ok()) co_return s;
     co_return co_await below_->MakeDirectory(caller, directory, std::move(name), mode);
   }
-  Task<absl::StatusOr<Attributes>> MakeSymlink(Caller caller, InodeNumber directory, std::string name,
+  Task<absl::StatusOr<Attributes>> MakeSymlink(Caller caller, FoundFile directory, std::string name,
                                                std::string target) override {
     if (absl::Status s = co_await Pass("make symlink"); !s.ok()) co_return s;
     co_return co_await below_->MakeSymlink(caller, directory, std::move(name), std::move(target));
   }
-  Task<absl::StatusOr<Attributes>> Link(InodeNumber inode, InodeNumber directory, std::string name) override {
+  Task<absl::StatusOr<Attributes>> Link(FoundFile file, FoundFile directory, std::string name) override {
     if (absl::Status s = co_await Pass("link"); !s.ok()) co_return s;
-    co_return co_await below_->Link(inode, directory, std::move(name));
+    co_return co_await below_->Link(file, directory, std::move(name));
   }
-  Task<absl::Status> Unlink(InodeNumber directory, std::string name) override {
+  Task<absl::Status> Unlink(FoundFile directory, std::string name) override {
     if (absl::Status s = co_await Pass("unlink"); !s.ok()) co_return s;
     co_return co_await below_->Unlink(directory, std::move(name));
   }
-  Task<absl::Status> RemoveDirectory(InodeNumber directory, std::string name) override {
+  Task<absl::Status> RemoveDirectory(FoundFile directory, std::string name) override {
     if (absl::Status s = co_await Pass("remove directory"); !s.ok()) co_return s;
     co_return co_await below_->RemoveDirectory(directory, std::move(name));
   }
-  Task<absl::Status> Rename(InodeNumber from, std::string name, InodeNumber to, std::string new_name,
+  Task<absl::Status> Rename(FoundFile from, std::string name, FoundFile to, std::string new_name,
                             unsigned flags) override {
     if (absl::Status s = co_await Pass("rename"); !s.ok()) co_return s;
     co_return co_await below_->Rename(from, std::move(name), to, std::move(new_name), flags);
   }
-  Task<absl::StatusOr<std::string>> ReadLink(InodeNumber inode) override {
+  Task<absl::StatusOr<std::string>> ReadLink(FoundFile file) override {
     if (absl::Status s = co_await Pass("read link"); !s.ok()) co_return s;
-    co_return co_await below_->ReadLink(inode);
+    co_return co_await below_->ReadLink(file);
   }
-  Task<absl::StatusOr<std::vector<DirectoryEntry>>> ReadDirectory(InodeNumber directory, uint64_t cookie,
+  Task<absl::StatusOr<std::vector<DirectoryEntry>>> ReadDirectory(FoundFile directory, uint64_t cookie,
                                                                   size_t most) override {
     if (absl::Status s = co_await Pass("read directory"); !s.ok()) co_return s;
     co_return co_await below_->ReadDirectory(directory, cookie, most);
   }
-  Task<absl::StatusOr<InodeNumber>> Parent(InodeNumber directory) override {
+  Task<absl::StatusOr<InodeNumber>> Parent(FoundFile directory) override {
     if (absl::Status s = co_await Pass("parent"); !s.ok()) co_return s;
     co_return co_await below_->Parent(directory);
   }
-  Task<absl::StatusOr<Attributes>> GetAttributes(InodeNumber inode) override {
+  Task<absl::StatusOr<Attributes>> GetAttributes(FoundFile file) override {
     if (absl::Status s = co_await Pass("get attributes"); !s.ok()) co_return s;
-    co_return co_await below_->GetAttributes(inode);
+    co_return co_await below_->GetAttributes(file);
   }
-  Task<absl::StatusOr<Attributes>> SetAttributes(InodeNumber inode, AttributesChange change) override {
+  Task<absl::StatusOr<Attributes>> SetAttributes(FoundFile file, AttributesChange change) override {
     if (absl::Status s = co_await Pass("set attributes"); !s.ok()) co_return s;
-    co_return co_await below_->SetAttributes(inode, change);
+    co_return co_await below_->SetAttributes(file, change);
   }
-  Task<absl::StatusOr<std::string>> GetXattr(InodeNumber inode, std::string name) override {
+  Task<absl::StatusOr<std::string>> GetXattr(FoundFile file, std::string name) override {
     if (absl::Status s = co_await Pass("get xattr"); !s.ok()) co_return s;
-    co_return co_await below_->GetXattr(inode, std::move(name));
+    co_return co_await below_->GetXattr(file, std::move(name));
   }
-  Task<absl::Status> SetXattr(InodeNumber inode, std::string name, std::string value, XattrMode mode) override {
+  Task<absl::Status> SetXattr(FoundFile file, std::string name, std::string value, XattrMode mode) override {
     if (absl::Status s = co_await Pass("set xattr"); !s.ok()) co_return s;
-    co_return co_await below_->SetXattr(inode, std::move(name), std::move(value), mode);
+    co_return co_await below_->SetXattr(file, std::move(name), std::move(value), mode);
   }
-  Task<absl::Status> RemoveXattr(InodeNumber inode, std::string name) override {
+  Task<absl::Status> RemoveXattr(FoundFile file, std::string name) override {
     if (absl::Status s = co_await Pass("remove xattr"); !s.ok()) co_return s;
-    co_return co_await below_->RemoveXattr(inode, std::move(name));
+    co_return co_await below_->RemoveXattr(file, std::move(name));
   }
-  Task<absl::StatusOr<std::vector<std::string>>> ListXattr(InodeNumber inode) override {
+  Task<absl::StatusOr<std::vector<std::string>>> ListXattr(FoundFile file) override {
     if (absl::Status s = co_await Pass("list xattr"); !s.ok()) co_return s;
-    co_return co_await below_->ListXattr(inode);
+    co_return co_await below_->ListXattr(file);
   }
-  Task<absl::Status> Open(InodeNumber inode) override {
+  Task<absl::Status> Open(FoundFile file) override {
     if (absl::Status s = co_await Pass("open"); !s.ok()) co_return s;
-    co_return co_await below_->Open(inode);
+    co_return co_await below_->Open(file);
   }
-  Task<absl::Status> Close(InodeNumber inode) override {
+  Task<absl::Status> Close(FoundFile file) override {
     if (absl::Status s = co_await Pass("close"); !s.ok()) co_return s;
-    co_return co_await below_->Close(inode);
+    co_return co_await below_->Close(file);
   }
-  Task<absl::StatusOr<std::string>> Read(InodeNumber inode, uint64_t offset, uint64_t length) override {
+  Task<absl::StatusOr<std::string>> Read(FoundFile file, uint64_t offset, uint64_t length) override {
     if (absl::Status s = co_await Pass("read"); !s.ok()) co_return s;
-    co_return co_await below_->Read(inode, offset, length);
+    co_return co_await below_->Read(file, offset, length);
   }
-  Task<absl::Status> Write(InodeNumber inode, uint64_t offset, std::string bytes, WriteOptions options) override {
+  Task<absl::Status> Write(FoundFile file, uint64_t offset, std::string bytes, WriteOptions options) override {
     if (absl::Status s = co_await Pass("write"); !s.ok()) co_return s;
-    co_return co_await below_->Write(inode, offset, std::move(bytes), options);
+    co_return co_await below_->Write(file, offset, std::move(bytes), options);
   }
-  Task<absl::Status> Allocate(InodeNumber inode, int mode, uint64_t offset, uint64_t length) override {
+  Task<absl::Status> Allocate(FoundFile file, int mode, uint64_t offset, uint64_t length) override {
     if (absl::Status s = co_await Pass("allocate"); !s.ok()) co_return s;
-    co_return co_await below_->Allocate(inode, mode, offset, length);
+    co_return co_await below_->Allocate(file, mode, offset, length);
   }
-  Task<absl::StatusOr<uint64_t>> Seek(InodeNumber inode, uint64_t offset, int whence) override {
+  Task<absl::StatusOr<uint64_t>> Seek(FoundFile file, uint64_t offset, int whence) override {
     if (absl::Status s = co_await Pass("seek"); !s.ok()) co_return s;
-    co_return co_await below_->Seek(inode, offset, whence);
+    co_return co_await below_->Seek(file, offset, whence);
   }
-  Task<absl::Status> Sync(InodeNumber inode) override {
+  Task<absl::Status> Sync(FoundFile file) override {
     if (absl::Status s = co_await Pass("sync"); !s.ok()) co_return s;
-    co_return co_await below_->Sync(inode);
+    co_return co_await below_->Sync(file);
   }
   Task<absl::StatusOr<Space>> GetSpace() override {
     if (absl::Status s = co_await Pass("get space"); !s.ok()) co_return s;

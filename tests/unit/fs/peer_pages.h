@@ -12,7 +12,7 @@ namespace mangrove::fs {
 // Who has what open: places by inode.
 using OpenFiles = std::map<uint64_t, std::multiset<uint64_t>>;
 
-class PeerPages final : public Pages {
+class PeerPages : public Pages {
  public:
   // Both outlive it.
   PeerPages(MemoryPages* below, OpenFiles* open, uint64_t place) : below_(below), open_(open), place_(place) {}

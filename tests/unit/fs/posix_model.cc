@@ -264,7 +264,7 @@ Answer PosixModel::Link(const Op& op) {
   if (file == nullptr) return Error(ESTALE);
   if (directory->entries.contains(op.new_name)) return Error(EEXIST);
   if (file->IsDirectory()) return Error(EPERM);
-  if (file->attributes.links == 0) return Error(ENOENT);
+  if (file->attributes.links == 0) return Error(ESTALE);  // As if it had gone: who has its path looks it up again.
   directory->entries[op.new_name] = op.file;
   ++file->attributes.links;
   file->attributes.changed_ns = now_;
@@ -417,7 +417,7 @@ Answer PosixModel::OpenOrClose(const Op& op) {
   File* const file = Find(op.file);
   if (op.kind == OpKind::kOpen) {
     if (file == nullptr) return Error(ESTALE);
-    if (file->opens[op.instance] == 0 && file->attributes.links == 0) return Error(ENOENT);
+    if (file->opens[op.instance] == 0 && file->attributes.links == 0) return Error(ESTALE);
     ++file->opens[op.instance];
     return {};
   }
