@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "bench/engine_bench.h"
+#include "bench/fs_bench.h"
 #include "bench/report.h"
 #include "bench/store_bench.h"
 #include "bench/worker.h"
@@ -25,13 +26,18 @@ namespace {
 constexpr char kUsage[] =
     "usage: mangrove-bench engine|store [--json] [--repetitions N] [--only NAME,...] [--pages N] [--spin-us N] [--dir "
     "PATH]\n"
+    "       mangrove-bench fs [--json] [--repetitions N] [--only NAME,...] [--pages N] [--dir PATH] [--without-large] "
+    "[MOUNT...]\n"
     "  --json           prints an array of {name, value, unit, floor, ratio, repetitions, spread}\n"
     "  --repetitions N  of each measurement and its floor, by turns (default 7)\n"
     "  --only NAME,...  engine: some of %s;\n"
-    "                   store: some of %s\n"
+    "                   store: some of %s;\n"
+    "                   fs: some of %s\n"
     "  --pages N        pages or operations of one repetition (default 512, at most 4096)\n"
     "  --spin-us N      how long nodes and floors poll before they sleep (default 200)\n"
-    "  --dir PATH       on the disk to be measured (default /var/tmp)\n";
+    "  --dir PATH       on the disk to be measured (default /var/tmp)\n"
+    "  --without-large  no directory of 100,000 files\n"
+    "  MOUNT...         where nodes have mounted one fileset; none: of three nodes that are started for it\n";
 
 // What can be measured.
 struct Subject {
@@ -39,7 +45,8 @@ struct Subject {
   std::vector<std::string> (*names)();
   std::vector<Row> (*run)(const RunOptions& options);
 };
-constexpr Subject kSubjects[] = {{"engine", EngineNames, RunEngine}, {"store", StoreNames, RunStore}};
+constexpr Subject kSubjects[] = {
+    {"engine", EngineNames, RunEngine}, {"store", StoreNames, RunStore}, {"fs", FsNames, RunFs}};
 
 struct CommandLine {
   RunOptions run;
@@ -48,7 +55,8 @@ struct CommandLine {
 
 [[noreturn]] void Refuse(const std::string& what) {
   std::fprintf(stderr, "mangrove-bench: %s\n", what.c_str());
-  std::fprintf(stderr, kUsage, absl::StrJoin(EngineNames(), ", ").c_str(), absl::StrJoin(StoreNames(), ", ").c_str());
+  std::fprintf(stderr, kUsage, absl::StrJoin(EngineNames(), ", ").c_str(), absl::StrJoin(StoreNames(), ", ").c_str(),
+               absl::StrJoin(FsNames(), ", ").c_str());
   std::exit(2);
 }
 
@@ -64,16 +72,26 @@ const Subject& FindSubject(const std::string& command) {
   for (const Subject& subject : kSubjects) {
     if (command == subject.command) return subject;
   }
-  Refuse("say what to measure: engine or store");
+  Refuse("say what to measure: engine, store or fs");
 }
 
-CommandLine Parse(const std::vector<std::string>& arguments, const std::vector<std::string>& names) {
+CommandLine Parse(const std::vector<std::string>& arguments, const Subject& subject) {
+  const std::vector<std::string> names = subject.names();
+  const bool is_fs = subject.run == RunFs;
   CommandLine line;
   line.run.directory = "/var/tmp";
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& flag = arguments[i];
     if (flag == "--json") {
       line.json = true;
+      continue;
+    }
+    if (is_fs && flag == "--without-large") {
+      line.run.large = false;
+      continue;
+    }
+    if (is_fs && !flag.starts_with("--")) {
+      line.run.directories.push_back(flag);
       continue;
     }
     if (i + 1 == arguments.size()) Refuse("unknown, or without a value: " + flag);
@@ -102,7 +120,7 @@ int Main(int argc, char** argv) {
   std::vector<std::string> arguments(argv + 1, argv + argc);
   const Subject& subject = FindSubject(arguments.empty() ? "" : arguments[0]);
   if (!arguments.empty()) arguments.erase(arguments.begin());
-  CommandLine line = Parse(arguments, subject.names());
+  CommandLine line = Parse(arguments, subject);
   if (sysconf(_SC_NPROCESSORS_ONLN) < 2) Refuse("two processors are needed");
   line.run.bin_directory = std::filesystem::read_symlink("/proc/self/exe").parent_path();
   line.run.directory += "/mangrove-bench-XXXXXX";

@@ -10,12 +10,13 @@
 
 namespace mangrove::bench {
 
-// One name of the report. `value` and `floor` measure once each, long enough for a figure of its own.
+// One name of the report. `value`, `floor` and `local`, if there is one, measure once each, long enough for a figure of its own.
 struct Measurement {
   std::string name;
   std::string unit;  // "ns", "us", "ms", "1/s", "MiB", "x", "msgs".
   std::function<double()> value;
   std::function<double()> floor;
+  std::function<double()> local = nullptr;
 };
 
 struct Row {
@@ -24,6 +25,7 @@ struct Row {
   double value = 0;  // Medians of the repetitions.
   double floor = 0;
   double ratio = 0;  // value / floor.
+  double local = 0;  // The same on a directory of this host; 0: not measured.
   int repetitions = 0;
   double spread = 0;  // (largest - smallest value) / median.
 };
@@ -31,12 +33,14 @@ struct Row {
 // What was asked for on the command line.
 struct RunOptions {
   int repetitions = 7;
-  std::set<std::string> only;  // Empty: all.
-  std::string directory;       // For stores and files; on the disk to be measured.
-  std::string bin_directory;   // Where this program and mangroved are.
-  int64_t spin_us = 200;       // How long nodes and floors poll before they sleep,
-  int64_t flush_spin_us = 20;  // and where they wait for a disk.
-  uint64_t pages = 512;        // Pages, or operations, of one repetition.
+  std::set<std::string> only;            // Empty: all.
+  std::string directory;                 // For stores and files; on the disk to be measured.
+  std::string bin_directory;             // Where this program and mangroved are.
+  int64_t spin_us = 200;                 // How long nodes and floors poll before they sleep,
+  int64_t flush_spin_us = 20;            // and where they wait for a disk.
+  uint64_t pages = 512;                  // Pages, or operations, of one repetition.
+  std::vector<std::string> directories;  // fs: mounts of one fileset; none: of a cluster made for it.
+  bool large = true;                     // fs: with what takes long.
 
   bool Wants(const std::string& name) const { return only.empty() || only.contains(name); }
 };
