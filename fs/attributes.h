@@ -65,8 +65,9 @@ struct Caller {
 struct Space {
   uint64_t total_pages = 0;
   uint64_t free_pages = 0;
+  uint64_t available_pages = 0;  // Of the free ones, as far as disks have room where a quota gives more.
   uint64_t inodes = 0;       // Used.
-  uint64_t free_inodes = 0;  // As many as pages are free.
+  uint64_t free_inodes = 0;
 };
 
 }  // namespace mangrove::fs

@@ -14,6 +14,7 @@
 #include "fs/fileset_page.h"
 #include "fs/inode.h"
 #include "fs/instance.h"
+#include "fs/quota.h"
 #include "fs/stream.h"
 
 namespace mangrove::fs {
@@ -348,7 +349,12 @@ void Checker::CheckNamesOf(uint64_t number, const Known& known) {
 
 Task<absl::StatusOr<CheckReport>> CheckFileset(Pages* pages) {
   Checker checker(pages);
-  co_return co_await checker.Run();
+  absl::StatusOr<CheckReport> report = co_await checker.Run();
+  if (!report.ok() || !report->IsSound()) co_return report;
+  absl::StatusOr<std::vector<std::string>> wrong = co_await CheckQuota(pages);
+  if (!wrong.ok()) co_return wrong.status();
+  report->problems = *std::move(wrong);
+  co_return report;
 }
 
 }  // namespace mangrove::fs

@@ -6,6 +6,7 @@
 //       directory that it says, and is found from the root; its links are 2 and its subdirectories.
 //   K4  A file without names, and one that is being made shorter, is in the tree of orphans of a node's place.
 //   K5  An inode counts the pages of its extents; these do not overlap.
+//   K6  The quota counts what the groups have (Q1 of fs/quota.h). Looked at when all else is sound.
 //
 // REQUIRES: nobody changes the fileset meanwhile; otherwise it finds what is not so. It changes nothing.
 //

@@ -153,10 +153,7 @@ Task<absl::Status> EnginePages::Allocate(PageSpan pages, uint32_t replicas) {
 Task<absl::StatusOr<Space>> EnginePages::GetSpace() {
   const absl::StatusOr<SpaceTotals> totals = co_await node_.space(Deadline());
   if (!totals.ok()) co_return totals.status();
-  co_return Space{.total_pages = totals->total_bytes / kPageSize,
-                  .free_pages = totals->free_bytes / kPageSize,
-                  .inodes = 0,
-                  .free_inodes = totals->free_bytes / kPageSize};
+  co_return Space{.total_pages = totals->total_bytes / kPageSize, .free_pages = totals->free_bytes / kPageSize};
 }
 
 // --- Who has what open ------------------------------------------------------------------------------------------------

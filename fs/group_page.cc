@@ -17,6 +17,7 @@ constexpr size_t kUsedAt = 28;
 constexpr size_t kMarkedAt = 32;
 constexpr size_t kOwnerAt = 36;
 constexpr size_t kZoneAt = 40;
+constexpr size_t kQuotaAt = 44;
 constexpr size_t kUsedBits = 1024;
 constexpr size_t kMarkBits = 2048;
 constexpr uint32_t kWordBits = 64;
@@ -52,6 +53,15 @@ uint64_t GroupView::first() const { return GetLittle<uint64_t>(page_->bytes(), k
 uint32_t GroupView::used() const { return GetLittle<uint32_t>(page_->bytes(), kUsedAt); }
 uint32_t GroupView::marked() const { return GetLittle<uint32_t>(page_->bytes(), kMarkedAt); }
 uint32_t GroupView::owner() const { return GetLittle<uint32_t>(page_->bytes(), kOwnerAt); }
+uint32_t GroupView::quota() const { return GetLittle<uint32_t>(page_->bytes(), kQuotaAt); }
+uint32_t GroupView::inodes() const {
+  uint32_t count = 0;
+  for (size_t at = 0; at < kGroupPages / 8; at += 8) {
+    count += static_cast<uint32_t>(std::popcount(GetLittle<uint64_t>(page_->bytes(), kUsedBits + at) &
+                                                 GetLittle<uint64_t>(page_->bytes(), kMarkBits + at)));
+  }
+  return count;
+}
 bool GroupView::IsUsed(uint32_t i) const { return BitOf(page_->bytes(), kUsedBits, i); }
 bool GroupView::IsMarked(uint32_t i) const { return BitOf(page_->bytes(), kMarkBits, i); }
 
@@ -97,6 +107,7 @@ void GroupEditor::Initialize(uint64_t first_page, Zone zone, uint32_t owner) {
   Set({0, 1}, true, false);
 }
 
+void GroupEditor::SetQuota(uint32_t number) { PutLittle(page_->mutable_bytes(), kQuotaAt, number); }
 void GroupEditor::SetOwner(uint32_t owner) { PutLittle(page_->mutable_bytes(), kOwnerAt, owner); }
 
 void GroupEditor::Set(PageSpan pages, bool used, bool marked) {

@@ -1,7 +1,7 @@
 // A group's page: which of its pages are used (fs/space.h).
 //
 //   16 first page of the group 8   24 its pages 4   28 pages that are used 4   32 pages that are marked and free 4
-//   36 the place of the node that takes pages from it, plus 1, or 0 4   40 zone 4
+//   36 the place of the node that takes pages from it, plus 1, or 0 4   40 zone 4   44 number of the quota that counts it, or 0 4
 //   1024 a bit for each page: it is used   2048 a bit for each page: it is marked
 // The group's page itself is used. What a mark means is the zone's: of metadata, the page is an inode; of data, it is free and not zeros.
 
@@ -24,6 +24,9 @@ class GroupView {
   uint32_t used() const;
   uint32_t marked() const;
   uint32_t owner() const;
+  uint32_t quota() const;
+  // Of metadata: pages that are inodes.
+  uint32_t inodes() const;
   bool IsUsed(uint32_t i) const;
   bool IsMarked(uint32_t i) const;
   // The first run of so many pages that are neither used nor marked, from `start` on and then from the beginning; the longest one if
@@ -42,6 +45,7 @@ class GroupEditor : public GroupView {
 
   void Initialize(uint64_t first_page, Zone zone, uint32_t owner);
   void SetOwner(uint32_t owner);
+  void SetQuota(uint32_t number);
   // Indexes into the group.
   void Set(PageSpan pages, bool used, bool marked);
   void MarkFree();  // Every page that is not used.

@@ -10,7 +10,7 @@
 namespace mangrove::fs {
 namespace {
 
-// Of a node's place: its incarnation that uses the fileset, 0 if none does; the tree of orphans.
+// Of a node's place: its incarnation that uses the fileset, 0 if none does; the tree of orphans. Between them: fs/quota.h.
 constexpr size_t kUserAt = 16;
 constexpr size_t kOrphansAt = 64;
 
@@ -128,7 +128,5 @@ Task<absl::Status> Instance::SetUser(uint64_t incarnation) {
   };
   co_return co_await RunEdit(pages_, body);
 }
-
-Task<absl::StatusOr<Space>> Instance::GetSpace() { return pages_->GetSpace(); }
 
 }  // namespace mangrove::fs

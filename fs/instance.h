@@ -9,6 +9,7 @@
 //   file_data.cc        bytes are read and written, made durable
 //   file_space.cc       storage ahead, holes
 //   extended.cc         extended attributes and ACLs
+//   filesystem_space.cc what is used, and what is free
 //
 // Each operation is one edit, but for what frees many extents: that is done in steps, which anybody goes on with (remove.cc).
 
@@ -24,6 +25,7 @@
 #include "fs/directory.h"
 #include "fs/filesystem.h"
 #include "fs/inode.h"
+#include "fs/quota.h"
 #include "fs/space.h"
 #include "fs/stream.h"
 
@@ -128,6 +130,8 @@ class Instance final : public Filesystem {
   Task<absl::StatusOr<bool>> Shrink(Edit* edit, Inode inode);
   Task<absl::Status> ClearBehindEnd(Edit* edit, Inode inode, uint64_t to);
   Task<absl::Status> ZeroBytes(Edit* edit, Inode inode, uint64_t from, uint64_t to);
+  // filesystem_space.cc
+  Task<absl::StatusOr<Usage>> UsageNow();
   // extended.cc
   Task<absl::StatusOr<std::optional<std::string>>> FindXattr(Edit* edit, Inode inode, std::string name);
   Task<absl::Status> PutXattr(Edit* edit, Inode inode, std::string name, std::string value, XattrMode mode);
@@ -140,6 +144,9 @@ class Instance final : public Filesystem {
   Pages* const pages_;
   const InodeNumber root_;
   SpaceMap space_;
+  // What was used when it was counted last, and until when that will do.
+  decltype(Usage::used) counted_{};
+  int64_t counted_until_ns_ = 0;
   std::map<InodeNumber, uint64_t> open_;     // How often.
   std::map<InodeNumber, uint64_t> opening_;  // Of which it is not known yet whether they are there.
 };

@@ -57,7 +57,7 @@ class Pages {
 
   // Gives pages storage, zeros, on as many disks as `replicas` says (0: as the cluster does). AlreadyExists: it has.
   virtual Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) = 0;
-  // Of the whole space.
+  // Of the whole space: pages, and how many of them are free.
   virtual Task<absl::StatusOr<Space>> GetSpace() = 0;
 
   // This node has the inode open once more, or once less: others are to know from when it returns.

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "fs/fileset_page.h"
 #include "fs/group_page.h"
+#include "fs/quota.h"
 #include "fs/status.h"
 
 namespace mangrove::fs {
@@ -34,8 +35,8 @@ Task<absl::StatusOr<uint64_t>> SpaceMap::TakeOne(Edit* edit, bool is_inode) {
   co_return page->first;
 }
 
-Task<absl::StatusOr<PageSpan>> SpaceMap::TakeData(Edit* edit, Zone zone, uint64_t want, uint64_t goal) {
-  return TakeAnywhere(edit, {.zone = zone, .want = want, .goal = goal});
+Task<absl::StatusOr<PageSpan>> SpaceMap::TakeData(Edit* edit, Zone zone, Wanted wanted, uint64_t goal) {
+  return TakeAnywhere(edit, {.zone = zone, .want = wanted.count, .ahead = wanted.ahead, .goal = goal});
 }
 
 // Groups that an edit adds are there when it is committed, and not before.
@@ -101,16 +102,26 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeFrom(Edit* edit, Choice choice, uin
     editor.SetOwner(own);
     known.others = false;
   }
+  const bool counts = choice.zone != Zone::kMetadata || choice.mark;
+  const Counted kind = choice.zone == Zone::kMetadata ? Counted::kInodes : Counted::kPages;
+  uint64_t want = choice.want;
+  if (counts && editor.quota() != 0) {
+    const absl::StatusOr<uint64_t> allowed = co_await Allow(edit, &editor, kind, want - choice.ahead);
+    if (!allowed.ok()) co_return allowed.status();
+    want = *allowed;
+  }
   const auto start =
       static_cast<uint32_t>(choice.goal > first && choice.goal < first + kGroupPages ? choice.goal - first : 0);
-  PageSpan found = editor.FindClean(choice.want, start);
+  PageSpan found = editor.FindClean(want, start);
   if (found.count == 0 && choice.zone != Zone::kMetadata) {  // S2
-    if (absl::Status s = co_await Clean(edit, *page, choice.want); !s.ok()) co_return s;
-    found = editor.FindClean(choice.want, start);
+    if (absl::Status s = co_await Clean(edit, *page, want); !s.ok()) co_return s;
+    found = editor.FindClean(want, start);
   }
   if (found.count == 0) co_return PageSpan{};
   if (editor.owner() == 0) editor.SetOwner(own);
   editor.Set(found, true, choice.mark);
+  const absl::Status charged = counts ? co_await Charge(edit, &editor, kind, found.count) : absl::OkStatus();
+  if (!charged.ok()) co_return charged;
   co_return PageSpan{first + found.first, found.count};
 }
 
@@ -172,6 +183,7 @@ Task<absl::StatusOr<SpaceMap::AddedGroup>> SpaceMap::AddGroup(Edit* edit, Zone z
   if (!page.ok()) co_return page.status();
   GroupEditor editor(*page);
   editor.Initialize(first, zone, static_cast<uint32_t>(pages_->NodePlace() + 1));
+  if (const uint32_t quota = QuotaOf(**fileset); quota != 0) editor.SetQuota(quota);
   // Somebody who is lost may have written to it. S2
   if (!status.ok() && zone != Zone::kMetadata) editor.MarkFree();
   PutLittle((*fileset)->mutable_bytes(), GroupCountAt(zone), count + 1);
@@ -188,12 +200,17 @@ Task<absl::Status> SpaceMap::Free(Edit* edit, PageSpan pages, bool mark) {
     GroupEditor editor(*page);
     if (absl::Status s = editor.Check(first, zone); !s.ok()) co_return s;
     const PageSpan within{pages.first - first, count};
+    uint64_t counted = 0;
     for (uint64_t i = within.first; i < within.first + count; ++i) {
+      counted += zone != Zone::kMetadata || editor.IsMarked(static_cast<uint32_t>(i)) ? 1 : 0;
       if (i == 0 || !editor.IsUsed(static_cast<uint32_t>(i))) {
         co_return PosixError(EIO, absl::StrCat("page ", first + i, " of the fileset is to be freed, and is not used"));
       }
     }
     editor.Set(within, false, mark);
+    const Counted kind = zone == Zone::kMetadata ? Counted::kInodes : Counted::kPages;
+    const absl::Status credited = co_await Credit(edit, &editor, kind, counted);
+    if (!credited.ok()) co_return credited;
     const uint64_t group = (first - PagesOf(zone).first) / kGroupPages;
     ZoneState& state = zones_[static_cast<size_t>(zone)];
     if (group < state.groups.size()) state.groups[group].full = false;

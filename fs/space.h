@@ -60,8 +60,13 @@ class SpaceMap final : public MetadataPages {
   Task<absl::StatusOr<uint64_t>> TakeInode(Edit* edit) { return TakeOne(edit, true); }
   Task<absl::Status> GiveBack(Edit* edit, uint64_t page) override { return Free(edit, {page, 1}, false); }
 
-  // 1 to `want` pages of data side by side, all zeros; from page `goal` on if these are free. ENOSPC: there is no room.
-  Task<absl::StatusOr<PageSpan>> TakeData(Edit* edit, Zone zone, uint64_t want, uint64_t goal);
+  struct Wanted {
+    uint64_t count = 1;
+    uint64_t ahead = 0;  // So many of them only because they will be wanted soon: not where there is a quota.
+  };
+  // 1 page to those that are wanted, of data, side by side, all zeros; from page `goal` on if these are free. ENOSPC: there is no room.
+  // EDQUOT: fs/quota.h.
+  Task<absl::StatusOr<PageSpan>> TakeData(Edit* edit, Zone zone, Wanted wanted, uint64_t goal);
   // This node was lost, and is here again: S2.
   Task<absl::Status> MarkOwnGroups();
   Task<absl::Status> GiveBackData(Edit* edit, PageSpan pages) { return Free(edit, pages, true); }
@@ -78,6 +83,7 @@ class SpaceMap final : public MetadataPages {
   struct Choice {
     Zone zone;
     uint64_t want = 1;
+    uint64_t ahead = 0;
     uint64_t goal = 0;
     bool mark = false;
   };

@@ -86,8 +86,8 @@ Task<absl::Status> Stream::Add(Extent extent) {
   co_return co_await Put(extent);
 }
 
-// How many pages of the hole, from its beginning on, are none any more.
-Task<absl::StatusOr<uint64_t>> Stream::FillHole(Extent hole) {
+// How many pages of the hole, from its beginning on, are none any more. The last `ahead` ones nobody has asked for.
+Task<absl::StatusOr<uint64_t>> Stream::FillHole(Extent hole, uint64_t ahead) {
   uint64_t goal = 0;
   if (hole.stream_page > 0) {
     const absl::StatusOr<std::optional<TreeRecord>> before = co_await tree_.Floor(hole.stream_page - 1);
@@ -98,7 +98,8 @@ Task<absl::StatusOr<uint64_t>> Stream::FillHole(Extent hole) {
       goal = old->page + old->count;
     }
   }
-  const absl::StatusOr<PageSpan> taken = co_await space_->TakeData(edit_, Zone::kData, hole.count, goal);
+  const SpaceMap::Wanted wanted{hole.count, ahead};
+  const absl::StatusOr<PageSpan> taken = co_await space_->TakeData(edit_, Zone::kData, wanted, goal);
   if (!taken.ok()) co_return taken.status();
   const absl::Status status = co_await Add({hole.stream_page, taken->first, taken->count});
   if (!status.ok()) co_return status;
@@ -113,16 +114,18 @@ Task<absl::StatusOr<std::vector<Extent>>> Stream::Fill(PageSpan pages) {
     const auto hole = std::find_if(map->begin(), map->end(), [](const Extent& extent) { return extent.IsHole(); });
     if (hole == map->end()) co_return map;
     Extent wanted = *hole;
+    uint64_t ahead = 0;
     const bool is_last = wanted.end() == pages.first + pages.count;
     const bool is_end = is_last && wanted.end() * kPageSize >= inode_.size();
     if (is_end && wanted.stream_page > 0) {
       // Behind it may be pages already.
-      const uint64_t ahead = std::min({inode_.pages(), kMostAhead, kMostStreamPages - wanted.end()});
-      const absl::StatusOr<std::vector<Extent>> behind = co_await Map({wanted.end(), ahead});
+      const uint64_t most = std::min({inode_.pages(), kMostAhead, kMostStreamPages - wanted.end()});
+      const absl::StatusOr<std::vector<Extent>> behind = co_await Map({wanted.end(), most});
       if (!behind.ok()) co_return behind.status();
-      if (!behind->empty() && behind->front().IsHole()) wanted.count += behind->front().count;
+      if (!behind->empty() && behind->front().IsHole()) ahead = behind->front().count;
+      wanted.count += ahead;
     }
-    const absl::StatusOr<uint64_t> filled = co_await FillHole(wanted);
+    const absl::StatusOr<uint64_t> filled = co_await FillHole(wanted, ahead);
     if (!filled.ok()) co_return filled.status();
   }
 }

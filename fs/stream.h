@@ -49,7 +49,7 @@ class Stream {
   Task<absl::StatusOr<bool>> Punch(PageSpan pages);
 
  private:
-  Task<absl::StatusOr<uint64_t>> FillHole(Extent hole);
+  Task<absl::StatusOr<uint64_t>> FillHole(Extent hole, uint64_t ahead);
   Task<absl::Status> Add(Extent extent);
   Task<absl::Status> Put(Extent extent);
 

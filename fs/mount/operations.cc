@@ -456,7 +456,8 @@ void GetSpace(fuse_req_t request, fuse_ino_t) {
     struct statvfs s {};
     s.f_bsize = s.f_frsize = 4096;
     s.f_blocks = space.total_pages;
-    s.f_bfree = s.f_bavail = space.free_pages;
+    s.f_bfree = space.free_pages;
+    s.f_bavail = space.available_pages;
     s.f_files = space.inodes + space.free_inodes;
     s.f_ffree = s.f_favail = space.free_inodes;
     s.f_namemax = 255;

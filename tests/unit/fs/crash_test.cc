@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "fs/check.h"
+#include "fs/quota.h"
 #include "tests/unit/fs/history.h"
 #include "tests/unit/fs/random_ops.h"
 
@@ -311,6 +312,23 @@ TEST(Crash, RandomHistoriesGoOnAfterThePowerWasGone) {
     RandomOps ops(seed);
     for (int round = 0; round < 12 && !HasFailure(); ++round) {
       crashing.EndAfter(1 + ops.Below(60));
+      while (!HasFailure() && crashing.Do(ops.Next(crashing.history))) {
+      }
+    }
+  }
+}
+
+// With a quota that counts everything and refuses nothing, set at some time, changed and taken away.
+TEST(Crash, WhatAQuotaCountsIsRightAfterThePowerWasGone) {
+  for (uint64_t seed = 1; seed <= 40 && !HasFailure(); ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    Crashing crashing(1 + seed % 2);
+    RandomOps ops(seed);
+    for (int round = 0; round < 12 && !HasFailure(); ++round) {
+      const uint64_t limit = ops.Below(3) * 1'000'000;
+      crashing.EndAfter(1 + ops.Below(60));
+      // If the power goes here, the next operation has it.
+      Do(SetQuota(&crashing.history.pages(), {.pages = limit, .inodes = limit})).IgnoreError();
       while (!HasFailure() && crashing.Do(ops.Next(crashing.history))) {
       }
     }

@@ -125,7 +125,7 @@ Answer History::DoReal(const Op& op) {
 
 Answer History::Do(Op op) {
   const Answer found = DoReal(op);
-  if (full_allowed_ && found.error == ENOSPC) {
+  if (full_allowed_ && (found.error == ENOSPC || found.error == EDQUOT)) {
     OnFull(op);
   } else {
     Compare(op, found);
@@ -153,9 +153,9 @@ void History::OnFull(Op op) {
   if (op.kind == OpKind::kAllocate && (op.flags & FALLOC_FL_ZERO_RANGE) != 0 && !different.empty()) {
     op.flags = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
     model_.Apply(op);
-    EXPECT_EQ(Difference(model_), "") << "after ENOSPC" << Trace();
+    EXPECT_EQ(Difference(model_), "") << "after it was refused" << Trace();
   } else {
-    EXPECT_EQ(different, "") << "after ENOSPC" << Trace();
+    EXPECT_EQ(different, "") << "after it was refused" << Trace();
   }
   if (PosixModel::File* const file = model_.Find(op.file); file != nullptr && file->IsRegular()) {
     Do({.kind = OpKind::kRead, .instance = op.instance, .file = op.file, .length = uint64_t{1} << 24});
@@ -293,7 +293,8 @@ void History::ExpectSame() {
 void History::Restart() {
   pages_.LosePower();
   OpenInstances(instances_.size());
-  const absl::Status finished = fs::Do(instances_[0]->FinishRemovals());
+  absl::Status finished = fs::Do(instances_[0]->FinishRemovals());
+  if (finished.ok()) finished = fs::Do(FinishQuota(&pages_));
   EXPECT_TRUE(finished.ok()) << finished << Trace();
 }
 

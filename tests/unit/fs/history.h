@@ -27,7 +27,7 @@ class History {
 
   // By an instance and by the model. What the instance answered.
   Answer Do(Op op);
-  // ENOSPC of an instance is allowed: then the model does not do it, and the whole tree is compared.
+  // ENOSPC or EDQUOT of an instance is allowed: then the model does not do it, and the whole tree is compared.
   void AllowFull(bool allowed) { full_allowed_ = allowed; }
   // By an instance alone, as the next operation.
   Answer DoReal(const Op& op);

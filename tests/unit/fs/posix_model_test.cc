@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "fs/quota.h"
 #include "tests/unit/fs/ballast.h"
 #include "tests/unit/fs/history.h"
 #include "tests/unit/fs/random_ops.h"
@@ -34,6 +35,27 @@ void RunHistory(uint64_t seed, size_t instances, BeforeEach before_each) {
   history.CloseAll();
   history.ExpectSame();
   history.ExpectSound();
+}
+
+constexpr Counted kKinds[] = {Counted::kPages, Counted::kInodes};
+
+// What is used is within the limits, or has not become more.
+void ExpectWithin(const Usage& now, const Usage& before) {
+  for (const Counted kind : kKinds) {
+    if (now.limit(kind) == 0 || now.count(kind) <= now.limit(kind)) continue;
+    EXPECT_LE(now.count(kind), before.count(kind)) << "of a limit of " << now.limit(kind);
+  }
+}
+
+// It would not have had room.
+void ExpectTooMuch(const Op& op, const Usage& now) {
+  uint64_t bytes = 0;
+  if (op.kind == OpKind::kWrite) bytes = op.bytes.size();
+  if (op.kind == OpKind::kAllocate) bytes = op.length;
+  const Counted kind = bytes > 0 ? Counted::kPages : Counted::kInodes;
+  const uint64_t most = bytes > 0 ? (bytes + 2 * kPageSize - 2) / kPageSize : 1;
+  EXPECT_NE(now.limit(kind), 0u) << ToString(op);
+  EXPECT_GT(now.count(kind) + most, now.limit(kind)) << ToString(op);
 }
 
 TEST(PosixModel, RandomHistoriesAreAsPosixHasThem) {
@@ -68,6 +90,42 @@ TEST(PosixModel, FullSpaceLeavesEverythingAsItWas) {
       history.ExpectSound();
     }
     EXPECT_GT(full, 0);
+    if (HasFailure()) return;
+    history.CloseAll();
+    history.ExpectSame();
+    history.ExpectSound();
+  }
+}
+
+// Covers: B07
+TEST(PosixModel, AQuotaRefusesExactlyWhatIsTooMuchAndLeavesEverythingAsItWas) {
+  for (uint64_t seed = 1; seed <= kFullSeeds && !HasFailure(); ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    History history(1 + seed % 2);
+    RandomOps ops(seed);
+    int refused = 0;
+    history.AllowFull(true);
+    for (int round = 0; round < 10 && !HasFailure(); ++round) {
+      const Usage before = Do(GetUsage(&history.pages())).value();
+      const QuotaChange change{.pages = ops.Below(4) * before.count(Counted::kPages) / 2,
+                               .inodes = ops.Below(4) * before.count(Counted::kInodes) / 2};
+      EXPECT_TRUE(Do(SetQuota(&history.pages(), change)).ok());
+      Usage last = Do(GetUsage(&history.pages())).value();
+      EXPECT_EQ(last.used, before.used);
+      for (int i = 0; i < kOps / 10 && !HasFailure(); ++i) {
+        if (ops.Below(3) == 0) history.pages().AbortEach(ops.Below(2) * (100 + ops.Below(200)));
+        const Op op = ops.Next(history);
+        const Answer answer = history.Do(op);
+        const Usage now = Do(GetUsage(&history.pages())).value();
+        ExpectWithin(now, last);
+        if (answer.error == EDQUOT) ExpectTooMuch(op, now);
+        refused += answer.error == EDQUOT ? 1 : 0;
+        last = now;
+      }
+      history.pages().AbortEach(0);
+      history.ExpectSound();
+    }
+    EXPECT_GT(refused, 0);
     if (HasFailure()) return;
     history.CloseAll();
     history.ExpectSame();
