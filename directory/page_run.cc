@@ -93,7 +93,8 @@ bool MayBeARun(const Message& message) {
     case MessageKind::kTransferDone:
     case MessageKind::kTransferDropped:
     case MessageKind::kStore:
-    case MessageKind::kStored: return true;
+    case MessageKind::kStored:
+    case MessageKind::kQueryStored: return true;
     default: return false;
   }
 }

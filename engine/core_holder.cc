@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <iterator>
+#include <utility>
 
 #include "absl/numeric/int128.h"
 #include "absl/strings/str_cat.h"
@@ -184,7 +185,7 @@ Message CoreHolder::AnswerTo(const Message& message, MessageKind kind) {
 }
 
 // An error is of each page.
-void CoreHolder::SendStatus(const Message& message, MessageKind kind, const absl::Status& status, Reply& reply) {
+void CoreHolder::SendStatus(const Message& message, MessageKind kind, const absl::Status& status, const Reply& reply) {
   for (uint64_t i = 0; i < (status.ok() ? 1 : message.repeat); ++i) {
     Message answer = AnswerTo(status.ok() ? message : PartOf(message, i, 1), kind);
     answer.SetStatus(status);
@@ -195,7 +196,7 @@ void CoreHolder::SendStatus(const Message& message, MessageKind kind, const absl
 void CoreHolder::Handle(const Message& message, Reply reply) {
   switch (message.kind) {
     case MessageKind::kStore: return HandleStores(message, reply);
-    case MessageKind::kQueryStored: return HandleQuery(message, std::move(reply));
+    case MessageKind::kQueryStored: return HandleQueries(message, reply);
     case MessageKind::kPutExtent:
     case MessageKind::kDropExtent: return HandleChange(message, std::move(reply));
     default: CHECK(false && "not a message for a core holder");
@@ -204,7 +205,17 @@ void CoreHolder::Handle(const Message& message, Reply reply) {
 
 // --- Queries ----------------------------------------------------------------------------------------------------------
 
-void CoreHolder::HandleQuery(const Message& message, Reply reply) {
+void CoreHolder::HandleQueries(const Message& run, const Reply& reply) {
+  for (uint64_t done = 0; done < run.repeat;) {
+    uint64_t count = 0;  // Neighbours that have to be read.
+    while (done + count < run.repeat && !AnswerUnread(PartOf(run, done + count, 1), reply)) ++count;
+    if (count > 0) ReadAndAnswer(PartOf(run, done, count), reply);
+    done += count + 1;
+  }
+}
+
+// False: the disk has to be asked.
+bool CoreHolder::AnswerUnread(const Message& message, const Reply& reply) {
   if (message.seal && !bugs_->skip_seal) {
     seals_[0][message.page] = std::max(SealOf(message.page), message.grant_epoch);
   }
@@ -213,38 +224,47 @@ void CoreHolder::HandleQuery(const Message& message, Reply reply) {
   if (extent == nullptr) {
     const absl::Status none =
         absl::NotFoundError(absl::StrCat("page ", ToString(page), " is in no extent of this core holder"));
-    return SendStatus(message, MessageKind::kStoredInfo, none, reply);
+    SendStatus(message, MessageKind::kStoredInfo, none, reply);
+    return true;
   }
-  const bool is_new = extent->since_start || WasStoredSince(page) || writes_.find(page)->second != nullptr;
+  const bool is_being_stored = writes_.find(page)->second != nullptr;
+  const bool is_new = extent->since_start || WasStoredSince(page) || is_being_stored;
   if (!is_new && IsInDoubt(page)) {
     Message nothing = AnswerTo(message, MessageKind::kStoredInfo);
     nothing.config = extent->config;
     nothing.replicas = extent->replicas;
     nothing.is_volatile = extent->is_volatile;
-    return reply(std::move(nothing));
+    reply(std::move(nothing));
+    return true;
   }
-  if (lost_.contains(page) && writes_.find(page)->second == nullptr) {
-    return SendStatus(message, MessageKind::kStoredInfo, LostStatus(page), reply);
+  if (lost_.contains(page) && !is_being_stored) {
+    SendStatus(message, MessageKind::kStoredInfo, LostStatus(page), reply);
+    return true;
   }
-  const Version* const known = versions_.find(page)->second;
-  if (extent->all_known && known == nullptr && !corrupt_.contains(page)) {
-    return AnswerQuery(message, std::move(reply), absl::NotFoundError("never stored"));
+  if (!extent->all_known || versions_.find(page)->second != nullptr || corrupt_.contains(page)) return false;
+  AnswerQuery(message, reply, absl::NotFoundError("never stored"));
+  return true;
+}
+
+void CoreHolder::ReadAndAnswer(const Message& run, const Reply& reply) {
+  std::vector<std::optional<Version>> known_before(run.repeat);
+  for (uint64_t i = 0; i < run.repeat; ++i) {
+    if (const Version* const known = versions_.find(run.page + i)->second) known_before[i] = *known;
   }
-  std::optional<Version> known_before;
-  if (known != nullptr) known_before = *known;
-  store_->ReadPage(page, message.with_data,
-                   [this, alive = alive(), message, reply = std::move(reply), generation = generation_,
-                    known_before](absl::StatusOr<StoredPage> read) mutable {
-                     if (alive.expired()) return;
-                     OnQueryRead(message, std::move(reply), generation, known_before, std::move(read));
-                   });
+  store_->ReadPages({run.page, run.repeat}, run.with_data,
+                    [this, alive = alive(), run, reply, generation = generation_,
+                     known_before = std::move(known_before)](std::vector<absl::StatusOr<StoredPage>> read) {
+                      for (uint64_t i = 0; i < run.repeat && !alive.expired(); ++i) {
+                        OnQueryRead(PartOf(run, i, 1), reply, generation, known_before[i], std::move(read[i]));
+                      }
+                    });
 }
 
 void CoreHolder::OnQueryRead(const Message& message, Reply reply, uint64_t generation,
                              std::optional<Version> known_before, absl::StatusOr<StoredPage> read) {
   const PageId page = message.page;
   // What was read is of an extent that may be gone: read again.
-  if (generation != generation_) return HandleQuery(message, std::move(reply));
+  if (generation != generation_) return HandleQueries(message, reply);
   read = OfThisExtent(page, std::move(read));
   // What was read may not be durable yet (K1): wait for all that was written before.
   if (const auto* const writes = writes_.find(page)->second; writes != nullptr) {
@@ -252,7 +272,7 @@ void CoreHolder::OnQueryRead(const Message& message, Reply reply, uint64_t gener
                                      read = std::move(read)](const absl::Status& written) mutable {
       if (alive.expired()) return;
       const bool counts = written.ok() && generation == generation_ && !absl::IsDataLoss(read.status());
-      counts ? AnswerQuery(message, std::move(reply), read) : HandleQuery(message, std::move(reply));
+      counts ? AnswerQuery(message, std::move(reply), read) : HandleQueries(message, reply);
     });
     return;
   }
@@ -260,7 +280,7 @@ void CoreHolder::OnQueryRead(const Message& message, Reply reply, uint64_t gener
   const bool written_meanwhile = (known != nullptr) != known_before.has_value() || (known && *known != *known_before);
   if (absl::IsDataLoss(read.status())) {
     // A write since the read began may have mended it.
-    if (written_meanwhile) return HandleQuery(message, std::move(reply));
+    if (written_meanwhile) return HandleQueries(message, reply);
     ForgetVersion(page);
     NoteCorrupt(page, read.status());
   } else if (!IsInDoubt(page) && !known_before && !written_meanwhile && !corrupt_.contains(page) &&

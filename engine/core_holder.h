@@ -102,8 +102,9 @@ class CoreHolder {
   void Open(absl::AnyInvocable<void(absl::Status)> done);
 
   // Handles kStore, kQueryStored, kPutExtent, kDropExtent; `reply` is called once, possibly before this returns, with
-  // kStored, kStoredInfo, kDone, kDone, echoing page, count and request. Not at all if this object ends before. For a run of kStore
-  // (directory/page_run.h) it is called until each page has its answer: runs of kStored, or an error for each page.
+  // kStored, kStoredInfo, kDone, kDone, echoing page, count and request. Not at all if this object ends before. For a run
+  // (directory/page_run.h) it is called until each page has its answer: of kStore runs of kStored, or an error for each page; of
+  // kQueryStored one for each page.
   void Handle(const Message& message, Reply reply);
 
   // Forgets the seals that were set before the last call. Called no more often than a message's life lasts.
@@ -186,7 +187,7 @@ class CoreHolder {
 
   // The answer to `message` if all went well.
   static Message AnswerTo(const Message& message, MessageKind kind);
-  static void SendStatus(const Message& message, MessageKind kind, const absl::Status& status, Reply& reply);
+  static void SendStatus(const Message& message, MessageKind kind, const absl::Status& status, const Reply& reply);
 
   // core_holder_stores.cc
   static void SendStored(const Message& message, Version version, Reply& reply);
@@ -210,7 +211,9 @@ class CoreHolder {
   void NoteCorrupt(PageId page, const absl::Status& why);
 
   // core_holder.cc
-  void HandleQuery(const Message& message, Reply reply);
+  void HandleQueries(const Message& run, const Reply& reply);
+  bool AnswerUnread(const Message& message, const Reply& reply);
+  void ReadAndAnswer(const Message& run, const Reply& reply);
   void OnQueryRead(const Message& message, Reply reply, uint64_t generation, std::optional<Version> known_before,
                    absl::StatusOr<StoredPage> read);
   void AnswerQuery(const Message& message, Reply reply, const absl::StatusOr<StoredPage>& read) const;

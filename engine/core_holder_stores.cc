@@ -121,9 +121,10 @@ void CoreHolder::ReadVersionsThenStore(const Message& run, Reply reply) {
   reading->pages = {run.page, run.repeat};
   reading->waiting.push_back({run, std::move(reply)});
   for (uint64_t i = 0; i < run.repeat; ++i) reading_[run.page + i] = reading;
-  store_->ReadHeaders(reading->pages, [this, alive = alive(), reading, generation = generation_](auto read) {
-    if (!alive.expired()) OnVersionsRead(*reading, generation, std::move(read));
-  });
+  store_->ReadPages(reading->pages, /*with_data=*/false,
+                    [this, alive = alive(), reading, generation = generation_](auto read) {
+                      if (!alive.expired()) OnVersionsRead(*reading, generation, std::move(read));
+                    });
 }
 
 // What was learned counts only if no extent changed meanwhile: the records may be of one that is gone.

@@ -185,7 +185,7 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
 }
 
 void PageEngine::DispatchRun(const Message& run, NodeInstance from) {
-  if (run.kind == MessageKind::kStore) return AskCoreHolder(run, from);
+  if (run.kind == MessageKind::kStore || run.kind == MessageKind::kQueryStored) return AskCoreHolder(run, from);
   if (run.kind == MessageKind::kStored) return StoresAnswered(run);
   IsForCache(run.kind) ? CacheRun(run, from) : HomeRun(run, from);
 }
@@ -224,8 +224,9 @@ void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
   if (message.kind == MessageKind::kPutExtent && !message.complete) NoteAllocated(range, message.config);
   // Until this disk has learned what it is to keep, it cannot refuse what it does not know. The asker asks again.
   if (!catch_up_.KnowsExtents()) {
-    if (message.kind == MessageKind::kQueryStored && core_.Find(message.page) == nullptr) return;
-    if (message.kind == MessageKind::kStore) return StoreWhatIsKnown(message, reply);
+    if (message.kind == MessageKind::kQueryStored || message.kind == MessageKind::kStore) {
+      return TakeWhatIsKnown(message, reply);
+    }
   }
   AskOwnDisk(message, reply);
   ArmSealTimer();
@@ -245,11 +246,13 @@ void PageEngine::AskOwnDisk(const Message& message, CoreHolder::Reply reply) {
   });
 }
 
-void PageEngine::StoreWhatIsKnown(const Message& run, const CoreHolder::Reply& reply) {
+void PageEngine::TakeWhatIsKnown(const Message& run, const CoreHolder::Reply& reply) {
   for (uint64_t i = 0; i < run.repeat; ++i) {
     const Extent* const extent = core_.Find(run.page + i);
-    if (extent != nullptr && extent->config == run.config) AskOwnDisk(PartOf(run, i, 1), reply);
+    if (extent == nullptr || (run.kind == MessageKind::kStore && extent->config != run.config)) continue;
+    AskOwnDisk(PartOf(run, i, 1), reply);
   }
+  ArmSealTimer();
 }
 
 // What one commit has made durable is answered in one message: its callbacks come one after the other.

@@ -266,7 +266,7 @@ class PageEngine final : public TransportEvents {
   void NoteAllocated(PageRange range, ConfigNumber config);
   void AskCoreHolder(const Message& message, NodeInstance from);
   void AskOwnDisk(const Message& message, CoreHolder::Reply reply);
-  void StoreWhatIsKnown(const Message& run, const CoreHolder::Reply& reply);
+  void TakeWhatIsKnown(const Message& run, const CoreHolder::Reply& reply);
   void PostAnswer(NodeId to, Message answer);
   void AnswerInspect(const Message& message, NodeInstance from);
   bool IsCurrent(NodeInstance node) const;

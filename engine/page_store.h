@@ -20,6 +20,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -82,7 +83,7 @@ class PageStore {
   using CommitDone = absl::AnyInvocable<void(absl::Status)>;
   // NotFound when there is no record of the page; DataLoss when it is corrupt.
   using ReadDone = absl::AnyInvocable<void(absl::StatusOr<StoredPage>)>;
-  using HeadersDone = absl::AnyInvocable<void(std::vector<absl::StatusOr<StoredPage>>)>;
+  using PagesDone = absl::AnyInvocable<void(std::vector<absl::StatusOr<StoredPage>>)>;
   using ListDone = absl::AnyInvocable<void(absl::StatusOr<PageList>)>;
   using RecordsDone = absl::AnyInvocable<void(absl::StatusOr<std::vector<std::pair<std::string, std::string>>>)>;
 
@@ -91,11 +92,11 @@ class PageStore {
   // Applies `batch` durably (S1, S2). All commits that wait are synced together (group commit).
   virtual void Commit(StoreBatch batch, CommitDone done) = 0;
 
-  // `with_data` false: only the header is read, and `data` stays null.
-  virtual void ReadPage(PageId page, bool with_data, ReadDone done) = 0;
-
-  // What ReadPage without data says of each page of `range`, in their order, as a whole.
-  virtual void ReadHeaders(PageRange range, HeadersDone done) = 0;
+  // Of each page of `range`, in their order, as they are at one time. `with_data` false: only headers are read, and `data` stays null.
+  virtual void ReadPages(PageRange range, bool with_data, PagesDone done) = 0;
+  void ReadPage(PageId page, bool with_data, ReadDone done) {
+    ReadPages({page, 1}, with_data, [done = std::move(done)](auto read) mutable { done(std::move(read.front())); });
+  }
 
   // The pages of `range` that there are records of, `most` of them at most, from its first one on; of fewer there may be a
   // rest too. The cost is that of the records found, however long the range is. S3 holds for each call by itself, if it is to. DataLoss

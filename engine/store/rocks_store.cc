@@ -133,7 +133,9 @@ struct RocksStore::State {
   void RunReader();
   void WriteTables();
   absl::StatusOr<StoredPage> ReadPage(PageId page, bool with_data);
-  std::vector<absl::StatusOr<StoredPage>> ReadHeaders(PageRange range);
+  std::vector<absl::StatusOr<StoredPage>> ReadPages(PageRange range, bool with_data);
+  void ReadData(const std::vector<absl::StatusOr<store::PageEntry>>& entries,
+                std::vector<absl::StatusOr<StoredPage>>& pages);
   absl::StatusOr<PageList> ListPages(PageRange range, size_t most);
   bool IsTight() const { return store::FreeDiskBytes(options.path) / 2 < options.reserve_bytes; }
   void RefreshUsage();
@@ -258,17 +260,47 @@ absl::StatusOr<StoredPage> RocksStore::State::ReadPage(PageId page, bool with_da
   }
 }
 
-std::vector<absl::StatusOr<StoredPage>> RocksStore::State::ReadHeaders(PageRange range) {
-  std::vector<absl::StatusOr<StoredPage>> headers;
-  if (poison) {
-    headers.resize(range.count, poison.status());
-    return headers;
+std::vector<absl::StatusOr<StoredPage>> RocksStore::State::ReadPages(PageRange range, bool with_data) {
+  std::vector<absl::StatusOr<StoredPage>> pages;
+  if (range.count == 1) {
+    pages.push_back(ReadPage(range.first, with_data));
+  } else if (poison) {
+    pages.resize(range.count, poison.status());
+  } else {
+    const std::vector<absl::StatusOr<store::PageEntry>> entries = db->FindAll(range);
+    for (const auto& entry : entries) {
+      pages.push_back(entry.ok() ? store::HeaderOf(*entry) : absl::StatusOr<StoredPage>(entry.status()));
+    }
+    if (with_data) ReadData(entries, pages);
   }
-  for (const absl::StatusOr<store::PageEntry>& entry : db->FindAll(range)) {
-    if (absl::IsDataLoss(entry.status())) counters.corrupt += 1;
-    headers.push_back(entry.ok() ? store::HeaderOf(*entry) : absl::StatusOr<StoredPage>(entry.status()));
+  for (const auto& page : pages) counters.corrupt += absl::IsDataLoss(page.status()) ? 1 : 0;
+  return pages;
+}
+
+// Of pages whose data lie one behind the other in one piece. What is not there any more, or is not sound, is read by itself.
+void RocksStore::State::ReadData(const std::vector<absl::StatusOr<store::PageEntry>>& entries,
+                                 std::vector<absl::StatusOr<StoredPage>>& pages) {
+  for (size_t first = 0; first < pages.size();) {
+    size_t count = 0;
+    const auto goes_on = [&] {
+      if (first + count == pages.size() || count == PageRow::kPages || !entries[first + count].ok()) return false;
+      const store::PagePlace& place = entries[first + count]->place;
+      return place == store::PagePlace{entries[first]->place.segment, entries[first]->place.block + count};
+    };
+    while (goes_on()) ++count;
+    if (count > 0) {
+      const std::shared_ptr<PageBytes> data = NewPages(count);
+      char* const bytes = reinterpret_cast<char*>(data->bytes.data());
+      const absl::Status read = files.Read(entries[first]->place, {bytes, count * kPageBytes});
+      for (size_t i = 0; i < count; ++i) {
+        StoredPage& page = *pages[first + i];
+        const bool is_sound = read.ok() && store::DataSum(bytes + i * kPageBytes) == entries[first + i]->data_sum;
+        if (is_sound) page.data = PageBuffer(data, data.get() + i);
+        if (!is_sound) pages[first + i] = ReadPage(page.page, true);
+      }
+    }
+    first += std::max<size_t>(count, 1);
   }
-  return headers;
 }
 
 absl::StatusOr<PageList> RocksStore::State::ListPages(PageRange range, size_t most) {
@@ -383,25 +415,13 @@ void RocksStore::Commit(StoreBatch batch, CommitDone done) {
   state_->writer->Push(std::move(commit));
 }
 
-void RocksStore::ReadPage(PageId page, bool with_data, ReadDone done) {
-  State* s = state_.get();
-  s->StartRead(s->Unapplied().LastChangeOf(page), [s, page, with_data, done = std::move(done)]() mutable {
-    absl::StatusOr<StoredPage> result = s->ReadPage(page, with_data);
-    if (absl::IsDataLoss(result.status())) s->counters.corrupt += 1;
-    s->options.post([side = s->loop, done = std::move(done), result = std::move(result)]() mutable {
-      if (!side->closed) done(std::move(result));
-    });
-  });
-}
-
-void RocksStore::ReadHeaders(PageRange range, HeadersDone done) {
+void RocksStore::ReadPages(PageRange range, bool with_data, PagesDone done) {
   State* s = state_.get();
   uint64_t after = 0;
-  for (uint64_t i = 0; i < range.count; ++i) {
-    after = std::max(after, s->Unapplied().LastChangeOf(range.first + i));
-  }
-  s->StartRead(after, [s, range, done = std::move(done)]() mutable {
-    std::vector<absl::StatusOr<StoredPage>> result = s->ReadHeaders(range);
+  const store::UnappliedIndex& unapplied = s->Unapplied();
+  for (uint64_t i = 0; i < range.count; ++i) after = std::max(after, unapplied.LastChangeOf(range.first + i));
+  s->StartRead(after, [s, range, with_data, done = std::move(done)]() mutable {
+    std::vector<absl::StatusOr<StoredPage>> result = s->ReadPages(range, with_data);
     s->options.post([side = s->loop, done = std::move(done), result = std::move(result)]() mutable {
       if (!side->closed) done(std::move(result));
     });

@@ -84,8 +84,7 @@ class RocksStore final : public PageStore {
   // What it changes in the index is held until it is applied, some MiB of the log behind `done` at most; the caller bounds how
   // much it has outstanding.
   void Commit(StoreBatch batch, CommitDone done) override;
-  void ReadPage(PageId page, bool with_data, ReadDone done) override;
-  void ReadHeaders(PageRange range, HeadersDone done) override;
+  void ReadPages(PageRange range, bool with_data, PagesDone done) override;
   // kAll waits for all pages that are on their way; then a reader thread is busy for about half a microsecond a page.
   void ListPages(PageRange range, size_t most, Listed what, ListDone done) override;
   void ReadRecords(std::string prefix, RecordsDone done) override;

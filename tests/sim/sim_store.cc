@@ -170,34 +170,22 @@ absl::StatusOr<StoredPage> SimStore::ReadNow(PageId page, bool with_data) const 
 
 DurationNs SimStore::ReadDelay() { return random_.Spread(options_.min_read, options_.max_read); }
 
-void SimStore::ReadPage(PageId page, bool with_data, ReadDone done) {
+std::vector<absl::StatusOr<StoredPage>> SimStore::ReadNow(PageRange range, bool with_data) const {
+  std::vector<absl::StatusOr<StoredPage>> read;
+  for (uint64_t i = 0; i < range.count; ++i) read.push_back(ReadNow(range.first + i, with_data));
+  return read;
+}
+
+void SimStore::ReadPages(PageRange range, bool with_data, PagesDone done) {
   if (dead_) return;
   const DurationNs delay = ReadDelay();
   if (random_.PerMille(500)) {  // S3: the state of the call, or a later one.
     world_->After(delay, node_, EventKind::kStore,
-                  [result = ReadNow(page, with_data), done = std::move(done)]() mutable { done(std::move(result)); });
+                  [result = ReadNow(range, with_data), done = std::move(done)]() mutable { done(std::move(result)); });
     return;
   }
   world_->After(delay, node_, EventKind::kStore,
-                [this, page, with_data, done = std::move(done)]() mutable { done(ReadNow(page, with_data)); });
-}
-
-std::vector<absl::StatusOr<StoredPage>> SimStore::HeadersNow(PageRange range) const {
-  std::vector<absl::StatusOr<StoredPage>> headers;
-  for (uint64_t i = 0; i < range.count; ++i) headers.push_back(ReadNow(range.first + i, /*with_data=*/false));
-  return headers;
-}
-
-void SimStore::ReadHeaders(PageRange range, HeadersDone done) {
-  if (dead_) return;
-  const DurationNs delay = ReadDelay();
-  if (random_.PerMille(500)) {  // As above.
-    world_->After(delay, node_, EventKind::kStore,
-                  [result = HeadersNow(range), done = std::move(done)]() mutable { done(std::move(result)); });
-    return;
-  }
-  world_->After(delay, node_, EventKind::kStore,
-                [this, range, done = std::move(done)]() mutable { done(HeadersNow(range)); });
+                [this, range, with_data, done = std::move(done)]() mutable { done(ReadNow(range, with_data)); });
 }
 
 absl::StatusOr<PageList> SimStore::ListNow(PageRange range, size_t most, Listed what) {

@@ -77,8 +77,7 @@ class SimStore final : public PageStore {
            absl::AnyInvocable<void()> on_poisoned);
 
   void Commit(StoreBatch batch, CommitDone done) override;
-  void ReadPage(PageId page, bool with_data, ReadDone done) override;
-  void ReadHeaders(PageRange range, HeadersDone done) override;
+  void ReadPages(PageRange range, bool with_data, PagesDone done) override;
   void ListPages(PageRange range, size_t most, Listed what, ListDone done) override;
   void ReadRecords(std::string prefix, RecordsDone done) override;
   StoreUsage Usage() const override;
@@ -99,7 +98,7 @@ class SimStore final : public PageStore {
 
   Found FindPage(PageId page, bool with_data) const;
   absl::StatusOr<StoredPage> ReadNow(PageId page, bool with_data) const;
-  std::vector<absl::StatusOr<StoredPage>> HeadersNow(PageRange range) const;
+  std::vector<absl::StatusOr<StoredPage>> ReadNow(PageRange range, bool with_data) const;
   absl::StatusOr<PageList> ListNow(PageRange range, size_t most, Listed what);
   void NoteBefore(const StoreBatch& batch);
   std::vector<std::pair<std::string, std::string>> RecordsNow(const std::string& prefix) const;

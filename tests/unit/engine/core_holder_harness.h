@@ -32,13 +32,8 @@ class FakeCoreHolderStore : public PageStore {
     commits.push_back({std::move(batch), std::move(done)});
     ++commit_count;
   }
-  void ReadPage(PageId page, bool with_data, ReadDone done) override {
-    auto one = [done = std::move(done)](Found found) mutable { done(std::move(found.front())); };
-    reads.push_back({{page, 1}, with_data, Look({page, 1}, with_data), std::move(one), {}});
-    ++read_count;
-  }
-  void ReadHeaders(PageRange range, HeadersDone done) override {
-    reads.push_back({range, /*with_data=*/false, Look(range, false), std::move(done), {}});
+  void ReadPages(PageRange range, bool with_data, PagesDone done) override {
+    reads.push_back({range, with_data, Look(range, with_data), std::move(done), {}});
     ++read_count;
   }
   void ListPages(PageRange range, size_t most, Listed, ListDone done) override {
@@ -136,7 +131,7 @@ class FakeCoreHolderStore : public PageStore {
     PageRange pages;
     bool with_data;
     Found found;
-    HeadersDone done;
+    PagesDone done;
     Listing listing;
   };
   std::deque<std::pair<StoreBatch, CommitDone>> commits;

@@ -81,6 +81,53 @@ TEST_F(CoreHolderRuns, NewerPagesAreOneCommitAndOneAnswer) {
   }
 }
 
+// Of a page in no extent, of one that was never stored, of one that is corrupt, of one that is lost and of one that is on its way.
+TEST_F(CoreHolderRuns, AQueryOfManyPagesIsAnsweredAsOneOfEach) {
+  World world;
+  Extend(world, 16, 5);
+  world.Send(StoreRun(kBase, 12, 5, V(3)));
+  world.store.FinishAll();
+  world.Start();
+  world.holder->MarkLost(kBase + 6, V(4), [](const absl::Status& s) { EXPECT_TRUE(s.ok()) << s; });
+  world.store.FinishAll();
+  world.store.corrupt.insert((kBase + 4).value);
+  world.answers.clear();
+  Message later = StoreRun(kBase + 8, 1, 5, V(7));
+  later.request = RequestId(3000);
+  world.Send(later);
+  world.store.FinishRead();  // Of its version.
+  const int reads = world.store.read_count;
+  Message run = Query(kBase, /*with_data=*/true, /*seal_at=*/2);
+  run.repeat = 18;
+  run.request = RequestId(1000);
+  world.Send(run);
+  EXPECT_EQ(world.store.read_count, reads + 2);  // On either side of the lost one.
+  world.store.FinishAll();
+  for (uint64_t i = 0; i < 18; ++i) {
+    SCOPED_TRACE(i);
+    ASSERT_TRUE(world.answers.contains(1000 + i));
+    const Message& answer = world.answers.at(1000 + i);
+    EXPECT_EQ(answer.page, kBase + i);
+    const StatusCode expected = i >= 16            ? StatusCode::kNotFound
+                                : i == 4 || i == 6 ? StatusCode::kDataLoss
+                                                   : StatusCode::kOk;
+    EXPECT_EQ(answer.code, expected);
+    if (expected != StatusCode::kOk) continue;
+    EXPECT_EQ(answer.have, i < 12);
+    if (!answer.have) continue;
+    EXPECT_EQ(answer.version, V(i == 8 ? 7 : 3));
+    EXPECT_EQ(answer.data->bytes[0], static_cast<std::byte>(i == 8 ? 7 : 3 + 16 * i));
+  }
+  world.answers.clear();
+  for (uint64_t i : {0, 15}) {  // Each of them is sealed.
+    Message old = StoreRun(kBase + i, 1, 5, V(9));
+    old.request = RequestId(4000 + i);
+    world.Send(old);
+    world.store.FinishAll();
+    EXPECT_EQ(world.answers.at(4000 + i).code, StatusCode::kAborted);
+  }
+}
+
 TEST_F(CoreHolderRuns, VersionsThatAreNotRememberedAreReadAtOnce) {
   World world;
   Extend(world, 16, 5);

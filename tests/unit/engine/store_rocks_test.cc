@@ -57,7 +57,7 @@ TEST(RocksStore, HeaderOnlyReadHasNoData) {
   ExpectSame(*read, expected);
 }
 
-TEST(RocksStore, HeadersOfARangeAreThoseOfItsPages) {  // S3
+TEST(RocksStore, PagesOfARangeAreReadAsEachByItself) {  // S3
   TemporaryDirectory directory;
   WaitingStore s(directory.path(), SmallBuffers);
   std::mt19937_64 random(7);
@@ -65,15 +65,17 @@ TEST(RocksStore, HeadersOfARangeAreThoseOfItsPages) {  // S3
     StoreBatch batch;
     if (round % 10 == 0) batch.delete_pages.push_back({kPage + random() % 40, random() % 20});
     for (uint64_t i = 0; i < 4; ++i) batch.put_pages.push_back(MakePage(kPage + random() % 60, round));
+    for (uint64_t i = 0; round % 5 == 0 && i < 20; ++i) batch.put_pages.push_back(MakePage(kPage + 10 + i, round));
     s.store->Commit(std::move(batch), [](const absl::Status& status) { ASSERT_TRUE(status.ok()) << status; });
     if (round % 7 != 0) continue;
     const PageRange range{kPage + random() % 10, 1 + random() % 64};
-    const auto headers = s.Headers(range);
-    ASSERT_EQ(headers.size(), range.count);
+    const bool with_data = round % 2 == 0;
+    const auto pages = s.ReadRange(range, with_data);
+    ASSERT_EQ(pages.size(), range.count);
     for (uint64_t i = 0; i < range.count; ++i) {
-      const absl::StatusOr<StoredPage> one = s.Read(range.first + i, /*with_data=*/false);
-      ASSERT_EQ(headers[i].status(), one.status());
-      if (one.ok()) ExpectSame(*headers[i], *one);
+      const absl::StatusOr<StoredPage> one = s.Read(range.first + i, with_data);
+      ASSERT_EQ(pages[i].status(), one.status());
+      if (one.ok()) ExpectSame(*pages[i], *one);
     }
   }
 }
@@ -420,6 +422,27 @@ TEST(RocksStore, UsageCountsPagesAndDisk) {
   EXPECT_EQ(s.store->Usage().pages, 100u);
   EXPECT_GE(s.store->Usage().used_bytes, 100 * kPageBytes);
   EXPECT_GT(s.store->Usage().free_bytes, 0u);
+}
+
+TEST(RocksStore, ACorruptPageOfARangeIsDataLossAndItsNeighboursAreRead) {  // S4
+  TemporaryDirectory directory;
+  {
+    WaitingStore s(directory.path());
+    StoreBatch batch;
+    for (uint64_t i = 0; i < 8; ++i) batch.put_pages.push_back(MakePage(kPage + i, i));
+    ASSERT_TRUE(s.Commit(std::move(batch)).ok());
+  }
+  const auto [file, offset] = store_test::FileAndOffsetOf(directory.path(), kPage + 3);
+  store_test::FlipByte(file, offset + 1234);
+  WaitingStore s(directory.path());
+  const auto pages = s.ReadRange({kPage, 9}, /*with_data=*/true);
+  for (uint64_t i = 0; i < 8; ++i) {
+    SCOPED_TRACE(i);
+    if (i != 3) ExpectSame(*pages[i], MakePage(kPage + i, i));
+  }
+  EXPECT_TRUE(absl::IsDataLoss(pages[3].status())) << pages[3].status();
+  EXPECT_TRUE(absl::IsNotFound(pages[8].status())) << pages[8].status();
+  EXPECT_EQ(s.store->statistics().corrupt, 1u);
 }
 
 TEST(RocksStore, CorruptPageIsDataLossByItsAddressAndTheStoreLivesOn) {  // S4

@@ -192,9 +192,9 @@ class WaitingStore {
     return *std::move(outcome);
   }
 
-  std::vector<absl::StatusOr<StoredPage>> Headers(PageRange range) {
+  std::vector<absl::StatusOr<StoredPage>> ReadRange(PageRange range, bool with_data) {
     std::optional<std::vector<absl::StatusOr<StoredPage>>> outcome;
-    store->ReadHeaders(range, [&](auto result) { outcome = std::move(result); });
+    store->ReadPages(range, with_data, [&](auto result) { outcome = std::move(result); });
     loop.RunUntil([&] { return outcome.has_value(); });
     return *std::move(outcome);
   }
