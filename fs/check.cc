@@ -39,6 +39,7 @@ class Checker {
     Attributes attributes;
     uint64_t parent = 0;
     bool is_shrinking = false;
+    std::optional<uint64_t> orphan_place;
     uint32_t names = 0;
     uint32_t subdirectories = 0;
     uint64_t found_in = 0;  // The directory that has its name.
@@ -125,7 +126,8 @@ Task<absl::Status> Checker::LoadInodes() {
       const Inode inode(page);
       known = {.attributes = inode.attributes(),
                .parent = inode.parent().value,
-               .is_shrinking = inode.Has(Inode::kShrinking)};
+               .is_shrinking = inode.Has(Inode::kShrinking),
+               .orphan_place = inode.orphan_place()};
     };
     const absl::StatusOr<bool> sound = co_await checked_.With(number, PageKind::kInode, InodeName(number), copy);
     if (!sound.ok()) co_return sound.status();
@@ -279,7 +281,7 @@ void Checker::OnOrphan(uint64_t place, uint64_t number) {
     return;
   }
   const auto it = inodes_.find(number);
-  if (it == inodes_.end() || (it->second.attributes.links > 0 && !it->second.is_shrinking)) {
+  if (it == inodes_.end() || it->second.orphan_place != place) {
     ++report_.stale_orphans;
     return;
   }
@@ -318,8 +320,11 @@ void Checker::CheckNames() {
 
 void Checker::CheckNamesOf(uint64_t number, const Known& known) {
   const uint32_t links = known.attributes.links;
-  if ((links == 0 || known.is_shrinking) && !known.is_orphan) {
-    checked_.Problem(absl::StrCat("inode ", number, links == 0 ? " has no links" : " is being made shorter",
+  if ((links == 0 || known.is_shrinking || known.orphan_place) && !known.is_orphan) {
+    checked_.Problem(absl::StrCat("inode ", number,
+                                  links == 0           ? " has no links"
+                                  : known.is_shrinking ? " is being made shorter"
+                                                       : " says that it is an orphan",
                                   ", and no node's place knows it"));
   }
   if (!S_ISDIR(known.type())) {

@@ -4,7 +4,7 @@
 //   K2  A page is used if and only if exactly one thing has it: a group, an inode, a tree, an extent.
 //   K3  Every name is an inode's, of its type; every inode has as many names as it has links; every directory has one name, is in the
 //       directory that it says, and is found from the root; its links are 2 and its subdirectories.
-//   K4  A file without names, and one that is being made shorter, is in the tree of orphans of a node's place.
+//   K4  A file without names, and one that is being made shorter, is in the tree of orphans of the node's place that it names.
 //   K5  An inode counts the pages of its extents; these do not overlap.
 //   K6  The quota counts what the groups have (Q1 of fs/quota.h). Looked at when all else is sound.
 //

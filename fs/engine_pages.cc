@@ -23,7 +23,8 @@ EnginePages::EnginePages(const EnginePagesNode& node, PageRange region, ClientId
     : node_(node),
       region_(region),
       client_(client),
-      table_(node.engine, node.allocate, node.clock, region, node.self.value % kNodePlaces) {}
+      table_(node.engine, node.clock, region, node.self),
+      renewed_in_(node.engine->view().epoch) {}
 
 TimeNs EnginePages::Deadline() const { return node_.clock->Now() + kTimeout; }
 
@@ -158,14 +159,16 @@ Task<absl::StatusOr<Space>> EnginePages::GetSpace() {
 
 // --- Who has what open ------------------------------------------------------------------------------------------------
 
-Task<absl::Status> EnginePages::PublishOpen(InodeNumber inode, bool open) {
-  if (!has_table_) {
-    const absl::Status status = co_await table_.Make();
-    if (!status.ok()) co_return status;
-    has_table_ = true;
-  }
-  co_return co_await table_.Publish(inode, open);
+Task<absl::Status> EnginePages::PublishOpen(InodeNumber inode, bool open) { return table_.Publish(inode, open); }
+
+Task<absl::StatusOr<bool>> EnginePages::RenewOpens() {
+  const Epoch view = node_.engine->view().epoch;
+  const absl::Status status = co_await table_.Renew();
+  if (!status.ok()) co_return status;
+  co_return std::exchange(renewed_in_, view) != view;
 }
+
+Task<absl::Status> EnginePages::EndOpens() { return table_.Retire(); }
 
 Task<absl::StatusOr<bool>> EnginePages::IsOpenElsewhere(InodeNumber inode) {
   // The places of the nodes that are there; what the others had open is not open any more.

@@ -24,6 +24,9 @@ class Transactions;
 
 namespace mangrove::fs {
 
+// NodeOperations::Allocate, of pages of this filesystem's.
+using AllocatePages = std::function<Task<absl::Status>(PageRange pages, AllocateOptions options, TimeNs deadline)>;
+
 // The node that it is of. All outlive whoever has it.
 struct EnginePagesNode {
   PageEngine* engine = nullptr;
@@ -56,6 +59,8 @@ class EnginePages final : public Pages {
   Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) override;
   Task<absl::StatusOr<Space>> GetSpace() override;
   Task<absl::Status> PublishOpen(InodeNumber inode, bool open) override;
+  Task<absl::StatusOr<bool>> RenewOpens() override;
+  Task<absl::Status> EndOpens() override;
   Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) override;
   Task<absl::Status> BackOff(int attempt) override;
   uint64_t NodePlace() const override { return node_.self.value % kNodePlaces; }
@@ -72,7 +77,7 @@ class EnginePages final : public Pages {
   const PageRange region_;
   const ClientId client_;
   OpenTable table_;
-  bool has_table_ = false;
+  Epoch renewed_in_;  // The view.
   // Transactions that are open, and who waits for one to end.
   int open_ = 0;
   std::deque<Outcome<bool>> waiting_;

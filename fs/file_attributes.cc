@@ -85,7 +85,7 @@ Task<absl::StatusOr<bool>> Instance::Resize(Edit* edit, Inode inode, uint64_t si
   inode.Set(Inode::kOldTail, size % kPageSize != 0);
   const absl::StatusOr<bool> all = co_await Shrink(edit, inode);
   if (!all.ok() || *all) co_return all;
-  const absl::Status status = co_await SetOrphan(edit, pages_->NodePlace(), inode.number(), true);
+  const absl::Status status = co_await MakeOrphan(edit, inode);
   if (!status.ok()) co_return status;
   co_return false;
 }

@@ -64,6 +64,15 @@ void Inode::Set(Flag flag, bool value) {
   Store<uint32_t>(104, value ? flags | flag : flags & ~static_cast<uint32_t>(flag));
 }
 
+std::optional<uint64_t> Inode::orphan_place() const {
+  const auto place = Load<uint32_t>(108);
+  return place == 0 ? std::nullopt : std::optional<uint64_t>(place - 1);
+}
+
+void Inode::set_orphan_place(std::optional<uint64_t> place) {
+  Store<uint32_t>(108, place ? static_cast<uint32_t>(*place) + 1 : 0);
+}
+
 void Inode::set_dirty(PageSpan pages) {
   Store(112, pages.first);
   Store(120, pages.first + pages.count);

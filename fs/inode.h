@@ -1,13 +1,13 @@
 // An inode: one page, with a file's attributes and the roots of its trees.
 //
 //   16 generation 8   24 mode 4   28 links 4   32 owner 4   36 group 4   40 device 8   48 size 8   56 pages of data 8
-//   64 times: accessed, modified, changed, born, 8 each   96 directory that it is in, of directories 8   104 flags 4   108 zeros 4
+//   64 times: accessed, modified, changed, born, 8 each   96 directory that it is in, of directories 8   104 flags 4   108 the place that has it among its orphans, plus 1, or 0 4
 //   112 pages of the stream that may not be durable: first 8, end 8   128 writes of its stream, counted 8
 //   192 main root: extents of a regular file, entries of a directory, the target of a symbolic link
 //   2880 root of the extended attributes
 //
-//   I1  A file with links, or that somebody has open, is no other file; one without either is in a place's tree of orphans until its pages
-//       are free (fs/orphans.h).
+//   I1  A file with links, or that somebody has open, is no other file; one without either is in a place's tree of orphans, and says in which,
+//       until its pages are free (remove.cc).
 //   I2  Behind the end of a file its pages may hold anything: who makes it longer fills them with zeros, up to where it writes; and what is
 //       left behind the end in its last page too, durably, so that no loss brings it to light.
 //   I3  No two files have had one page's number and one generation: that is 64 random bits, taken when the file is made. A loss, or a log that is
@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "fs/attributes.h"
 #include "fs/bytes.h"
@@ -56,6 +57,8 @@ class Inode {
   InodeNumber parent() const { return {Load<uint64_t>(96)}; }
   bool Has(Flag flag) const { return (Load<uint32_t>(104) & flag) != 0; }
   uint64_t writes() const { return Load<uint64_t>(128); }
+  // The place whose tree of orphans has it.
+  std::optional<uint64_t> orphan_place() const;
   PageSpan dirty() const { return {Load<uint64_t>(112), Load<uint64_t>(120) - Load<uint64_t>(112)}; }
 
   // REQUIRES, all of these: obtained for writing.
@@ -71,6 +74,7 @@ class Inode {
   void set_changed(int64_t ns) { Store(80, static_cast<uint64_t>(ns)); }
   void set_parent(InodeNumber parent) { Store(96, parent.value); }
   void Set(Flag flag, bool value);
+  void set_orphan_place(std::optional<uint64_t> place);
   void set_dirty(PageSpan pages);
   // These pages of the stream were written to.
   void AddDirty(PageSpan pages);

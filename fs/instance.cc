@@ -114,7 +114,8 @@ Task<absl::Status> Instance::BeginUse() {
 }
 
 Task<absl::Status> Instance::EndUse() {
-  absl::Status status = co_await SetUser(0);
+  absl::Status status = co_await pages_->EndOpens();
+  if (status.ok()) status = co_await SetUser(0);
   if (status.ok()) status = co_await pages_->SyncTransactions();
   co_return status;
 }

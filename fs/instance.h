@@ -90,6 +90,9 @@ class Instance final : public Filesystem {
   Task<absl::Status> EndUse();
   // Frees what nodes that are gone had begun to free, or had open. For a check, and whoever opens the fileset.
   Task<absl::Status> FinishRemovals();
+  // To be called once a second or so (fs/upkeep.h): goes on with what could not be freed, and with what nodes that are gone leave behind.
+  // Where there is none it looks at nothing but the view. After an error it goes on the next time.
+  Task<absl::Status> TakeCare();
 
  private:
   struct NewFile {
@@ -113,9 +116,17 @@ class Instance final : public Filesystem {
   Task<absl::Status> RemoveOrKeep(Edit* edit, Inode inode);
   Task<absl::StatusOr<bool>> FreeSome(Edit* edit, Inode inode);
   Task<absl::StatusOr<bool>> FreeTree(Edit* edit, TreeRoot root);
-  Task<absl::Status> SetOrphan(Edit* edit, uint64_t place, InodeNumber inode, bool orphan);
+  Task<absl::Status> NameOrphan(Edit* edit, uint64_t place, InodeNumber inode, bool orphan);
+  Task<absl::Status> MakeOrphan(Edit* edit, Inode inode);
+  Task<absl::Status> EndOrphan(Edit* edit, Inode inode);
+  // orphans.cc
+  enum class Removal : uint8_t { kHasMore, kDone, kInUse };
+  Task<absl::StatusOr<Removal>> FinishSome(Edit* edit, InodeNumber number, std::optional<uint64_t> place);
+  Task<absl::StatusOr<Removal>> Finish(InodeNumber number, std::optional<uint64_t> place);
   Task<absl::Status> FinishRemoval(InodeNumber inode);
-  Task<absl::StatusOr<bool>> FinishSome(Edit* edit, InodeNumber number, uint64_t place);
+  Task<absl::Status> FinishRemovalsOf(uint64_t place);
+  Task<absl::Status> TryLeftovers();
+  void NoteLeftover(InodeNumber inode) { leftovers_.try_emplace(inode); }
   // rename.cc
   struct Move;
   Task<absl::Status> MoveIn(Edit* edit, Move* move);
@@ -139,6 +150,12 @@ class Instance final : public Filesystem {
   Task<absl::Status> ChangeModeOfAcl(Edit* edit, Inode inode);
   Task<absl::StatusOr<mode_t>> InheritAcl(Edit* edit, Inode directory, Inode made, NewFile file);
 
+  // Of an orphan that was to be freed, and could not be: in how many calls of TakeCare it is tried again, and after how many the next time.
+  struct Leftover {
+    uint32_t tries_in = 1;
+    uint32_t wait = 1;
+  };
+
   bool IsOpen(InodeNumber inode) const { return open_.contains(inode) || opening_.contains(inode); }
 
   Pages* const pages_;
@@ -149,6 +166,8 @@ class Instance final : public Filesystem {
   int64_t counted_until_ns_ = 0;
   std::map<InodeNumber, uint64_t> open_;     // How often.
   std::map<InodeNumber, uint64_t> opening_;  // Of which it is not known yet whether they are there.
+  std::map<InodeNumber, Leftover> leftovers_;
+  uint32_t sweep_in_ = 0;  // In how many calls of TakeCare all places are looked at; 0: it was not said yet.
 };
 
 }  // namespace mangrove::fs

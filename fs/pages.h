@@ -62,7 +62,12 @@ class Pages {
 
   // This node has the inode open once more, or once less: others are to know from when it returns.
   virtual Task<absl::Status> PublishOpen(InodeNumber inode, bool open) = 0;
-  // Whether another node that is there has said so; true where that cannot be found out.
+  // What it has said is to be believed after others were lost, too: to be called once a second or so. True: since the last time nodes have
+  // come or gone.
+  virtual Task<absl::StatusOr<bool>> RenewOpens() = 0;
+  // Nothing is open here. What this node has said before is not looked at any more, until PublishOpen says something.
+  virtual Task<absl::Status> EndOpens() = 0;
+  // Whether another node that is there has said so; true where that cannot be found out, for the time being.
   virtual Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) = 0;
 
   // Waits before a transaction is tried for the `attempt`th time, from 1 on. An error ends the operation.

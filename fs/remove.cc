@@ -1,6 +1,5 @@
 // What takes names away. A file whose last name goes, and that nobody has open, goes with it, in the same edit. One that somebody has
-// open, or that has more extents than one edit frees, is put into this node's tree of orphans first: it is freed step by step, by who closes
-// it last, or by whoever opens the fileset when that node is gone.
+// open, or that has more extents than one edit frees, is put into this node's tree of orphans first (orphans.cc).
 //
 // Who opens a file says so before it looks at the inode; who removes one has the inode locked when it looks who has it open. So one of
 // the two sees the other.
@@ -19,12 +18,26 @@ constexpr size_t kRecordsAtOnce = 256;
 
 }  // namespace
 
-Task<absl::Status> Instance::SetOrphan(Edit* edit, uint64_t place, InodeNumber inode, bool orphan) {
+Task<absl::Status> Instance::NameOrphan(Edit* edit, uint64_t place, InodeNumber inode, bool orphan) {
   const absl::StatusOr<EditPage*> page = co_await edit->Get(kFirstPlacePage + place, PageKind::kPlace, Intent::kWrite);
   if (!page.ok()) co_return page.status();
   Tree orphans(edit, &space_, PlaceRoot(*page));
   if (orphan) co_return co_await orphans.Put(inode.value, std::string(1, '\0'));
   co_return co_await orphans.Erase(inode.value);
+}
+
+// Of this node's place, unless it is another's already.
+Task<absl::Status> Instance::MakeOrphan(Edit* edit, Inode inode) {
+  if (inode.orphan_place()) co_return absl::OkStatus();
+  inode.set_orphan_place(pages_->NodePlace());
+  co_return co_await NameOrphan(edit, pages_->NodePlace(), inode.number(), true);
+}
+
+Task<absl::Status> Instance::EndOrphan(Edit* edit, Inode inode) {
+  const std::optional<uint64_t> place = inode.orphan_place();
+  if (!place) co_return absl::OkStatus();
+  inode.set_orphan_place(std::nullopt);
+  co_return co_await NameOrphan(edit, *place, inode.number(), false);
 }
 
 // Pages of a tree of metadata, what its records name is none of its business; as many as go into one edit. True: that was all.
@@ -69,9 +82,9 @@ Task<absl::Status> Instance::RemoveOrKeep(Edit* edit, Inode inode) {
   if (!is_open) {
     const absl::StatusOr<bool> gone = co_await FreeSome(edit, inode);
     if (!gone.ok()) co_return gone.status();
-    if (*gone) co_return absl::OkStatus();
+    if (*gone) co_return co_await EndOrphan(edit, inode);  // If it was being made shorter.
   }
-  co_return co_await SetOrphan(edit, pages_->NodePlace(), inode.number(), true);
+  co_return co_await MakeOrphan(edit, inode);
 }
 
 Task<absl::Status> Instance::DropLink(Edit* edit, Inode inode) {
@@ -79,78 +92,6 @@ Task<absl::Status> Instance::DropLink(Edit* edit, Inode inode) {
   inode.set_links(inode.IsDirectory() ? 0 : inode.links() - 1);
   if (inode.links() > 0) co_return absl::OkStatus();
   co_return co_await RemoveOrKeep(edit, inode);
-}
-
-// A step for an orphan of that place. True: it is none any more, or somebody has it open.
-Task<absl::StatusOr<bool>> Instance::FinishSome(Edit* edit, InodeNumber number, uint64_t place) {
-  const absl::StatusOr<Inode> inode = co_await Inode::Get(edit, number, Intent::kWrite);
-  bool is_done = false;
-  if (ErrnoOf(inode.status()) == ESTALE) {
-    is_done = true;
-  } else if (!inode.ok()) {
-    co_return inode.status();
-  } else if (inode->links() > 0) {
-    const absl::StatusOr<bool> shrunk = co_await Shrink(edit, *inode);
-    if (!shrunk.ok()) co_return shrunk;
-    is_done = *shrunk;
-  } else {
-    const absl::StatusOr<bool> elsewhere = co_await pages_->IsOpenElsewhere(number);
-    if (!elsewhere.ok()) co_return elsewhere.status();
-    // It stays an orphan. Who has it open may have made it shorter.
-    if (IsOpen(number) || *elsewhere) co_return co_await Shrink(edit, *inode);
-    const absl::StatusOr<bool> gone = co_await FreeSome(edit, *inode);
-    if (!gone.ok()) co_return gone;
-    is_done = *gone;
-  }
-  if (!is_done) co_return false;
-  const absl::Status status = co_await SetOrphan(edit, place, number, false);
-  if (!status.ok()) co_return status;
-  co_return true;
-}
-
-// Of an inode that may be an orphan of this node's place.
-Task<absl::Status> Instance::FinishRemoval(InodeNumber number) {
-  bool is_done = false;
-  auto body = [&](Edit& edit) -> Task<absl::Status> {
-    const absl::StatusOr<bool> done = co_await FinishSome(&edit, number, pages_->NodePlace());
-    if (done.ok()) is_done = *done;
-    co_return done.status();
-  };
-  while (!is_done) {
-    const absl::Status status = co_await RunEdit(pages_, body);
-    if (!status.ok()) co_return status;
-  }
-  co_return absl::OkStatus();
-}
-
-Task<absl::Status> Instance::FinishRemovals() {
-  absl::Status first;
-  for (uint64_t place = 0; place < kNodePlaces; ++place) {
-    std::vector<TreeRecord> orphans;
-    auto list = [&](Edit& edit) -> Task<absl::Status> {
-      const absl::StatusOr<EditPage*> page =
-          co_await edit.Get(kFirstPlacePage + place, PageKind::kPlace, Intent::kRead);
-      if (!page.ok()) co_return page.status();
-      Tree tree(&edit, &space_, PlaceRoot(*page));
-      absl::StatusOr<std::vector<TreeRecord>> records = co_await tree.Scan(0, ~uint64_t{0}, ~size_t{0});
-      if (records.ok()) orphans = *std::move(records);
-      co_return records.status();
-    };
-    absl::Status status = co_await RunEdit(pages_, list);
-    if (first.ok()) first = status;
-    for (const TreeRecord& orphan : orphans) {
-      bool is_done = false;
-      auto finish = [&](Edit& edit) -> Task<absl::Status> {
-        const absl::StatusOr<bool> done = co_await FinishSome(&edit, {orphan.key}, place);
-        if (done.ok()) is_done = *done;
-        co_return done.status();
-      };
-      status = absl::OkStatus();
-      while (status.ok() && !is_done) status = co_await RunEdit(pages_, finish);
-      if (first.ok()) first = status;
-    }
-  }
-  co_return first;
 }
 
 // --- Operations -------------------------------------------------------------------------------------------------------
@@ -178,14 +119,16 @@ Task<absl::Status> Instance::Unlink(FoundFile directory, std::string name) {
   };
   const absl::Status status = co_await RunEdit(pages_, body);
   if (!status.ok() || removed == InodeNumber{} || IsOpen(removed)) co_return status;
-  // The name has gone. What is left of the file is freed now, or by who opens the fileset next.
+  // The name has gone. What is left of the file is freed now, or later.
   (co_await FinishRemoval(removed)).IgnoreError();
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> Instance::RemoveDirectory(FoundFile directory, std::string name) {
   if (absl::Status s = CheckName(name); !s.ok()) co_return s;
+  InodeNumber removed;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
+    removed = {};
     absl::StatusOr<Inode> parent = co_await GetDirectory(&edit, directory, Intent::kWrite);
     if (!parent.ok()) co_return parent.status();
     Directory entries(&edit, &space_, *parent);
@@ -195,15 +138,20 @@ Task<absl::Status> Instance::RemoveDirectory(FoundFile directory, std::string na
     if (!S_ISDIR((*entry)->type)) co_return PosixError(ENOTDIR, absl::StrCat("\"", name, "\" is no directory"));
     const absl::StatusOr<Inode> inode = co_await GetDirectory(&edit, (*entry)->inode, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
-    const Directory removed(&edit, &space_, *inode);
-    if (!removed.IsEmpty()) co_return PosixError(ENOTEMPTY, absl::StrCat("\"", name, "\" is not empty"));
-    const absl::Status status = co_await entries.Remove((*entry)->key);
+    const Directory below(&edit, &space_, *inode);
+    if (!below.IsEmpty()) co_return PosixError(ENOTEMPTY, absl::StrCat("\"", name, "\" is not empty"));
+    absl::Status status = co_await entries.Remove((*entry)->key);
     if (!status.ok()) co_return status;
     parent->set_links(parent->links() - 1);
     Touch(&*parent);
-    co_return co_await DropLink(&edit, *inode);
+    status = co_await DropLink(&edit, *inode);
+    if (inode->mode() != 0) removed = inode->number();
+    co_return status;
   };
-  co_return co_await RunEdit(pages_, body);
+  const absl::Status status = co_await RunEdit(pages_, body);
+  if (!status.ok() || removed == InodeNumber{}) co_return status;
+  (co_await FinishRemoval(removed)).IgnoreError();
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> Instance::Open(FoundFile file) {
@@ -242,6 +190,7 @@ Task<absl::Status> Instance::Close(FoundFile file) {
     co_return inode.status();
   };
   const absl::Status status = co_await RunEdit(pages_, body);
+  if (!status.ok() && ErrnoOf(status) != ESTALE) NoteLeftover(number);  // It may be one.
   if (is_orphan && !IsOpen(number)) co_return co_await FinishRemoval(number);
   co_return published.ok() && ErrnoOf(status) != ESTALE ? status : published;
 }

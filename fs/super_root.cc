@@ -413,6 +413,7 @@ Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string n
   status = co_await opened->instance->FinishRemovals();
   if (!status.ok())
     LogWarning("fileset \"", entry->info.name, "\": what was removed is not freed yet: ", status.message());
+  opened->upkeep = std::make_unique<Upkeep>(node_.clock, entry->info.name, opened->instance.get());
   co_return opened;
 }
 

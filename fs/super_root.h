@@ -23,6 +23,7 @@
 #include "fs/check.h"
 #include "fs/engine_pages.h"
 #include "fs/instance.h"
+#include "fs/upkeep.h"
 #include "net/runtime/task.h"
 
 namespace mangrove::fs {
@@ -38,11 +39,12 @@ struct FilesetInfo {
   int64_t made_ns = 0;
 };
 
-// An instance on this node, with its pages. What it does ends before it is destroyed.
+// An instance on this node, with its pages. What it does ends before it is destroyed, its upkeep by Stop.
 struct OpenFileset {
   FilesetInfo info;
   std::unique_ptr<EnginePages> pages;
   std::unique_ptr<Instance> instance;
+  std::unique_ptr<Upkeep> upkeep;
 };
 
 inline constexpr char kDefaultFileset[] = "default";

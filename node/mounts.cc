@@ -149,18 +149,12 @@ Mounts::~Mounts() {
   });
 }
 
-// Where there is no lease it would wait for one.
 void Mounts::EndAllUse(const std::vector<std::shared_ptr<Entry>>& mounts) {
   std::set<std::shared_ptr<fs::OpenFileset>> filesets;
   for (const auto& entry : mounts) filesets.insert(entry->fileset);
   for (const auto& fileset : filesets) {
     Completion done;
-    node_->loop()->RunUntil(
-        [&] {
-          if (!node_->engine()->Serves()) return done.Set();
-          Spawn<bool>(EndUse(fileset), [&](bool) { done.Set(); });
-        },
-        done);
+    node_->loop()->RunUntil([&] { Spawn<bool>(EndUse(fileset), [&](bool) { done.Set(); }); }, done);
   }
 }
 
@@ -347,7 +341,9 @@ Task<bool> Mounts::EndUse(std::shared_ptr<fs::OpenFileset> fileset) {
   const bool is_last = ending_ || fileset.use_count() == 1;
   if (is_last) {
     open_.erase(fileset->info.number);
-    status = co_await fileset->instance->EndUse();
+    co_await fileset->upkeep->Stop();
+    // At the end of the node it does not wait for a lease.
+    if (!ending_ || node_->engine()->Serves()) status = co_await fileset->instance->EndUse();
   }
   at_work_.erase(name);
   if (!status.ok())
@@ -360,7 +356,10 @@ Task<Mounts::Answer> Mounts::MountAt(Wanted wanted) {
   if (!fileset.ok()) co_return fileset.status();
   fs::MountOptions options{.directory = wanted.directory, .source = wanted.fileset};
   absl::StatusOr<std::unique_ptr<fs::Mount>> mount = co_await Create(std::move(options));
-  if (!mount.ok()) co_return mount.status();
+  if (!mount.ok()) {
+    co_await EndUse(*std::move(fileset));
+    co_return mount.status();
+  }
   auto entry = std::make_shared<Entry>();
   entry->fileset = *std::move(fileset);
   entry->mount = *std::move(mount);

@@ -106,6 +106,7 @@ Task<bool> FilesWork::RunHost(SimHost* host) {
       for (const auto& user : users_) {
         if (user->slot == host->slot) host->applets.Run(RunUser(*home, user.get()));
       }
+      BeginHolding(*home);
       co_return true;
     }
     if (!IsInTheWay(fs::ErrnoOf(home.status()))) {

@@ -1,9 +1,12 @@
 // Users with files: each has a directory of a fileset that every node has an instance of, and works in it by the instance of its node. What
 // operations answer, and what is there after the node was lost, must be what a plain tree says (tests/sim/files_model.h).
+//
+// Each node also has files open that other nodes take the names of; these it can use until it closes them, whichever other node dies.
 
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -48,6 +51,12 @@ class FilesWork final : public Work {
     std::unique_ptr<fs::Instance> instance;
   };
   using HomePtr = std::shared_ptr<Home>;
+  // A file that a node has open, and its name.
+  struct Held {
+    std::string name;
+    fs::FoundFile file;
+    bool is_open = false;
+  };
   struct User {
     int number = 0;
     int slot = 0;
@@ -63,6 +72,15 @@ class FilesWork final : public Work {
   Task<absl::StatusOr<HomePtr>> OpenOn(SimHost* host);
   Task<bool> RunHost(SimHost* host);
   Task<bool> RunUser(HomePtr home, User* user);
+  // files_open.cc
+  void BeginHolding(const HomePtr& home);
+  HomePtr SomeOtherHome(const Home& home, SimRandom* random);
+  Task<bool> TakeCare(HomePtr home);
+  Task<bool> HoldFiles(HomePtr home);
+  Task<absl::Status> MakeHeld(HomePtr home, Held* held);
+  Task<bool> UseHeld(HomePtr home, Held held, SimRandom random);
+  Task<bool> TakeNameAway(HomePtr home, std::string name);
+  Task<bool> TakeTables(HomePtr home);
   Task<bool> LookAround(HomePtr home, User* user);
   Task<bool> RunOperation(HomePtr home, User* user);
   FileOperation NextOperation(User* user);
@@ -81,6 +99,7 @@ class FilesWork final : public Work {
   SimWorld* const world_;
   const FilesOptions options_;
   std::vector<std::unique_ptr<User>> users_;
+  std::map<int, std::weak_ptr<Home>> homes_;  // By their slots.
   std::set<PageId> allocated_;
   uint64_t next_client_ = 0;
   int users_running_ = 0;

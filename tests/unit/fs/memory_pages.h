@@ -39,6 +39,8 @@ class MemoryPages final : public Pages {
   void SetOpenElsewhere(InodeNumber inode, bool open) {
     open ? (void)opened_elsewhere_.insert(inode.value) : (void)opened_elsewhere_.erase(inode.value);
   }
+  // RenewOpens says so, once.
+  void NodesHaveChanged() { nodes_have_changed_ = true; }
   void SetMostPages(uint64_t pages) { most_pages_ = pages; }
   void SetNow(int64_t ns) { now_ns_ = ns; }
   // Bytes of a metadata page, to damage them.
@@ -138,6 +140,8 @@ class MemoryPages final : public Pages {
     co_return Space{.total_pages = most_pages_, .free_pages = most_pages_ - allocated_pages_};
   }
   Task<absl::Status> PublishOpen(InodeNumber, bool) override { co_return Alive(); }
+  Task<absl::StatusOr<bool>> RenewOpens() override { co_return std::exchange(nodes_have_changed_, false); }
+  Task<absl::Status> EndOpens() override { co_return Alive(); }
   Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) override {
     co_return opened_elsewhere_.contains(inode.value);
   }
@@ -181,6 +185,7 @@ class MemoryPages final : public Pages {
   std::map<uint64_t, uint64_t> allocated_;  // First page and count.
   std::map<uint64_t, std::map<uint64_t, std::string>> open_;
   std::set<uint64_t> opened_elsewhere_;
+  bool nodes_have_changed_ = false;
   std::optional<uint64_t> calls_until_end_;
   uint64_t allocated_pages_ = 0;
   uint64_t most_pages_ = uint64_t{1} << 30;

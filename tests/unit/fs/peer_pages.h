@@ -41,6 +41,8 @@ class PeerPages : public Pages {
     open ? (void)places.insert(place_) : (void)places.erase(places.find(place_));
     return below_->PublishOpen(inode, open);
   }
+  Task<absl::StatusOr<bool>> RenewOpens() override { return below_->RenewOpens(); }
+  Task<absl::Status> EndOpens() override { return below_->EndOpens(); }
   Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) override {
     const std::multiset<uint64_t>& places = (*open_)[inode.value];
     co_return places.size() > places.count(place_);
