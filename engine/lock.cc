@@ -103,6 +103,12 @@ absl::Status PageEngine::Unlock(ClientId client, uint64_t lock_id) {
   return absl::OkStatus();
 }
 
+bool PageEngine::IsLockAwaited(PageId page) const {
+  const CachedPage* const cached = FindCached(page);
+  if (cached == nullptr) return false;
+  return cached->entry.deferred.has_value() || (cached->work != nullptr && !cached->work->unlock_waiters.empty());
+}
+
 void PageEngine::EndClient(ClientId client) {
   std::vector<uint64_t> ids;
   for (const auto& [id, lock] : locks_) {

@@ -119,6 +119,7 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> Acquire(PageRange range, Rights rights, TimeNs deadline);
   Task<absl::StatusOr<uint64_t>> Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline);
   absl::Status Unlock(ClientId client, uint64_t lock_id);
+  bool IsLockAwaited(PageId page) const;  // Another node, or a program of this one, waits for a lock of it to go.
   Task<absl::Status> Flush(PageRange range, TimeNs deadline);
   // Every dirty page that is here and not volatile. OK: each is durable, or has arrived at another node. From now on no pages
   // are taken in that others have no room for.
@@ -138,8 +139,7 @@ class PageEngine final : public TransportEvents {
   // Finds out who is responsible for the page; where nobody is, this node becomes it. Then ResponsibleFor says so.
   Task<absl::Status> Locate(PageId page, TimeNs deadline);
   Task<absl::StatusOr<NodeId>> FindResponsible(PageId page, TimeNs deadline);
-  // As far as this node has heard; 0: it has not.
-  NodeId ResponsibleFor(PageId page) const;
+  NodeId ResponsibleFor(PageId page) const;  // As far as this node has heard; 0: it has not.
   // Named by the membership, or by the page's own address, not by the directory.
   static bool IsFixed(PageId page);
   bool IsMember(NodeId node) const;

@@ -11,9 +11,15 @@ LocalPages::Page* LocalPages::Find(PageId page) {
   return it == pages_.end() ? nullptr : it->second.get();
 }
 
+// P3
+bool LocalPages::IsOverdue(PageId page, const Page& local) const {
+  const DurationNs tenure = clock_->Now() - local.since;
+  return tenure > kMostTenure || (tenure > kTenure && all_->IsLockAwaited(page));
+}
+
 bool LocalPages::Take(PageId page, uint64_t transaction, LockMode mode) {
   Page& local = *pages_.at(page);
-  if (clock_->Now() - local.since > kTenure) return false;             // P3
+  if (IsOverdue(page, local)) return false;
   if (local.writer != 0 && local.writer != transaction) return false;  // P2
   if (mode == LockMode::kShared) {
     if (local.writer == 0) local.readers.insert(transaction);

@@ -4,7 +4,8 @@
 //  P1  A page is here from the commit of a change that is not in it yet until all such changes are, and no transaction holds it. Its
 //      engine's lock is exclusive all the while.
 //  P2  One transaction has it for writing, or several for reading.
-//  P3  After kTenure no transaction takes it any more before it was given up once: so other nodes get their turn.
+//  P3  After kTenure, if others wait for it, and after kMostTenure in any case, no transaction takes it any more before it was given up
+//      once: so other nodes get their turn, and what is not durable is not of long ago.
 //
 // Owned by the loop.
 
@@ -25,6 +26,7 @@ namespace mangrove {
 class LocalPages {
  public:
   static constexpr DurationNs kTenure = 10 * kMillisecond;
+  static constexpr DurationNs kMostTenure = 200 * kMillisecond;
 
   struct Page {
     explicit Page(Clock* clock) : changed(clock) {}
@@ -39,7 +41,7 @@ class LocalPages {
     Waiters changed;
   };
 
-  explicit LocalPages(Clock* clock) : clock_(clock) {}
+  LocalPages(const TransactionPages* pages, Clock* clock) : all_(pages), clock_(clock) {}
 
   // Null: it is not here.
   Page* Find(PageId page);
@@ -58,7 +60,9 @@ class LocalPages {
 
  private:
   void GiveUpIfIdle(PageId page);
+  bool IsOverdue(PageId page, const Page& local) const;
 
+  const TransactionPages* const all_;
   Clock* const clock_;
   std::map<PageId, std::shared_ptr<Page>> pages_;
 };

@@ -55,6 +55,8 @@ void TransactionPages::Unlock(uint64_t lock) {
   engine_->Unlock(kTransactionsClient, lock).IgnoreError();  // It ends with the node at the latest.
 }
 
+bool TransactionPages::IsLockAwaited(PageId page) const { return engine_->IsLockAwaited(page); }
+
 Task<absl::Status> TransactionPages::Fetch(PageRange range, TimeNs deadline) {
   return engine_->Acquire(range, Rights::kRead, deadline);
 }

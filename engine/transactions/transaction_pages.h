@@ -61,6 +61,9 @@ class TransactionPages {
   // Errors as the engine's.
   Task<absl::StatusOr<HeldPages>> Lock(PageRange range, LockMode mode, TimeNs deadline);
 
+  // Whether somebody waits for a lock of the page to go.
+  bool IsLockAwaited(PageId page) const;
+
   // Gets the pages here, side by side, for Load; they may go again at any time.
   Task<absl::Status> Fetch(PageRange range, TimeNs deadline);
 

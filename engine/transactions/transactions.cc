@@ -25,7 +25,7 @@ struct Transactions::Page {
   ConfigNumber config;
   uint64_t sequence = 0;
   std::vector<ByteChange> writes;
-  TransactionPages::Content content;  // For its lazy commit.
+  TransactionPages::Content content;  // As it was when it was locked, for the call that did; for its lazy commit.
 };
 
 struct Transactions::Open {
@@ -71,7 +71,7 @@ Transactions::Transactions(const TransactionsOptions& options, PageEngine* engin
       pages_(engine, clock),
       replay_(options, engine, &pages_, clock, entropy),
       log_(options, engine, &pages_, &replay_, clock),
-      local_(clock),
+      local_(&pages_, clock),
       sync_waiters_(clock) {}
 
 Transactions::~Transactions() { *alive_ = false; }
@@ -241,6 +241,7 @@ Task<absl::Status> Transactions::LockPage(OpenPtr transaction, PageId page, Lock
   held->mode = mode;
   held->sequence = *sequence;
   held->config = allocation.config;
+  held->content = *content;
   co_return absl::OkStatus();
 }
 
@@ -301,6 +302,9 @@ Task<absl::StatusOr<std::string>> Transactions::ReadHeld(OpenPtr transaction, Gl
     const LocalPages::Page* const local = local_.Find(page);
     co_return WithWrites(*local->content, (*held)->writes, offset, length);
   }
+  if (const auto locked_now = std::exchange((*held)->content, nullptr); locked_now != nullptr) {
+    co_return WithWrites(*locked_now, (*held)->writes, offset, length);
+  }
   const auto content = co_await pages_.Load(page, transaction->deadline);
   if (transaction->ended) co_return Ended(*transaction);
   if (!content.ok()) co_return absl::AbortedError(content.status().message());
@@ -327,6 +331,7 @@ Task<absl::Status> Transactions::WriteHeld(OpenPtr transaction, GlobalAddress at
   }
   const absl::StatusOr<Page*> held = co_await Hold(transaction, PageOf(at), LockMode::kExclusive);
   if (!held.ok()) co_return held.status();
+  (*held)->content = nullptr;
   transaction->bytes += more;
   const auto offset = static_cast<uint16_t>(absl::Uint128Low64(at.value) % kPageBytes);
   (*held)->writes.push_back({offset, std::move(bytes)});

@@ -111,6 +111,20 @@ TEST_F(LazyCommit, ANodeThatChangesAPageAgainAndAgainLetsOthersIn) {
   EXPECT_TRUE(read->ok()) << read->status() << " after " << commits;
 }
 
+TEST_F(LazyCommit, APageThatNobodyElseWantsStaysWhileADiskIsSlow) {
+  ASSERT_TRUE(Put(1, At(0), "-").ok());
+  cluster_.lost = [](const Message& m) { return m.kind == MessageKind::kStore; };
+  ASSERT_TRUE(PutLazily(1, At(0), "a").ok());
+  cluster_.RunFor(2 * LocalPages::kTenure);
+  ASSERT_TRUE(PutLazily(1, At(0), "b").ok());
+  EXPECT_EQ(*Get(1, At(0), 1), "b");
+  cluster_.RunFor(LocalPages::kMostTenure);
+  EXPECT_FALSE(PutLazily(1, At(0), "c").ok());
+  cluster_.lost = nullptr;
+  EXPECT_TRUE(Sync(1).ok());
+  EXPECT_EQ(*Get(2, At(0), 1), "b");
+}
+
 TEST_F(LazyCommit, WhatCannotBeFlushedIsNotForgotten) {
   ASSERT_TRUE(Put(1, At(0), "-").ok());
   cluster_.lost = [](const Message& m) { return m.kind == MessageKind::kStore; };
