@@ -1,6 +1,7 @@
 // What a node says of itself, as JSON documents for the command line and other programs. docs/OPERATIONS.md lists the
 // fields.
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -264,7 +265,7 @@ std::string LocalOperations::InspectForPeer(PageId page) const {
   const PageSummary summary = engine_->Describe(page);
   const StoreUsage usage = store_->Usage();
   PeerReport report{.disk_used_bytes = usage.used_bytes,
-                    .disk_free_bytes = usage.free_bytes,
+                    .disk_free_bytes = usage.free_bytes - std::min(usage.free_bytes, config_->disk_reserve_bytes),
                     .home_known = summary.home_known,
                     .home_state = summary.home_state,
                     .owner = summary.owner.node};
@@ -329,12 +330,14 @@ Task<absl::StatusOr<bool>> LocalOperations::IsStillLost(PageId page, TimeNs dead
   co_return report->home_known && report->home_state == Name(HomeState::kLost);
 }
 
-// Every member's disk, in bytes of distinct data.
+// The disk of every node that is there, in bytes of distinct data.
 Task<absl::StatusOr<SpaceTotals>> LocalOperations::Space(TimeNs deadline) {
   SpaceTotals totals;
   const std::set<NodeId> disks = engine_->view().disks;
   for (NodeId node : disks) {
+    if (!engine_->view().members.contains(node)) continue;
     const absl::StatusOr<PeerReport> report = co_await AskPeer(node, kSuperRootPage, deadline);
+    if (!report.ok() && !engine_->view().members.contains(node)) continue;  // It has gone meanwhile.
     if (!report.ok()) co_return report.status();
     totals.free_bytes += report->disk_free_bytes;
     totals.total_bytes += report->disk_free_bytes + report->disk_used_bytes;

@@ -151,6 +151,18 @@ Task<absl::Status> EnginePages::Allocate(PageSpan pages, uint32_t replicas) {
   return node_.allocate({region_.first + pages.first, pages.count}, options, Deadline());
 }
 
+bool EnginePages::HasRoom(uint64_t page) const {
+  const PageEngine& engine = *node_.engine;
+  const PageId id = region_.first + page;
+  const Extent* const extent = engine.core_holder().Find(id);
+  for (const NodeId disk : engine.disks().Holders(id, extent == nullptr ? 1 : extent->replicas)) {
+    const std::optional<NodeResources> its =
+        disk == node_.self ? engine.peer_eviction().Own() : engine.peer_eviction().Of(disk);
+    if (its && its->free_bytes < node_.least_free_bytes) return false;
+  }
+  return true;
+}
+
 Task<absl::StatusOr<Space>> EnginePages::GetSpace() {
   const absl::StatusOr<SpaceTotals> totals = co_await node_.space(Deadline());
   if (!totals.ok()) co_return totals.status();

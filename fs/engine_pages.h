@@ -39,6 +39,8 @@ struct EnginePagesNode {
   // As NodeOperations' of these names.
   AllocatePages allocate;
   std::function<Task<absl::StatusOr<SpaceTotals>>(TimeNs deadline)> space;
+  // A disk that has fewer free is full for new data: it has to have room for what was written already, and is not there yet.
+  uint64_t least_free_bytes = 0;
 };
 
 class EnginePages final : public Pages {
@@ -57,6 +59,7 @@ class EnginePages final : public Pages {
   Task<absl::Status> WriteData(uint64_t transaction, uint64_t offset, std::span<const std::byte> bytes) override;
   Task<absl::Status> Flush(PageSpan pages) override;
   Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) override;
+  bool HasRoom(uint64_t page) const override;
   Task<absl::StatusOr<Space>> GetSpace() override;
   Task<absl::Status> PublishOpen(InodeNumber inode, bool open) override;
   Task<absl::StatusOr<bool>> RenewOpens() override;

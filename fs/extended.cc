@@ -22,6 +22,7 @@ constexpr size_t kPieceBytes = 1000;
 constexpr size_t kHeadBytes = 5;
 constexpr size_t kMostValueBytes = 65'536;
 constexpr size_t kMostNameListBytes = 65'536;
+constexpr char kCopies[] = "user.mangrove.copies";
 
 uint64_t FirstKeyOf(std::string_view name) { return XXH3_64bits(name.data(), name.size()) >> 24 << 24; }
 
@@ -179,6 +180,11 @@ Task<absl::Status> Instance::SetXattr(FoundFile file, std::string name, std::str
     if (!inode.ok()) co_return inode.status();
     if (name == kDefaultAcl && !inode->IsDirectory()) co_return PosixError(EACCES, "only directories hand ACLs down");
     inode->set_changed(pages_->NowNs());
+    if (name == kCopies) {
+      if (value != "1")
+        co_return PosixError(EINVAL, absl::StrCat("\"", value, "\" copies; expected 1, or no attribute"));
+      inode->Set(Inode::kOneCopy, true);
+    }
     if (is_access) {
       const absl::StatusOr<mode_t> permissions = ModeOfAcl(value);
       if (!permissions.ok()) co_return permissions.status();
@@ -199,6 +205,7 @@ Task<absl::Status> Instance::RemoveXattr(FoundFile file, std::string name) {
     const absl::StatusOr<bool> was_there = co_await EraseXattr(&edit, *inode, name);
     if (!was_there.ok()) co_return was_there.status();
     if (!*was_there) co_return NoAttribute(name);
+    if (name == kCopies) inode->Set(Inode::kOneCopy, false);
     inode->set_changed(pages_->NowNs());
     co_return absl::OkStatus();
   };
@@ -239,6 +246,13 @@ Task<absl::Status> Instance::ChangeModeOfAcl(Edit* edit, Inode inode) {
   absl::StatusOr<std::string> changed = WithMode(**acl, inode.mode());
   if (!changed.ok()) co_return PosixError(EIO, changed.status().message());
   co_return co_await PutXattr(edit, inode, name, *std::move(changed), XattrMode::kReplace);
+}
+
+// What is made in a directory of files that have one copy is so too.
+Task<absl::Status> Instance::InheritCopies(Edit* edit, Inode directory, Inode made) {
+  if (!directory.Has(Inode::kOneCopy) || (!made.IsRegular() && !made.IsDirectory())) co_return absl::OkStatus();
+  made.Set(Inode::kOneCopy, true);
+  co_return co_await PutXattr(edit, made, kCopies, "1", XattrMode::kAny);
 }
 
 // What the new file's permissions are: by the directory's default ACL, or by the caller's umask.

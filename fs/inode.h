@@ -36,6 +36,7 @@ class Inode {
   enum Flag : uint32_t {
     kShrinking = 1,  // It has extents behind its end that are to be freed.
     kOldTail = 2,    // Its last page has bytes of before behind the end.
+    kOneCopy = 4,    // What it takes from now on is kept on one disk. Of a directory: what is made in it is so.
   };
 
   explicit Inode(EditPage* page) : page_(page) {}

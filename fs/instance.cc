@@ -51,7 +51,7 @@ uint64_t UserOfPlace(const EditPage& page) { return GetLittle<uint64_t>(page.byt
 Task<absl::Status> Instance::Make(Pages* pages, FilesetOptions options) {
   absl::Status status = co_await pages->Allocate({0, kGroupPages}, options.replicas);
   if (!status.ok() && !absl::IsAlreadyExists(status)) co_return status;
-  SpaceMap space(pages, options.replicas);
+  SpaceMap space(pages);
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     // Made it is by one edit: if there is something, another node has been faster.
     const absl::StatusOr<std::string> there = co_await edit.GetRaw(kFilesetPage);
@@ -72,12 +72,10 @@ Task<absl::Status> Instance::Make(Pages* pages, FilesetOptions options) {
 
 Task<absl::StatusOr<std::unique_ptr<Instance>>> Instance::Open(Pages* pages) {
   InodeNumber root;
-  uint32_t replicas = 0;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     const absl::StatusOr<EditPage*> fileset = co_await edit.Get(kFilesetPage, PageKind::kFileset, Intent::kRead);
     if (!fileset.ok()) co_return fileset.status();
     root = {GetLittle<uint64_t>((*fileset)->bytes(), kRootDirectoryAt)};
-    replicas = GetLittle<uint32_t>((*fileset)->bytes(), kReplicasAt);
     const auto region = GetLittle<uint64_t>((*fileset)->bytes(), kRegionPagesAt);
     if (region != kRegionPages) {
       co_return PosixError(EIO, absl::StrCat("the fileset's region has ", region,
@@ -90,7 +88,7 @@ Task<absl::StatusOr<std::unique_ptr<Instance>>> Instance::Open(Pages* pages) {
   };
   const absl::Status status = co_await RunEdit(pages, body);
   if (!status.ok()) co_return status;
-  co_return std::make_unique<Instance>(pages, root, replicas);
+  co_return std::make_unique<Instance>(pages, root);
 }
 
 Task<absl::Status> Instance::BeginUse() {

@@ -50,7 +50,7 @@ class Instance final : public Filesystem {
   // EIO: there is no sound fileset. `pages` outlives the result.
   static Task<absl::StatusOr<std::unique_ptr<Instance>>> Open(Pages* pages);
 
-  Instance(Pages* pages, InodeNumber root, uint32_t replicas) : pages_(pages), root_(root), space_(pages, replicas) {}
+  Instance(Pages* pages, InodeNumber root) : pages_(pages), root_(root), space_(pages) {}
 
   InodeNumber root() const override { return root_; }
   Task<absl::StatusOr<Attributes>> Lookup(FoundFile directory, std::string name) override;
@@ -148,6 +148,7 @@ class Instance final : public Filesystem {
   Task<absl::Status> PutXattr(Edit* edit, Inode inode, std::string name, std::string value, XattrMode mode);
   Task<absl::StatusOr<bool>> EraseXattr(Edit* edit, Inode inode, std::string name);
   Task<absl::Status> ChangeModeOfAcl(Edit* edit, Inode inode);
+  Task<absl::Status> InheritCopies(Edit* edit, Inode directory, Inode made);
   Task<absl::StatusOr<mode_t>> InheritAcl(Edit* edit, Inode directory, Inode made, NewFile file);
 
   // Of an orphan that was to be freed, and could not be: in how many calls of TakeCare it is tried again, and after how many the next time.

@@ -98,6 +98,8 @@ Task<absl::StatusOr<Inode>> Instance::MakeInode(Edit* edit, Inode directory, New
     if (!status.ok()) co_return status;
     co_return inode;
   }
+  const absl::Status copies = co_await InheritCopies(edit, directory, inode);
+  if (!copies.ok()) co_return copies;
   const absl::StatusOr<mode_t> mode = co_await InheritAcl(edit, directory, inode, file);
   if (!mode.ok()) co_return mode.status();
   inode.set_mode((inode.mode() & ~mode_t{0777}) | (*mode & 0777));

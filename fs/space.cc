@@ -118,6 +118,10 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeFrom(Edit* edit, Choice choice, uin
     found = editor.FindClean(want, start);
   }
   if (found.count == 0) co_return PageSpan{};
+  // Trees may grow: what takes files away must not be refused.
+  if (counts && !pages_->HasRoom(first + found.first)) {
+    co_return PosixError(ENOSPC, absl::StrCat("a disk that is to have page ", first + found.first, " is full"));
+  }
   if (editor.owner() == 0) editor.SetOwner(own);
   editor.Set(found, true, choice.mark);
   const absl::Status charged = counts ? co_await Charge(edit, &editor, kind, found.count) : absl::OkStatus();
@@ -176,8 +180,9 @@ Task<absl::StatusOr<SpaceMap::AddedGroup>> SpaceMap::AddGroup(Edit* edit, Zone z
   }
   if ((uint64_t{count} + 1) * kGroupPages > PagesOf(zone).count) co_return NoSpace();
   const uint64_t first = GroupPageOf(zone, count);
+  const auto replicas = zone == Zone::kSingleCopy ? 1 : GetLittle<uint32_t>((*fileset)->bytes(), kReplicasAt);
   // What an edit that was aborted has allocated is as good.
-  absl::Status status = co_await pages_->Allocate({first, kGroupPages}, zone == Zone::kSingleCopy ? 1 : replicas_);
+  absl::Status status = co_await pages_->Allocate({first, kGroupPages}, replicas);
   if (!status.ok() && !absl::IsAlreadyExists(status)) co_return status;
   const absl::StatusOr<EditPage*> page = co_await edit->Make(first, PageKind::kGroup);
   if (!page.ok()) co_return page.status();

@@ -52,8 +52,8 @@ constexpr PageSpan PagesOf(Zone zone) {
 
 class SpaceMap final : public MetadataPages {
  public:
-  // `replicas`: of data and metadata, 0 as the cluster does. `pages` outlives it.
-  SpaceMap(Pages* pages, uint32_t replicas) : pages_(pages), replicas_(replicas) {}
+  // `pages` outlives it.
+  explicit SpaceMap(Pages* pages) : pages_(pages) {}
 
   // Of metadata. An inode's page is marked, so that a check finds all inodes.
   Task<absl::StatusOr<uint64_t>> Take(Edit* edit) override { return TakeOne(edit, false); }
@@ -101,7 +101,6 @@ class SpaceMap final : public MetadataPages {
   Task<absl::Status> Free(Edit* edit, PageSpan pages, bool mark);
 
   Pages* const pages_;
-  const uint32_t replicas_;
   std::array<ZoneState, kZones> zones_;
 };
 

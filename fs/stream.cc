@@ -99,7 +99,8 @@ Task<absl::StatusOr<uint64_t>> Stream::FillHole(Extent hole, uint64_t ahead) {
     }
   }
   const SpaceMap::Wanted wanted{hole.count, ahead};
-  const absl::StatusOr<PageSpan> taken = co_await space_->TakeData(edit_, Zone::kData, wanted, goal);
+  const Zone zone = inode_.Has(Inode::kOneCopy) ? Zone::kSingleCopy : Zone::kData;
+  const absl::StatusOr<PageSpan> taken = co_await space_->TakeData(edit_, zone, wanted, goal);
   if (!taken.ok()) co_return taken.status();
   const absl::Status status = co_await Add({hole.stream_page, taken->first, taken->count});
   if (!status.ok()) co_return status;

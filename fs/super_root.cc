@@ -250,18 +250,29 @@ Task<absl::StatusOr<SuperRoot::Entry>> SuperRoot::Register(std::string name, Fil
   co_return registered;
 }
 
-// REQUIRES: the entry is of that fileset still, or else nothing changes.
+// ENOENT: the entry is of that fileset no more, and nothing changes.
+Task<absl::Status> SuperRoot::SetReplicas(Entry entry, uint32_t replicas) {
+  return ChangeInfo(std::move(entry), [replicas](FilesetInfo& info) { info.replicas = replicas; });
+}
 Task<absl::Status> SuperRoot::SetState(Entry entry, FilesetState state) {
+  return ChangeInfo(std::move(entry), [state](FilesetInfo& info) { info.state = state; });
+}
+
+Task<absl::Status> SuperRoot::ChangeInfo(Entry entry, std::function<void(FilesetInfo&)> change) {
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     const absl::StatusOr<EditPage*> page = co_await edit.Get(entry.page, PageKind::kFilesetEntry, Intent::kWrite);
     if (!page.ok()) co_return page.status();
     FilesetInfo info = InfoIn(**page);
     if (info.number != entry.info.number || info.state == FilesetState::kFree) co_return NoFileset(entry.info.name);
-    info.state = state;
+    change(info);
     PutInfo(*page, info);
     co_return absl::OkStatus();
   };
   co_return co_await RunEdit(list_.get(), body);
+}
+
+Task<absl::StatusOr<PageRange>> SuperRoot::OpenRegionOf(Entry entry) {
+  return OpenRegion(RegionOf(entry.info.number), false, kRegionPages);
 }
 
 Task<absl::StatusOr<FilesetInfo>> SuperRoot::MakeFileset(std::string name, FilesetOptions options) {
@@ -384,7 +395,7 @@ Task<absl::StatusOr<CheckReport>> SuperRoot::Check(std::string name) {
   if (!status.ok()) co_return status;
   const absl::StatusOr<Entry> entry = co_await Get(name);
   if (!entry.ok()) co_return entry.status();
-  const absl::StatusOr<PageRange> region = co_await OpenRegion(RegionOf(entry->info.number), false, kRegionPages);
+  const absl::StatusOr<PageRange> region = co_await OpenRegionOf(*entry);
   if (!region.ok()) co_return region.status();
   EnginePages pages(node_, *region, clients_());
   co_return co_await CheckFileset(&pages);
@@ -399,7 +410,7 @@ Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string n
     co_return PosixError(ENODEV, absl::StrCat("fileset \"", name, "\" is ", ToString(entry->info.state)));
   }
   if (absl::Status s = CheckPlace(); !s.ok()) co_return s;
-  const absl::StatusOr<PageRange> region = co_await OpenRegion(RegionOf(entry->info.number), false, kRegionPages);
+  const absl::StatusOr<PageRange> region = co_await OpenRegionOf(*entry);
   if (!region.ok()) co_return region.status();
   auto opened = std::make_unique<OpenFileset>();
   opened->info = entry->info;
@@ -413,6 +424,8 @@ Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string n
   status = co_await opened->instance->FinishRemovals();
   if (!status.ok())
     LogWarning("fileset \"", entry->info.name, "\": what was removed is not freed yet: ", status.message());
+  status = co_await FinishQuota(opened->pages.get());
+  if (!status.ok()) LogWarning("fileset \"", entry->info.name, "\": its quota is not in force yet: ", status.message());
   opened->upkeep = std::make_unique<Upkeep>(node_.clock, entry->info.name, opened->instance.get());
   co_return opened;
 }

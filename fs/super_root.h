@@ -14,7 +14,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +25,7 @@
 #include "fs/check.h"
 #include "fs/engine_pages.h"
 #include "fs/instance.h"
+#include "fs/quota.h"
 #include "fs/upkeep.h"
 #include "net/runtime/task.h"
 
@@ -37,6 +40,12 @@ struct FilesetInfo {
   uint32_t replicas = 0;  // 0: as the cluster does.
   uint64_t number = 0;
   int64_t made_ns = 0;
+};
+
+// What has a value changes.
+struct FilesetChange {
+  std::optional<uint32_t> replicas;  // Of storage that it takes from now on.
+  QuotaChange quota;
 };
 
 // An instance on this node, with its pages. What it does ends before it is destroyed, its upkeep by Stop.
@@ -62,6 +71,8 @@ class SuperRoot {
   // EEXIST: there is one. EINVAL: no name.
   Task<absl::StatusOr<FilesetInfo>> Create(std::string name, FilesetOptions options);
   Task<absl::Status> SetOnline(std::string name, bool online);
+  Task<absl::Status> Change(std::string name, FilesetChange change);
+  Task<absl::StatusOr<Usage>> GetUsage(std::string name);
   // Everything in it is gone. EBUSY: it is online.
   Task<absl::Status> Delete(std::string name);
   // CheckFileset: of one that is in use it may find what was only being changed.
@@ -82,6 +93,10 @@ class SuperRoot {
   Task<absl::StatusOr<std::vector<Entry>>> Entries(Edit* edit, Intent intent);
   Task<absl::StatusOr<Entry>> Get(std::string name);
   Task<absl::StatusOr<Entry>> Register(std::string name, FilesetOptions options);
+  Task<absl::StatusOr<std::unique_ptr<EnginePages>>> OpenPagesOf(std::string name);
+  Task<absl::StatusOr<PageRange>> OpenRegionOf(Entry entry);
+  Task<absl::Status> SetReplicas(Entry entry, uint32_t replicas);
+  Task<absl::Status> ChangeInfo(Entry entry, std::function<void(FilesetInfo&)> change);
   Task<absl::Status> SetState(Entry entry, FilesetState state);
   Task<absl::StatusOr<FilesetInfo>> MakeFileset(std::string name, FilesetOptions options);
   Task<absl::Status> CheckUnused(PageRange region, std::string name);

@@ -14,6 +14,8 @@
 #include "directory/address.h"
 #include "engine/node_config.h"
 #include "node/arguments.h"
+#include "node/command.h"
+#include "node/fileset_flags.h"
 #include "node/group_path.h"
 #include "node/render.h"
 #include "node/setup.h"
@@ -23,45 +25,6 @@ namespace {
 
 constexpr uint64_t kMostReplicas = 64;
 constexpr uint64_t kMostValidS = 7 * 24 * 3600;
-
-struct Options {
-  std::string socket;
-  double timeout_s = 10;
-  bool json = false;
-  bool watch = false;
-  bool help = false;
-  bool version = false;
-  // Of some commands.
-  std::optional<uint64_t> votes;
-  std::optional<uint64_t> group;
-  std::optional<uint64_t> replicas;
-  std::optional<uint64_t> valid_s;
-  bool anchor = false;
-  bool encrypted = false;
-  bool force = false;
-  bool list = false;
-  std::string withdraw;
-  std::string confirm;
-  std::string name;
-  std::string address;
-  std::string directory;
-  std::string without_quorum;
-};
-
-struct Command {
-  std::vector<std::string> words;
-  const char* parameter;  // Null: it takes none. In brackets: it may be left out.
-  const char* what;       // For Inspect.
-  absl::StatusOr<std::string> (*render)(const std::string& document);
-  const char* summary;
-  const char* help;
-  std::vector<std::string> flags = {};  // That it takes beside those of all.
-  // What Inspect is given, where that is not the parameter itself.
-  std::string (*argument)(const std::string& parameter, const Options& options) = nullptr;
-  // Instead of Inspect: of this machine, without a daemon.
-  absl::StatusOr<std::string> (*set_up)(const std::string& parameter, const Options& options) = nullptr;
-  const char* second = nullptr;  // Another parameter: it becomes the directory.
-};
 
 SetupOptions SetupOf(const Options& options) {
   SetupOptions setup;
@@ -99,19 +62,11 @@ std::string SetArgument(const std::string& node, const Options& options) {
   return wanted.dump();
 }
 
-std::string SetRegionArgument(const std::string& region, const Options& options) {
-  return nlohmann::json{{"region", region}, {"without_quorum", options.without_quorum}}.dump();
-}
-
 std::string TokenArgument(const std::string&, const Options& options) {
   constexpr uint64_t kValidS = 15 * 60;
   if (options.list) return "list";
   if (!options.withdraw.empty()) return "withdraw " + options.withdraw;
   return std::to_string(options.valid_s.value_or(kValidS));
-}
-
-std::string GiveUpLogArgument(const std::string& node, const Options& options) {
-  return options.confirm.empty() ? node : node + " confirmed";
 }
 
 // One that has the cluster do something with a node.
@@ -202,67 +157,11 @@ std::vector<Command> GroupCommands() {
   };
 }
 
-std::vector<Command> PageCommands() {
-  return {
-      {{"region", "list"},
-       nullptr,
-       "regions",
-       RenderRegions,
-       "the regions of the cluster",
-       "Name, address, size, allocated bytes, owner, group and mode of each region, and what a node does with it that\n"
-       "reaches too few anchors."},
-      {.words = {"region", "set"},
-       .parameter = "REGION",
-       .what = "set region",
-       .render = RenderRegions,
-       .summary = "changes what is done with a region without quorum",
-       .help =
-           "--without-quorum refuse: a node that reaches too few anchors takes the region's pages away from programs\n"
-           "until it reaches enough. --without-quorum read: the pages that it has can be read meanwhile, as they\n"
-           "were; others may have newer ones. It counts for programs that open the region from then on, and for the\n"
-           "nodes where they do. For the region's owner and root.",
-       .flags = {"--without-quorum"},
-       .argument = SetRegionArgument},
-      {{"page", "show"},
-       "ADDRESS",
-       "page",
-       RenderPage,
-       "where a page is, and in which state",
-       "The page that has ADDRESS, a number below 2^128 such as 0x100000000 or as \"region list\" prints it: its\n"
-       "responsible node, core holders, owner and sharers, and what this node's cache has of it."},
-      {{"directory", "show"},
-       "[ADDRESS]",
-       "directory",
-       RenderDirectory,
-       "which node is responsible for which segments",
-       "The RAM directory: its pages, how many segments each node is responsible for, and the first runs of them.\n"
-       "With ADDRESS: the directory's pages from the root to the one about it, and the run that it is in.\n"
-       "Nobody becomes responsible for a segment by this."},
-      {.words = {"log", "give-up"},
-       .parameter = "NODE",
-       .what = "give up log",
-       .render = RenderGiveUpLog,
-       .summary = "gives up what is lost of the log of a node's transactions",
-       .help = "For a log that no disk can be read from any more: until then no transaction begins anywhere. Without\n"
-               "--confirm it only says what cannot be read. With --confirm NODE what is lost of it is lost for good:\n"
-               "transactions that were committed. NODE must not be here. For root and the user of the daemon.",
-       .flags = {"--confirm"},
-       .argument = GiveUpLogArgument},
-      {{"log", "show"},
-       "NODE",
-       "log",
-       RenderLog,
-       "what transactions of a node have committed",
-       "The log of NODE, a number or a name, from its oldest record on that is not given up: of each transaction the "
-       "pages\n"
-       "that it wrote, their sequences and how many bytes, not what they are. After a loss a log is read by the "
-       "others, and\n"
-       "given up."},
-  };
-}
-
 std::string FilesetArgument(const std::string& name, const Options& options) {
-  return nlohmann::json{{"name", name}, {"replicas", options.replicas.value_or(0)}}.dump();
+  return nlohmann::json{{"name", name}, {"replicas", options.copies.value_or(options.replicas.value_or(0))}}.dump();
+}
+std::string SetFilesetArgument(const std::string& name, const Options& options) {
+  return SetFilesetRequest(name, options.copies, options.quota_bytes, options.quota_inodes);
 }
 
 // The daemon's working directory is another one.
@@ -296,10 +195,23 @@ std::vector<Command> FilesetCommands() {
        .what = "fs fileset create",
        .render = RenderFilesets,
        .summary = "makes an empty fileset",
-       .help = "--replicas: on how many disks everything in it is kept; otherwise as many as the cluster's pages.",
-       .flags = {"--replicas"},
+       .help =
+           "--copies, or --replicas: on how many disks everything in it is kept; otherwise as many as the cluster's\n"
+           "pages.",
+       .flags = {"--copies", "--replicas"},
        .argument = FilesetArgument},
-      OfFileset("show", "fs fileset show", "one of them", "Its state, and when it was made."),
+      OfFileset("show", "fs fileset show", "one of them", "Its state, what is used of it, and what may be at most."),
+      {.words = {"fileset", "set"},
+       .parameter = "NAME",
+       .what = "fs fileset set",
+       .render = RenderFilesets,
+       .summary = "changes what a fileset may use, and how often it is kept",
+       .help =
+           "--quota-bytes: data that may be in it at most, such as 10G; each page counts once, whatever the copies.\n"
+           "--quota-inodes: files and directories. 0 or none: as much as there is. A quota below what is used refuses\n"
+           "only more. --copies: on how many disks storage is kept that it takes from now on.",
+       .flags = {"--quota-bytes", "--quota-inodes", "--copies"},
+       .argument = SetFilesetArgument},
       OfFileset("offline", "fs fileset offline", "has it mounted nowhere anew",
                 "Mounts that there are go on. A fileset that is offline can be deleted."),
       OfFileset("online", "fs fileset online", "undoes that", "It can be mounted again."),
@@ -361,6 +273,7 @@ std::string UsageOf(const Command& command) {
                               : flag == "--group"          ? " GROUP"
                               : flag == "--without-quorum" ? " refuse|read"
                               : flag == "--withdraw"       ? " ID|all"
+                              : flag == "--quota-bytes"    ? " SIZE"
                               : is_switch                  ? ""
                                                            : " N";
     absl::StrAppend(&flags, " [", flag, value, "]");
@@ -430,6 +343,9 @@ std::vector<Flag> Flags(Options* options) {
              return group.status();
            }},
           NumberFlag("--replicas", 1, kMostReplicas, &options->replicas),
+          NumberFlag("--copies", 1, kMostReplicas, &options->copies),
+          QuotaFlag("--quota-bytes", true, &options->quota_bytes),
+          QuotaFlag("--quota-inodes", false, &options->quota_inodes),
           NumberFlag("--valid", 1, kMostValidS, &options->valid_s),
           SwitchFlag("--anchor", &options->anchor),
           SwitchFlag("--encrypted", &options->encrypted),
@@ -452,6 +368,9 @@ std::vector<std::string> GivenFlags(const Options& options) {
   note(options.votes.has_value(), "--votes");
   note(options.group.has_value(), "--group");
   note(options.replicas.has_value(), "--replicas");
+  note(options.copies.has_value(), "--copies");
+  note(options.quota_bytes.has_value(), "--quota-bytes");
+  note(options.quota_inodes.has_value(), "--quota-inodes");
   note(options.valid_s.has_value(), "--valid");
   note(options.anchor, "--anchor");
   note(options.encrypted, "--encrypted");
@@ -576,6 +495,9 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
   }
   if (command->argument == SetRegionArgument && options.without_quorum.empty()) {
     return FailUsage(environment, "\"region set\" needs --without-quorum");
+  }
+  if (command->argument == SetFilesetArgument && GivenFlags(options).empty()) {
+    return FailUsage(environment, "\"fileset set\" needs --quota-bytes, --quota-inodes or --copies");
   }
   if (command->set_up != nullptr) {
     const absl::StatusOr<std::string> done = command->set_up(parameter, options);

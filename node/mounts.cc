@@ -18,6 +18,7 @@
 #include "engine/page_engine.h"
 #include "fs/status.h"
 #include "net/log.h"
+#include "node/fileset_settings.h"
 
 namespace mangrove {
 namespace {
@@ -106,6 +107,8 @@ Mounts::Mounts(Node* node) : node_(node), next_client_(kFirstClient) {
   engine.allocate = [operations](PageRange pages, AllocateOptions options, TimeNs deadline) {
     return operations->Allocate({.uid = 0, .gid = 0, .groups = {}}, pages, options, deadline);
   };
+  const uint64_t reserve_bytes = node->config().disk_reserve_bytes;
+  engine.least_free_bytes = reserve_bytes + reserve_bytes / 4;
   engine.space = [operations](TimeNs deadline) { return operations->Space(deadline); };
   super_root_ = std::make_unique<fs::SuperRoot>(engine, operations, [this] { return next_client_++; });
   node->SetFilesystemOperations([this](Credentials who, std::string what, std::string argument) {
@@ -266,6 +269,10 @@ Task<Mounts::Answer> Mounts::OfFileset(std::string what, std::string argument) {
     }
     const absl::StatusOr<fs::FilesetInfo> made = co_await super_root_->Create(name, options);
     if (!made.ok()) co_return made.status();
+  } else if (what == "fileset set") {
+    absl::StatusOr<std::string> changed = co_await SetFileset(super_root_.get(), std::move(argument));
+    if (!changed.ok()) co_return changed;
+    name = *std::move(changed);
   } else if (what == "fileset delete") {
     const absl::Status status = co_await super_root_->Delete(name);
     if (!status.ok()) co_return status;
@@ -278,7 +285,13 @@ Task<Mounts::Answer> Mounts::OfFileset(std::string what, std::string argument) {
   }
   const absl::StatusOr<fs::FilesetInfo> info = co_await super_root_->Find(name);
   if (!info.ok()) co_return info.status();
-  co_return Done({{"filesets", nlohmann::json::array({DocumentOf(*info)})}});
+  nlohmann::json document = DocumentOf(*info);
+  if (info->state == fs::FilesetState::kOnline || info->state == fs::FilesetState::kOffline) {
+    const absl::StatusOr<std::string> usage = co_await UsageOfFileset(super_root_.get(), name);
+    if (!usage.ok()) co_return usage;
+    document.update(nlohmann::json::parse(*usage));
+  }
+  co_return Done({{"filesets", nlohmann::json::array({document})}});
 }
 
 // --- Mounts -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 // The filesets of the cluster as this node's operators handle them, and the mounts of this host that the daemon serves.
 //
 // Answers are JSON documents (NodeOperations::Operate, words that begin with "fs "):
-//   fileset list, fileset show NAME, fileset check NAME, fileset create {"name", "replicas"}, fileset online NAME, fileset offline NAME, fileset delete NAME,
+//   fileset list, fileset show NAME, fileset check NAME, fileset create {"name", "replicas"}, fileset set {"name", "copies", "quota_bytes", "quota_inodes"},
+//   fileset online NAME, fileset offline NAME, fileset delete NAME,
 //   mount {"fileset", "directory"}, unmount {"directory", "force"}, mounts
 //
 // Owned by the loop, but for the constructor and the destructor.

@@ -319,15 +319,26 @@ std::string Token(const json& token) {
                       "  mangrove node join TOKEN --name NAME --address HOST:PORT\n");
 }
 
+// "1.5 MiB of 10.0 GiB"; without the second where there is no quota, "-" in a list, which counts nothing.
+std::string UsageText(const json& fileset, const char* used, const char* quota, std::string (*text)(uint64_t)) {
+  if (!fileset.contains(used)) return "-";
+  const uint64_t limit = Number(fileset, quota);
+  return absl::StrCat(text(Number(fileset, used)), limit == 0 ? "" : absl::StrCat(" of ", text(limit)));
+}
+
 std::string Filesets(const json& document) {
   const json& filesets = document.at("filesets");
   if (filesets.empty()) return "done\n";
-  TextTable table({Align::kLeft, Align::kLeft, Align::kRight});
-  table.AddRow({"fileset", "state", "copies"});
+  const bool is_counted = filesets[0].contains("used_bytes");
+  TextTable table({Align::kLeft, Align::kLeft, Align::kRight, Align::kRight, Align::kRight});
+  table.AddRow({"fileset", "state", "copies", is_counted ? "data" : "", is_counted ? "inodes" : ""});
   for (const json& fileset : filesets) {
     const uint64_t replicas = Number(fileset, "replicas");
-    table.AddRow(
-        {Text(fileset, "name"), Text(fileset, "state"), replicas == 0 ? "as pages" : std::to_string(replicas)});
+    table.AddRow({Text(fileset, "name"), Text(fileset, "state"), replicas == 0 ? "as pages" : std::to_string(replicas),
+                  is_counted ? UsageText(fileset, "used_bytes", "quota_bytes", BytesText) : "",
+                  is_counted ? UsageText(fileset, "used_inodes", "quota_inodes",
+                                         [](uint64_t count) { return std::to_string(count); })
+                             : ""});
   }
   return table.ToString();
 }

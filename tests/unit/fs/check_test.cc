@@ -63,7 +63,7 @@ class CheckTest : public testing::Test {
     EXPECT_TRUE(Do(RunEdit(&pages_, body)).ok());
   }
   void InDirectory(InodeNumber directory, const std::string& name, InodeNumber inode, mode_t type) {
-    SpaceMap space(&pages_, 0);
+    SpaceMap space(&pages_);
     auto body = [&](Edit& edit) -> Task<absl::Status> {
       const auto parent = co_await Inode::Get(&edit, directory, Intent::kWrite);
       if (!parent.ok()) co_return parent.status();
@@ -78,7 +78,7 @@ class CheckTest : public testing::Test {
   }
   // An extent of the file, by its number.
   void PutExtent(InodeNumber file, uint64_t stream_page, uint64_t page, uint32_t count) {
-    SpaceMap space(&pages_, 0);
+    SpaceMap space(&pages_);
     std::string value(16, '\0');
     PutLittle({value.data(), value.size()}, 0, page);
     PutLittle({value.data(), value.size()}, 8, count);
@@ -265,7 +265,7 @@ TEST_F(CheckTest, TargetOfAnotherLengthIsNamed) {
 }
 
 TEST_F(CheckTest, MissingPieceOfAnAttributeIsNamed) {
-  SpaceMap space(&pages_, 0);
+  SpaceMap space(&pages_);
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     const auto inode = co_await Inode::Get(&edit, file_, Intent::kWrite);
     Tree tree(&edit, &space, inode->xattr_root());
@@ -291,7 +291,7 @@ TEST_F(CheckTest, OpenFileWithoutANameIsAnOrphanAndNoProblem) {
 }
 
 TEST_F(CheckTest, OrphanThatIsNoInodesNumberIsNamed) {
-  SpaceMap space(&pages_, 0);
+  SpaceMap space(&pages_);
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     const auto place = co_await edit.Get(kFirstPlacePage + 3, PageKind::kPlace, Intent::kWrite);
     Tree tree(&edit, &space, PlaceRoot(*place));

@@ -42,6 +42,10 @@ class MemoryPages final : public Pages {
   // RenewOpens says so, once.
   void NodesHaveChanged() { nodes_have_changed_ = true; }
   void SetMostPages(uint64_t pages) { most_pages_ = pages; }
+  // The disks have no room for more, or have it again.
+  void SetFull(bool full) { is_full_ = full; }
+  // Of the pages whose storage begins here.
+  uint32_t replicas(uint64_t first) const { return replicas_.at(first); }
   void SetNow(int64_t ns) { now_ns_ = ns; }
   // Bytes of a metadata page, to damage them.
   std::string& metadata(uint64_t page) { return metadata_[page]; }
@@ -128,14 +132,16 @@ class MemoryPages final : public Pages {
     }
     co_return absl::OkStatus();
   }
-  Task<absl::Status> Allocate(PageSpan pages, uint32_t) override {
+  Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) override {
     if (allocated_.contains(pages.first)) co_return absl::AlreadyExistsError("it is allocated");
     if (allocated_pages_ + pages.count > most_pages_) co_return absl::ResourceExhaustedError("the disks are full");
     if (absl::Status s = Change(); !s.ok()) co_return s;
     allocated_[pages.first] = pages.count;
+    replicas_[pages.first] = replicas;
     allocated_pages_ += pages.count;
     co_return absl::OkStatus();
   }
+  bool HasRoom(uint64_t) const override { return !is_full_; }
   Task<absl::StatusOr<Space>> GetSpace() override {
     co_return Space{.total_pages = most_pages_, .free_pages = most_pages_ - allocated_pages_};
   }
@@ -183,12 +189,14 @@ class MemoryPages final : public Pages {
   std::map<uint64_t, std::string> data_;
   std::map<uint64_t, std::string> durable_data_;
   std::map<uint64_t, uint64_t> allocated_;  // First page and count.
+  std::map<uint64_t, uint32_t> replicas_;
   std::map<uint64_t, std::map<uint64_t, std::string>> open_;
   std::set<uint64_t> opened_elsewhere_;
   bool nodes_have_changed_ = false;
   std::optional<uint64_t> calls_until_end_;
   uint64_t allocated_pages_ = 0;
   uint64_t most_pages_ = uint64_t{1} << 30;
+  bool is_full_ = false;
   uint64_t abort_each_ = 0;
   uint64_t calls_ = 0;
   uint64_t changes_ = 0;

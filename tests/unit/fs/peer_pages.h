@@ -35,6 +35,7 @@ class PeerPages : public Pages {
   }
   Task<absl::Status> Flush(PageSpan pages) override { return below_->Flush(pages); }
   Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) override { return below_->Allocate(pages, replicas); }
+  bool HasRoom(uint64_t page) const override { return below_->HasRoom(page); }
   Task<absl::StatusOr<Space>> GetSpace() override { return below_->GetSpace(); }
   Task<absl::Status> PublishOpen(InodeNumber inode, bool open) override {
     std::multiset<uint64_t>& places = (*open_)[inode.value];

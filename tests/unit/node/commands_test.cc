@@ -497,6 +497,16 @@ TEST_F(CommandLine, FilesetsAreListedWithTheirStates) {
             "projects  offline         3\n");
   EXPECT_EQ(Run({"fileset", "create", "projects", "--replicas", "3"}), kExitDone);
   EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock fs fileset create {"name":"projects","replicas":3})");
+  EXPECT_EQ(Run({"fileset", "set", "projects", "--quota-bytes", "10G", "--quota-inodes", "none", "--copies", "2"}),
+            kExitDone);
+  EXPECT_EQ(asked_,
+            "/run/mangrove/mangroved.sock fs fileset set "
+            R"({"copies":2,"name":"projects","quota_bytes":10737418240,"quota_inodes":0})");
+  EXPECT_EQ(Run({"fileset", "set", "projects"}), kExitUsage);
+  for (const char* size : {"", "G", "1X", "-1", "4095", "2048P"}) {
+    EXPECT_EQ(Run({"fileset", "set", "projects", "--quota-bytes", size}), kExitUsage) << size;
+  }
+  EXPECT_EQ(Run({"fileset", "set", "projects", "--quota-inodes", "1K"}), kExitUsage);
   EXPECT_EQ(Run({"fileset", "delete"}), kExitUsage);
   EXPECT_THAT(err_.str(), HasSubstr("\"fileset delete\" needs NAME"));
 }
