@@ -334,7 +334,9 @@ Task<absl::StatusOr<SpaceTotals>> LocalOperations::Space(TimeNs deadline) {
   SpaceTotals totals;
   const std::set<NodeId> disks = engine_->view().disks;
   for (NodeId node : disks) {
+    if (!engine_->view().members.contains(node)) continue;
     const absl::StatusOr<PeerReport> report = co_await AskPeer(node, kSuperRootPage, deadline);
+    if (!report.ok() && !engine_->view().members.contains(node)) continue;  // It has gone meanwhile.
     if (!report.ok()) co_return report.status();
     totals.free_bytes += report->disk_free_bytes;
     totals.total_bytes += report->disk_free_bytes + report->disk_used_bytes;
