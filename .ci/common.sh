@@ -6,7 +6,8 @@ BUILD_PACKAGES=(g++ cmake ninja-build pkg-config ccache lld
   libfabric-dev librocksdb-dev libabsl-dev capnproto libcapnp-dev libssl-dev libxxhash-dev
   libfuse3-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev libgtest-dev libgmock-dev)
 # What the tests need beside that.
-TEST_PACKAGES=(git python3 clang-format universal-ctags iproute2 nftables)
+TEST_PACKAGES=(git python3 clang-format universal-ctags iproute2 nftables
+  make sqlite3 rsync acl attr stress-ng fio dbench)
 
 say() { printf '\n==> %s\n' "$*"; }
 fail() {
