@@ -98,10 +98,7 @@ Message Step::GrantOf(const Version& version, const Version& flushed) const {
   grant.replicas = e_.replicas;
   grant.active = m_->active;
   grant.hurry = m_->hurry;
-  if (m_->access == Access::kMove) {
-    grant.exclusive = m_->exclusive;
-    grant.complete = version == flushed || e_.on_disk;
-  }
+  if (m_->access == Access::kMove) grant.exclusive = m_->exclusive;
   return grant;
 }
 
@@ -126,7 +123,6 @@ void Step::Retain(Message answer) {
 
 void Step::Open() {
   e_.version = NextVersion(e_.version, e_.grant_epoch);
-  e_.on_disk = false;
   e_.open = true;
 }
 
@@ -249,7 +245,6 @@ void Step::InstallRead(const Message& grant) {
     e_.retained.reset();
     e_.version = grant.version;
     e_.flushed = grant.flushed;
-    e_.on_disk = grant.owner;
     e_.grant_epoch = grant.grant_epoch;
     e_.config = grant.config;
     e_.replicas = grant.replicas;
@@ -270,7 +265,6 @@ void Step::InstallMove(const Message& grant) {
     if (CarriesContent(grant)) {
       e_.version = grant.version;
       e_.flushed = grant.flushed;
-      e_.on_disk = grant.complete;
       e_.grant_epoch = grant.grant_epoch;
       e_.config = grant.config;
       e_.replicas = grant.replicas;
@@ -392,7 +386,6 @@ void Step::BecomeOwner() {
 void Step::Renumber() {
   if (m_->version.epoch.value == 0 || m_->version == e_.version) return;
   e_.version = m_->version;
-  e_.on_disk = false;
 }
 
 void Step::DropAll() {
@@ -414,9 +407,7 @@ void Step::Evict() {
   e_.txn = m_->txn;
   Effect(CacheEffect::Kind::kTake);
   ForgetCopy();
-  Message ack = Answer(MessageKind::kEvictAck);
-  ack.complete = e_.version == e_.flushed;
-  Tell(std::move(ack));
+  Tell(Answer(MessageKind::kEvictAck));
 }
 
 void Step::RefuseEvict() {

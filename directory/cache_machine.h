@@ -29,8 +29,9 @@
 //      OwnedWait, Evicting. No right otherwise.
 //   I2 A request is outstanding (request != 0) <=> WaitRead, WaitWrite, SharedWait, OwnedWait.
 //   I3 retained => Invalid, WaitRead or WaitWrite.
-//   I4 The owner's version is dirty <=> version != flushed: a flush stores it. It may be dropped if it can be read from a
-//      disk again, though not from every core holder's: Evicting => CanDrop.
+//   I4 The owner's version is dirty <=> version != flushed: a flush stores it, and nothing else makes it clean. What is dirty is not
+//      dropped: Evicting => CanDrop. So of a page whose owner has let it go the disks have the newest version, whatever disk is lost
+//      then: each current one has it (engine/disks.h, D2), and one that is behind takes it over before it counts.
 //   I5 Versions: opening takes the next version of the grant's epoch; a copy that was sent or stored is never changed
 //      under its number.
 //   I6 pins => read right; an exclusive pin => Exclusive.
@@ -144,7 +145,6 @@ extern const std::array<std::array<CacheAction, kCacheEvents>, kCacheStates> kCa
 struct CacheEntry {
   CacheState state = CacheState::kInvalid;
   bool open = false;
-  bool on_disk = false;   // Of an owner: `version` can be read from disk again, though perhaps not from every holder.
   bool reported = false;  // A report of this copy is out, and what it is to be is not in: it must not be dropped.
   Access wanted = Access::kRead;  // By `request`.
   uint8_t exclusive_pins = 0;
@@ -191,7 +191,7 @@ struct CacheEntry {
   bool IsDirty() const { return IsOwner() && version != flushed; }  // I4
   bool IsPinned() const { return shared_pins + exclusive_pins > 0; }
   // I4. A read copy always can.
-  bool CanDrop() const { return !IsOwner() || (!open && (version == flushed || on_disk)); }
+  bool CanDrop() const { return !IsOwner() || (!open && version == flushed); }
   bool IsWaiting() const { return request.value != 0; }  // I2
 };
 // There is one for each page of a cache.
@@ -245,9 +245,6 @@ void StepCacheUnblocked(CacheEntry& entry, const CacheContext& context, std::vec
 
 // Every core holder has `version` of the page as it was allocated under `config`.
 void NoteFlushed(CacheEntry& entry, const Version& version, ConfigNumber config);
-
-// A core holder has lost its disk: nothing is known to be on every one. What could be dropped still can.
-void ForgetFlushed(CacheEntry& entry);
 
 // The responsible node's incarnation is gone: an outstanding request is a new one, what was begun there is void.
 void ForgetResponsible(CacheEntry& entry, const CacheContext& context);

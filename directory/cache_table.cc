@@ -123,12 +123,4 @@ void NoteFlushed(CacheEntry& entry, const Version& version, ConfigNumber config)
   }
 }
 
-void ForgetFlushed(CacheEntry& entry) {
-  if (entry.version == entry.flushed) entry.on_disk = true;
-  entry.flushed = {};
-  if (!entry.retained) return;
-  entry.retained->flushed = {};
-  entry.retained->answer.flushed = {};
-}
-
 }  // namespace mangrove

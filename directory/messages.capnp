@@ -53,8 +53,7 @@ enum Kind {
   # O,H→R. Answers `request`: R has `access` to the page as of `version`; `flushed` is the newest version that every core
   # holder is known to have. Writes are numbered in `grantEpoch`. `config`, `replicas`: what stores of it must name.
   # `active`: valid at once; otherwise when activate comes. `exclusive`: nobody else holds a copy. `owner`: R is the owner
-  # from now on. `data`: the content; none: the read copy that R has is current. Of a move `complete`: it can be read from a
-  # disk again.
+  # from now on. `data`: the content; none: the read copy that R has is current.
 
   activate @8;
   # H→R. Every other copy is gone: the grant that answers `request` counts.
@@ -85,7 +84,7 @@ enum Kind {
   # H→O. It may, in this transaction.
 
   evictAck @17;
-  # O→H. It did; `kept`: it did not, because the page was used meanwhile. `complete`: every core holder has what was dropped.
+  # O→H. It did; `kept`: it did not, because the page was used meanwhile.
 
   # Recovery of a page after the loss of a node.
 

@@ -54,7 +54,7 @@ enum class MessageKind : uint8_t {
   kInvalidate,       // H→S,O  retain: keep the frame as above.
   kInvalidateAck,    // S,O→H
   kGrant,            // O,H→R  request, access, version, flushed, grant_epoch, config, replicas, active, exclusive,
-                     //      owner, data (none: R's own copy is current). Of a move complete: a disk has that version.
+                     //      owner, data (none: R's own copy is current).
   kActivate,         // H→R  request: every other copy is gone, the grant counts.
   kGrantAck,         // R→H  Installed.
   kGrantRefused,     // R→H  Not installed, and never will be. O→H, of a move: not given away.
@@ -65,7 +65,7 @@ enum class MessageKind : uint8_t {
   kEvictRequest,  // O→H  No txn. The owner wants to drop its copy, which can be read again. S→H  So does a sharer,
                   //      whose copy may be the last.
   kEvictGrant,    // H→O
-  kEvictAck,      // O→H  kept: it did not drop it. complete: every core holder has what it dropped.
+  kEvictAck,      // O→H  kept: it did not drop it.
   // Recovery of a page after the loss of a node.
   kReport,      // H→*  Say what you hold; forget every earlier transaction of the page.
   kReported,    // *→H  holding, version, flushed

@@ -116,9 +116,9 @@ bool AreAlike(const CacheEntry& entry, const CacheEntry& other, uint64_t pages, 
   const bool same_hold = other.hold_until == entry.hold_until || std::max(other.hold_until, entry.hold_until) <= now;
   return (older || CountsUp(entry.txn, other.txn, pages)) && CountsUp(entry.request, other.request, pages) &&
          (message == nullptr || same_hold) && other.state == entry.state && other.open == entry.open &&
-         other.on_disk == entry.on_disk && other.reported == entry.reported && other.wanted == entry.wanted &&
-         other.replicas == entry.replicas && other.version == entry.version && other.flushed == entry.flushed &&
-         other.grant_epoch == entry.grant_epoch && other.config == entry.config && other.delayed_by == entry.delayed_by;
+         other.reported == entry.reported && other.wanted == entry.wanted && other.replicas == entry.replicas &&
+         other.version == entry.version && other.flushed == entry.flushed && other.grant_epoch == entry.grant_epoch &&
+         other.config == entry.config && other.delayed_by == entry.delayed_by;
 }
 
 void TakeStep(const CacheEntry& before, const CacheEntry& after, uint64_t pages, CacheEntry& other) {

@@ -417,7 +417,7 @@ void Step::Abort() {
 void Step::Evicted() {
   if (!message->kept) {
     e_.owner = {};
-    e_.clean = message->complete;
+    e_.clean = true;  // I9
   }
   End();
 }

@@ -36,6 +36,8 @@
 //      it, or has the page again. When the new owner dies at once, that frame is the newest version; and it must not come
 //      back after the page was opened at an older one.
 //   I8 Between two steps `work` is there <=> it holds something.
+//   I9 Unowned with sharers => clean: an owner lets go only of what the disks have (I4 of directory/cache_machine.h), and what a lost
+//      owner had is recovered, or without sharers. So what a sharer has is never newer than what the disks give.
 
 #pragma once
 

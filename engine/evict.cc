@@ -3,7 +3,8 @@
 // only when there is none to disk.
 //
 //  E1  A read copy from before the last loss of a node may be all that is left of its version. It is dropped when the responsible
-//      node says so, which knows by then whether somebody else has the page.
+//      node says so, which knows by then whether somebody else has the page. Of any other read copy an owner that lives has the
+//      version, or the disks have it (I9 of directory/responsible_machine.h).
 
 #include <algorithm>
 #include <iterator>

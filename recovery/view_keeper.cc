@@ -3,11 +3,70 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
+
 namespace mangrove {
 namespace {
 
 bool IsNamed(const std::vector<NodeId>& nodes, NodeId node) {
   return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+}
+
+// K4. Who cannot reach whom, both ways; only those with such neighbours.
+using Apart = std::map<NodeId, std::set<NodeId>>;
+using VotesOf = absl::FunctionRef<uint32_t(NodeId)>;
+// So many can be looked at in all ways; of more, those with most such neighbours leave first.
+constexpr size_t kMostSearched = 24;
+
+void TakeOut(NodeId node, Apart& apart) {
+  const auto found = apart.find(node);
+  if (found == apart.end()) return;
+  for (const NodeId other : found->second) {
+    const auto neighbour = apart.find(other);
+    neighbour->second.erase(node);
+    if (neighbour->second.empty()) apart.erase(neighbour);
+  }
+  apart.erase(node);
+}
+
+NodeId WithMostNeighbours(const Apart& apart, VotesOf votes) {
+  const auto fits_less = [&](const auto& a, const auto& b) {
+    if (a.second.size() != b.second.size()) return a.second.size() < b.second.size();
+    return votes(a.first) != votes(b.first) ? votes(a.first) > votes(b.first) : a.first < b.first;
+  };
+  return std::max_element(apart.begin(), apart.end(), fits_less)->first;
+}
+
+// Whether it is better that these leave: fewer nodes, fewer votes, higher ids.
+bool IsBetter(const std::set<NodeId>& a, const std::set<NodeId>& b, VotesOf votes) {
+  if (a.size() != b.size()) return a.size() < b.size();
+  const auto sum = [&](const std::set<NodeId>& nodes) {
+    uint64_t all = 0;
+    for (const NodeId node : nodes) all += votes(node);
+    return all;
+  };
+  if (sum(a) != sum(b)) return sum(a) < sum(b);
+  return std::lexicographical_compare(b.rbegin(), b.rend(), a.rbegin(), a.rend());
+}
+
+// Those that leave with `leaving`, if that is better than `best`: of the node with most such neighbours either it leaves, or they do.
+void Search(const Apart& apart, const std::set<NodeId>& leaving, VotesOf votes, std::optional<std::set<NodeId>>& best) {
+  if (best && leaving.size() + (apart.empty() ? 0 : 1) > best->size()) return;
+  if (apart.empty()) {
+    if (!best || IsBetter(leaving, *best, votes)) best = leaving;
+    return;
+  }
+  const NodeId node = WithMostNeighbours(apart, votes);
+  const std::set<NodeId> neighbours = apart.at(node);
+  for (const std::set<NodeId>& out : {std::set<NodeId>{node}, neighbours}) {
+    Apart left = apart;
+    std::set<NodeId> all = leaving;
+    for (const NodeId other : out) {
+      TakeOut(other, left);
+      all.insert(other);
+    }
+    Search(left, all, votes, best);
+  }
 }
 
 bool Joins(const ViewChange& change, NodeId node) {
@@ -133,7 +192,7 @@ TimeNs ViewKeeper::LeaseEnds(NodeId node) const {
 
 // K4: of those in the view that are heard, who is in the way of the others.
 std::set<NodeId> ViewKeeper::Misfits(const NodeDatabase& database, TimeNs now) const {
-  std::map<NodeId, std::set<NodeId>> apart;
+  Apart apart;
   for (const auto& [node, incarnation] : database.view().members) {
     if (!IsHeard({node, incarnation}, now)) continue;
     for (NodeId other : heard_.at(node).unreachable) {
@@ -143,19 +202,16 @@ std::set<NodeId> ViewKeeper::Misfits(const NodeDatabase& database, TimeNs now) c
       apart[other].insert(node);
     }
   }
+  const auto votes = [&](NodeId node) { return database.Find(node)->votes; };
   std::set<NodeId> misfits;
-  while (true) {
-    const auto fits_less = [&](const auto& a, const auto& b) {
-      const auto votes = [&](NodeId node) { return database.Find(node)->votes; };
-      if (a.second.size() != b.second.size()) return a.second.size() < b.second.size();
-      return votes(a.first) != votes(b.first) ? votes(a.first) > votes(b.first) : a.first < b.first;
-    };
-    const auto worst = std::max_element(apart.begin(), apart.end(), fits_less);
-    if (worst == apart.end() || worst->second.empty()) return misfits;
-    misfits.insert(worst->first);
-    for (NodeId other : worst->second) apart[other].erase(worst->first);
-    apart.erase(worst->first);
+  while (apart.size() > kMostSearched) {
+    const NodeId worst = WithMostNeighbours(apart, votes);
+    misfits.insert(worst);
+    TakeOut(worst, apart);
   }
+  std::optional<std::set<NodeId>> best;
+  Search(apart, misfits, votes, best);
+  return *best;
 }
 
 // Not yet, if its lease as an older incarnation goes on: Decide.

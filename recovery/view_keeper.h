@@ -6,8 +6,8 @@
 //      (A slow node that pulses again before that stays.)
 //  K3  A node joins under an incarnation that has never been in a view; the lease of the one before has ended by then. It knows the
 //      view, and reaches all of it that is heard.
-//  K4  Members that cannot reach each other do not stay together: those with most such neighbours leave, until all that are left
-//      reach each other.
+//  K4  Members that cannot reach each other do not stay together: the largest set of them that all reach each other stays, of equal
+//      ones that with most votes. (Where more than 24 have such neighbours, those with most leave first.)
 //  K5  A member's disk that is behind is current from the next view on if the incarnation that is in the view has said in its newest
 //      pulse that it has caught up, and knew this view then: it said so as a member, and has missed nothing since. Who joins with a
 //      blank disk joins as such.

@@ -59,7 +59,7 @@ class Leaving : public testing::Test {
 };
 
 // An anchor at that: nodes 1 to 3 are.
-// Covers: C08, C03, G13
+// Covers: C08, C11, C03, G13
 TEST_F(Leaving, ADrainedNodeGivesItsPagesAwayEndsAndDoesNotComeBack) {
   cluster_.StartAll();
   const auto session = cluster_.Attach(1);

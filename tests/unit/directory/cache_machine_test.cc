@@ -74,8 +74,7 @@ TEST(CacheMachine, ForwardMeetsAnEvictionThatWasAskedFor) {
   EXPECT_FALSE(c.event.has_value());
 }
 
-// It came from the core holders that were there: it is there to be read again, but not flushed.
-TEST(CacheMachine, PageThatACoreHolderLacksIsDirtyAndMayBeDropped) {
+TEST(CacheMachine, WhatTheDisksLackIsDirtyAndIsNotDropped) {
   Cache c(S::kWaitRead);
   Message grant = Grant(Access::kRead);
   grant.owner = true;
@@ -83,11 +82,12 @@ TEST(CacheMachine, PageThatACoreHolderLacksIsDirtyAndMayBeDropped) {
   c.Hear(grant);
   ASSERT_EQ(c.e.state, S::kOwned);
   EXPECT_TRUE(c.e.IsDirty());
+  EXPECT_FALSE(c.e.CanDrop());
+  NoteFlushed(c.e, c.e.version, c.e.config);
   EXPECT_TRUE(c.e.CanDrop());
   c.Want(E::kWantEvict);
   c.Hear(About(K::kEvictGrant, 12));
-  ASSERT_EQ(c.did, "Take, EvictAck->1");
-  EXPECT_FALSE(c.effects.back().message.complete);
+  EXPECT_EQ(c.did, "Take, EvictAck->1");
 }
 
 // The number may come again after the page was allocated anew.
@@ -97,7 +97,7 @@ TEST(CacheMachine, WrittenPageIsNotTakenForWhatOnceCameFromDisk) {
   Message grant = Grant(Access::kRead);
   grant.owner = true;
   grant.exclusive = true;
-  grant.version = {Epoch(3), 1};
+  grant.version = grant.flushed = {Epoch(3), 1};
   c.Hear(grant);
   ASSERT_TRUE(c.e.CanDrop());
   c.Hear(Invalidate(false), kHome, kMuchLater);

@@ -59,11 +59,10 @@ TEST(CacheMachine, OfferedPageIsSentAsItIsAndKeptUntilItHasArrived) {
     EXPECT_EQ(c.did, "TakeRetain, retained Grant->3");
     EXPECT_EQ(c.said.version, kCurrent);
     EXPECT_TRUE(c.said.exclusive);
-    EXPECT_EQ(c.said.complete, state == S::kEvicting);  // It was dirty otherwise.
+    EXPECT_EQ(c.said.version == c.said.flushed, state == S::kEvicting);  // It was dirty otherwise.
     EXPECT_TRUE(c.e.retained && c.e.retained->owner);
     c.Hear(forward);  // Again, since the grant was lost.
     EXPECT_EQ(c.did, "retained Grant->3");
-    EXPECT_EQ(c.said.complete, state == S::kEvicting);
     c.Hear(About(K::kTransferDone, 11));
     EXPECT_EQ(c.did, "TransferDropped->1");
   }
@@ -92,7 +91,7 @@ TEST(CacheMachine, PageThatWasNotMovedIsNotMovedInTheSameTransactionLater) {
 }
 
 TEST(CacheMachine, MovedPageHasTheVersionAndTheDisksItHad) {
-  for (const bool complete : {false, true}) {
+  for (const bool dirty : {false, true}) {
     for (const S state : {S::kInvalid, S::kShared}) {
       Cache c(state);
       c.Want(CacheEvent::kWantMove);
@@ -100,14 +99,14 @@ TEST(CacheMachine, MovedPageHasTheVersionAndTheDisksItHad) {
       ASSERT_EQ(c.said.access, Access::kMove);
       Message grant = MoveGrant();
       grant.request = c.e.request;
-      grant.complete = complete;
+      if (!dirty) grant.flushed = grant.version;
       c.Hear(grant, false, NodeId(3));
       EXPECT_EQ(c.did, state == S::kInvalid ? "Install, GrantAck->1, Wake" : "GrantAck->1, Wake");
       EXPECT_EQ(c.e.state, S::kOwned);
       EXPECT_EQ(c.e.version, grant.version);
       EXPECT_EQ(c.e.flushed, grant.flushed);
-      EXPECT_TRUE(c.e.IsDirty());
-      EXPECT_EQ(c.e.CanDrop(), complete);
+      EXPECT_EQ(c.e.IsDirty(), dirty);
+      EXPECT_EQ(c.e.CanDrop(), !dirty);
     }
   }
 }

@@ -35,13 +35,13 @@ void Print(std::ostream& out, const Message& m) {
 }
 
 std::string Text(const CacheEntry& entry) {
-  const auto& [state, open, on_disk, reported, wanted, exclusive_pins, shared_pins, replicas, version, flushed,
-               grant_epoch, config, txn, request, delayed_by, hold_until, pending, retained, deferred] = entry;
+  const auto& [state, open, reported, wanted, exclusive_pins, shared_pins, replicas, version, flushed, grant_epoch,
+               config, txn, request, delayed_by, hold_until, pending, retained, deferred] = entry;
   std::ostringstream out;
-  out << Name(state) << ' ' << open << on_disk << reported << static_cast<int>(wanted) << int{exclusive_pins}
-      << shared_pins << " replicas " << replicas << " version " << ToString(version) << " flushed " << ToString(flushed)
-      << " epoch " << grant_epoch.value << " config " << config.value << " txn " << txn.value << " request "
-      << request.value << " delayed " << delayed_by.value << " hold " << hold_until << '\n';
+  out << Name(state) << ' ' << open << reported << static_cast<int>(wanted) << int{exclusive_pins} << shared_pins
+      << " replicas " << replicas << " version " << ToString(version) << " flushed " << ToString(flushed) << " epoch "
+      << grant_epoch.value << " config " << config.value << " txn " << txn.value << " request " << request.value
+      << " delayed " << delayed_by.value << " hold " << hold_until << '\n';
   if (pending) {
     out << "pending " << pending->have_grant << pending->activated << pending->txn.value << '\n';
     Print(out, pending->grant);
@@ -136,7 +136,6 @@ class CacheRuns {
       CacheEntry e;
       e.state = static_cast<CacheState>(Any(kCacheStates));
       e.open = e.state == CacheState::kExclusive && Maybe();
-      e.on_disk = Maybe();
       e.reported = e.HasRead() && Any(4) == 0;
       e.replicas = static_cast<uint32_t>(Any(3));
       e.version = AnyVersion();
@@ -164,7 +163,7 @@ class CacheRuns {
     switch (Any(14)) {
       case 0: e.state = static_cast<CacheState>(Any(kCacheStates)); break;
       case 1: e.open = !e.open; break;
-      case 2: e.on_disk = !e.on_disk; break;
+      case 2: e.wanted = Access::kWrite; break;
       case 3: e.reported = !e.reported; break;
       case 4: e.replicas = static_cast<uint32_t>(Any(3)); break;
       case 5: e.version = AnyVersion(); break;

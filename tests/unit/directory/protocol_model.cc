@@ -300,6 +300,7 @@ void World::Crash(int node) {
   n.right = Right::kNone;
   n.flush = {};
   n.offers = false;
+  n.told_before = {};
   n.tells = {};
   n.disk.seal = {};
   for (int i = 0; i < limits_.nodes; ++i) n.known[i] = nodes_[i].incarnation;
@@ -309,6 +310,7 @@ void World::Crash(int node) {
   load_ = {};
   ++epoch_.value;
   next_txn_ = 1;
+  lost_at_ = HomeContextOf().next_txn;
   ready_ = limits_.nodes == 1;
   for (ModelNode& other : nodes_) {
     other.told = false;
@@ -319,6 +321,7 @@ void World::Crash(int node) {
 
 void World::HearOf(int node, int peer) {
   nodes_[node].known[peer] = nodes_[peer].incarnation;
+  nodes_[node].told_before = nodes_[node].cache.txn;
   const auto of_the_old = [&](const Packet& p) {
     return p.from.node == Instance(peer).node && p.from.incarnation < Instance(peer).incarnation &&
            p.to == Instance(node);
@@ -326,6 +329,7 @@ void World::HearOf(int node, int peer) {
   std::erase_if(packets_, of_the_old);
   if (node == 0) {
     ++epoch_.value;
+    lost_at_ = HomeContextOf().next_txn;
     std::vector<HomeEffect> effects;
     StepHomePeerLost(home_, Instance(peer), HomeContextOf(), effects);
     CarryHome(effects);
@@ -353,6 +357,14 @@ void World::Told(int node) {
 bool World::CanSendAgain(int node) const {
   const CacheEntry& e = nodes_[node].cache;
   return e.IsWaiting() || e.retained || e.state == CacheState::kEvicting;
+}
+
+// As PageEngine::MayBeLast does: what it was told since the loss, it was told by a responsible node that knew of it. The engine's
+// nodes talk within one view alone (V1), so there it is enough that this one knows of the loss.
+bool World::MayBeLast(int node) const {
+  const ModelNode& n = nodes_[node];
+  if (!n.cache.HasRead() || n.cache.IsOwner() || n.told_before.value == 0) return false;
+  return n.cache.txn <= n.told_before || n.cache.txn < lost_at_;
 }
 
 void World::SendAgain(int node) {
@@ -391,7 +403,9 @@ std::vector<Action> World::Actions() const {
     if (limits_.wants > 0 && !e.HasWrite() && !e.IsWaiting()) add(Act::kWantWrite, i);
     if (limits_.writes > 0 && n.right == Right::kWrite) add(Act::kWrite, i);
     const bool may_drop = e.HasRead() && !e.IsWaiting() && e.CanDrop() && !e.IsPinned();
-    if (limits_.evicts > 0 && may_drop && e.state != CacheState::kEvicting) add(Act::kEvict, i);
+    const bool may_evict = limits_.evicts > 0 && may_drop && e.state != CacheState::kEvicting;
+    if (may_evict && (limits_.drops_unasked || !MayBeLast(i))) add(Act::kEvict, i);
+    if (may_evict && !e.IsOwner()) add(Act::kAskToDrop, i);
     for (int peer = 0; peer < limits_.nodes && limits_.offers > 0 && e.IsOwner(); ++peer) {
       const CacheEntry& other = nodes_[peer].cache;
       if (peer != i && !other.IsOwner() && !other.IsWaiting()) add(Act::kOffer, i, peer);
@@ -436,10 +450,22 @@ void World::Apply(const Action& action) {
       n.frame = last_ = ++counter_;
       last_known_ = true;
       break;
-    case Act::kEvict:
+    case Act::kEvict: {
+      const bool may_be_last = MayBeLast(i);
       --limits_.evicts;
       Local(i, CacheEvent::kWantEvict);
+      // Before this node has heard of a loss.
+      if (!may_be_last && !n.cache.HasRead() && IsAnyLost() && !IsKept()) last_known_ = false;
       break;
+    }
+    case Act::kAskToDrop: {
+      --limits_.evicts;
+      Message ask;
+      ask.kind = K::kEvictRequest;
+      ask.page = kPage;
+      Send(i, NodeId(1), ask);
+      break;
+    }
     case Act::kOffer:
       --limits_.offers;
       n.offers = true;

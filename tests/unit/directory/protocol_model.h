@@ -36,6 +36,7 @@ struct Limits {
   int pins = 0;
   int holds = 0;  // Copies that come with a minimum hold time.
   int crashes = 0;
+  bool drops_unasked = false;  // Readers drop also what may be the last copy: the model is to see that.
 };
 
 // A page that holds the number, shared by all who hold it, and back.
@@ -79,6 +80,7 @@ struct ModelNode {
   StoredPage disk;
   FlushUnderWay flush;
   bool offers = false;  // Its copy; until it is used again.
+  Txn told_before;      // The last that its cache had applied when it heard of the last loss.
   // Registration with a new incarnation of node 0.
   bool told = false;
   HolderReport tells;
@@ -100,8 +102,9 @@ enum class Act : uint8_t {
   kWantWrite,
   kWrite,
   kEvict,
-  kOffer,     // Node `node`, the owner, has no room: node `what` asks for the page.
-  kWithdraw,  // It is used again.
+  kAskToDrop,  // A sharer, of a copy that may be the last (E1 of engine/evict.cc).
+  kOffer,      // Node `node`, the owner, has no room: node `what` asks for the page.
+  kWithdraw,   // It is used again.
   kCancel,
   kFlush,
   kSendAgain,      // The cache's unanswered messages.
@@ -167,10 +170,15 @@ class World {
   void Told(int node);
 
   bool CanSendAgain(int node) const;
+  bool MayBeLast(int node) const;
+  bool IsKept() const;
+  bool IsAnyLost() const;
   void Check();
   void CheckMemory(int node);
   void CheckContents();
   void CheckKnown();
+  bool HaveAllHeard() const;
+  void FindLast();
   void LearnLast();
   void Rest();
   void DeliverAll();
@@ -186,6 +194,7 @@ class World {
   bool ready_ = true;
   Epoch epoch_{1};
   uint64_t next_txn_ = 1;
+  Txn lost_at_;  // The first that the responsible node has given out since the last loss that it knows of.
   uint64_t next_request_ = 1;
   LoadUnderWay load_;
   std::vector<Packet> packets_;

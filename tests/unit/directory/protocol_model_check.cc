@@ -16,26 +16,11 @@ bool IsRecovering(const HomeEntry& home) {
 }
 
 std::string Name(Act act) {
-  constexpr const char* kNames[] = {"deliver",
-                                    "want read",
-                                    "want write",
-                                    "write",
-                                    "evict",
-                                    "offer",
-                                    "withdraw",
-                                    "cancel",
-                                    "flush",
-                                    "send again",
-                                    "home sends again",
-                                    "ask disk",
-                                    "hold ends",
-                                    "pin shared",
-                                    "pin exclusive",
-                                    "unpin",
-                                    "crash",
-                                    "hear of",
-                                    "tell",
-                                    "told"};
+  constexpr const char* kNames[] = {
+      "deliver",  "want read", "want write", "write",         "evict",      "ask to drop",
+      "offer",    "withdraw",  "cancel",     "flush",         "send again", "home sends again",
+      "ask disk", "hold ends", "pin shared", "pin exclusive", "unpin",      "crash",
+      "hear of",  "tell",      "told"};
   return kNames[static_cast<size_t>(act)];
 }
 
@@ -62,18 +47,30 @@ void World::CheckMemory(int node) {
   if ((n.frame >= 0) != (n.right != Right::kNone)) Break("a right without a frame, or a frame without a right");
 }
 
+bool World::IsAnyLost() const {
+  return std::any_of(nodes_.begin(), nodes_.end(), [](const ModelNode& n) { return n.incarnation > Incarnation(1); });
+}
+
+// Who has what was written last: after a loss a reader may be all that has it.
+bool World::IsKept() const {
+  for (int i = 0; i < limits_.nodes; ++i) {
+    const ModelNode& n = nodes_[i];
+    const bool has_copy = IsAnyLost() ? n.cache.HasRead() : n.cache.IsOwner();
+    if ((has_copy && n.frame == last_) || (i < Holders() && n.disk.content == last_)) return true;
+    if (n.cache.retained && NumberIn(n.cache.retained->data) == last_) return true;
+  }
+  return false;
+}
+
 // Single writer; every read returns the last write; what was flushed is there; what was written is kept by someone.
 void World::CheckContents() {
   int writers = 0;
   int readers = 0;
-  bool kept = false;
   int seen = -1;
   for (int i = 0; i < limits_.nodes; ++i) {
     const ModelNode& n = nodes_[i];
     writers += n.right == Right::kWrite ? 1 : 0;
     readers += n.right == Right::kRead ? 1 : 0;
-    kept = kept || (n.cache.IsOwner() && n.frame == last_) || (i < Holders() && n.disk.content == last_) ||
-           (n.cache.retained && NumberIn(n.cache.retained->data) == last_);
     if (n.right == Right::kNone) continue;
     if (last_known_ && n.frame != last_) Break("a read returns what is not the last write");
     if (n.frame < acknowledged_) Break("an acknowledged flush is lost");
@@ -81,7 +78,7 @@ void World::CheckContents() {
     seen = n.frame;
   }
   if (writers > 1 || (writers == 1 && readers > 0)) Break("a writable copy beside another");
-  if (last_known_ && !kept) Break("nobody answers for what was written last");
+  if (last_known_ && !IsKept()) Break("nobody answers for what was written last");
 }
 
 // I3 of the responsible node.
@@ -98,14 +95,25 @@ void World::CheckKnown() {
   }
 }
 
+bool World::HaveAllHeard() const {
+  return std::all_of(nodes_.begin(), nodes_.end(), [this](const ModelNode& n) {
+    for (int peer = 0; peer < limits_.nodes; ++peer) {
+      if (n.known[peer] != nodes_[peer].incarnation) return false;
+    }
+    return true;
+  });
+}
+
+// After a crash: a reader has it still, and from now on does not drop it unasked.
+void World::FindLast() {
+  if (last_known_ || !ready_ || !HaveAllHeard()) return;
+  last_known_ = std::any_of(nodes_.begin(), nodes_.end(),
+                            [this](const ModelNode& n) { return n.cache.HasRead() && n.frame == last_; });
+}
+
 // After a crash: once everyone has heard of it and the page has an owner again, what the owner has is what was written.
 void World::LearnLast() {
-  if (last_known_ || !ready_ || home_.state != HomeState::kOwned) return;
-  for (const ModelNode& n : nodes_) {
-    for (int peer = 0; peer < limits_.nodes; ++peer) {
-      if (n.known[peer] != nodes_[peer].incarnation) return;
-    }
-  }
+  if (last_known_ || !ready_ || home_.state != HomeState::kOwned || !HaveAllHeard()) return;
   const ModelNode& owner = nodes_[home_.owner.node.value - 1];
   if (owner.frame < 0) return;
   last_ = owner.frame;
@@ -113,6 +121,7 @@ void World::LearnLast() {
 }
 
 void World::Check() {
+  FindLast();
   LearnLast();
   for (int i = 0; i < limits_.nodes; ++i) {
     CheckMemory(i);
@@ -120,9 +129,9 @@ void World::Check() {
   }
   CheckContents();
   CheckKnown();
-  const bool loss =
-      std::any_of(nodes_.begin(), nodes_.end(), [](const ModelNode& n) { return n.incarnation > Incarnation(1); });
-  if (!loss && home_.state == HomeState::kReporting) Break("a recovery without a loss");
+  const bool unowned = home_.state == HomeState::kUnowned && !home_.sharers.empty();
+  if (unowned && (!home_.clean || home_.reverting)) Break("readers of a page without an owner that the disks lack");
+  if (!IsAnyLost() && home_.state == HomeState::kReporting) Break("a recovery without a loss");
 }
 
 // --- Coming to rest ---------------------------------------------------------------------------------------------------

@@ -46,7 +46,6 @@ class KeyWriter {
     Add(static_cast<uint64_t>(e.state) << 2 | static_cast<uint64_t>(e.open) << 1 | static_cast<uint64_t>(e.reported));
     Add(e.version);
     Add(e.flushed);
-    Add(static_cast<uint64_t>(e.on_disk));
     Add(e.grant_epoch.value);
     Add(e.txn.value);
     Add(e.request.value);
@@ -146,6 +145,7 @@ std::string World::Key() const {
     for (Incarnation known : n.known) writer.Add(known.value);
     writer.Add(n.cache);
     writer.Add(n.offers ? 1 : 0);
+    writer.Add(n.told_before.value);
     writer.Add(n.frame + 1);
     writer.Add(n.disk);
     writer.Add(n.flush.on ? 1 + n.flush.stored : 0);
@@ -159,6 +159,7 @@ std::string World::Key() const {
   writer.Add(home_);
   writer.Add(static_cast<uint64_t>(ready_) << 1 | static_cast<uint64_t>(last_known_));
   writer.Add(epoch_.value);
+  writer.Add(lost_at_.value);
   writer.Add(load_.on ? 1 + load_.asked : 0);
   if (load_.on) {
     writer.Add(load_.txn.value);

@@ -231,6 +231,15 @@ TEST(ProtocolModel, ShortHistoriesWithLosses) {
   ExpectSound(Wander(limits, FirstSeed(), Histories(), 80));
 }
 
+TEST(ProtocolModel, ThreeNodesThatEvictWithALoss) {
+  ExpectSound(Explore({.nodes = 3, .wants = 2, .writes = 1, .evicts = 1, .crashes = 1}, 100000, 11), false);
+}
+
+TEST(ProtocolModel, SeesThatTheLastCopyIsDroppedUnasked) {
+  const Limits limits{.nodes = 3, .wants = 3, .writes = 2, .evicts = 2, .crashes = 2, .drops_unasked = true};
+  EXPECT_NE(Wander(limits, 1, 20000, 80), "");
+}
+
 // The model is only as good as what it sees.
 TEST(ProtocolModel, SeesEachPlantedBug) {
   const std::vector<std::pair<const char*, bool PlantedBugs::*>> planted = {

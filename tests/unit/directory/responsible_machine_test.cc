@@ -303,8 +303,7 @@ TEST(ResponsibleNode, EvictedPageIsCleanAndAKeptOneStaysOwned) {
   h.Hear(kept, kOwner);
   EXPECT_EQ(h.e.owner, kOwner);
   h.Hear(About(K::kEvictRequest, {}), kOwner);
-  Message dropped = About(K::kEvictAck, h.e.txn()->id);
-  dropped.complete = true;
+  const Message dropped = About(K::kEvictAck, h.e.txn()->id);
   h.Hear(dropped, kOwner);
   EXPECT_EQ(h.e.state, S::kUnowned);
   h.Hear(Request(Access::kRead), kAsker);

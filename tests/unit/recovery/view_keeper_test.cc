@@ -1,4 +1,5 @@
 // Leases and views as the leader of the anchors decides: K1 to K4.
+// Covers: C11
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,8 +15,10 @@
 namespace mangrove {
 namespace {
 
+using testing::Contains;
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::Not;
 using testing::SizeIs;
 
 // --- K1 ---------------------------------------------------------------------------------------------------------------
@@ -414,6 +417,34 @@ TEST_F(ViewKeeperTest, K4ThoseThatAreLeftReachEachOther) {
   for (uint64_t node = 1; node <= 5; ++node) AddMember(node);
   EXPECT_THAT(Misfits({{1, {4, 5}}, {2, {4, 5}}, {3, {4, 5}}}), ElementsAre(NodeId(4), NodeId(5)));
   EXPECT_THAT(Misfits({{1, {2}}, {3, {4}}}), ElementsAre(NodeId(2), NodeId(4)));
+}
+
+// The node that most do not reach may stay, if more stay so: 1 does not reach 2, 3 and 4, and each of these does not reach one more.
+TEST_F(ViewKeeperTest, K4TheLargestSetThatReachesEachOtherStays) {
+  for (uint64_t node = 1; node <= 8; ++node) AddMember(node);
+  EXPECT_THAT(Misfits({{1, {2, 3, 4}}, {2, {5}}, {3, {6}}, {4, {7}}}), ElementsAre(NodeId(2), NodeId(3), NodeId(4)));
+}
+
+TEST_F(ViewKeeperTest, K4OfManyThatDoNotReachEachOtherOneStays) {
+  std::map<uint64_t, std::vector<uint64_t>> unreachable;
+  for (uint64_t node = 1; node <= 60; ++node) {
+    AddMember(node);
+    for (uint64_t other = 1; other < node; ++other) unreachable[node].push_back(other);
+  }
+  EXPECT_THAT(Misfits(unreachable), SizeIs(59));
+}
+
+// Two halves, each of which reaches itself.
+TEST_F(ViewKeeperTest, K4OfTwoHalvesTheOneWithMoreVotesStays) {
+  std::map<uint64_t, std::vector<uint64_t>> unreachable;
+  for (uint64_t node = 1; node <= 24; ++node) {
+    AddMember(node, 1, node == 20 ? 1 : 0);
+    for (uint64_t other = 13; node <= 12 && other <= 24; ++other) unreachable[node].push_back(other);
+  }
+  const std::vector<NodeId> leave = Misfits(unreachable);
+  EXPECT_THAT(leave, SizeIs(12));
+  EXPECT_THAT(leave, Contains(NodeId(1)));
+  EXPECT_THAT(leave, Not(Contains(NodeId(20))));
 }
 
 TEST_F(ViewKeeperTest, K4OfTwoTheOneWithFewerVotesLeaves) {
