@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "engine/page_engine.h"
 #include "engine/transactions/transactions.h"
@@ -58,6 +59,47 @@ Task<absl::StatusOr<std::string>> EnginePages::Read(uint64_t transaction, uint64
 
 Task<absl::Status> EnginePages::Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) {
   return node_.transactions->Write(client_, transaction, PlaceOf(page) + offset, std::move(bytes));
+}
+
+std::vector<PageRange> EnginePages::RangesAround(std::vector<uint64_t> pages, bool and_around) const {
+  // What lies between two pages costs less than a message of its own; and whoever wants many is likely to want it too.
+  constexpr uint64_t kGap = 8;
+  constexpr uint64_t kAround = 64;  // Divides a group.
+  const auto is_here = [this](uint64_t page) { return node_.engine->RightsOf(region_.first + page) != Rights::kNone; };
+  std::erase_if(pages, is_here);
+  std::sort(pages.begin(), pages.end());
+  const uint64_t count = and_around ? kAround : 1;
+  std::vector<PageRange> ranges;
+  for (const uint64_t page : pages) {
+    const PageId first = region_.first + (page - page % count);
+    const PageId begin = ranges.empty() ? first : ranges.back().first;
+    if (!ranges.empty() && first < ranges.back().end() + kGap && first + count - begin <= PageEngine::kBlockPages) {
+      ranges.back().count = std::max(ranges.back().count, first + count - begin);
+    } else {
+      ranges.push_back({first, count});
+    }
+  }
+  return ranges;
+}
+
+Task<bool> EnginePages::BringNear(std::vector<uint64_t> pages, bool and_around) {
+  constexpr size_t kAtOnce = 32;
+  constexpr DurationNs kPatience = 100 * kMillisecond;
+  const std::vector<PageRange> ranges = RangesAround(std::move(pages), and_around);
+  // Not for long where somebody has one of them locked: he may wait for what the caller has.
+  const TimeNs deadline = node_.clock->Now() + kPatience;
+  std::deque<Outcome<absl::Status>> under_way;
+  for (const PageRange& range : ranges) {
+    if (under_way.size() == kAtOnce) {
+      (co_await under_way.front().Get()).IgnoreError();
+      under_way.pop_front();
+    }
+    Outcome<absl::Status>& brought = under_way.emplace_back(node_.clock);
+    Spawn<absl::Status>(node_.engine->Acquire(range, Rights::kRead, deadline),
+                        [brought](absl::Status status) mutable { brought.Set(std::move(status)); });
+  }
+  for (Outcome<absl::Status>& brought : under_way) (co_await brought.Get()).IgnoreError();
+  co_return true;
 }
 
 Task<absl::Status> EnginePages::Commit(uint64_t transaction) {
@@ -143,6 +185,23 @@ Task<absl::Status> EnginePages::Flush(PageSpan pages) {
     pages = {pages.first + count, pages.count - count};
   }
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> EnginePages::FlushAll(std::vector<PageSpan> pages) {
+  absl::Status status;
+  for (const PageSpan& span : pages) {
+    if (status.ok()) status = co_await Flush(span);
+  }
+  co_return status;
+}
+
+Task<absl::Status> EnginePages::FlushAndSync(std::vector<PageSpan> pages) {
+  Outcome<absl::Status> flushed(node_.clock);
+  Spawn<absl::Status>(FlushAll(std::move(pages)),
+                      [flushed](absl::Status status) mutable { flushed.Set(std::move(status)); });
+  const absl::Status synced = co_await SyncTransactions();
+  const absl::Status status = co_await flushed.Get();
+  co_return status.ok() ? synced : status;
 }
 
 Task<absl::Status> EnginePages::Allocate(PageSpan pages, uint32_t replicas) {

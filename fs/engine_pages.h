@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "engine/node_operations.h"
 #include "fs/open_table.h"
@@ -52,12 +53,14 @@ class EnginePages final : public Pages {
   Task<absl::StatusOr<uint64_t>> Begin() override;
   Task<absl::StatusOr<std::string>> Read(uint64_t transaction, uint64_t page, Intent intent) override;
   Task<absl::Status> Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) override;
+  Task<bool> BringNear(std::vector<uint64_t> pages, bool and_around) override;
   Task<absl::Status> Commit(uint64_t transaction) override;
   Task<absl::Status> SyncTransactions() override;
   void Abort(uint64_t transaction) override;
   Task<absl::Status> ReadData(uint64_t offset, std::span<std::byte> out) override;
   Task<absl::Status> WriteData(uint64_t transaction, uint64_t offset, std::span<const std::byte> bytes) override;
   Task<absl::Status> Flush(PageSpan pages) override;
+  Task<absl::Status> FlushAndSync(std::vector<PageSpan> pages) override;
   Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) override;
   bool HasRoom(uint64_t page) const override;
   Task<absl::StatusOr<Space>> GetSpace() override;
@@ -73,6 +76,8 @@ class EnginePages final : public Pages {
 
  private:
   void LetIn();
+  Task<absl::Status> FlushAll(std::vector<PageSpan> pages);
+  std::vector<PageRange> RangesAround(std::vector<uint64_t> pages, bool and_around) const;
   TimeNs Deadline() const;
   GlobalAddress PlaceOf(uint64_t page) const { return AddressOf(region_.first + page); }
 

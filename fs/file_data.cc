@@ -111,6 +111,7 @@ Task<absl::Status> Instance::WriteBytes(Edit* edit, Inode inode, uint64_t from, 
     at = end;
   }
   if (at > inode.size()) inode.set_size(at);
+  if (IsSynced(inode)) inode.set_dirty({});
   inode.AddDirty(written);
   if (clears_set_id) inode.set_mode(WithoutSetId(inode.mode()));
   Touch(&inode);
@@ -149,17 +150,31 @@ Task<absl::Status> Instance::Write(FoundFile file, uint64_t offset, std::string 
   co_return absl::OkStatus();
 }
 
-// What was written while it is under way may be left to the next one.
+bool Instance::IsSynced(const Inode& inode) const {
+  const auto it = synced_.find(inode.number());
+  return it != synced_.end() && it->second.generation == inode.attributes().generation &&
+         it->second.writes == inode.writes();
+}
+
+void Instance::NoteSynced(InodeNumber inode, Synced synced) {
+  constexpr size_t kMostSynced = 4096;
+  if (synced_.size() >= kMostSynced) synced_.clear();  // Then some pages are flushed once more than they need to be.
+  synced_[inode] = synced;
+}
+
+// What was written while it is under way may be left to the next one. Where it was little the inode is left as it is: another record in
+// the log would be in the way of the next sync.
 Task<absl::Status> Instance::Sync(FoundFile file) {
+  constexpr uint64_t kLittle = 64;
   PageSpan dirty;
-  uint64_t writes = 0;
+  Synced reached;
   std::vector<Extent> map;
   auto look = [&](Edit& edit) -> Task<absl::Status> {
     map.clear();
     const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
-    dirty = inode->dirty();
-    writes = inode->writes();
+    dirty = IsSynced(*inode) ? PageSpan{} : inode->dirty();
+    reached = {inode->attributes().generation, inode->writes()};
     if (!inode->IsRegular()) co_return absl::OkStatus();
     Stream stream(&edit, &space_, *inode);
     for (PageSpan rest = dirty; rest.count > 0;) {
@@ -171,14 +186,18 @@ Task<absl::Status> Instance::Sync(FoundFile file) {
     co_return absl::OkStatus();
   };
   absl::Status status = co_await RunEdit(pages_, look);
+  if (!status.ok()) co_return status;
+  std::vector<PageSpan> pages;
   for (const Extent& extent : map) {
-    if (status.ok() && !extent.IsHole()) status = co_await pages_->Flush({extent.page, extent.count});
+    if (!extent.IsHole()) pages.push_back({extent.page, extent.count});
   }
-  if (status.ok()) status = co_await pages_->SyncTransactions();
+  status = co_await pages_->FlushAndSync(std::move(pages));
   if (!status.ok() || dirty.count == 0) co_return status;
+  NoteSynced(file.inode, reached);
+  if (dirty.count <= kLittle) co_return absl::OkStatus();
   auto clear = [&](Edit& edit) -> Task<absl::Status> {
     absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
-    if (inode.ok() && inode->writes() == writes) inode->set_dirty({});
+    if (inode.ok() && inode->writes() == reached.writes) inode->set_dirty({});
     co_return inode.status();
   };
   co_return co_await RunEdit(pages_, clear);

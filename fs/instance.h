@@ -156,6 +156,13 @@ class Instance final : public Filesystem {
     uint32_t tries_in = 1;
     uint32_t wait = 1;
   };
+  // What is durable of a file's bytes, where its inode does not say so yet: all that was written before its `writes` came to this.
+  struct Synced {
+    uint64_t generation = 0;
+    uint64_t writes = 0;
+  };
+  bool IsSynced(const Inode& inode) const;
+  void NoteSynced(InodeNumber inode, Synced synced);
 
   bool IsOpen(InodeNumber inode) const { return open_.contains(inode) || opening_.contains(inode); }
 
@@ -165,6 +172,7 @@ class Instance final : public Filesystem {
   // What was used when it was counted last, and until when that will do.
   decltype(Usage::used) counted_{};
   int64_t counted_until_ns_ = 0;
+  std::map<InodeNumber, Synced> synced_;
   std::map<InodeNumber, uint64_t> open_;     // How often.
   std::map<InodeNumber, uint64_t> opening_;  // Of which it is not known yet whether they are there.
   std::map<InodeNumber, Leftover> leftovers_;

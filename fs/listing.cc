@@ -10,6 +10,32 @@ namespace {
 
 constexpr size_t kEntriesAtOnce = 16;
 
+// Whether the pages around these inodes are inodes of the same directory, most of them: how many it has is told by how close the hashes
+// lie of some that follow each other.
+bool LieDense(const std::vector<Directory::Entry>& entries) {
+  constexpr size_t kLeast = 8;
+  constexpr double kShare = 0.25;
+  constexpr double kKeys = 9.2e18;  // 2^63.
+  if (entries.size() < kLeast) return false;
+  const auto [least, most] = std::minmax_element(
+      entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.inode.value < b.inode.value; });
+  const auto keys = static_cast<double>(entries.back().key - entries.front().key + 1);
+  const double all = static_cast<double>(entries.size()) / keys * kKeys;
+  return all >= kShare * static_cast<double>(most->inode.value - least->inode.value + 1);
+}
+
+// Those that can be.
+std::vector<uint64_t> InodesOf(const std::vector<Directory::Entry>& entries) {
+  const PageSpan zone = PagesOf(Zone::kMetadata);
+  std::vector<uint64_t> inodes;
+  for (const Directory::Entry& entry : entries) {
+    if (entry.inode.value >= zone.first && entry.inode.value - zone.first < zone.count) {
+      inodes.push_back(entry.inode.value);
+    }
+  }
+  return inodes;
+}
+
 // Of an inode that a directory names: its page is corrupt, or lost, or something else.
 bool IsDamage(const absl::Status& status) { return ErrnoOf(status) == EIO || ErrnoOf(status) == ESTALE; }
 
@@ -47,6 +73,8 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ListSome(FoundFile d
     Directory all(&edit, &space_, *parent);
     absl::StatusOr<std::vector<Directory::Entry>> entries = co_await all.List(cookie, most);
     if (!entries.ok()) co_return entries.status();
+    const bool is_dense = LieDense(*entries);
+    co_await pages_->BringNear(InodesOf(*entries), is_dense);
     for (Directory::Entry& entry : *entries) {
       const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, entry.inode, Intent::kRead);
       if (!inode.ok() && !IsDamage(inode.status())) co_return inode.status();

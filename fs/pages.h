@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -41,6 +42,9 @@ class Pages {
   // The first kMetadataBytes of the page, which stays locked for others as `intent` says, to the end of the transaction.
   virtual Task<absl::StatusOr<std::string>> Read(uint64_t transaction, uint64_t page, Intent intent) = 0;
   virtual Task<absl::Status> Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) = 0;
+  // These pages are going to be read: they come here, many at a time. `and_around`: those that lie around them are too. A matter of speed
+  // alone; what cannot be had is not missed.
+  virtual Task<bool> BringNear(std::vector<uint64_t> /*pages*/, bool /*and_around*/) { co_return true; }
   // OK: it has happened for every node, unless this one is lost before SyncTransactions: then it, and what came after it here, never has.
   // Unavailable: it may have happened.
   virtual Task<absl::Status> Commit(uint64_t transaction) = 0;
@@ -54,6 +58,8 @@ class Pages {
   virtual Task<absl::Status> WriteData(uint64_t transaction, uint64_t offset, std::span<const std::byte> bytes) = 0;
   // OK: what anybody wrote to these pages before is durable.
   virtual Task<absl::Status> Flush(PageSpan pages) = 0;
+  // Flush of all of these, and SyncTransactions; at the same time where that can be.
+  virtual Task<absl::Status> FlushAndSync(std::vector<PageSpan> pages);
 
   // Gives pages storage, zeros, on as many disks as `replicas` says (0: as the cluster does). AlreadyExists: it has.
   virtual Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) = 0;
@@ -80,5 +86,14 @@ class Pages {
   virtual int64_t NowNs() const = 0;         // Since 1970, of this node.
   virtual uint64_t Random() = 0;
 };
+
+inline Task<absl::Status> Pages::FlushAndSync(std::vector<PageSpan> pages) {
+  absl::Status status;
+  for (const PageSpan& span : pages) {
+    if (status.ok()) status = co_await Flush(span);
+  }
+  if (status.ok()) status = co_await SyncTransactions();
+  co_return status;
+}
 
 }  // namespace mangrove::fs
