@@ -42,6 +42,11 @@ Task<absl::StatusOr<bool>> Instance::FreeTree(Edit* edit, TreeRoot root) {
 
 // Frees what the inode has, and at last itself: true then. REQUIRES: no names, nobody has it open.
 Task<absl::StatusOr<bool>> Instance::FreeSome(Edit* edit, Inode inode) {
+  if (inode.streams() != InodeNumber{}) {
+    const absl::Status status = co_await FreeSomeStreams(edit, inode);
+    if (!status.ok()) co_return status;
+    co_return false;
+  }
   if (inode.IsRegular()) {
     Stream stream(edit, &space_, inode);
     const absl::StatusOr<bool> all = co_await stream.Punch({0, kMostFileBytes / kPageSize + 1});
@@ -78,6 +83,10 @@ Task<absl::Status> Instance::DropLink(Edit* edit, Inode inode) {
   inode.set_changed(pages_->NowNs());
   inode.set_links(inode.IsDirectory() ? 0 : inode.links() - 1);
   if (inode.links() > 0) co_return absl::OkStatus();
+  if (inode.Has(Inode::kStream)) {
+    const absl::Status status = co_await LeaveOwner(edit, inode);
+    if (!status.ok()) co_return status;
+  }
   co_return co_await RemoveOrKeep(edit, inode);
 }
 
@@ -170,9 +179,8 @@ Task<absl::Status> Instance::Unlink(FoundFile directory, std::string name) {
     if (!inode.ok()) co_return inode.status();
     if (inode->IsDirectory()) co_return PosixError(EISDIR, absl::StrCat("\"", name, "\" is a directory"));
     absl::Status status = co_await entries.Remove((*entry)->key);
-    if (!status.ok()) co_return status;
-    Touch(&*parent);
-    status = co_await DropLink(&edit, *inode);
+    if (status.ok()) status = co_await TouchNames(&edit, *parent);
+    if (status.ok()) status = co_await DropLink(&edit, *inode);
     if (inode->mode() != 0 && inode->links() == 0) removed = inode->number();
     co_return status;
   };
@@ -185,7 +193,9 @@ Task<absl::Status> Instance::Unlink(FoundFile directory, std::string name) {
 
 Task<absl::Status> Instance::RemoveDirectory(FoundFile directory, std::string name) {
   if (absl::Status s = CheckName(name); !s.ok()) co_return s;
+  InodeNumber removed;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
+    removed = {};
     absl::StatusOr<Inode> parent = co_await GetDirectory(&edit, directory, Intent::kWrite);
     if (!parent.ok()) co_return parent.status();
     Directory entries(&edit, &space_, *parent);
@@ -195,15 +205,19 @@ Task<absl::Status> Instance::RemoveDirectory(FoundFile directory, std::string na
     if (!S_ISDIR((*entry)->type)) co_return PosixError(ENOTDIR, absl::StrCat("\"", name, "\" is no directory"));
     const absl::StatusOr<Inode> inode = co_await GetDirectory(&edit, (*entry)->inode, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
-    const Directory removed(&edit, &space_, *inode);
-    if (!removed.IsEmpty()) co_return PosixError(ENOTEMPTY, absl::StrCat("\"", name, "\" is not empty"));
-    const absl::Status status = co_await entries.Remove((*entry)->key);
+    const Directory below(&edit, &space_, *inode);
+    if (!below.IsEmpty()) co_return PosixError(ENOTEMPTY, absl::StrCat("\"", name, "\" is not empty"));
+    absl::Status status = co_await entries.Remove((*entry)->key);
     if (!status.ok()) co_return status;
     parent->set_links(parent->links() - 1);
     Touch(&*parent);
-    co_return co_await DropLink(&edit, *inode);
+    status = co_await DropLink(&edit, *inode);
+    if (inode->mode() != 0) removed = inode->number();
+    co_return status;
   };
-  co_return co_await RunEdit(pages_, body);
+  const absl::Status status = co_await RunEdit(pages_, body);
+  if (status.ok() && removed != InodeNumber{}) (co_await FinishRemoval(removed)).IgnoreError();
+  co_return status;
 }
 
 Task<absl::Status> Instance::Open(FoundFile file) {

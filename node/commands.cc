@@ -1,7 +1,6 @@
 #include "node/commands.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,8 +14,10 @@
 #include "engine/node_config.h"
 #include "node/arguments.h"
 #include "node/group_path.h"
+#include "node/mount_command.h"
 #include "node/render.h"
 #include "node/setup.h"
+#include "node/stream_commands.h"
 
 namespace mangrove {
 namespace {
@@ -46,6 +47,7 @@ struct Options {
   std::string address;
   std::string directory;
   std::string without_quorum;
+  std::string mount_options;
 };
 
 struct Command {
@@ -265,18 +267,8 @@ std::string FilesetArgument(const std::string& name, const Options& options) {
   return nlohmann::json{{"name", name}, {"replicas", options.replicas.value_or(0)}}.dump();
 }
 
-// The daemon's working directory is another one.
-std::string Absolute(const std::string& directory) {
-  std::error_code error;
-  const std::filesystem::path path = std::filesystem::absolute(directory, error).lexically_normal();
-  const std::string text = error ? directory : path.string();
-  return text.size() > 1 && text.back() == '/' ? text.substr(0, text.size() - 1) : text;
-}
 std::string MountArgument(const std::string& fileset, const Options& options) {
-  return nlohmann::json{{"fileset", fileset}, {"directory", Absolute(options.directory)}}.dump();
-}
-std::string UnmountArgument(const std::string& directory, const Options& options) {
-  return nlohmann::json{{"directory", Absolute(directory)}, {"force", options.force}}.dump();
+  return MountRequest(fileset, options.directory, options.mount_options);
 }
 
 Command OfFileset(const char* word, const char* what, const char* summary, const char* help) {
@@ -316,7 +308,9 @@ std::vector<Command> FilesetCommands() {
        .what = "fs mount",
        .render = RenderMounts,
        .summary = "mounts a fileset on this host",
-       .help = "DIR is an empty directory. Any number of nodes may mount a fileset; all see one tree.",
+       .help = "DIR is an empty directory. Any number of nodes may mount a fileset; all see one tree.\n"
+               "-o: ro, noexec, noatime, suid, dev and others as of mount(8), with commas between.",
+       .flags = {"-o"},
        .argument = MountArgument,
        .second = "DIR"},
       {.words = {"unmount"},
@@ -326,7 +320,8 @@ std::vector<Command> FilesetCommands() {
        .summary = "ends a mount",
        .help = "--force: also if somebody uses it; then it is not seen any more, and ends with the last who does.",
        .flags = {"--force"},
-       .argument = UnmountArgument},
+       .argument = [](const std::string& directory,
+                      const Options& options) { return UnmountRequest(directory, options.force); }},
       {{"mounts"}, nullptr, "fs mounts", RenderMounts, "what is mounted by this node", "Filesets, and where."},
   };
 }
@@ -361,6 +356,7 @@ std::string UsageOf(const Command& command) {
                               : flag == "--group"          ? " GROUP"
                               : flag == "--without-quorum" ? " refuse|read"
                               : flag == "--withdraw"       ? " ID|all"
+                              : flag == "-o"               ? " OPTIONS"
                               : is_switch                  ? ""
                                                            : " N";
     absl::StrAppend(&flags, " [", flag, value, "]");
@@ -388,6 +384,7 @@ std::string Help() {
   std::string text = "mangrove: asks a node of the cluster.\n\n";
   for (const Command& command : Commands())
     absl::StrAppend(&text, "  ", UsageOf(command), "\n      ", command.summary, "\n");
+  absl::StrAppend(&text, "  mangrove stream list|cat|put|remove PATH [NAME]\n      named streams of a file\n");
   return absl::StrCat(text, "\n", FlagsHelp(), "\nExit codes: 0 done, 1 no answer or an error, 2 wrong usage.\n");
 }
 
@@ -440,7 +437,8 @@ std::vector<Flag> Flags(Options* options) {
           TextFlag("--name", &options->name),
           TextFlag("--address", &options->address),
           TextFlag("--dir", &options->directory),
-          TextFlag("--without-quorum", &options->without_quorum)};
+          TextFlag("--without-quorum", &options->without_quorum),
+          TextFlag("-o", &options->mount_options)};
 }
 
 // Those that are given and not for every command.
@@ -463,6 +461,7 @@ std::vector<std::string> GivenFlags(const Options& options) {
   note(!options.address.empty(), "--address");
   note(!options.directory.empty(), "--dir");
   note(!options.without_quorum.empty(), "--without-quorum");
+  note(!options.mount_options.empty(), "-o");
   return given;
 }
 
@@ -530,6 +529,7 @@ int Watch(const Command& command, const Options& options, const std::string& arg
 }  // namespace
 
 int RunCommand(std::span<const std::string> arguments, const CommandEnvironment& environment) {
+  if (!arguments.empty() && arguments[0] == "stream") return RunStreamCommand(arguments.subspan(1), environment);
   Options options;
   const absl::StatusOr<std::vector<std::string>> words = ParseArguments(arguments, Flags(&options));
   if (!words.ok()) return FailUsage(environment, std::string(words.status().message()));
@@ -576,6 +576,9 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
   }
   if (command->argument == SetRegionArgument && options.without_quorum.empty()) {
     return FailUsage(environment, "\"region set\" needs --without-quorum");
+  }
+  if (const auto parsed = ParseMountOptions(options.mount_options); !parsed.ok()) {
+    return FailUsage(environment, std::string(parsed.status().message()));
   }
   if (command->set_up != nullptr) {
     const absl::StatusOr<std::string> done = command->set_up(parameter, options);
