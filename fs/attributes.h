@@ -66,7 +66,7 @@ struct Space {
   uint64_t total_pages = 0;
   uint64_t free_pages = 0;
   uint64_t available_pages = 0;  // Of the free ones, as far as disks have room where a quota gives more.
-  uint64_t inodes = 0;       // Used.
+  uint64_t inodes = 0;           // Used.
   uint64_t free_inodes = 0;
 };
 
