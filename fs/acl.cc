@@ -111,6 +111,19 @@ absl::StatusOr<bool> IsMinimal(std::string_view acl) {
   return entries->size() == 3;
 }
 
+absl::StatusOr<std::string> OfStreams(std::string_view acl, bool is_directory, bool only_owner_writes) {
+  constexpr uint16_t kRead = 4;
+  constexpr uint16_t kWrite = 2;
+  constexpr uint16_t kSearch = 1;
+  absl::StatusOr<Entries> entries = Decode(acl);
+  if (!entries.ok()) return entries.status();
+  for (Entry& entry : *entries) {
+    entry.permissions &= only_owner_writes && entry.tag != kUserObject ? kRead : kRead | kWrite;
+    if (is_directory && entry.permissions != 0) entry.permissions |= kSearch;
+  }
+  return Encode(*entries);
+}
+
 absl::StatusOr<std::string> Inherited(std::string_view default_acl, mode_t mode) {
   const absl::StatusOr<mode_t> allowed = ModeOfAcl(default_acl);
   if (!allowed.ok()) return allowed.status();

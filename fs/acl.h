@@ -24,6 +24,9 @@ absl::StatusOr<mode_t> ModeOfAcl(std::string_view acl);
 absl::StatusOr<std::string> WithMode(std::string_view acl, mode_t mode);
 // It says no more than mode bits can.
 absl::StatusOr<bool> IsMinimal(std::string_view acl);
+// That of a file's named streams, by the ACL of the file: they may be read and written by whom the file may, or written by its owner
+// alone. Their directory is searched by who may do either.
+absl::StatusOr<std::string> OfStreams(std::string_view acl, bool is_directory, bool only_owner_writes);
 // The access ACL of a file that is made with `mode` in a directory with this default ACL: what both allow.
 absl::StatusOr<std::string> Inherited(std::string_view default_acl, mode_t mode);
 

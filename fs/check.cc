@@ -40,6 +40,11 @@ class Checker {
     uint64_t parent = 0;
     bool is_shrinking = false;
     std::optional<uint64_t> orphan_place;
+    bool is_stream = false;
+    bool is_of_streams = false;       // Their directory.
+    uint64_t streams = 0;             // What it names as its own.
+    uint64_t stream_pages = 0;        // That it counts,
+    uint64_t found_stream_pages = 0;  // and that its streams have.
     uint32_t names = 0;
     uint32_t subdirectories = 0;
     uint64_t found_in = 0;  // The directory that has its name.
@@ -65,6 +70,7 @@ class Checker {
   void OnEntry(uint64_t directory, uint64_t key, std::string_view record);
   void OnOrphan(uint64_t place, uint64_t number);
   void Reach();
+  void CheckStreams();
   void CheckNames();
   void CheckNamesOf(uint64_t number, const Known& known);
 
@@ -90,6 +96,7 @@ Task<absl::StatusOr<CheckReport>> Checker::Run() {
   status = co_await CheckPlaces();
   if (!status.ok()) co_return status;
   Reach();
+  CheckStreams();
   CheckNames();
   checked_.ReportLeaks();
   co_return std::move(report_);
@@ -127,7 +134,12 @@ Task<absl::Status> Checker::LoadInodes() {
       known = {.attributes = inode.attributes(),
                .parent = inode.parent().value,
                .is_shrinking = inode.Has(Inode::kShrinking),
-               .orphan_place = inode.orphan_place()};
+               .orphan_place = inode.orphan_place(),
+               .is_stream = inode.Has(Inode::kStream),
+               .is_of_streams = inode.Has(Inode::kStreams),
+               .streams = inode.streams().value,
+               .stream_pages = inode.stream_pages()};
+      known.attributes.pages = inode.pages();
     };
     const absl::StatusOr<bool> sound = co_await checked_.With(number, PageKind::kInode, InodeName(number), copy);
     if (!sound.ok()) co_return sound.status();
@@ -138,7 +150,11 @@ Task<absl::Status> Checker::LoadInodes() {
           absl::StrCat("inode ", number, " has mode ", absl::Hex(known.attributes.mode), ", which is no file's"));
       continue;
     }
-    ++(S_ISDIR(known.type()) ? report_.directories : S_ISREG(known.type()) ? report_.files : report_.others);
+    if (known.is_stream) {
+      ++report_.streams;
+    } else if (!known.is_of_streams) {
+      ++(S_ISDIR(known.type()) ? report_.directories : S_ISREG(known.type()) ? report_.files : report_.others);
+    }
     inodes_[number] = known;
   }
   co_return absl::OkStatus();
@@ -226,6 +242,11 @@ void Checker::OnEntry(uint64_t directory, uint64_t key, std::string_view record)
     checked_.Problem(absl::StrCat(name, " has type ", absl::Hex(entry->type), ", inode ", it->first, " has ",
                                   absl::Hex(known.type())));
   }
+  if (known.is_stream != inodes_[directory].is_of_streams || known.is_of_streams) {
+    checked_.Problem(absl::StrCat(name, " is inode ", it->first, ", which belongs ",
+                                  known.is_stream ? "among streams" : "not among streams"));
+    return;
+  }
   if (!S_ISDIR(known.type())) return;
   ++inodes_[directory].subdirectories;
   below_[directory].push_back(it->first);
@@ -303,6 +324,31 @@ void Checker::Reach() {
   }
 }
 
+// Their directories have no names: their owners are found instead. K7
+void Checker::CheckStreams() {
+  for (auto& [number, known] : inodes_) {
+    if (known.streams != 0) {
+      const auto streams = inodes_.find(known.streams);
+      if (streams == inodes_.end() || !streams->second.is_of_streams) {
+        checked_.Problem(absl::StrCat("inode ", number, " has its streams in inode ", known.streams,
+                                      ", which is no directory of streams"));
+      } else {
+        ++streams->second.names;
+        streams->second.found_in = number;
+        streams->second.is_reached = true;
+      }
+    }
+    if (!known.is_stream || known.names == 0) continue;
+    const auto owner = inodes_.find(known.parent);
+    if (owner == inodes_.end() || owner->second.streams != known.found_in) {
+      checked_.Problem(absl::StrCat("inode ", number, ", a stream, says that it is of inode ", known.parent,
+                                    ", and is among the streams of another one"));
+    } else {
+      owner->second.found_stream_pages += known.attributes.pages;
+    }
+  }
+}
+
 void Checker::CheckNames() {
   const auto root = inodes_.find(root_);
   if (root == inodes_.end() || !S_ISDIR(root->second.type())) {
@@ -326,6 +372,10 @@ void Checker::CheckNamesOf(uint64_t number, const Known& known) {
                                   : known.is_shrinking ? " is being made shorter"
                                                        : " says that it is an orphan",
                                   ", and no node's place knows it"));
+  }
+  if (known.stream_pages != known.found_stream_pages) {
+    checked_.Problem(absl::StrCat("inode ", number, " counts ", known.stream_pages,
+                                  " pages of its streams, which have ", known.found_stream_pages));
   }
   if (!S_ISDIR(known.type())) {
     if (links != known.names) {

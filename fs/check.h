@@ -5,8 +5,9 @@
 //   K3  Every name is an inode's, of its type; every inode has as many names as it has links; every directory has one name, is in the
 //       directory that it says, and is found from the root; its links are 2 and its subdirectories.
 //   K4  A file without names, and one that is being made shorter, is in the tree of orphans of the node's place that it names.
-//   K5  An inode counts the pages of its extents; these do not overlap.
+//   K5  An inode counts the pages of its extents, and those of its named streams; extents do not overlap.
 //   K6  The quota counts what the groups have (Q1 of fs/quota.h). Looked at when all else is sound.
+//   K7  A directory of named streams is the one that its owner names, a stream is in one, and nothing else is; both say whose they are.
 //
 // REQUIRES: nobody changes the fileset meanwhile; otherwise it finds what is not so. It changes nothing.
 //
@@ -29,8 +30,9 @@ struct CheckReport {
 
   uint64_t groups = 0;
   uint64_t directories = 0;
-  uint64_t files = 0;   // Regular ones.
-  uint64_t others = 0;  // Symbolic links, fifos, sockets, devices.
+  uint64_t files = 0;    // Regular ones.
+  uint64_t streams = 0;  // Named ones.
+  uint64_t others = 0;   // Symbolic links, fifos, sockets, devices.
   uint64_t orphans =
       0;  // Files that are there until nobody has them open, or until they are as short as they should be.
   uint64_t stale_orphans = 0;  // That a place still names, and that others have finished already.

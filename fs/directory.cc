@@ -55,6 +55,9 @@ absl::Status CheckName(std::string_view name) {
   if (name.empty() || name == "." || name == ".." || name.find('/') != name.npos || name.find('\0') != name.npos) {
     return PosixError(EINVAL, absl::StrCat("\"", std::string(name), "\" is no name of a file"));
   }
+  if (name.starts_with(kStreamsPrefix)) {
+    return PosixError(EPERM, absl::StrCat("\"", std::string(name), "\" is a name of streams, and no file's"));
+  }
   return absl::OkStatus();
 }
 

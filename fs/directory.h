@@ -24,7 +24,10 @@ namespace mangrove::fs {
 
 constexpr size_t kMostNameBytes = 255;
 
-// EINVAL or ENAMETOOLONG says what is wrong with it.
+// Looked up before a name, it is the directory of that file's named streams (fs/streams.cc); alone, that of the directory itself.
+inline constexpr std::string_view kStreamsPrefix = ".mangrove-streams:";
+
+// EINVAL, ENAMETOOLONG or EPERM (it begins with kStreamsPrefix) says what is wrong with it.
 absl::Status CheckName(std::string_view name);
 
 class Directory {

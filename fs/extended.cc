@@ -20,8 +20,6 @@ constexpr uint64_t kPieces = uint64_t{1} << 16;
 constexpr uint64_t kSameHash = 256;
 constexpr size_t kPieceBytes = 1000;
 constexpr size_t kHeadBytes = 5;
-constexpr size_t kMostValueBytes = 65'536;
-constexpr size_t kMostNameListBytes = 65'536;
 constexpr char kCopies[] = "user.mangrove.copies";
 
 uint64_t FirstKeyOf(std::string_view name) { return XXH3_64bits(name.data(), name.size()) >> 24 << 24; }
@@ -57,16 +55,16 @@ absl::StatusOr<std::vector<TreeRecord>> PiecesOf(std::string_view name, std::vec
   return pieces;
 }
 
-absl::Status NoAttribute(absl::string_view name) {
-  return PosixError(ENODATA, absl::StrCat("there is no attribute \"", name, "\""));
-}
-
 Task<absl::StatusOr<std::vector<TreeRecord>>> RecordsOfHash(Tree* tree, std::string name) {
   const uint64_t first = FirstKeyOf(name);
   return tree->Scan(first, first + (kSameHash * kPieces - 1), ~size_t{0});
 }
 
 }  // namespace
+
+absl::Status NoAttribute(std::string_view name) {
+  return PosixError(ENODATA, absl::StrCat("there is no attribute \"", std::string(name), "\""));
+}
 
 Task<absl::StatusOr<std::optional<std::string>>> Instance::FindXattr(Edit* edit, Inode inode, std::string name) {
   Tree tree(edit, &space_, inode.xattr_root());
@@ -159,7 +157,14 @@ Task<absl::StatusOr<std::string>> Instance::GetXattr(FoundFile file, std::string
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
-    absl::StatusOr<std::optional<std::string>> found = co_await FindXattr(&edit, *inode, name);
+    absl::StatusOr<std::optional<std::string>> found = std::optional<std::string>();
+    if (inode->IsOfStreams()) {
+      if (name == kAccessAcl) found = co_await AclOfStreams(&edit, *inode);
+    } else if (name.starts_with(kStreamXattrPrefix)) {
+      found = co_await StreamValue(&edit, *inode, name.substr(kStreamXattrPrefix.size()));
+    } else {
+      found = co_await FindXattr(&edit, *inode, name);
+    }
     if (found.ok()) value = *std::move(found);
     co_return found.status();
   };
@@ -170,14 +175,20 @@ Task<absl::StatusOr<std::string>> Instance::GetXattr(FoundFile file, std::string
 }
 
 Task<absl::Status> Instance::SetXattr(FoundFile file, std::string name, std::string value, XattrMode mode) {
-  if (name.empty() || name.size() > kMostNameBytes) co_return PosixError(ERANGE, "an attribute's name of that length");
-  if (value.size() > kMostValueBytes) co_return PosixError(E2BIG, absl::StrCat("a value of ", value.size(), " bytes"));
+  if (name.empty() || name.size() > kMostXattrNameBytes) {
+    co_return PosixError(ERANGE, "an attribute's name of that length");
+  }
+  if (value.size() > kMostXattrBytes) co_return PosixError(E2BIG, absl::StrCat("a value of ", value.size(), " bytes"));
+  if (name.starts_with(kStreamXattrPrefix)) {
+    co_return co_await SetStream(file, name.substr(kStreamXattrPrefix.size()), std::move(value), mode);
+  }
   const bool is_access = name == kAccessAcl;
   const bool is_acl = is_access || name == kDefaultAcl;
   if (absl::Status s = is_acl ? CheckAcl(value) : absl::OkStatus(); !s.ok()) co_return s;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
+    if (inode->IsOfStreams()) co_return PosixError(EOPNOTSUPP, "streams have no attributes of their own");
     if (name == kDefaultAcl && !inode->IsDirectory()) co_return PosixError(EACCES, "only directories hand ACLs down");
     inode->set_changed(pages_->NowNs());
     if (name == kCopies) {
@@ -199,6 +210,9 @@ Task<absl::Status> Instance::SetXattr(FoundFile file, std::string name, std::str
 }
 
 Task<absl::Status> Instance::RemoveXattr(FoundFile file, std::string name) {
+  if (name.starts_with(kStreamXattrPrefix)) {
+    co_return co_await RemoveStream(file, name.substr(kStreamXattrPrefix.size()));
+  }
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
@@ -228,7 +242,15 @@ Task<absl::StatusOr<std::vector<std::string>>> Instance::ListXattr(FoundFile fil
       names.emplace_back(NameIn(record));
       bytes += names.back().size() + 1;
     }
-    if (bytes > kMostNameListBytes) co_return PosixError(E2BIG, absl::StrCat("attributes' names of ", bytes, " bytes"));
+    const absl::StatusOr<std::vector<Directory::Entry>> streams = co_await StreamsOf(&edit, *inode);
+    if (!streams.ok()) co_return streams.status();
+    for (const Directory::Entry& stream : *streams) {
+      // Longer ones are no names of attributes.
+      if (kStreamXattrPrefix.size() + stream.name.size() > kMostXattrNameBytes) continue;
+      names.push_back(absl::StrCat(std::string(kStreamXattrPrefix), stream.name));
+      bytes += names.back().size() + 1;
+    }
+    if (bytes > kMostXattrBytes) co_return PosixError(E2BIG, absl::StrCat("attributes' names of ", bytes, " bytes"));
     co_return absl::OkStatus();
   };
   const absl::Status status = co_await RunEdit(pages_, body);

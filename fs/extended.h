@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -9,6 +10,13 @@
 
 namespace mangrove::fs {
 
+// What a value has at most, and names of a file's attributes together.
+inline constexpr size_t kMostXattrBytes = 65'536;
+inline constexpr size_t kMostXattrNameBytes = 255;
+// Attributes whose names begin so are named streams, as whole values.
+inline constexpr std::string_view kStreamXattrPrefix = "user.stream.";
+
+absl::Status NoAttribute(std::string_view name);
 // All of an inode's records, in their order. EIO says what is wrong with them.
 absl::Status CheckXattrs(const std::vector<TreeRecord>& records);
 

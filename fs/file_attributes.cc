@@ -13,8 +13,10 @@ Task<absl::StatusOr<Attributes>> Instance::GetAttributes(FoundFile file) {
   Attributes found;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
-    if (inode.ok()) found = inode->attributes();
-    co_return inode.status();
+    if (!inode.ok()) co_return inode.status();
+    const absl::StatusOr<Attributes> told = co_await AttributesOf(&edit, *inode);
+    if (told.ok()) found = *told;
+    co_return told.status();
   };
   const absl::Status status = co_await RunEdit(pages_, body);
   if (!status.ok()) co_return status;
@@ -99,6 +101,9 @@ Task<absl::StatusOr<Attributes>> Instance::SetAttributes(FoundFile file, Attribu
     absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
     if (!inode.ok()) co_return inode.status();
     const int64_t now = pages_->NowNs();
+    if (inode->IsOfStreams() && (change.mode || change.uid || change.gid)) {
+      co_return PosixError(EPERM, "owner and permissions of a stream are its file's");
+    }
     if (change.size_bytes) {
       if (inode->IsDirectory()) co_return PosixError(EISDIR, "a directory has no size to be set");
       if (!inode->IsRegular()) co_return PosixError(EINVAL, "only a regular file has a size to be set");
@@ -120,8 +125,9 @@ Task<absl::StatusOr<Attributes>> Instance::SetAttributes(FoundFile file, Attribu
       const absl::Status status = co_await ChangeModeOfAcl(&edit, *inode);
       if (!status.ok()) co_return status;
     }
-    after = inode->attributes();
-    co_return absl::OkStatus();
+    const absl::StatusOr<Attributes> told = co_await AttributesOf(&edit, *inode);
+    if (told.ok()) after = *told;
+    co_return told.status();
   };
   for (;;) {
     const absl::Status status = co_await RunEdit(pages_, body);

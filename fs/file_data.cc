@@ -37,38 +37,53 @@ mode_t WithoutSetId(mode_t mode) {
 
 }  // namespace
 
-Task<absl::StatusOr<std::string>> Instance::Read(FoundFile file, uint64_t offset, uint64_t length) {
+// As many as `bytes` has, which are zeros. REQUIRES: the file has them.
+Task<absl::Status> Instance::ReadBytes(Edit* edit, Inode inode, uint64_t offset, std::string* bytes) {
+  Stream stream(edit, &space_, inode);
+  uint64_t at = offset;
+  while (at < offset + bytes->size()) {
+    const absl::StatusOr<std::vector<Extent>> map = co_await stream.Map(PagesOfBytes(at, offset + bytes->size() - at));
+    if (!map.ok()) co_return map.status();
+    for (const Extent& extent : *map) {
+      const uint64_t end = std::min(extent.end() * kPageSize, offset + bytes->size());
+      const std::span<std::byte> out = std::as_writable_bytes(std::span(*bytes)).subspan(at - offset, end - at);
+      if (!extent.IsHole()) {
+        const absl::Status status =
+            co_await pages_->ReadData(extent.page * kPageSize + (at - extent.stream_page * kPageSize), out);
+        if (!status.ok()) co_return status;
+      }
+      at = end;
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::string>> Instance::ReadAt(FoundFile file, uint64_t offset, uint64_t length, bool* wants_time) {
   std::string bytes;
-  bool wants_time = false;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     bytes.clear();
     const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
     if (absl::Status s = CheckRegular(*inode); !s.ok()) co_return s;
-    wants_time = WantsAccessTime(*inode, pages_->NowNs());
+    *wants_time = WantsAccessTime(*inode, pages_->NowNs());
     if (offset >= inode->size() || length == 0) co_return absl::OkStatus();
     bytes.resize(std::min(length, inode->size() - offset));
-    Stream stream(&edit, &space_, *inode);
-    uint64_t at = offset;
-    while (at < offset + bytes.size()) {
-      const absl::StatusOr<std::vector<Extent>> map = co_await stream.Map(PagesOfBytes(at, offset + bytes.size() - at));
-      if (!map.ok()) co_return map.status();
-      for (const Extent& extent : *map) {
-        const uint64_t end = std::min(extent.end() * kPageSize, offset + bytes.size());
-        const std::span<std::byte> out = std::as_writable_bytes(std::span(bytes)).subspan(at - offset, end - at);
-        if (!extent.IsHole()) {
-          const absl::Status status =
-              co_await pages_->ReadData(extent.page * kPageSize + (at - extent.stream_page * kPageSize), out);
-          if (!status.ok()) co_return status;
-        }
-        at = end;
-      }
-    }
-    co_return absl::OkStatus();
+    co_return co_await ReadBytes(&edit, *inode, offset, &bytes);
   };
   const absl::Status status = co_await RunEdit(pages_, body);
   if (!status.ok()) co_return status;
-  if (wants_time) {
+  co_return bytes;
+}
+
+Task<absl::StatusOr<std::string>> Instance::ReadUnnoticed(FoundFile file, uint64_t offset, uint64_t length) {
+  bool wants_time = false;
+  co_return co_await ReadAt(file, offset, length, &wants_time);
+}
+
+Task<absl::StatusOr<std::string>> Instance::Read(FoundFile file, uint64_t offset, uint64_t length) {
+  bool wants_time = false;
+  absl::StatusOr<std::string> bytes = co_await ReadAt(file, offset, length, &wants_time);
+  if (bytes.ok() && wants_time) {
     auto touch = [&](Edit& edit) -> Task<absl::Status> {
       absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kWrite);
       if (inode.ok()) inode->set_accessed(pages_->NowNs());
@@ -162,9 +177,30 @@ void Instance::NoteSynced(InodeNumber inode, Synced synced) {
   synced_[inode] = synced;
 }
 
+// With its named streams.
+Task<absl::Status> Instance::Sync(FoundFile file) {
+  std::vector<InodeNumber> streams;
+  auto list = [&](Edit& edit) -> Task<absl::Status> {
+    streams.clear();
+    const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
+    if (!inode.ok()) co_return inode.status();
+    const absl::StatusOr<std::vector<Directory::Entry>> entries = co_await StreamsOf(&edit, *inode);
+    if (!entries.ok()) co_return entries.status();
+    for (const Directory::Entry& entry : *entries) streams.push_back(entry.inode);
+    co_return absl::OkStatus();
+  };
+  absl::Status status = co_await RunEdit(pages_, list);
+  for (const InodeNumber stream : streams) {
+    if (status.ok()) status = co_await SyncOne(stream);
+    if (ErrnoOf(status) == ESTALE) status = absl::OkStatus();  // It has been removed.
+  }
+  if (!status.ok()) co_return status;
+  co_return co_await SyncOne(file);
+}
+
 // What was written while it is under way may be left to the next one. Where it was little the inode is left as it is: another record in
 // the log would be in the way of the next sync.
-Task<absl::Status> Instance::Sync(FoundFile file) {
+Task<absl::Status> Instance::SyncOne(FoundFile file) {
   constexpr uint64_t kLittle = 64;
   PageSpan dirty;
   Synced reached;

@@ -90,6 +90,8 @@ class Filesystem {
   virtual Task<absl::Status> Close(FoundFile file) = 0;
   // Less than `length` only at the end of the file.
   virtual Task<absl::StatusOr<std::string>> Read(FoundFile file, uint64_t offset, uint64_t length) = 0;
+  // The same, and the time of access stays.
+  virtual Task<absl::StatusOr<std::string>> ReadUnnoticed(FoundFile file, uint64_t offset, uint64_t length) = 0;
   // Atomic against other reads and writes, on every node.
   virtual Task<absl::Status> Write(FoundFile file, uint64_t offset, std::string bytes, WriteOptions options) = 0;
   // As fallocate(2): 0, or FALLOC_FL_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE in their allowed combinations; EOPNOTSUPP otherwise.

@@ -35,7 +35,7 @@ Attributes Inode::attributes() const {
           .gid = Load<uint32_t>(36),
           .device = Load<uint64_t>(40),
           .size_bytes = size(),
-          .pages = pages(),
+          .pages = pages() + stream_pages(),
           .accessed_ns = accessed(),
           .modified_ns = modified(),
           .changed_ns = changed(),

@@ -3,6 +3,7 @@
 //   16 generation 8   24 mode 4   28 links 4   32 owner 4   36 group 4   40 device 8   48 size 8   56 pages of data 8
 //   64 times: accessed, modified, changed, born, 8 each   96 directory that it is in, of directories 8   104 flags 4   108 the place that has it among its orphans, plus 1, or 0 4
 //   112 pages of the stream that may not be durable: first 8, end 8   128 writes of its stream, counted 8
+//   176 directory of its named streams 8 (0: it never had one)   184 pages of these 8
 //   192 main root: extents of a regular file, entries of a directory, the target of a symbolic link
 //   2880 root of the extended attributes
 //
@@ -12,6 +13,8 @@
 //       left behind the end in its last page too, durably, so that no loss brings it to light.
 //   I3  No two files have had one page's number and one generation: that is 64 random bits, taken when the file is made. A loss, or a log that is
 //       replayed, brings nothing back that somebody could have seen and that was not this file.
+//   I4  A named stream is an inode in the directory of streams of its owner, which is the parent of both (fs/streams.cc). The owner counts
+//       the stream's pages as long as it is in there; afterwards it has no parent.
 
 #pragma once
 
@@ -37,6 +40,8 @@ class Inode {
     kShrinking = 1,  // It has extents behind its end that are to be freed.
     kOldTail = 2,    // Its last page has bytes of before behind the end.
     kOneCopy = 4,    // What it takes from now on is kept on one disk. Of a directory: what is made in it is so.
+    kStreams = 8,    // It is a directory of named streams,
+    kStream = 16,    // or one of these.
   };
 
   explicit Inode(EditPage* page) : page_(page) {}
@@ -56,6 +61,10 @@ class Inode {
   int64_t modified() const { return static_cast<int64_t>(Load<uint64_t>(72)); }
   int64_t changed() const { return static_cast<int64_t>(Load<uint64_t>(80)); }
   InodeNumber parent() const { return {Load<uint64_t>(96)}; }
+  bool IsOfStreams() const { return Has(kStreams) || Has(kStream); }
+  bool MayHaveStreams() const { return (IsRegular() || IsDirectory()) && !IsOfStreams(); }
+  InodeNumber streams() const { return {Load<uint64_t>(176)}; }
+  uint64_t stream_pages() const { return Load<uint64_t>(184); }
   bool Has(Flag flag) const { return (Load<uint32_t>(104) & flag) != 0; }
   uint64_t writes() const { return Load<uint64_t>(128); }
   // The place whose tree of orphans has it.
@@ -74,6 +83,8 @@ class Inode {
   void set_modified(int64_t ns) { Store(72, static_cast<uint64_t>(ns)); }
   void set_changed(int64_t ns) { Store(80, static_cast<uint64_t>(ns)); }
   void set_parent(InodeNumber parent) { Store(96, parent.value); }
+  void set_streams(InodeNumber directory) { Store(176, directory.value); }
+  void set_stream_pages(uint64_t pages) { Store(184, pages); }
   void Set(Flag flag, bool value);
   void set_orphan_place(std::optional<uint64_t> place);
   void set_dirty(PageSpan pages);

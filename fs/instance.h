@@ -10,6 +10,7 @@
 //   file_space.cc       storage ahead, holes
 //   extended.cc         extended attributes and ACLs
 //   filesystem_space.cc what is used, and what is free
+//   streams.cc          named streams
 //
 // Each operation is one edit, but for what frees many extents: that is done in steps, which anybody goes on with (remove.cc).
 
@@ -78,6 +79,7 @@ class Instance final : public Filesystem {
   Task<absl::Status> Open(FoundFile file) override;
   Task<absl::Status> Close(FoundFile file) override;
   Task<absl::StatusOr<std::string>> Read(FoundFile file, uint64_t offset, uint64_t length) override;
+  Task<absl::StatusOr<std::string>> ReadUnnoticed(FoundFile file, uint64_t offset, uint64_t length) override;
   Task<absl::Status> Write(FoundFile file, uint64_t offset, std::string bytes, WriteOptions options) override;
   Task<absl::Status> Allocate(FoundFile file, int mode, uint64_t offset, uint64_t length) override;
   Task<absl::StatusOr<uint64_t>> Seek(FoundFile file, uint64_t offset, int whence) override;
@@ -134,8 +136,11 @@ class Instance final : public Filesystem {
   Task<absl::Status> IsNotBelow(Edit* edit, InodeNumber directory, InodeNumber other);
   Task<absl::Status> Exchange(Edit* edit, Move* move);
   // file_data.cc
+  Task<absl::StatusOr<std::string>> ReadAt(FoundFile file, uint64_t offset, uint64_t length, bool* wants_time);
+  Task<absl::Status> ReadBytes(Edit* edit, Inode inode, uint64_t offset, std::string* bytes);
   Task<absl::StatusOr<bool>> MakeRoom(Edit* edit, Inode inode, uint64_t from, uint64_t length);
   Task<absl::Status> WriteBytes(Edit* edit, Inode inode, uint64_t from, const std::string* bytes, bool clears_set_id);
+  Task<absl::Status> SyncOne(FoundFile file);
   // file_attributes.cc
   Task<absl::StatusOr<bool>> Resize(Edit* edit, Inode inode, uint64_t size);
   Task<absl::StatusOr<bool>> Shrink(Edit* edit, Inode inode);
@@ -163,6 +168,19 @@ class Instance final : public Filesystem {
   };
   bool IsSynced(const Inode& inode) const;
   void NoteSynced(InodeNumber inode, Synced synced);
+  // streams.cc
+  Task<absl::StatusOr<Attributes>> LookupStreams(FoundFile directory, std::string name);
+  Task<absl::StatusOr<Attributes>> AttributesOf(Edit* edit, Inode inode);
+  Task<absl::StatusOr<std::optional<std::string>>> AclOfStreams(Edit* edit, Inode inode);
+  Task<absl::Status> TouchNames(Edit* edit, Inode directory);
+  Task<absl::StatusOr<std::vector<Directory::Entry>>> StreamsOf(Edit* edit, Inode owner);
+  Task<absl::StatusOr<std::optional<Inode>>> FindStream(Edit* edit, Inode owner, std::string name, Intent intent);
+  Task<absl::StatusOr<Inode>> MakeStream(Edit* edit, Inode owner, std::string name);
+  Task<absl::StatusOr<std::optional<std::string>>> StreamValue(Edit* edit, Inode owner, std::string name);
+  Task<absl::Status> SetStream(FoundFile file, std::string name, std::string value, XattrMode mode);
+  Task<absl::Status> RemoveStream(FoundFile file, std::string name);
+  Task<absl::Status> LeaveOwner(Edit* edit, Inode stream);
+  Task<absl::Status> FreeSomeStreams(Edit* edit, Inode owner);
 
   bool IsOpen(InodeNumber inode) const { return open_.contains(inode) || opening_.contains(inode); }
 

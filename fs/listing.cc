@@ -79,7 +79,11 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ListSome(FoundFile d
       const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, entry.inode, Intent::kRead);
       if (!inode.ok() && !IsDamage(inode.status())) co_return inode.status();
       Attributes attributes{.inode = entry.inode, .mode = entry.type};
-      if (inode.ok()) attributes = inode->attributes();
+      if (inode.ok()) {
+        const absl::StatusOr<Attributes> told = co_await AttributesOf(&edit, *inode);
+        if (!told.ok()) co_return told.status();
+        attributes = *told;
+      }
       listed.push_back({std::move(entry.name), entry.key, attributes, inode.ok()});
     }
     co_return absl::OkStatus();

@@ -38,6 +38,7 @@ void Instance::Touch(Inode* directory) const {
 }
 
 Task<absl::StatusOr<Attributes>> Instance::Lookup(FoundFile directory, std::string name) {
+  if (name.starts_with(kStreamsPrefix)) co_return co_await LookupStreams(directory, name.substr(kStreamsPrefix.size()));
   if (absl::Status s = CheckName(name); !s.ok()) co_return s;
   Attributes found;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
@@ -53,8 +54,9 @@ Task<absl::StatusOr<Attributes>> Instance::Lookup(FoundFile directory, std::stri
                                              ", which is none: ", inode.status().message()));
     }
     if (!inode.ok()) co_return inode.status();
-    found = inode->attributes();
-    co_return absl::OkStatus();
+    const absl::StatusOr<Attributes> told = co_await AttributesOf(&edit, *inode);
+    if (told.ok()) found = *told;
+    co_return told.status();
   };
   const absl::Status status = co_await RunEdit(pages_, body);
   if (!status.ok()) co_return status;
@@ -93,6 +95,10 @@ Task<absl::StatusOr<Inode>> Instance::MakeInode(Edit* edit, Inode directory, New
                     .changed_ns = now,
                     .born_ns = now},
                    is_directory ? directory.number() : InodeNumber{});
+  if (directory.Has(Inode::kStreams)) {  // I4
+    inode.Set(Inode::kStream, true);
+    inode.set_parent(directory.parent());
+  }
   if (S_ISLNK(file.mode)) {
     const absl::Status status = co_await WriteTarget(edit, inode, file.target);
     if (!status.ok()) co_return status;
@@ -117,15 +123,18 @@ Task<absl::StatusOr<Attributes>> Instance::MakeFile(FoundFile directory, std::st
     if (!entry.ok()) co_return entry.status();
     if (entry->has_value()) co_return PosixError(EEXIST, absl::StrCat("there is a \"", name, "\""));
     const bool is_directory = S_ISDIR(file.mode);
+    if (parent->Has(Inode::kStreams) && !S_ISREG(file.mode)) co_return PosixError(EPERM, "streams are regular files");
     if (is_directory && parent->links() >= kMostLinks) co_return PosixError(EMLINK, "too many directories in one");
     const absl::StatusOr<Inode> inode = co_await MakeInode(&edit, *parent, file);
     if (!inode.ok()) co_return inode.status();
-    const absl::Status status = co_await entries.Add(name, inode->number(), file.mode & S_IFMT);
+    absl::Status status = co_await entries.Add(name, inode->number(), file.mode & S_IFMT);
     if (!status.ok()) co_return status;
     if (is_directory) parent->set_links(parent->links() + 1);
-    Touch(&*parent);
-    made = inode->attributes();
-    co_return absl::OkStatus();
+    status = co_await TouchNames(&edit, *parent);
+    if (!status.ok()) co_return status;
+    const absl::StatusOr<Attributes> told = co_await AttributesOf(&edit, *inode);
+    if (told.ok()) made = *told;
+    co_return told.status();
   };
   const absl::Status status = co_await RunEdit(pages_, body);
   if (!status.ok()) co_return status;
@@ -171,6 +180,7 @@ Task<absl::StatusOr<Attributes>> Instance::Link(FoundFile file, FoundFile direct
     if (!entry.ok()) co_return entry.status();
     if (entry->has_value()) co_return PosixError(EEXIST, absl::StrCat("there is a \"", name, "\""));
     if (inode->IsDirectory()) co_return PosixError(EPERM, "a directory has one name only");
+    if (inode->IsOfStreams() || parent->IsOfStreams()) co_return PosixError(EPERM, "a stream has one name only");
     if (inode->links() == 0) co_return PosixError(ESTALE, "the file's last name was removed");
     if (inode->links() >= kMostLinks) co_return PosixError(EMLINK, absl::StrCat("a file with ", kMostLinks, " names"));
     const absl::Status status = co_await entries.Add(name, inode->number(), inode->mode() & S_IFMT);

@@ -55,6 +55,11 @@ Task<absl::StatusOr<bool>> Instance::FreeTree(Edit* edit, TreeRoot root) {
 
 // Frees what the inode has, and at last itself: true then. REQUIRES: no names, nobody has it open.
 Task<absl::StatusOr<bool>> Instance::FreeSome(Edit* edit, Inode inode) {
+  if (inode.streams() != InodeNumber{}) {
+    const absl::Status status = co_await FreeSomeStreams(edit, inode);
+    if (!status.ok()) co_return status;
+    co_return false;
+  }
   if (inode.IsRegular()) {
     Stream stream(edit, &space_, inode);
     const absl::StatusOr<bool> all = co_await stream.Punch({0, kMostFileBytes / kPageSize + 1});
@@ -91,6 +96,10 @@ Task<absl::Status> Instance::DropLink(Edit* edit, Inode inode) {
   inode.set_changed(pages_->NowNs());
   inode.set_links(inode.IsDirectory() ? 0 : inode.links() - 1);
   if (inode.links() > 0) co_return absl::OkStatus();
+  if (inode.Has(Inode::kStream)) {
+    const absl::Status status = co_await LeaveOwner(edit, inode);
+    if (!status.ok()) co_return status;
+  }
   co_return co_await RemoveOrKeep(edit, inode);
 }
 
@@ -111,9 +120,8 @@ Task<absl::Status> Instance::Unlink(FoundFile directory, std::string name) {
     if (!inode.ok()) co_return inode.status();
     if (inode->IsDirectory()) co_return PosixError(EISDIR, absl::StrCat("\"", name, "\" is a directory"));
     absl::Status status = co_await entries.Remove((*entry)->key);
-    if (!status.ok()) co_return status;
-    Touch(&*parent);
-    status = co_await DropLink(&edit, *inode);
+    if (status.ok()) status = co_await TouchNames(&edit, *parent);
+    if (status.ok()) status = co_await DropLink(&edit, *inode);
     if (inode->mode() != 0 && inode->links() == 0) removed = inode->number();
     co_return status;
   };
@@ -149,9 +157,8 @@ Task<absl::Status> Instance::RemoveDirectory(FoundFile directory, std::string na
     co_return status;
   };
   const absl::Status status = co_await RunEdit(pages_, body);
-  if (!status.ok() || removed == InodeNumber{}) co_return status;
-  (co_await FinishRemoval(removed)).IgnoreError();
-  co_return absl::OkStatus();
+  if (status.ok() && removed != InodeNumber{}) (co_await FinishRemoval(removed)).IgnoreError();
+  co_return status;
 }
 
 Task<absl::Status> Instance::Open(FoundFile file) {

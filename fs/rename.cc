@@ -51,6 +51,8 @@ Task<absl::Status> Instance::MoveIn(Edit* edit, Move* move) {
     if (!directory.ok()) co_return directory.status();
     (is_source ? move->source_directory : move->target_directory) = *directory;
   }
+  const bool is_of_streams = move->source_directory->IsOfStreams() || move->target_directory->IsOfStreams();
+  if (is_of_streams && !move->IsOfOneDirectory()) co_return PosixError(EXDEV, "a stream stays with its file");
   Directory from(edit, &space_, *move->source_directory);
   auto source = co_await from.Find(move->name);
   if (!source.ok()) co_return source.status();
@@ -169,9 +171,9 @@ Task<absl::Status> Instance::Rename(FoundFile from, std::string name, FoundFile 
       }
     }
     move.source->set_changed(pages_->NowNs());
+    if (!status.ok()) co_return status;
     Touch(&*move.source_directory);
-    Touch(&*move.target_directory);
-    co_return status;
+    co_return co_await TouchNames(&edit, *move.target_directory);
   };
   const absl::Status status = co_await RunEdit(pages_, body);
   if (!status.ok() || removed == InodeNumber{} || IsOpen(removed)) co_return status;

@@ -86,6 +86,15 @@ Task<absl::Status> Stream::Add(Extent extent) {
   co_return co_await Put(extent);
 }
 
+// I4
+Task<absl::Status> Stream::Count(int64_t pages) {
+  inode_.set_pages(inode_.pages() + static_cast<uint64_t>(pages));
+  if (!inode_.Has(Inode::kStream) || inode_.parent() == InodeNumber{}) co_return absl::OkStatus();
+  absl::StatusOr<Inode> owner = co_await Inode::Get(edit_, inode_.parent(), Intent::kWrite);
+  if (owner.ok()) owner->set_stream_pages(owner->stream_pages() + static_cast<uint64_t>(pages));
+  co_return owner.status();
+}
+
 // How many pages of the hole, from its beginning on, are none any more. The last `ahead` ones nobody has asked for.
 Task<absl::StatusOr<uint64_t>> Stream::FillHole(Extent hole, uint64_t ahead) {
   uint64_t goal = 0;
@@ -102,9 +111,9 @@ Task<absl::StatusOr<uint64_t>> Stream::FillHole(Extent hole, uint64_t ahead) {
   const Zone zone = inode_.Has(Inode::kOneCopy) ? Zone::kSingleCopy : Zone::kData;
   const absl::StatusOr<PageSpan> taken = co_await space_->TakeData(edit_, zone, wanted, goal);
   if (!taken.ok()) co_return taken.status();
-  const absl::Status status = co_await Add({hole.stream_page, taken->first, taken->count});
+  absl::Status status = co_await Add({hole.stream_page, taken->first, taken->count});
+  if (status.ok()) status = co_await Count(static_cast<int64_t>(taken->count));
   if (!status.ok()) co_return status;
-  inode_.set_pages(inode_.pages() + taken->count);
   co_return taken->count;
 }
 
@@ -140,6 +149,7 @@ Task<absl::StatusOr<bool>> Stream::Punch(PageSpan pages) {
   if (pages.count == 0) co_return true;
   const absl::StatusOr<std::vector<TreeRecord>> records = co_await tree_.Scan(from, end - 1, kMostExtents);
   if (!records.ok()) co_return records.status();
+  int64_t punched = 0;
   for (const TreeRecord& record : *records) {
     const absl::StatusOr<Extent> extent = DecodeExtent(record);
     if (!extent.ok()) co_return extent.status();
@@ -159,9 +169,13 @@ Task<absl::StatusOr<bool>> Stream::Punch(PageSpan pages) {
       status = co_await space_->GiveBackData(edit_, {extent->page + (first - extent->stream_page), stop - first});
     }
     if (!status.ok()) co_return status;
-    inode_.set_pages(inode_.pages() - (stop - first));
+    punched += static_cast<int64_t>(stop - first);
   }
-  co_return records->size() < kMostExtents;
+  const bool is_all = records->size() < kMostExtents;
+  if (punched == 0) co_return is_all;
+  const absl::Status counted = co_await Count(-punched);
+  if (!counted.ok()) co_return counted;
+  co_return is_all;
 }
 
 }  // namespace mangrove::fs

@@ -50,6 +50,8 @@ class Stream {
 
  private:
   Task<absl::StatusOr<uint64_t>> FillHole(Extent hole, uint64_t ahead);
+  // It has so many pages more, or fewer.
+  Task<absl::Status> Count(int64_t pages);
   Task<absl::Status> Add(Extent extent);
   Task<absl::Status> Put(Extent extent);
 

@@ -36,6 +36,7 @@ struct Options {
   std::optional<uint64_t> copies;
   std::optional<uint64_t> quota_bytes;  // 0: none.
   std::optional<uint64_t> quota_inodes;
+  std::string mount_options;
 };
 
 struct Command {

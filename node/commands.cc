@@ -1,7 +1,6 @@
 #include "node/commands.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -17,8 +16,10 @@
 #include "node/command.h"
 #include "node/fileset_flags.h"
 #include "node/group_path.h"
+#include "node/mount_command.h"
 #include "node/render.h"
 #include "node/setup.h"
+#include "node/stream_commands.h"
 
 namespace mangrove {
 namespace {
@@ -164,18 +165,8 @@ std::string SetFilesetArgument(const std::string& name, const Options& options) 
   return SetFilesetRequest(name, options.copies, options.quota_bytes, options.quota_inodes);
 }
 
-// The daemon's working directory is another one.
-std::string Absolute(const std::string& directory) {
-  std::error_code error;
-  const std::filesystem::path path = std::filesystem::absolute(directory, error).lexically_normal();
-  const std::string text = error ? directory : path.string();
-  return text.size() > 1 && text.back() == '/' ? text.substr(0, text.size() - 1) : text;
-}
 std::string MountArgument(const std::string& fileset, const Options& options) {
-  return nlohmann::json{{"fileset", fileset}, {"directory", Absolute(options.directory)}}.dump();
-}
-std::string UnmountArgument(const std::string& directory, const Options& options) {
-  return nlohmann::json{{"directory", Absolute(directory)}, {"force", options.force}}.dump();
+  return MountRequest(fileset, options.directory, options.mount_options);
 }
 
 Command OfFileset(const char* word, const char* what, const char* summary, const char* help) {
@@ -228,7 +219,9 @@ std::vector<Command> FilesetCommands() {
        .what = "fs mount",
        .render = RenderMounts,
        .summary = "mounts a fileset on this host",
-       .help = "DIR is an empty directory. Any number of nodes may mount a fileset; all see one tree.",
+       .help = "DIR is an empty directory. Any number of nodes may mount a fileset; all see one tree.\n"
+               "-o: ro, noexec, noatime, suid, dev and others as of mount(8), with commas between.",
+       .flags = {"-o"},
        .argument = MountArgument,
        .second = "DIR"},
       {.words = {"unmount"},
@@ -238,7 +231,8 @@ std::vector<Command> FilesetCommands() {
        .summary = "ends a mount",
        .help = "--force: also if somebody uses it; then it is not seen any more, and ends with the last who does.",
        .flags = {"--force"},
-       .argument = UnmountArgument},
+       .argument = [](const std::string& directory,
+                      const Options& options) { return UnmountRequest(directory, options.force); }},
       {{"mounts"}, nullptr, "fs mounts", RenderMounts, "what is mounted by this node", "Filesets, and where."},
   };
 }
@@ -274,6 +268,7 @@ std::string UsageOf(const Command& command) {
                               : flag == "--without-quorum" ? " refuse|read"
                               : flag == "--withdraw"       ? " ID|all"
                               : flag == "--quota-bytes"    ? " SIZE"
+                              : flag == "-o"               ? " OPTIONS"
                               : is_switch                  ? ""
                                                            : " N";
     absl::StrAppend(&flags, " [", flag, value, "]");
@@ -301,6 +296,7 @@ std::string Help() {
   std::string text = "mangrove: asks a node of the cluster.\n\n";
   for (const Command& command : Commands())
     absl::StrAppend(&text, "  ", UsageOf(command), "\n      ", command.summary, "\n");
+  absl::StrAppend(&text, "  mangrove stream list|cat|put|remove PATH [NAME]\n      named streams of a file\n");
   return absl::StrCat(text, "\n", FlagsHelp(), "\nExit codes: 0 done, 1 no answer or an error, 2 wrong usage.\n");
 }
 
@@ -356,7 +352,8 @@ std::vector<Flag> Flags(Options* options) {
           TextFlag("--name", &options->name),
           TextFlag("--address", &options->address),
           TextFlag("--dir", &options->directory),
-          TextFlag("--without-quorum", &options->without_quorum)};
+          TextFlag("--without-quorum", &options->without_quorum),
+          TextFlag("-o", &options->mount_options)};
 }
 
 // Those that are given and not for every command.
@@ -382,6 +379,7 @@ std::vector<std::string> GivenFlags(const Options& options) {
   note(!options.address.empty(), "--address");
   note(!options.directory.empty(), "--dir");
   note(!options.without_quorum.empty(), "--without-quorum");
+  note(!options.mount_options.empty(), "-o");
   return given;
 }
 
@@ -449,6 +447,7 @@ int Watch(const Command& command, const Options& options, const std::string& arg
 }  // namespace
 
 int RunCommand(std::span<const std::string> arguments, const CommandEnvironment& environment) {
+  if (!arguments.empty() && arguments[0] == "stream") return RunStreamCommand(arguments.subspan(1), environment);
   Options options;
   const absl::StatusOr<std::vector<std::string>> words = ParseArguments(arguments, Flags(&options));
   if (!words.ok()) return FailUsage(environment, std::string(words.status().message()));
@@ -498,6 +497,9 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
   }
   if (command->argument == SetFilesetArgument && GivenFlags(options).empty()) {
     return FailUsage(environment, "\"fileset set\" needs --quota-bytes, --quota-inodes or --copies");
+  }
+  if (const auto parsed = ParseMountOptions(options.mount_options); !parsed.ok()) {
+    return FailUsage(environment, std::string(parsed.status().message()));
   }
   if (command->set_up != nullptr) {
     const absl::StatusOr<std::string> done = command->set_up(parameter, options);

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <string>
 #include <thread>
@@ -12,6 +13,7 @@
 #include "engine/attach/inspect.h"
 #include "net/log.h"
 #include "node/commands.h"
+#include "node/mount_command.h"
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
@@ -26,7 +28,9 @@ int main(int argc, char** argv) {
                                                        return true;  // Until a signal ends it.
                                                      },
                                                  .clear_screen = isatty(STDOUT_FILENO) == 1 ? "\x1b[H\x1b[2J" : ""};
-  const int code = mangrove::RunCommand(arguments, environment);
+  const bool is_helper = argc > 0 && std::filesystem::path(argv[0]).filename() == mangrove::kMountHelperName;
+  const int code =
+      is_helper ? mangrove::RunMountHelper(arguments, environment) : mangrove::RunCommand(arguments, environment);
   std::cout.flush();
   return std::cout.good() ? code : mangrove::kExitFailed;
 }

@@ -43,6 +43,7 @@ nlohmann::json DocumentOf(const std::string& name, const fs::CheckReport& report
           {"directories", report.directories},
           {"files", report.files},
           {"others", report.others},
+          {"streams", report.streams},
           {"orphans", report.orphans},
           {"metadata_pages", report.metadata_pages},
           {"data_pages", report.data_pages},
@@ -165,7 +166,9 @@ std::vector<Mounts::Wanted> Mounts::Kept() const {
   std::vector<Wanted> all;
   RunOn(node_->loop(), [&] {
     all = awaited_;
-    for (const auto& [directory, entry] : mounts_) all.push_back({entry->fileset->info.name, directory});
+    for (const auto& [directory, entry] : mounts_) {
+      all.push_back({entry->fileset->info.name, directory, entry->mount->options().flags});
+    }
   });
   return all;
 }
@@ -316,6 +319,9 @@ Task<Mounts::Answer> Mounts::Mount(std::string argument) {
   const absl::StatusOr<nlohmann::json> wanted = Parse(argument);
   if (!wanted.ok()) co_return wanted.status();
   Wanted mount{.fileset = TextOf(*wanted, "fileset"), .directory = TextOf(*wanted, "directory")};
+  for (const nlohmann::json& option : wanted->value("options", nlohmann::json::array())) {
+    mount.options.push_back(option.is_string() ? option.get<std::string>() : option.dump());
+  }
   co_return co_await MountAt(std::move(mount));
 }
 
@@ -367,7 +373,7 @@ Task<bool> Mounts::EndUse(std::shared_ptr<fs::OpenFileset> fileset) {
 Task<Mounts::Answer> Mounts::MountAt(Wanted wanted) {
   absl::StatusOr<std::shared_ptr<fs::OpenFileset>> fileset = co_await OpenFileset(wanted.fileset);
   if (!fileset.ok()) co_return fileset.status();
-  fs::MountOptions options{.directory = wanted.directory, .source = wanted.fileset};
+  fs::MountOptions options{.directory = wanted.directory, .source = wanted.fileset, .flags = wanted.options};
   absl::StatusOr<std::unique_ptr<fs::Mount>> mount = co_await Create(std::move(options));
   if (!mount.ok()) {
     co_await EndUse(*std::move(fileset));

@@ -3,7 +3,7 @@
 // Answers are JSON documents (NodeOperations::Operate, words that begin with "fs "):
 //   fileset list, fileset show NAME, fileset check NAME, fileset create {"name", "replicas"}, fileset set {"name", "copies", "quota_bytes", "quota_inodes"},
 //   fileset online NAME, fileset offline NAME, fileset delete NAME,
-//   mount {"fileset", "directory"}, unmount {"directory", "force"}, mounts
+//   mount {"fileset", "directory", "options"}, unmount {"directory", "force"}, mounts
 //
 // Owned by the loop, but for the constructor and the destructor.
 
@@ -35,6 +35,7 @@ class Mounts {
   struct Wanted {
     std::string fileset;
     std::string directory;
+    std::vector<std::string> options = {};  // fs::IsMountOption.
   };
   // Mounts them; what cannot be mounted yet is in the log, and is tried again. Once at most; not on the loop.
   void Keep(std::vector<Wanted> wanted);

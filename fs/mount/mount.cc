@@ -6,13 +6,17 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdarg>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
 #include <sstream>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "fs/mount/kernel_channel.h"
@@ -84,12 +88,35 @@ absl::Status CheckDirectory(const std::string& directory) {
   return absl::OkStatus();
 }
 
-std::string OptionsText(const std::string& source) {
-  return absl::StrCat("default_permissions,allow_other,subtype=mangrove,fsname=",
-                      absl::StrReplaceAll(source, {{"\\", "\\\\"}, {",", "\\,"}}));
+std::string OptionsText(const MountOptions& options) {
+  std::string text = absl::StrCat("default_permissions,allow_other,subtype=mangrove,fsname=",
+                                  absl::StrReplaceAll(options.source, {{"\\", "\\\\"}, {",", "\\,"}}));
+  for (const std::string& flag : options.flags) absl::StrAppend(&text, ",", flag);
+  return text;
+}
+
+// libfuse's words are this daemon's: "fuse: ..." and the reason.
+__attribute__((format(printf, 2, 0))) void LogFuse(fuse_log_level level, const char* format, va_list arguments) {
+  std::array<char, 1024> text;
+  if (vsnprintf(text.data(), text.size(), format, arguments) < 0) return;
+  const absl::string_view line = absl::StripTrailingAsciiWhitespace(text.data());
+  if (line.empty()) return;
+  if (level <= FUSE_LOG_ERR) {
+    LogError("libfuse: ", line);
+  } else if (level <= FUSE_LOG_WARNING) {
+    LogWarning("libfuse: ", line);
+  } else {
+    LogDebug("libfuse: ", line);
+  }
 }
 
 }  // namespace
+
+bool IsMountOption(std::string_view option) {
+  constexpr std::array<std::string_view, 9> kOptions{"ro",   "rw",    "noexec", "exec",   "nosuid",
+                                                     "suid", "nodev", "dev",    "noatime"};
+  return std::find(kOptions.begin(), kOptions.end(), option) != kOptions.end();
+}
 
 Mount::State::~State() {
   if (session != nullptr) fuse_session_destroy(session);
@@ -125,13 +152,20 @@ absl::StatusOr<std::unique_ptr<Mount>> Mount::Create(MountOptions options) {
   // Nothing is mounted there between the look and this mount.
   static std::mutex one_at_a_time;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
+  for (const std::string& flag : options.flags) {
+    if (!IsMountOption(flag)) return PosixError(EINVAL, absl::StrCat("unknown mount option \"", flag, "\""));
+  }
   const absl::StatusOr<std::string> directory = NameOf(options.directory);
   if (!directory.ok()) return directory.status();
   options.directory = *directory;
   if (absl::Status s = CheckDirectory(options.directory); !s.ok()) return s;
   auto state = std::make_shared<State>();
   state->options = std::move(options);
-  std::string words = OptionsText(state->options.source);
+  for (const std::string& flag : state->options.flags) {
+    if (flag == "ro" || flag == "noatime") state->keeps_access_times = true;
+  }
+  fuse_set_log_func(LogFuse);
+  std::string words = OptionsText(state->options);
   std::string program = "mangrove";
   std::string flag = "-o";
   std::array<char*, 3> argv{program.data(), flag.data(), words.data()};

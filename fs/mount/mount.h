@@ -18,6 +18,8 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -29,12 +31,17 @@ namespace mangrove::fs {
 struct MountOptions {
   std::string
       directory;  // Absolute: a directory without anything in it. In options() it is the name that the kernel has for it.
-  std::string source;  // What the list of mounts says is mounted there.
+  std::string source;                   // What the list of mounts says is mounted there.
+  std::vector<std::string> flags = {};  // IsMountOption.
 };
+
+// As mount(8) names them: ro, rw, noexec, exec, nosuid, suid, nodev, dev, noatime. Without them files are read, written and executed, their
+// set-id bits and devices are nothing. With ro and noatime no time of access changes.
+bool IsMountOption(std::string_view option);
 
 class Mount {
  public:
-  // Blocks; not on the loop. ENOENT, ENOTDIR, ENOTEMPTY, EBUSY (something is mounted there): the directory is not fit for it. What a process
+  // Blocks; not on the loop. EINVAL: an option that is none. ENOENT, ENOTDIR, ENOTEMPTY, EBUSY (something is mounted there): the directory is not fit for it. What a process
   // that is gone had mounted there is taken away.
   static absl::StatusOr<std::unique_ptr<Mount>> Create(MountOptions options);
   // Blocks; REQUIRES: stopped, if it was served, and nothing is under way. It is taken out of the tree, whoever uses it.

@@ -68,7 +68,7 @@ struct stat StatOf(const State* state, const Attributes& a) {
   s.st_gid = a.gid;
   s.st_rdev = a.device;
   s.st_size = static_cast<off_t>(a.size_bytes);
-  s.st_blocks = static_cast<blkcnt_t>((S_ISDIR(a.mode) ? 1 : a.pages) * kBlocksOfPage);
+  s.st_blocks = static_cast<blkcnt_t>(((S_ISDIR(a.mode) ? 1 : 0) + a.pages) * kBlocksOfPage);
   s.st_blksize = 4096;
   s.st_atim = TimeOf(a.accessed_ns);
   s.st_mtim = TimeOf(a.modified_ns);
@@ -410,8 +410,11 @@ void Release(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
 
 void Read(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offset, fuse_file_info*) {
   const State* const state = StateOf(request);
+  const auto place = static_cast<uint64_t>(offset);
   Answer<std::string>(
-      request, state->filesystem->Read(FileOf(state, inode), static_cast<uint64_t>(offset), size),
+      request,
+      state->keeps_access_times ? state->filesystem->ReadUnnoticed(FileOf(state, inode), place, size)
+                                : state->filesystem->Read(FileOf(state, inode), place, size),
       [request](State*, const std::string& bytes) { fuse_reply_buf(request, bytes.data(), bytes.size()); });
 }
 

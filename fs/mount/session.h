@@ -29,6 +29,7 @@ struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   std::function<void()> ended;
   KnownFiles known;
   size_t under_way = 0;
+  bool keeps_access_times = false;
   // kernel_channel.h
   bool has_direct_io = false;
   uint64_t first_request = 0;

@@ -112,6 +112,10 @@ class HookedFilesystem final : public Filesystem {
     if (absl::Status s = co_await Pass("close"); !s.ok()) co_return s;
     co_return co_await below_->Close(file);
   }
+  Task<absl::StatusOr<std::string>> ReadUnnoticed(FoundFile file, uint64_t offset, uint64_t length) override {
+    if (absl::Status s = co_await Pass("read unnoticed"); !s.ok()) co_return s;
+    co_return co_await below_->ReadUnnoticed(file, offset, length);
+  }
   Task<absl::StatusOr<std::string>> Read(FoundFile file, uint64_t offset, uint64_t length) override {
     if (absl::Status s = co_await Pass("read"); !s.ok()) co_return s;
     co_return co_await below_->Read(file, offset, length);

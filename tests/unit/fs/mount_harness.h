@@ -17,6 +17,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "fs/instance.h"
@@ -102,9 +103,9 @@ class MountTest : public testing::Test {
         done);
   }
 
-  void MountHere(Mounted* mounted) {
+  void MountHere(Mounted* mounted, const std::vector<std::string>& flags = {}) {
     absl::StatusOr<std::unique_ptr<Mount>> mount =
-        Mount::Create({.directory = mounted->point.path(), .source = "a test's, with a comma"});
+        Mount::Create({.directory = mounted->point.path(), .source = "a test's, with a comma", .flags = flags});
     ASSERT_TRUE(mount.ok()) << mount.status();
     mounted->mount = *std::move(mount);
     OnLoop([&] {

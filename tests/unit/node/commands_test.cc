@@ -471,8 +471,12 @@ TEST_F(CommandLine, ALogIsGivenUpWhenItsNodeIsNamedTwice) {
 TEST_F(CommandLine, AMountNamesItsFilesetAndAnAbsoluteDirectory) {
   answer_ = R"({"mounts": [{"fileset": "default", "directory": "/mnt/x"}]})";
   EXPECT_EQ(Run({"mount", "default", "/mnt/./x/"}), kExitDone);
-  EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock fs mount {"directory":"/mnt/x","fileset":"default"})");
+  EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock fs mount {"directory":"/mnt/x","fileset":"default","options":[]})");
   EXPECT_EQ(out_.str(), "fileset  directory\ndefault  /mnt/x\n");
+  EXPECT_EQ(Run({"mount", "-o", "ro,noexec", "default", "/mnt/x"}), kExitDone);
+  EXPECT_THAT(asked_, HasSubstr(R"("options":["ro","noexec"])"));
+  EXPECT_EQ(Run({"mount", "-o", "loop", "default", "/mnt/x"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("unknown mount option \"loop\""));
   EXPECT_EQ(Run({"mount", "default"}), kExitUsage);
   EXPECT_THAT(err_.str(), HasSubstr("\"mount\" needs DIR"));
   EXPECT_EQ(Run({"mount", "default", "/a", "/b"}), kExitUsage);
