@@ -94,6 +94,11 @@ class Joiner final : public TransportEvents {
   }
 
   void OnDeadline() {
+    // A process that had to wait for the processor may not have heard yet of what has happened.
+    if (!was_up_ && LastError().empty() && !std::exchange(looked_again_, true)) {
+      loop_.CallAt(loop_.Now() + kLookInterval, [this] { OnDeadline(); });
+      return;
+    }
     const std::string within = absl::StrCat(" within ", patience_ / kMillisecond, " ms");
     if (was_up_) {
       return Finish(absl::DeadlineExceededError(absl::StrCat(
@@ -124,6 +129,7 @@ class Joiner final : public TransportEvents {
   const uint64_t number_ = entropy_.Next() | 1;
   std::string request_;
   bool was_up_ = false;
+  bool looked_again_ = false;
   std::optional<absl::StatusOr<JoinAnswer>> result_;
   Completion completion_;
   Loop loop_;
