@@ -55,6 +55,17 @@ absl::StatusOr<std::vector<TreeRecord>> PiecesOf(std::string_view name, std::vec
   return pieces;
 }
 
+// Who asks for another namespace wants to know that it is not there, and would take an attribute that only keeps its bytes for what it is elsewhere.
+absl::Status CheckNamespace(std::string_view name) {
+  for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
+    if (!name.starts_with(prefix)) continue;
+    if (name.size() > prefix.size()) return absl::OkStatus();
+    return PosixError(EINVAL, absl::StrCat("an attribute \"", std::string(name), "\" without a name of its own"));
+  }
+  if (name == kAccessAcl || name == kDefaultAcl) return absl::OkStatus();
+  return PosixError(EOPNOTSUPP, absl::StrCat("attribute \"", std::string(name), "\" is in no known namespace"));
+}
+
 Task<absl::StatusOr<std::vector<TreeRecord>>> RecordsOfHash(Tree* tree, std::string name) {
   const uint64_t first = FirstKeyOf(name);
   return tree->Scan(first, first + (kSameHash * kPieces - 1), ~size_t{0});
@@ -182,6 +193,7 @@ Task<absl::Status> Instance::SetXattr(FoundFile file, std::string name, std::str
   if (name.starts_with(kStreamXattrPrefix)) {
     co_return co_await SetStream(file, name.substr(kStreamXattrPrefix.size()), std::move(value), mode);
   }
+  if (absl::Status s = CheckNamespace(name); !s.ok()) co_return s;
   const bool is_access = name == kAccessAcl;
   const bool is_acl = is_access || name == kDefaultAcl;
   if (absl::Status s = is_acl ? CheckAcl(value) : absl::OkStatus(); !s.ok()) co_return s;

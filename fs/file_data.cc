@@ -130,7 +130,9 @@ Task<absl::Status> Instance::WriteBytes(Edit* edit, Inode inode, uint64_t from, 
   inode.AddDirty(written);
   if (clears_set_id) inode.set_mode(WithoutSetId(inode.mode()));
   Touch(&inode);
-  co_return absl::OkStatus();
+  // A program's capabilities are those of its bytes.
+  if (Tree(edit, &space_, inode.xattr_root()).IsEmpty()) co_return absl::OkStatus();
+  co_return (co_await EraseXattr(edit, inode, "security.capability")).status();
 }
 
 Task<absl::Status> Instance::Write(FoundFile file, uint64_t offset, std::string bytes, WriteOptions options) {

@@ -38,7 +38,7 @@ Task<absl::StatusOr<Instance::Removal>> Instance::FinishSome(Edit* edit, InodeNu
     is_done = co_await Shrink(edit, *inode);
   } else {
     absl::StatusOr<bool> in_use = IsOpen(number);
-    if (!*in_use && inode->IsRegular()) in_use = co_await pages_->IsOpenElsewhere(number);
+    if (!*in_use && (inode->IsRegular() || inode->IsDirectory())) in_use = co_await pages_->IsOpenElsewhere(number);
     if (!in_use.ok()) co_return in_use.status();
     if (*in_use) {  // Who has it open may have made it shorter.
       is_done = co_await Shrink(edit, *inode);

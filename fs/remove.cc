@@ -79,7 +79,7 @@ Task<absl::StatusOr<bool>> Instance::FreeSome(Edit* edit, Inode inode) {
 // Its last name has gone.
 Task<absl::Status> Instance::RemoveOrKeep(Edit* edit, Inode inode) {
   bool is_open = IsOpen(inode.number());
-  if (!is_open && inode.IsRegular()) {
+  if (!is_open && (inode.IsRegular() || inode.IsDirectory())) {
     const absl::StatusOr<bool> elsewhere = co_await pages_->IsOpenElsewhere(inode.number());
     if (!elsewhere.ok()) co_return elsewhere.status();
     is_open = *elsewhere;
@@ -157,7 +157,7 @@ Task<absl::Status> Instance::RemoveDirectory(FoundFile directory, std::string na
     co_return status;
   };
   const absl::Status status = co_await RunEdit(pages_, body);
-  if (status.ok() && removed != InodeNumber{}) (co_await FinishRemoval(removed)).IgnoreError();
+  if (status.ok() && removed != InodeNumber{} && !IsOpen(removed)) (co_await FinishRemoval(removed)).IgnoreError();
   co_return status;
 }
 

@@ -339,16 +339,6 @@ void RemoveXattr(fuse_req_t request, fuse_ino_t inode, const char* name) {
 
 // --- Data -------------------------------------------------------------------------------------------------------------
 
-Task<absl::Status> OpenFile(Filesystem* filesystem, FoundFile file, bool truncates) {
-  absl::Status status = co_await filesystem->Open(file);
-  if (!status.ok() || !truncates) co_return status;
-  AttributesChange change;
-  change.size_bytes = 0;
-  status = (co_await filesystem->SetAttributes(file, change)).status();
-  if (!status.ok()) (co_await filesystem->Close(file)).IgnoreError();
-  co_return status;
-}
-
 fuse_file_info OpenedFile(const State* state, const fuse_file_info* info) {
   fuse_file_info file = *info;
   file.direct_io = state->has_direct_io ? 1 : 0;
@@ -362,20 +352,25 @@ void CloseUnheard(State* state, FoundFile file) {
   Spawn<absl::Status>(state->filesystem->Close(file), [keep](const absl::Status&) { --keep->under_way; });
 }
 
-void Open(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
+void AnswerOpen(fuse_req_t request, fuse_ino_t number, fuse_file_info opened) {
   auto state = StateOf(request)->shared_from_this();
   const FoundFile file = FileOf(state.get(), number);
   ++state->under_way;
-  Spawn<absl::Status>(OpenFile(state->filesystem, file, (info->flags & O_TRUNC) != 0),
-                      [state, request, file, opened = OpenedFile(state.get(), info)](const absl::Status& status) {
-                        --state->under_way;
-                        if (!status.ok()) {
-                          fuse_reply_err(request, ErrnoOf(status));
-                        } else if (fuse_reply_open(request, &opened) != 0) {
-                          CloseUnheard(state.get(), file);
-                        }
-                      });
+  Spawn<absl::Status>(state->filesystem->Open(file), [state, request, file, opened](const absl::Status& status) {
+    --state->under_way;
+    if (!status.ok()) {
+      fuse_reply_err(request, ErrnoOf(status));
+    } else if (fuse_reply_open(request, &opened) != 0) {
+      CloseUnheard(state.get(), file);
+    }
+  });
 }
+
+void Open(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
+  AnswerOpen(request, number, OpenedFile(StateOf(request), info));
+}
+// libfuse would answer it too, and the directory would go though it is open.
+void OpenDirectory(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) { AnswerOpen(request, number, *info); }
 
 // Where a name that the kernel has not found was made meanwhile it has to look again, and to check whether the caller may open what it is:
 // of the answer to a creation it checks nothing.
@@ -469,7 +464,8 @@ void GetSpace(fuse_req_t request, fuse_ino_t) {
 }
 
 void Begin(void*, fuse_conn_info* connection) {
-  const unsigned wanted = FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_AUTO_INVAL_DATA |
+  // Without FUSE_CAP_ATOMIC_O_TRUNC: the kernel forgets set-id bits when it leaves the truncation to an open.
+  const unsigned wanted = FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_AUTO_INVAL_DATA |
                           FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
                           FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO;
   connection->want = connection->capable & wanted;
@@ -497,6 +493,8 @@ const fuse_lowlevel_ops& FuseOperations() {
     all.open = Open;
     all.create = Create;
     all.release = Release;
+    all.opendir = OpenDirectory;
+    all.releasedir = Release;
     all.read = Read;
     all.write = Write;
     all.fsync = Sync;

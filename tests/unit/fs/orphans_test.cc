@@ -147,6 +147,31 @@ TEST_F(OrphansTest, WithoutAnyNothingIsLookedAt) {
   EXPECT_EQ(here_pages_.begun, 0U);
 }
 
+TEST_F(OrphansTest, ADirectoryThatAnotherNodeHasOpenStaysUntilItIsClosed) {
+  const FoundFile directory = Do(here_->MakeDirectory({}, root_, "d", 0755))->id();
+  ASSERT_TRUE(Do(there_->Open(directory)).ok());
+  ASSERT_TRUE(Do(here_->RemoveDirectory(root_, "d")).ok());
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(Do(here_->TakeCare()).ok());
+  EXPECT_TRUE(IsThere(directory));
+  EXPECT_EQ(ErrnoOf(Do(there_->MakeDirectory({}, directory, "e", 0755)).status()), ENOENT);
+  EXPECT_EQ(Do(CheckFileset(&pages_))->orphans, 1U);
+  ASSERT_TRUE(Do(there_->Close(directory)).ok());
+  EXPECT_FALSE(IsThere(directory));
+  ExpectNothingIsLeft();
+}
+
+TEST_F(OrphansTest, ADirectoryThatALostNodeHadOpenTheOthersFree) {
+  const FoundFile directory = Do(here_->MakeDirectory({}, root_, "d", 0755))->id();
+  ASSERT_TRUE(Do(there_->Open(directory)).ok());
+  ASSERT_TRUE(Do(there_->RemoveDirectory(root_, "d")).ok());
+  EXPECT_TRUE(IsThere(directory));
+  open_.clear();
+  there_ = nullptr;
+  pages_.NodesHaveChanged();
+  EXPECT_LE(CallsUntil(here_.get(), [&] { return !IsThere(directory); }), 5);
+  ExpectNothingIsLeft();
+}
+
 TEST_F(OrphansTest, ADirectoryWithManyAttributesGoesWithThem) {
   const FoundFile directory = Do(here_->MakeDirectory({}, root_, "d", 0755))->id();
   for (int i = 0; i < 600; ++i) {
