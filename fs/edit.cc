@@ -97,7 +97,7 @@ bool Edit::HasChanged(uint64_t page) const {
 Task<absl::Status> Edit::Commit() {
   for (auto& [number, page] : held_) {
     if (!page.changed_) continue;
-    SealPage({page.bytes_.data(), page.bytes_.size()}, number);
+    SealChanged({page.bytes_.data(), page.bytes_.size()}, page.before_, number);
     for (const Difference& d : DifferencesOf(page.before_, page.bytes_)) {
       const absl::Status status =
           co_await pages_->Write(transaction_, number, d.from, page.bytes_.substr(d.from, d.to - d.from));

@@ -161,6 +161,21 @@ absl::Status CheckXattrs(const std::vector<TreeRecord>& records) {
   return PosixError(EIO, absl::StrCat(missing, " bytes of the last attribute are missing"));
 }
 
+void DropBrokenXattrs(std::vector<TreeRecord>* records) {
+  std::vector<TreeRecord> whole;
+  std::vector<TreeRecord> one;
+  const auto end = [&] {
+    if (CheckXattrs(one).ok()) whole.insert(whole.end(), one.begin(), one.end());
+    one.clear();
+  };
+  for (TreeRecord& record : *records) {
+    if (IsFirstPiece(record)) end();
+    one.push_back(std::move(record));
+  }
+  end();
+  *records = std::move(whole);
+}
+
 // --- Operations -------------------------------------------------------------------------------------------------------
 
 Task<absl::StatusOr<std::string>> Instance::GetXattr(FoundFile file, std::string name) {

@@ -19,5 +19,7 @@ inline constexpr std::string_view kStreamXattrPrefix = "user.stream.";
 absl::Status NoAttribute(std::string_view name);
 // All of an inode's records, in their order. EIO says what is wrong with them.
 absl::Status CheckXattrs(const std::vector<TreeRecord>& records);
+// Leaves those of attributes that are whole.
+void DropBrokenXattrs(std::vector<TreeRecord>* records);
 
 }  // namespace mangrove::fs

@@ -14,7 +14,17 @@ namespace mangrove::fs {
 namespace {
 
 constexpr size_t kVersionAt = 4;
+constexpr size_t kChangesAt = 6;
 constexpr size_t kChecksumAt = 8;
+
+// Of a fileset's pages. Groups and nodes of trees of version 1 have other places for what they hold: such a fileset is refused, and above all
+// not repaired. The super root's pages are as they were.
+constexpr uint16_t kFilesetVersion = kFormatVersion + 1;
+
+uint16_t VersionOf(PageKind kind) {
+  const bool is_of_super_root = kind == PageKind::kFilesetList || kind == PageKind::kFilesetEntry;
+  return is_of_super_root ? kFormatVersion : kFilesetVersion;
+}
 
 uint64_t ChecksumOf(std::span<const char> page, uint64_t number) {
   const uint64_t head = GetLittle<uint64_t>(page, 0);
@@ -43,10 +53,17 @@ std::string ToString(PageKind kind) {
 void InitializePage(std::span<char> page, PageKind kind) {
   std::memset(page.data(), 0, page.size());
   PutLittle(page, 0, static_cast<uint32_t>(kind));
-  PutLittle(page, kVersionAt, kFormatVersion);
+  PutLittle(page, kVersionAt, VersionOf(kind));
 }
 
 void SealPage(std::span<char> page, uint64_t number) { PutLittle(page, kChecksumAt, ChecksumOf(page, number)); }
+
+void SealChanged(std::span<char> page, std::span<const char> before, uint64_t number) {
+  PutLittle(page, kChangesAt, static_cast<uint16_t>(GetLittle<uint16_t>(before, kChangesAt) + 1));
+  SealPage(page, number);
+}
+
+uint64_t StateOf(std::span<const char> page) { return GetLittle<uint64_t>(page, kChecksumAt); }
 
 // Who asks for an inode may have kept its number for long.
 absl::Status CheckKind(std::span<const char> page, uint64_t number, PageKind kind) {
@@ -61,9 +78,9 @@ absl::Status CheckPage(std::span<const char> page, uint64_t number, PageKind kin
     return PosixError(EIO, absl::StrCat(ShouldBe(number, kind), "; its checksum is wrong"));
   }
   const auto version = GetLittle<uint16_t>(page, kVersionAt);
-  if (version != kFormatVersion) {
+  if (version != VersionOf(kind)) {
     return PosixError(EIO, absl::StrCat(ShouldBe(number, kind), "; its format is ", version, ", this program knows ",
-                                        kFormatVersion));
+                                        VersionOf(kind)));
   }
   return CheckKind(page, number, kind);
 }

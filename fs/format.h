@@ -1,7 +1,7 @@
 // What a fileset's metadata pages have in common. docs/FILESYSTEM.md says what each kind holds, byte by byte.
 //
 // All integers are little-endian. Each page begins with
-//   0  magic 4, which is its kind   4  version 2   6  zeros 2   8  checksum 8
+//   0  magic 4, which is its kind   4  version 2   6  how often it was changed 2   8  checksum 8
 // The checksum is XXH3-64 of what is behind the header, seeded with the page's number and the bytes before the checksum (as one integer, rotated
 // left by 24 bits, exclusive-or the number): a page in another's place is noticed.
 
@@ -32,8 +32,12 @@ constexpr size_t kHeaderBytes = 16;
 
 // Makes `page`, of kMetadataBytes, an empty one of this kind: zeros behind the header.
 void InitializePage(std::span<char> page, PageKind kind);
+// Counts a change of what was `before`, and puts the checksum in.
+void SealChanged(std::span<char> page, std::span<const char> before, uint64_t number);
 // Puts the checksum in.
 void SealPage(std::span<char> page, uint64_t number);
+// Of a sound page. While it is the same nobody has changed the page: changes that undo each other count too.
+uint64_t StateOf(std::span<const char> page);
 // EIO says what is wrong with it; ESTALE: it is a sound page, and no inode any more. CheckKind looks at its magic number alone: for a page that is being changed.
 absl::Status CheckPage(std::span<const char> page, uint64_t number, PageKind kind);
 absl::Status CheckKind(std::span<const char> page, uint64_t number, PageKind kind);

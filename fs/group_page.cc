@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "fs/bytes.h"
@@ -18,8 +19,10 @@ constexpr size_t kMarkedAt = 32;
 constexpr size_t kOwnerAt = 36;
 constexpr size_t kZoneAt = 40;
 constexpr size_t kQuotaAt = 44;
-constexpr size_t kUsedBits = 1024;
-constexpr size_t kMarkBits = 2048;
+constexpr size_t kCheckAt = 48;
+constexpr size_t kUsedBits = 1008;
+constexpr size_t kMarkBits = 2032;
+constexpr size_t kTakenBits = 3056;
 constexpr uint32_t kWordBits = 64;
 
 bool BitOf(std::span<const char> page, size_t bits, uint32_t i) {
@@ -64,6 +67,9 @@ uint32_t GroupView::inodes() const {
 }
 bool GroupView::IsUsed(uint32_t i) const { return BitOf(page_->bytes(), kUsedBits, i); }
 bool GroupView::IsMarked(uint32_t i) const { return BitOf(page_->bytes(), kMarkBits, i); }
+
+uint64_t GroupView::check() const { return GetLittle<uint64_t>(page_->bytes(), kCheckAt); }
+bool GroupView::IsTaken(uint32_t i) const { return BitOf(page_->bytes(), kTakenBits, i); }
 
 PageSpan GroupView::FindClean(uint64_t want, uint32_t start) const {
   const auto bytes = page_->bytes();
@@ -119,6 +125,32 @@ void GroupEditor::Set(PageSpan pages, bool used, bool marked) {
     marked_count += static_cast<uint32_t>(marked && !used) - static_cast<uint32_t>(IsMarked(i) && !IsUsed(i));
     PutBit(bytes, kUsedBits, i, used);
     PutBit(bytes, kMarkBits, i, marked);
+    if (used) PutBit(bytes, kTakenBits, i, true);
+  }
+  PutLittle(bytes, kUsedAt, used_count);
+  PutLittle(bytes, kMarkedAt, marked_count);
+}
+
+void GroupEditor::BeginCheck(uint64_t check) {
+  const auto bytes = page_->mutable_bytes();
+  PutLittle(bytes, kCheckAt, check);
+  std::memset(bytes.data() + kTakenBits, 0, kGroupPages / 8);
+}
+
+void GroupEditor::Correct(uint64_t first_page, Zone zone) {
+  const auto bytes = page_->mutable_bytes();
+  PutLittle(bytes, kFirstAt, first_page);
+  PutLittle(bytes, kPagesAt, static_cast<uint32_t>(kGroupPages));
+  PutLittle(bytes, kZoneAt, static_cast<uint32_t>(zone));
+  if (owner() > kNodePlaces) SetOwner(0);
+  PutBit(bytes, kUsedBits, 0, true);
+  uint32_t used_count = 0;
+  uint32_t marked_count = 0;
+  for (uint32_t i = 0; i < kGroupPages; ++i) {
+    // A mark is an inode's in the zone of metadata, a free page's in the others.
+    if (IsMarked(i) && IsUsed(i) != (zone == Zone::kMetadata)) PutBit(bytes, kMarkBits, i, false);
+    used_count += static_cast<uint32_t>(IsUsed(i));
+    marked_count += static_cast<uint32_t>(IsMarked(i) && !IsUsed(i));
   }
   PutLittle(bytes, kUsedAt, used_count);
   PutLittle(bytes, kMarkedAt, marked_count);

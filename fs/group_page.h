@@ -2,7 +2,9 @@
 //
 //   16 first page of the group 8   24 its pages 4   28 pages that are used 4   32 pages that are marked and free 4
 //   36 the place of the node that takes pages from it, plus 1, or 0 4   40 zone 4   44 number of the quota that counts it, or 0 4
-//   1024 a bit for each page: it is used   2048 a bit for each page: it is marked
+//   48 the check that looks for lost pages, or the last one 8
+//   1008 a bit for each page: it is used   2032 a bit for each page: it is marked   3056 a bit for each page: it was taken since that
+//   check began
 // The group's page itself is used. What a mark means is the zone's: of metadata, the page is an inode; of data, it is free and not zeros.
 
 #pragma once
@@ -29,6 +31,8 @@ class GroupView {
   uint32_t inodes() const;
   bool IsUsed(uint32_t i) const;
   bool IsMarked(uint32_t i) const;
+  uint64_t check() const;
+  bool IsTaken(uint32_t i) const;
   // The first run of so many pages that are neither used nor marked, from `start` on and then from the beginning; the longest one if
   // there is none. Empty: there is no page.
   PageSpan FindClean(uint64_t want, uint32_t start) const;
@@ -49,6 +53,10 @@ class GroupEditor : public GroupView {
   // Indexes into the group.
   void Set(PageSpan pages, bool used, bool marked);
   void MarkFree();  // Every page that is not used.
+  // From now on it notes which pages are taken.
+  void BeginCheck(uint64_t check);
+  // What it says of itself, and its counts, as its place and its bits have it.
+  void Correct(uint64_t first_page, Zone zone);
 
  private:
   EditPage* page_;

@@ -42,6 +42,7 @@ class Inode {
     kOneCopy = 4,    // What it takes from now on is kept on one disk. Of a directory: what is made in it is so.
     kStreams = 8,    // It is a directory of named streams,
     kStream = 16,    // or one of these.
+    kDamaged = 32,   // A directory that a check could not repair: nobody uses it.
   };
 
   explicit Inode(EditPage* page) : page_(page) {}

@@ -107,6 +107,7 @@ class Instance final : public Filesystem {
   Task<absl::Status> SetUser(uint64_t incarnation);
   // names.cc
   static Task<absl::StatusOr<Inode>> GetDirectory(Edit* edit, FoundFile file, Intent intent);
+  static absl::Status CheckUndamaged(const Inode& directory);
   void Touch(Inode* directory) const;
   Task<absl::StatusOr<Attributes>> MakeFile(FoundFile directory, std::string name, NewFile file);
   Task<absl::StatusOr<Inode>> MakeInode(Edit* edit, Inode directory, NewFile file);

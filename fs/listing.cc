@@ -70,6 +70,7 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ListSome(FoundFile d
     const absl::StatusOr<Inode> parent = co_await Inode::Get(&edit, directory, Intent::kRead);
     if (!parent.ok()) co_return parent.status();
     if (!parent->IsDirectory()) co_return PosixError(ENOTDIR, "no directory");
+    if (absl::Status s = CheckUndamaged(*parent); !s.ok()) co_return s;
     Directory all(&edit, &space_, *parent);
     absl::StatusOr<std::vector<Directory::Entry>> entries = co_await all.List(cookie, most);
     if (!entries.ok()) co_return entries.status();

@@ -17,7 +17,7 @@ absl::Status NoSuchName(absl::string_view name) {
 
 }  // namespace
 
-// ENOTDIR: it is none. ENOENT: it has been removed.
+// ENOTDIR: it is none. ENOENT: it has been removed. EUCLEAN: it is damaged.
 Task<absl::StatusOr<Inode>> Instance::GetDirectory(Edit* edit, FoundFile file, Intent intent) {
   absl::StatusOr<Inode> directory = co_await Inode::Get(edit, file, intent);
   if (!directory.ok()) co_return directory;
@@ -27,7 +27,14 @@ Task<absl::StatusOr<Inode>> Instance::GetDirectory(Edit* edit, FoundFile file, I
   if (directory->links() == 0) {
     co_return PosixError(ENOENT, absl::StrCat("the directory of inode ", file.inode.value, " was removed"));
   }
+  if (absl::Status s = CheckUndamaged(*directory); !s.ok()) co_return s;
   co_return directory;
+}
+
+absl::Status Instance::CheckUndamaged(const Inode& directory) {
+  if (!directory.Has(Inode::kDamaged)) return absl::OkStatus();
+  return PosixError(EUCLEAN, absl::StrCat("the directory of inode ", directory.number().value,
+                                          " is damaged, and too large to be made anew: what is in it is denied"));
 }
 
 // Its entries change.

@@ -248,6 +248,21 @@ Task<absl::Status> SetQuota(Pages* pages, QuotaChange change) {
   co_return co_await FinishQuota(pages);
 }
 
+Task<absl::Status> CountQuotaAnew(Pages* pages) {
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    absl::StatusOr<Head> head = co_await GetHead(&edit, Intent::kWrite);
+    if (!head.ok()) co_return head.status();
+    if (head->state() == State::kNone) co_return absl::OkStatus();
+    head->set_number(head->number() + 1);
+    for (const Counted kind : kKinds) head->set_left(kind, RoomOf(head->limit(kind)));
+    head->set_state(State::kCounting);
+    co_return co_await Settle(&edit, &*head);
+  };
+  const absl::Status status = co_await RunEdit(pages, body);
+  if (!status.ok()) co_return status;
+  co_return co_await FinishQuota(pages);
+}
+
 Task<absl::Status> FinishQuota(Pages* pages) {
   uint32_t number = 0;
   bool is_done = false;

@@ -53,6 +53,8 @@ struct Usage {
 // EINVAL: a limit that is none. When it returns it holds. Limits may be below what is used: then only more is refused. What is interrupted FinishQuota goes on with.
 Task<absl::Status> SetQuota(Pages* pages, QuotaChange change);
 Task<absl::Status> FinishQuota(Pages* pages);
+// The same limits, and what is used counted from the groups: for a repair.
+Task<absl::Status> CountQuotaAnew(Pages* pages);
 Task<absl::StatusOr<Usage>> GetUsage(Pages* pages);
 // The limits, and what is used where that takes no counting (is_counted).
 Task<absl::StatusOr<Usage>> GetQuota(Pages* pages);

@@ -390,7 +390,7 @@ Task<absl::Status> SuperRoot::Delete(std::string name) {
   co_return co_await SetState(*entry, FilesetState::kFree);
 }
 
-Task<absl::StatusOr<CheckReport>> SuperRoot::Check(std::string name) {
+Task<absl::StatusOr<CheckReport>> SuperRoot::Check(std::string name, CheckOptions options) {
   const absl::Status status = co_await Ready();
   if (!status.ok()) co_return status;
   const absl::StatusOr<Entry> entry = co_await Get(name);
@@ -398,7 +398,7 @@ Task<absl::StatusOr<CheckReport>> SuperRoot::Check(std::string name) {
   const absl::StatusOr<PageRange> region = co_await OpenRegionOf(*entry);
   if (!region.ok()) co_return region.status();
   EnginePages pages(node_, *region, clients_());
-  co_return co_await CheckFileset(&pages);
+  co_return co_await CheckFileset(&pages, options);
 }
 
 Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string name) {

@@ -75,8 +75,7 @@ class SuperRoot {
   Task<absl::StatusOr<Usage>> GetUsage(std::string name);
   // Everything in it is gone. EBUSY: it is online.
   Task<absl::Status> Delete(std::string name);
-  // CheckFileset: of one that is in use it may find what was only being changed.
-  Task<absl::StatusOr<CheckReport>> Check(std::string name);
+  Task<absl::StatusOr<CheckReport>> Check(std::string name, CheckOptions options);
   // ENOENT; ENODEV: it is not online.
   Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> Open(std::string name);
 

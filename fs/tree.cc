@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "fs/bytes.h"
 #include "fs/status.h"
 #include "net/check.h"
 
@@ -27,10 +28,10 @@ uint16_t SplitPoint(const NodeView& node, uint64_t key) {
 }  // namespace
 
 std::span<const char> Tree::BytesOf(const EditPage* page) const {
-  return page == nullptr ? root_.bytes() : page->bytes().subspan(kNodeAt);
+  return page == nullptr ? root_.bytes() : page->bytes().subspan(kTreeNodeAt);
 }
 std::span<char> Tree::MutableBytesOf(EditPage* page) const {
-  return page == nullptr ? root_.mutable_bytes() : page->mutable_bytes().subspan(kNodeAt);
+  return page == nullptr ? root_.mutable_bytes() : page->mutable_bytes().subspan(kTreeNodeAt);
 }
 
 Task<absl::StatusOr<EditPage*>> Tree::GetNode(uint64_t page, Intent intent) {
@@ -133,6 +134,7 @@ Task<absl::Status> Tree::PushRootDown() {
   if (!number.ok()) co_return number.status();
   const absl::StatusOr<EditPage*> page = co_await edit_->Make(*number, PageKind::kTree);
   if (!page.ok()) co_return page.status();
+  PutLittle((*page)->mutable_bytes(), kTreeOwnerAt, root_.page->number());  // R2
   const NodeView root(root_.bytes());
   const uint16_t level = root.level();
   NodeEditor below(MutableBytesOf(*page));
@@ -156,6 +158,7 @@ Task<absl::Status> Tree::Split(EditPage* parent, uint16_t child, uint64_t key) {
   if (!number.ok()) co_return number.status();
   const absl::StatusOr<EditPage*> page = co_await edit_->Make(*number, PageKind::kTree);
   if (!page.ok()) co_return page.status();
+  PutLittle((*page)->mutable_bytes(), kTreeOwnerAt, root_.page->number());  // R2
   NodeEditor lower(MutableBytesOf(*left));
   NodeEditor upper(MutableBytesOf(*page));
   upper.Clear(lower.level());

@@ -2,7 +2,10 @@
 // node in a page of its owner's, so a small one needs no page of its own; when that is full what is in it goes to a page, and so on.
 // A node that a record would not fit into is split on the way down. Nodes are not merged; one that has no record any more goes.
 //
+// A node's page: 16 the page that has the root 8   24 the node. So whose a page is can be found out from the page.
+//
 //   R1  No node but the root is empty.
+//   R2  A node's page says which page has the root of its tree.
 //
 // Works in an edit, and lives as long as a step of it.
 
@@ -21,6 +24,9 @@
 #include "net/runtime/task.h"
 
 namespace mangrove::fs {
+
+constexpr size_t kTreeOwnerAt = kHeaderBytes;
+constexpr size_t kTreeNodeAt = kHeaderBytes + 8;
 
 // Where a tree gets pages of metadata, and gives them back.
 class MetadataPages {
@@ -73,7 +79,6 @@ class Tree {
   };
   using Path = std::vector<Step>;
 
-  static constexpr size_t kNodeAt = kHeaderBytes;
   std::span<const char> BytesOf(const EditPage* page) const;
   std::span<char> MutableBytesOf(EditPage* page) const;
   Task<absl::StatusOr<EditPage*>> GetNode(uint64_t page, Intent intent);

@@ -27,6 +27,7 @@ struct Options {
   bool encrypted = false;
   bool force = false;
   bool list = false;
+  bool repair = false;
   std::string withdraw;
   std::string confirm;
   std::string name;

@@ -38,19 +38,6 @@ nlohmann::json DocumentOf(const fs::FilesetInfo& info) {
           {"made_ns", info.made_ns}};
 }
 
-nlohmann::json DocumentOf(const std::string& name, const fs::CheckReport& report) {
-  return {{"name", name},
-          {"directories", report.directories},
-          {"files", report.files},
-          {"others", report.others},
-          {"streams", report.streams},
-          {"orphans", report.orphans},
-          {"metadata_pages", report.metadata_pages},
-          {"data_pages", report.data_pages},
-          {"problems", report.problems},
-          {"unlisted_problems", report.unlisted_problems}};
-}
-
 std::string Done(const nlohmann::json& document) { return document.dump(2) + "\n"; }
 
 absl::StatusOr<nlohmann::json> Parse(const std::string& argument) {
@@ -112,6 +99,9 @@ Mounts::Mounts(Node* node) : node_(node), next_client_(kFirstClient) {
   engine.least_free_bytes = reserve_bytes + reserve_bytes / 4;
   engine.space = [operations](TimeNs deadline) { return operations->Space(deadline); };
   super_root_ = std::make_unique<fs::SuperRoot>(engine, operations, [this] { return next_client_++; });
+  checks_ = std::make_unique<FileChecks>(node->loop(), [this](std::string name, fs::CheckOptions options) {
+    return super_root_->Check(std::move(name), options);
+  });
   node->SetFilesystemOperations([this](Credentials who, std::string what, std::string argument) {
     return Operate(std::move(who), std::move(what), std::move(argument));
   });
@@ -123,6 +113,7 @@ Mounts::~Mounts() {
   std::vector<std::shared_ptr<Entry>> mounts;
   RunOn(loop, [&] {
     ending_ = true;
+    checks_->Stop();
     for (auto& [directory, mounted] : mounts_) mounts.push_back(mounted);
     mounts_.clear();
   });
@@ -136,7 +127,7 @@ Mounts::~Mounts() {
       // Also one that was being mounted.
       for (auto& [directory, mounted] : std::exchange(mounts_, {})) mounts.push_back(mounted);
       for (auto& mounted : std::exchange(detached_, {})) mounts.push_back(mounted);
-      quiet = under_way_ == 0;
+      quiet = under_way_ == 0 && checks_->running() == 0;
       for (const auto& mounted : mounts) {
         mounted->mount->Stop();
         quiet = quiet && mounted->mount->under_way() == 0;
@@ -252,11 +243,7 @@ Task<Mounts::Answer> Mounts::OfFileset(std::string what, std::string argument) {
     co_return Done({{"filesets", list}});
   }
   std::string name = argument;
-  if (what == "fileset check") {
-    const absl::StatusOr<fs::CheckReport> report = co_await super_root_->Check(name);
-    if (!report.ok()) co_return report.status();
-    co_return Done(DocumentOf(name, *report));
-  }
+  if (what == "fileset check") co_return co_await checks_->Ask(std::move(argument));
   if (what == "fileset create") {
     const absl::StatusOr<nlohmann::json> wanted = Parse(argument);
     if (!wanted.ok()) co_return wanted.status();

@@ -1,8 +1,9 @@
 // The filesets of the cluster as this node's operators handle them, and the mounts of this host that the daemon serves.
 //
 // Answers are JSON documents (NodeOperations::Operate, words that begin with "fs "):
-//   fileset list, fileset show NAME, fileset check NAME, fileset create {"name", "replicas"}, fileset set {"name", "copies", "quota_bytes", "quota_inodes"},
+//   fileset list, fileset show NAME, fileset create {"name", "replicas"}, fileset set {"name", "copies", "quota_bytes", "quota_inodes"},
 //   fileset online NAME, fileset offline NAME, fileset delete NAME,
+//   fileset check (node/file_checks.h),
 //   mount {"fileset", "directory", "options"}, unmount {"directory", "force"}, mounts
 //
 // Owned by the loop, but for the constructor and the destructor.
@@ -22,6 +23,7 @@
 #include "fs/super_root.h"
 #include "net/runtime/system_entropy.h"
 #include "net/runtime/task.h"
+#include "node/file_checks.h"
 
 namespace mangrove {
 
@@ -69,6 +71,7 @@ class Mounts {
   SystemEntropy entropy_;
   ClientId next_client_;
   std::unique_ptr<fs::SuperRoot> super_root_;
+  std::unique_ptr<FileChecks> checks_;
   std::map<std::string, std::shared_ptr<Entry>> mounts_;     // By their directories.
   std::vector<std::shared_ptr<Entry>> detached_;             // Unmounted, and still used.
   std::vector<Wanted> awaited_;                              // Of Keep, not mounted yet.

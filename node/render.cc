@@ -352,10 +352,15 @@ std::string Check(const json& report) {
     absl::StrAppend(&text, Number(report, "orphans"),
                     " without a name, which somebody has open or whose pages are being freed\n");
   }
-  for (const json& problem : report.at("problems"))
-    absl::StrAppend(&text, "problem: ", problem.get<std::string>(), "\n");
-  const uint64_t more = Number(report, "unlisted_problems");
-  if (more > 0) absl::StrAppend(&text, "and ", more, " more\n");
+  const auto list = [&](const char* what, const char* sentences, const char* unlisted) {
+    for (const json& one : report.at(sentences)) absl::StrAppend(&text, what, ": ", one.get<std::string>(), "\n");
+    const uint64_t more = Number(report, unlisted);
+    if (more > 0) absl::StrAppend(&text, "and ", more, " more\n");
+  };
+  list("repaired", "repairs", "unlisted_repairs");
+  list("problem", "problems", "unlisted_problems");
+  const uint64_t unjudged = Number(report, "unjudged");
+  if (unjudged > 0) absl::StrAppend(&text, unjudged, " were changed all the while: of these nothing is said\n");
   return text + (report.at("problems").empty() ? "it is sound\n" : "");
 }
 

@@ -14,6 +14,7 @@
 
 #include "fs/mount/session.h"
 #include "fs/status.h"
+#include "net/log.h"
 
 namespace mangrove::fs {
 namespace {
@@ -85,6 +86,18 @@ fuse_entry_param EntryOf(State* state, const Attributes& a) {
   return entry;
 }
 
+// Damage is in the log too, with what to do about it: a program gets no more than a number. What is said again is not.
+void ReplyError(fuse_req_t request, const absl::Status& status) {
+  const int error = ErrnoOf(status);
+  State* const state = StateOf(request);
+  if ((error == EIO || error == EUCLEAN) && state->damage_said != status.message()) {
+    state->damage_said = std::string(status.message());
+    LogWarning("fileset \"", state->options.source, "\": ", status.message(), "; mangrove fsck ", state->options.source,
+               " says more, and with --repair mends what can be mended");
+  }
+  fuse_reply_err(request, error);
+}
+
 // Runs the operation; `reply(state, value)` answers it if it went well. M2
 template <typename T, typename Reply>
 void Answer(fuse_req_t request, Task<absl::StatusOr<T>> task, Reply reply) {
@@ -95,7 +108,7 @@ void Answer(fuse_req_t request, Task<absl::StatusOr<T>> task, Reply reply) {
     if (result.ok()) {
       reply(state.get(), *std::move(result));
     } else {
-      fuse_reply_err(request, ErrnoOf(result.status()));
+      ReplyError(request, result.status());
     }
   });
 }
@@ -105,7 +118,7 @@ void Answer(fuse_req_t request, Task<absl::Status> task) {
   ++state->under_way;
   Spawn<absl::Status>(std::move(task), [state, request](const absl::Status& status) {
     --state->under_way;
-    fuse_reply_err(request, ErrnoOf(status));
+    ReplyError(request, status);
   });
 }
 

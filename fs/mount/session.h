@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "fs/mount/known_files.h"
@@ -33,6 +34,7 @@ struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   // kernel_channel.h
   bool has_direct_io = false;
   uint64_t first_request = 0;
+  std::string damage_said;     // What the log was told last.
   bool clears_set_id = false;  // Of the request that was read last, if it writes.
 };
 

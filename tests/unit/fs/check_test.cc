@@ -1,15 +1,19 @@
-// Each kind of damage that is done to a fileset is found, and named.
+// Each kind of damage that is done to a fileset is found, and named; is repaired; and then there is nothing to be found, and what nothing had
+// been done to is as it was.
 
 #include "fs/check.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cerrno>
+
 #include "absl/strings/str_cat.h"
 #include "fs/bytes.h"
 #include "fs/fileset_page.h"
 #include "fs/group_page.h"
 #include "fs/instance.h"
+#include "fs/status.h"
 #include "tests/unit/fs/memory_pages.h"
 
 namespace mangrove::fs {
@@ -36,6 +40,9 @@ class CheckTest : public testing::Test {
     }
     EXPECT_TRUE(Do(instance_->Write(other_, 0, std::string(10'000, 'o'), {})).ok());
     EXPECT_TRUE(Do(instance_->SetXattr(file_, "user.a", std::string(3'000, 'v'), XattrMode::kAny)).ok());
+    const InodeNumber untouched = Do(instance_->MakeNode({}, root_, "untouched", S_IFREG | 0644, 0))->inode;
+    EXPECT_TRUE(Do(instance_->Write(untouched, 0, std::string(9'000, 'u'), {})).ok());
+    EXPECT_TRUE(Do(instance_->SetXattr(untouched, "user.b", "value", XattrMode::kAny)).ok());
   }
 
   CheckReport Check() {
@@ -94,13 +101,48 @@ class CheckTest : public testing::Test {
     const CheckReport report = Check();
     EXPECT_FALSE(report.IsSound());
     for (const std::string& word : words) EXPECT_THAT(report.problems, Contains(HasSubstr(word)));
+    EXPECT_THAT(report.repairs, testing::IsEmpty());
+    if (can_be_repaired_) ExpectRepair();
   }
+  void ExpectRepair() {
+    const CheckReport repaired = *Do(CheckFileset(&pages_, {.repair = true}));
+    EXPECT_THAT(repaired.problems, testing::IsEmpty());
+    EXPECT_THAT(repaired.repairs, testing::Not(testing::IsEmpty()));
+    const CheckReport after = *Do(CheckFileset(&pages_, {.repair = true}));
+    EXPECT_THAT(after.problems, testing::IsEmpty());
+    EXPECT_THAT(after.repairs, testing::IsEmpty());
+    // Whatever was damaged, these are not.
+    const auto untouched = Do(instance_->Lookup(root_, "untouched"));
+    ASSERT_TRUE(untouched.ok()) << untouched.status();
+    EXPECT_EQ(*Do(instance_->Read(untouched->inode, 0, 20'000)), std::string(9'000, 'u'));
+    EXPECT_EQ(*Do(instance_->GetXattr(untouched->inode, "user.b")), "value");
+    // It can be used, and what is made then is whole.
+    EXPECT_TRUE(Do(instance_->FinishRemovals()).ok());
+    const auto made = Do(instance_->MakeNode({}, root_, "made", S_IFREG | 0600, 0));
+    ASSERT_TRUE(made.ok()) << made.status();
+    EXPECT_TRUE(Do(instance_->Write(made->inode, 0, std::string(50'000, 'm'), {})).ok());
+    EXPECT_TRUE(Do(instance_->Unlink(root_, "made")).ok());
+    EXPECT_THAT(Check().problems, testing::IsEmpty());
+  }
+  // What lost+found has.
+  std::vector<std::string> Salvaged() {
+    const auto directory = Do(instance_->Lookup(root_, "lost+found"));
+    std::vector<std::string> names;
+    if (!directory.ok()) return names;
+    const auto entries = Do(instance_->ReadDirectory(directory->inode, 0, 1'000));
+    for (const DirectoryEntry& entry : *entries) {
+      names.push_back(entry.name);
+    }
+    return names;
+  }
+  static std::string Salvaged(InodeNumber inode) { return absl::StrCat("#", inode.value); }
   static std::string Name(InodeNumber inode) { return absl::StrCat("inode ", inode.value); }
   static constexpr uint64_t kFirstData = PagesOf(Zone::kData).first;
   static constexpr uint64_t kFirstMetadata = PagesOf(Zone::kMetadata).first;
 
   MemoryPages pages_;
   std::unique_ptr<Instance> instance_;
+  bool can_be_repaired_ = true;
   InodeNumber root_, directory_, below_, file_, other_, link_;
 };
 
@@ -109,7 +151,7 @@ TEST_F(CheckTest, SoundFilesetHasNoProblemsAndIsCounted) {
   EXPECT_THAT(report.problems, testing::IsEmpty());
   EXPECT_EQ(report.groups, 2u);
   EXPECT_EQ(report.directories, 3u);
-  EXPECT_EQ(report.files, 2u);
+  EXPECT_EQ(report.files, 3u);
   EXPECT_EQ(report.others, 1u);
   EXPECT_EQ(report.orphans, 0u);
 }
@@ -117,14 +159,31 @@ TEST_F(CheckTest, SoundFilesetHasNoProblemsAndIsCounted) {
 TEST_F(CheckTest, WrongChecksumIsNamed) {
   pages_.metadata(file_.value)[1'000] ^= 1;
   ExpectProblem({absl::StrCat("page ", file_.value, " of the fileset should be an inode; its checksum is wrong")});
+  EXPECT_EQ(ErrnoOf(Do(instance_->Lookup(root_, "second")).status()), ENOENT);
+  EXPECT_EQ(ErrnoOf(Do(instance_->Lookup(directory_, "file")).status()), ENOENT);
 }
 
 TEST_F(CheckTest, UnsoundFirstPageIsNamed) {
+  can_be_repaired_ = false;
   pages_.metadata(kFilesetPage)[40] ^= 1;
   ExpectProblem({"page 0 of the fileset"});
 }
 
+// Its pages have other layouts: what a repair would make of them is not what was in them.
+TEST_F(CheckTest, FilesetOfAnotherFormatIsRefusedAndNotTouched) {
+  for (const uint16_t version : {1, 3}) {
+    Damage<uint16_t>(kFilesetPage, 4, version);
+    const std::string group = pages_.metadata(file_.value - file_.value % kGroupPages);
+    const CheckReport report = *Do(CheckFileset(&pages_, {.repair = true}));
+    EXPECT_THAT(report.problems, Contains(HasSubstr(absl::StrCat("its format is ", version))));
+    EXPECT_THAT(report.repairs, testing::IsEmpty());
+    EXPECT_EQ(pages_.metadata(file_.value - file_.value % kGroupPages), group);
+    EXPECT_EQ(ErrnoOf(Do(Instance::Open(&pages_)).status()), EIO);
+  }
+}
+
 TEST_F(CheckTest, GroupsThatCannotBeAreNamed) {
+  can_be_repaired_ = false;
   Damage<uint32_t>(kFilesetPage, GroupCountAt(Zone::kMetadata), 1 << 30);
   ExpectProblem({"page 0 counts 1073741824 groups"});
 }
@@ -161,13 +220,15 @@ TEST_F(CheckTest, MarksInTheWrongPlaceAreNamed) {
 
 TEST_F(CheckTest, InodeWithoutItsMarkIsNamed) {
   InGroup(other_.value, true, false);
-  ExpectProblem({absl::StrCat("\"other\" in the directory of inode ", root_.value, " is inode ", other_.value),
-                 absl::StrCat("page ", other_.value, " is used, and nothing has it")});
+  ExpectProblem({Name(other_) + " is one, and its group does not say so",
+                 absl::StrCat("\"other\" in the directory of inode ", root_.value, " is inode ", other_.value,
+                              ", and its group does not say that it is one")});
+  EXPECT_EQ(*Do(instance_->Read(other_, 0, 20'000)), std::string(10'000, 'o'));
 }
 
 TEST_F(CheckTest, ModeOfNoFileIsNamed) {
   Damage<uint32_t>(other_.value, 24, 0644);
-  ExpectProblem({Name(other_) + " has mode 1a4"});
+  ExpectProblem({Name(other_) + ": it has mode 1a4, which is no file's"});
 }
 
 TEST_F(CheckTest, WrongLinkCountsAreNamed) {
@@ -192,6 +253,8 @@ TEST_F(CheckTest, DirectoryThatIsElsewhereThanItSaysIsNamed) {
 TEST_F(CheckTest, DirectoryWithTwoNamesIsNamed) {
   InDirectory(root_, "again", below_, S_IFDIR);
   ExpectProblem({Name(below_) + ", a directory, has 2 names"});
+  EXPECT_TRUE(Do(instance_->Lookup(directory_, "below")).ok());
+  EXPECT_EQ(ErrnoOf(Do(instance_->Lookup(root_, "again")).status()), ENOENT);
 }
 
 TEST_F(CheckTest, DirectoriesThatAreInEachOtherAreNamed) {
@@ -200,11 +263,13 @@ TEST_F(CheckTest, DirectoriesThatAreInEachOtherAreNamed) {
   Damage<uint64_t>(directory_.value, 96, below_.value);
   ExpectProblem({Name(directory_) + ", a directory, is not found from the root",
                  Name(below_) + ", a directory, is not found from the root"});
+  EXPECT_THAT(Salvaged(), testing::SizeIs(1));
 }
 
 TEST_F(CheckTest, RootThatIsNoDirectoryIsNamed) {
+  can_be_repaired_ = false;
   Damage<uint64_t>(kFilesetPage, kRootDirectoryAt, file_.value);
-  ExpectProblem({"the root is " + Name(file_)});
+  ExpectProblem({"the root is " + Name(file_) + ", which is no directory"});
 }
 
 TEST_F(CheckTest, EntryOfAnotherTypeIsNamed) {
@@ -220,7 +285,11 @@ TEST_F(CheckTest, EntryOfNobodysInodeIsNamed) {
 TEST_F(CheckTest, ExtentsThatOverlapAreNamed) {
   const uint64_t page = kFirstData + 1;  // Of `file_`, the first that was written.
   PutExtent(other_, 20, page, 1);
-  ExpectProblem({absl::StrCat("has page ", page, ", which something else has too")});
+  ExpectProblem({absl::StrCat("has page ", page, ", which inode ")});
+  EXPECT_EQ(Do(instance_->Read(file_, 0, 10))->substr(0, 10), "some bytes");
+  // It has a copy, so what is written to one is not in the other.
+  EXPECT_TRUE(Do(instance_->Write(other_, 20 * kPageSize, "others", {})).ok());
+  EXPECT_EQ(Do(instance_->Read(file_, 0, 10))->substr(0, 10), "some bytes");
 }
 
 TEST_F(CheckTest, TwoPagesForOneOfAStreamAreNamed) {
@@ -257,6 +326,7 @@ TEST_F(CheckTest, NodesOfATreeInTheWrongPlaceAreNamed) {
   ASSERT_TRUE(root.Insert(key + (uint64_t{1} << 40), ChildValue(child)));
   SealPage({inode.data(), inode.size()}, directory_.value);
   ExpectProblem({absl::StrCat("page ", child, ", of ", Name(directory_)), "is not where it belongs"});
+  for (int i = 0; i < 400; ++i) EXPECT_TRUE(Do(instance_->Lookup(directory_, absl::StrCat("n", i))).ok());
 }
 
 TEST_F(CheckTest, TargetOfAnotherLengthIsNamed) {
@@ -274,7 +344,7 @@ TEST_F(CheckTest, MissingPieceOfAnAttributeIsNamed) {
     co_return co_await tree.Erase((*all)[1].key);
   };
   EXPECT_TRUE(Do(RunEdit(&pages_, body)).ok());
-  ExpectProblem({Name(file_) + ": key"});
+  ExpectProblem({Name(file_) + ": "});
 }
 
 TEST_F(CheckTest, FileThatIsMadeShorterAndThatNoPlaceKnowsIsNamed) {
@@ -299,6 +369,118 @@ TEST_F(CheckTest, OrphanThatIsNoInodesNumberIsNamed) {
   };
   EXPECT_TRUE(Do(RunEdit(&pages_, body)).ok());
   ExpectProblem({absl::StrCat("place 3 has an orphan ", kFirstData)});
+}
+
+TEST_F(CheckTest, FileAndDirectoryWithoutNamesGoToLostAndFound) {
+  InDirectory(root_, "other", {}, 0);
+  InDirectory(root_, "directory", {}, 0);
+  ExpectProblem({Name(other_) + " has 1 links and 0 names", Name(directory_) + ", a directory, has 0 names"});
+  EXPECT_THAT(Salvaged(), testing::UnorderedElementsAre(Salvaged(other_), Salvaged(directory_)));
+  EXPECT_EQ(*Do(instance_->Read(other_, 0, 20'000)), std::string(10'000, 'o'));
+  EXPECT_EQ(*Do(instance_->Parent(directory_)), Do(instance_->Lookup(root_, "lost+found"))->inode);
+  EXPECT_EQ(Do(instance_->Lookup(directory_, "below"))->inode, below_);
+}
+
+// Covers: F12
+TEST_F(CheckTest, WhatCanBeReadOfADamagedDirectoryStaysAndTheRestGoesToLostAndFound) {
+  for (int i = 0; i < 400; ++i) {
+    ASSERT_TRUE(Do(instance_->MakeNode({}, directory_, absl::StrCat("n", i), S_IFREG | 0600, 0)).ok());
+  }
+  const NodeView root(std::span<const char>(pages_.metadata(directory_.value)).subspan(192, 2'688));
+  ASSERT_GT(root.count(), 2);
+  pages_.metadata(root.ChildAt(1))[2'000] ^= 1;
+  ExpectProblem({"its checksum is wrong"});
+  size_t named = 0;
+  for (int i = 0; i < 400; ++i) named += Do(instance_->Lookup(directory_, absl::StrCat("n", i))).ok() ? 1 : 0;
+  EXPECT_GT(named, 100u);
+  EXPECT_GT(Salvaged().size(), 10u);
+  EXPECT_GE(named + Salvaged().size(), 400u);
+}
+
+TEST_F(CheckTest, DirectoryThatIsTooLargeToBeMadeAnewIsMarkedAndDenied) {
+  for (int i = 0; i < 3'200; ++i) {
+    const std::string name = std::string(240, 'n') + std::to_string(i);
+    ASSERT_TRUE(Do(instance_->MakeNode({}, directory_, name, S_IFIFO | 0600, 0)).ok());
+  }
+  NodeView node(std::span<const char>(pages_.metadata(directory_.value)).subspan(192, 2'688));
+  uint64_t leaf = 0;
+  while (node.level() > 0) {
+    leaf = node.ChildAt(1);
+    node = NodeView(std::span<const char>(pages_.metadata(leaf)).subspan(kTreeNodeAt));
+  }
+  pages_.metadata(leaf)[2'000] ^= 1;
+  const CheckReport repaired = *Do(CheckFileset(&pages_, {.repair = true}));
+  EXPECT_THAT(repaired.repairs, Contains(HasSubstr("the directory is marked, and nobody uses it")));
+  EXPECT_THAT(repaired.problems, Contains(HasSubstr("its checksum is wrong")));
+  EXPECT_EQ(ErrnoOf(Do(instance_->Lookup(directory_, "below")).status()), EUCLEAN);
+  EXPECT_EQ(ErrnoOf(Do(instance_->ReadDirectory(directory_, 0, 10)).status()), EUCLEAN);
+  EXPECT_EQ(ErrnoOf(Do(instance_->MakeDirectory({}, directory_, "more", 0700)).status()), EUCLEAN);
+  EXPECT_TRUE(Do(instance_->Lookup(root_, "untouched")).ok());
+}
+
+TEST_F(CheckTest, DamagedGroupIsMadeAnew) {
+  pages_.metadata(kFirstMetadata)[1'500] ^= 1;
+  ExpectProblem({absl::StrCat("the group of page ", kFirstMetadata), "its checksum is wrong"});
+  pages_.metadata(kFirstData)[1'500] ^= 1;
+  ExpectProblem({absl::StrCat("the group of page ", kFirstData), "its checksum is wrong"});
+  EXPECT_EQ(*Do(instance_->Read(other_, 0, 20'000)), std::string(10'000, 'o'));
+}
+
+TEST_F(CheckTest, NodeOfAFileThatIsDamagedLeavesAHole) {
+  AttributesChange longer;
+  longer.size_bytes = 2'000 * kPageSize;
+  ASSERT_TRUE(Do(instance_->SetAttributes(other_, longer)).ok());
+  for (int i = 0; i < 400; ++i) {
+    ASSERT_TRUE(Do(instance_->Write(other_, (100 + 2 * i) * kPageSize, "x", {})).ok());
+  }
+  const NodeView root(std::span<const char>(pages_.metadata(other_.value)).subspan(192, 2'688));
+  ASSERT_GT(root.level(), 0);
+  pages_.metadata(root.ChildAt(1))[2'000] ^= 1;
+  ExpectProblem({"its checksum is wrong"});
+  EXPECT_EQ(Do(instance_->Read(other_, 0, 10'000))->substr(0, 9'000), std::string(9'000, 'o'));
+}
+
+// Covers: F13
+TEST_F(CheckTest, NodeOfNoTreeIsFound) {
+  SpaceMap space(&pages_);
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    const auto page = co_await space.Take(&edit);
+    const auto node = co_await edit.Make(*page, PageKind::kTree);
+    PutLittle((*node)->mutable_bytes(), kTreeOwnerAt, directory_.value);
+    NodeEditor editor((*node)->mutable_bytes().subspan(kTreeNodeAt));
+    editor.Clear(0);
+    EXPECT_TRUE(editor.Insert(7, "value"));
+    co_return absl::OkStatus();
+  };
+  EXPECT_TRUE(Do(RunEdit(&pages_, body)).ok());
+  ExpectProblem({" is used, and nothing has it"});
+}
+
+// The power goes at each change of a repair: the next one goes on.
+TEST_F(CheckTest, RepairThatIsInterruptedIsDoneByTheNextOne) {
+  const auto damage = [&] {
+    InDirectory(root_, "other", {}, 0);
+    InDirectory(root_, "directory", {}, 0);
+    InGroup(kFirstData + 5'000, true, false);
+    PutExtent(other_, 20, kFirstData + 1, 1);
+    Damage<uint32_t>(below_.value, 28, 7);
+    pages_.metadata(file_.value)[1'000] ^= 1;
+  };
+  ASSERT_TRUE(Do(instance_->Sync(other_)).ok());
+  damage();
+  const MemoryPages damaged = pages_;
+  for (uint64_t end = 1; !HasFailure(); ++end) {
+    SCOPED_TRACE(testing::Message() << "the power goes at change " << end);
+    pages_ = damaged;
+    pages_.EndAfter(end);
+    const bool is_done = Do(CheckFileset(&pages_, {.repair = true})).ok();
+    pages_.LosePower();
+    instance_ = *Do(Instance::Open(&pages_));
+    EXPECT_THAT(Do(CheckFileset(&pages_, {.repair = true}))->problems, testing::IsEmpty());
+    EXPECT_TRUE(Check().IsSound());
+    EXPECT_EQ(*Do(instance_->Read(other_, 0, 20'000)), std::string(10'000, 'o'));
+    if (is_done) break;
+  }
 }
 
 TEST_F(CheckTest, PagesThatCannotBeReadAreAnError) {

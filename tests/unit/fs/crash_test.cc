@@ -271,9 +271,28 @@ TEST(Crash, EveryOperationHappensWholeOrNotAtAll) {
       has_ended = !crashing.Do(step(crashing.history.model()));
       if (has_ended || HasFailure()) break;
     }
+    crashing.history.pages().StayOn();
     if (!has_ended) crashing.history.ExpectSound();
   }
   EXPECT_GT(ends, script.size());
+}
+
+// Covers: F15
+TEST(Crash, FilesetThatIsBeingMadeIsMadeByWhoeverAsksNext) {
+  bool has_ended = true;
+  uint64_t end = 1;
+  for (; has_ended && !HasFailure(); ++end) {
+    MemoryPages pages;
+    pages.EndAfter(end);
+    has_ended = !fs::Do(Instance::Make(&pages, {})).ok();
+    pages.LosePower();
+    EXPECT_TRUE(fs::Do(Instance::Make(&pages, {})).ok());
+    const auto instance = fs::Do(Instance::Open(&pages));
+    ASSERT_TRUE(instance.ok()) << instance.status();
+    EXPECT_TRUE(fs::Do((*instance)->MakeDirectory({}, (*instance)->root(), "d", 0755)).ok());
+    EXPECT_TRUE(fs::Do(CheckFileset(&pages))->IsSound());
+  }
+  EXPECT_GT(end, 3u);
 }
 
 // --- Files of many extents --------------------------------------------------------------------------------------------

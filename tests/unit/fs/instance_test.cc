@@ -3,8 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "absl/strings/str_cat.h"
 #include "fs/status.h"
-#include "tests/unit/fs/memory_pages.h"
+#include "tests/unit/fs/peer_pages.h"
 
 namespace mangrove::fs {
 namespace {
@@ -62,6 +65,24 @@ TEST_F(InstanceTest, ManyNamesAreListedOnce) {
   EXPECT_EQ(names.size(), 2'000u);
   for (int i = 0; i < 2'000; ++i) EXPECT_TRUE(Do(instance_->Unlink(root_, "name" + std::to_string(i))).ok()) << i;
   EXPECT_EQ(ErrnoOf(Do(instance_->Lookup(root_, "name7")).status()), ENOENT);
+}
+
+// Covers: F14
+TEST_F(InstanceTest, NodesTakeInodesFromGroupsOfTheirOwn) {
+  OpenFiles open;
+  PeerPages others(&pages_, &open, 9);
+  const auto peer = *Do(Instance::Open(&others));
+  std::set<uint64_t> groups;
+  std::set<uint64_t> others_groups;
+  for (int i = 0; i < 20; ++i) {
+    groups.insert(Make(absl::StrCat("mine", i)).value / kGroupPages);
+    const auto made = Do(peer->MakeNode({}, root_, absl::StrCat("theirs", i), S_IFREG | 0644, 0));
+    ASSERT_TRUE(made.ok()) << made.status();
+    others_groups.insert(made->inode.value / kGroupPages);
+  }
+  EXPECT_EQ(groups.size(), 1u);
+  EXPECT_EQ(others_groups.size(), 1u);
+  EXPECT_NE(*groups.begin(), *others_groups.begin());
 }
 
 }  // namespace

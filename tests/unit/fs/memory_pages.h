@@ -1,11 +1,13 @@
 // Pages of a fileset in memory, for tests: what is committed is durable, data is when it is flushed. It can lose its power, and have
 // transactions aborted.
 //
-// Nothing waits in it, so an operation ends in the call that begins it.
+// Nothing waits in it but BackOff, for its next turn in Do: so an operation ends in the call that begins it.
 
 #pragma once
 
+#include <coroutine>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -18,6 +20,16 @@
 #include "net/check.h"
 
 namespace mangrove::fs {
+
+// Who waits for a turn, in the Do that is under way. A loop over awaits that end at once would take stack each time.
+struct Turns {
+  static inline thread_local int pumped = 0;
+  static inline thread_local std::deque<std::coroutine_handle<>> waiting;
+
+  bool await_ready() const noexcept { return pumped == 0; }
+  void await_suspend(std::coroutine_handle<> waiter) { waiting.push_back(waiter); }
+  void await_resume() const noexcept {}
+};
 
 class MemoryPages final : public Pages {
  public:
@@ -32,6 +44,7 @@ class MemoryPages final : public Pages {
   }
   // From the `calls`th change of what is durable on, and for all calls after it, Unavailable: the node is dying.
   void EndAfter(uint64_t calls) { calls_until_end_ = calls; }
+  void StayOn() { calls_until_end_.reset(); }
   uint64_t changes() const { return changes_; }  // Commits with writes, flushes, allocations.
   bool HasEnded() const { return calls_until_end_ == 0; }
   // Each so many-th call of a transaction is answered with Aborted. 0: none is.
@@ -152,6 +165,7 @@ class MemoryPages final : public Pages {
     co_return opened_elsewhere_.contains(inode.value);
   }
   Task<absl::Status> BackOff(int attempt) override {
+    co_await Turns{};
     co_return attempt < 100 ? Alive() : absl::UnavailableError("aborted 100 times");
   }
   uint64_t NodePlace() const override { return 0; }
@@ -210,7 +224,14 @@ class MemoryPages final : public Pages {
 template <typename T>
 T Do(Task<T> task) {
   std::optional<T> result;
+  ++Turns::pumped;
   Spawn<T>(std::move(task), [&](T value) { result.emplace(std::move(value)); });
+  while (!result && !Turns::waiting.empty()) {
+    const std::coroutine_handle<> waiter = Turns::waiting.front();
+    Turns::waiting.pop_front();
+    waiter.resume();
+  }
+  --Turns::pumped;
   CHECK(result.has_value());
   return *std::move(result);
 }

@@ -2,8 +2,11 @@
 
 #pragma once
 
+#include <functional>
 #include <map>
 #include <set>
+#include <string>
+#include <utility>
 
 #include "tests/unit/fs/memory_pages.h"
 
@@ -17,7 +20,13 @@ class PeerPages : public Pages {
   // Both outlive it.
   PeerPages(MemoryPages* below, OpenFiles* open, uint64_t place) : below_(below), open_(open), place_(place) {}
 
-  Task<absl::StatusOr<uint64_t>> Begin() override { return below_->Begin(); }
+  // Before each transaction, once others have had their turn.
+  void SetOthers(std::function<void()> others) { others_ = std::move(others); }
+
+  Task<absl::StatusOr<uint64_t>> Begin() override {
+    if (others_) others_();
+    return below_->Begin();
+  }
   Task<absl::StatusOr<std::string>> Read(uint64_t transaction, uint64_t page, Intent intent) override {
     return below_->Read(transaction, page, intent);
   }
@@ -58,6 +67,7 @@ class PeerPages : public Pages {
   MemoryPages* const below_;
   OpenFiles* const open_;
   const uint64_t place_;
+  std::function<void()> others_;
 };
 
 }  // namespace mangrove::fs

@@ -395,6 +395,7 @@ TEST_F(StreamsTest, ACheckFindsWhatIsWrongWithThem) {
   const InodeNumber other = Make("other");
   EXPECT_EQ(Set(other, "b", "b"), 0);
   ExpectSound();
+  EXPECT_EQ(Check().streams, 2U);
   const InodeNumber stream = StreamOf("file", "a");
   const auto with = [&](InodeNumber inode, const std::function<void(Inode*)>& damage, const std::string& found) {
     const std::string kept = pages_.metadata(inode.value);
@@ -420,6 +421,89 @@ TEST_F(StreamsTest, ACheckFindsWhatIsWrongWithThem) {
       stream, [](Inode* inode) { inode->Set(Inode::kStream, false); }, "which belongs not among streams");
   with(
       other, [](Inode* inode) { inode->Set(Inode::kStream, true); }, "which belongs among streams");
+}
+
+// Covers: F04, F17
+TEST_F(StreamsTest, ManyStreamsOfFilesAndDirectoriesAreSound) {
+  const InodeNumber directory = Do(instance_->MakeDirectory({}, root_, "directory", 0755))->inode;
+  for (const InodeNumber owner : {file_, directory, root_}) {
+    for (int i = 0; i < 150; ++i) {
+      ASSERT_EQ(Set(owner, absl::StrCat(i), std::string(static_cast<size_t>(i) * 100, 's')), 0);
+    }
+  }
+  ASSERT_EQ(Remove(file_, "7"), 0);
+  const InodeNumber open = StreamOf("file", "9");
+  ASSERT_TRUE(Do(instance_->Open(open)).ok());
+  ASSERT_EQ(Remove(file_, "9"), 0);
+  for (const bool repair : {false, true}) {
+    // Also in windows of some inodes, and in steps of some records.
+    for (const uint64_t most : {500'000, 1}) {
+      const auto report = Do(CheckFileset(&pages_, {.repair = repair, .most_inodes = most, .records_at_once = 16}));
+      ASSERT_TRUE(report.ok()) << report.status();
+      EXPECT_THAT(report->problems, IsEmpty());
+      EXPECT_THAT(report->repairs, IsEmpty());
+      EXPECT_EQ(report->unjudged, 0U);
+      EXPECT_EQ(report->streams, 3U * 150 - 1);
+      EXPECT_EQ(report->files, 1U);
+      EXPECT_EQ(report->directories, 2U);
+      EXPECT_EQ(report->orphans, 1U);
+    }
+  }
+  EXPECT_EQ(*Get(file_, "149"), std::string(14'900, 's'));
+}
+
+// Covers: F04, F17
+TEST_F(StreamsTest, RepairOfOtherDamageKeepsEveryStream) {
+  const InodeNumber directory = Do(instance_->MakeDirectory({}, root_, "directory", 0755))->inode;
+  const auto value = [](InodeNumber owner, int i) {
+    return std::string(static_cast<size_t>(i) * 700,
+                       static_cast<char>('a' + (owner.value + static_cast<uint64_t>(i)) % 26));
+  };
+  for (const InodeNumber owner : {file_, directory}) {
+    for (int i = 0; i < 40; ++i) ASSERT_EQ(Set(owner, absl::StrCat(i), value(owner, i)), 0);
+  }
+  const InodeNumber other = Make("other");
+  const InodeNumber lost = Make("lost");
+  const auto damage = [&](InodeNumber inode, const std::function<void(Inode*)>& change) {
+    auto body = [&](Edit& edit) -> Task<absl::Status> {
+      absl::StatusOr<Inode> opened = co_await Inode::Get(&edit, inode, Intent::kWrite);
+      if (opened.ok()) change(&*opened);
+      co_return opened.status();
+    };
+    EXPECT_TRUE(Do(RunEdit(&pages_, body)).ok());
+  };
+  damage(other, [](Inode* inode) { inode->set_links(5); });
+  damage(file_, [](Inode* inode) { inode->set_stream_pages(99); });
+  damage(directory, [](Inode* inode) { inode->set_links(9); });
+  pages_.metadata(lost.value)[100] ^= 1;  // A wrong checksum.
+  const auto repaired = Do(CheckFileset(&pages_, {.repair = true}));
+  ASSERT_TRUE(repaired.ok()) << repaired.status();
+  EXPECT_THAT(repaired->problems, IsEmpty());
+  EXPECT_THAT(repaired->repairs, Contains(HasSubstr("counts 99 pages of its streams")));
+  EXPECT_THAT(repaired->repairs, Contains(HasSubstr("it is free now")));
+  ExpectSound();
+  EXPECT_EQ(Check().streams, 80U);
+  Reopen();
+  for (const InodeNumber owner : {file_, directory}) {
+    for (int i = 0; i < 40; ++i) EXPECT_EQ(*Get(owner, absl::StrCat(i)), value(owner, i));
+  }
+  EXPECT_FALSE(Do(instance_->Lookup(root_, "lost+found")).ok());
+}
+
+// Covers: F17
+TEST_F(StreamsTest, StreamsWithoutAnOwnerGoToLostAndFoundWithTheirBytes) {
+  ASSERT_EQ(Set(file_, "a", std::string(5'000, 'a')), 0);
+  const InodeNumber stream = StreamOf("file", "a");
+  pages_.metadata(file_.value)[100] ^= 1;
+  const auto repaired = Do(CheckFileset(&pages_, {.repair = true}));
+  ASSERT_TRUE(repaired.ok()) << repaired.status();
+  EXPECT_THAT(repaired->problems, IsEmpty());
+  ExpectSound();
+  Reopen();
+  const InodeNumber found = Do(instance_->Lookup(root_, "lost+found"))->inode;
+  const auto file = Do(instance_->Lookup(found, absl::StrCat("#", stream.value)));
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(*Do(instance_->Read(file->inode, 0, 10'000)), std::string(5'000, 'a'));
 }
 
 }  // namespace
