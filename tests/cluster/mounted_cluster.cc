@@ -1,6 +1,6 @@
 #include "tests/cluster/mounted_cluster.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 
@@ -60,13 +60,8 @@ void MountedCluster::ExpectRuns(const std::string& script, int timeout_s) const 
 }
 
 void MountedCluster::ExpectSound(int node) {
-  Output output;
-  // What is being freed meanwhile it may name: daemons free after the last close, and some seconds later what they took for open.
-  const auto is_sound = [&] {
-    output = RunProgram({"mangrove", "--socket", cluster_.socket(node), "fsck", "default"});
-    return output.out.find("it is sound") != std::string::npos;
-  };
-  EXPECT_TRUE(Eventually(is_sound)) << output.out << output.err;
+  const Output output = RunProgram({"mangrove", "--socket", cluster_.socket(node), "fsck", "default"});
+  EXPECT_THAT(output.out, testing::HasSubstr("it is sound")) << output.err;
 }
 
 }  // namespace mangrove::cluster_test
