@@ -198,6 +198,8 @@ Task<absl::StatusOr<bool>> CatchUp::CopyFromAny(PageId page) {
     if (absl::Status status = CheckGoesOn(round); !status.ok()) co_return status;
     if (absl::IsDataLoss(answer.status())) continue;
     if (!answer.status().ok() && !absl::IsNotFound(answer.status())) co_return answer.status();
+    // It has no record, and would have one if there were any (D2): the list was older.
+    if (answer.status().ok() && answer.complete && !answer.have) co_return true;
     if (!answer.status().ok() || !answer.have) continue;
     Outcome<Message> store = Here(CompletionOf(page, answer));
     const Message stored = co_await store.Get();

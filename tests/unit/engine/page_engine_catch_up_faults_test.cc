@@ -223,6 +223,26 @@ TEST_F(PageEngineCatchUpFaults, AListThatDoesNotGoOnIsRefused) {
   ExpectAllIsThere();
 }
 
+// As when the range was unallocated and allocated again, and the list still has what was there before.
+TEST_F(PageEngineCatchUpFaults, APageThatTheOtherHasNoRecordOfIsNotLostWhateverItsListSaid) {
+  HoldLists(/*pages=*/true);
+  Back(2);
+  StepUntilHeld();
+  Message list;
+  list.kind = MessageKind::kStoredList;
+  list.request = held_.front().request;
+  list.page = page_ + 300;
+  list.data = EncodeVersionList({{.page = page_ + 12, .version = kUnknownVersion, .is_unreadable = true}}).page;
+  cluster_.Inject(2, 1, list);
+  cluster_.RunFor(kSecond);
+  cluster_.lost = nullptr;
+  cluster_.RunFor(5 * kSecond);
+  EXPECT_TRUE(IsCurrent(2));
+  EXPECT_EQ(cluster_.engine(2).catch_up().pages_lost, 0u);
+  EXPECT_EQ(cluster_.host(2).store.durable.records.count(LostKey(page_ + 12)), 0u);
+  EXPECT_TRUE(cluster_.Read(2, page_ + 12).ok());
+}
+
 // Pages that the other does not give, or that are in no extent here.
 TEST_F(PageEngineCatchUpFaults, AListOfWhatThereIsNotDoesNoHarm) {
   HoldLists(/*pages=*/true);
