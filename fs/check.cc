@@ -164,7 +164,7 @@ Task<absl::StatusOr<CheckReport>> Checker::Run() {
     frees_ = !changed_ || frees_;
   }
   absl::Status status;
-  if (report_.IsSound()) status = co_await CheckLimits();
+  if (report_.IsSound() || !report_.repairs.empty()) status = co_await CheckLimits();
   if (status.ok() && options_.repair) status = co_await pages_->SyncTransactions();
   if (!status.ok()) co_return status;
   co_return std::move(report_);

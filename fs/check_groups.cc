@@ -322,6 +322,10 @@ Task<absl::Status> Checker::CheckUnclaimed(Edit* edit, EditPage* group, Zone zon
       if (view.IsMarked(at)) co_return absl::OkStatus();
       const absl::StatusOr<Inode> inode = co_await Inode::Get(edit, InodeNumber{group->number() + at}, Intent::kRead);
       if (!inode.ok() && !IsDamage(inode.status())) co_return inode.status();
+      if (absl::IsDataLoss(inode.status())) {
+        hides_pages_ = is_lossy_ = true;
+        co_return absl::OkStatus();
+      }
       if (inode.ok()) {
         hides_pages_ = true;
         Found(absl::StrCat("inode ", inode->number().value, " is one, and its group does not say so"),

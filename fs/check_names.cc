@@ -141,6 +141,7 @@ Task<absl::Status> Checker::SweepEntries(uint64_t directory, bool is_first) {
       const absl::Status counted = co_await ReadCounts(&edit);
       if (!counted.ok()) co_return counted;
       const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, InodeNumber{directory}, Intent::kRead);
+      is_lossy_ = is_lossy_ || absl::IsDataLoss(inode.status());
       if (!inode.ok() || !inode->IsDirectory()) {
         co_return inode.ok() || IsDamage(inode.status()) ? absl::OkStatus() : inode.status();
       }
@@ -150,6 +151,7 @@ Task<absl::Status> Checker::SweepEntries(uint64_t directory, bool is_first) {
       co_return co_await tree.Step(from, options_.records_at_once, &step);
     };
     absl::Status status = co_await Look(body);
+    is_lossy_ = is_lossy_ || step.is_lossy;
     for (const TreeRecord& record : step.records) {
       if (CountEntry(above, record, is_first)) continue;
       if (status.ok()) status = co_await CheckEntry(directory, record.key);
@@ -443,8 +445,8 @@ Task<absl::Status> Checker::JudgeDirectory(Edit* edit, Inode inode, const Known*
   }
   if (known->links != 2 + known->subdirectories) {
     Found(absl::StrCat(whose, "has ", known->links, " links and ", known->subdirectories, " subdirectories"),
-          options_.repair ? "it counts them now" : "");
-    if (options_.repair) inode.set_links(2 + known->subdirectories);
+          options_.repair && !is_lossy_ ? "it counts them now" : "");
+    if (options_.repair && !is_lossy_) inode.set_links(2 + known->subdirectories);
   }
   co_return absl::OkStatus();
 }
@@ -467,6 +469,7 @@ Task<absl::Status> Checker::DropSecondName(Known known) {
 
 // Nothing names it any more.
 Task<absl::Status> Checker::FreeDamagedInode(uint64_t number) {
+  if (is_lossy_) co_return absl::OkStatus();  // What cannot be read may name it.
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, InodeNumber{number}, Intent::kWrite);
     const bool is_file = inode.ok() && IsType(inode->mode() & S_IFMT);

@@ -127,7 +127,9 @@ Task<absl::StatusOr<std::vector<TreeRecord>>> CheckedTree::Gather(size_t most_by
       if (!seen.insert(view.ChildAt(i)).second) continue;
       const absl::StatusOr<EditPage*> child = co_await GetChild(view.ChildAt(i));
       if (child.ok()) next.push_back(*child);
-      if (!child.ok() && !IsDamage(child.status())) co_return child.status();
+      // What is lost may come back.
+      const bool is_gone = IsDamage(child.status()) && !absl::IsDataLoss(child.status());
+      if (!child.ok() && !is_gone) co_return child.status();
     }
   }
   std::vector<TreeRecord> records;

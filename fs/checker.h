@@ -211,7 +211,7 @@ class Checker {
   Task<absl::Status> RepairTree(uint64_t number, Which which, std::vector<std::string> problems);
   Task<absl::Status> SetUsed(Edit* edit, uint64_t page);
   Task<absl::StatusOr<std::string>> PutIntoLostAndFound(Edit* edit, Inode inode);
-  Task<absl::StatusOr<Inode>> GetLostAndFound(Edit* edit);
+  Task<absl::StatusOr<Inode>> GetLostAndFound(Edit* edit, std::string* called);
   Task<absl::StatusOr<uint64_t>> FindName(uint64_t directory, uint64_t inode);
   Task<absl::StatusOr<bool>> RemoveName(Edit* edit, uint64_t directory, uint64_t key, uint64_t inode);
   Task<absl::Status> GiveCopy(uint64_t page, Owner owner, std::string problem);

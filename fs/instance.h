@@ -95,6 +95,8 @@ class Instance final : public Filesystem {
   // To be called once a second or so (fs/upkeep.h): goes on with what could not be freed, and with what nodes that are gone leave behind.
   // Where there is none it looks at nothing but the view. After an error it goes on the next time.
   Task<absl::Status> TakeCare();
+  // A call that is under way ends soon.
+  void StopCare() { stops_care_ = true; }
 
  private:
   struct NewFile {
@@ -195,6 +197,7 @@ class Instance final : public Filesystem {
   std::map<InodeNumber, uint64_t> open_;     // How often.
   std::map<InodeNumber, uint64_t> opening_;  // Of which it is not known yet whether they are there.
   std::map<InodeNumber, Leftover> leftovers_;
+  bool stops_care_ = false;
   uint32_t sweep_in_ = 0;  // In how many calls of TakeCare all places are looked at; 0: it was not said yet.
 };
 

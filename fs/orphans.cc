@@ -88,6 +88,7 @@ Task<absl::Status> Instance::FinishRemovalsOf(uint64_t place) {
   };
   absl::Status first = co_await RunEdit(pages_, list);
   for (const TreeRecord& orphan : orphans) {
+    if (stops_care_) co_return absl::UnavailableError("this node ends its use of the fileset");
     const InodeNumber number{orphan.key};
     const absl::StatusOr<Removal> removal = co_await Finish(number, place);
     if (!removal.ok() || (*removal == Removal::kInUse && !IsOpen(number))) NoteLeftover(number);
@@ -98,7 +99,7 @@ Task<absl::Status> Instance::FinishRemovalsOf(uint64_t place) {
 
 Task<absl::Status> Instance::FinishRemovals() {
   absl::Status first;
-  for (uint64_t place = 0; place < kNodePlaces; ++place) {
+  for (uint64_t place = 0; place < kNodePlaces && !stops_care_; ++place) {
     const absl::Status status = co_await FinishRemovalsOf(place);
     if (first.ok()) first = status;
   }
@@ -117,6 +118,7 @@ Task<absl::Status> Instance::TryLeftovers() {
   }
   absl::Status first;
   for (const InodeNumber number : due) {
+    if (stops_care_) co_return absl::OkStatus();
     const absl::StatusOr<Removal> removal = co_await Finish(number, std::nullopt);
     const auto it = leftovers_.find(number);
     if (it == leftovers_.end()) continue;

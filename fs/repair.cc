@@ -49,7 +49,7 @@ Task<absl::StatusOr<bool>> Checker::Rebuild(Edit* edit, Inode inode, Which which
     if (!status.ok()) co_return status;
   }
   if (which == Which::kMain && inode.IsRegular()) inode.set_pages(pages);
-  inode.Set(Inode::kDamaged, false);
+  if (which == Which::kMain) inode.Set(Inode::kDamaged, false);
   inode.set_changed(pages_->NowNs());
   co_return true;
 }
@@ -62,9 +62,10 @@ Task<absl::Status> Checker::RepairTree(uint64_t number, Which which, std::vector
       absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, InodeNumber{number}, Intent::kWrite);
       if (!inode.ok()) co_return IsDamage(inode.status()) ? absl::OkStatus() : inode.status();
       const absl::StatusOr<bool> is_made = co_await Rebuild(&edit, *inode, which);
-      if (!is_made.ok()) co_return is_made.status();
-      if (*is_made) done = "what can be read of it is put into a new tree";
-      if (!*is_made && which == Which::kMain && inode->IsDirectory() && !inode->Has(Inode::kDamaged)) {
+      is_lossy_ = is_lossy_ || absl::IsDataLoss(is_made.status());
+      if (!is_made.ok() && !absl::IsDataLoss(is_made.status())) co_return is_made.status();
+      if (is_made.ok() && *is_made) done = "what can be read of it is put into a new tree";
+      if (is_made.ok() && !*is_made && which == Which::kMain && inode->IsDirectory() && !inode->Has(Inode::kDamaged)) {
         inode->Set(Inode::kDamaged, true);
         done = "the directory is marked, and nobody uses it";
       }
@@ -125,18 +126,22 @@ Task<absl::Status> Checker::GiveCopy(uint64_t page, Owner owner, std::string pro
 
 // --- Names ------------------------------------------------------------------------------------------------------------
 
-// The directory, for writing. It is made if it is not there.
-Task<absl::StatusOr<Inode>> Checker::GetLostAndFound(Edit* edit) {
+// The directory, for writing. It is made if it is not there. Others' are passed over: what is recovered may have been in a directory that
+// they could not look into.
+Task<absl::StatusOr<Inode>> Checker::GetLostAndFound(Edit* edit, std::string* called) {
   absl::StatusOr<Inode> root = co_await Inode::Get(edit, InodeNumber{root_}, Intent::kWrite);
   if (!root.ok()) co_return root;
   Directory entries(edit, &space_, *root);
-  const absl::StatusOr<std::optional<Directory::Entry>> there = co_await entries.Find(kLostAndFound);
-  if (!there.ok()) co_return there.status();
-  if (there->has_value()) {
-    absl::StatusOr<Inode> directory = co_await Inode::Get(edit, (*there)->inode, Intent::kWrite);
-    // A file of that name: then the root has what is found.
-    if (directory.ok() && !directory->IsDirectory()) co_return root;
-    co_return directory;
+  std::string& name = *called;
+  for (name = kLostAndFound;; name += "#") {
+    const absl::StatusOr<std::optional<Directory::Entry>> there = co_await entries.Find(name);
+    if (!there.ok()) co_return there.status();
+    if (!there->has_value()) break;
+    absl::StatusOr<Inode> found = co_await Inode::Get(edit, (*there)->inode, Intent::kWrite);
+    if (!found.ok()) co_return found;
+    const bool is_ours =
+        found->IsDirectory() && found->attributes().uid == 0 && (found->mode() & (S_IWGRP | S_IWOTH)) == 0;
+    if (is_ours) co_return found;
   }
   const absl::StatusOr<uint64_t> number = co_await space_.TakeInode(edit);
   if (!number.ok()) co_return number.status();
@@ -153,7 +158,7 @@ Task<absl::StatusOr<Inode>> Checker::GetLostAndFound(Edit* edit) {
                         .changed_ns = now,
                         .born_ns = now},
                        root->number());
-  const absl::Status status = co_await entries.Add(kLostAndFound, directory.number(), S_IFDIR);
+  const absl::Status status = co_await entries.Add(name, directory.number(), S_IFDIR);
   if (!status.ok()) co_return status;
   root->set_links(root->links() + 1);
   root->set_changed(now);
@@ -162,7 +167,8 @@ Task<absl::StatusOr<Inode>> Checker::GetLostAndFound(Edit* edit) {
 
 // A name that says its number. What it is called, from the root on.
 Task<absl::StatusOr<std::string>> Checker::PutIntoLostAndFound(Edit* edit, Inode inode) {
-  absl::StatusOr<Inode> directory = co_await GetLostAndFound(edit);
+  std::string called;
+  absl::StatusOr<Inode> directory = co_await GetLostAndFound(edit, &called);
   if (!directory.ok()) co_return directory.status();
   Directory entries(edit, &space_, *directory);
   std::string name = absl::StrCat("#", inode.number().value);
@@ -187,7 +193,7 @@ Task<absl::StatusOr<std::string>> Checker::PutIntoLostAndFound(Edit* edit, Inode
     inode.set_parent(directory->number());
     inode.set_changed(pages_->NowNs());
   }
-  co_return directory->number().value == root_ ? name : absl::StrCat(kLostAndFound, "/", name);
+  co_return absl::StrCat(called, "/", name);
 }
 
 // The key of a name that the directory has of it; 0: there is none.

@@ -397,6 +397,14 @@ Task<absl::StatusOr<CheckReport>> SuperRoot::Check(std::string name, CheckOption
   if (!entry.ok()) co_return entry.status();
   const absl::StatusOr<PageRange> region = co_await OpenRegionOf(*entry);
   if (!region.ok()) co_return region.status();
+  if (options.repair && entry->info.state != FilesetState::kOffline) {
+    co_return PosixError(EBUSY, absl::StrCat("fileset \"", name, "\" is ", ToString(entry->info.state),
+                                             ": set it offline before it is repaired"));
+  }
+  if (options.repair) {
+    const absl::Status unused = co_await CheckUnused(*region, name);
+    if (!unused.ok()) co_return unused;
+  }
   EnginePages pages(node_, *region, clients_());
   co_return co_await CheckFileset(&pages, options);
 }

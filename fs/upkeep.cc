@@ -44,6 +44,7 @@ Task<bool> Upkeep::Stop() {
   clock_->Cancel(std::exchange(timer_, 0));
   stopped_.emplace(clock_);
   if (!is_at_work_) co_return true;
+  instance_->StopCare();
   co_return co_await stopped_->Get();
 }
 

@@ -212,7 +212,8 @@ std::vector<Command> FilesetCommands() {
       {.words = {"fsck"},
        .parameter = "FILESET",
        .summary = "checks a fileset, every page of it against the others, also while it is used",
-       .help = "--repair: mends what is found. Exit codes: 0 sound, 1 all repaired, 4 problems left, 8 not checked.",
+       .help = "--repair: mends what is found, of a fileset that is offline and mounted nowhere.\n"
+               "Exit codes: 0 sound, 1 all repaired, 4 problems left, 8 not checked.",
        .flags = {"--repair"}},
       {.words = {"mount"},
        .parameter = "FILESET",

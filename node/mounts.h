@@ -49,7 +49,7 @@ class Mounts {
   using Answer = absl::StatusOr<std::string>;
 
   Task<Answer> Operate(Credentials who, std::string what, std::string argument);
-  Task<Answer> OfFileset(std::string what, std::string argument);
+  Task<Answer> OfFileset(std::string what, std::string argument, bool is_operator);
   Task<Answer> Mount(std::string argument);
   Task<Answer> MountAt(Wanted wanted);
   Task<bool> HasLease();

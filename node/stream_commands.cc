@@ -208,12 +208,9 @@ absl::Status Put(const std::string& path, const std::string& name) {
     return Failed(absl::StrCat("a stream of ", path), errno);
   }
   const std::string made = absl::StrCat(owner->streams, "/", unfinished);
-  absl::Status status;
-  {
-    const File stream(made, O_WRONLY);
-    status = stream.fd() < 0 ? Failed(absl::StrCat("a stream of ", path), stream.error())
-                             : CopyIn(STDIN_FILENO, stream.fd());
-  }
+  const File stream(made, O_WRONLY);
+  absl::Status status =
+      stream.fd() < 0 ? Failed(absl::StrCat("a stream of ", path), stream.error()) : CopyIn(STDIN_FILENO, stream.fd());
   if (status.ok() && std::rename(made.c_str(), absl::StrCat(owner->streams, "/", name).c_str()) != 0) {
     status = NoStream(path, name, errno);
   }
@@ -221,8 +218,7 @@ absl::Status Put(const std::string& path, const std::string& name) {
     unlink(made.c_str());
     return status;
   }
-  const File directory(owner->path, O_RDONLY);
-  return directory.fd() < 0 || fsync(directory.fd()) == 0 ? absl::OkStatus() : Failed("making it durable", errno);
+  return fsync(stream.fd()) == 0 ? absl::OkStatus() : Failed("making it durable", errno);
 }
 
 absl::Status Remove(const std::string& path, const std::string& name) {
