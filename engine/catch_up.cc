@@ -69,7 +69,8 @@ void CatchUp::OnView() {
   SetGoal(GoalNow());
   TrimIfDue();
   if (goal_.empty()) return;
-  if (has_all_ && NextSource(pages_of_)) {
+  const bool has_said = has_all_ || (goal_.behind && caught_up_);
+  if (has_said && NextSource(pages_of_)) {
     // Somebody is current by now, and may have told others of what this disk has otherwise.
     has_all_ = false;
     if (goal_.behind) caught_up_ = false;

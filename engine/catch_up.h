@@ -16,6 +16,8 @@
 //  U7  Of pages that this disk neither keeps nor is to keep what it has is deleted, sooner or later.
 //  U8  The first look at a disk's pages waits for what was on its way there: that may be older than the round, or the view. What
 //      comes later is under U1, and the looks that follow do not wait.
+//  U9  A disk that is behind has caught up when it has what it lacks of the pages that it keeps. It does not wait for pages that
+//      are to come with a move, whose disks may all be behind, and wait for this one.
 //
 // Owned by the loop; part of the page engine.
 

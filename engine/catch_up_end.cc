@@ -136,8 +136,12 @@ Task<absl::Status> CatchUp::Finish() {
   const absl::StatusOr<Coverage> all = co_await LookAtAll();
   if (!all.ok()) co_return all.status();
   uncovered_ = all->waits;
-  if (!uncovered_.empty()) co_return absl::UnavailableError("disks that keep what is to come here are not there");
-  status = co_await NoteLost(*all);
+  const bool has_all = uncovered_.empty();
+  const absl::Status waits = absl::UnavailableError("disks that keep what is to come here are not there");
+  // U9
+  const bool is_current_soon = goal_.behind && engine_->view_.disks.contains(engine_->options_.self.node);
+  if (!has_all && (!is_current_soon || caught_up_)) co_return waits;
+  if (has_all) status = co_await NoteLost(*all);
   if (!status.ok()) co_return status;
   // In the meantime a view may have brought somebody to learn from.
   if (NextSource(pages_of_) || !WaitsFor().empty()) co_return absl::AbortedError("there is more to learn");
@@ -157,13 +161,13 @@ Task<absl::Status> CatchUp::Finish() {
   if (!status.ok()) co_return status;
   if (NextSource(pages_of_)) co_return absl::AbortedError("there is more to learn");
   SayWhatIsOlder();
-  has_all_ = true;
+  has_all_ = has_all;
   if (goal_.behind) caught_up_ = true;
-  moved_ = goal_.move;
+  if (has_all) moved_ = goal_.move;
   LogInfo("this node's disk has what it lacked: ", progress_.pages_compared, " pages compared, ",
           progress_.pages_copied, " copied, ", progress_.pages_lost, " lost");
   Say();
-  co_return absl::OkStatus();
+  co_return has_all ? absl::OkStatus() : waits;
 }
 
 }  // namespace mangrove

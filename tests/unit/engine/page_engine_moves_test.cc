@@ -198,6 +198,45 @@ TEST_F(PageEngineMoves, WhatOnlyLostDisksHadIsLostAndNotZeros) {
   EXPECT_GT(gone, 0);
 }
 
+// Each of the disks that are left is behind, and is to get pages that another one of them keeps.
+TEST_F(PageEngineMoves, DisksThatAreAllBehindDoNotWaitForEachOthersPages) {
+  WriteAll(3);
+  LeaveTogether({4});
+  ViewChange lost;
+  lost.lost = {NodeId(4)};
+  lost.unplace = lost.lost;
+  HoldLists(/*pages=*/true);
+  cluster_.ChangeView(std::move(lost));
+  cluster_.RunFor(100 * kMillisecond);
+  ASSERT_FALSE(HasMoved());
+  LeaveTogether({1, 2, 3});
+  cluster_.lost = nullptr;
+  for (const uint64_t node : {1, 2, 3}) Back(node);
+  RunUntilMoved();
+  cluster_.RunFor(kSecond);
+  for (const uint64_t node : {1, 2, 3}) EXPECT_TRUE(IsCurrent(node)) << node;
+  ExpectOnItsDisks(3);
+}
+
+// The same where one of them was away for longer than the others: it gets what it lacks before it gets what moves.
+TEST_F(PageEngineMoves, TheLastToLeaveHasWhatTheOthersLackThoughItIsToGetPagesOfThem) {
+  WriteAll(3);
+  HoldLists(/*pages=*/true);
+  cluster_.Place({1, 2, 4});
+  cluster_.Leave(1);
+  ASSERT_FALSE(HasMoved());
+  for (int i = 0; i < kPages; ++i) {
+    const absl::Status status = WriteAndFlush(2, Page(i), static_cast<uint8_t>(i + 50));
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  LeaveTogether({2, 3, 4});
+  cluster_.lost = nullptr;
+  for (const uint64_t node : {1, 2, 3, 4}) Back(node);
+  RunUntilMoved();
+  cluster_.RunFor(kSecond);
+  ExpectOnItsDisks(50);
+}
+
 // A disk that is behind does not wait for one that never comes back.
 TEST_F(PageEngineMoves, NobodyWaitsForALostDisk) {
   const PageId page = PageOn({2, 3});
