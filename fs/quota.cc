@@ -12,7 +12,7 @@
 namespace mangrove::fs {
 namespace {
 
-constexpr int64_t kNoLimit = int64_t{1} << 62;
+constexpr int64_t kNoLimit = int64_t{1} << 60;  // The sum of some is still a number.
 // Of what is left in the fileset's page a node gets a part of so many at a time.
 constexpr int64_t kParts = 64;
 constexpr uint32_t kGroupsAtOnce = 16;
