@@ -45,6 +45,7 @@ bool PageEngine::HasRights(PageRange block, Rights rights) const {
 
 void PageEngine::Load(PageId page, size_t offset, std::span<std::byte> out) {
   CHECK(RightsHere(page) >= Rights::kRead);
+  FindCached(page)->referenced = true;
   MemoryOf(page)->Load(page, offset, out);
 }
 

@@ -58,7 +58,13 @@ Task<absl::StatusOr<EditPage*>> Edit::Get(uint64_t page, PageKind kind, Intent i
     if (absl::Status s = CheckKind(held->second.bytes_, page, kind); !s.ok()) co_return s;
     if (intent == Intent::kRead || held->second.intent_ == Intent::kWrite) co_return &held->second;
   }
-  absl::StatusOr<std::string> bytes = co_await pages_->Read(transaction_, page, intent);
+  absl::StatusOr<std::string> bytes = absl::AbortedError("not every page of it is here");
+  if (glances_) {
+    CHECK(intent == Intent::kRead);
+    if (std::optional<std::string> here = pages_->Glance(page)) bytes = *std::move(here);
+  } else {
+    bytes = co_await pages_->Read(transaction_, page, intent);
+  }
   if (!bytes.ok()) co_return bytes.status();
   if (held != held_.end()) {  // As it was: E1.
     held->second.intent_ = intent;
@@ -73,6 +79,7 @@ Task<absl::StatusOr<EditPage*>> Edit::Get(uint64_t page, PageKind kind, Intent i
 }
 
 Task<absl::StatusOr<EditPage*>> Edit::Make(uint64_t page, PageKind kind) {
+  CHECK(!glances_);
   EditPage& mine = held_[page];
   if (mine.intent_ != Intent::kWrite) {
     absl::StatusOr<std::string> bytes = co_await pages_->Read(transaction_, page, Intent::kWrite);
@@ -86,6 +93,7 @@ Task<absl::StatusOr<EditPage*>> Edit::Make(uint64_t page, PageKind kind) {
 }
 
 Task<absl::StatusOr<std::string>> Edit::GetRaw(uint64_t page) {
+  CHECK(!glances_);
   return pages_->Read(transaction_, page, Intent::kWrite);
 }
 

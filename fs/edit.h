@@ -4,6 +4,8 @@
 //   E2  A page that was changed gets its checksum, and the bytes that differ go into the transaction, at the commit and not before.
 //   E3  Every page is checked when it comes (CheckPage), so what is changed was whole before.
 //
+//   E4  One that glances reads what is here, without a transaction: nothing is locked. Its pages are of one moment, for it never waits.
+//
 // Aborted, of every call: nothing has happened; RunEdit tries it again.
 
 #pragma once
@@ -41,7 +43,7 @@ class EditPage {
 class Edit {
  public:
   // `pages` outlives it.
-  explicit Edit(Pages* pages) : pages_(pages) {}
+  explicit Edit(Pages* pages, bool glances = false) : pages_(pages), glances_(glances) {}
   Edit(const Edit&) = delete;
   Edit& operator=(const Edit&) = delete;
   ~Edit();  // Aborts, unless it was committed.
@@ -66,6 +68,7 @@ class Edit {
 
  private:
   Pages* const pages_;
+  const bool glances_;
   uint64_t transaction_ = 0;
   bool open_ = false;
   std::map<uint64_t, EditPage> held_;
@@ -87,6 +90,18 @@ Task<absl::Status> RunEdit(Pages* pages, Body& body) {
     status = co_await pages->BackOff(attempt);
     if (!status.ok()) co_return status;
   }
+}
+
+// RunEdit, of a `body` that only gets pages to read: without a transaction where all of them are here. E4
+// REQUIRES: whoever changes these pages does not rely on locks that keep `body` out until its commit, as who removes a file does (remove.cc).
+template <typename Body>
+Task<absl::Status> RunLook(Pages* pages, Body& body) {
+  {
+    Edit glance(pages, true);
+    const absl::Status status = co_await body(glance);
+    if (!absl::IsAborted(status)) co_return status;
+  }
+  co_return co_await RunEdit(pages, body);
 }
 
 }  // namespace mangrove::fs

@@ -57,6 +57,10 @@ Task<absl::StatusOr<std::string>> EnginePages::Read(uint64_t transaction, uint64
                                   intent == Intent::kWrite ? AccessMode::kWrite : AccessMode::kRead);
 }
 
+std::optional<std::string> EnginePages::Glance(uint64_t page) {
+  return node_.transactions->Glance(PlaceOf(page), kMetadataBytes);
+}
+
 Task<absl::Status> EnginePages::Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) {
   return node_.transactions->Write(client_, transaction, PlaceOf(page) + offset, std::move(bytes));
 }

@@ -52,6 +52,7 @@ class EnginePages final : public Pages {
 
   Task<absl::StatusOr<uint64_t>> Begin() override;
   Task<absl::StatusOr<std::string>> Read(uint64_t transaction, uint64_t page, Intent intent) override;
+  std::optional<std::string> Glance(uint64_t page) override;
   Task<absl::Status> Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) override;
   Task<bool> BringNear(std::vector<uint64_t> pages, bool and_around) override;
   Task<absl::Status> Commit(uint64_t transaction) override;

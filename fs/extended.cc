@@ -194,7 +194,12 @@ Task<absl::StatusOr<std::string>> Instance::GetXattr(FoundFile file, std::string
     if (found.ok()) value = *std::move(found);
     co_return found.status();
   };
-  const absl::Status status = co_await RunEdit(pages_, body);
+  absl::Status status;
+  if (name.starts_with(kStreamXattrPrefix)) {
+    status = co_await RunEdit(pages_, body);  // It reads data.
+  } else {
+    status = co_await RunLook(pages_, body);
+  }
   if (!status.ok()) co_return status;
   if (!value) co_return NoAttribute(name);
   co_return *std::move(value);

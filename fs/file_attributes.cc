@@ -18,7 +18,7 @@ Task<absl::StatusOr<Attributes>> Instance::GetAttributes(FoundFile file) {
     if (told.ok()) found = *told;
     co_return told.status();
   };
-  const absl::Status status = co_await RunEdit(pages_, body);
+  const absl::Status status = co_await RunLook(pages_, body);
   if (!status.ok()) co_return status;
   co_return found;
 }

@@ -118,7 +118,7 @@ Task<absl::StatusOr<InodeNumber>> Instance::Parent(FoundFile directory) {
     parent = inode->parent();
     co_return absl::OkStatus();
   };
-  const absl::Status status = co_await RunEdit(pages_, body);
+  const absl::Status status = co_await RunLook(pages_, body);
   if (!status.ok()) co_return status;
   co_return parent;
 }

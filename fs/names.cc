@@ -65,7 +65,7 @@ Task<absl::StatusOr<Attributes>> Instance::Lookup(FoundFile directory, std::stri
     if (told.ok()) found = *told;
     co_return told.status();
   };
-  const absl::Status status = co_await RunEdit(pages_, body);
+  const absl::Status status = co_await RunLook(pages_, body);
   if (!status.ok()) co_return status;
   co_return found;
 }

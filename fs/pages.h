@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -41,6 +42,8 @@ class Pages {
   virtual Task<absl::StatusOr<uint64_t>> Begin() = 0;
   // The first kMetadataBytes of the page, which stays locked for others as `intent` says, to the end of the transaction.
   virtual Task<absl::StatusOr<std::string>> Read(uint64_t transaction, uint64_t page, Intent intent) = 0;
+  // The same of what is committed, without a transaction, if the page is here now. What is read in one step of the loop is of one moment.
+  virtual std::optional<std::string> Glance(uint64_t page) = 0;
   virtual Task<absl::Status> Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) = 0;
   // These pages are going to be read: they come here, many at a time. `and_around`: those that lie around them are too. A matter of speed
   // alone; what cannot be had is not missed.

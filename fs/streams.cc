@@ -61,7 +61,7 @@ Task<absl::StatusOr<Attributes>> Instance::LookupStreams(FoundFile directory, st
     if (told.ok()) found = *told;
     co_return told.status();
   };
-  const absl::Status status = co_await RunEdit(pages_, body);
+  const absl::Status status = co_await RunLook(pages_, body);
   if (!status.ok()) co_return status;
   co_return found;
 }

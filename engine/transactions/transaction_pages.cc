@@ -1,7 +1,9 @@
 #include "engine/transactions/transaction_pages.h"
 
 #include <algorithm>
+#include <cstring>
 #include <deque>
+#include <span>
 
 #include "engine/page_engine.h"
 #include "engine/transactions/transaction_options.h"
@@ -69,6 +71,19 @@ Task<absl::StatusOr<TransactionPages::Content>> TransactionPages::Load(PageId pa
   Content content = NewPage();
   engine_->Load(page, 0, content->bytes);
   co_return content;
+}
+
+std::optional<std::string> TransactionPages::Glance(PageId page, const PageBytes* instead, size_t offset,
+                                                    size_t length) const {
+  if (!engine_->Serves() || (instead == nullptr && engine_->RightsOf(page) == Rights::kNone)) return std::nullopt;
+  std::string bytes(length, '\0');
+  const auto out = std::as_writable_bytes(std::span(bytes));
+  if (instead == nullptr) {
+    engine_->Load(page, offset, out);
+  } else {
+    std::memcpy(out.data(), instead->bytes.data() + offset, length);
+  }
+  return bytes;
 }
 
 Task<absl::Status> TransactionPages::Store(PageId page, Content content, TimeNs deadline) {

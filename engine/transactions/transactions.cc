@@ -311,6 +311,14 @@ Task<absl::StatusOr<std::string>> Transactions::ReadHeld(OpenPtr transaction, Gl
   co_return WithWrites(**content, (*held)->writes, offset, length);
 }
 
+std::optional<std::string> Transactions::Glance(GlobalAddress at, uint64_t length) {
+  const PageId page = PageOf(at);
+  if (stopped_ || !replay_.IsDone() || !CheckRange(at, length).ok()) return std::nullopt;  // T2
+  const LocalPages::Page* const local = local_.Find(page);
+  const PageBytes* const committed = local == nullptr ? nullptr : local->content.get();
+  return pages_.Glance(page, committed, absl::Uint128Low64(at.value) % kPageBytes, length);
+}
+
 Task<absl::Status> Transactions::Write(ClientId client, uint64_t id, GlobalAddress at, std::string bytes) {
   if (absl::Status s = CheckRange(at, bytes.size()); !s.ok()) co_return s;
   const absl::StatusOr<OpenPtr> transaction = Find(client, id);

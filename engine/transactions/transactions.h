@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,9 @@ class Transactions {
   Task<absl::StatusOr<std::string>> Read(ClientId client, uint64_t id, GlobalAddress at, uint64_t length,
                                          AccessMode mode);
   Task<absl::Status> Write(ClientId client, uint64_t id, GlobalAddress at, std::string bytes);
+  // What is committed of a page, without a transaction, if it is here now. What is read so in one step of the loop is of one moment.
+  // REQUIRES: pages that are only changed by lazy commits: of others half a commit might be seen.
+  std::optional<std::string> Glance(GlobalAddress at, uint64_t length);
   // OK: it survives whatever happens. Unavailable: it may or may not have happened. Other errors: nothing has.
   Task<absl::Status> Commit(ClientId client, uint64_t id);
   // The same, but OK comes before it is durable. If the node is lost before that, it has not happened, nor has anything that was committed

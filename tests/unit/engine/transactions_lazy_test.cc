@@ -138,5 +138,60 @@ TEST_F(LazyCommit, WhatCannotBeFlushedIsNotForgotten) {
   EXPECT_EQ(*Get(2, At(0), 1), "a");
 }
 
+// --- Reading without a transaction ------------------------------------------------------------------------------------
+
+// Covers: G15
+TEST_F(LazyCommit, AGlanceSeesWhatIsCommittedAndNothingOfWhatIsNot) {
+  ASSERT_TRUE(PutLazily(1, At(0), "old").ok());
+  EXPECT_EQ(On(1).Glance(At(0), 3), "old") << "before it is durable";
+  const uint64_t open = Begin(1);
+  ASSERT_TRUE(Write(1, open, At(0), "new").ok());
+  EXPECT_EQ(On(1).Glance(At(0), 3), "old") << "while a transaction has it locked";
+  ASSERT_TRUE(cluster_.Wait(On(1).CommitLazily(kClient, open)).ok());
+  EXPECT_EQ(On(1).Glance(At(0), 3), "new");
+  ASSERT_TRUE(Sync(1).ok());
+  EXPECT_EQ(On(1).Glance(At(0), 3), "new") << "from the page itself";
+}
+
+TEST_F(LazyCommit, AGlanceSeesNothingOfAPageThatIsElsewhere) {
+  ASSERT_TRUE(PutLazily(1, At(0), "one").ok());
+  EXPECT_EQ(On(2).Glance(At(0), 3), std::nullopt) << "it was never there";
+  EXPECT_EQ(*Get(2, At(0), 3), "one");
+  EXPECT_EQ(On(2).Glance(At(0), 3), "one");
+  ASSERT_TRUE(PutLazily(1, At(0), "two").ok());
+  EXPECT_EQ(On(2).Glance(At(0), 3), std::nullopt) << "its copy was taken away before the commit";
+}
+
+TEST_F(LazyCommit, AGlanceNeedsALease) {
+  ASSERT_TRUE(PutLazily(1, At(0), "one").ok());
+  ASSERT_TRUE(PutLazily(1, At(1), "one").ok());
+  ASSERT_TRUE(Sync(1).ok());
+  ASSERT_TRUE(PutLazily(1, At(0), "two").ok());
+  const TimeNs lease = cluster_.In(1000 * kSecond);
+  cluster_.engine(1).OnLease(0);
+  EXPECT_EQ(On(1).Glance(At(0), 3), std::nullopt) << "also of what is not durable yet";
+  EXPECT_EQ(On(1).Glance(At(1), 3), std::nullopt);
+  cluster_.engine(1).OnLease(lease);
+  EXPECT_EQ(On(1).Glance(At(0), 3), "two");
+}
+
+TEST_F(LazyCommit, AGlanceSeesNothingBeforeALostNodesLogIsReplayed) {
+  ASSERT_TRUE(PutLazily(2, At(0), "one").ok());
+  EXPECT_EQ(*Get(2, At(0), 3), "one");
+  ASSERT_TRUE(Sync(2).ok());
+  Kill(1);
+  cluster_.Leave(1);
+  EXPECT_EQ(On(2).Glance(At(0), 3), std::nullopt);
+  TellAll();
+  EXPECT_EQ(*Get(2, At(0), 3), "one");
+  EXPECT_EQ(On(2).Glance(At(0), 3), "one");
+}
+
+TEST_F(LazyCommit, AGlanceIsOfOnePagesPartForTransactions) {
+  ASSERT_TRUE(PutLazily(1, At(0), "one").ok());
+  EXPECT_EQ(On(1).Glance(At(0, kTransactionBytes - 2), 3), std::nullopt);
+  EXPECT_EQ(On(1).Glance(At(0), 0), std::nullopt);
+}
+
 }  // namespace
 }  // namespace mangrove

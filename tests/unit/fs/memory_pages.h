@@ -44,6 +44,8 @@ class MemoryPages final : public Pages {
   }
   // From the `calls`th change of what is durable on, and for all calls after it, Unavailable: the node is dying.
   void EndAfter(uint64_t calls) { calls_until_end_ = calls; }
+  // From then on nothing is found here without a transaction, or is again.
+  void SetGlances(bool glances) { glances_ = glances; }
   void StayOn() { calls_until_end_.reset(); }
   uint64_t changes() const { return changes_; }  // Commits with writes, flushes, allocations.
   bool HasEnded() const { return calls_until_end_ == 0; }
@@ -88,6 +90,11 @@ class MemoryPages final : public Pages {
     const auto mine = writes.find(page);
     if (mine != writes.end()) co_return mine->second;
     co_return Metadata(page);
+  }
+  std::optional<std::string> Glance(uint64_t page) override {
+    if (!Alive().ok() || !glances_ || !IsAllocated(page)) return std::nullopt;
+    CHECK(!data_.contains(page));  // S1
+    return Metadata(page);
   }
   Task<absl::Status> Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) override {
     if (absl::Status s = Check(transaction); !s.ok()) co_return s;
@@ -211,6 +218,7 @@ class MemoryPages final : public Pages {
   uint64_t allocated_pages_ = 0;
   uint64_t most_pages_ = uint64_t{1} << 30;
   bool is_full_ = false;
+  bool glances_ = true;
   uint64_t abort_each_ = 0;
   uint64_t calls_ = 0;
   uint64_t changes_ = 0;

@@ -30,6 +30,7 @@ class PeerPages : public Pages {
   Task<absl::StatusOr<std::string>> Read(uint64_t transaction, uint64_t page, Intent intent) override {
     return below_->Read(transaction, page, intent);
   }
+  std::optional<std::string> Glance(uint64_t page) override { return below_->Glance(page); }
   Task<absl::Status> Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) override {
     return below_->Write(transaction, page, offset, std::move(bytes));
   }

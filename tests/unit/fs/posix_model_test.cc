@@ -69,6 +69,7 @@ TEST(PosixModel, PeersThatTakeTurnsSeeOneTree) {
 TEST(PosixModel, TransactionsThatAreAbortedLeaveNoTrace) {
   const auto abort_some = [](History& history, RandomOps& ops) {
     history.pages().AbortEach(ops.Below(2) == 0 ? 0 : 100 + ops.Below(200));
+    history.pages().SetGlances(ops.Below(2) == 0);
   };
   for (uint64_t seed = 1; seed <= kSeeds && !HasFailure(); ++seed) RunHistory(seed, 1 + seed % 2, abort_some);
 }
