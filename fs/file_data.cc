@@ -94,6 +94,23 @@ Task<absl::StatusOr<std::string>> Instance::Read(FoundFile file, uint64_t offset
   co_return bytes;
 }
 
+// ENOSPC: some of these pages were taken ahead and are zeros yet, and the disks have no room for what would be written to them.
+Task<absl::Status> Instance::HaveRoom(std::vector<Extent> map, PageSpan pages) {
+  std::string page(kPageSize, '\0');
+  for (const Extent& extent : map) {
+    const uint64_t begin = std::max(pages.first, extent.stream_page);
+    const uint64_t first = extent.page + (begin - extent.stream_page);
+    if (pages_->HasRoom(first)) continue;
+    const uint64_t end = first + std::min(extent.end(), pages.first + pages.count) - begin;
+    for (uint64_t at = first; at < end; ++at) {
+      const absl::Status status = co_await pages_->ReadData(at * kPageSize, std::as_writable_bytes(std::span(page)));
+      if (!status.ok()) co_return status;
+      if (page.find_first_not_of('\0') == page.npos) co_return DiskFull(at);
+    }
+  }
+  co_return absl::OkStatus();
+}
+
 // Where the file has no pages yet they come first, by themselves, as zeros: an edit that takes pages and is aborted must not have written to
 // them (S2). True: there is nothing in the way of writing `bytes` from `*from` on.
 Task<absl::StatusOr<bool>> Instance::MakeRoom(Edit* edit, Inode inode, uint64_t from, uint64_t length) {
@@ -102,7 +119,11 @@ Task<absl::StatusOr<bool>> Instance::MakeRoom(Edit* edit, Inode inode, uint64_t 
   const absl::StatusOr<std::vector<Extent>> map = co_await stream.Map(pages);
   if (!map.ok()) co_return map.status();
   const bool has_holes = std::any_of(map->begin(), map->end(), [](const Extent& extent) { return extent.IsHole(); });
-  if (!has_holes) co_return true;
+  if (!has_holes) {
+    const absl::Status kept = co_await HaveRoom(*map, pages);
+    if (!kept.ok()) co_return kept;
+    co_return true;
+  }
   const absl::Status filled = (co_await stream.Fill(pages)).status();
   if (!filled.ok()) co_return filled;
   co_return false;

@@ -29,6 +29,10 @@ absl::Status NoSpace() { return PosixError(ENOSPC, "no page of the fileset's reg
 
 }  // namespace
 
+absl::Status DiskFull(uint64_t page) {
+  return PosixError(ENOSPC, absl::StrCat("a disk that is to have page ", page, " is full"));
+}
+
 Task<absl::StatusOr<uint64_t>> SpaceMap::TakeOne(Edit* edit, bool is_inode) {
   const absl::StatusOr<PageSpan> page = co_await TakeAnywhere(edit, {.zone = Zone::kMetadata, .mark = is_inode});
   if (!page.ok()) co_return page.status();
@@ -114,14 +118,14 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeFrom(Edit* edit, Choice choice, uin
       static_cast<uint32_t>(choice.goal > first && choice.goal < first + kGroupPages ? choice.goal - first : 0);
   PageSpan found = editor.FindClean(want, start);
   if (found.count == 0 && choice.zone != Zone::kMetadata) {  // S2
+    const PageSpan marked = editor.FindMarked(1);
+    if (marked.count > 0 && !pages_->HasRoom(first + marked.first)) co_return DiskFull(first + marked.first);
     if (absl::Status s = co_await Clean(edit, *page, want); !s.ok()) co_return s;
     found = editor.FindClean(want, start);
   }
   if (found.count == 0) co_return PageSpan{};
   // Trees may grow: what takes files away must not be refused.
-  if (counts && !pages_->HasRoom(first + found.first)) {
-    co_return PosixError(ENOSPC, absl::StrCat("a disk that is to have page ", first + found.first, " is full"));
-  }
+  if (counts && !pages_->HasRoom(first + found.first)) co_return DiskFull(first + found.first);
   if (editor.owner() == 0) editor.SetOwner(own);
   editor.Set(found, true, choice.mark);
   const absl::Status charged = counts ? co_await Charge(edit, &editor, kind, found.count) : absl::OkStatus();

@@ -50,6 +50,9 @@ constexpr PageSpan PagesOf(Zone zone) {
   return {};
 }
 
+// ENOSPC: the page is not to be written for the first time, Pages::HasRoom.
+absl::Status DiskFull(uint64_t page);
+
 class SpaceMap final : public MetadataPages {
  public:
   // `pages` outlives it.

@@ -1,6 +1,7 @@
 // Disks that are full, and how many of them keep what is written.
 // Covers: F10, F11
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 
 #include <cerrno>
@@ -75,6 +76,41 @@ TEST_F(Room, FullDisksRefuseWhatIsNewAndNothingElse) {
   EXPECT_EQ(ErrnoOf(Do(instance_->Unlink(root, "a"))), 0);
   pages_.SetFull(false);
   EXPECT_EQ(WriteError(Make(root, "c").value(), 0), 0);
+}
+
+// Else there would be no room for the logs of what frees some.
+TEST_F(Room, NothingThatGrowsFillsDisksUp) {
+  const InodeNumber root = instance_->root();
+  const InodeNumber file = Make(root, "a").value();
+  ASSERT_EQ(WriteError(file, 0), 0);
+  ASSERT_EQ(SetXattr(file, "user.a", "12345678"), 0);
+  ASSERT_TRUE(Do(instance_->Allocate(file, 0, kPageSize, 4 * kPageSize)).ok());
+  ASSERT_EQ(WriteError(file, 2), 0);
+  pages_.SetFull(true);
+  EXPECT_EQ(ErrnoOf(Do(instance_->Link(file, root, "b")).status()), ENOSPC);
+  EXPECT_EQ(SetXattr(file, "user.b", ""), ENOSPC);
+  EXPECT_EQ(SetXattr(file, "user.a", "123456789"), ENOSPC);
+  EXPECT_EQ(SetXattr(file, "user.a", "87654321"), 0);
+  EXPECT_EQ(WriteError(file, 0), 0);
+  EXPECT_EQ(WriteError(file, 1), ENOSPC) << "it is there, and was never written to";
+  EXPECT_EQ(WriteError(file, 2), 0);
+  EXPECT_EQ(WriteError(file, 2, 2), ENOSPC);
+  EXPECT_EQ(ErrnoOf(Do(instance_->RemoveXattr(file, "user.a"))), 0);
+  EXPECT_EQ(ErrnoOf(Do(instance_->Allocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 5 * kPageSize))), 0);
+  EXPECT_EQ(ErrnoOf(Do(instance_->Unlink(root, "a"))), 0);
+}
+
+TEST_F(Room, WhatIsRefusedIsNotClearedFirst) {
+  const InodeNumber root = instance_->root();
+  const InodeNumber file = Make(root, "a").value();
+  ASSERT_EQ(WriteError(file, 0, 64), 0);
+  ASSERT_EQ(ErrnoOf(Do(instance_->Unlink(root, "a"))), 0);
+  const InodeNumber other = Make(root, "b").value();
+  ASSERT_EQ(WriteError(other, 0, 8), 0);
+  pages_.SetFull(true);
+  const uint64_t before = pages_.changes();
+  EXPECT_EQ(WriteError(other, 1000, 8), ENOSPC);
+  EXPECT_EQ(pages_.changes(), before);
 }
 
 TEST_F(Room, AFileMayHaveOneCopyOfItsData) {
