@@ -464,6 +464,11 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
     return kExitDone;
   }
   if (words->empty()) return FailUsage(environment, "no command is given");
+  if (words->front() == "stream") {  // Behind flags that are for all commands.
+    const std::vector<std::string> given = GivenFlags(options);
+    if (!given.empty()) return FailUsage(environment, absl::StrCat(given[0], " is not for \"stream\""));
+    return RunStreamCommand(std::span(*words).subspan(1), environment);
+  }
   if (command == nullptr) {
     return FailUsage(environment, absl::StrCat("unknown command \"", absl::StrJoin(*words, " "), "\""));
   }

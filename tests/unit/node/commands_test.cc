@@ -72,6 +72,14 @@ TEST_F(CommandLine, TheSocketIsThatOfTheFlagThenTheEnvironmentThenTheDefault) {
   EXPECT_EQ(timeout_ms_, 500);
 }
 
+TEST_F(CommandLine, StreamsNeedNoSocketAndMayBeGivenOne) {
+  EXPECT_EQ(Run({"--socket", "f.sock", "stream", "list", "/nowhere"}), kExitFailed);
+  EXPECT_THAT(err_.str(), testing::HasSubstr("/nowhere"));
+  EXPECT_EQ(Run({"--copies", "2", "stream", "list", "/nowhere"}), kExitUsage);
+  EXPECT_THAT(err_.str(), testing::HasSubstr("--copies is not for \"stream\""));
+  EXPECT_EQ(asked_, "");
+}
+
 TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
   EXPECT_EQ(Run({"status"}), kExitDone);
   EXPECT_EQ(out_.str(),
