@@ -447,6 +447,16 @@ int Watch(const Command& command, const Options& options, const std::string& arg
   return code;
 }
 
+// What asks no daemon, behind flags that are for all commands.
+int RunOther(std::span<const std::string> words, const Options& options, const CommandEnvironment& environment) {
+  if (words[0] != "stream") {
+    return FailUsage(environment, absl::StrCat("unknown command \"", absl::StrJoin(words, " "), "\""));
+  }
+  const std::vector<std::string> given = GivenFlags(options);
+  if (!given.empty()) return FailUsage(environment, absl::StrCat(given[0], " is not for \"stream\""));
+  return RunStreamCommand(words.subspan(1), environment);
+}
+
 }  // namespace
 
 int RunCommand(std::span<const std::string> arguments, const CommandEnvironment& environment) {
@@ -464,14 +474,7 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
     return kExitDone;
   }
   if (words->empty()) return FailUsage(environment, "no command is given");
-  if (words->front() == "stream") {  // Behind flags that are for all commands.
-    const std::vector<std::string> given = GivenFlags(options);
-    if (!given.empty()) return FailUsage(environment, absl::StrCat(given[0], " is not for \"stream\""));
-    return RunStreamCommand(std::span(*words).subspan(1), environment);
-  }
-  if (command == nullptr) {
-    return FailUsage(environment, absl::StrCat("unknown command \"", absl::StrJoin(*words, " "), "\""));
-  }
+  if (command == nullptr) return RunOther(*words, options, environment);
   const size_t first = command->words.size();
   const size_t most = first + (command->parameter != nullptr ? 1 : 0) + (command->second != nullptr ? 1 : 0);
   if (words->size() > most) {
