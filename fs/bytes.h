@@ -1,9 +1,10 @@
-// Little-endian integers at places of a page.
+// Little-endian integers at places of a page, and zeros.
 
 #pragma once
 
 #include <cstddef>
 #include <span>
+#include <string_view>
 
 #include "net/little_endian.h"
 
@@ -17,5 +18,7 @@ template <typename T>
 void PutLittle(std::span<char> bytes, size_t at, T value) {
   StoreLittle<T>(reinterpret_cast<std::byte*>(bytes.data()) + at, value);
 }
+
+inline bool IsZeros(std::string_view bytes) { return bytes.find_first_not_of('\0') == std::string_view::npos; }
 
 }  // namespace mangrove::fs

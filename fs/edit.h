@@ -66,11 +66,16 @@ class Edit {
 
   Pages* pages() const { return pages_; }
 
+  // It adds to what is there, so it takes no page of which the disk is full, of a tree either (fs/space.cc).
+  void SetGrows() { grows_ = true; }
+  bool grows() const { return grows_; }
+
  private:
   Pages* const pages_;
   const bool glances_;
   uint64_t transaction_ = 0;
   bool open_ = false;
+  bool grows_ = false;
   std::map<uint64_t, EditPage> held_;
 };
 

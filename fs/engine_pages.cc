@@ -214,6 +214,8 @@ Task<absl::Status> EnginePages::Allocate(PageSpan pages, uint32_t replicas) {
   return node_.allocate({region_.first + pages.first, pages.count}, options, Deadline());
 }
 
+static_assert(Pages::kPagesOfDisks == kSegmentPages);
+
 bool EnginePages::HasRoom(uint64_t page) const {
   const PageEngine& engine = *node_.engine;
   const PageId id = region_.first + page;

@@ -236,11 +236,7 @@ Task<absl::Status> Instance::SetXattr(FoundFile file, std::string name, std::str
       if (!minimal.ok()) co_return minimal.status();
       if (*minimal) co_return (co_await EraseXattr(&edit, *inode, name)).status();
     }
-    if (!pages_->HasRoom(inode->number().value)) {
-      const absl::StatusOr<std::optional<std::string>> old = co_await FindXattr(&edit, *inode, name);
-      if (!old.ok()) co_return old.status();
-      if (!old->has_value() || (*old)->size() < value.size()) co_return DiskFull(inode->number().value);
-    }
+    edit.SetGrows();
     co_return co_await PutXattr(&edit, *inode, name, value, mode);
   };
   co_return co_await RunEdit(pages_, body);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "fs/bytes.h"
 #include "fs/instance.h"
 #include "fs/status.h"
 
@@ -95,37 +96,43 @@ Task<absl::StatusOr<std::string>> Instance::Read(FoundFile file, uint64_t offset
 }
 
 // ENOSPC: some of these pages were taken ahead and are zeros yet, and the disks have no room for what would be written to them.
-Task<absl::Status> Instance::HaveRoom(std::vector<Extent> map, PageSpan pages) {
-  std::string page(kPageSize, '\0');
-  for (const Extent& extent : map) {
+Task<absl::Status> Instance::HaveRoom(const std::vector<Extent>* map, PageSpan pages) {
+  for (const Extent& extent : *map) {
     const uint64_t begin = std::max(pages.first, extent.stream_page);
-    const uint64_t first = extent.page + (begin - extent.stream_page);
-    if (pages_->HasRoom(first)) continue;
+    uint64_t first = extent.page + (begin - extent.stream_page);
     const uint64_t end = first + std::min(extent.end(), pages.first + pages.count) - begin;
-    for (uint64_t at = first; at < end; ++at) {
-      const absl::Status status = co_await pages_->ReadData(at * kPageSize, std::as_writable_bytes(std::span(page)));
+    for (uint64_t next = 0; first < end; first = next) {
+      next = std::min(end, first - first % Pages::kPagesOfDisks + Pages::kPagesOfDisks);
+      if (pages_->HasRoom(first)) continue;
+      std::string bytes((next - first) * kPageSize, '\0');
+      const absl::Status status =
+          co_await pages_->ReadData(first * kPageSize, std::as_writable_bytes(std::span(bytes)));
       if (!status.ok()) co_return status;
-      if (page.find_first_not_of('\0') == page.npos) co_return DiskFull(at);
+      for (uint64_t at = 0; at < bytes.size(); at += kPageSize) {
+        if (IsZeros(std::string_view(bytes).substr(at, kPageSize))) co_return DiskFull(first + at / kPageSize);
+      }
     }
   }
   co_return absl::OkStatus();
 }
 
 // Where the file has no pages yet they come first, by themselves, as zeros: an edit that takes pages and is aborted must not have written to
-// them (S2). True: there is nothing in the way of writing `bytes` from `*from` on.
-Task<absl::StatusOr<bool>> Instance::MakeRoom(Edit* edit, Inode inode, uint64_t from, uint64_t length) {
+// them (S2); `took` says so, to the next call for the same bytes. True: there is nothing in the way of writing `bytes` from `*from` on.
+Task<absl::StatusOr<bool>> Instance::MakeRoom(Edit* edit, Inode inode, uint64_t from, uint64_t length, bool* took) {
   Stream stream(edit, &space_, inode);
   const PageSpan pages = PagesOfBytes(from, length);
   const absl::StatusOr<std::vector<Extent>> map = co_await stream.Map(pages);
   if (!map.ok()) co_return map.status();
   const bool has_holes = std::any_of(map->begin(), map->end(), [](const Extent& extent) { return extent.IsHole(); });
   if (!has_holes) {
-    const absl::Status kept = co_await HaveRoom(*map, pages);
-    if (!kept.ok()) co_return kept;
+    if (*took) co_return true;
+    const absl::Status has_room = co_await HaveRoom(&*map, pages);
+    if (!has_room.ok()) co_return has_room;
     co_return true;
   }
   const absl::Status filled = (co_await stream.Fill(pages)).status();
   if (!filled.ok()) co_return filled;
+  *took = true;
   co_return false;
 }
 
@@ -162,6 +169,7 @@ Task<absl::Status> Instance::Write(FoundFile file, uint64_t offset, std::string 
     co_return PosixError(EINVAL, absl::StrCat("a write of ", bytes.size(), " bytes at once"));
   }
   bool must_finish_first = false;
+  bool took_pages = false;
   bool is_done = false;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     is_done = false;
@@ -174,7 +182,7 @@ Task<absl::Status> Instance::Write(FoundFile file, uint64_t offset, std::string 
     if (from > kMostFileBytes || bytes.size() > kMostFileBytes - from) {
       co_return PosixError(EFBIG, absl::StrCat("a file of more than ", kMostFileBytes, " bytes"));
     }
-    const absl::StatusOr<bool> has_room = co_await MakeRoom(&edit, *inode, from, bytes.size());
+    const absl::StatusOr<bool> has_room = co_await MakeRoom(&edit, *inode, from, bytes.size(), &took_pages);
     if (!has_room.ok()) co_return has_room.status();
     if (!*has_room) co_return absl::OkStatus();
     is_done = true;

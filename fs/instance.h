@@ -141,14 +141,15 @@ class Instance final : public Filesystem {
   // file_data.cc
   Task<absl::StatusOr<std::string>> ReadAt(FoundFile file, uint64_t offset, uint64_t length, bool* wants_time);
   Task<absl::Status> ReadBytes(Edit* edit, Inode inode, uint64_t offset, std::string* bytes);
-  Task<absl::Status> HaveRoom(std::vector<Extent> map, PageSpan pages);
-  Task<absl::StatusOr<bool>> MakeRoom(Edit* edit, Inode inode, uint64_t from, uint64_t length);
+  Task<absl::Status> HaveRoom(const std::vector<Extent>* map, PageSpan pages);
+  Task<absl::StatusOr<bool>> MakeRoom(Edit* edit, Inode inode, uint64_t from, uint64_t length, bool* took);
   Task<absl::Status> WriteBytes(Edit* edit, Inode inode, uint64_t from, const std::string* bytes, bool clears_set_id);
   Task<absl::Status> SyncOne(FoundFile file);
   // file_attributes.cc
   Task<absl::StatusOr<bool>> Resize(Edit* edit, Inode inode, uint64_t size);
   Task<absl::StatusOr<bool>> Shrink(Edit* edit, Inode inode);
   Task<absl::Status> ClearBehindEnd(Edit* edit, Inode inode, uint64_t to);
+  Task<absl::StatusOr<bool>> AreZeros(uint64_t place, uint64_t length);
   Task<absl::Status> ZeroBytes(Edit* edit, Inode inode, uint64_t from, uint64_t to);
   // filesystem_space.cc
   Task<absl::StatusOr<Usage>> UsageNow();

@@ -189,8 +189,8 @@ Task<absl::StatusOr<Attributes>> Instance::Link(FoundFile file, FoundFile direct
     if (inode->IsDirectory()) co_return PosixError(EPERM, "a directory has one name only");
     if (inode->IsOfStreams() || parent->IsOfStreams()) co_return PosixError(EPERM, "a stream has one name only");
     if (inode->links() == 0) co_return PosixError(ESTALE, "the file's last name was removed");
-    if (!pages_->HasRoom(parent->number().value)) co_return DiskFull(parent->number().value);
     if (inode->links() >= kMostLinks) co_return PosixError(EMLINK, absl::StrCat("a file with ", kMostLinks, " names"));
+    edit.SetGrows();
     const absl::Status status = co_await entries.Add(name, inode->number(), inode->mode() & S_IFMT);
     if (!status.ok()) co_return status;
     inode->set_links(inode->links() + 1);

@@ -66,7 +66,9 @@ class Pages {
 
   // Gives pages storage, zeros, on as many disks as `replicas` says (0: as the cluster does). AlreadyExists: it has.
   virtual Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) = 0;
-  // Whether the disks that keep the page have room for more, as far as this node has heard.
+  // Whether the disks that keep the page have room for more, as far as this node has heard. They keep all kPagesOfDisks, from a multiple of
+  // that on.
+  static constexpr uint64_t kPagesOfDisks = 512;
   virtual bool HasRoom(uint64_t page) const = 0;
   // Of the whole space: pages, and how many of them are free.
   virtual Task<absl::StatusOr<Space>> GetSpace() = 0;

@@ -124,8 +124,8 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeFrom(Edit* edit, Choice choice, uin
     found = editor.FindClean(want, start);
   }
   if (found.count == 0) co_return PageSpan{};
-  // Trees may grow: what takes files away must not be refused.
-  if (counts && !pages_->HasRoom(first + found.first)) co_return DiskFull(first + found.first);
+  // Other trees may grow: what takes files away must not be refused.
+  if ((counts || edit->grows()) && !pages_->HasRoom(first + found.first)) co_return DiskFull(first + found.first);
   if (editor.owner() == 0) editor.SetOwner(own);
   editor.Set(found, true, choice.mark);
   const absl::Status charged = counts ? co_await Charge(edit, &editor, kind, found.count) : absl::OkStatus();

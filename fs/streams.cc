@@ -170,6 +170,7 @@ Task<absl::StatusOr<std::optional<std::string>>> Instance::StreamValue(Edit* edi
 Task<absl::Status> Instance::SetStream(FoundFile file, std::string name, std::string value, XattrMode mode) {
   if (absl::Status s = CheckName(name); !s.ok()) co_return s;
   bool was_made = false;
+  bool took_pages = false;
   bool is_made = false;
   bool is_done = false;
   InodeNumber unfinished;
@@ -199,7 +200,7 @@ Task<absl::Status> Instance::SetStream(FoundFile file, std::string name, std::st
     }
     owner->set_changed(pages_->NowNs());
     if (!value.empty()) {
-      const absl::StatusOr<bool> has_room = co_await MakeRoom(&edit, stream, 0, value.size());
+      const absl::StatusOr<bool> has_room = co_await MakeRoom(&edit, stream, 0, value.size(), &took_pages);
       if (!has_room.ok()) co_return has_room.status();
       if (!*has_room) co_return absl::OkStatus();
       const absl::Status status = co_await WriteBytes(&edit, stream, 0, &value, false);
