@@ -71,6 +71,31 @@ Task<absl::StatusOr<std::vector<TreeRecord>>> RecordsOfHash(Tree* tree, std::str
   return tree->Scan(first, first + (kSameHash * kPieces - 1), ~size_t{0});
 }
 
+// Of all attributes of a file, when one has been put: ENOSPC if that was too much. Streams are not counted.
+Task<absl::Status> CheckTogether(Tree* tree) {
+  const absl::StatusOr<std::vector<TreeRecord>> records = co_await tree->Scan(0, ~uint64_t{0}, ~size_t{0});
+  if (!records.ok()) co_return records.status();
+  size_t listed = 0;
+  size_t bytes = 0;
+  for (const TreeRecord& record : *records) {
+    if (IsFirstPiece(record)) {
+      if (absl::Status s = CheckHead(record); !s.ok()) co_return s;
+      listed += NameIn(record).size() + 1;
+      bytes += NameIn(record).size();
+    }
+    bytes += BytesIn(record).size();
+  }
+  if (listed > kMostXattrBytes) {
+    co_return PosixError(ENOSPC, absl::StrCat("a list of the file's attributes would have ", listed,
+                                              " bytes; expected at most ", kMostXattrBytes));
+  }
+  if (bytes > kMostXattrsBytes) {
+    co_return PosixError(ENOSPC, absl::StrCat("the file's attributes would have ", bytes,
+                                              " bytes together; expected at most ", kMostXattrsBytes));
+  }
+  co_return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status NoAttribute(std::string_view name) {
@@ -237,7 +262,10 @@ Task<absl::Status> Instance::SetXattr(FoundFile file, std::string name, std::str
       if (*minimal) co_return (co_await EraseXattr(&edit, *inode, name)).status();
     }
     edit.SetGrows();
-    co_return co_await PutXattr(&edit, *inode, name, value, mode);
+    const absl::Status put = co_await PutXattr(&edit, *inode, name, value, mode);
+    if (!put.ok()) co_return put;
+    Tree tree(&edit, &space_, inode->xattr_root());
+    co_return co_await CheckTogether(&tree);
   };
   co_return co_await RunEdit(pages_, body);
 }

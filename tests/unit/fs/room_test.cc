@@ -117,6 +117,29 @@ TEST_F(Room, WhatIsRefusedIsNotClearedFirst) {
   EXPECT_EQ(pages_.changes(), before);
 }
 
+// Else nobody could list them, and who checks the fileset would have to hold them all.
+TEST_F(Room, AttributesOfAFileHaveALimitTogether) {
+  const InodeNumber names = Make(instance_->root(), "names").value();
+  const std::string long_name =
+      "user." + std::string(247, 'n');  // 256 bytes in a list, with three digits and the zero.
+  for (int i = 100; i < 356; ++i) ASSERT_EQ(SetXattr(names, long_name + std::to_string(i), ""), 0) << i;
+  EXPECT_EQ(SetXattr(names, "user.a", ""), ENOSPC);
+  EXPECT_EQ(Do(instance_->ListXattr(names))->size(), 256u);
+  EXPECT_EQ(SetXattr(names, long_name + "100", "a value"), 0);
+  EXPECT_EQ(ErrnoOf(Do(instance_->RemoveXattr(names, long_name + "355"))), 0);
+  EXPECT_EQ(SetXattr(names, "user.a", ""), 0);
+
+  const InodeNumber values = Make(instance_->root(), "values").value();
+  const std::string longest(65'536, 'v');
+  for (int i = 0; i < 15; ++i) ASSERT_EQ(SetXattr(values, "user." + std::to_string(i), longest), 0) << i;
+  EXPECT_EQ(SetXattr(values, "user.15", longest), ENOSPC) << "the names count too";
+  EXPECT_EQ(ErrnoOf(Do(instance_->GetXattr(values, "user.15")).status()), ENODATA);
+  EXPECT_EQ(SetXattr(values, "user.15", longest.substr(1000)), 0);
+  EXPECT_EQ(SetXattr(values, "user.15", longest), ENOSPC);
+  EXPECT_EQ(Do(instance_->GetXattr(values, "user.15"))->size(), longest.size() - 1000);
+  EXPECT_EQ(SetXattr(values, "user.15", "short"), 0);
+}
+
 TEST_F(Room, AFileMayHaveOneCopyOfItsData) {
   const InodeNumber root = instance_->root();
   const InodeNumber file = Make(root, "a").value();
