@@ -30,6 +30,8 @@ struct PlantedBugs {
   bool commit_before_flush = false;   // A transaction is acknowledged before its log record is durable.
   bool apply_before_flush = false;    // A transaction's writes are in their pages before its log record is durable.
   bool skip_replay = false;           // Logs of transactions are not replayed.
+  bool forget_lost_names = false;     // A lost page of the logs' names is taken to name none.
+  bool write_without_quorum = false;  // In regions that are read without a lease, rights to store stay as well.
   bool replay_ignores_sequences = false;  // Replay applies every record to its pages, whatever they have.
 };
 

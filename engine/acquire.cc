@@ -25,7 +25,8 @@ constexpr DurationNs kMigratoryPatience = 20 * kMillisecond;
 Rights PageEngine::RightsOf(PageId page) const {
   if (Serves()) return RightsHere(page);
   const bool is_read = fenced_ && !stopped_ && stale_reads_.Serve(page);  // V5
-  return is_read ? std::min(RightsHere(page), Rights::kRead) : Rights::kNone;
+  const Rights most = options_.bugs->write_without_quorum ? Rights::kWrite : Rights::kRead;
+  return is_read ? std::min(RightsHere(page), most) : Rights::kNone;
 }
 
 // Those that it has when this node has a lease.

@@ -112,7 +112,7 @@ Task<absl::StatusOr<ReplayState>> LogReplay::ReadState(TimeNs deadline) {
   if (!page.ok()) co_return page.status();
   absl::StatusOr<ReplayState> state = DecodeReplayState(**page);
   if (!state.ok()) co_return state;
-  if (*state == ReplayState{}) {
+  if (*state == ReplayState{} && !options_.bugs->forget_lost_names) {
     absl::StatusOr<std::vector<NodeId>> found = co_await FindLogs(deadline);
     if (!found.ok()) co_return found.status();
     state->logs = *std::move(found);

@@ -43,6 +43,10 @@ class EngineNode final : public SimNode, public ViewEvents {
     channels_.Set(Channel::kMembership, &membership_);
     engine_.CountFetched({kFirstReservablePage, uint64_t{1} << 40});  // So that it reads ahead.
     if (setup.migratory.count > 0) engine_.SetMigratory(setup.migratory, true);
+    if (setup.read_without_quorum.count > 0) {
+      engine_.stale_reads().Set(setup.read_without_quorum, true);
+      doors.memory->SetStaysReadable(setup.read_without_quorum, true);
+    }
     if (setup.log_pages == 0) return;
     const TransactionsOptions options{
         .self = setup.self, .replicas = setup.replicas, .log_pages = setup.log_pages, .bugs = setup.bugs};

@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -55,6 +56,8 @@ struct Totals {
   uint64_t operations = 0;
   uint64_t succeeded = 0;
   uint64_t faults = 0;
+  uint64_t fewest_operations = UINT64_MAX;  // Of one seed.
+  uint64_t fewest_faults = UINT64_MAX;
   uint64_t events = 0;
   double simulated_seconds = 0;
 };
@@ -216,14 +219,16 @@ bool RunOne(uint64_t seed, const Scenario& scenario, const Arguments& arguments,
   totals.operations += result.operations;
   totals.succeeded += result.succeeded;
   totals.faults += result.faults;
+  totals.fewest_operations = std::min(totals.fewest_operations, result.operations);
+  totals.fewest_faults = std::min(totals.fewest_faults, result.faults);
   totals.events += result.events;
   totals.simulated_seconds += static_cast<double>(result.simulated) / kSecond;
   if (arguments.seed) {
     absl::PrintF("seed %d, scenario %s: %d nodes, %d core holders\n", seed, scenario.name, result.nodes,
                  result.replicas);
     PrintKinds(result);
-    absl::PrintF("%d loads, %d stores, %d reverts, %d pages moved for room\nhash %016x\n", result.loads, result.stores,
-                 result.reverts, result.moved, result.hash);
+    absl::PrintF("%d loads, %d without a lease, %d stores, %d reverts, %d pages moved for room\nhash %016x\n",
+                 result.loads, result.stale_loads, result.stores, result.reverts, result.moved, result.hash);
   }
   if (result.failure.empty()) return true;
   std::fflush(stdout);
@@ -284,6 +289,7 @@ int Main(int argc, char** argv) {
   const std::chrono::duration<double> gone = std::chrono::steady_clock::now() - begin;
   absl::PrintF("%d seeds, %d operations (%d succeeded), %d faults, %d events: %s\n", totals.seeds, totals.operations,
                totals.succeeded, totals.faults, totals.events, held ? "everything held" : "FAILED");
+  absl::PrintF("each seed at least %d operations, %d faults\n", totals.fewest_operations, totals.fewest_faults);
   absl::PrintF("%.1f s, %.0f events and %.1f simulated seconds per second\n", gone.count(),
                static_cast<double>(totals.events) / gone.count(), totals.simulated_seconds / gone.count());
   return held ? 0 : 1;

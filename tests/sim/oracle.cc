@@ -83,6 +83,7 @@ void Oracle::OnInstall(int node, PageId id, const std::byte* data, Rights rights
     }
     CheckContent(node, index, data, "an install");
   }
+  shown_[static_cast<size_t>(node)].erase(index);
   page.rights[static_cast<size_t>(node)] = rights;
   CheckLocks(page, node, rights);
   world_->Trace("node ", node + 1, ": installs ", id, " for ", NameOf(rights), ", version ", page.high);
@@ -104,6 +105,22 @@ void Oracle::OnLoad(int node, PageId id, const std::byte* data) {
   ++loads_;
   const uint32_t index = IndexOf(id);
   if (pages_[index].managed) CheckContent(node, index, data, "a load");
+}
+
+void Oracle::OnStaleLoad(int node, PageId id, const std::byte* data) {
+  ++stale_loads_;
+  const uint32_t index = IndexOf(id);
+  const Page& page = pages_[index];
+  if (!page.managed) return;
+  const std::string who = absl::StrCat("O9: a load on node ", node + 1, ", which has no lease, gives ");
+  const ParsedPage found = ParsePage(page.id, data);
+  if (found.content == PageContent::kTorn) return Fail(page, absl::StrCat(who, "a torn page"));
+  const uint64_t op = found.content == PageContent::kZeros ? 0 : found.stamp.op;
+  if (op >= store_records_.size()) return Fail(page, absl::StrCat(who, "what was never written"));
+  if (op != 0 && store_records_[op].page != index) return Fail(page, absl::StrCat(who, "what was written elsewhere"));
+  const auto [shown, is_new] = shown_[static_cast<size_t>(node)].try_emplace(index, op);
+  if (shown->second == op) return;
+  Fail(page, absl::StrCat(who, "store ", op, " after store ", shown->second));
 }
 
 void Oracle::OnStore(int node, PageId id, const Stamp& stamp) {
@@ -193,17 +210,26 @@ void Oracle::OnNodeDown(int node) {
     page.kept_by &= ~(1u << node);
   }
   suspended_[static_cast<size_t>(node)] = false;
+  shown_[static_cast<size_t>(node)].clear();
 }
 
 void Oracle::OnSuspended(int node) {
   world_->Trace("node ", node + 1, ": its lease has ended");
   suspended_[static_cast<size_t>(node)] = true;
+  for (uint32_t index = 0; index < pages_.size(); ++index) {
+    const Page& page = pages_[index];
+    const bool is_here = page.rights[static_cast<size_t>(node)] != Rights::kNone;
+    if (is_here && page.managed && !page.is_void && page.low == page.high) {
+      shown_[static_cast<size_t>(node)][index] = page.versions[page.high];
+    }
+  }
   for (Page& page : pages_) LoseHolder(page, node);
 }
 
 void Oracle::OnResumed(int node) {
   world_->Trace("node ", node + 1, ": has a lease again");
   suspended_[static_cast<size_t>(node)] = false;
+  shown_[static_cast<size_t>(node)].clear();
 }
 
 // REQUIRES: the node counts as suspended.

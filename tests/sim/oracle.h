@@ -16,6 +16,8 @@
 //  O7  A free page is nowhere accessible, and no Acquire or Lock of it succeeds; an allocated one is not refused. While
 //      it is being freed, and after a call that left that open, it may have any of its contents, or zeros, or be lost.
 //  O8  Every operation has ended by its deadline and a little slack.
+//  O9  What is read of a page without a lease is what the node had when its lease ended, as long as that lasts; or what was on its
+//      way there at that time. Whatever else is wanted of such a page is refused at once (tests/sim/workload.cc).
 //
 // Pages that Manage has not named are checked for O1 only.
 
@@ -60,6 +62,7 @@ class Oracle final : public MemoryObserver {
   void OnInstall(int node, PageId page, const std::byte* data, Rights rights) override;
   void OnRights(int node, PageId page, Rights rights, bool kept) override;
   void OnLoad(int node, PageId page, const std::byte* data) override;
+  void OnStaleLoad(int node, PageId page, const std::byte* data) override;
   void OnStore(int node, PageId page, const Stamp& stamp) override;
   void OnSuspended(int node) override;
   void OnResumed(int node) override;
@@ -117,6 +120,7 @@ class Oracle final : public MemoryObserver {
   uint64_t reverts() const { return reverts_; }
   uint64_t loads() const { return loads_; }
   uint64_t stores() const { return stores_; }
+  uint64_t stale_loads() const { return stale_loads_; }
 
  private:
   enum class Allocation : uint8_t { kFree, kAllocating, kAllocated, kFreeing, kUnknown };
@@ -192,6 +196,8 @@ class Oracle final : public MemoryObserver {
   std::vector<Page> pages_;
   absl::flat_hash_map<PageId, uint32_t> index_;
   std::array<bool, kMaxNodes> suspended_{};
+  // O9, of nodes that are suspended: the numbers of the stores that their pages show, by the page's number.
+  std::array<absl::flat_hash_map<uint32_t, uint64_t>, kMaxNodes> shown_;
   std::array<uint64_t, kMaxNodes> born_{};  // The world's event of each live node's start; 0 for the others.
   std::vector<uint32_t> touched_;
   std::vector<StoreRecord> store_records_{StoreRecord{}};  // By number; 0 is none.
@@ -200,6 +206,7 @@ class Oracle final : public MemoryObserver {
   uint64_t reverts_ = 0;
   uint64_t loads_ = 0;
   uint64_t stores_ = 0;
+  uint64_t stale_loads_ = 0;
 };
 
 }  // namespace mangrove::sim

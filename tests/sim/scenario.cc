@@ -86,6 +86,14 @@ WorkloadOptions WorkloadOf(const Scenario& scenario, SimRandom& random) {
   return work;
 }
 
+// Which regions are read without a lease: of the pages that work is done with all, or some.
+ClusterOptions WithReaders(ClusterOptions cluster, const Scenario& scenario, SimRandom random) {
+  if ((scenario.traits & kReaders) == 0) return cluster;
+  const auto segments = static_cast<uint64_t>(random.PerMille(500) ? 100 : random.Between(1, 4));
+  cluster.read_without_quorum = {kFirstReservablePage, segments * kSegmentPages};
+  return cluster;
+}
+
 // How full the logs of transactions are.
 ClusterOptions WithLogs(ClusterOptions cluster, const Scenario& scenario, SimRandom random) {
   if ((scenario.traits & (kAccounts | kFiles)) == 0) return cluster;
@@ -155,9 +163,10 @@ class Run {
         random_(world_.Fork("scenario")),
         oracle_(&world_),
         cluster_(&world_, &oracle_,
-                 WithLogs(WithRoom(ClusterOf(scenario, random_, world_.Fork("directory"), options), scenario,
-                                   world_.Fork("room")),
-                          scenario, world_.Fork("logs")),
+                 WithReaders(WithLogs(WithRoom(ClusterOf(scenario, random_, world_.Fork("directory"), options),
+                                               scenario, world_.Fork("room")),
+                                      scenario, world_.Fork("logs")),
+                             scenario, world_.Fork("readers")),
                  options.factory ? options.factory : NodeFactory(MakeEngineNode)),
         work_(MakeWork(&cluster_, scenario, random_)),
         faults_(&cluster_, FaultsOf(scenario, random_, cluster_.nodes(), work_->pages())) {
@@ -259,6 +268,7 @@ class Run {
     result.reverts = oracle_.reverts();
     result.loads = oracle_.loads();
     result.stores = oracle_.stores();
+    result.stale_loads = oracle_.stale_loads();
     result.moved = cluster_.pages_moved();
     result.simulated = world_.now();
     result.nodes = cluster_.nodes();
@@ -303,6 +313,7 @@ const std::vector<Scenario>& Scenarios() {
       {"accounts", "transactions move money while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kAccounts},
       {"names", "the page that names the logs of transactions is lost", kMixed, {50, 12, 8, 0, 0, 6, 6, 4, 10, 10, 2, 2, 6, 0, 0, 0, 0, 30}, kAccounts | kLostNames},
       {"anchors", "all anchors become others while a node is away", kFlushes, {20, 4, 2, 0, 0, 6, 6, 3, 8, 8, 3, 2, 4, 0, 0, 0, 25}, kMoves | kNewAnchors},
+      {"readers", "regions are read by nodes that are cut off", kMixed, {6, 1, 1, 0, 0, 15, 20, 30, 8, 15, 0, 0, 10}, kReaders},
       {"files", "users work with files while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kFiles},
   };
   // clang-format on
@@ -341,6 +352,8 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"commit_before_flush", &PlantedBugs::commit_before_flush, "accounts"},
       {"apply_before_flush", &PlantedBugs::apply_before_flush, "accounts"},
       {"skip_replay", &PlantedBugs::skip_replay, "accounts"},
+      {"forget_lost_names", &PlantedBugs::forget_lost_names, "names"},
+      {"write_without_quorum", &PlantedBugs::write_without_quorum, "readers"},
       {"replay_ignores_sequences", &PlantedBugs::replay_ignores_sequences, "accounts"},
   };
   return kBugs;

@@ -23,6 +23,7 @@ constexpr uint32_t kAccounts = 16;     // Transactions move money between accoun
 constexpr uint32_t kJoins = 32;        // Some nodes come later.
 constexpr uint32_t kFiles = 256;       // Users work with files; nothing else is done.
 constexpr uint32_t kNewAnchors = 128;  // Enough nodes for all anchors to be others, and one more.
+constexpr uint32_t kReaders = 512;     // Regions are read without a lease.
 constexpr uint32_t kLostNames = 64;    // No log is on those disks alone that keep the page that names the logs.
 
 struct Scenario {
@@ -67,7 +68,8 @@ struct RunResult {
   uint64_t reverts = 0;
   uint64_t loads = 0;
   uint64_t stores = 0;
-  uint64_t moved = 0;  // Pages, to other nodes, since there was no room for them.
+  uint64_t stale_loads = 0;  // Without a lease.
+  uint64_t moved = 0;        // Pages, to other nodes, since there was no room for them.
   TimeNs simulated = 0;
   int nodes = 0;
   uint32_t replicas = 0;

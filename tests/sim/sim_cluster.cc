@@ -260,6 +260,7 @@ void SimCluster::Start(int slot) {
       .move_after = options_.move_after,
       .move_stay = options_.move_stay,
       .log_pages = options_.log_pages,
+      .read_without_quorum = options_.read_without_quorum,
       .migratory = PickMigratory(),
       .serve_until =
           [this, slot](TimeNs until) {

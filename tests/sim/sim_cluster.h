@@ -32,6 +32,7 @@ struct ClusterOptions {
   DurationNs move_stay = 0;
   DurationNs replace_after = 0;  // Of who is away; 0: never in a run.
   uint64_t log_pages = 0;        // Of a node's transactions.
+  PageRange read_without_quorum;
   SimMemoryOptions memory;
   SimStoreOptions store;
   const PlantedBugs* bugs = nullptr;

@@ -129,6 +129,15 @@ void SimMemory::Store(PageId page, size_t offset, std::span<const std::byte> byt
   std::memcpy(frame->data->bytes.data() + offset, bytes.data(), bytes.size());
 }
 
+void SimMemory::Fence() {
+  if (!std::exchange(fenced_, true)) served_ = readable_;
+}
+
+void SimMemory::Unfence() {
+  fenced_ = false;
+  served_ = {};
+}
+
 void SimMemory::ServeUntil(TimeNs until) {
   if (dead_) return;
   world_->Cancel(std::exchange(lease_end_, 0));
@@ -156,7 +165,8 @@ void SimMemory::ServeUntil(TimeNs until) {
 void SimMemory::ApplicationLoad(PageId page) {
   const auto it = frames_.find(page);
   CHECK(it != frames_.end() && it->second.rights != Rights::kNone);
-  observer_->OnLoad(node_, page, it->second.data->bytes.data());
+  const std::byte* const data = it->second.data->bytes.data();
+  suspended_ ? observer_->OnStaleLoad(node_, page, data) : observer_->OnLoad(node_, page, data);
 }
 
 void SimMemory::ApplicationStore(PageId page, const Stamp& stamp) {

@@ -14,6 +14,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "engine/page_memory.h"
+#include "engine/range_set.h"
 #include "tests/sim/sim_world.h"
 #include "tests/sim/stamp.h"
 
@@ -28,6 +29,8 @@ class MemoryObserver {
   // Raise: kWrite. Protect has completed: kRead. Take has completed: kNone, and `kept` if the node has the content.
   virtual void OnRights(int node, PageId page, Rights rights, bool kept) = 0;
   virtual void OnLoad(int node, PageId page, const std::byte* data) = 0;
+  // While it is suspended, of a page that stays readable.
+  virtual void OnStaleLoad(int, PageId, const std::byte*) {}
   virtual void OnStore(int node, PageId page, const Stamp& stamp) = 0;
   // What the node has is no right of its programs until it is resumed. Then OnInstall says what it still has.
   virtual void OnSuspended(int node) = 0;
@@ -54,16 +57,19 @@ class SimMemory final : public PageMemory {
   PageBuffer Copy(PageId page) override;
   void Load(PageId page, size_t offset, std::span<std::byte> out) override;
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override;
-  void Fence() override { fenced_ = true; }
-  void Unfence() override { fenced_ = false; }
+  void Fence() override;
+  void SetStaysReadable(PageRange range, bool stays) override { readable_.Set(range, stays); }
+  void Unfence() override;
 
   // The node has a lease until then, by the world's clock: the programs' mappings go by that to the moment, even while the
   // daemon is paused. Until the first call they go on for ever.
   void ServeUntil(TimeNs until);
 
   // What a program's thread may do at any moment, without asking the loop.
-  bool CanRead(PageId page) const { return !suspended_ && RightsOf(page) != Rights::kNone; }
-  bool CanWrite(PageId page) const { return !suspended_ && RightsOf(page) == Rights::kWrite; }
+  bool CanRead(PageId page) const { return (!suspended_ || IsOnlyRead(page)) && RightsOf(page) != Rights::kNone; }
+  bool CanWrite(PageId page) const { return !suspended_ && !IsOnlyRead(page) && RightsOf(page) == Rights::kWrite; }
+  // It is fenced, and the page's region stays readable.
+  bool IsOnlyRead(PageId page) const { return served_.Contains(page); }
   Rights RightsOf(PageId page) const;
   // REQUIRES: CanRead.
   void ApplicationLoad(PageId page);
@@ -101,6 +107,8 @@ class SimMemory final : public PageMemory {
   bool dead_ = false;
   bool suspended_ = false;
   bool fenced_ = true;  // As a node begins: without a lease.
+  RangeSet readable_;
+  RangeSet served_;  // While it is fenced.
   SimWorld::EventId lease_end_ = 0;
   absl::AnyInvocable<void(PageId)> last_moment_;
   absl::flat_hash_map<PageId, Frame> frames_;

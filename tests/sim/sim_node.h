@@ -54,6 +54,7 @@ struct NodeSetup {
   uint32_t move_after = 0;     // As PageEngineOptions'.
   DurationNs move_stay = 0;
   uint64_t log_pages = 0;                    // Of the node's transactions; 0: it has none.
+  PageRange read_without_quorum;             // Programs read these without a lease.
   PageRange migratory;                       // These the node takes with the right to store.
   std::function<void(TimeNs)> serve_until;   // The node's lease, by its clock.
   std::function<void(const View&)> follows;  // It knows a new view.

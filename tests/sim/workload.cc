@@ -20,6 +20,9 @@ constexpr uint64_t kMaxSegmentsApart = 12;  // With others between them, so that
 constexpr DurationNs kPrepareBound = 30 * kSecond;
 // A call that was left open has died out by then: longer than the latest message and the longest pause.
 constexpr DurationNs kLeaveAlone = 4 * kSecond;
+constexpr DurationNs kAtOnce = kMillisecond;
+constexpr int kMostTriesAtOnce = 1000;
+constexpr const char* kAcquireForReading = "acquire for reading";
 
 }  // namespace
 
@@ -42,7 +45,9 @@ class Workload::Pending {
         what_(what),
         range_(range),
         change_(change),
-        before_(oracle_->StateOf(range)) {
+        before_(oracle_->StateOf(range)),
+        began_(world_->now()),
+        only_read_(IsOnlyRead(*client.host->memory, range)) {
     const DurationNs left = std::max<DurationNs>(deadline - client.host->clock->Now(), 0);
     // Clocks are up to a percent apart.
     id_ = oracle_->BeginOperation(slot_, world_->now() + left + left / 100, what, range);
@@ -60,6 +65,7 @@ class Workload::Pending {
     ended_ = true;
     world_->Trace("node ", slot_ + 1, " client ", client_, ": ", what_, " ends: ", status);
     oracle_->EndOperation(id_);
+    CheckOnlyRead(status);
     if (change_ == Change::kNone) {
       oracle_->CheckAnswer(what_, slot_, range_, before_, status);
     } else {
@@ -68,6 +74,20 @@ class Workload::Pending {
   }
 
  private:
+  static bool IsOnlyRead(const SimMemory& memory, const PageRange& range) {
+    bool all = true;
+    for (uint64_t i = 0; i < range.count; ++i) all = all && memory.IsOnlyRead(range.first + i);
+    return all;
+  }
+  // O9. Of what had begun before nothing is said.
+  void CheckOnlyRead(const absl::Status& status) const {
+    if (!only_read_ || change_ != Change::kNone) return;  // Calls that allocate are refused above the engine.
+    const bool may_be_ok = std::string_view(what_) == kAcquireForReading;
+    if (world_->now() < began_ + kAtOnce && (absl::IsUnavailable(status) || (may_be_ok && status.ok()))) return;
+    world_->Fail(absl::StrCat("O9: ", what_, " of ", ToString(range_), " on node ", slot_ + 1,
+                              ", which has no lease, ends after ", (world_->now() - began_) / kMicrosecond,
+                              " us with \"", status.ToString(), "\""));
+  }
   void EndChange(const absl::Status& status) {
     if (change_ == Change::kAllocate) oracle_->EndAllocate(range_, status);
     if (change_ == Change::kUnallocate) oracle_->EndUnallocate(range_, status);
@@ -81,6 +101,8 @@ class Workload::Pending {
   const PageRange range_;
   const Change change_;
   const Oracle::RangeState before_;
+  const TimeNs began_;
+  const bool only_read_;  // Then.
   uint64_t id_ = 0;
   bool ended_ = false;
 };
@@ -250,7 +272,7 @@ Task<bool> Workload::Scan(Client& client, TimeNs deadline) {
 }
 
 Task<absl::Status> Workload::Acquire(Client& client, PageRange range, Rights rights, TimeNs deadline) {
-  Pending pending(client, rights == Rights::kRead ? "acquire for reading" : "acquire for writing", range, deadline);
+  Pending pending(client, rights == Rights::kRead ? kAcquireForReading : "acquire for writing", range, deadline);
   absl::Status status = co_await client.host->node->Acquire(range, rights, deadline);
   pending.End(status);
   co_return status;
@@ -273,9 +295,17 @@ Task<bool> Workload::AccessPage(Client& client, PageId page, OperationKind kind,
   SimHost& host = *client.host;
   const Rights rights = kind == OperationKind::kLoad ? Rights::kRead : Rights::kWrite;
   const auto may = [&] { return rights == Rights::kRead ? host.memory->CanRead(page) : host.memory->CanWrite(page); };
+  TimeNs moment = world_->now();
+  int tried = 0;  // At this moment: the loop itself must not be what never ends.
   while (!may()) {
     const absl::Status status = co_await Acquire(client, {page, 1}, rights, deadline);
-    if (!status.ok()) co_return false;
+    if (!status.ok() || world_->failed()) co_return false;
+    if (std::exchange(moment, world_->now()) != moment) tried = 0;
+    if (++tried < kMostTriesAtOnce) continue;
+    const char* what = rights == Rights::kRead ? "reading" : "writing";
+    world_->Fail(absl::StrCat("node ", client.host->slot + 1, " acquires ", ToString(page), " for ", what, " ", tried,
+                              " times at one moment, and its memory does not allow it"));
+    co_return false;
   }
   if (kind != OperationKind::kStore) host.memory->ApplicationLoad(page);
   if (kind != OperationKind::kLoad) Store(host, page);
