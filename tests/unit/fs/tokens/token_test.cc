@@ -83,6 +83,15 @@ TEST(Token, ClassesDoNotDisturbEachOther) {
   }
 }
 
+TEST(Token, AClassIsTakenOutOrKeptWholeWhateverTheOthersLevel) {
+  ForEachPair([](TokenClass c, TokenLevel a, TokenLevel b) {
+    const TokenSet set(c, a);
+    const TokenSet other(c, b);
+    EXPECT_EQ(set.Without(other), b == TokenLevel::kNone ? set : TokenSet()) << int(a) << " " << int(b);
+    EXPECT_EQ(set.In(other), b == TokenLevel::kNone ? TokenSet() : set) << int(a) << " " << int(b);
+  });
+}
+
 TEST(Token, BitsOfNoClassAreNotValid) {
   TokenSet all;
   for (int c = 0; c < kTokenClasses; ++c) all |= TokenSet(TokenClass(c), TokenLevel::kWrite);
