@@ -122,7 +122,7 @@ enum Kind {
 
   flushed @26;
   # O,H→F. Answers flush: done, or `code` and `text`. Aborted: the owner has changed meanwhile, ask again; of several pages:
-  # not all of them are, ask for each.
+  # not all of them are, ask for each. `owner`: the page has one, who says so.
 
   # Core holders. No txn. A holder echoes page, count and request.
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -295,7 +296,11 @@ Outcome<Message> PageEngine::AskToFlush(PageRange block, TimeNs deadline) {
   return StartCall(ResponsibleFor(block.first), std::move(ask), deadline, 5 * options_.resend_after);
 }
 
+// A page that was dirty here, and went to another node before it was on the disks, may be lost with that one: then nobody owns it, nothing is
+// left to flush, and that must not be taken for success.
 Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
+  const Epoch lost_before = lost_in_;
+  std::set<PageId> unflushed;
   DurationNs pause = kFlushAgain;
   std::vector<PageId> left;
   for (uint64_t i = 0; i < block.count; ++i) left.push_back(block.first + i);
@@ -311,6 +316,7 @@ Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
         const CachedPage* cached = FindCached(page);
         if (cached != nullptr && cached->entry.IsOwner()) {
           owned.push_back(page);
+          cached->entry.IsDirty() ? (void)unflushed.insert(page) : (void)unflushed.erase(page);
         } else {
           others.emplace_back(page, AskToFlush({page, 1}, deadline));
         }
@@ -335,6 +341,12 @@ Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
         again = answer.status();
       } else if (first.ok()) {
         first = answer.status();
+        if (first.ok() && !answer.owner && unflushed.contains(page) && lost_in_ != lost_before) {
+          first = absl::DataLossError(
+              absl::StrCat("page ", ToString(page),
+                           " went to another node while it was being flushed, and a node was lost meanwhile: what had "
+                           "been written to it may be lost; read it, and write it again"));
+        }
       }
     }
     if (!first.ok()) co_return first;
@@ -392,6 +404,7 @@ void PageEngine::FlushForOther(const Message& message) {
   answer.kind = MessageKind::kFlushed;
   answer.page = message.page;
   answer.request = message.request;
+  answer.owner = true;
   const TimeNs deadline = clock_->Now() + 2 * kSecond;
   Spawn<absl::Status>(FlushOwned({message.page}, deadline),
                       [this, answer, to = message.peer.node, alive = alive_](absl::Status status) mutable {

@@ -65,7 +65,7 @@ Task<absl::Status> Instance::ZeroBytes(Edit* edit, Inode inode, uint64_t from, u
     if (status.ok())
       status =
           co_await pages_->Flush({place / kPageSize, (place + zeros.size() - 1) / kPageSize + 1 - place / kPageSize});
-    if (!status.ok()) co_return status;
+    if (!status.ok()) co_return AgainIfLost(status);
   }
   co_return absl::OkStatus();
 }

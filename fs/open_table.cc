@@ -61,12 +61,16 @@ void OpenTable::Write(uint64_t page, Incarnation life) {
 Task<absl::Status> OpenTable::Make(Incarnation life) {
   const PageRange pages{Own(0), kPages};
   engine_->SetKeepInRam(pages, life != Incarnation{});
-  for (uint64_t page = 0; page < kPages; ++page) {
-    const absl::Status status = co_await Hold(page);
-    if (!status.ok()) co_return status;
-    Write(page, life);
-  }
-  const absl::Status status = co_await engine_->Flush(pages, clock_->Now() + kTimeout);
+  const TimeNs deadline = clock_->Now() + kTimeout;
+  absl::Status status;
+  do {  // Again, if a page was lost with a node that had taken it meanwhile.
+    for (uint64_t page = 0; page < kPages; ++page) {
+      status = co_await Hold(page);
+      if (!status.ok()) co_return status;
+      Write(page, life);
+    }
+    status = co_await engine_->Flush(pages, deadline);
+  } while (absl::IsDataLoss(status) && clock_->Now() < deadline);
   if (status.ok()) life_ = life;
   co_return status;
 }

@@ -59,7 +59,7 @@ class Pages {
   virtual Task<absl::Status> ReadData(uint64_t offset, std::span<std::byte> out) = 0;
   // Aborted: the transaction has ended, and with it the locks under which the pages are the writer's; from then on nothing was written.
   virtual Task<absl::Status> WriteData(uint64_t transaction, uint64_t offset, std::span<const std::byte> bytes) = 0;
-  // OK: what anybody wrote to these pages before is durable.
+  // OK: what anybody wrote to these pages before is durable. DataLoss: it may be lost, with a node that had a page meanwhile.
   virtual Task<absl::Status> Flush(PageSpan pages) = 0;
   // Flush of all of these, and SyncTransactions; at the same time where that can be.
   virtual Task<absl::Status> FlushAndSync(std::vector<PageSpan> pages);

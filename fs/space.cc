@@ -146,7 +146,7 @@ Task<absl::Status> SpaceMap::Clean(Edit* edit, EditPage* group, uint64_t want) {
   status = co_await edit->WriteData(pages.first * kPageSize, std::as_bytes(std::span(zeros)));
   if (status.ok()) status = co_await pages_->Flush(pages);
   if (status.ok()) editor.Set(marked, false, false);
-  co_return status;
+  co_return AgainIfLost(status);
 }
 
 Task<absl::Status> SpaceMap::MarkOwnGroups() {

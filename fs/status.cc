@@ -23,6 +23,10 @@ absl::Status PosixError(int error_number, absl::string_view what) {
   return status;
 }
 
+absl::Status AgainIfLost(absl::Status status) {
+  return absl::IsDataLoss(status) ? absl::AbortedError(status.message()) : status;
+}
+
 int ErrnoOf(const absl::Status& status) {
   if (status.ok()) return 0;
   const auto payload = status.GetPayload(kErrnoPayload);

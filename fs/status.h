@@ -15,4 +15,7 @@ absl::Status PosixError(int error_number, absl::string_view what);
 //   quorum... every other one EIO.
 int ErrnoOf(const absl::Status& status);
 
+// Of a flush in an edit: what it had written may be lost with another node, so the edit is tried again.
+absl::Status AgainIfLost(absl::Status status);
+
 }  // namespace mangrove::fs

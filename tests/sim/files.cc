@@ -291,7 +291,11 @@ Task<int> FilesWork::CarryFile(HomePtr home, User* user, fs::InodeNumber inode, 
     case Kind::kSetAttribute:
       status = co_await instance.SetXattr(inode, "user.a", operation->bytes, fs::XattrMode::kAny);
       break;
-    default: status = co_await instance.Sync(inode);
+    default: {
+      status = co_await instance.Sync(inode);
+      // What was written is lost with another node, and it says so.
+      if (fs::ErrnoOf(status) == EIO && user->losses != Losses()) co_return EAGAIN;
+    }
   }
   co_return fs::ErrnoOf(status);
 }

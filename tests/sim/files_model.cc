@@ -153,23 +153,29 @@ void FileHistory::Happened() {
 void FileHistory::Synced(uint64_t id) {
   states_.erase(states_.begin(), states_.end() - 1);
   std::vector<std::string>& versions = contents_[id];
-  if (!versions.empty()) versions.erase(versions.begin(), versions.end() - 1);
+  if (versions.empty()) return;
+  versions.erase(versions.begin(), versions.end() - 1);
+  synced_bytes_[id] = versions.back().size();
 }
 
-// Bytes that were not synced are those of some version, or zeros.
+// Bytes that were not synced are those of some version, or zeros, or what was behind the end before.
+bool FileHistory::MayBe(uint64_t id, size_t at, char byte) const {
+  const auto has_it = [&](const std::string& version) { return at < version.size() && version[at] == byte; };
+  const auto known = contents_.find(id);
+  if (known == contents_.end() || known->second.size() <= 1) return false;
+  if (byte == 0 || std::any_of(known->second.begin(), known->second.end(), has_it)) return true;
+  const auto synced = synced_bytes_.find(id);
+  if (synced != synced_bytes_.end() && at < synced->second) return false;
+  const auto behind = behind_.find(id);
+  return behind != behind_.end() && std::any_of(behind->second.begin(), behind->second.end(), has_it);
+}
+
 std::string FileHistory::CheckContents(const ModelTree& state, const ModelTree& found) const {
   for (const auto& [path, file] : state) {
     if (file.is_directory) continue;
-    const auto known = contents_.find(file.id);
     const std::string& content = found.at(path).content;
     for (size_t i = 0; i < content.size(); ++i) {
-      bool may_be = content[i] == file.content[i];
-      if (known != contents_.end() && known->second.size() > 1) {
-        may_be = may_be || content[i] == 0;
-        for (const std::string& version : known->second)
-          may_be = may_be || (i < version.size() && version[i] == content[i]);
-      }
-      if (!may_be) {
+      if (content[i] != file.content[i] && !MayBe(file.id, i, content[i])) {
         return absl::StrCat("byte ", i, " of ", path, " is ", static_cast<int>(content[i]),
                             ", which nobody wrote; expected ", static_cast<int>(file.content[i]));
       }
@@ -195,7 +201,13 @@ std::string FileHistory::Find(const ModelTree& found, bool lost) {
     if (!same) continue;
     wrong = CheckContents(*candidate, found);
     if (!wrong.empty()) continue;
-    for (auto& [path, file] : *candidate) file.content = found.at(path).content;
+    for (auto& [path, file] : *candidate) {
+      file.content = found.at(path).content;
+      if (file.is_directory) continue;
+      for (const std::string& version : contents_[file.id]) {
+        if (version.size() > file.content.size()) behind_[file.id].push_back(version);
+      }
+    }
     if (lost) states_.clear();
     NoteContents(*candidate);
     states_.push_back(std::move(*candidate));

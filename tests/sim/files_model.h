@@ -69,10 +69,14 @@ class FileHistory {
  private:
   std::string CheckContents(const ModelTree& state, const ModelTree& found) const;
   void NoteContents(const ModelTree& tree);
+  bool MayBe(uint64_t id, size_t at, char byte) const;
 
   std::vector<ModelTree> states_{ModelTree{}};             // From the last one that is durable on.
   std::vector<ModelTree> attempt_;                         // One at most.
   std::map<uint64_t, std::vector<std::string>> contents_;  // Of each file, from what was synced on.
+  // What writes that were lost, or failed, may have left behind the end of a file; and that end, when it was synced.
+  std::map<uint64_t, std::vector<std::string>> behind_;
+  std::map<uint64_t, size_t> synced_bytes_;
 };
 
 }  // namespace mangrove::sim

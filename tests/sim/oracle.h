@@ -193,6 +193,7 @@ class Oracle final : public MemoryObserver {
   std::string Describe(const Page& page) const;
 
   SimWorld* const world_;
+  bool any_was_lost_ = false;  // Of the nodes.
   std::vector<Page> pages_;
   absl::flat_hash_map<PageId, uint32_t> index_;
   std::array<bool, kMaxNodes> suspended_{};

@@ -88,6 +88,11 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"evictions", 237403963381433},
     // A read copy, the last of its page, that a full cache dropped before the page was taken over.
     {"files", 100},
+    // A page was lost with the node that it had been evicted to, in the middle of a flush that then found nothing to do.
+    {"files", 95020000128},
+    // Bytes that a lost write had left behind the end of a file.
+    {"files", 95010000980},
+    {"files", 95020000228},
     // Pages that move.
     {"moves", 17},
     {"moves", 20},

@@ -33,6 +33,34 @@ TEST_F(PageEngineFlush, WhatOneCommitMakesDurableIsAnsweredInOneMessage) {
   EXPECT_EQ(cluster.host(2).store.durable.pages.size(), kCallers);
 }
 
+// Node 1 flushes a page, and its stores are lost; node 2 takes the page, and is lost with it. There is nothing left to flush, and what node
+// 1 had written is gone.
+TEST_F(PageEngineFlush, APageThatWasLostWhileItWasBeingFlushedIsNotSaidToBeDurable) {
+  EngineCluster cluster(4);
+  PageId page = kBase;
+  const auto holders = [&] { return cluster.locator().CoreHolders(page, 2); };
+  while (holders()[0].value < 3 || holders()[1].value < 3) page = page + kSegmentPages;
+  ASSERT_TRUE(cluster.IsResponsible(1, page));
+  cluster.Allocate({page, 1});
+  ASSERT_TRUE(cluster.Write(1, page, 1).ok());
+  ASSERT_TRUE(cluster.Wait(cluster.engine(1).Flush({page, 1}, cluster.In(kSecond))).ok());
+  ASSERT_TRUE(cluster.Write(1, page, 2).ok());
+  cluster.cut = {NodeId(3), NodeId(4)};
+  std::optional<absl::Status> flushed;
+  Spawn<absl::Status>(cluster.engine(1).Flush({page, 1}, cluster.In(5 * kSecond)),
+                      [&](absl::Status s) { flushed = std::move(s); });
+  cluster.RunFor(kMillisecond);
+  cluster.cut.clear();
+  ASSERT_TRUE(cluster.Write(2, page, 3).ok());
+  cluster.RunFor(10 * kMillisecond);  // Node 1 keeps nothing of it.
+  cluster.Start({NodeId(2), Incarnation(2)});
+  cluster.RunFor(6 * kSecond);
+  ASSERT_TRUE(flushed.has_value());
+  EXPECT_TRUE(absl::IsDataLoss(*flushed)) << *flushed;
+  EXPECT_EQ(*cluster.Read(1, page), 1);
+  EXPECT_TRUE(cluster.Wait(cluster.engine(1).Flush({page, 1}, cluster.In(kSecond))).ok()) << "it was said once";
+}
+
 // Node 1 flushes a page, and its stores are lost; node 2, which has the page next, is lost with it, and so are the seals of
 // the core holders. What everybody was told to be lost must not come back by node 1's sending its stores again.
 TEST_F(PageEngineFlush, StoreOfAPageThatWasReopenedSinceIsNotPressed) {
