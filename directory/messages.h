@@ -77,7 +77,7 @@ enum class MessageKind : uint8_t {
   kRegister,         // *→H  holding, version, config
   kRegisterEnd,  // *→H  count: of kRegister messages in the round; txn, grant_epoch: the highest that it has seen.
   // Flush.
-  kFlush,    // F→H, H→O  request, peer = F; F→H  count: is there anything to flush at all?
+  kFlush,  // F→H, H→O  request, peer = F; F→H  count: is there anything to flush at all?
   kFlushed,  // O,H→F  request, status, owner. Aborted: the owner has changed, ask again; of several pages: ask for each.
   // Core holders.
   kStore,        // O,H→C  request, version, config, data, complete (written by recovery)
