@@ -316,7 +316,11 @@ Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
         const CachedPage* cached = FindCached(page);
         if (cached != nullptr && cached->entry.IsOwner()) {
           owned.push_back(page);
-          cached->entry.IsDirty() ? (void)unflushed.insert(page) : (void)unflushed.erase(page);
+          if (cached->entry.IsDirty()) {
+            unflushed.insert(page);
+          } else {
+            unflushed.erase(page);
+          }
         } else {
           others.emplace_back(page, AskToFlush({page, 1}, deadline));
         }

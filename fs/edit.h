@@ -3,7 +3,6 @@
 //   E1  A page that it has read stays as it is for others to the end of the transaction.
 //   E2  A page that was changed gets its checksum, and the bytes that differ go into the transaction, at the commit and not before.
 //   E3  Every page is checked when it comes (CheckPage), so what is changed was whole before.
-//
 //   E4  One that glances reads what is here, without a transaction: nothing is locked. Its pages are of one moment, for it never waits.
 //
 // Aborted, of every call: nothing has happened; RunEdit tries it again.
@@ -40,10 +39,13 @@ class EditPage {
   std::string bytes_;
 };
 
+enum class EditMode : uint8_t { kTransaction, kGlance };  // E4
+
 class Edit {
  public:
   // `pages` outlives it.
-  explicit Edit(Pages* pages, bool glances = false) : pages_(pages), glances_(glances) {}
+  explicit Edit(Pages* pages, EditMode mode = EditMode::kTransaction)
+      : pages_(pages), glances_(mode == EditMode::kGlance) {}
   Edit(const Edit&) = delete;
   Edit& operator=(const Edit&) = delete;
   ~Edit();  // Aborts, unless it was committed.
@@ -102,7 +104,7 @@ Task<absl::Status> RunEdit(Pages* pages, Body& body) {
 template <typename Body>
 Task<absl::Status> RunLook(Pages* pages, Body& body) {
   {
-    Edit glance(pages, true);
+    Edit glance(pages, EditMode::kGlance);
     const absl::Status status = co_await body(glance);
     if (!absl::IsAborted(status)) co_return status;
   }

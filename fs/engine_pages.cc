@@ -214,7 +214,7 @@ Task<absl::Status> EnginePages::Allocate(PageSpan pages, uint32_t replicas) {
   return node_.allocate({region_.first + pages.first, pages.count}, options, Deadline());
 }
 
-static_assert(Pages::kPagesOfDisks == kSegmentPages);
+static_assert(kPagesOfDisks == kSegmentPages);  // With which a region begins.
 
 bool EnginePages::HasRoom(uint64_t page) const {
   const PageEngine& engine = *node_.engine;

@@ -89,9 +89,9 @@ Task<absl::Status> CheckTogether(Tree* tree) {
     co_return PosixError(ENOSPC, absl::StrCat("a list of the file's attributes would have ", listed,
                                               " bytes; expected at most ", kMostXattrBytes));
   }
-  if (bytes > kMostXattrsBytes) {
+  if (bytes > kMostXattrBytesTogether) {
     co_return PosixError(ENOSPC, absl::StrCat("the file's attributes would have ", bytes,
-                                              " bytes together; expected at most ", kMostXattrsBytes));
+                                              " bytes together; expected at most ", kMostXattrBytesTogether));
   }
   co_return absl::OkStatus();
 }

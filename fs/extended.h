@@ -13,7 +13,7 @@ namespace mangrove::fs {
 // What a value has at most, and names of a file's attributes together.
 inline constexpr size_t kMostXattrBytes = 65'536;
 // What names and values of a file's attributes have together at most: 15 of the longest, and more. So an edit may read them all.
-inline constexpr size_t kMostXattrsBytes = size_t{1} << 20;
+inline constexpr size_t kMostXattrBytesTogether = size_t{1} << 20;
 inline constexpr size_t kMostXattrNameBytes = 255;
 // Attributes whose names begin so are named streams, as whole values.
 inline constexpr std::string_view kStreamXattrPrefix = "user.stream.";

@@ -26,12 +26,8 @@ Task<absl::StatusOr<Attributes>> Instance::GetAttributes(FoundFile file) {
 
 // Where disks are full: what is zeros already must not take room there. False elsewhere, where looking would cost more.
 Task<absl::StatusOr<bool>> Instance::AreZeros(uint64_t place, uint64_t length) {
-  bool is_full = false;
-  for (uint64_t page = place / kPageSize; page * kPageSize < place + length && !is_full;) {
-    is_full = !pages_->HasRoom(page);
-    page += Pages::kPagesOfDisks - page % Pages::kPagesOfDisks;
-  }
-  if (!is_full) co_return false;
+  const PageSpan pages{place / kPageSize, (place + length - 1) / kPageSize + 1 - place / kPageSize};
+  if (pages_->RoomFrom(pages) == pages.count) co_return false;
   std::string bytes(length, '\0');
   const absl::Status status = co_await pages_->ReadData(place, std::as_writable_bytes(std::span(bytes)));
   if (!status.ok()) co_return status;
@@ -56,11 +52,11 @@ Task<absl::Status> Instance::ZeroBytes(Edit* edit, Inode inode, uint64_t from, u
     if (extent.IsHole()) continue;
     const uint64_t begin = std::max(from, extent.stream_page * kPageSize);
     const uint64_t end = std::min(to, extent.end() * kPageSize);
-    const std::string zeros(end - begin, '\0');
     const uint64_t place = extent.page * kPageSize + (begin - extent.stream_page * kPageSize);
     const absl::StatusOr<bool> are_zeros = co_await AreZeros(place, end - begin);
     if (!are_zeros.ok()) co_return are_zeros.status();
     if (*are_zeros) continue;
+    const std::string zeros(end - begin, '\0');
     absl::Status status = co_await edit->WriteData(place, std::as_bytes(std::span(zeros)));
     if (status.ok())
       status =

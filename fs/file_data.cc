@@ -96,28 +96,29 @@ Task<absl::StatusOr<std::string>> Instance::Read(FoundFile file, uint64_t offset
 }
 
 // ENOSPC: some of these pages were taken ahead and are zeros yet, and the disks have no room for what would be written to them.
-Task<absl::Status> Instance::HaveRoom(const std::vector<Extent>* map, PageSpan pages) {
+Task<absl::Status> Instance::CheckRoom(const std::vector<Extent>* map, PageSpan pages) {
   for (const Extent& extent : *map) {
     const uint64_t begin = std::max(pages.first, extent.stream_page);
-    uint64_t first = extent.page + (begin - extent.stream_page);
-    const uint64_t end = first + std::min(extent.end(), pages.first + pages.count) - begin;
-    for (uint64_t next = 0; first < end; first = next) {
-      next = std::min(end, first - first % Pages::kPagesOfDisks + Pages::kPagesOfDisks);
-      if (pages_->HasRoom(first)) continue;
-      std::string bytes((next - first) * kPageSize, '\0');
+    const uint64_t end = std::min(pages.first + pages.count, extent.end());
+    PageSpan rest{extent.page + (begin - extent.stream_page), end - begin};
+    for (uint64_t seen = pages_->RoomFrom(rest); seen < rest.count; seen = pages_->RoomFrom(rest)) {
+      rest = {rest.first + seen, rest.count - seen};
+      const PageSpan full{rest.first, std::min(rest.count, kPagesOfDisks - rest.first % kPagesOfDisks)};
+      std::string bytes(full.count * kPageSize, '\0');
       const absl::Status status =
-          co_await pages_->ReadData(first * kPageSize, std::as_writable_bytes(std::span(bytes)));
+          co_await pages_->ReadData(full.first * kPageSize, std::as_writable_bytes(std::span(bytes)));
       if (!status.ok()) co_return status;
       for (uint64_t at = 0; at < bytes.size(); at += kPageSize) {
-        if (IsZeros(std::string_view(bytes).substr(at, kPageSize))) co_return DiskFull(first + at / kPageSize);
+        if (IsZeros(std::string_view(bytes).substr(at, kPageSize))) co_return DiskFull(full.first + at / kPageSize);
       }
+      rest = {rest.first + full.count, rest.count - full.count};
     }
   }
   co_return absl::OkStatus();
 }
 
 // Where the file has no pages yet they come first, by themselves, as zeros: an edit that takes pages and is aborted must not have written to
-// them (S2); `took` says so, to the next call for the same bytes. True: there is nothing in the way of writing `bytes` from `*from` on.
+// them (S2); `took` says so, to the next call for the same bytes. True: nothing is in the way of writing them.
 Task<absl::StatusOr<bool>> Instance::MakeRoom(Edit* edit, Inode inode, uint64_t from, uint64_t length, bool* took) {
   Stream stream(edit, &space_, inode);
   const PageSpan pages = PagesOfBytes(from, length);
@@ -126,7 +127,7 @@ Task<absl::StatusOr<bool>> Instance::MakeRoom(Edit* edit, Inode inode, uint64_t 
   const bool has_holes = std::any_of(map->begin(), map->end(), [](const Extent& extent) { return extent.IsHole(); });
   if (!has_holes) {
     if (*took) co_return true;
-    const absl::Status has_room = co_await HaveRoom(&*map, pages);
+    const absl::Status has_room = co_await CheckRoom(&*map, pages);
     if (!has_room.ok()) co_return has_room;
     co_return true;
   }

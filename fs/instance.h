@@ -141,7 +141,7 @@ class Instance final : public Filesystem {
   // file_data.cc
   Task<absl::StatusOr<std::string>> ReadAt(FoundFile file, uint64_t offset, uint64_t length, bool* wants_time);
   Task<absl::Status> ReadBytes(Edit* edit, Inode inode, uint64_t offset, std::string* bytes);
-  Task<absl::Status> HaveRoom(const std::vector<Extent>* map, PageSpan pages);
+  Task<absl::Status> CheckRoom(const std::vector<Extent>* map, PageSpan pages);
   Task<absl::StatusOr<bool>> MakeRoom(Edit* edit, Inode inode, uint64_t from, uint64_t length, bool* took);
   Task<absl::Status> WriteBytes(Edit* edit, Inode inode, uint64_t from, const std::string* bytes, bool clears_set_id);
   Task<absl::Status> SyncOne(FoundFile file);

@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -26,6 +27,8 @@ constexpr uint64_t kPageSize = 4096;
 constexpr uint64_t kMetadataBytes = 4080;
 
 constexpr uint64_t kNodePlaces = 64;
+// So many pages side by side, from a multiple of that on, are on the same disks.
+constexpr uint64_t kPagesOfDisks = 512;
 
 enum class Intent : uint8_t { kRead, kWrite };
 
@@ -66,10 +69,10 @@ class Pages {
 
   // Gives pages storage, zeros, on as many disks as `replicas` says (0: as the cluster does). AlreadyExists: it has.
   virtual Task<absl::Status> Allocate(PageSpan pages, uint32_t replicas) = 0;
-  // Whether the disks that keep the page have room for more, as far as this node has heard. They keep all kPagesOfDisks, from a multiple of
-  // that on.
-  static constexpr uint64_t kPagesOfDisks = 512;
+  // Whether the disks that keep the page have room for more, as far as this node has heard.
   virtual bool HasRoom(uint64_t page) const = 0;
+  // How many of these pages, from the first one on, have it.
+  uint64_t RoomFrom(PageSpan pages) const;
   // Of the whole space: pages, and how many of them are free.
   virtual Task<absl::StatusOr<Space>> GetSpace() = 0;
 
@@ -91,6 +94,14 @@ class Pages {
   virtual int64_t NowNs() const = 0;         // Since 1970, of this node.
   virtual uint64_t Random() = 0;
 };
+
+inline uint64_t Pages::RoomFrom(PageSpan pages) const {
+  uint64_t count = 0;
+  while (count < pages.count && HasRoom(pages.first + count)) {
+    count += kPagesOfDisks - (pages.first + count) % kPagesOfDisks;
+  }
+  return std::min(count, pages.count);
+}
 
 inline Task<absl::Status> Pages::FlushAndSync(std::vector<PageSpan> pages) {
   absl::Status status;

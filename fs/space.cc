@@ -125,7 +125,10 @@ Task<absl::StatusOr<PageSpan>> SpaceMap::TakeFrom(Edit* edit, Choice choice, uin
   }
   if (found.count == 0) co_return PageSpan{};
   // Other trees may grow: what takes files away must not be refused.
-  if ((counts || edit->grows()) && !pages_->HasRoom(first + found.first)) co_return DiskFull(first + found.first);
+  if (counts || edit->grows()) {
+    found.count = pages_->RoomFrom({first + found.first, found.count});
+    if (found.count == 0) co_return DiskFull(first + found.first);
+  }
   if (editor.owner() == 0) editor.SetOwner(own);
   editor.Set(found, true, choice.mark);
   const absl::Status charged = counts ? co_await Charge(edit, &editor, kind, found.count) : absl::OkStatus();

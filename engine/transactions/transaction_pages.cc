@@ -1,7 +1,6 @@
 #include "engine/transactions/transaction_pages.h"
 
 #include <algorithm>
-#include <cstring>
 #include <deque>
 #include <span>
 
@@ -73,16 +72,12 @@ Task<absl::StatusOr<TransactionPages::Content>> TransactionPages::Load(PageId pa
   co_return content;
 }
 
-std::optional<std::string> TransactionPages::Glance(PageId page, const PageBytes* instead, size_t offset,
-                                                    size_t length) const {
-  if (!engine_->Serves() || (instead == nullptr && engine_->RightsOf(page) == Rights::kNone)) return std::nullopt;
+bool TransactionPages::Serves() const { return engine_->Serves(); }
+
+std::optional<std::string> TransactionPages::LoadNow(PageId page, size_t offset, size_t length) const {
+  if (engine_->RightsOf(page) == Rights::kNone) return std::nullopt;
   std::string bytes(length, '\0');
-  const auto out = std::as_writable_bytes(std::span(bytes));
-  if (instead == nullptr) {
-    engine_->Load(page, offset, out);
-  } else {
-    std::memcpy(out.data(), instead->bytes.data() + offset, length);
-  }
+  engine_->Load(page, offset, std::as_writable_bytes(std::span(bytes)));
   return bytes;
 }
 

@@ -70,8 +70,9 @@ class TransactionPages {
 
   using Content = std::shared_ptr<PageBytes>;
   Task<absl::StatusOr<Content>> Load(PageId page, TimeNs deadline);
-  // Bytes of the page as it is here now, or of `instead`, unless that is null. Nothing: it is not here, or this node may not use it.
-  std::optional<std::string> Glance(PageId page, const PageBytes* instead, size_t offset, size_t length) const;
+  // Whether this node may use what is here now; and bytes of a page as it is here, if it is.
+  bool Serves() const;
+  std::optional<std::string> LoadNow(PageId page, size_t offset, size_t length) const;
   // REQUIRES: exclusively locked.
   Task<absl::Status> Store(PageId page, Content content, TimeNs deadline);
   // The change's bytes and its sequence. REQUIRES: exclusively locked.

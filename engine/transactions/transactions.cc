@@ -312,11 +312,12 @@ Task<absl::StatusOr<std::string>> Transactions::ReadHeld(OpenPtr transaction, Gl
 }
 
 std::optional<std::string> Transactions::Glance(GlobalAddress at, uint64_t length) {
+  if (stopped_ || !pages_.Serves() || !replay_.IsDone() || !CheckRange(at, length).ok()) return std::nullopt;  // T2
   const PageId page = PageOf(at);
-  if (stopped_ || !replay_.IsDone() || !CheckRange(at, length).ok()) return std::nullopt;  // T2
+  const uint64_t offset = absl::Uint128Low64(at.value) % kPageBytes;
   const LocalPages::Page* const local = local_.Find(page);
-  const PageBytes* const committed = local == nullptr ? nullptr : local->content.get();
-  return pages_.Glance(page, committed, absl::Uint128Low64(at.value) % kPageBytes, length);
+  if (local != nullptr) return WithWrites(*local->content, {}, offset, length);
+  return pages_.LoadNow(page, offset, length);
 }
 
 Task<absl::Status> Transactions::Write(ClientId client, uint64_t id, GlobalAddress at, std::string bytes) {

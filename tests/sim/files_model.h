@@ -74,7 +74,8 @@ class FileHistory {
   std::vector<ModelTree> states_{ModelTree{}};             // From the last one that is durable on.
   std::vector<ModelTree> attempt_;                         // One at most.
   std::map<uint64_t, std::vector<std::string>> contents_;  // Of each file, from what was synced on.
-  // What writes that were lost, or failed, may have left behind the end of a file; and that end, when it was synced.
+  // Versions that were longer than the file was when somebody looked: writes that were lost, or failed, may have left their bytes behind its
+  // end. And that end, when it was synced.
   std::map<uint64_t, std::vector<std::string>> behind_;
   std::map<uint64_t, size_t> synced_bytes_;
 };

@@ -33,64 +33,53 @@ TEST_F(PageEngineFlush, WhatOneCommitMakesDurableIsAnsweredInOneMessage) {
   EXPECT_EQ(cluster.host(2).store.durable.pages.size(), kCallers);
 }
 
-// Node 1 flushes a page, and its stores are lost; node 2 takes the page, and is lost with it. There is nothing left to flush, and what node
-// 1 had written is gone.
-TEST_F(PageEngineFlush, APageThatWasLostWhileItWasBeingFlushedIsNotSaidToBeDurable) {
-  EngineCluster cluster(4);
-  PageId page = kBase;
-  const auto holders = [&] { return cluster.locator().CoreHolders(page, 2); };
-  while (holders()[0].value < 3 || holders()[1].value < 3) page = page + kSegmentPages;
-  ASSERT_TRUE(cluster.IsResponsible(1, page));
-  cluster.Allocate({page, 1});
-  ASSERT_TRUE(cluster.Write(1, page, 1).ok());
-  ASSERT_TRUE(cluster.Wait(cluster.engine(1).Flush({page, 1}, cluster.In(kSecond))).ok());
-  ASSERT_TRUE(cluster.Write(1, page, 2).ok());
-  cluster.cut = {NodeId(3), NodeId(4)};
-  std::optional<absl::Status> flushed;
-  Spawn<absl::Status>(cluster.engine(1).Flush({page, 1}, cluster.In(5 * kSecond)),
-                      [&](absl::Status s) { flushed = std::move(s); });
-  cluster.RunFor(kMillisecond);
-  cluster.cut.clear();
-  ASSERT_TRUE(cluster.Write(2, page, 3).ok());
-  cluster.RunFor(10 * kMillisecond);  // Node 1 keeps nothing of it.
-  cluster.Start({NodeId(2), Incarnation(2)});
-  cluster.RunFor(6 * kSecond);
-  ASSERT_TRUE(flushed.has_value());
-  EXPECT_TRUE(absl::IsDataLoss(*flushed)) << *flushed;
-  EXPECT_EQ(*cluster.Read(1, page), 1);
-  EXPECT_TRUE(cluster.Wait(cluster.engine(1).Flush({page, 1}, cluster.In(kSecond))).ok()) << "it was said once";
+// Node 1 flushes a page, and its stores are lost; node 2 takes the page, and is lost with it.
+class PageEngineLostFlush : public PageEngineFlush {
+ protected:
+  PageEngineLostFlush() {
+    while (Holders()[0].value < 3 || Holders()[1].value < 3) page_ = page_ + kSegmentPages;
+    EXPECT_TRUE(cluster_.IsResponsible(1, page_));
+    cluster_.Allocate({page_, 1});
+    EXPECT_TRUE(cluster_.Write(1, page_, 1).ok());
+    EXPECT_TRUE(Flush().ok());
+    EXPECT_TRUE(cluster_.Write(1, page_, 2).ok());
+    cluster_.cut = {NodeId(3), NodeId(4)};
+    Spawn<absl::Status>(cluster_.engine(1).Flush({page_, 1}, cluster_.In(5 * kSecond)),
+                        [this](absl::Status s) { flushed_ = std::move(s); });
+    cluster_.RunFor(kMillisecond);
+    cluster_.cut.clear();
+    EXPECT_TRUE(cluster_.Write(2, page_, 3).ok());
+    cluster_.RunFor(10 * kMillisecond);  // Node 1 keeps nothing of it.
+    cluster_.Start({NodeId(2), Incarnation(2)});
+  }
+  std::vector<NodeId> Holders() const { return cluster_.locator().CoreHolders(page_, 2); }
+  absl::Status Flush() { return cluster_.Wait(cluster_.engine(1).Flush({page_, 1}, cluster_.In(kSecond))); }
+
+  std::optional<absl::Status> flushed_;
+  EngineCluster cluster_{4};
+  PageId page_ = kBase;
+};
+
+// There is nothing left to flush, and what node 1 had written is gone.
+TEST_F(PageEngineLostFlush, IsNotSaidToBeDurable) {
+  cluster_.RunFor(6 * kSecond);
+  ASSERT_TRUE(flushed_.has_value());
+  EXPECT_TRUE(absl::IsDataLoss(*flushed_)) << *flushed_;
+  EXPECT_EQ(*cluster_.Read(1, page_), 1);
+  EXPECT_TRUE(Flush().ok()) << "it was said once";
 }
 
-// Node 1 flushes a page, and its stores are lost; node 2, which has the page next, is lost with it, and so are the seals of
-// the core holders. What everybody was told to be lost must not come back by node 1's sending its stores again.
-TEST_F(PageEngineFlush, StoreOfAPageThatWasReopenedSinceIsNotPressed) {
-  EngineCluster cluster(4);
-  PageId page = kBase;
-  const auto holders = [&] { return cluster.locator().CoreHolders(page, 2); };
-  while (holders()[0].value < 3 || holders()[1].value < 3) page = page + kSegmentPages;
-  ASSERT_TRUE(cluster.IsResponsible(1, page));
-  cluster.Allocate({page, 1});
-  ASSERT_TRUE(cluster.Write(1, page, 1).ok());
-  ASSERT_TRUE(cluster.Wait(cluster.engine(1).Flush({page, 1}, cluster.In(kSecond))).ok());
-  ASSERT_TRUE(cluster.Write(1, page, 2).ok());
-  cluster.cut = {NodeId(3), NodeId(4)};
-  std::optional<absl::Status> flushed;
-  Spawn<absl::Status>(cluster.engine(1).Flush({page, 1}, cluster.In(5 * kSecond)),
-                      [&](absl::Status s) { flushed = std::move(s); });
-  cluster.RunFor(kMillisecond);
-  cluster.cut.clear();
-  ASSERT_TRUE(cluster.Write(2, page, 3).ok());
-  cluster.RunFor(10 * kMillisecond);  // Node 1 keeps nothing of it.
-  cluster.Start({NodeId(2), Incarnation(2)});
-  ASSERT_EQ(*cluster.Read(1, page), 1);
-  ASSERT_TRUE(cluster.Write(1, page, 4).ok());
-  for (const NodeId holder : holders()) cluster.Start({holder, Incarnation(2)});
-  ASSERT_FALSE(flushed.has_value());
-  cluster.RunFor(kSecond);
-  cluster.Start({NodeId(1), Incarnation(2)});
-  cluster.RunFor(kSecond);
-  ASSERT_TRUE(flushed.has_value() && flushed->ok());  // Of what the page holds by now.
-  EXPECT_EQ(*cluster.Read(2, page), 4);
+// So are the seals of the core holders. What everybody was told to be lost must not come back by node 1's sending its stores again.
+TEST_F(PageEngineLostFlush, IsNotPressedOnAPageThatWasReopenedSince) {
+  ASSERT_EQ(*cluster_.Read(1, page_), 1);
+  ASSERT_TRUE(cluster_.Write(1, page_, 4).ok());
+  for (const NodeId holder : Holders()) cluster_.Start({holder, Incarnation(2)});
+  ASSERT_FALSE(flushed_.has_value());
+  cluster_.RunFor(kSecond);
+  cluster_.Start({NodeId(1), Incarnation(2)});
+  cluster_.RunFor(kSecond);
+  ASSERT_TRUE(flushed_.has_value() && flushed_->ok());  // Of what the page holds by now.
+  EXPECT_EQ(*cluster_.Read(2, page_), 4);
 }
 
 // Sixteen pages of a segment, written by node 1.
