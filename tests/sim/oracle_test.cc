@@ -57,6 +57,17 @@ class OracleTest : public testing::Test {
     At(node).Take(kPage, keep, [&](PageBuffer data) { result = std::move(data); });
     return result;
   }
+  // The node that asked for it died before the answer.
+  void LeaveAllocationOpen() {
+    oracle_.BeginUnallocate(kRange);
+    oracle_.EndUnallocate(kRange, absl::OkStatus());
+    oracle_.BeginAllocate(kRange);
+    oracle_.EndAllocate(kRange, absl::UnavailableError("died"));
+  }
+  void Refuse() {
+    const PageRange one{kPage, 1};
+    oracle_.CheckAnswer("acquire", 1, one, oracle_.StateOf(one), absl::FailedPreconditionError("not allocated"));
+  }
   void Flush() { oracle_.EndFlush(oracle_.BeginFlush(kRange), absl::OkStatus()); }
 
   void ExpectSound() {
@@ -346,6 +357,36 @@ TEST_F(OracleTest, SeesContentFromBeforeTheAllocation) {
 TEST_F(OracleTest, SeesAnAllocatedPageRefused) {
   const Oracle::RangeState before = oracle_.StateOf(kRange);
   oracle_.CheckAnswer("acquire", 0, kRange, before, absl::FailedPreconditionError("not allocated"));
+  ExpectBreach("O7");
+}
+
+// An Allocate whose node died: whoever uses the page before that is known writes on sand.
+TEST_F(OracleTest, WhatWasStoredInAnOpenAllocationMayGoOnceItWasRefused) {
+  LeaveAllocationOpen();
+  Install(0, Rights::kWrite);
+  Store(0);
+  Take(0, true);
+  Refuse();
+  ExpectSound();
+  Install(1, Rights::kRead);
+  ExpectSound();
+}
+
+TEST_F(OracleTest, SeesAnOpenAllocationForgetWhatItStored) {
+  LeaveAllocationOpen();
+  Install(0, Rights::kWrite);
+  Store(0);
+  Take(0, true);
+  Install(1, Rights::kRead);
+  ExpectBreach("O2");
+}
+
+TEST_F(OracleTest, SeesAnOpenAllocationRefusedThoughItWasFlushed) {
+  LeaveAllocationOpen();
+  Install(0, Rights::kWrite);
+  Store(0);
+  Flush();
+  Refuse();
   ExpectBreach("O7");
 }
 

@@ -93,6 +93,8 @@ constexpr auto kRegressions = std::to_array<Regression>({
     // Bytes that a lost write had left behind the end of a file.
     {"files", 95010000980},
     {"files", 95020000228},
+    // The node that allocated a page died before it had its answer; others wrote the page, and then heard that there is none.
+    {"readers", 95030000367},
     // Pages that move.
     {"moves", 17},
     {"moves", 20},
