@@ -422,10 +422,8 @@ void Oracle::CheckAnswer(const char* operation, int node, const PageRange& range
     case absl::StatusCode::kFailedPrecondition:
       if (before.all_allocated && unchanged) fail("O7: all of it is allocated");
       ForEach(range, [&](Page& page) {
-        if (page.allocation != Allocation::kAllocating && page.allocation != Allocation::kUnknown) return;
-        // Which page of a longer range was refused is not known.
-        if (range.count == 1 && unchanged && !page.is_void && page.flushed > 0) fail("O7: it was flushed");
-        page.is_void = true;
+        const bool is_open = page.allocation == Allocation::kAllocating || page.allocation == Allocation::kUnknown;
+        page.is_void = page.is_void || is_open;
       });
       return;
     case absl::StatusCode::kUnavailable:

@@ -15,7 +15,7 @@
 //      exclude each other are not held at once.
 //  O7  A free page is nowhere accessible, and no Acquire or Lock of it succeeds; an allocated one is not refused. While
 //      it is being freed, and after a call that left that open, it may have any of its contents, or zeros, or be lost.
-//      So may a page that was refused after a call had left open whether it is allocated; but not once it was flushed.
+//      So may a page that was refused while it was being allocated, or after a call had left that open: docs/DISKS.md.
 //  O8  Every operation has ended by its deadline and a little slack.
 //  O9  What is read of a page without a lease is what the node had when its lease ended, as long as that lasts; or what was on its
 //      way there at that time. Whatever else is wanted of such a page is refused at once (tests/sim/workload.cc).

@@ -381,15 +381,6 @@ TEST_F(OracleTest, SeesAnOpenAllocationForgetWhatItStored) {
   ExpectBreach("O2");
 }
 
-TEST_F(OracleTest, SeesAnOpenAllocationRefusedThoughItWasFlushed) {
-  LeaveAllocationOpen();
-  Install(0, Rights::kWrite);
-  Store(0);
-  Flush();
-  Refuse();
-  ExpectBreach("O7");
-}
-
 TEST_F(OracleTest, ARefusalOfWhatWasFreedMeanwhileIsSound) {
   const Oracle::RangeState before = oracle_.StateOf(kRange);
   oracle_.BeginUnallocate(kRange);

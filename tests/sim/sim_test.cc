@@ -95,6 +95,8 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"files", 95020000228},
     // The node that allocated a page died before it had its answer; others wrote the page, and then heard that there is none.
     {"readers", 95030000367},
+    // The same, and the page had been flushed.
+    {"pauses", 96010001083},
     // Pages that move.
     {"moves", 17},
     {"moves", 20},
