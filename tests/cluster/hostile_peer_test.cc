@@ -365,6 +365,8 @@ TEST_F(AlteringWire, WhatIsNoBeginningOfAConnectionIsRefusedAndSaidOnce) {
 
 class RecordingWire : public AlteringWire {
  protected:
+  // What the wire's threads write to is a member here.
+  ~RecordingWire() override { wire_.reset(); }
   // What node 3 sends to node 1 while they find each other.
   void Record() {
     wire_ = std::make_unique<Wire>(cluster_.port(1), [this](int from, std::string& bytes) {
