@@ -40,7 +40,8 @@ FilesetInfo InfoIn(const EditPage& page) {
           .state = static_cast<FilesetState>(GetLittle<uint32_t>(bytes, kStateAt)),
           .replicas = GetLittle<uint32_t>(bytes, kEntryReplicasAt),
           .number = GetLittle<uint64_t>(bytes, kNumberAt),
-          .made_ns = static_cast<int64_t>(GetLittle<uint64_t>(bytes, kEntryMadeAt))};
+          .made_ns = static_cast<int64_t>(GetLittle<uint64_t>(bytes, kEntryMadeAt)),
+          .repair = HolderIn(bytes, Role::kRepair)};
 }
 
 void PutInfo(EditPage* page, const FilesetInfo& info) {
@@ -241,7 +242,8 @@ Task<absl::StatusOr<SuperRoot::Entry>> SuperRoot::Register(std::string name, Fil
                    .state = FilesetState::kMaking,
                    .replicas = options.replicas,
                    .number = number,
-                   .made_ns = list_->NowNs()}};
+                   .made_ns = list_->NowNs(),
+                   .repair = std::nullopt}};
     PutInfo(*entry, registered.info);
     co_return absl::OkStatus();
   };
@@ -250,22 +252,36 @@ Task<absl::StatusOr<SuperRoot::Entry>> SuperRoot::Register(std::string name, Fil
   co_return registered;
 }
 
-// ENOENT: the entry is of that fileset no more, and nothing changes.
-Task<absl::Status> SuperRoot::SetReplicas(Entry entry, uint32_t replicas) {
-  return ChangeInfo(std::move(entry), [replicas](FilesetInfo& info) { info.replicas = replicas; });
-}
-Task<absl::Status> SuperRoot::SetState(Entry entry, FilesetState state) {
-  return ChangeInfo(std::move(entry), [state](FilesetInfo& info) { info.state = state; });
+// ENOENT: the entry is of that fileset no more.
+absl::StatusOr<FilesetInfo> SuperRoot::InfoOf(const Entry& entry, const EditPage& page) {
+  FilesetInfo info = InfoIn(page);
+  if (info.number != entry.info.number || info.state == FilesetState::kFree) return NoFileset(entry.info.name);
+  return info;
 }
 
-Task<absl::Status> SuperRoot::ChangeInfo(Entry entry, std::function<void(FilesetInfo&)> change) {
+// ENOENT: the entry is of that fileset no more, and nothing changes.
+Task<absl::Status> SuperRoot::SetReplicas(Entry entry, uint32_t replicas) {
+  return ChangeInfo(std::move(entry), [replicas](FilesetInfo& info) {
+    info.replicas = replicas;
+    return absl::OkStatus();
+  });
+}
+// P3
+Task<absl::Status> SuperRoot::SetState(Entry entry, FilesetState state) {
+  return ChangeInfo(std::move(entry), [this, state](FilesetInfo& info) {
+    info.state = state;
+    return NotBeingRepaired(info);
+  });
+}
+
+Task<absl::Status> SuperRoot::ChangeInfo(Entry entry, std::function<absl::Status(FilesetInfo&)> change) {
   auto body = [&](Edit& edit) -> Task<absl::Status> {
     const absl::StatusOr<EditPage*> page = co_await edit.Get(entry.page, PageKind::kFilesetEntry, Intent::kWrite);
     if (!page.ok()) co_return page.status();
-    FilesetInfo info = InfoIn(**page);
-    if (info.number != entry.info.number || info.state == FilesetState::kFree) co_return NoFileset(entry.info.name);
-    change(info);
-    PutInfo(*page, info);
+    absl::StatusOr<FilesetInfo> info = InfoOf(entry, **page);
+    if (!info.ok()) co_return info.status();
+    if (absl::Status s = change(*info); !s.ok()) co_return s;
+    PutInfo(*page, *info);
     co_return absl::OkStatus();
   };
   co_return co_await RunEdit(list_.get(), body);
@@ -397,14 +413,7 @@ Task<absl::StatusOr<CheckReport>> SuperRoot::Check(std::string name, CheckOption
   if (!entry.ok()) co_return entry.status();
   const absl::StatusOr<PageRange> region = co_await OpenRegionOf(*entry);
   if (!region.ok()) co_return region.status();
-  if (options.repair && entry->info.state != FilesetState::kOffline) {
-    co_return PosixError(EBUSY, absl::StrCat("fileset \"", name, "\" is ", ToString(entry->info.state),
-                                             ": set it offline before it is repaired"));
-  }
-  if (options.repair) {
-    const absl::Status unused = co_await CheckUnused(*region, name);
-    if (!unused.ok()) co_return unused;
-  }
+  if (options.repair) co_return co_await Repair(*entry, *region, options);
   EnginePages pages(node_, *region, clients_());
   co_return co_await CheckFileset(&pages, options);
 }

@@ -4,10 +4,12 @@
 // The super root:       0 "MGSUPER1"   8 address of the list's region, low half 8, high half 8
 // The list's first page: 16 number of the next fileset 8   24 pages that were ever used for entries 4
 // An entry: 16 state 4   20 replicas 4   24 number of the fileset 8   32 when it was made 8   40 length of its name 1   41 name
+//           512 roles (fs/roles.h)
 //
 //   P1  A fileset is in state kMaking until it is whole, and in state kDeleting from before its first page goes until its region has
 //       gone: so whoever asks next goes on with what was interrupted, or does it again.
 //   P2  Region "fileset-N" is of the fileset with number N alone. Numbers are never used again.
+//   P3  A fileset is repaired by the node that has its role kRepair, by one repair at a time; it stays offline that long, and is not deleted.
 //
 // Owned by the loop.
 
@@ -17,6 +19,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,6 +29,7 @@
 #include "fs/engine_pages.h"
 #include "fs/instance.h"
 #include "fs/quota.h"
+#include "fs/roles.h"
 #include "fs/upkeep.h"
 #include "net/runtime/task.h"
 
@@ -40,6 +44,7 @@ struct FilesetInfo {
   uint32_t replicas = 0;  // 0: as the cluster does.
   uint64_t number = 0;
   int64_t made_ns = 0;
+  std::optional<RoleHolder> repair;  // Registered for it; its node may have gone.
 };
 
 // What has a value changes.
@@ -75,7 +80,10 @@ class SuperRoot {
   Task<absl::StatusOr<Usage>> GetUsage(std::string name);
   // Everything in it is gone. EBUSY: it is online.
   Task<absl::Status> Delete(std::string name);
+  // EBUSY, of a repair: it is not offline, it is in use, or somebody repairs it.
   Task<absl::StatusOr<CheckReport>> Check(std::string name, CheckOptions options);
+  // Who repairs it, as far as this node knows.
+  std::optional<NodeId> RepairedBy(const FilesetInfo& info) const;
   // ENOENT; ENODEV: it is not online.
   Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> Open(std::string name);
 
@@ -95,11 +103,16 @@ class SuperRoot {
   Task<absl::StatusOr<std::unique_ptr<EnginePages>>> OpenPagesOf(std::string name);
   Task<absl::StatusOr<PageRange>> OpenRegionOf(Entry entry);
   Task<absl::Status> SetReplicas(Entry entry, uint32_t replicas);
-  Task<absl::Status> ChangeInfo(Entry entry, std::function<void(FilesetInfo&)> change);
+  Task<absl::Status> ChangeInfo(Entry entry, std::function<absl::Status(FilesetInfo&)> change);
   Task<absl::Status> SetState(Entry entry, FilesetState state);
   Task<absl::StatusOr<FilesetInfo>> MakeFileset(std::string name, FilesetOptions options);
   Task<absl::Status> CheckUnused(PageRange region, std::string name);
   absl::Status CheckPlace() const;
+  static absl::StatusOr<FilesetInfo> InfoOf(const Entry& entry, const EditPage& page);
+  absl::Status NotBeingRepaired(const FilesetInfo& info) const;
+  Task<absl::StatusOr<RoleHolder>> BeginRepair(Entry entry);
+  Task<absl::Status> EndRepair(Entry entry, RoleHolder holder);
+  Task<absl::StatusOr<CheckReport>> Repair(Entry entry, PageRange region, CheckOptions options);
   Task<absl::Status> DropPages(PageRange region);
 
   const EnginePagesNode node_;
@@ -107,6 +120,7 @@ class SuperRoot {
   const std::function<ClientId()> clients_;
   std::unique_ptr<EnginePages> list_;
   bool has_default_ = false;
+  std::set<uint64_t> repairing_;  // Numbers of filesets, by this node.
 };
 
 }  // namespace mangrove::fs

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <thread>
 #include <utility>
@@ -30,12 +31,14 @@ constexpr DurationNs kLookAgain = 10 * kMillisecond;
 constexpr uint64_t kMostReplicas = 64;
 constexpr DurationNs kMountAgain = 500 * kMillisecond;
 
-nlohmann::json DocumentOf(const fs::FilesetInfo& info) {
-  return {{"name", info.name},
-          {"state", fs::ToString(info.state)},
-          {"replicas", info.replicas},
-          {"number", info.number},
-          {"made_ns", info.made_ns}};
+nlohmann::json DocumentOf(const fs::FilesetInfo& info, const fs::SuperRoot& super_root) {
+  nlohmann::json document{{"name", info.name},
+                          {"state", fs::ToString(info.state)},
+                          {"replicas", info.replicas},
+                          {"number", info.number},
+                          {"made_ns", info.made_ns}};
+  if (const std::optional<NodeId> by = super_root.RepairedBy(info)) document["repaired_by_node"] = by->value;
+  return document;
 }
 
 std::string Done(const nlohmann::json& document) { return document.dump(2) + "\n"; }
@@ -240,7 +243,7 @@ Task<Mounts::Answer> Mounts::OfFileset(std::string what, std::string argument, b
     const absl::StatusOr<std::vector<fs::FilesetInfo>> infos = co_await super_root_->List();
     if (!infos.ok()) co_return infos.status();
     nlohmann::json list = nlohmann::json::array();
-    for (const fs::FilesetInfo& info : *infos) list.push_back(DocumentOf(info));
+    for (const fs::FilesetInfo& info : *infos) list.push_back(DocumentOf(info, *super_root_));
     co_return Done({{"filesets", list}});
   }
   std::string name = argument;
@@ -276,7 +279,7 @@ Task<Mounts::Answer> Mounts::OfFileset(std::string what, std::string argument, b
   }
   const absl::StatusOr<fs::FilesetInfo> info = co_await super_root_->Find(name);
   if (!info.ok()) co_return info.status();
-  nlohmann::json document = DocumentOf(*info);
+  nlohmann::json document = DocumentOf(*info, *super_root_);
   // To look into it takes addresses of this daemon for good: not at anybody's wish.
   if (is_operator && (info->state == fs::FilesetState::kOnline || info->state == fs::FilesetState::kOffline)) {
     const absl::StatusOr<std::string> usage = co_await UsageOfFileset(super_root_.get(), name);

@@ -334,7 +334,10 @@ std::string Filesets(const json& document) {
   table.AddRow({"fileset", "state", "copies", is_counted ? "data" : "", is_counted ? "inodes" : ""});
   for (const json& fileset : filesets) {
     const uint64_t replicas = Number(fileset, "replicas");
-    table.AddRow({Text(fileset, "name"), Text(fileset, "state"), replicas == 0 ? "as pages" : std::to_string(replicas),
+    const uint64_t repairer = fileset.value("repaired_by_node", uint64_t{0});
+    const std::string state =
+        absl::StrCat(Text(fileset, "state"), repairer == 0 ? "" : absl::StrCat(", being repaired by node ", repairer));
+    table.AddRow({Text(fileset, "name"), state, replicas == 0 ? "as pages" : std::to_string(replicas),
                   is_counted ? UsageText(fileset, "used_bytes", "quota_bytes", BytesText) : "",
                   is_counted ? UsageText(fileset, "used_inodes", "quota_inodes",
                                          [](uint64_t count) { return std::to_string(count); })
