@@ -174,7 +174,7 @@ Finding CheckMembers(const NodeConfig& config) {
 Finding CheckMounts(const std::vector<MountConfig>& mounts) {
   std::set<std::string> directories;
   for (size_t i = 0; i < mounts.size(); ++i) {
-    const auto& [fileset, directory] = mounts[i];
+    const auto& [fileset, directory, options] = mounts[i];
     const std::string key = TableKey("mounts", i);
     if (fileset.empty()) return Problem{key + ".fileset", "is empty, expected the name of a fileset"};
     if (Finding f = CheckPath(key + ".directory", directory, "a directory")) return f;
@@ -318,6 +318,7 @@ std::vector<Key> MountKeys(MountConfig* mount) {
   return {
       StringKey("fileset", true, &mount->fileset),
       StringKey("directory", true, &mount->directory),
+      StringKey("options", false, &mount->options),
   };
 }
 

@@ -38,6 +38,7 @@ struct MemberConfig {
 struct MountConfig {
   std::string fileset;
   std::string directory;  // Absolute.
+  std::string options;    // As mount(8) has them, with commas between; what they are is not the engine's to know.
 };
 
 struct NodeConfig {

@@ -127,6 +127,7 @@ std::string FormatNodeConfig(const NodeConfig& config) {
   for (const MountConfig& mount : config.mounts) {
     absl::StrAppend(&text, "[[mounts]]\nfileset = ", quoted(mount.fileset), "\ndirectory = ", quoted(mount.directory),
                     "\n");
+    if (!mount.options.empty()) absl::StrAppend(&text, "options = ", quoted(mount.options), "\n");
   }
   return text;
 }

@@ -230,13 +230,13 @@ Task<absl::StatusOr<std::string>> Instance::GetXattr(FoundFile file, std::string
   co_return *std::move(value);
 }
 
-Task<absl::Status> Instance::SetXattr(FoundFile file, std::string name, std::string value, XattrMode mode) {
+Task<absl::Status> Instance::SetXattr(FoundFile file, std::string name, std::string value, XattrOptions options) {
   if (name.empty() || name.size() > kMostXattrNameBytes) {
     co_return PosixError(ERANGE, "an attribute's name of that length");
   }
   if (value.size() > kMostXattrBytes) co_return PosixError(E2BIG, absl::StrCat("a value of ", value.size(), " bytes"));
   if (name.starts_with(kStreamXattrPrefix)) {
-    co_return co_await SetStream(file, name.substr(kStreamXattrPrefix.size()), std::move(value), mode);
+    co_return co_await SetStream(file, name.substr(kStreamXattrPrefix.size()), std::move(value), options.mode);
   }
   if (absl::Status s = CheckNamespace(name); !s.ok()) co_return s;
   const bool is_access = name == kAccessAcl;
@@ -256,13 +256,14 @@ Task<absl::Status> Instance::SetXattr(FoundFile file, std::string name, std::str
     if (is_access) {
       const absl::StatusOr<mode_t> permissions = ModeOfAcl(value);
       if (!permissions.ok()) co_return permissions.status();
-      inode->set_mode((inode->mode() & ~mode_t{0777}) | *permissions);
+      const mode_t goes = 0777 | (options.clears_set_gid ? S_ISGID : 0);
+      inode->set_mode((inode->mode() & ~goes) | *permissions);
       const absl::StatusOr<bool> minimal = IsMinimal(value);
       if (!minimal.ok()) co_return minimal.status();
       if (*minimal) co_return (co_await EraseXattr(&edit, *inode, name)).status();
     }
     edit.SetGrows();
-    const absl::Status put = co_await PutXattr(&edit, *inode, name, value, mode);
+    const absl::Status put = co_await PutXattr(&edit, *inode, name, value, options.mode);
     if (!put.ok()) co_return put;
     Tree tree(&edit, &space_, inode->xattr_root());
     co_return co_await CheckTogether(&tree);

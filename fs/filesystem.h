@@ -41,6 +41,14 @@ struct DirectoryEntry {
 // An extended attribute's change, as of setxattr(2).
 enum class XattrMode : uint8_t { kAny, kCreate, kReplace };
 
+struct XattrOptions {
+  XattrOptions(XattrMode given, bool clears = false)
+      : mode(given), clears_set_gid(clears) {}  // NOLINT: mostly that is all.
+  XattrMode mode;
+  // Who sets an access ACL may not give files of that group the set-group-id bit: it goes.
+  bool clears_set_gid;
+};
+
 struct WriteOptions {
   bool append = false;         // At the end of the file, whatever the offset is.
   bool clears_set_id = false;  // The writer may not give files set-id bits: those that are there go.
@@ -80,7 +88,7 @@ class Filesystem {
   virtual Task<absl::StatusOr<Attributes>> SetAttributes(FoundFile file, AttributesChange change) = 0;
   // ENODATA: there is no such attribute. Values are at most 64 KiB.
   virtual Task<absl::StatusOr<std::string>> GetXattr(FoundFile file, std::string name) = 0;
-  virtual Task<absl::Status> SetXattr(FoundFile file, std::string name, std::string value, XattrMode mode) = 0;
+  virtual Task<absl::Status> SetXattr(FoundFile file, std::string name, std::string value, XattrOptions options) = 0;
   virtual Task<absl::Status> RemoveXattr(FoundFile file, std::string name) = 0;
   virtual Task<absl::StatusOr<std::vector<std::string>>> ListXattr(FoundFile file) = 0;
 

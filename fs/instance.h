@@ -73,7 +73,7 @@ class Instance final : public Filesystem {
   Task<absl::StatusOr<Attributes>> GetAttributes(FoundFile file) override;
   Task<absl::StatusOr<Attributes>> SetAttributes(FoundFile file, AttributesChange change) override;
   Task<absl::StatusOr<std::string>> GetXattr(FoundFile file, std::string name) override;
-  Task<absl::Status> SetXattr(FoundFile file, std::string name, std::string value, XattrMode mode) override;
+  Task<absl::Status> SetXattr(FoundFile file, std::string name, std::string value, XattrOptions options) override;
   Task<absl::Status> RemoveXattr(FoundFile file, std::string name) override;
   Task<absl::StatusOr<std::vector<std::string>>> ListXattr(FoundFile file) override;
   Task<absl::Status> Open(FoundFile file) override;

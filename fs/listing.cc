@@ -36,7 +36,7 @@ std::vector<uint64_t> InodesOf(const std::vector<Directory::Entry>& entries) {
   return inodes;
 }
 
-// Of an inode that a directory names: its page is corrupt, or lost, or something else.
+// Of an inode that a directory names, or whose attributes that has: its page is corrupt, or lost, or something else.
 bool IsDamage(const absl::Status& status) { return ErrnoOf(status) == EIO || ErrnoOf(status) == ESTALE; }
 
 }  // namespace
@@ -78,14 +78,15 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ListSome(FoundFile d
     co_await pages_->BringNear(InodesOf(*entries), is_dense);
     for (Directory::Entry& entry : *entries) {
       const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, entry.inode, Intent::kRead);
-      if (!inode.ok() && !IsDamage(inode.status())) co_return inode.status();
+      absl::Status found = inode.status();
       Attributes attributes{.inode = entry.inode, .mode = entry.type};
       if (inode.ok()) {
         const absl::StatusOr<Attributes> told = co_await AttributesOf(&edit, *inode);
-        if (!told.ok()) co_return told.status();
-        attributes = *told;
+        found = told.status();
+        if (told.ok()) attributes = *told;
       }
-      listed.push_back({std::move(entry.name), entry.key, attributes, inode.ok()});
+      if (!found.ok() && !IsDamage(found)) co_return found;
+      listed.push_back({std::move(entry.name), entry.key, attributes, found.ok()});
     }
     co_return absl::OkStatus();
   };

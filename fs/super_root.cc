@@ -58,6 +58,16 @@ absl::Status NoFileset(absl::string_view name) {
   return PosixError(ENOENT, absl::StrCat("there is no fileset \"", name, "\""));
 }
 
+// Damage of `what`, which the status does not name.
+absl::Status Of(absl::string_view what, absl::Status status) {
+  if (!absl::IsDataLoss(status) && ErrnoOf(status) != EIO) return status;
+  return PosixError(EIO, absl::StrCat(what, ": ", status.message()));
+}
+absl::Status OfList(absl::Status status) { return Of("the list of filesets is damaged", std::move(status)); }
+absl::Status OfSuperRoot(absl::Status status) {
+  return Of(absl::StrCat("the super root, page ", ToString(kSuperRootPage), ", cannot be read"), std::move(status));
+}
+
 }  // namespace
 
 std::string ToString(FilesetState state) {
@@ -90,8 +100,8 @@ Task<absl::StatusOr<PageRange>> SuperRoot::OpenRegion(std::string name, bool mak
   co_return opened->pages;
 }
 
-// The super root says where the list is. Writing it again does no harm: it always says the same.
-Task<absl::Status> SuperRoot::NameList(PageId first) {
+// The super root says where the list is: always the same. P3
+Task<absl::Status> SuperRoot::NameList(PageId first, bool* mended) {
   const TimeNs deadline = node_.clock->Now() + kTimeout;
   std::array<std::byte, 24> wanted;
   std::memcpy(wanted.data(), kSuperMagic, 8);
@@ -101,17 +111,25 @@ Task<absl::Status> SuperRoot::NameList(PageId first) {
   for (const Rights rights : {Rights::kRead, Rights::kWrite}) {
     while (node_.engine->RightsOf(kSuperRootPage) < rights) {
       const absl::Status status = co_await operations_->Acquire({kSuperRootPage, 1}, rights, deadline);
-      if (!status.ok()) co_return status;
+      if (!status.ok()) co_return OfSuperRoot(status);
     }
     std::array<std::byte, 24> there;
     node_.engine->Load(kSuperRootPage, 0, there);
     if (there == wanted) co_return absl::OkStatus();
+    const bool is_empty = there == std::array<std::byte, 24>{};
+    if (!is_empty && mended == nullptr) {
+      co_return PosixError(EIO,
+                           absl::StrCat("the super root, page ", ToString(kSuperRootPage),
+                                        ", does not say where the list of filesets is: something has overwritten it; ",
+                                        "mangrove fsck --repair writes it anew"));
+    }
+    if (mended != nullptr) *mended = !is_empty;
   }
   node_.engine->Store(kSuperRootPage, 0, wanted);
   co_return co_await operations_->Flush({kSuperRootPage, 1}, deadline);
 }
 
-Task<absl::Status> SuperRoot::OpenList() {
+Task<absl::Status> SuperRoot::OpenList(bool* mended) {
   if (list_ != nullptr) co_return absl::OkStatus();
   const absl::StatusOr<PageRange> region = co_await OpenRegion(kListRegion, true, kListPages);
   if (!region.ok()) co_return region.status();
@@ -128,14 +146,17 @@ Task<absl::Status> SuperRoot::OpenList() {
     PutLittle((*page)->mutable_bytes(), kUsedEntriesAt, uint32_t{0});
     co_return absl::OkStatus();
   };
-  status = co_await RunEdit(list.get(), make);
-  if (status.ok()) status = co_await NameList(region->first);
-  if (status.ok() && list_ == nullptr) list_ = std::move(list);
+  status = OfList(co_await RunEdit(list.get(), make));
+  if (status.ok()) status = co_await NameList(region->first, mended);
+  if (status.ok() && list_ == nullptr) {
+    list_ = std::move(list);
+    list_first_ = region->first;
+  }
   co_return status;
 }
 
-Task<absl::Status> SuperRoot::Ready() {
-  absl::Status status = co_await OpenList();
+Task<absl::Status> SuperRoot::Ready(bool* mended) {
+  absl::Status status = co_await OpenList(mended);
   if (!status.ok() || has_default_) co_return status;
   const absl::StatusOr<Entry> found = co_await Get(kDefaultFileset);
   if (ErrnoOf(found.status()) == ENOENT || (found.ok() && found->info.state == FilesetState::kMaking)) {
@@ -174,7 +195,7 @@ Task<absl::StatusOr<SuperRoot::Entry>> SuperRoot::Get(std::string name) {
     }
     co_return found.page != 0 ? absl::OkStatus() : NoFileset(name);
   };
-  const absl::Status status = co_await RunEdit(list_.get(), body);
+  const absl::Status status = OfList(co_await RunEdit(list_.get(), body));
   if (!status.ok()) co_return status;
   co_return found;
 }
@@ -192,7 +213,7 @@ Task<absl::StatusOr<std::vector<FilesetInfo>>> SuperRoot::List() {
     }
     co_return absl::OkStatus();
   };
-  status = co_await RunEdit(list_.get(), body);
+  status = OfList(co_await RunEdit(list_.get(), body));
   if (!status.ok()) co_return status;
   std::sort(infos.begin(), infos.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   co_return infos;
@@ -266,7 +287,7 @@ Task<absl::Status> SuperRoot::SetReplicas(Entry entry, uint32_t replicas) {
     return absl::OkStatus();
   });
 }
-// P3
+// P4
 Task<absl::Status> SuperRoot::SetState(Entry entry, FilesetState state) {
   return ChangeInfo(std::move(entry), [this, state](FilesetInfo& info) {
     info.state = state;
@@ -407,15 +428,27 @@ Task<absl::Status> SuperRoot::Delete(std::string name) {
 }
 
 Task<absl::StatusOr<CheckReport>> SuperRoot::Check(std::string name, CheckOptions options) {
-  const absl::Status status = co_await Ready();
+  bool mended = false;
+  bool* const mends = options.repair ? &mended : nullptr;
+  absl::Status status = co_await Ready(mends);
+  // What this node knows of the list does not say that others will find it.
+  if (status.ok() && !mended) status = co_await NameList(list_first_, mends);
   if (!status.ok()) co_return status;
   const absl::StatusOr<Entry> entry = co_await Get(name);
   if (!entry.ok()) co_return entry.status();
   const absl::StatusOr<PageRange> region = co_await OpenRegionOf(*entry);
   if (!region.ok()) co_return region.status();
-  if (options.repair) co_return co_await Repair(*entry, *region, options);
-  EnginePages pages(node_, *region, clients_());
-  co_return co_await CheckFileset(&pages, options);
+  if (mended && entry->info.state != FilesetState::kOffline) options.repair = false;
+  absl::StatusOr<CheckReport> report = CheckReport{};
+  if (options.repair) {
+    report = co_await Repair(*entry, *region, options);
+  } else {
+    EnginePages pages(node_, *region, clients_());
+    report = co_await CheckFileset(&pages, options);
+  }
+  if (report.ok() && mended)
+    report->repairs.push_back("the super root had been overwritten: it names the list of filesets again");
+  co_return report;
 }
 
 Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string name) {

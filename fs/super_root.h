@@ -9,7 +9,9 @@
 //   P1  A fileset is in state kMaking until it is whole, and in state kDeleting from before its first page goes until its region has
 //       gone: so whoever asks next goes on with what was interrupted, or does it again.
 //   P2  Region "fileset-N" is of the fileset with number N alone. Numbers are never used again.
-//   P3  A fileset is repaired by the node that has its role kRepair, by one repair at a time; it stays offline that long, and is not deleted.
+//   P3  The super root is empty, or names the list. If it says anything else, or is lost, no fileset is listed, made or opened: every call
+//       fails with EIO and names it. A check with repair writes one anew that was overwritten; where the list is, the table of regions says too.
+//   P4  A fileset is repaired by the node that has its role kRepair, by one repair at a time; it stays offline that long, and is not deleted.
 //
 // Owned by the loop.
 
@@ -80,6 +82,7 @@ class SuperRoot {
   Task<absl::StatusOr<Usage>> GetUsage(std::string name);
   // Everything in it is gone. EBUSY: it is online.
   Task<absl::Status> Delete(std::string name);
+  // First the super root (P3). If that was mended, and the fileset is not offline, nothing else is.
   // EBUSY, of a repair: it is not offline, it is in use, or somebody repairs it.
   Task<absl::StatusOr<CheckReport>> Check(std::string name, CheckOptions options);
   // Who repairs it, as far as this node knows.
@@ -93,9 +96,10 @@ class SuperRoot {
     FilesetInfo info;
   };
 
-  Task<absl::Status> Ready();
-  Task<absl::Status> OpenList();
-  Task<absl::Status> NameList(PageId first);
+  // `mended`, where P3 is to be made true: whether it was not.
+  Task<absl::Status> Ready(bool* mended = nullptr);
+  Task<absl::Status> OpenList(bool* mended);
+  Task<absl::Status> NameList(PageId first, bool* mended);
   Task<absl::StatusOr<PageRange>> OpenRegion(std::string name, bool make, uint64_t pages);
   Task<absl::StatusOr<std::vector<Entry>>> Entries(Edit* edit, Intent intent);
   Task<absl::StatusOr<Entry>> Get(std::string name);
@@ -119,6 +123,7 @@ class SuperRoot {
   NodeOperations* const operations_;
   const std::function<ClientId()> clients_;
   std::unique_ptr<EnginePages> list_;
+  PageId list_first_;
   bool has_default_ = false;
   std::set<uint64_t> repairing_;  // Numbers of filesets, by this node.
 };

@@ -1,4 +1,4 @@
-// A fileset is repaired by one node at a time, which registers for it. P3
+// A fileset is repaired by one node at a time, which registers for it. P4
 
 #include <cerrno>
 #include <utility>

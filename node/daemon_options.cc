@@ -5,6 +5,7 @@
 #include "absl/strings/str_split.h"
 #include "net/check.h"
 #include "node/arguments.h"
+#include "node/mount_command.h"
 
 namespace mangrove {
 
@@ -71,9 +72,26 @@ absl::StatusOr<DaemonOptions> ParseDaemonOptions(std::span<const std::string> ar
   return options;
 }
 
+namespace {
+
+absl::Status CheckMountOptions(const NodeConfig& config, const std::string& origin) {
+  for (size_t i = 0; i < config.mounts.size(); ++i) {
+    const MountConfig& mount = config.mounts[i];
+    const auto options = ParseOwnMountOptions(mount.options);
+    if (options.ok()) continue;
+    return absl::InvalidArgumentError(absl::StrCat(origin, ": mounts[", i + 1, "].options, of fileset \"",
+                                                   mount.fileset, "\" at ", mount.directory, ", is \"", mount.options,
+                                                   "\": ", options.status().message()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<NodeConfig> ConfigOf(const DaemonOptions& options) {
   absl::StatusOr<NodeConfig> config = LoadNodeConfig(options.config_path);
   if (!config.ok()) return config.status();
+  if (absl::Status s = CheckMountOptions(*config, options.config_path); !s.ok()) return s;
   if (!options.log_level.empty()) config->log_level = options.log_level;
   if (!options.log_file.empty()) config->log_file = options.log_file;
   if (!options.socket_path.empty()) config->socket_path = options.socket_path;

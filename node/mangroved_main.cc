@@ -20,6 +20,7 @@
 #include "net/log.h"
 #include "net/runtime/task.h"
 #include "node/daemon_options.h"
+#include "node/mount_command.h"
 #include "node/mounts.h"
 #include "node/recover.h"
 #include "node/stop_signals.h"
@@ -104,7 +105,9 @@ int Serve(const NodeConfig& config, int64_t drain_timeout_s) {
   LogInfo("starting ", config.name, " of cluster ", config.cluster_name, " with ", config.members.size(),
           " members, data in ", config.data_dir);
   std::vector<Mounts::Wanted> mounted;
-  for (const MountConfig& mount : config.mounts) mounted.push_back({mount.fileset, mount.directory});
+  for (const MountConfig& mount : config.mounts) {
+    mounted.push_back({mount.fileset, mount.directory, *ParseOwnMountOptions(mount.options)});  // ConfigOf has checked.
+  }
   for (bool is_first = true;; is_first = false) {
     std::atomic<bool> is_drained = false;
     std::atomic<bool> is_removed = false;

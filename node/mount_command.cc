@@ -122,6 +122,21 @@ absl::StatusOr<MountWords> ParseMountOptions(std::string_view text) {
   return words;
 }
 
+absl::StatusOr<std::vector<std::string>> ParseOwnMountOptions(std::string_view text) {
+  absl::StatusOr<MountWords> words = ParseMountOptions(text);
+  if (!words.ok()) return words.status();
+  const std::pair<bool, const char*> others[] = {{words->remounts, "remount"},
+                                                 {!words->socket.empty(), "socket"},
+                                                 {!words->config.empty(), "config"},
+                                                 {!words->timeout.empty(), "timeout"}};
+  for (const auto& [is_there, name] : others) {
+    if (!is_there) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("the option \"", name, "\" is for commands, not for a daemon's own mounts"));
+  }
+  return std::move(words->options);
+}
+
 std::string AbsoluteDirectory(const std::string& directory) {
   std::error_code error;
   const std::filesystem::path path = std::filesystem::absolute(directory, error).lexically_normal();

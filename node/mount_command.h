@@ -26,6 +26,8 @@ struct MountWords {
 };
 // InvalidArgument names the option that is not known. What is for mount(8) and systemd alone is passed over.
 absl::StatusOr<MountWords> ParseMountOptions(std::string_view text);
+// Of a mount in a daemon's own configuration. InvalidArgument also for an option about how a daemon is asked, or what is mounted is changed.
+absl::StatusOr<std::vector<std::string>> ParseOwnMountOptions(std::string_view text);
 
 // For the daemon, whose working directory is another one.
 std::string AbsoluteDirectory(const std::string& directory);

@@ -315,7 +315,8 @@ void SetXattr(fuse_req_t request, fuse_ino_t inode, const char* name, const char
   const XattrMode mode = (flags & kCreate) != 0    ? XattrMode::kCreate
                          : (flags & kReplace) != 0 ? XattrMode::kReplace
                                                    : XattrMode::kAny;
-  Answer(request, state->filesystem->SetXattr(FileOf(state, inode), name, std::string(value, size), mode));
+  Answer(request, state->filesystem->SetXattr(FileOf(state, inode), name, std::string(value, size),
+                                              {mode, state->clears_set_gid}));
 }
 
 // With size 0 the kernel asks how long the answer is.

@@ -32,10 +32,14 @@ struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   size_t under_way = 0;
   bool keeps_access_times = false;
   // kernel_channel.h
-  bool has_direct_io = false;
   uint64_t first_request = 0;
-  std::string damage_said;     // What the log was told last.
-  bool clears_set_id = false;  // Of the request that was read last, if it writes.
+  bool can_map_direct_io = false;
+  bool has_direct_io = false;
+  bool has_setxattr_flags = false;
+  std::string damage_said;  // What the log was told last.
+  // Of the request that was read last:
+  bool clears_set_id = false;   // if it writes,
+  bool clears_set_gid = false;  // if it sets an attribute.
 };
 
 // The table of what the kernel asks for; requests' user data is a Mount::State.

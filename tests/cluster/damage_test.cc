@@ -1,15 +1,18 @@
 // A disk that hands out what was not written: the pages come from another core holder, the damage is told, and the node
 // lives on; or it ends and says what to do.
-// Covers: G11, G17
+// Covers: F01, G11, G17
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rocksdb/db.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "engine/store/little_endian.h"
 #include "engine/store/page_entry.h"
 #include "tests/cluster/cluster.h"
@@ -36,7 +39,7 @@ std::string ContentOf(uint64_t offset) {
 // would.
 class OpenedStore {
  public:
-  explicit OpenedStore(const std::string& path) {
+  explicit OpenedStore(const std::string& path) : path_(path) {
     rocksdb::ColumnFamilyOptions options;
     options.compression = rocksdb::kNoCompression;
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
@@ -61,7 +64,26 @@ class OpenedStore {
     return db_->Put({}, families_[1], key, value).ok();
   }
 
+  // As if the node itself had stored this at the beginning of the page. False: it is not there.
+  bool Overwrite(PageId page, const std::string& bytes) {
+    const std::string key(store::View(store::EncodePageKey(page)));
+    std::string value;
+    if (!db_->Get({}, families_[1], key, &value).ok()) return false;
+    store::PageEntry entry = Take(store::DecodeIndexValue(page, value));
+    std::fstream segment(absl::StrFormat("%s/segments/%012d.seg", path_, entry.place.segment),
+                         std::ios::binary | std::ios::in | std::ios::out);
+    std::string data(kPageBytes, '\0');
+    const auto at = static_cast<std::streamoff>(entry.place.block * store::kBlockBytes);
+    segment.seekg(at).read(data.data(), static_cast<std::streamsize>(data.size()));
+    data.replace(0, bytes.size(), bytes);
+    segment.seekp(at).write(data.data(), static_cast<std::streamsize>(data.size()));
+    entry.data_sum = store::DataSum(data.data());
+    const store::IndexValue changed = store::EncodeIndexValue(entry);
+    return segment.good() && db_->Put({}, families_[1], key, {changed.data(), changed.size()}).ok();
+  }
+
  private:
+  const std::string path_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;
   std::unique_ptr<rocksdb::DB> db_;
 };
@@ -191,6 +213,74 @@ TEST_F(Damage, APageThatIsCorruptOnEveryCoreHolderIsAnErrorOfItsOwn) {
   for (uint64_t i = 1; i < kSegments; ++i) {
     EXPECT_TRUE(region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1))).ok()) << i;
   }
+}
+
+// The page by which filesets are found.
+class SuperRootDamage : public Damage {
+ protected:
+  SuperRootDamage() { mkdir(mount_.c_str(), 0755); }
+  ~SuperRootDamage() override {
+    cluster_.KillAll();
+    umount2(mount_.c_str(), MNT_DETACH);
+  }
+
+  Output Do(int node, const std::vector<std::string>& words) {
+    std::vector<std::string> command{"mangrove", "--socket", cluster_.socket(node)};
+    command.insert(command.end(), words.begin(), words.end());
+    return RunProgram(command);
+  }
+  // The filesets are there, and what `damage` does happens to every store that has the page, while the nodes are away.
+  void DamageSuperRoot(const std::function<bool(OpenedStore&)>& damage) {
+    WriteAndStop();
+    cluster_.StartAll();
+    EXPECT_EQ(Do(1, {"mount", "default", mount_}).exit_code, 0);
+    std::ofstream(mount_ + "/a") << "bytes";
+    cluster_.StopAll();
+    int damaged = 0;
+    for (int node = 1; node <= 3; ++node) {
+      OpenedStore opened(store(node));
+      damaged += damage(opened) ? 1 : 0;
+    }
+    ASSERT_GE(damaged, 2);
+    cluster_.StartAll();
+  }
+  void ExpectToldByEverything(const std::string& words) {
+    const std::vector<std::vector<std::string>> commands{{"fileset", "list"},
+                                                         {"fileset", "show", "default"},
+                                                         {"fileset", "create", "another"},
+                                                         {"mount", "default", mount_},
+                                                         {"fsck", "default"}};
+    for (int node = 1; node <= 2; ++node) {
+      for (const auto& command : commands) {
+        const Output output = Do(node, command);
+        EXPECT_EQ(output.exit_code, command[0] == "fsck" ? 8 : 1) << command[0];
+        EXPECT_THAT(output.err, AllOf(HasSubstr("the super root, page "), HasSubstr(words))) << command[0];
+      }
+    }
+    ExpectEverythingReadable();
+  }
+
+  const TemporaryDirectory directory_;
+  const std::string mount_ = directory_ / "mount";
+};
+
+TEST_F(SuperRootDamage, OneThatCannotBeReadIsAnErrorOfFilesetsAlone) {
+  DamageSuperRoot([](OpenedStore& opened) { return opened.FlipBit(kSuperRootPage); });
+  if (!HasFatalFailure()) ExpectToldByEverything("cannot be read: page ");
+}
+
+TEST_F(SuperRootDamage, OneThatWasOverwrittenIsWrittenAnewByARepair) {
+  DamageSuperRoot([](OpenedStore& opened) { return opened.Overwrite(kSuperRootPage, "something else"); });
+  if (HasFatalFailure()) return;
+  ExpectToldByEverything("something has overwritten it");
+  const Output repaired = Do(1, {"fsck", "default", "--repair"});
+  EXPECT_EQ(repaired.exit_code, 1) << repaired.err;
+  EXPECT_THAT(repaired.out, HasSubstr("the super root had been overwritten"));
+  for (int node = 2; node >= 1; --node) EXPECT_EQ(Do(node, {"fsck", "default"}).exit_code, 0);
+  EXPECT_EQ(Do(2, {"mount", "default", mount_}).exit_code, 0);
+  std::string text;
+  std::ifstream(mount_ + "/a") >> text;
+  EXPECT_EQ(text, "bytes");
 }
 
 // Pages that nobody has in RAM any more.

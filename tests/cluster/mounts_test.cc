@@ -95,7 +95,7 @@ TEST_F(Mounting, FilesetsOfTheConfigurationAreMountedWhenTheClusterIsThere) {
   for (int node = 1; node <= 3; ++node) {
     cluster_.WriteConfig(node,
                          absl::StrCat(cluster_.ConfigText(node), "\n[[mounts]]\nfileset = \"default\"\ndirectory = \"",
-                                      DirectoryOf(node), "\"\n"));
+                                      DirectoryOf(node), "\"\n", node == 3 ? "options = \"ro,noexec\"\n" : ""));
   }
   cluster_.Start(1);
   EXPECT_TRUE(Eventually([&] { return cluster_.LinesOf(1, "is not mounted at") == 1; }));
@@ -111,6 +111,8 @@ TEST_F(Mounting, FilesetsOfTheConfigurationAreMountedWhenTheClusterIsThere) {
   }
   Write(PathAt(1, "a"), "one");
   EXPECT_EQ(Read(PathAt(3, "a")), "one");
+  EXPECT_EQ(open(PathAt(3, "b").c_str(), O_CREAT | O_WRONLY, 0644), -1);
+  EXPECT_EQ(errno, EROFS);
   // A node that ends in order takes its mount along; the next start brings it back.
   EXPECT_EQ(cluster_.Stop(3), 0);
   EXPECT_EQ(StatError(PathAt(3, "a")), ENOENT);

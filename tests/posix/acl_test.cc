@@ -278,16 +278,156 @@ TEST_F(Acls, TheOwnerNeedsNoEntryOfHisOwn) {
   EXPECT_EQ(Mode("mine"), mode_t{0477});
 }
 
-// The kernel asks for it in a form that libfuse 3.14 does not know.
-TEST_F(Acls, SettingOneDropsSetGidForSomebodyOutsideOfTheGroup) {
-  DONE(chown("mine", kUser, kGroup));
-  DONE(chmod("mine", 02755));
+// --- The set-group-id bit ---------------------------------------------------------------------------------------------
+
+// Everything to the owner, read and search to his group and others; and something for kStranger.
+std::string ForStranger() {
+  return Acl({{ACL_USER_OBJ, 7}, {ACL_USER, 7, kStranger}, {ACL_GROUP_OBJ, 5}, {ACL_MASK, 7}, {ACL_OTHER, 5}});
+}
+std::string OfMode755() { return Acl({{ACL_USER_OBJ, 7}, {ACL_GROUP_OBJ, 5}, {ACL_OTHER, 5}}); }
+
+class SetGidAcls : public Acls {
+ protected:
+  void SetUp() override {
+    Acls::SetUp();
+    for (const char* name : {"mine", "mydir"}) {
+      DONE(chown(name, kUser, kGroup));
+      DONE(chmod(name, 02755));
+    }
+  }
+};
+
+TEST_F(SetGidAcls, SettingOneDropsTheBitForSomebodyOutsideOfTheGroup) {
+  for (const char* name : {"mine", "mydir"}) {
+    {
+      const As user(kUser);
+      DONE(Set(name, kAccess, ForStranger()));
+    }
+    EXPECT_EQ(Mode(name), mode_t{0775}) << name;
+  }
+}
+
+TEST_F(SetGidAcls, SettingOneThatIsAModeDropsItToo) {
   {
     const As user(kUser);
-    DONE(Set("mine", kAccess,
-             Acl({{ACL_USER_OBJ, 7}, {ACL_USER, 7, kStranger}, {ACL_GROUP_OBJ, 5}, {ACL_MASK, 7}, {ACL_OTHER, 5}})));
+    DONE(Set("mine", kAccess, OfMode755()));
   }
-  EXPECT_EQ(Mode("mine"), places.is_fileset ? mode_t{02775} : mode_t{0775});
+  EXPECT_EQ(Mode("mine"), mode_t{0755});
+  EXPECT_EQ(Get("mine", kAccess), "");
+}
+
+TEST_F(SetGidAcls, SettingOneKeepsTheBitForMembersAndRoot) {
+  {
+    const As member(kUser, kUser, {kGroup});
+    DONE(Set("mine", kAccess, ForStranger()));
+  }
+  EXPECT_EQ(Mode("mine"), mode_t{02775});
+  DONE(Set("mine", kAccess, OfMode755()));
+  EXPECT_EQ(Mode("mine"), mode_t{02755});
+  {
+    const As member(kUser, kGroup);
+    DONE(Set("mydir", kAccess, ForStranger()));
+  }
+  EXPECT_EQ(Mode("mydir"), mode_t{02775});
+}
+
+TEST_F(SetGidAcls, TheOtherSetIdBitsStay) {
+  DONE(chmod("mine", 07755));
+  {
+    const As user(kUser);
+    DONE(Set("mine", kAccess, ForStranger()));
+  }
+  EXPECT_EQ(Mode("mine"), mode_t{05775});
+}
+
+TEST_F(SetGidAcls, ADefaultOneAndARemovalLeaveTheBit) {
+  DONE(Set("mine", kAccess, ForStranger()));
+  {
+    const As user(kUser);
+    DONE(Set("mydir", kDefault, ForStranger()));
+    DONE(removexattr("mydir", kDefault));
+    DONE(removexattr("mine", kAccess));
+  }
+  EXPECT_EQ(Mode("mydir"), mode_t{02755});
+  EXPECT_EQ(Mode("mine"), mode_t{02775});
+}
+
+TEST_F(SetGidAcls, OtherAttributesLeaveTheBit) {
+  {
+    const As user(kUser);
+    const int64_t outcome = setxattr("mine", "user.a", "b", 1, 0);
+    if (outcome != 0) {
+      FAILS(EOPNOTSUPP, outcome);  // Not every local filesystem has them.
+    }
+  }
+  EXPECT_EQ(Mode("mine"), mode_t{02755});
+}
+
+TEST_F(SetGidAcls, ChmodDropsTheBitForSomebodyOutsideOfTheGroupAlsoWithAnAcl) {
+  DONE(Set("mine", kAccess, ForStranger()));
+  DONE(Set("mydir", kAccess, ForStranger()));
+  for (const char* name : {"mine", "mydir"}) {
+    {
+      const As user(kUser);
+      DONE(chmod(name, 02751));
+    }
+    EXPECT_EQ(Mode(name), mode_t{0751}) << name;
+  }
+}
+
+TEST_F(SetGidAcls, ChownDropsTheBitOfProgramsAndKeepsThatOfDirectories) {
+  DONE(Set("mine", kAccess, ForStranger()));
+  DONE(Set("mydir", kAccess, ForStranger()));
+  DONE(chown("mine", kUser, kUser));
+  DONE(chown("mydir", kUser, kUser));
+  EXPECT_EQ(Mode("mine"), mode_t{0775});
+  EXPECT_EQ(Mode("mydir"), mode_t{02775});
+  EXPECT_EQ(Get("mine", kAccess), ForStranger());
+}
+
+TEST_F(SetGidAcls, ADirectoryHandsDownGroupBitAndDefault) {
+  DONE(Set("mydir", kDefault, ForStranger()));
+  const Umask mask(077);
+  {
+    const As user(kUser);
+    DONE(mkdir("mydir/d", 0777));
+    DONE(mkdir("mydir/d/e", 0700));
+    DONE(Open("mydir/a", O_RDWR | O_CREAT, 0666));
+    DONE(mkfifo("mydir/f", 0666));
+  }
+  for (const char* name : {"mydir/d", "mydir/d/e", "mydir/a", "mydir/f"}) EXPECT_EQ(Stat(name).st_gid, kGroup) << name;
+  EXPECT_EQ(Mode("mydir/d"), mode_t{02775});
+  EXPECT_EQ(Mode("mydir/d/e"), mode_t{02700});
+  EXPECT_EQ(Mode("mydir/a"), mode_t{0664});
+  EXPECT_EQ(Mode("mydir/f"), mode_t{0664});
+  EXPECT_EQ(Get("mydir/d/e", kDefault), ForStranger());
+}
+
+// Of the group's permissions that the file gets in the end nothing is known when the bit is asked for: the mode that is asked for counts.
+TEST_F(SetGidAcls, WhatIsMadeWithTheBitInADirectoryWithADefaultHasItForMembersAlone) {
+  DONE(chmod("mydir", 02777));
+  DONE(Set("mydir", kDefault, ForStranger()));
+  {
+    const As stranger(kStranger);
+    DONE(Open("mydir/a", O_RDWR | O_CREAT, 02755));
+    DONE(Open("mydir/b", O_RDWR | O_CREAT, 02745));
+  }
+  EXPECT_EQ(Mode("mydir/a"), mode_t{0755});
+  EXPECT_EQ(Mode("mydir/b"), mode_t{02745});
+  {
+    const As member(kStranger, kStranger, {kGroup});
+    DONE(Open("mydir/c", O_RDWR | O_CREAT, 02755));
+  }
+  EXPECT_EQ(Mode("mydir/c"), mode_t{02755});
+}
+
+TEST_F(SetGidAcls, AWriteDropsTheBitOfAProgramWithAnAcl) {
+  DONE(Set("mine", kAccess, ForStranger()));
+  {
+    const As stranger(kStranger);
+    EXPECT_EQ(Write(Open("mine", O_WRONLY), "x"), 1);
+  }
+  EXPECT_EQ(Mode("mine"), mode_t{0775});
 }
 
 TEST_F(Acls, AreAmongTheListedAttributes) {

@@ -223,6 +223,11 @@ TEST(NodeConfig, FilesetsAreMountedAtDirectoriesOfTheirOwn) {
   const auto again = ParseNodeConfig(FormatNodeConfig(*config), "x.toml");
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->mounts.size(), 1u);
+  EXPECT_EQ(again->mounts[0].options, "");
+  const auto with_options = ParseNodeConfig(kGood + mount + "options = \"ro,nosuid\"\n", "x.toml");
+  ASSERT_TRUE(with_options.ok()) << with_options.status();
+  EXPECT_EQ(ParseNodeConfig(FormatNodeConfig(*with_options), "x.toml")->mounts[0].options, "ro,nosuid");
+  EXPECT_EQ(ErrorOf(kGood + mount + "options = true\n"), "x.toml:21: mounts[1].options is true, expected a string");
   EXPECT_EQ(ErrorOf(kGood + mount + mount),
             "x.toml:23: mounts[2].directory is \"/mnt\", expected one that no other mount has");
   EXPECT_EQ(ErrorOf(kGood + absl::StrReplaceAll(mount, {{"/mnt", "mnt"}})),

@@ -30,6 +30,15 @@ class DefectsTest : public testing::Test {
     const auto resized = Do(instance_->SetAttributes(file, change));
     EXPECT_TRUE(resized.ok()) << resized.status();
   }
+  // As if it had so many names, or directories in it.
+  void SetLinks(InodeNumber inode, uint32_t links) {
+    auto body = [&](Edit& edit) -> Task<absl::Status> {
+      absl::StatusOr<Inode> found = co_await Inode::Get(&edit, inode, Intent::kWrite);
+      if (found.ok()) found->set_links(links);
+      co_return found.status();
+    };
+    EXPECT_TRUE(Do(RunEdit(&pages_, body)).ok());
+  }
 
   MemoryPages pages_;
   std::unique_ptr<Instance> instance_;
@@ -59,17 +68,38 @@ TEST_F(DefectsTest, DirectoryWithTheMostLinksGetsNoDirectoryByRenaming) {
   ASSERT_TRUE(Do(instance_->MakeDirectory({}, root_, "a", 0755)).ok());
   ASSERT_TRUE(Do(instance_->MakeDirectory({}, full, "inside", 0755)).ok());
   Make("file");
-  auto set_links = [&](Edit& edit) -> Task<absl::Status> {
-    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, full, Intent::kWrite);
-    if (inode.ok()) inode->set_links(kMostLinks);
-    co_return inode.status();
-  };
-  ASSERT_TRUE(Do(RunEdit(&pages_, set_links)).ok());
+  SetLinks(full, kMostLinks);
   EXPECT_EQ(ErrnoOf(Do(instance_->Rename(root_, "a", full, "a", 0))), EMLINK);
   EXPECT_TRUE(Do(instance_->Rename(root_, "file", full, "file", 0)).ok());
   EXPECT_EQ(ErrnoOf(Do(instance_->Rename(full, "file", root_, "a", RENAME_EXCHANGE))), EMLINK);
   EXPECT_TRUE(Do(instance_->Rename(full, "inside", full, "renamed", 0)).ok());
   EXPECT_TRUE(Do(instance_->Rename(root_, "a", full, "renamed", 0)).ok());
+}
+
+// Covers: F06
+TEST_F(DefectsTest, FileWithTheMostNamesGetsNoOther) {
+  const InodeNumber file = Make("a");
+  SetLinks(file, kMostLinks - 1);
+  const auto last = Do(instance_->Link(file, root_, "last"));
+  ASSERT_TRUE(last.ok()) << last.status();
+  EXPECT_EQ(last->links, kMostLinks);
+  EXPECT_EQ(ErrnoOf(Do(instance_->Link(file, root_, "more")).status()), EMLINK);
+  EXPECT_EQ(ErrnoOf(Do(instance_->Link(file, root_, "a")).status()), EEXIST);
+  EXPECT_EQ(ErrnoOf(Do(instance_->Lookup(root_, "more")).status()), ENOENT);
+  EXPECT_EQ(Do(instance_->GetAttributes(file))->links, kMostLinks);
+  EXPECT_TRUE(Do(instance_->Rename(root_, "last", root_, "renamed", 0)).ok());
+  EXPECT_TRUE(Do(instance_->Unlink(root_, "renamed")).ok());
+  EXPECT_TRUE(Do(instance_->Link(file, root_, "more")).ok());
+}
+
+TEST_F(DefectsTest, DirectoryWithTheMostLinksGetsNoOtherDirectory) {
+  const InodeNumber full = Do(instance_->MakeDirectory({}, root_, "full", 0755))->inode;
+  SetLinks(full, kMostLinks - 1);
+  ASSERT_TRUE(Do(instance_->MakeDirectory({}, full, "last", 0755)).ok());
+  EXPECT_EQ(ErrnoOf(Do(instance_->MakeDirectory({}, full, "more", 0755)).status()), EMLINK);
+  EXPECT_TRUE(Do(instance_->MakeNode({}, full, "file", S_IFREG | 0644, 0)).ok());
+  EXPECT_TRUE(Do(instance_->RemoveDirectory(full, "last")).ok());
+  EXPECT_TRUE(Do(instance_->MakeDirectory({}, full, "more", 0755)).ok());
 }
 
 // Where it is aborted too often for it to come to an end, the next one finds everything as it was.

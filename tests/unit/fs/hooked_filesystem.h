@@ -92,9 +92,9 @@ class HookedFilesystem final : public Filesystem {
     if (absl::Status s = co_await Pass("get xattr"); !s.ok()) co_return s;
     co_return co_await below_->GetXattr(file, std::move(name));
   }
-  Task<absl::Status> SetXattr(FoundFile file, std::string name, std::string value, XattrMode mode) override {
+  Task<absl::Status> SetXattr(FoundFile file, std::string name, std::string value, XattrOptions options) override {
     if (absl::Status s = co_await Pass("set xattr"); !s.ok()) co_return s;
-    co_return co_await below_->SetXattr(file, std::move(name), std::move(value), mode);
+    co_return co_await below_->SetXattr(file, std::move(name), std::move(value), options);
   }
   Task<absl::Status> RemoveXattr(FoundFile file, std::string name) override {
     if (absl::Status s = co_await Pass("remove xattr"); !s.ok()) co_return s;

@@ -85,6 +85,39 @@ TEST_F(ListingTest, ACorruptInodeKeepsNobodyFromTheOtherNames) {
   EXPECT_EQ(names.size(), 601U);
 }
 
+// A stream's attributes are its owner's.
+TEST_F(ListingTest, AStreamWhoseOwnerIsDamagedKeepsNobodyFromTheOtherNames) {
+  for (const char* const name : {"a", "b", "c"}) {
+    const std::string attribute = absl::StrCat("user.stream.", name);
+    ASSERT_TRUE(Do(instance_->SetXattr(files_[0], attribute, "bytes", XattrMode::kAny)).ok());
+  }
+  const InodeNumber streams = Do(instance_->Lookup(root_, ".mangrove-streams:a0"))->inode;
+  const InodeNumber stream = Do(instance_->Lookup(streams, "b"))->inode;
+  const auto unreadable = [&] {
+    const auto entries = Do(instance_->ReadDirectory(streams, 0, 100));
+    EXPECT_TRUE(entries.ok()) << entries.status();
+    std::set<std::string> names;
+    if (!entries.ok()) return names;
+    EXPECT_EQ(entries->size(), 3U);
+    for (const DirectoryEntry& entry : *entries) {
+      EXPECT_EQ(entry.attributes.mode & S_IFMT, static_cast<mode_t>(S_IFREG)) << entry.name;
+      if (!entry.is_readable) names.insert(entry.name);
+    }
+    return names;
+  };
+  EXPECT_EQ(unreadable(), std::set<std::string>());
+  auto give_away = [&](Edit& edit) -> Task<absl::Status> {
+    absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, stream, Intent::kWrite);
+    if (inode.ok()) inode->set_parent(files_[1]);
+    co_return inode.status();
+  };
+  ASSERT_TRUE(Do(RunEdit(&pages_, give_away)).ok());
+  pages_.metadata(files_[1].value)[1'000] ^= 1;
+  EXPECT_EQ(unreadable(), std::set<std::string>{"b"});
+  pages_.metadata(files_[0].value)[1'000] ^= 1;
+  EXPECT_EQ(unreadable(), (std::set<std::string>{"a", "b", "c"}));
+}
+
 TEST_F(ListingTest, FewInodesAreLockedAtATime) {
   counted_.most = 0;
   EXPECT_EQ(List(512).size(), 600U);

@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
+
 namespace mangrove {
 namespace {
 
@@ -76,6 +78,28 @@ TEST_F(DaemonConfig, FlagsAreCheckedAsTheFileIs) {
 TEST_F(DaemonConfig, TheKeyIsLookedAt) {
   std::filesystem::remove(directory_ + "/key");
   EXPECT_THAT(std::string(ConfigOf(options_).status().message()), HasSubstr("cannot read the cluster's key"));
+}
+
+TEST_F(DaemonConfig, OptionsOfMountsAreLookedAt) {
+  const auto with = [&](const std::string& mount_options) {
+    std::filesystem::copy_file(options_.config_path, directory_ + "/mounts.toml",
+                               std::filesystem::copy_options::overwrite_existing);
+    DaemonOptions options = options_;
+    options.config_path = directory_ + "/mounts.toml";
+    std::ofstream(options.config_path, std::ios::app)
+        << "[[mounts]]\nfileset = \"a\"\ndirectory = \"/a\"\n[[mounts]]\nfileset = \"b\"\ndirectory = \"/b\"\noptions "
+           "= \""
+        << mount_options << "\"\n";
+    return std::string(ConfigOf(options).status().message());
+  };
+  EXPECT_EQ(with("defaults,ro,noexec,allow_other"), "");
+  EXPECT_EQ(with(""), "");
+  EXPECT_EQ(with("ro,quick"),
+            absl::StrCat(directory_, "/mounts.toml: mounts[2].options, of fileset \"b\" at /b, is \"ro,quick\": ",
+                         "unknown mount option \"quick\""));
+  EXPECT_THAT(with("remount,ro"), HasSubstr("the option \"remount\" is for commands"));
+  EXPECT_THAT(with("socket=/s"), HasSubstr("the option \"socket\" is for commands"));
+  EXPECT_THAT(with("timeout=3"), HasSubstr("the option \"timeout\" is for commands"));
 }
 
 }  // namespace
