@@ -104,6 +104,27 @@ TEST_F(MembershipTest, WithoutAMajorityOfTheAnchorsNobodyHasALease) {
   ExpectSoon({"node-3"}, {1, 2});
 }
 
+// Three votes of five: with the one that has them a node alone serves, and two others without it do not.
+TEST_F(MembershipTest, VotesWeighAsTheOperatorSays) {
+  cluster_.StartAll();
+  AwaitAll();
+  const Output set = RunProgram({"mangrove", "--socket", cluster_.socket(2), "node", "set", "node-1", "--votes", "3"});
+  ASSERT_EQ(set.exit_code, 0) << set.err;
+  ASSERT_TRUE(Eventually([&] {
+    return Says(1, [](const json& m) {
+      return m["anchor"].is_object() && m["anchor"]["votes_settled"] == true && m["anchor"]["votes"]["node-1"] == 3;
+    });
+  }));
+  cluster_.Kill(1);
+  EXPECT_TRUE(Eventually([&] { return Says(2, [](const json& m) { return !m["has_lease"]; }); }));
+  EXPECT_THAT(FirstLineOf(3), StartsWith("NO QUORUM"));
+  cluster_.Start(1);
+  AwaitAll();
+  cluster_.Kill(2);
+  cluster_.Kill(3);
+  ExpectSoon({"node-2", "node-3"}, {1});
+}
+
 TEST_F(MembershipTest, TheFirstStartNeedsEveryAnchorAndALaterOneNeedsAMajority) {
   cluster_.Start(1);
   cluster_.Start(2);
