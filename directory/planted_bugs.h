@@ -26,6 +26,7 @@ struct PlantedBugs {
   bool catch_up_without_pages = false;   // A disk that is behind takes the others' extents for all that it lacks.
   bool trust_old_disk = false;           // Who catches up keeps what it has itself, if that looks newer.
   bool store_where_they_are = false;  // While pages move, they are stored where they are kept, not where they will be.
+  bool weights_too_soon = false;      // While pages move, they are looked for as if they had.
   bool appoint_unchecked = false;     // Who appoints does not look again under the leaf's lock.
   bool commit_before_flush = false;   // A transaction is acknowledged before its log record is durable.
   bool apply_before_flush = false;    // A transaction's writes are in their pages before its log record is durable.

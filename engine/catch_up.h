@@ -182,7 +182,8 @@ class CatchUp {
   uint64_t saw_all_in_ = 0;      // U8: the last one in which what was on its way before it had arrived.
   Epoch listed_all_in_;          // The same, of the views in which this disk told another one what it has.
   bool trim_due_ = true;         // There may be something to delete.
-  std::set<NodeId> disks_then_;  // Of the view before.
+  std::set<NodeId> disks_then_;  // These two of the view before.
+  DiskWeights weights_then_;
   bool trimming_ = false;
   bool trim_again_ = false;
   NodeId failed_;                                            // The source of the last step, if that failed.

@@ -16,8 +16,9 @@ constexpr size_t kTrimsAtOnce = 512;  // Pages that are looked at, and deleted t
 // Where this disk lacks something, that comes first.
 void CatchUp::TrimIfDue() {
   const View& view = engine_->view_;
-  const bool is_other = view.move.value != 0 || view.disks != disks_then_;
+  const bool is_other = view.move.value != 0 || view.disks != disks_then_ || view.weights != weights_then_;
   disks_then_ = view.disks;
+  weights_then_ = view.weights;
   trim_due_ = trim_due_ || is_other;
   if (!goal_.empty() || view.move.value != 0 || !trim_due_) return;
   if (trimming_) {

@@ -34,6 +34,11 @@ DiskRoom RoomOf(const StoreUsage& usage, uint64_t headroom_bytes, const DiskRoom
   return room;
 }
 
+// 0 would say nothing.
+uint32_t DiskMibOf(const StoreUsage& usage) {
+  return static_cast<uint32_t>(std::clamp<uint64_t>((usage.used_bytes + usage.free_bytes) >> 20, 1, UINT32_MAX));
+}
+
 std::string AdviceOn(const DiskRoom& room, const StoreUsage& usage, uint64_t headroom_bytes) {
   const std::string is_free = absl::StrCat(PercentFree(usage), " % of this node's disk, ", MiB(usage.free_bytes));
   if (room.is_full) {
@@ -69,6 +74,7 @@ const DiskWatch::Found& DiskWatch::Look() {
   found_.usage.free_bytes -= std::min(found_.usage.free_bytes, spread.reserve_bytes);
   found_.headroom_bytes = HeadroomBytes(found_.usage, spread.disks, spread.replicas);
   found_.room = RoomOf(found_.usage, found_.headroom_bytes, before);
+  if (sink_) sink_(found_);
   if (found_.room == before) return found_;
   const std::string advice = AdviceOn(found_.room, found_.usage, found_.headroom_bytes);
   if (advice.empty()) {

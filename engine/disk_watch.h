@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 
 #include "engine/page_store.h"
 #include "net/runtime/clock.h"
@@ -32,6 +33,9 @@ uint64_t HeadroomBytes(const StoreUsage& usage, size_t disks, uint32_t replicas)
 
 // `before`: what was found last.
 DiskRoom RoomOf(const StoreUsage& usage, uint64_t headroom_bytes, const DiskRoom& before);
+
+// What pages may take of the disk, as pulses say it: what they take, and what is free.
+uint32_t DiskMibOf(const StoreUsage& usage);
 
 // What is to be done about it; empty where there is enough room.
 std::string AdviceOn(const DiskRoom& room, const StoreUsage& usage, uint64_t headroom_bytes);
@@ -57,6 +61,8 @@ class DiskWatch {
   DiskWatch(const DiskWatch&) = delete;
   DiskWatch& operator=(const DiskWatch&) = delete;
 
+  // Is told what was found after each look.
+  void SetSink(std::function<void(const Found&)> sink) { sink_ = std::move(sink); }
   // As of now.
   const Found& Look();
 
@@ -66,6 +72,7 @@ class DiskWatch {
   Clock* const clock_;
   const PageStore* const store_;
   const std::function<Spread()> spread_;
+  std::function<void(const Found&)> sink_;
   Found found_;
   Clock::TimerId timer_ = 0;
 };

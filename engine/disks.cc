@@ -25,9 +25,15 @@ size_t Combinations(size_t n, size_t k) {
 
 }  // namespace
 
-void Disks::Follow(const View& view) {
-  if (view.disks != view_.disks) now_ = Locator(view.disks);
-  if (view.next_disks != view_.next_disks) next_ = Locator(view.next_disks);
+static_assert(kFullDiskWeight == Locator::kFullWeight);
+
+void Disks::Follow(const View& view, const PlantedBugs& bugs) {
+  const DiskWeights& weights = bugs.weights_too_soon ? view.wanted_weights() : view.weights;
+  if (view.disks != view_.disks || weights != now_weights_) now_ = Locator(view.disks, weights);
+  now_weights_ = weights;
+  if (view.next_disks != view_.next_disks || view.next_weights != view_.next_weights) {
+    next_ = Locator(view.next_disks, view.next_weights);
+  }
   view_ = view;
   missing_ = static_cast<size_t>(
       std::count_if(view.disks.begin(), view.disks.end(), [this](NodeId node) { return !IsCurrent(node); }));

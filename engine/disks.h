@@ -1,7 +1,7 @@
 // Which disks keep a page, and which of them count, in a view.
 //
-//  D1  A page's holders follow from its address and the view's `disks`; while pages move, those that are to keep it from the view's
-//      `next_disks` as well. All of these that are in the view store it: a flush is acknowledged when, within one view, each of
+//  D1  A page's holders follow from its address and the view's `disks` and their weights; while pages move, those that are to keep it
+//      from the view's `next_disks` and theirs as well. All of these that are in the view store it: a flush is acknowledged when, within one view, each of
 //      them has done it, and one that counts is current. That a range is allocated, or is not any more, each of the disks is told.
 //  D2  A disk is current if it is one of the view's `disks`, in the view, and not behind. It has everything of its pages that was
 //      ever acknowledged: current disks are asked for what there is. Of pages that it is only to keep after the move, nobody asks it.
@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "directory/address.h"
 #include "directory/locator.h"
+#include "directory/planted_bugs.h"
 #include "net/ids.h"
 #include "recovery/view.h"
 
@@ -28,7 +29,7 @@ namespace mangrove {
 
 class Disks {
  public:
-  void Follow(const View& view);
+  void Follow(const View& view, const PlantedBugs& bugs = kNoPlantedBugs);
 
   bool IsCurrent(NodeId node) const;
   // Is it one of those that keep pages, or are to?
@@ -66,6 +67,7 @@ class Disks {
   bool IsHere(NodeId node) const { return view_.members.contains(node); }
 
   View view_;
+  DiskWeights now_weights_;
   Locator now_;
   Locator next_;        // Of nobody: pages do not move.
   size_t missing_ = 0;  // Of the disks that keep pages: not current.

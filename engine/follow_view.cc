@@ -56,7 +56,7 @@ void PageEngine::OnView(const View& view) {
   FlushOutboxes();
   Turn turn(this);
   const View before = std::exchange(view_, view);
-  disks_.Follow(view);
+  disks_.Follow(view, *options_.bugs);
   transport_->SetEpoch(view.epoch);
   next_txn_ = std::max(next_txn_, view.epoch.value << kTxnBits);  // V2
   grant_epoch_ = std::max(grant_epoch_, Epoch(view.epoch.value << kGrantEpochBits));

@@ -82,6 +82,13 @@ std::string StateOf(NodeId node, const NodeRecord& record, const View& view) {
 }
 
 // What this node knows of who is there.
+// Of disks that have not the full one, by their names.
+json WeightsOf(const DiskWeights& weights, const Roster& roster) {
+  json all = json::object();
+  for (const auto& [node, weight] : weights) all[roster.NameOf(node)] = weight;
+  return all;
+}
+
 json MembershipOf(const Membership& membership) {
   const Roster& roster = membership.roster();
   const auto names_in = [&](const std::set<NodeId>& nodes) {
@@ -112,6 +119,8 @@ json MembershipOf(const Membership& membership) {
           {"disks", names_in(view.disks)},
           {"next_disks", names_in(view.next_disks)},
           {"moved", names_in(view.moved)},
+          {"weights", WeightsOf(view.weights, roster)},
+          {"next_weights", WeightsOf(view.next_weights, roster)},
           {"draining", names_in(view.draining)},
           {"lost", names_in(view.lost)},
           {"has_lease", membership.LeaseLeft() > 0},
@@ -254,6 +263,10 @@ std::string LocalOperations::InspectNodes() const {
     node["identity"] = absl::StrFormat("%016x-%016x", record.identity.space, record.identity.time);
     node["state"] = StateOf(id, record, view);
     node["draining"] = view.draining.contains(id);
+    const auto weight = view.weights.find(id);
+    node["disk_weight"] = !view.disks.contains(id)       ? 0
+                          : weight == view.weights.end() ? kFullDiskWeight
+                                                         : weight->second;
   }
   std::sort(nodes.begin(), nodes.end(), [](const json& a, const json& b) { return a["id"] < b["id"]; });
   return DumpJson(nodes);

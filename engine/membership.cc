@@ -84,6 +84,7 @@ void Membership::Begin(Roster roster, std::optional<StoredLog> log) {
   participant_ = std::make_unique<Participant>(member, std::move(anchor), std::move(stored.records),
                                                std::move(stored.durable), clock_->Now());
   participant_->SetDisk(disk_);
+  participant_->SetDiskMib(disk_mib_);
   if (events_ != nullptr) events_->OnRoster(roster);
 }
 
@@ -115,6 +116,11 @@ void Membership::SetDisk(const DiskState& disk) {
   if (stopped_ || participant_ == nullptr) return;
   participant_->SetDisk(disk);
   if (timer_ != 0) ArmTimer();  // Otherwise Start will, or what calls this.
+}
+
+void Membership::SetDiskMib(uint32_t disk_mib) {
+  disk_mib_ = disk_mib;
+  if (participant_ != nullptr) participant_->SetDiskMib(disk_mib);
 }
 
 void Membership::Request(const NodeRequest& request) {

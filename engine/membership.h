@@ -66,6 +66,7 @@ class Membership final : public TransportEvents {
   void Request(const NodeRequest& request);
   // At any time; as Member::SetDisk.
   void SetDisk(const DiskState& disk);
+  void SetDiskMib(uint32_t disk_mib);
 
   // TransportEvents.
   void OnDelivery(const Delivery& delivery) override;
@@ -128,6 +129,7 @@ class Membership final : public TransportEvents {
   bool becoming_anchor_ = false;  // Its log is being read.
   TimeNs become_anchor_at_ = 0;   // Not before; the log could not be read.
   DiskState disk_;                // As SetDisk said, for Begin.
+  uint32_t disk_mib_ = 0;         // The same.
   LogOnce said_once_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // False once this object is gone, for callbacks.
 };

@@ -200,6 +200,7 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
     disk_watch = std::make_unique<DiskWatch>(&loop, store.get(), [this] {
       return DiskWatch::Spread{engine->view().wanted_disks().size(), config.replicas, config.disk_reserve_bytes};
     });
+    disk_watch->SetSink([this](const DiskWatch::Found& found) { membership->SetDiskMib(DiskMibOf(found.usage)); });
     operations->SetDiskWatch(disk_watch.get());
     membership->SetEvents(this);
     engine->SetDiskSink([this](const DiskState& disk) { membership->SetDisk(disk); });

@@ -18,6 +18,9 @@ namespace {
 
 using nlohmann::json;
 
+// That of a disk of which no other is said (recovery/view.h).
+constexpr uint64_t kFullWeight = 16;
+
 std::string Text(const json& object, const char* key) { return object.at(key).get<std::string>(); }
 uint64_t Number(const json& object, const char* key) { return object.at(key).get<uint64_t>(); }
 bool Flag(const json& object, const char* key) { return object.at(key).get<bool>(); }
@@ -55,6 +58,22 @@ std::string DisksLine(const json& membership) {
                                  draining.empty() ? "" : absl::StrCat("; ", Names(draining, ""), " may go then")));
   }
   return absl::StrCat("REPAIR: ", absl::StrJoin(parts, "; "), "\n");
+}
+
+// Of those disks that have not the full one; for what comes after a move, what changes. Empty: all have, and keep it.
+std::string WeightsText(const json& membership) {
+  const json none = json::object();
+  const json& now = membership.contains("weights") ? membership.at("weights") : none;
+  const json& next = membership.contains("next_weights") ? membership.at("next_weights") : none;
+  const auto text_of = [](const json& weights) {
+    std::vector<std::string> parts;
+    for (const auto& [name, weight] : weights.items()) parts.push_back(absl::StrCat(name, " ", weight.get<uint64_t>()));
+    parts.push_back(absl::StrCat(weights.empty() ? "all " : "others ", kFullWeight));
+    return absl::StrJoin(parts, ", ");
+  };
+  const bool moves = !membership.at("next_disks").empty();
+  if (now.empty() && (next.empty() || !moves)) return "";
+  return !moves || now == next ? text_of(now) : absl::StrCat(text_of(now), "; when pages have moved: ", text_of(next));
 }
 
 std::string TimeLeftText(uint64_t seconds) {
@@ -210,6 +229,8 @@ std::string Status(const json& status) {
   facts.AddRow(
       {"disk", absl::StrCat(CountText(Number(disk, "pages"), "page"), ", ", BytesText(Number(disk, "used_bytes")),
                             " used, ", BytesText(Number(disk, "free_bytes")), " free")});
+  const std::string weights = WeightsText(status.at("membership"));
+  if (!weights.empty()) facts.AddRow({"disk weights", weights});
   if (Flag(disk, "is_behind") || Flag(disk, "is_moving")) {
     facts.AddRow(
         {Flag(disk, "is_behind") ? "catching up" : "getting pages",
@@ -273,6 +294,12 @@ std::string Tokens(const json& tokens) {
   return table.ToString();
 }
 
+// Of a disk that keeps less than others for its size. A daemon of an earlier version does not say it.
+std::string WeightText(const json& node) {
+  const uint64_t weight = node.contains("disk_weight") ? Number(node, "disk_weight") : 0;
+  return weight == 0 || weight == kFullWeight ? "" : absl::StrCat(", disk weight ", weight);
+}
+
 // A group, and the groups within it.
 struct GroupTree {
   std::map<uint64_t, GroupTree> groups;  // By their number in this one.
@@ -289,7 +316,9 @@ struct GroupTree {
 
   void Show(const std::string& path, size_t depth, std::string& text) const {
     std::vector<std::string> names;
-    for (const json* node : nodes) names.push_back(absl::StrCat(Text(*node, "name"), " (", Number(*node, "id"), ")"));
+    for (const json* node : nodes) {
+      names.push_back(absl::StrCat(Text(*node, "name"), " (", Number(*node, "id"), WeightText(*node), ")"));
+    }
     absl::StrAppend(&text, std::string(2 * depth, ' '), "group ", path, ": ", CountText(all, "node"), ", ", here,
                     " here", names.empty() ? "" : ": ", absl::StrJoin(names, ", "), "\n");
     for (const auto& [number, group] : groups) group.Show(absl::StrCat(path, "/", number), depth + 1, text);

@@ -16,6 +16,7 @@
 #include "net/transport.h"
 #include "recovery/codec_frame.h"
 #include "recovery/codec_log.h"
+#include "recovery/codec_view.h"
 #include "recovery/view_history.h"
 
 namespace mangrove {
@@ -25,19 +26,6 @@ namespace wire = recovery_wire;
 
 // --- Encoding: messages -----------------------------------------------------------------------------------------------
 
-void Fill(wire::Instance::Builder out, NodeInstance instance) {
-  out.setNode(instance.node.value);
-  out.setIncarnation(instance.incarnation.value);
-}
-
-void Fill(capnp::List<wire::Instance>::Builder out, const std::vector<NodeInstance>& nodes) {
-  for (unsigned i = 0; i < nodes.size(); ++i) Fill(out[i], nodes[i]);
-}
-
-void Fill(capnp::List<uint64_t>::Builder out, const std::vector<NodeId>& nodes) {
-  for (unsigned i = 0; i < nodes.size(); ++i) out.set(i, nodes[i].value);
-}
-
 void Fill(wire::Pulse::Builder out, const Pulse& pulse) {
   out.setSentAtNs(pulse.sent_at);
   out.setEpoch(pulse.epoch.value);
@@ -45,7 +33,9 @@ void Fill(wire::Pulse::Builder out, const Pulse& pulse) {
   out.setCaughtUp(pulse.caught_up);
   out.setMoved(pulse.moved.value);
   out.setRoster(pulse.roster);
-  if (!pulse.unreachable.empty()) Fill(out.initUnreachable(SizeOf(pulse.unreachable)), pulse.unreachable);
+  out.setKnowsWeights(pulse.knows_weights);
+  out.setDiskMib(pulse.disk_mib);
+  if (!pulse.unreachable.empty()) FillIds(out.initUnreachable(SizeOf(pulse.unreachable)), pulse.unreachable);
 }
 
 void Fill(wire::PulseAnswer::Builder out, const PulseAnswer& answer) {
@@ -57,48 +47,11 @@ void Fill(wire::PulseAnswer::Builder out, const PulseAnswer& answer) {
   out.setIsRemoved(answer.is_removed);
 }
 
-void Fill(capnp::List<wire::ViewNode>::Builder out, const std::vector<ViewPart::Node>& nodes) {
-  for (unsigned i = 0; i < nodes.size(); ++i) {
-    out[i].setNode(nodes[i].node.value);
-    out[i].setIncarnation(nodes[i].incarnation.value);
-    out[i].setBehind(nodes[i].behind.value);
-    out[i].setIsDisk(nodes[i].is_disk);
-    out[i].setIsNextDisk(nodes[i].is_next_disk);
-    out[i].setHasMoved(nodes[i].has_moved);
-    out[i].setIsDraining(nodes[i].is_draining);
-    out[i].setIsLost(nodes[i].is_lost);
-  }
-}
-
-void Fill(wire::ViewPart::Builder out, const ViewPart& part) {
-  out.setEpoch(part.epoch.value);
-  out.setFirst(part.first);
-  out.setIsLast(part.is_last);
-  out.setRoot(part.root.value);
-  out.setMove(part.move.value);
-  if (!part.nodes.empty()) Fill(out.initNodes(SizeOf(part.nodes)), part.nodes);
-}
-
-void Fill(wire::ViewChange::Builder out, const ViewChange& change) {
-  out.setEpoch(change.epoch.value);
-  if (!change.joins.empty()) Fill(out.initJoins(SizeOf(change.joins)), change.joins);
-  if (!change.leaves.empty()) Fill(out.initLeaves(SizeOf(change.leaves)), change.leaves);
-  if (!change.blank.empty()) Fill(out.initBlank(SizeOf(change.blank)), change.blank);
-  if (!change.caught_up.empty()) Fill(out.initCaughtUp(SizeOf(change.caught_up)), change.caught_up);
-  if (!change.place.empty()) Fill(out.initPlace(SizeOf(change.place)), change.place);
-  if (!change.unplace.empty()) Fill(out.initUnplace(SizeOf(change.unplace)), change.unplace);
-  if (!change.moved.empty()) Fill(out.initMoved(SizeOf(change.moved)), change.moved);
-  out.setPlaced(change.placed);
-  if (!change.drain.empty()) Fill(out.initDrain(SizeOf(change.drain)), change.drain);
-  if (!change.undrain.empty()) Fill(out.initUndrain(SizeOf(change.undrain)), change.undrain);
-  if (!change.lost.empty()) Fill(out.initLost(SizeOf(change.lost)), change.lost);
-}
-
 void Fill(wire::PulseBatch::Builder out, const PulseBatch& batch) {
   if (batch.pulses.empty()) return;
   auto list = out.initPulses(SizeOf(batch.pulses));
   for (unsigned i = 0; i < batch.pulses.size(); ++i) {
-    Fill(list[i].initFrom(), batch.pulses[i].from);
+    FillInstance(list[i].initFrom(), batch.pulses[i].from);
     Fill(list[i].initPulse(), batch.pulses[i].pulse);
   }
 }
@@ -110,7 +63,7 @@ void Fill(wire::AnswerBatch::Builder out, const AnswerBatch& batch) {
   auto list = out.initAnswers(SizeOf(batch.answers));
   for (unsigned i = 0; i < batch.answers.size(); ++i) {
     const RelayedAnswer& answer = batch.answers[i];
-    Fill(list[i].initTo(), answer.to);
+    FillInstance(list[i].initTo(), answer.to);
     list[i].setLeaseFromNs(answer.lease_from);
     list[i].setIsGone(answer.is_gone);
   }
@@ -155,8 +108,8 @@ struct FillContent {
   void operator()(const RaftMessage& raft) { FillRaft(out.initRaft(), raft); }
   void operator()(const Pulse& pulse) { Fill(out.initPulse(), pulse); }
   void operator()(const PulseAnswer& answer) { Fill(out.initPulseAnswer(), answer); }
-  void operator()(const ViewPart& part) { Fill(out.initViewPart(), part); }
-  void operator()(const ViewChange& change) { Fill(out.initViewChange(), change); }
+  void operator()(const ViewPart& part) { FillViewPart(out.initViewPart(), part); }
+  void operator()(const ViewChange& change) { FillViewChange(out.initViewChange(), change); }
   void operator()(const PulseBatch& batch) { Fill(out.initPulseBatch(), batch); }
   void operator()(const AnswerBatch& batch) { Fill(out.initAnswerBatch(), batch); }
   void operator()(const NodeRequest& request) { Fill(out.initNodeRequest(), request); }
@@ -174,7 +127,7 @@ void Fill(wire::Command::Builder out, const DatabaseCommand& command) {
   switch (command.kind) {
     case DatabaseCommand::Kind::kSetNode: return Fill(out.initSetNode(), command.node, command.record);
     case DatabaseCommand::Kind::kRemoveNode: return out.setRemoveNode(command.node.value);
-    case DatabaseCommand::Kind::kChangeView: return Fill(out.initChangeView(), command.view);
+    case DatabaseCommand::Kind::kChangeView: return FillViewChange(out.initChangeView(), command.view);
   }
   CHECK(false);
 }
@@ -191,27 +144,10 @@ void Fill(wire::Database::Builder out, const NodeDatabase& database) {
   out.setRoot(database.view().root.value);
   out.setMove(database.view().move.value);
   const std::vector<ViewPart::Node> view = NodesOf(database.view());
-  Fill(out.initView(SizeOf(view)), view);
+  FillViewNodes(out.initView(SizeOf(view)), view);
 }
 
 // --- Decoding: messages -----------------------------------------------------------------------------------------------
-
-absl::Status CheckDistinct(const char* what, std::vector<NodeId> nodes) {
-  std::sort(nodes.begin(), nodes.end());
-  NodeId before;
-  for (NodeId node : nodes) {
-    if (absl::Status s = CheckFollows(what, before, node); !s.ok()) return s;
-    before = node;
-  }
-  return {};
-}
-
-absl::Status Read(const char* what, wire::Instance::Reader in, NodeInstance& instance) {
-  if (absl::Status s = CheckWhole(what, in); !s.ok()) return s;
-  instance = {NodeId(in.getNode()), Incarnation(in.getIncarnation())};
-  if (instance.incarnation.value != 0) return {};
-  return Bad(what, " names ", ToString(instance));
-}
 
 absl::Status Read(wire::Pulse::Reader in, Pulse& pulse) {
   if (absl::Status s = CheckWhole("Pulse", in); !s.ok()) return s;
@@ -222,6 +158,8 @@ absl::Status Read(wire::Pulse::Reader in, Pulse& pulse) {
   pulse.caught_up = in.getCaughtUp();
   pulse.moved = Epoch(in.getMoved());
   pulse.roster = in.getRoster();
+  pulse.knows_weights = in.getKnowsWeights();
+  pulse.disk_mib = in.getDiskMib();
   const auto unreachable = in.getUnreachable();
   if (absl::Status s = CheckLength("Pulse", unreachable, Pulse::kMostUnreachable); !s.ok()) return s;
   for (uint64_t node : unreachable) pulse.unreachable.emplace_back(node);
@@ -235,94 +173,9 @@ absl::Status Read(wire::PulseAnswer::Reader in, PulseAnswer& answer) {
   return CheckTime("PulseAnswer", answer.lease_from);
 }
 
-// Of the view of `epoch`.
-absl::Status Read(const char* what, capnp::List<wire::ViewNode>::Reader in, size_t most, Epoch epoch,
-                  std::vector<ViewPart::Node>& nodes) {
-  if (absl::Status s = CheckLength(what, in, most); !s.ok()) return s;
-  NodeId before;
-  for (const wire::ViewNode::Reader entry : in) {
-    if (absl::Status s = CheckWhole(what, entry); !s.ok()) return s;
-    const ViewPart::Node& node = nodes.emplace_back(ViewPart::Node{.node = NodeId(entry.getNode()),
-                                                                   .incarnation = Incarnation(entry.getIncarnation()),
-                                                                   .behind = Epoch(entry.getBehind()),
-                                                                   .is_disk = entry.getIsDisk(),
-                                                                   .is_next_disk = entry.getIsNextDisk(),
-                                                                   .has_moved = entry.getHasMoved(),
-                                                                   .is_draining = entry.getIsDraining(),
-                                                                   .is_lost = entry.getIsLost()});
-    if (absl::Status s = CheckFollows(what, before, node.node); !s.ok()) return s;
-    const bool is_member = node.incarnation.value != 0;
-    if (node == ViewPart::Node{.node = node.node})
-      return Bad(what, " names ", ToString(node.node), " and says nothing of it");
-    if (node.has_moved && !node.is_next_disk) {
-      return Bad(what, " has ", ToString(node.node), ", which has moved pages and is to keep none");
-    }
-    if (node.behind > epoch || (is_member && node.behind.value != 0 && node.behind == epoch)) {
-      return Bad(what, " of view ", epoch.value, " has ", ToString(node.node), is_member ? ", a member," : "",
-                 " behind since view ", node.behind.value);
-    }
-    before = node.node;
-  }
-  return {};
-}
-
-absl::Status Read(wire::ViewPart::Reader in, ViewPart& part) {
-  if (absl::Status s = CheckWhole("ViewPart", in); !s.ok()) return s;
-  part.epoch = Epoch(in.getEpoch());
-  part.first = in.getFirst();
-  part.is_last = in.getIsLast();
-  part.root = NodeId(in.getRoot());
-  part.move = Epoch(in.getMove());
-  if (part.move > part.epoch) return Bad("ViewPart of view ", part.epoch.value, " moves since view ", part.move.value);
-  return Read("ViewPart", in.getNodes(), ViewPart::kMostNodes, part.epoch, part.nodes);
-}
-
-absl::Status Read(wire::ViewChange::Reader in, ViewChange& change) {
-  if (absl::Status s = CheckWhole("a change of the view", in); !s.ok()) return s;
-  change.epoch = Epoch(in.getEpoch());
-  const auto joins = in.getJoins();
-  const auto leaves = in.getLeaves();
-  const auto blank = in.getBlank();
-  const auto caught_up = in.getCaughtUp();
-  change.placed = in.getPlaced();
-  const auto place = in.getPlace();
-  const auto unplace = in.getUnplace();
-  const auto moved = in.getMoved();
-  const auto drain = in.getDrain();
-  const auto undrain = in.getUndrain();
-  const auto lost = in.getLost();
-  const uint64_t count = uint64_t{joins.size()} + leaves.size() + caught_up.size() + place.size() + unplace.size() +
-                         moved.size() + (change.placed ? 1 : 0) + drain.size() + undrain.size() + lost.size();
-  if (count == 0 || count > ViewChange::kMostNodes) {
-    return Bad("a change of the view is of ", count, " nodes, expected 1 to ", ViewChange::kMostNodes);
-  }
-  std::vector<NodeId> named;
-  for (const wire::Instance::Reader node : joins) {
-    if (absl::Status s = Read("a change of the view", node, change.joins.emplace_back()); !s.ok()) return s;
-    named.push_back(change.joins.back().node);
-  }
-  if (absl::Status s = CheckLength("a change of the view", blank, joins.size()); !s.ok()) return s;
-  for (uint64_t node : blank) {
-    if (std::find(named.begin(), named.end(), change.blank.emplace_back(node)) == named.end()) {
-      return Bad("a change of the view has ", ToString(NodeId(node)), " with a blank disk, and not joining");
-    }
-  }
-  if (absl::Status s = CheckDistinct("a change of the view", change.blank); !s.ok()) return s;
-  for (uint64_t node : leaves) named.push_back(change.leaves.emplace_back(node));
-  for (uint64_t node : caught_up) named.push_back(change.caught_up.emplace_back(node));
-  if (absl::Status s = CheckDistinct("a change of the view", std::move(named)); !s.ok()) return s;
-  for (const auto& [list, nodes] :
-       {std::pair(place, &change.place), std::pair(unplace, &change.unplace), std::pair(moved, &change.moved),
-        std::pair(drain, &change.drain), std::pair(undrain, &change.undrain), std::pair(lost, &change.lost)}) {
-    for (uint64_t node : list) nodes->emplace_back(node);
-    if (absl::Status s = CheckDistinct("a change of the view", *nodes); !s.ok()) return s;
-  }
-  return {};
-}
-
 absl::Status Read(wire::RelayedPulse::Reader in, RelayedPulse& relayed) {
   if (absl::Status s = CheckWhole("RelayedPulse", in); !s.ok()) return s;
-  if (absl::Status s = Read("RelayedPulse", in.getFrom(), relayed.from); !s.ok()) return s;
+  if (absl::Status s = ReadInstance("RelayedPulse", in.getFrom(), relayed.from); !s.ok()) return s;
   return Read(in.getPulse(), relayed.pulse);
 }
 
@@ -349,7 +202,7 @@ absl::Status Read(wire::RelayedAnswer::Reader in, RelayedAnswer& relayed) {
   relayed.lease_from = in.getLeaseFromNs();
   relayed.is_gone = in.getIsGone();
   if (absl::Status s = CheckTime("RelayedAnswer", relayed.lease_from); !s.ok()) return s;
-  return Read("RelayedAnswer", in.getTo(), relayed.to);
+  return ReadInstance("RelayedAnswer", in.getTo(), relayed.to);
 }
 
 absl::Status Read(wire::AnswerBatch::Reader in, AnswerBatch& batch) {
@@ -452,8 +305,8 @@ absl::Status Read(wire::Message::Reader in, RecoveryMessage& message) {
     case wire::Message::RAFT: return ReadRaft(in.getRaft(), message.emplace<RaftMessage>());
     case wire::Message::PULSE: return Read(in.getPulse(), message.emplace<Pulse>());
     case wire::Message::PULSE_ANSWER: return Read(in.getPulseAnswer(), message.emplace<PulseAnswer>());
-    case wire::Message::VIEW_PART: return Read(in.getViewPart(), message.emplace<ViewPart>());
-    case wire::Message::VIEW_CHANGE: return Read(in.getViewChange(), message.emplace<ViewChange>());
+    case wire::Message::VIEW_PART: return ReadViewPart(in.getViewPart(), message.emplace<ViewPart>());
+    case wire::Message::VIEW_CHANGE: return ReadViewChange(in.getViewChange(), message.emplace<ViewChange>());
     case wire::Message::PULSE_BATCH: return Read(in.getPulseBatch(), message.emplace<PulseBatch>());
     case wire::Message::ANSWER_BATCH: return Read(in.getAnswerBatch(), message.emplace<AnswerBatch>());
     case wire::Message::NODE_REQUEST: return Read(in.getNodeRequest(), message.emplace<NodeRequest>());
@@ -482,7 +335,7 @@ absl::Status Read(wire::Command::Reader in, DatabaseCommand& command) {
       return CheckFollows("a removal", NodeId(), command.node);
     case wire::Command::CHANGE_VIEW:
       command.kind = DatabaseCommand::Kind::kChangeView;
-      return Read(in.getChangeView(), command.view);
+      return ReadViewChange(in.getChangeView(), command.view);
   }
   return Bad("it is of the unknown kind ", static_cast<unsigned>(in.which()));
 }
@@ -490,7 +343,8 @@ absl::Status Read(wire::Command::Reader in, DatabaseCommand& command) {
 absl::Status ReadView(wire::Database::Reader in, const std::map<NodeId, NodeRecord>& nodes, View& view) {
   view.epoch = Epoch(in.getEpoch());
   std::vector<ViewPart::Node> list;
-  if (absl::Status s = Read("the view", in.getView(), NodeDatabase::kMostNodes, view.epoch, list); !s.ok()) return s;
+  if (absl::Status s = ReadViewNodes("the view", in.getView(), NodeDatabase::kMostNodes, view.epoch, list); !s.ok())
+    return s;
   if (view.epoch.value == 0 && !list.empty()) return Bad("view 0 has ", list.size(), " nodes");
   for (const ViewPart::Node& node : list) {
     const auto found = nodes.find(node.node);

@@ -1,5 +1,5 @@
 // Wire form of what nodes tell each other about who is there, and disk form of an anchor's log (recovery/messages.capnp).
-// Made by codec.cc, with codec_log.cc for the log and codec_frame.cc for the frame: the only sources that know the library.
+// Made by codec.cc, with codec_log.cc for the log, codec_view.cc for views and codec_frame.cc for the frame: the only sources that know the library.
 //
 // Each Decode is total: any bytes give a value or InvalidArgument that says what is wrong. Each Encode CHECKs that its Decode
 // takes what it has made: what a peer, or this anchor after a restart, would refuse is a bug here, to be found here. So it

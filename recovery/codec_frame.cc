@@ -4,6 +4,7 @@
 #include <kj/array.h>
 #include <kj/exception.h>
 
+#include <algorithm>
 #include <cstring>
 #include <exception>
 
@@ -96,6 +97,16 @@ absl::Status CheckFollows(const char* what, NodeId before, NodeId node) {
   if (node.value == 0) return Bad(what, " names node 0");
   if (node == before) return Bad(what, " names ", ToString(node), " twice");
   return Bad(what, " names ", ToString(node), " behind ", ToString(before));
+}
+
+absl::Status CheckDistinct(const char* what, std::vector<NodeId> nodes) {
+  std::sort(nodes.begin(), nodes.end());
+  NodeId before;
+  for (NodeId node : nodes) {
+    if (absl::Status s = CheckFollows(what, before, node); !s.ok()) return s;
+    before = node;
+  }
+  return {};
 }
 
 }  // namespace mangrove

@@ -1,4 +1,4 @@
-// Internal to the codec (codec.cc, codec_log.cc): the frame around each root of recovery/messages.capnp, and the checks that its
+// Internal to the codec (codec.cc, codec_log.cc, codec_view.cc): the frame around each root of recovery/messages.capnp, and the checks that its
 // readers share. `what` is what a refusal is about.
 
 #pragma once
@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -69,13 +70,14 @@ absl::Status Bad(const Parts&... parts) {
 }
 
 // The library takes what is not there for 0. A term, or a vote, that was lost must not be taken so.
+// `fewest_pointers`: where earlier levels had fewer, what they had.
 template <typename Reader>
-absl::Status CheckWhole(const char* what, const Reader& in) {
+absl::Status CheckWhole(const char* what, const Reader& in,
+                        size_t fewest_pointers = Reader::Reads::_capnpPrivate::pointerCount) {
   constexpr size_t kWords = Reader::Reads::_capnpPrivate::dataWordSize;
-  constexpr size_t kPointers = Reader::Reads::_capnpPrivate::pointerCount;
   const capnp::AnyStruct::Reader any(in);
   const size_t words = any.getDataSection().size() / sizeof(capnp::word);
-  if (words >= kWords && any.getPointerSection().size() >= kPointers) return {};
+  if (words >= kWords && any.getPointerSection().size() >= fewest_pointers) return {};
   return Bad(what, " lacks fields");
 }
 
@@ -91,5 +93,8 @@ absl::Status CheckVotes(NodeId node, uint32_t votes);
 
 // In a list that is in order: `before` is 0 in front of the first.
 absl::Status CheckFollows(const char* what, NodeId before, NodeId node);
+
+// No node is 0, or named twice.
+absl::Status CheckDistinct(const char* what, std::vector<NodeId> nodes);
 
 }  // namespace mangrove

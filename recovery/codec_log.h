@@ -1,5 +1,5 @@
 // The part of the codec that is about the log (codec_log.cc), for the other (codec.cc). Of our own sources this header alone
-// includes what is generated from recovery/messages.capnp, and these two include it.
+// includes what is generated from recovery/messages.capnp, and those of the codec include it.
 
 #pragma once
 

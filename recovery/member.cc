@@ -46,6 +46,8 @@ void Member::SendPulses(TimeNs now) {
                     .blank = blank_,
                     .caught_up = caught_up_,
                     .moved = moved_,
+                    .knows_weights = true,
+                    .disk_mib = disk_mib_,
                     .roster = roster_.version};
   const NodeId monitor = MonitorOfNode(options_.self.node);
   const bool is_well = HasLease(now) && lease_ends() - now > options_.timing.lease / 2;

@@ -72,6 +72,8 @@ class Member {
   // What pulses say of this node's disk from now on: was it empty when the node started, and does it have all of its pages that was
   // ever acknowledged? Once it does, it goes on to while its node is in the view.
   void SetDisk(const DiskState& disk);
+  // The same, of what pages may take of it; 0: nothing.
+  void SetDiskMib(uint32_t disk_mib) { disk_mib_ = disk_mib; }
   const View& view() const { return history_.view(); }
   const Roster& roster() const { return roster_; }
   const ViewHistory& history() const { return history_; }
@@ -108,6 +110,7 @@ class Member {
   bool blank_ = false;  // See Pulse.
   bool caught_up_ = false;
   Epoch moved_;
+  uint32_t disk_mib_ = 0;
   View incoming_;                         // Of which the first parts are here.
   size_t incoming_nodes_ = 0;             // Of these parts.
   std::set<NodeId> up_;                   // Connected.

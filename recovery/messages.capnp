@@ -14,7 +14,7 @@
 #
 # What a reader refuses, of any root: more than one segment, bytes that are too few or too many; a struct with fewer fields
 # than here (one that is not there has none), so that nothing is taken for 0 because it was lost; an unknown kind or standing; a
-# node 0 where a node is listed, a node listed twice; incarnation 0 of a node that is listed, where it is not said to mean
+# node 0 where a node is listed, a node listed twice; a weight that is none, or of who has no pages to keep; incarnation 0 of a node that is listed, where it is not said to mean
 # something; a negative time; more than 100 votes of a node; a disk that is behind since a view that is yet to come, or, of a
 # member of the view, since this one; and the lengths that are given below. A list that says so is in ascending order of its nodes.
 #
@@ -59,6 +59,12 @@ struct Pulse {
 
   roster @6 :UInt64;
   # N knows the nodes as they are after that change of theirs (Node.changed). 0: as its configuration says.
+
+  knowsWeights @7 :Bool;
+  # N goes by the weights of disks. Level 2: nodes of level 1 leave this and the next out.
+
+  diskMib @8 :UInt32;
+  # What pages may take of N's disk, in MiB: what they take, and what is free. 0: N says nothing of it.
 }
 
 struct PulseAnswer {
@@ -123,6 +129,12 @@ struct ViewNode {
 
   isLost @7 :Bool;
   # It never comes back, nor what is on its disk.
+
+  weight @8 :UInt8;
+  # Of a disk, how much it keeps beside others: 1 to 15. 0: 16, the full weight, as all have where weights are not known.
+
+  nextWeight @9 :UInt8;
+  # The same, of one that keeps pages when they have moved.
 }
 
 struct PulseBatch {
@@ -400,6 +412,17 @@ struct ViewChange {
 
   lost @11 :List(UInt64);
   # Never come back.
+
+  weigh @12 :List(DiskWeight);
+  # Of those that are to keep pages: are to have these weights. Level 2: a change of level 1 has not this list. One that changes
+  # weights changes nothing that level 1 knows, unless nodes come to keep pages, or keep none any more.
+}
+
+struct DiskWeight {
+  node @0 :UInt64;
+
+  weight @1 :UInt8;
+  # 1 to 16.
 }
 
 struct Database {

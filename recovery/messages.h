@@ -37,7 +37,10 @@ struct Pulse {
   std::vector<NodeId> unreachable;  // Members of that view with which it has had no connection for a while.
   bool blank = false;               // Its disk was empty when it started.
   bool caught_up = false;           // Its disk has all of its pages that was ever acknowledged, as of now.
-  Epoch moved;          // It has all that it is to keep after the move of that view. 0: it says nothing of it.
+  Epoch moved;                 // It has all that it is to keep after the move of that view. 0: it says nothing of it.
+  bool knows_weights = false;  // It is of a version that goes by the weights of disks.
+  uint32_t disk_mib =
+      0;                // What pages may take of its disk: what they take, and what is free. 0: it says nothing of it.
   uint64_t roster = 0;  // The nodes that it knows are those up to this change (D6); 0: those of its configuration.
   friend bool operator==(const Pulse&, const Pulse&) = default;
 };
@@ -66,6 +69,8 @@ struct ViewPart {
     bool has_moved = false;
     bool is_draining = false;
     bool is_lost = false;
+    uint8_t weight = 0;  // As a disk, and as one that is to be. 0: the full one.
+    uint8_t next_weight = 0;
     friend bool operator==(const Node&, const Node&) = default;
   };
 

@@ -78,6 +78,11 @@ absl::Status NodeDatabase::CheckViewChange(const ViewChange& change) const {
     return absl::InvalidArgumentError(
         absl::StrCat(ToString(blank), " cannot have a blank disk: it does not join, or is named twice"));
   }
+  for (const DiskWeight& disk : change.weigh) {
+    if (disk.weight >= 1 && disk.weight <= kFullDiskWeight) continue;
+    return absl::InvalidArgumentError(absl::StrCat(ToString(disk.node), " cannot have the weight ", int{disk.weight},
+                                                   ", expected 1 to ", int{kFullDiskWeight}));
+  }
   if (!view_.IsNext(change.epoch)) {
     return absl::FailedPreconditionError(
         absl::StrCat("a change to view ", change.epoch.value, ", behind view ", view_.epoch.value));
@@ -111,6 +116,10 @@ absl::Status NodeDatabase::CheckPlaces(const ViewChange& change) const {
   wanted.insert(change.place.begin(), change.place.end());
   for (NodeId node : change.unplace) wanted.erase(node);
   if (!change.unplace.empty() && wanted.empty()) return absl::FailedPreconditionError("nobody is to keep pages");
+  for (const DiskWeight& disk : change.weigh) {
+    if (wanted.contains(disk.node)) continue;
+    return absl::FailedPreconditionError(absl::StrCat(ToString(disk.node), " is to keep no pages, and has no weight"));
+  }
   if (!change.placed) return absl::OkStatus();
   if (view_.next_disks.empty()) return absl::FailedPreconditionError("no pages move");
   const auto is_named = [](const std::vector<NodeId>& nodes, NodeId node) {

@@ -7,6 +7,7 @@
 // D3  Whose disk is behind has been in a view; who has been in one and is in none now has a disk that is behind.
 // D4  Who keeps pages, or is to, is in the cluster. Where pages move, no disk stops keeping them before each that is to keep any has
 //     all of its own, and is current.
+//     Each has a weight, which is never 0.
 // D5  Who was removed stays so: its identity is never used again.
 // D6  Each change of who the nodes are has a number, above those of all before: who knows the nodes up to one needs the later alone.
 
@@ -67,7 +68,7 @@ class NodeDatabase {
 
   // FailedPrecondition: the command does not fit what is there; nothing is changed. (A view's change that is not the next one, of
   // a node that is not in the cluster, or back to an older incarnation, or of a disk that has caught up and was not behind; an
-  // end of a move that has not come to its end; a move after which nobody keeps pages; a loss of who is there; a removal of who is
+  // end of a move that has not come to its end; a weight of who is to keep no pages; a move after which nobody keeps pages; a loss of who is there; a removal of who is
   // in the view, or keeps pages, or is to.) InvalidArgument: it could never be applied.
   absl::Status Check(const DatabaseCommand& command) const;
   // The removal of a node that the view names makes the next view, which does not: views of one epoch are the same.

@@ -16,6 +16,8 @@ struct RecoveryTiming {
   DurationNs unreachable = kSecond;
   // Who keeps pages and is away for longer is given up for the time being: others keep what it kept.
   DurationNs replace_after = 600 * kSecond;
+  // Weights of disks change when nothing else has for so long: no disk was behind, none came or went, no pages moved.
+  DurationNs reweigh_after = 600 * kSecond;
   // Of the anchors' log, see RaftOptions. A leader is lost and another one elected well within a lease.
   DurationNs heartbeat = 50 * kMillisecond;
   DurationNs election = 300 * kMillisecond;

@@ -5,13 +5,14 @@
 // in the view, what is acknowledged is stored on its disk too, whether that is behind or not. So a disk falls behind when its node
 // leaves the view, and the epoch of the first view without it says by how much. Who is not in the view and has been in one is behind.
 //
-// Which disks keep which pages follows from the view as well (directory/locator.h over `disks`). When these are to be others, pages
-// move: what is stored meanwhile is stored where they are and where they are to be, and once each of the latter has said that it has
+// Which disks keep which pages follows from the view as well (directory/locator.h over `disks` and their weights). When these are to
+// be others, or to have other weights, pages move: what is stored meanwhile is stored where they are and where they are to be, and once each of the latter has said that it has
 // all, the view makes `disks` of them.
 
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <map>
 #include <set>
 #include <utility>
@@ -23,6 +24,17 @@ namespace mangrove {
 
 // Of a disk that had nothing to begin with: it is behind since before any view.
 constexpr Epoch kBlankDisk{1};
+
+// How much of the pages a disk keeps beside others: kFullDiskWeight / 2 is half as much as who has that. Never 0.
+using DiskWeights = std::map<NodeId, uint8_t>;
+// That of each disk of which nothing else is said.
+constexpr uint8_t kFullDiskWeight = 16;
+
+struct DiskWeight {
+  NodeId node;
+  uint8_t weight = kFullDiskWeight;
+  friend bool operator==(const DiskWeight&, const DiskWeight&) = default;
+};
 
 // What makes the view of `epoch` of the one before it.
 struct ViewChange {
@@ -40,11 +52,12 @@ struct ViewChange {
   std::vector<NodeId> drain;      // See View.
   std::vector<NodeId> undrain;
   std::vector<NodeId> lost;
+  std::vector<DiskWeight> weigh;  // Of those that are to keep pages: are to have these weights.
 
   // Nodes that are named, and what is not about single ones.
   size_t size() const {
     return joins.size() + leaves.size() + caught_up.size() + place.size() + unplace.size() + moved.size() +
-           (placed ? 1 : 0) + drain.size() + undrain.size() + lost.size();
+           (placed ? 1 : 0) + drain.size() + undrain.size() + lost.size() + weigh.size();
   }
   bool empty() const { return size() == 0; }
   friend bool operator==(const ViewChange&, const ViewChange&) = default;
@@ -63,9 +76,12 @@ struct View {
   std::set<NodeId> moved;       // Of these: have all of theirs.
   std::set<NodeId> draining;    // Are to leave for good, and to keep no pages before.
   std::set<NodeId> lost;        // Never come back, nor what is on their disks: nobody waits for them.
+  DiskWeights weights;          // Of `disks`, those that have not the full one.
+  DiskWeights next_weights;     // The same, of `next_disks`.
 
   // Those that keep pages in the end.
   const std::set<NodeId>& wanted_disks() const { return next_disks.empty() ? disks : next_disks; }
+  const DiskWeights& wanted_weights() const { return next_disks.empty() ? weights : next_weights; }
   bool Has(NodeInstance node) const {
     const auto found = members.find(node.node);
     return found != members.end() && found->second == node.incarnation;
@@ -111,23 +127,35 @@ struct View {
     moved.insert(change.moved.begin(), change.moved.end());
     if (change.placed) {
       disks = next_disks;
+      weights = next_weights;
       EndMove();
     }
-    if (change.place.empty() && change.unplace.empty()) return;
+    if (change.place.empty() && change.unplace.empty() && change.weigh.empty()) return;
     std::set<NodeId> wanted = wanted_disks();
+    DiskWeights weigh = wanted_weights();
     wanted.insert(change.place.begin(), change.place.end());
-    for (NodeId node : change.unplace) wanted.erase(node);
+    for (NodeId node : change.unplace) {
+      wanted.erase(node);
+      weigh.erase(node);  // Who comes back is weighed anew.
+    }
+    for (const DiskWeight& disk : change.weigh) {
+      weigh[disk.node] = disk.weight;
+      if (disk.weight == kFullDiskWeight) weigh.erase(disk.node);
+    }
     EndMove();
     if (disks.empty()) {
       disks = std::move(wanted);
-    } else if (wanted != disks) {
+      weights = std::move(weigh);
+    } else if (wanted != disks || weigh != weights) {
       next_disks = std::move(wanted);
+      next_weights = std::move(weigh);
       move = change.epoch;
     }
   }
 
   void EndMove() {
     next_disks.clear();
+    next_weights.clear();
     moved.clear();
     move = Epoch();
   }

@@ -21,6 +21,8 @@ std::vector<ViewPart::Node> NodesOf(const View& view) {
   for (NodeId node : view.moved) named(node).has_moved = true;
   for (NodeId node : view.draining) named(node).is_draining = true;
   for (NodeId node : view.lost) named(node).is_lost = true;
+  for (const auto& [node, weight] : view.weights) named(node).weight = weight;
+  for (const auto& [node, weight] : view.next_weights) named(node).next_weight = weight;
   std::vector<ViewPart::Node> list;
   list.reserve(nodes.size());
   for (const auto& [id, node] : nodes) list.push_back(node);
@@ -36,6 +38,8 @@ void AddNodes(const std::vector<ViewPart::Node>& nodes, View& view) {
     if (node.has_moved) view.moved.insert(node.node);
     if (node.is_draining) view.draining.insert(node.node);
     if (node.is_lost) view.lost.insert(node.node);
+    if (node.weight != 0) view.weights[node.node] = node.weight;
+    if (node.next_weight != 0) view.next_weights[node.node] = node.next_weight;
   }
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/functional/function_ref.h"
+#include "recovery/disk_weights.h"
 
 namespace mangrove {
 namespace {
@@ -74,6 +75,8 @@ bool Joins(const ViewChange& change, NodeId node) {
                      [node](const NodeInstance& other) { return other.node == node; });
 }
 
+bool HasWeights(const View& view) { return !view.weights.empty() || !view.next_weights.empty(); }
+
 }  // namespace
 
 ViewKeeper::ViewKeeper(const RecoveryTiming& timing, const ViewBugs& bugs) : timing_(timing), bugs_(bugs) {}
@@ -84,6 +87,7 @@ void ViewKeeper::Elected(TimeNs now) {
   leaving_.clear();
   requests_.clear();
   away_since_.clear();
+  calm_since_.reset();
   has_news_ = true;
 }
 
@@ -105,6 +109,8 @@ bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view
   heard.blank = pulse.blank;
   heard.caught_up = pulse.caught_up || (bugs_.caught_up_stays && had_caught_up);
   heard.moved = pulse.moved;
+  heard.knows_weights = pulse.knows_weights;
+  heard.disk_mib = pulse.disk_mib;
   if (!view.Has(from)) return true;
   // One at a time: with a newer pulse always in its place none would be confirmed where the anchors are slow.
   if (heard.sent_at != 0 && now - heard.came_at < timing_.lease / 4) return true;
@@ -220,6 +226,7 @@ bool ViewKeeper::MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) 
   const NodeRecord* record = database.Find(node);
   if (!database.Has(node) || database.view().lost.contains(node)) return false;
   if (heard.incarnation <= record->last) return false;
+  if (!heard.knows_weights && HasWeights(database.view()) && !bugs_.weigh_unasked) return false;
   if (!IsHeard({node, heard.incarnation}, now) || heard.epoch != database.view().epoch) return false;
   return std::none_of(heard.unreachable.begin(), heard.unreachable.end(), [&](NodeId other) {
     const auto member = database.view().members.find(other);
@@ -262,6 +269,7 @@ ViewChange ViewKeeper::Decide(const NodeDatabase& database, const Votes& votes, 
   }
   TakeRequests(database, votes, change);
   DecidePlaces(database, now, change);
+  DecideWeights(database, now, change);
   return change;
 }
 
@@ -345,6 +353,7 @@ void ViewKeeper::DecidePlaces(const NodeDatabase& database, TimeNs now, ViewChan
   for (NodeId node : unplace) {
     if (stay > 0 && has_room()) change.unplace.push_back(node);
   }
+  WeighPlaced(database, change);
   if (change.place.empty() && change.unplace.empty()) DecideMoved(view, now, change);
 }
 
@@ -372,6 +381,84 @@ void ViewKeeper::DecideMoved(const View& view, TimeNs now, ViewChange& change) c
     }
   }
   if (all_have && change.size() < ViewChange::kMostNodes) change.placed = true;
+}
+
+// --- Weights --------------------------------------------------------------------------------------------------------------
+
+// K8
+bool ViewKeeper::AllKnowWeights(const NodeDatabase& database, const ViewChange& change) const {
+  if (bugs_.weigh_unasked) return true;
+  const View& view = database.view();
+  const auto knows = [this](NodeInstance node) {
+    const auto found = heard_.find(node.node);
+    return found != heard_.end() && found->second.incarnation == node.incarnation && found->second.knows_weights;
+  };
+  if (!std::all_of(change.joins.begin(), change.joins.end(), knows)) return false;
+  for (const auto& [node, incarnation] : view.members) {
+    if (!Joins(change, node) && !knows({node, incarnation})) return false;
+  }
+  if (HasWeights(view)) return true;
+  const auto& nodes = database.nodes();
+  return std::all_of(nodes.begin(), nodes.end(), [&](const auto& node) {
+    const auto& [id, record] = node;
+    const bool is_needed = view.disks.contains(id) || view.next_disks.contains(id) || record.votes > 0;
+    return view.members.contains(id) || !is_needed || record.is_removed;
+  });
+}
+
+// Those that come to others. So they get no more than fits from the beginning.
+void ViewKeeper::WeighPlaced(const NodeDatabase& database, ViewChange& change) const {
+  const View& view = database.view();
+  if (change.place.empty() || !AllKnowWeights(database, change)) return;
+  DiskRooms rooms;
+  const auto room_of = [this](NodeId node) {
+    const auto found = heard_.find(node);
+    return found == heard_.end() ? 0 : found->second.disk_mib;
+  };
+  for (NodeId node : view.wanted_disks()) {
+    if (room_of(node) != 0) rooms[node] = room_of(node);
+  }
+  for (NodeId node : change.place) {
+    if (room_of(node) == 0 || change.size() == ViewChange::kMostNodes) continue;
+    const uint8_t weight = WeightBeside(rooms, view.wanted_weights(), room_of(node));
+    if (weight != kFullDiskWeight) change.weigh.push_back({node, weight});
+  }
+}
+
+bool ViewKeeper::AllDisksAreWell(const View& view, TimeNs now) const {
+  return std::all_of(view.disks.begin(), view.disks.end(), [&](NodeId node) {
+    const auto member = view.members.find(node);
+    if (member == view.members.end() || view.behind.contains(node)) return false;
+    return IsHeard({node, member->second}, now) && heard_.at(node).disk_mib != 0;
+  });
+}
+
+// K8
+void ViewKeeper::DecideWeights(const NodeDatabase& database, TimeNs now, ViewChange& change) {
+  const View& view = database.view();
+  const bool is_calm = change.empty() && !view.disks.empty() && view.next_disks.empty() && leaving_.empty() &&
+                       AllDisksAreWell(view, now);
+  if (!is_calm) {
+    calm_since_.reset();
+    return;
+  }
+  if (!calm_since_) calm_since_ = now;
+  if (now - *calm_since_ < timing_.reweigh_after || !AllKnowWeights(database, change)) return;
+  DiskRooms rooms;
+  for (NodeId node : view.disks) rooms[node] = heard_.at(node).disk_mib;
+  const DiskWeights wanted = WeightsFor(rooms);
+  DiskWeights then = view.weights;
+  std::vector<DiskWeight> weigh;
+  for (NodeId node : view.disks) {
+    const auto found = wanted.find(node);
+    const uint8_t weight = found == wanted.end() ? kFullDiskWeight : found->second;
+    const auto before = view.weights.find(node);
+    if (weight == (before == view.weights.end() ? kFullDiskWeight : before->second)) continue;
+    if (weigh.size() == ViewChange::kMostNodes) break;  // The others, if it is still worth it, later.
+    weigh.push_back({node, weight});
+    then[node] = weight;
+  }
+  if (AreWorthAMove(rooms, view.weights, then)) change.weigh = std::move(weigh);
 }
 
 }  // namespace mangrove

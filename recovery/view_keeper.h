@@ -16,6 +16,10 @@
 //  K7  Each member keeps pages that is neither to leave for good nor lost, and each other node that has been away for no longer than
 //      RecoveryTiming::replace_after. Where that is not so, pages move; they have moved when each node that is to keep any is a
 //      current member, and has said of this very move, knowing this view, that it has all of its own.
+//  K8  A disk that comes to others has the weight that is nearest to theirs by what it says of its room. Those of all disks change when
+//      markedly more fits with others (recovery/disk_weights.h) and nothing else has happened for RecoveryTiming::reweigh_after, each
+//      of them being current. No view has weights that has a member which does not know them, or could have one: nobody joins who
+//      does not, and where there are none yet, every disk and every anchor is there and does.
 //
 // An anchor that does not lead hears pulses too, when members look for a leader: who is elected then gives leases at once. Pure.
 // Owned by one thread.
@@ -45,6 +49,7 @@ struct ViewBugs {
   bool lease_to_leaving = false;   // K2: leases go on.
   bool caught_up_stays = false;    // K5: what an earlier incarnation has said of the disk counts.
   bool any_move = false;           // K7: what was said of an earlier move counts.
+  bool weigh_unasked = false;      // K8: weights come whether everybody knows them or not.
 };
 
 class ViewKeeper {
@@ -87,6 +92,8 @@ class ViewKeeper {
     bool blank = false;  // These two as its newest pulse says.
     bool caught_up = false;
     Epoch moved;
+    bool knows_weights = false;
+    uint32_t disk_mib = 0;
   };
 
   bool IsHeard(NodeInstance node, TimeNs now) const;
@@ -97,6 +104,10 @@ class ViewKeeper {
   void TakeRequests(const NodeDatabase& database, const Votes& votes, ViewChange& change);
   void DecidePlaces(const NodeDatabase& database, TimeNs now, ViewChange& change);
   void DecideMoved(const View& view, TimeNs now, ViewChange& change) const;
+  bool AllKnowWeights(const NodeDatabase& database, const ViewChange& change) const;
+  void WeighPlaced(const NodeDatabase& database, ViewChange& change) const;
+  bool AllDisksAreWell(const View& view, TimeNs now) const;
+  void DecideWeights(const NodeDatabase& database, TimeNs now, ViewChange& change);
   TimeNs LeaseEnds(NodeId node) const;
   std::set<NodeId> Misfits(const NodeDatabase& database, TimeNs now) const;
 
@@ -111,6 +122,7 @@ class ViewKeeper {
   std::set<NodeId> leaving_;             // K2
   std::vector<NodeRequest> requests_;
   std::map<NodeId, TimeNs> away_since_;  // Of those that are to keep pages and are not in the view.
+  std::optional<TimeNs> calm_since_;     // K8: since when nothing was to be changed. Nothing: something was.
 };
 
 }  // namespace mangrove

@@ -38,6 +38,7 @@ class EngineNode final : public SimNode, public ViewEvents {
         membership_(MembersOf(setup), doors.clock, doors.transport, doors.store, doors.entropy) {
     serve_until_(0);
     membership_.SetEvents(this);
+    membership_.SetDiskMib(setup.disk_mib);
     engine_.SetDiskSink([this](const DiskState& disk) { membership_.SetDisk(disk); });
     channels_.Set(Channel::kPages, &engine_);
     channels_.Set(Channel::kMembership, &membership_);
@@ -149,6 +150,7 @@ class EngineNode final : public SimNode, public ViewEvents {
 MembershipOptions MembersOf(const NodeSetup& setup) {
   MembershipOptions options{.self = setup.self, .nodes = {}};
   if (setup.replace_after != 0) options.timing.replace_after = setup.replace_after;
+  if (setup.reweigh_after != 0) options.timing.reweigh_after = setup.reweigh_after;
   for (NodeId node : setup.nodes) {
     options.nodes[node] = RecordOf(node);
   }

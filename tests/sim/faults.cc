@@ -297,7 +297,8 @@ bool FaultInjector::Join() {
 
 // Whether no other disk has it.
 bool FaultInjector::HoldAllOf(const std::vector<NodeId>& holders, PageId page) const {
-  const std::vector<NodeId> all = Locator(cluster_->NewestView().disks).CoreHolders(page, cluster_->options().replicas);
+  const View view = cluster_->NewestView();
+  const std::vector<NodeId> all = Locator(view.disks, view.weights).CoreHolders(page, cluster_->options().replicas);
   return std::all_of(all.begin(), all.end(), [&holders](NodeId node) {
     return std::find(holders.begin(), holders.end(), node) != holders.end();
   });
@@ -317,8 +318,9 @@ bool FaultInjector::ReplaceAnchors() {
 // They come back empty, or never.
 bool FaultInjector::LoseLogs() {
   if (!cluster_->AllDisksCount()) return false;
+  const View view = cluster_->NewestView();
   const std::vector<NodeId> holders =
-      Locator(cluster_->NewestView().disks).CoreHolders(kReplayPage, cluster_->options().replicas);
+      Locator(view.disks, view.weights).CoreHolders(kReplayPage, cluster_->options().replicas);
   for (int slot = 0; slot < cluster_->nodes(); ++slot) {
     if (HoldAllOf(holders, LogOf(NodeOfSlot(slot)).first)) return false;
   }

@@ -227,8 +227,10 @@ bool RunOne(uint64_t seed, const Scenario& scenario, const Arguments& arguments,
     absl::PrintF("seed %d, scenario %s: %d nodes, %d core holders\n", seed, scenario.name, result.nodes,
                  result.replicas);
     PrintKinds(result);
-    absl::PrintF("%d loads, %d without a lease, %d stores, %d reverts, %d pages moved for room\nhash %016x\n",
-                 result.loads, result.stale_loads, result.stores, result.reverts, result.moved, result.hash);
+    absl::PrintF(
+        "%d loads, %d without a lease, %d stores, %d reverts, %d pages moved for room, %d times other weights\nhash "
+        "%016x\n",
+        result.loads, result.stale_loads, result.stores, result.reverts, result.moved, result.weighed, result.hash);
   }
   if (result.failure.empty()) return true;
   std::fflush(stdout);

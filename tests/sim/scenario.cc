@@ -54,6 +54,7 @@ ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, SimRandom 
       cluster.nodes = static_cast<int>(directory.Between(3, 4)) + cluster.late;
     }
   }
+  if ((scenario.traits & kSizes) != 0) cluster.reweigh_after = directory.Spread(50 * kMillisecond, 2 * kSecond);
   if ((scenario.traits & kNewAnchors) != 0) {
     cluster.nodes = 2 * kAnchors + static_cast<int>(directory.Between(1, 2));
     cluster.replace_after =
@@ -269,6 +270,7 @@ class Run {
     result.loads = oracle_.loads();
     result.stores = oracle_.stores();
     result.stale_loads = oracle_.stale_loads();
+    result.weighed = cluster_.weighed();
     result.moved = cluster_.pages_moved();
     result.simulated = world_.now();
     result.nodes = cluster_.nodes();
@@ -308,6 +310,7 @@ const std::vector<Scenario>& Scenarios() {
       {"allocation", "pages are freed and allocated again", kChurn, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 2, 2, 8}},
       {"wipes", "nodes come back with empty disks", kFlushes, {10, 4, 2, 20, 6, 4, 4, 0, 8, 4, 0, 0, 4}},
       {"moves", "nodes leave and others keep their pages", kFlushes, {20, 4, 2, 0, 2, 6, 6, 3, 8, 8, 3, 2, 4, 35}, kMoves},
+      {"sizes", "disks are of many sizes, and pages move by them", kFlushes, {20, 4, 2, 0, 2, 6, 6, 3, 8, 8, 3, 2, 4, 12}, kMoves | kSizes},
       {"replacements", "nodes leave, lose their disks, and come back", kChurn, {20, 4, 2, 8, 2, 6, 6, 3, 8, 8, 0, 0, 4, 20, 5}, kMoves},
       {"joins", "nodes come that nobody knew, others leave", kFlushes, {20, 4, 2, 2, 2, 6, 6, 3, 8, 8, 3, 2, 4, 20, 2, 25}, kMoves | kJoins},
       {"accounts", "transactions move money while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kAccounts},
@@ -348,6 +351,7 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"catch_up_without_pages", &PlantedBugs::catch_up_without_pages, "crashes"},
       {"trust_old_disk", &PlantedBugs::trust_old_disk, "storage"},
       {"store_where_they_are", &PlantedBugs::store_where_they_are, "moves"},
+      {"weights_too_soon", &PlantedBugs::weights_too_soon, "sizes"},
       {"appoint_unchecked", &PlantedBugs::appoint_unchecked, "default"},
       {"commit_before_flush", &PlantedBugs::commit_before_flush, "accounts"},
       {"apply_before_flush", &PlantedBugs::apply_before_flush, "accounts"},

@@ -24,6 +24,7 @@ constexpr uint32_t kJoins = 32;        // Some nodes come later.
 constexpr uint32_t kFiles = 256;       // Users work with files; nothing else is done.
 constexpr uint32_t kNewAnchors = 128;  // Enough nodes for all anchors to be others, and one more.
 constexpr uint32_t kReaders = 512;     // Regions are read without a lease.
+constexpr uint32_t kSizes = 1024;      // Disks are of many sizes, and weighed soon.
 constexpr uint32_t kLostNames = 64;    // No log is on those disks alone that keep the page that names the logs.
 
 struct Scenario {
@@ -69,6 +70,7 @@ struct RunResult {
   uint64_t loads = 0;
   uint64_t stores = 0;
   uint64_t stale_loads = 0;  // Without a lease.
+  uint64_t weighed = 0;      // Views in which disks were to have other weights.
   uint64_t moved = 0;        // Pages, to other nodes, since there was no room for them.
   TimeNs simulated = 0;
   int nodes = 0;

@@ -20,6 +20,7 @@ SimCluster::SimCluster(SimWorld* world, Oracle* oracle, const ClusterOptions& op
       options_(options),
       factory_(std::move(factory)),
       random_(world->Fork("cluster")),
+      sizes_(world->Fork("disk sizes")),
       network_(world, options.nodes) {
   for (int slot = 0; slot < options.nodes; ++slot) {
     auto host = std::make_unique<SimHost>();
@@ -65,6 +66,9 @@ std::string ToString(const View& view) {
   if (view.move.value != 0) absl::StrAppend(&text, ", moving to");
   for (NodeId node : view.next_disks)
     absl::StrAppend(&text, " ", node.value, view.moved.contains(node) ? " (has)" : "");
+  for (const auto& [node, weight] : view.weights) absl::StrAppend(&text, ", ", node.value, " weighs ", int{weight});
+  for (const auto& [node, weight] : view.next_weights)
+    absl::StrAppend(&text, ", ", node.value, " is to weigh ", int{weight});
   return text;
 }
 
@@ -235,6 +239,18 @@ PageRange SimCluster::PickMigratory() {
   return {kFirstReservablePage + (random_.Below(2) == 0 ? 0 : random_.Below(2 * kSegmentPages)), kAll};
 }
 
+void SimCluster::OnFollows(int slot, const View& view) {
+  world_->Trace("node ", slot + 1, " follows ", ToString(view));
+  if (view.epoch <= weighed_in_ || view.move != view.epoch || view.next_weights == view.weights) return;
+  weighed_in_ = view.epoch;
+  ++weighed_;
+}
+
+uint32_t SimCluster::PickDiskMib() {
+  if (options_.reweigh_after == 0) return 0;
+  return static_cast<uint32_t>(sizes_.PerMille(300) ? 1000 : sizes_.Spread(20, 1000));
+}
+
 void SimCluster::Start(int slot) {
   SimHost& h = host(slot);
   CHECK(!h.up());
@@ -250,33 +266,34 @@ void SimCluster::Start(int slot) {
                                        [this, slot, life = h.life] { EndProcess(slot, life); });
   h.memory = std::make_unique<SimMemory>(world_, slot, h.life, options_.memory, oracle_);
   h.entropy = std::make_unique<SimEntropy>(world_->Fork("entropy", h.life * kMaxNodes + static_cast<uint64_t>(slot)));
-  NodeSetup setup{
-      .self = self,
-      .nodes = {},
-      .replicas = options_.replicas,
-      .cache_pages = std::max(options_.cache_pages, slot % 2 == 1 ? options_.large_cache_pages : 0),
-      .evict_to_peers = options_.evict_to_peers,
-      .directory = options_.directory,
-      .move_after = options_.move_after,
-      .move_stay = options_.move_stay,
-      .log_pages = options_.log_pages,
-      .read_without_quorum = options_.read_without_quorum,
-      .migratory = PickMigratory(),
-      .serve_until =
-          [this, slot](TimeNs until) {
-            SimHost& life = host(slot);
-            life.memory->ServeUntil(life.clock->WorldTimeOf(until));
-          },
-      .follows = [this, slot](const View& view) { world_->Trace("node ", slot + 1, " follows ", ToString(view)); },
-      .expelled = [this, slot, life = h.life] { EndProcess(slot, life); },
-      .dismissed =
-          [this, slot, life = h.life](bool is_removed) {
-            if (is_removed) Retire(slot);
-            EndProcess(slot, life);
-          },
-      .replace_after = options_.replace_after,
-      .next_config = &next_config_,
-      .bugs = options_.bugs};
+  NodeSetup setup{.self = self,
+                  .nodes = {},
+                  .replicas = options_.replicas,
+                  .cache_pages = std::max(options_.cache_pages, slot % 2 == 1 ? options_.large_cache_pages : 0),
+                  .evict_to_peers = options_.evict_to_peers,
+                  .directory = options_.directory,
+                  .move_after = options_.move_after,
+                  .move_stay = options_.move_stay,
+                  .log_pages = options_.log_pages,
+                  .read_without_quorum = options_.read_without_quorum,
+                  .migratory = PickMigratory(),
+                  .serve_until =
+                      [this, slot](TimeNs until) {
+                        SimHost& life = host(slot);
+                        life.memory->ServeUntil(life.clock->WorldTimeOf(until));
+                      },
+                  .follows = [this, slot](const View& view) { OnFollows(slot, view); },
+                  .expelled = [this, slot, life = h.life] { EndProcess(slot, life); },
+                  .dismissed =
+                      [this, slot, life = h.life](bool is_removed) {
+                        if (is_removed) Retire(slot);
+                        EndProcess(slot, life);
+                      },
+                  .replace_after = options_.replace_after,
+                  .reweigh_after = options_.reweigh_after,
+                  .disk_mib = PickDiskMib(),
+                  .next_config = &next_config_,
+                  .bugs = options_.bugs};
   setup.nodes = ConfiguredFor(slot);
   h.node = factory_({h.clock.get(), h.transport.get(), h.store.get(), h.memory.get(), h.entropy.get()}, setup);
   oracle_->OnNodeUp(slot);

@@ -31,7 +31,9 @@ struct ClusterOptions {
   uint32_t move_after = 0;
   DurationNs move_stay = 0;
   DurationNs replace_after = 0;  // Of who is away; 0: never in a run.
-  uint64_t log_pages = 0;        // Of a node's transactions.
+  DurationNs reweigh_after =
+      0;                   // Disks are of many sizes, in each life another one, and weighed so soon; 0: nobody says.
+  uint64_t log_pages = 0;  // Of a node's transactions.
   PageRange read_without_quorum;
   SimMemoryOptions memory;
   SimStoreOptions store;
@@ -98,6 +100,8 @@ class SimCluster {
   bool IsReplacingAnchors() const { return replacement_.has_value(); }
   // Evicted from one node's cache to another's, since the world began.
   uint64_t pages_moved() const;
+  // Moves that give disks other weights.
+  uint64_t weighed() const { return weighed_; }
 
   // Begins a life. REQUIRES: the node is down.
   void Start(int slot);
@@ -121,6 +125,8 @@ class SimCluster {
   void CutFromOldAnchors(int away);
   bool SetVotes(int slot, uint32_t votes);
   PageRange PickMigratory();
+  uint32_t PickDiskMib();
+  void OnFollows(int slot, const View& view);
   void Ask(const NodeRequest& request, int tries);
   std::vector<NodeId> ConfiguredFor(int slot) const;
   void OnStartFailed(int slot, const absl::Status& status);
@@ -132,12 +138,15 @@ class SimCluster {
   const ClusterOptions options_;
   const NodeFactory factory_;
   SimRandom random_;
+  SimRandom sizes_;
   SimNetwork network_;
   uint64_t next_config_ = 0;
   std::map<NodeId, NodeRequest::Kind> wanted_;  // By an operator, the last.
   int asking_ = 0;
   std::optional<Replacement> replacement_;
   uint64_t moved_ = 0;  // By lives that are over.
+  uint64_t weighed_ = 0;
+  Epoch weighed_in_;
   std::function<void(SimHost&)> on_ready_;
   std::function<void(SimHost&)> on_down_;
   std::vector<std::unique_ptr<SimHost>> hosts_;

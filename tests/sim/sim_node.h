@@ -61,7 +61,9 @@ struct NodeSetup {
   std::function<void()> expelled;            // The cluster has gone on without it: its process ends, soon.
   // It keeps nothing any more (false), or is out of the cluster for good (true): its process ends.
   std::function<void(bool)> dismissed;
-  DurationNs replace_after = 0;     // As RecoveryTiming's; 0: its default.
+  DurationNs replace_after = 0;  // These two as RecoveryTiming's; 0: its default.
+  DurationNs reweigh_after = 0;
+  uint32_t disk_mib = 0;            // How large it says that its disk is; 0: it does not say.
   uint64_t* next_config = nullptr;  // Of the cluster: the last configuration number that was given.
   const PlantedBugs* bugs = nullptr;
 };

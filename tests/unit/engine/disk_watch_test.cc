@@ -39,6 +39,12 @@ TEST(DiskWatch, WhatComesIfANodeIsLostIsItsShareOfOneDisk) {
   EXPECT_EQ(RoomOf(Usage(60, 23), 20 * kGiB, lacks), DiskRoom{});
 }
 
+TEST(DiskWatch, PulsesSayWhatPagesMayTakeAndNever0) {
+  EXPECT_EQ(DiskMibOf(Usage(60, 40)), 100U << 10);
+  EXPECT_EQ(DiskMibOf(Usage(0, 0)), 1U);
+  EXPECT_EQ(DiskMibOf(Usage(uint64_t{1} << 33, 0)), UINT32_MAX);
+}
+
 TEST(DiskWatch, TheWorstIsSaidWithWhatToDo) {
   EXPECT_EQ(AdviceOn({}, Usage(1, 9), 0), "");
   EXPECT_THAT(AdviceOn({.is_full = true, .is_low = true, .lacks_headroom = true}, Usage(10, 0), kGiB),

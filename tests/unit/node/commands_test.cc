@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <vector>
 
@@ -418,6 +419,30 @@ TEST_F(CommandLine, ARegionIsSetByItsName) {
   EXPECT_EQ(asked_, R"(/run/mangrove/mangroved.sock set region {"region":"r","without_quorum":"read"})");
   EXPECT_EQ(Run({"region", "set", "r"}), kExitUsage);
   EXPECT_THAT(err_.str(), HasSubstr("\"region set\" needs --without-quorum"));
+}
+
+// Covers: G13
+TEST_F(CommandLine, DisksThatKeepLessForTheirSizeAreShown) {
+  const auto status_with = [this](const std::string& places) {
+    nlohmann::json status = nlohmann::json::parse(kStatus);
+    status["membership"].merge_patch(nlohmann::json::parse(places));
+    answer_ = status.dump();
+    EXPECT_EQ(Run({"status"}), kExitDone) << err_.str();
+    return out_.str();
+  };
+  EXPECT_THAT(status_with("{}"), testing::Not(HasSubstr("disk weights")));
+  EXPECT_THAT(status_with(R"({"weights": {}, "next_weights": {}})"), testing::Not(HasSubstr("disk weights")));
+  EXPECT_THAT(status_with(R"({"weights": {"node-3": 4}, "next_weights": {}})"),
+              HasSubstr("disk weights  node-3 4, others 16\n"));
+  EXPECT_THAT(status_with(R"({"weights": {}, "next_weights": {"node-2": 8}, "next_disks": ["node-1", "node-2"]})"),
+              HasSubstr("disk weights  all 16; when pages have moved: node-2 8, others 16\n"));
+  EXPECT_THAT(status_with(R"({"weights": {"node-2": 8}, "next_weights": {}, "next_disks": ["node-1", "node-2"]})"),
+              HasSubstr("disk weights  node-2 8, others 16; when pages have moved: all 16\n"));
+  answer_ = R"([{"id": 1, "name": "a", "group": 0, "state": "here", "disk_weight": 3},
+                {"id": 2, "name": "b", "group": 0, "state": "here", "disk_weight": 16},
+                {"id": 3, "name": "c", "group": 0, "state": "here", "disk_weight": 0}])";
+  EXPECT_EQ(Run({"group", "show"}), kExitDone);
+  EXPECT_EQ(out_.str(), "group 0: 3 nodes, 3 here: a (1, disk weight 3), b (2), c (3)\n");
 }
 
 // Covers: C01

@@ -1,4 +1,5 @@
 // Views and leases under every kind of fault, and with mistakes built in that have to be found.
+// Covers: G13
 
 #include <gtest/gtest.h>
 
@@ -28,6 +29,7 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   uint64_t blank = 0;
   uint64_t caught_up = 0;
   uint64_t moves = 0;
+  uint64_t weighed = 0;
   uint64_t removed = 0;
   uint64_t added = 0;
   uint64_t vote_changes = 0;
@@ -46,6 +48,7 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
     blank += world.blank();
     caught_up += world.caught_up();
     moves += world.moves();
+    weighed += world.weighed();
     removed += world.removed();
     added += world.added();
     vote_changes += world.vote_changes();
@@ -57,6 +60,7 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   EXPECT_GT(blank, 60u);
   EXPECT_GT(caught_up, 60 * 3u);
   EXPECT_GT(moves, 60u);
+  EXPECT_GT(weighed, 60u);
   EXPECT_GT(removed, 40u);
   EXPECT_GT(added, 60 / 2u);
   EXPECT_GT(vote_changes, 60u);
@@ -140,7 +144,8 @@ INSTANTIATE_TEST_SUITE_P(All, AnchorMistakes,
                                          ViewMistake{"LeaseUnconfirmed", {.lease_unconfirmed = true}},
                                          ViewMistake{"LeaseToLeaving", {.lease_to_leaving = true}},
                                          ViewMistake{"CaughtUpStays", {.caught_up_stays = true}},
-                                         ViewMistake{"AnyMove", {.any_move = true}}),
+                                         ViewMistake{"AnyMove", {.any_move = true}},
+                                         ViewMistake{"WeighUnasked", {.weigh_unasked = true}}),
                          [](const auto& test) { return test.param.name; });
 
 }  // namespace

@@ -117,6 +117,7 @@ void AnchorWorld::Start(NodeId id) {
   }
   node.part =
       std::make_unique<Participant>(member, std::move(anchor), std::move(records), std::move(durable), Now(node));
+  if (node.anchor() == nullptr && node.incarnation % 3 == 2) old_.insert(instance(id));
   if (faults_ && Chance(150)) blank_disks_.insert(instance(id));
   node.caught_up = faults_ && Chance(20);  // Too early: it counts when it is a member.
   node.moved = Epoch();
@@ -250,7 +251,9 @@ void AnchorWorld::Send(Node& node, const std::vector<std::pair<NodeId, RecoveryM
       const DurationNs delay = Spread(20 * kMicrosecond, faults_ && Chance(30) ? 2 * kSecond : kMillisecond);
       const NodeInstance from = instance(node.id);
       const uint64_t incarnation = nodes_.at(to).incarnation;
-      OnNode(to, incarnation, delay, [this, from, message = message](Node& n) { Deliver(from, n.id, message); });
+      OnNode(to, incarnation, delay, [this, from, said = IsOld(from) ? WithoutWeights(message) : message](Node& n) {
+        Deliver(from, n.id, said);
+      });
     }
   }
 }

@@ -9,6 +9,7 @@
 //      incarnation has said, as a member, that it has caught up. It is so since the view that K5 and View say.
 //  W5  The disks that keep pages become those that are to, and no others, in a view in which each of these is a current member that
 //      has said, as one under that very move, that it has all of its own.
+//      So do their weights. A view with weights has no member of a version that does not know them.
 //  W6  Who is lost was not in the view, and is in none again; who was removed kept no pages, and stays so. Nobody else is told that
 //      it is out of the cluster.
 //  W7  What a node knows of the nodes is what the log has said of them, up to the change that it says. In the end it is all.
@@ -76,6 +77,7 @@ class AnchorWorld {
   uint64_t blank() const { return blank_; }          // Disks of who joined.
   uint64_t caught_up() const { return caught_up_; }  // Disks that were behind.
   uint64_t moves() const { return moves_; }          // That came to their end.
+  uint64_t weighed() const { return weighed_; }      // Of these, to other weights.
   uint64_t removed() const { return removed_.size(); }
   uint64_t added() const { return added_; }  // Nodes that nobody's configuration had named.
   uint64_t vote_changes() const { return vote_changes_; }
@@ -140,11 +142,13 @@ class AnchorWorld {
   void HearDisks();
   void ChangeDisk(Node& node);
   void SetDisk(Node& node);
+  bool IsOld(NodeInstance node) const { return faults_ && old_.contains(node); }
+  static RecoveryMessage WithoutWeights(RecoveryMessage message);
   void AskForSomething();
   void Fail(const std::string& what);
 
   const Options options_;
-  const RecoveryTiming timing_ = {.replace_after = 5 * kSecond};
+  const RecoveryTiming timing_ = {.replace_after = 5 * kSecond, .reweigh_after = kSecond};
   std::mt19937_64 random_;
   TimeNs now_ = kSecond;
   bool faults_;
@@ -157,6 +161,7 @@ class AnchorWorld {
   std::map<Epoch, View> views_;  // All that were ever committed.
   View newest_;
   std::set<NodeInstance> blank_disks_;  // All that ever started so, as they say of what is not the log.
+  std::set<NodeInstance> old_;   // Of a version that does not know weights. Anchors are not; in the end nobody is.
   std::set<NodeInstance> said_;  // Members that have said that their disks have caught up, in this stay of theirs.
   std::set<std::pair<NodeId, Epoch>>
       said_moved_;            // Nodes that have said as members that they have moved, and since which view.
@@ -167,6 +172,7 @@ class AnchorWorld {
   uint64_t blank_ = 0;
   uint64_t caught_up_ = 0;
   uint64_t moves_ = 0;
+  uint64_t weighed_ = 0;
   uint64_t added_ = 0;
   uint64_t vote_changes_ = 0;
   uint64_t messages_ = 0;

@@ -51,6 +51,7 @@ void AnchorWorld::KeepRoster(Node& node) {
 }
 
 void AnchorWorld::MakeAnchor(Node& node) {
+  old_.erase(instance(node.id));
   AnchorRecords records;
   absl::StatusOr<std::optional<RaftDurable>> loaded = records.Load({node.disk.begin(), node.disk.end()});
   if (!loaded.ok()) return Fail(absl::StrCat("the log cannot be read: ", loaded.status().ToString()));

@@ -19,6 +19,25 @@ constexpr int64_t kFewestNodes = 3;  // That are neither to leave nor lost, as f
 void AnchorWorld::SetDisk(Node& node) {
   node.part->SetDisk(
       {.blank = blank_disks_.contains(instance(node.id)), .caught_up = node.caught_up, .moved = node.moved});
+  // Without faults of one size.
+  constexpr uint32_t kRoomMib = 1000;
+  constexpr uint64_t kSizes = 8;
+  if (options_.faults) {
+    node.part->SetDiskMib(static_cast<uint32_t>(kRoomMib >> ((node.id.value * 5 + node.incarnation) % kSizes)));
+  }
+}
+
+// As an earlier version says it.
+RecoveryMessage AnchorWorld::WithoutWeights(RecoveryMessage message) {
+  const auto forget = [](Pulse& pulse) {
+    pulse.knows_weights = false;
+    pulse.disk_mib = 0;
+  };
+  if (auto* pulse = std::get_if<Pulse>(&message)) forget(*pulse);
+  if (auto* batch = std::get_if<PulseBatch>(&message)) {
+    for (RelayedPulse& relayed : batch->pulses) forget(relayed.pulse);
+  }
+  return message;
 }
 
 // Whether it really has caught up, or moved, is all the same here; without faults it has at once.
@@ -108,9 +127,15 @@ void AnchorWorld::CheckPlaces(const View& before, const View& view) {
   for (NodeId node : before.lost) {
     if (!view.lost.contains(node) && !removed_.contains(node)) fail("W6: ", ToString(node), " is lost no more");
   }
-  if (before.epoch.value == 0 || view.disks == before.disks) return;
+  for (const auto& [node, incarnation] : view.members) {
+    const bool has_weights = !view.weights.empty() || !view.next_weights.empty();
+    if (has_weights && IsOld({node, incarnation})) fail("W5: ", ToString(node), " does not know weights");
+  }
+  if (before.epoch.value == 0 || (view.disks == before.disks && view.weights == before.weights)) return;
   ++moves_;
+  if (view.weights != before.weights) ++weighed_;
   if (view.disks != before.next_disks) fail("W5: pages are where they were not to be");
+  if (view.weights != before.next_weights) fail("W5: pages are as they were not to be weighed");
   for (NodeId node : view.disks) {
     const auto was = before.members.find(node);
     const bool stays = was != before.members.end() && view.Has({node, was->second});

@@ -1,7 +1,10 @@
 // The wire form of what is about the disks that keep pages, and of who leaves for good.
 // Covers: C06
 
+#include <capnp/any.h>
+#include <capnp/message.h>
 #include <capnp/schema.h>
+#include <capnp/serialize.h>
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -43,6 +46,7 @@ ViewChange FullChange() {
   change.drain = {NodeId(15)};
   change.undrain = {NodeId(16), NodeId(17)};
   change.lost = {NodeId(18)};
+  change.weigh = {{NodeId(12), 16}, {NodeId(11), 1}};
   return change;
 }
 
@@ -61,7 +65,9 @@ std::vector<ViewPart::Node> EachFlag() {
               .is_next_disk = true,
               .has_moved = true,
               .is_draining = true,
-              .is_lost = true};
+              .is_lost = true,
+              .weight = 15,
+              .next_weight = 1};
   return nodes;
 }
 
@@ -85,6 +91,8 @@ NodeDatabase FullDatabase() {
   view.next_disks = {NodeId(2), NodeId(3)};
   view.move = Epoch(8);
   view.moved = {NodeId(3)};
+  view.weights = {{NodeId(1), 4}};
+  view.next_weights = {{NodeId(2), 12}, {NodeId(3), 1}};
   view.draining = {NodeId(1)};
   view.lost = {NodeId(5)};
   return {nodes, view};
@@ -116,6 +124,8 @@ void ExpectChangeRefused(const ViewChange& sample, Change change, const std::str
 TEST(RecoveryCodecPlaces, WhatNodesAndAnchorsSayIsReadBack) {
   Pulse pulse;
   pulse.moved = Epoch(UINT64_MAX);
+  pulse.knows_weights = true;
+  pulse.disk_mib = UINT32_MAX;
   ExpectReadBack(pulse);
   PulseAnswer answer;
   answer.is_removed = true;
@@ -229,6 +239,47 @@ TEST(RecoveryCodecPlaces, TheLongestPartFits) {
   ExpectFits(part);
 }
 
+TEST(RecoveryCodecPlaces, TheMostWeightsFitIntoAnEntry) {
+  ViewChange change;
+  change.epoch = Epoch(UINT64_MAX);
+  for (uint64_t i = 1; i <= ViewChange::kMostNodes; ++i) change.weigh.push_back({NodeId(~i), 7});
+  ExpectCommandReadBack(Command(change));
+  ExpectFits(change);
+}
+
+// --- Level 1 ----------------------------------------------------------------------------------------------------------
+
+// Logs and messages of that level have no weights. What has grown since is one list of a change; the rest has found room.
+TEST(RecoveryCodecPlaces, WhatIsOfLevel1IsReadBackWithoutWeights) {
+  ViewChange change = FullChange();
+  change.weigh.clear();
+  const std::string bytes = EncodeCommand(Command(change));
+  capnp::FlatArrayMessageReader reader(
+      kj::arrayPtr(reinterpret_cast<const capnp::word*>(bytes.data()), bytes.size() / sizeof(capnp::word)));
+  const wire::Command::Reader command = reader.getRoot<wire::Command>();
+  const capnp::AnyStruct::Reader parts[] = {command, command.getChangeView()};
+  // The same in a struct of two words and ten pointers, as level 1 has it.
+  capnp::MallocMessageBuilder builder;
+  const auto words_of = [](capnp::AnyStruct::Reader in) { return in.getDataSection().size() / sizeof(capnp::word); };
+  auto root = builder.initRoot<capnp::AnyPointer>().initAsAnyStruct(static_cast<uint16_t>(words_of(parts[0])), 1);
+  auto old = root.getPointerSection()[0].initAsAnyStruct(2, 10);
+  ASSERT_EQ(words_of(parts[1]), 2U);
+  std::memcpy(root.getDataSection().begin(), parts[0].getDataSection().begin(), parts[0].getDataSection().size());
+  std::memcpy(old.getDataSection().begin(), parts[1].getDataSection().begin(), parts[1].getDataSection().size());
+  for (unsigned i = 0; i < 10; ++i) old.getPointerSection()[i].set(parts[1].getPointerSection()[i]);
+  const auto flat = capnp::messageToFlatArray(builder);
+  const auto decoded = DecodeCommand({reinterpret_cast<const char*>(flat.asBytes().begin()), flat.asBytes().size()});
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_TRUE(*decoded == Command(change));
+}
+
+TEST(RecoveryCodecPlaces, PulsesAndViewsAreAsLargeAsAtLevel1) {
+  EXPECT_EQ(wire::Pulse::_capnpPrivate::dataWordSize, 5U);
+  EXPECT_EQ(wire::ViewNode::_capnpPrivate::dataWordSize, 4U);
+  EXPECT_EQ(wire::ViewPart::_capnpPrivate::pointerCount, 1U);
+  EXPECT_EQ(wire::Database::_capnpPrivate::pointerCount, 2U);
+}
+
 // --- Refusals ---------------------------------------------------------------------------------------------------------
 
 TEST(RecoveryCodecPlaces, RequestsThatAreNoneAreRefused) {
@@ -295,6 +346,31 @@ TEST(RecoveryCodecPlaces, ListsWithNodesThatAreNoneOrTwiceThereAreRefused) {
   }
 }
 
+TEST(RecoveryCodecPlaces, WeightsThatAreNoneAreRefused) {
+  using Change = wire::ViewChange::Builder;
+  for (const uint8_t weight : {0, 17, 255}) {
+    ExpectChangeRefused(
+        FullChange(), [&](Change c) { c.getWeigh()[0].setWeight(weight); }, "gives node 12 the weight ");
+  }
+  ExpectChangeRefused(
+      FullChange(), [](Change c) { c.getWeigh()[0].setNode(11); }, "a change of the view names node 11 twice");
+  ExpectChangeRefused(
+      FullChange(), [](Change c) { c.getWeigh()[0].setNode(0); }, "a change of the view names node 0");
+  ExpectChangeRefused(
+      FullChange(), [](Change c) { c.initWeigh(128); }, "expected 1 to 128");
+  const auto part = [](unsigned i, uint8_t weight, uint8_t next) {
+    return [=](wire::Message::Builder m) {
+      auto node = m.getViewPart().getNodes()[i];
+      node.setWeight(weight);
+      node.setNextWeight(next);
+    };
+  };
+  ExpectMessageRefused(FullPart(), part(5, 16, 0), "node 6 with the weights 16 and 0");
+  ExpectMessageRefused(FullPart(), part(5, 0, 200), "node 6 with the weights 0 and 200");
+  ExpectMessageRefused(FullPart(), part(0, 0, 3), "of disks alone");
+  ExpectMessageRefused(FullPart(), part(1, 3, 0), "of disks alone");
+}
+
 TEST(RecoveryCodecPlaces, TheEndOfAMoveCounts) {
   ViewChange full;
   full.epoch = Epoch(4);
@@ -316,6 +392,7 @@ TEST(RecoveryCodecPlaces, DatabasesWhoseMovesContradictThemselvesAreRefused) {
     for (auto node : d.getView()) {
       node.setIsNextDisk(false);
       node.setHasMoved(false);
+      node.setNextWeight(0);
     }
   };
   ExpectDatabaseRefused(nowhere, "view 9 moves pages to 0 disks since view 8");

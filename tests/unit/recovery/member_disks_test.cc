@@ -99,6 +99,16 @@ TEST_F(MemberDisks, PulsesSayWhatTheDiskIs) {
   EXPECT_EQ(said(At(member_.next_tick())), std::pair(false, false));
 }
 
+// Covers: G13
+TEST_F(MemberDisks, PulsesSayHowMuchTheDiskHoldsAndThatWeightsAreKnown) {
+  const Pulse first = Pulses().at(0).second;
+  EXPECT_TRUE(first.knows_weights);
+  EXPECT_EQ(first.disk_mib, 0U);
+  member_.SetDiskMib(7000);
+  EXPECT_EQ(member_.next_tick(), now_ + timing_.pulse);  // There is time.
+  EXPECT_EQ(At(member_.next_tick()).at(0).second.disk_mib, 7000U);
+}
+
 // A leader drops two of the same time.
 TEST_F(MemberDisks, APulseForTheDisksSakeIsLaterThanTheOneBefore) {
   Pulses();

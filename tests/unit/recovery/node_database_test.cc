@@ -465,6 +465,38 @@ TEST_F(NodeDatabasePlaces, AnotherMoveBeginsAnewAndBackIsNone) {
   Refused(Moved({}, true), kNotNow, "no pages move");
 }
 
+// Covers: G13
+TEST_F(NodeDatabasePlaces, OtherWeightsComeWithAMove) {
+  DatabaseCommand weigh = Next();
+  weigh.view.weigh = {{NodeId(1), 4}};
+  Take(weigh);
+  EXPECT_EQ(database_.view().weights, DiskWeights());
+  EXPECT_EQ(database_.view().next_weights, (DiskWeights{{NodeId(1), 4}}));
+  EXPECT_EQ(database_.view().next_disks, database_.view().disks);
+  EXPECT_EQ(database_.view().move, database_.view().epoch);
+  Refused(Moved({NodeId(2)}, true), kNotNow, "node 1");
+  Take(Moved({NodeId(1), NodeId(2)}, true));
+  EXPECT_EQ(database_.view().weights, (DiskWeights{{NodeId(1), 4}}));
+  EXPECT_EQ(database_.view().next_weights, DiskWeights());
+  // Who stops keeping pages has none, and the full one is not said.
+  DatabaseCommand next = Next();
+  next.view.place = {NodeId(3)};
+  next.view.unplace = {NodeId(1)};
+  next.view.weigh = {{NodeId(3), kFullDiskWeight}, {NodeId(2), 7}};
+  Take(next);
+  EXPECT_EQ(database_.view().next_weights, (DiskWeights{{NodeId(2), 7}}));
+}
+
+TEST_F(NodeDatabasePlaces, WeightsAreOfDisksAndNeverNone) {
+  DatabaseCommand command = Next();
+  command.view.weigh = {{NodeId(3), 4}};
+  Refused(command, kNotNow, "node 3 is to keep no pages");
+  for (const uint8_t weight : {0, 17}) {
+    command.view.weigh = {{NodeId(1), weight}};
+    Refused(command, absl::StatusCode::kInvalidArgument, "expected 1 to 16");
+  }
+}
+
 TEST_F(NodeDatabasePlaces, AMoveDoesNotEndWhileADiskIsBehindOrAway) {
   Move({NodeId(3)}, {});
   Take(Moved({NodeId(1), NodeId(2), NodeId(3)}));
