@@ -37,7 +37,7 @@ size_t MaxEntryBytes(uint32_t fields) {
   if (fields & kNumber) bytes += 8;
   if (fields & kGrant) bytes += 16;
   if (fields & (kFlag | kValues)) bytes += 1;
-  if (fields & kValues) bytes += 32;
+  if (fields & kValues) bytes += 48;
   return bytes;
 }
 
@@ -91,7 +91,11 @@ void PutEntry(std::string& out, const TokenEntry& e, uint32_t fields) {
     Put(out, uint64_t(e.times->modify));
     Put(out, uint64_t(e.times->change));
   }
-  if (e.size) Put(out, *e.size);
+  if (e.size) {
+    Put(out, *e.size);
+    Put(out, e.size_grant.view);
+    Put(out, e.size_grant.count);
+  }
 }
 
 TokenEntry GetEntry(Reader& in, uint32_t fields) {
@@ -116,7 +120,11 @@ TokenEntry GetEntry(Reader& in, uint32_t fields) {
     e.times->modify = int64_t(in.Get<uint64_t>());
     e.times->change = int64_t(in.Get<uint64_t>());
   }
-  if (bits & kSizeBit) e.size = in.Get<uint64_t>();
+  if (bits & kSizeBit) {
+    e.size = in.Get<uint64_t>();
+    e.size_grant.view = in.Get<uint64_t>();
+    e.size_grant.count = in.Get<uint64_t>();
+  }
   return e;
 }
 

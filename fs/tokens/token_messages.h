@@ -32,11 +32,11 @@ enum class TokenMessageKind : uint8_t {
   kLend,         // A change that needs `set`, for which `lent` is lent. With `flag`: not to be begun.
   kRegister,     // All that is held, in parts.
   // From the server.
-  kGrant,         // `set` is all that is held now; `number` the last return that was taken.
-  kRecall,        // What conflicts with `set` is to be given back. With `flag`: only if it is not in use.
-  kAck,           // Of return `number`. With `flag`: it crossed `grant`, so its levels count for nothing.
-  kGiveBack,      // Change `number` has ended. With `flag`: without having been made.
-  kRegisterAsk,   // Says all that it holds.
+  kGrant,        // `set` is all that is held now; `number` the last return that was taken.
+  kRecall,       // What conflicts with `set` is to be given back. With `flag`: only if it is not in use.
+  kAck,          // Of return `number`. With `flag`: it crossed `grant`, so its levels count for nothing.
+  kGiveBack,     // Change `number` has ended. With `flag`: without having been made.
+  kRegisterAsk,  // Says all that it holds.
 };
 constexpr int kTokenMessageKinds = 11;
 
@@ -68,8 +68,9 @@ struct TokenEntry {
   uint64_t number = 0;
   TokenNumber grant;
   bool flag = false;
-  std::optional<TokenTimes> times;
-  std::optional<uint64_t> size;
+  std::optional<TokenTimes> times = {};
+  std::optional<uint64_t> size = {};
+  TokenNumber size_grant = {};  // Under which the size was written; only beside one.
   friend bool operator==(const TokenEntry&, const TokenEntry&) = default;
 };
 
