@@ -109,7 +109,7 @@ bool TokenClient::PinNext(Waiter& waiter, Operation operation) {
 
 // What is being given back is asked for when it is gone: the server would answer at once that it is held.
 void TokenClient::AskFor(const Wanted& wanted, int64_t now_ms, Letters& letters) {
-  Object& object = objects_[wanted.object];
+  Object& object = At(wanted.object);
   if (!object.asked.Empty() || object.held.Covers(wanted.set)) return;
   if (!object.leaving.In(wanted.set).Empty() || !object.held.ConflictWith(object.recalled).In(wanted.set).Empty())
     return;
@@ -151,8 +151,8 @@ void TokenClient::OnMessage(NodeInstance from, const TokenMessage& message, int6
 }
 
 void TokenClient::OnGrant(const TokenEntry& e, Output& out) {
-  Object& object = objects_[e.object];
-  if (e.grant <= object.seen) return;
+  Object& object = At(e.object);
+  if (e.grant <= object.seen || e.grant <= object.floor) return;
   object.seen = e.grant;
   if (object.returned && e.number >= object.returned->number) object.times_changed = false;
   // One that the server has not taken has crossed this.
@@ -178,7 +178,7 @@ void TokenClient::OnGrant(const TokenEntry& e, Output& out) {
 }
 
 void TokenClient::OnRecall(const TokenEntry& e, Letters& letters, int64_t now_ms, Output& out) {
-  Object& object = objects_[e.object];
+  Object& object = At(e.object);
   if (e.grant < object.seen) return;
   // What was granted and has not come counts for nothing any more: the answer says that it was seen.
   object.seen = e.grant;

@@ -131,7 +131,8 @@ class TokenClient {
     TokenSet asked;
     uint64_t asked_number = 0;
     int64_t asked_ms = 0;
-    TokenNumber seen;  // The newest grant that was taken, or said to have been made.
+    TokenNumber seen;   // The newest grant that was taken, or said to have been made.
+    TokenNumber floor;  // Grants up to this are of a time that was forgotten.
     std::map<Operation, TokenSet> pins;
     std::optional<Return> returned;
     std::optional<Change> change;
@@ -176,6 +177,7 @@ class TokenClient {
   void SendAgain(int64_t now_ms, bool all, Letters& letters);
   TokenEntry WithValues(const TokenObject& id, const Object& object) const;
   void Trim(Output& out);
+  Object& At(const TokenObject& id);
   void Forget(const TokenObject& id);
   void Send(Letters letters, Output& out) const;
 
@@ -188,6 +190,7 @@ class TokenClient {
   std::vector<TokenMessage> registration_;  // What was said in this view.
   uint64_t numbers_ = 0;                    // Of requests, returns and changes.
   uint64_t uses_counted_ = 0;
+  TokenNumber forgotten_;  // The newest grant of an object of which nothing is known any more.
 };
 
 }  // namespace mangrove::fs

@@ -129,7 +129,14 @@ void TokenClient::SendAgain(int64_t now_ms, bool all, Letters& letters) {
       letters[Kind::kRequest].push_back(
           {.object = id, .set = object.asked, .lent = {}, .number = object.asked_number, .grant = {}});
     }
-    if (object.returned && due(object.returned->sent_ms)) SendReturn(id, object, now_ms, letters);
+    if (object.returned && due(object.returned->sent_ms)) {
+      // The same number: what is held has not changed, or there would be another return.
+      object.returned->sent_ms = now_ms;
+      TokenEntry e = WithValues(id, object);
+      e.number = object.returned->number;
+      e.grant = object.returned->grant;
+      letters[Kind::kReturn].push_back(e);
+    }
     if (object.change && due(object.change->sent_ms)) SendChange(id, *object.change, now_ms, letters);
   }
 }
@@ -145,9 +152,19 @@ void TokenClient::Trim(Output& out) {
   for (const auto& [used, id] : idle) GiveBack(id, objects_.at(id).held, out);
 }
 
+TokenClient::Object& TokenClient::At(const TokenObject& id) {
+  const auto [at, fresh] = objects_.try_emplace(id);
+  if (fresh) at->second.floor = forgotten_;
+  return at->second;
+}
+
+// A grant that comes twice, the second time after all of this was given back, is not to be believed: the newest that was seen of
+// what is forgotten is remembered for all. A good one that is not believed for that is asked for again.
 void TokenClient::Forget(const TokenObject& id) {
   const auto at = objects_.find(id);
-  if (at != objects_.end() && at->second.Nothing()) objects_.erase(at);
+  if (at == objects_.end() || !at->second.Nothing()) return;
+  forgotten_ = std::max({forgotten_, at->second.seen, at->second.floor});
+  objects_.erase(at);
 }
 
 void TokenClient::Send(Letters letters, Output& out) const {
@@ -158,7 +175,7 @@ void TokenClient::Send(Letters letters, Output& out) const {
 // --- Changes. --------------------------------------------------------------------------------------------------------------
 
 bool TokenClient::BeginChange(Operation operation, const TokenObject& id, TokenSet need, int64_t now_ms, Output& out) {
-  Object& object = objects_[id];
+  Object& object = At(id);
   if (object.change) return false;
   CHECK(!object.pins.contains(operation) || !object.pins.at(operation).ConflictsWith(need));
   const TokenSet lent = object.held.ConflictWith(need).Without(object.Pinned()).Without(object.leaving);
