@@ -154,10 +154,14 @@ void TokenClient::OnGrant(const TokenEntry& e, Output& out) {
   Object& object = At(e.object);
   if (e.grant <= object.seen || e.grant <= object.floor) return;
   object.seen = e.grant;
-  if (object.returned && e.number >= object.returned->number) object.times_changed = false;
+  // Unless they were changed behind that return.
+  const bool times_kept = object.held.At(TokenClass::kTimes) != TokenLevel::kNone;
+  if (object.returned && e.number >= object.returned->number && !times_kept) object.times_changed = false;
   // One that the server has not taken has crossed this.
   object.returned.reset();
   const TokenSet old = object.held;
+  // What was recalled of what was held stays so; what is granted is recalled again, if it has to be.
+  object.recalled = object.recalled.In(old.ConflictWith(object.recalled));
   object.held = e.set;
   if (e.set.Covers(object.asked)) object.asked = {};
   if (e.times) object.times.Merge(*e.times);

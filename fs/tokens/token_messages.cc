@@ -84,7 +84,8 @@ void PutEntry(std::string& out, const TokenEntry& e, uint32_t fields) {
     Put(out, e.grant.count);
   }
   if (fields & (kFlag | kValues)) {
-    Put(out, uint8_t((e.flag ? kFlagBit : 0) | (e.times ? kTimesBit : 0) | (e.size ? kSizeBit : 0)));
+    Put(out,
+        uint8_t(((fields & kFlag) && e.flag ? kFlagBit : 0) | (e.times ? kTimesBit : 0) | (e.size ? kSizeBit : 0)));
   }
   if (e.times) {
     Put(out, uint64_t(e.times->access));
