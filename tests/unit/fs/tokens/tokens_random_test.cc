@@ -39,7 +39,7 @@ std::string FirstFailure(TokenBug bug, uint64_t seeds, TokenCluster::Counts* all
 
 TEST(TokensRandom, NothingConflictsAndAllWaitsEnd) {
   TokenCluster::Counts counts;
-  EXPECT_EQ(FirstFailure(TokenBug::kNone, 600, &counts), "");
+  EXPECT_EQ(FirstFailure(TokenBug::kNone, 400, &counts), "");
   // It was about something.
   EXPECT_GT(counts.ready, 2000);
   EXPECT_GT(counts.cancelled, 20);
