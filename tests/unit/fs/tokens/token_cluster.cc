@@ -185,7 +185,7 @@ void TokenCluster::Deliver(const Packet& packet) {
   }
 }
 
-void TokenCluster::Work1(Node& node) {
+void TokenCluster::Proceed(Node& node) {
   TokenClient::Output out;
   if (node.view_at_ms >= 0 && node.view_at_ms <= now_) {
     node.view_at_ms = -1;
@@ -264,7 +264,7 @@ void TokenCluster::OneMillisecond(bool faults) {
   }
   for (Node& node : nodes_) {
     if (!node.client) continue;
-    Work1(node);
+    Proceed(node);
     if (faults && Below(8) == 0) Begin(node);
     if (now_ % 10 == 0) {
       TokenClient::Output out;

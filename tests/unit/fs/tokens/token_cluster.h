@@ -76,7 +76,7 @@ class TokenCluster {
   void Deliver(const Packet& packet);
   void Begin(Node& node);
   void Use(Node& node, const Work& work);
-  void Work1(Node& node);
+  void Proceed(Node& node);
   void Crash();
   void NewView();
   void Post(NodeInstance from, const std::vector<TokenSend>& sends);

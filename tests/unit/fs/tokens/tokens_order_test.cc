@@ -5,6 +5,7 @@
 
 #include <deque>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "fs/tokens/token_client.h"
@@ -24,14 +25,15 @@ NodeInstance Client(int i) { return {NodeId(uint64_t(i)), Incarnation(1)}; }
 // Two clients, and a network in which messages stay until they are let through. Invalidation is done at once.
 class TokensOrder : public ::testing::Test {
  protected:
-  TokensOrder() : server_({}, [](const TokenObject&) { return TokenValues(); }) {
+  TokensOrder() {
+    server_.emplace(TokenServer::Options{}, [](const TokenObject&) { return TokenValues(); });
     for (int i = 1; i <= 2; ++i) clients_.emplace(i, TokenClient({}));
     View(1);
     Settle();
   }
   void View(uint64_t view) {
     TokenServer::Output out;
-    server_.OnView(Epoch(view), {Client(1), Client(2)}, now_, out);
+    server_->OnView(Epoch(view), {Client(1), Client(2)}, now_, out);
     Do(out);
     for (auto& [i, client] : clients_) {
       TokenClient::Output o;
@@ -62,7 +64,7 @@ class TokensOrder : public ::testing::Test {
     wire_.erase(wire_.begin() + std::ptrdiff_t(which));
     if (send.to == kServer) {
       TokenServer::Output out;
-      server_.OnMessage(from, send.message, now_, out);
+      server_->OnMessage(from, send.message, now_, out);
       return Do(out);
     }
     const int i = int(send.to.node.value);
@@ -79,7 +81,7 @@ class TokensOrder : public ::testing::Test {
   void Tick(int64_t by_ms) {
     now_ += by_ms;
     TokenServer::Output s;
-    server_.Tick(now_, s);
+    server_->Tick(now_, s);
     Do(s);
     for (auto& [i, client] : clients_) {
       TokenClient::Output out;
@@ -106,7 +108,7 @@ class TokensOrder : public ::testing::Test {
     Settle();
   }
 
-  TokenServer server_;
+  std::optional<TokenServer> server_;
   std::map<int, TokenClient> clients_;
   std::deque<std::pair<NodeInstance, TokenSend>> wire_;
   std::map<int, std::vector<TokenEvent>> events_;
@@ -205,7 +207,7 @@ TEST_F(TokensOrder, ALateDoubleOfARequestIsAnsweredByAReturn) {
   wire_.push_back(request);
   Settle();
   EXPECT_TRUE(clients_.at(1).Held(kA).Empty());
-  EXPECT_TRUE(server_.HeldBy(kA, Client(1)).Empty());
+  EXPECT_TRUE(server_->HeldBy(kA, Client(1)).Empty());
   EXPECT_EQ(clients_.at(1).Objects(), 0u);
 }
 
@@ -238,7 +240,7 @@ TEST_F(TokensOrder, WhatIsLentIsNotRecalledAndNotUsedMeanwhile) {
   Settle();
   EXPECT_FALSE(Uses(1, 1));
   TokenServer::Output end;
-  server_.EndChange(begun_[0], now_, end);
+  server_->EndChange(begun_[0], now_, end);
   Do(end);
   Settle();
   EXPECT_TRUE(Uses(1, 1));
@@ -252,7 +254,7 @@ TEST_F(TokensOrder, AConditionalRecallIsRefusedByWhoUsesIt) {
   for (const bool refused : {true, false}) {
     conditional_.clear();
     TokenServer::Output out;
-    server_.RecallConditionally(kA, kWrite, now_, out);
+    server_->RecallConditionally(kA, kWrite, now_, out);
     Do(out);
     Settle();
     EXPECT_EQ(conditional_, std::vector<bool>{refused});
@@ -297,7 +299,7 @@ TEST_F(TokensOrder, AWaitEndsByTimeByCancelByViewAndWithTheLease) {
   ASSERT_EQ(events_[1].size(), 2u);
   EXPECT_EQ(events_[1][1].operation, 3u);
   EXPECT_EQ(events_[1][1].why, TokenFailure::kTimedOut);
-  EXPECT_EQ(server_.Waiting(), 0u);
+  EXPECT_EQ(server_->Waiting(), 0u);
   TokenClient::Output end;
   clients_.at(2).OnLeaseEnd(end);
   ASSERT_EQ(end.events.size(), 2u);
@@ -308,15 +310,14 @@ TEST_F(TokensOrder, AWaitEndsByTimeByCancelByViewAndWithTheLease) {
 
 TEST_F(TokensOrder, AServerIsRebuiltOfWhatTheClientsSayAndAgainAfterAnotherFailure) {
   Hold(1, kWrite);
-  server_.~TokenServer();
-  new (&server_) TokenServer({}, [](const TokenObject&) { return TokenValues(); });
+  server_.emplace(TokenServer::Options{}, [](const TokenObject&) { return TokenValues(); });
   View(2);
-  EXPECT_FALSE(server_.Ready());
+  EXPECT_FALSE(server_->Ready());
   Deliver(0);
   View(3);
   Settle();
-  EXPECT_TRUE(server_.Ready());
-  EXPECT_EQ(server_.HeldBy(kA, Client(1)), kWrite);
+  EXPECT_TRUE(server_->Ready());
+  EXPECT_EQ(server_->HeldBy(kA, Client(1)), kWrite);
   Acquire(2, 2, {{kA, kRead}});
   Settle();
   EXPECT_TRUE(Uses(2, 2));
@@ -331,7 +332,7 @@ TEST_F(TokensOrder, AMessageOfAnotherViewCountsForNothing) {
   wire_.clear();
   wire_.push_back(request);
   Settle();
-  EXPECT_EQ(server_.Objects(), 0u);
+  EXPECT_EQ(server_->Objects(), 0u);
 }
 
 TEST_F(TokensOrder, TimesMergeAndASizeIsOnlyTheWritersOwn) {
