@@ -409,7 +409,7 @@ bool ViewKeeper::AllKnowWeights(const NodeDatabase& database, const ViewChange& 
 // Those that come to others. So they get no more than fits from the beginning.
 void ViewKeeper::WeighPlaced(const NodeDatabase& database, ViewChange& change) const {
   const View& view = database.view();
-  if (change.place.empty() || !AllKnowWeights(database, change)) return;
+  if (timing_.reweigh_after == 0 || change.place.empty() || !AllKnowWeights(database, change)) return;
   DiskRooms rooms;
   const auto room_of = [this](NodeId node) {
     const auto found = heard_.find(node);
@@ -436,6 +436,7 @@ bool ViewKeeper::AllDisksAreWell(const View& view, TimeNs now) const {
 // K8
 void ViewKeeper::DecideWeights(const NodeDatabase& database, TimeNs now, ViewChange& change) {
   const View& view = database.view();
+  if (timing_.reweigh_after == 0) return;
   const bool is_calm = change.empty() && !view.disks.empty() && view.next_disks.empty() && leaving_.empty() &&
                        AllDisksAreWell(view, now);
   if (!is_calm) {

@@ -91,7 +91,7 @@ class ViewKeeperTest : public testing::Test {
     return Leaves();
   }
 
-  const RecoveryTiming timing_;
+  const RecoveryTiming timing_ = {.reweigh_after = 600 * kSecond};
   TimeNs now_ = 500 * kSecond;
   std::map<NodeId, NodeRecord> nodes_;
   std::set<NodeId> never_here_;

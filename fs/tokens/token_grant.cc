@@ -1,0 +1,117 @@
+// Which of those who wait are served, and what is asked back for the others.
+
+#include "fs/tokens/token_server.h"
+
+namespace mangrove::fs {
+
+using Kind = TokenMessageKind;
+
+// What the client holds when this is granted, in the classes that it is about.
+TokenSet TokenServer::Effective(const Object& object, const Entry& entry) const {
+  const auto at = object.holders.find(entry.client);
+  const TokenSet held = at == object.holders.end() || entry.change ? TokenSet() : at->second.held;
+  return (held | entry.wanted).In(entry.wanted);
+}
+
+bool TokenServer::Conflicting(TokenSet a, TokenSet b) const {
+  if (options_.bug == TokenBug::kTwoWriters && a.In(b) == b.In(a)) return false;
+  return a.ConflictsWith(b);
+}
+
+bool TokenServer::HoldersAgree(const Object& object, const Entry& entry, TokenSet effective,
+                               std::map<NodeInstance, TokenSet>& recalls) const {
+  bool agree = true;
+  for (const auto& [client, holder] : object.holders) {
+    const bool own = client == entry.client;
+    if (own && !entry.change) continue;
+    const TokenSet counted = own ? holder.held.Without(entry.lent) : holder.held;
+    if (!Conflicting(counted, effective)) continue;
+    agree = false;
+    // No more than is in the way, so that what was lent is not recalled.
+    recalls[client] |= effective.In(counted);
+  }
+  return agree;
+}
+
+void TokenServer::Step(const TokenObject& id, int64_t now_ms, Letters& letters, Output& out) {
+  if (!objects_.contains(id)) return;
+  Object& object = objects_.at(id);
+  std::map<NodeInstance, TokenSet> recalls;
+  std::vector<TokenSet> before;
+  for (auto at = object.queue.begin(); at != object.queue.end();) {
+    const TokenSet effective = Effective(object, *at);
+    bool waits = false;
+    for (const TokenSet& earlier : before) waits = waits || Conflicting(earlier, effective);
+    if (!at->begun && !waits && HoldersAgree(object, *at, effective, recalls)) {
+      if (!at->change) {
+        Grant(id, object, *at, letters);
+        at = object.queue.erase(at);
+        continue;
+      }
+      at->begun = true;
+      out.begin.push_back({.client = at->client, .object = id, .number = at->number});
+    }
+    before.push_back(effective);
+    ++at;
+  }
+  SendRecalls(id, object, recalls, now_ms, letters);
+  Forget(id);
+}
+
+void TokenServer::Grant(const TokenObject& id, Object& object, const Entry& entry, Letters& letters) {
+  Holder& holder = object.holders[entry.client];
+  holder.held |= entry.wanted;
+  holder.grant = {.view = view_.value, .count = ++granted_};
+  holder.recalled = {};
+  TokenEntry e{.object = id, .set = holder.held, .lent = {}, .number = holder.returned, .grant = holder.grant};
+  if (holder.held.At(TokenClass::kTimes) != TokenLevel::kNone) e.times = object.values.times;
+  if (holder.held.At(TokenClass::kSize) != TokenLevel::kNone) {
+    e.size = object.values.size;
+    e.size_grant = object.values.size_grant;
+  }
+  letters[{entry.client, Kind::kGrant}].push_back(e);
+}
+
+void TokenServer::SendRecalls(const TokenObject& id, Object& object, const std::map<NodeInstance, TokenSet>& recalls,
+                              int64_t now_ms, Letters& letters) {
+  for (auto& [client, holder] : object.holders) {
+    const auto at = recalls.find(client);
+    if (at == recalls.end()) {
+      holder.recalled = {};
+      continue;
+    }
+    if (holder.recalled.Covers(at->second) && now_ms - holder.recalled_at < options_.resend_ms) continue;
+    holder.recalled = at->second;
+    holder.recalled_at = now_ms;
+    letters[{client, Kind::kRecall}].push_back(
+        {.object = id, .set = at->second, .lent = {}, .number = 0, .grant = holder.grant});
+  }
+}
+
+void TokenServer::SendConditional(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters) {
+  Conditional& conditional = object.conditional;
+  conditional.sent_at = now_ms;
+  for (const NodeInstance& client : conditional.unanswered) {
+    const auto at = object.holders.find(client);
+    if (at == object.holders.end()) continue;
+    letters[{client, Kind::kRecall}].push_back({.object = id,
+                                                .set = conditional.against,
+                                                .lent = {},
+                                                .number = conditional.number,
+                                                .grant = at->second.grant,
+                                                .flag = true});
+  }
+}
+
+void TokenServer::Send(Letters letters, Output& out) const {
+  for (auto& [to, entries] : letters) PackTokenEntries(to.second, view_, to.first, std::move(entries), out.send);
+}
+
+// An object of which nothing is held or waited for. The changes that have ended are forgotten with it, but for those of
+// clients which may ask again: these go when the client does.
+void TokenServer::Forget(const TokenObject& id) {
+  const auto at = objects_.find(id);
+  if (at != objects_.end() && at->second.Idle() && at->second.changed.empty()) objects_.erase(at);
+}
+
+}  // namespace mangrove::fs
