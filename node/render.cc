@@ -33,6 +33,24 @@ std::string Percent(uint64_t part, uint64_t whole) {
   return whole == 0 ? "0 %" : absl::StrCat(static_cast<uint64_t>(100.0 * static_cast<double>(part) / whole), " %");
 }
 
+// More than a copy less: where as many disks as there are copies have nothing to tell, pages may be on none other. Empty: it is not so.
+std::string WaitingLine(const json& membership, uint64_t replicas) {
+  const auto has = [&membership](const char* list, const json& name) {
+    const json& names = membership.at(list);
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  json silent = json::array();
+  for (const json& name : membership.at("disks")) {
+    if (has("missing", name) || has("behind", name)) silent.push_back(name);
+  }
+  if (!Flag(membership, "has_lease") || silent.size() < std::max<uint64_t>(replicas, 1)) return "";
+  return absl::StrCat(
+      "PAGES WAIT: the disks of ", Names(silent, ""), " are away or behind, and there are ",
+      replicas == 1 ? "1 copy" : absl::StrCat(replicas, " copies"),
+      " of a page: what is on these alone can be neither read nor flushed until one of them is back and has "
+      "caught up\n");
+}
+
 // The next thing: is what was flushed on as many disks as it should be, and what is being done about it? Empty: it is.
 std::string DisksLine(const json& membership) {
   const json& missing = membership.at("missing");
@@ -197,8 +215,9 @@ std::string RoomLine(const json& status) {
 
 std::string Places(const json& status) {
   const json& membership = status.at("membership");
-  return absl::StrCat(MembershipLine(membership), ReadOnlyLine(status.at("read_only")), DisksLine(membership),
-                      RoomLine(status), DiskRoomLine(status.at("disk_room")), OwnDiskLine(status.at("disk")));
+  return absl::StrCat(MembershipLine(membership), ReadOnlyLine(status.at("read_only")),
+                      WaitingLine(membership, Number(status, "replicas")), DisksLine(membership), RoomLine(status),
+                      DiskRoomLine(status.at("disk_room")), OwnDiskLine(status.at("disk")));
 }
 
 // The first key is used.

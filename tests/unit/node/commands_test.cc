@@ -14,6 +14,7 @@
 namespace mangrove {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -124,6 +125,11 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
                              "leader": "a", "anchors": ["a"], "awaited_anchors": [])"),
               StartsWith("all 2 nodes are here; view 3, led by a\n"
                          "REPAIR: the disk of b catches up with what it has missed\n"));
+  EXPECT_THAT(first_lines(R"("view": 3, "members": ["a"], "missing": ["b"], "behind": ["b", "c"], "has_lease": true,
+                             "leader": "a", "anchors": ["a"], "awaited_anchors": [], "joining": [],
+                             "disks": ["a", "b", "c"])"),
+              AllOf(HasSubstr("PAGES WAIT: the disks of b, c are away or behind, and there are 2 copies of a page"),
+                    HasSubstr("REPAIR: what is flushed has a copy less where it would be on b")));
   EXPECT_THAT(first_lines(R"("view": 3, "members": ["a", "b"], "missing": [], "behind": [], "has_lease": true,
                              "leader": "a", "anchors": ["a"], "awaited_anchors": [],
                              "next_disks": ["a", "c"], "moved": ["c"], "draining": ["b"])"),
