@@ -33,22 +33,18 @@ std::string Percent(uint64_t part, uint64_t whole) {
   return whole == 0 ? "0 %" : absl::StrCat(static_cast<uint64_t>(100.0 * static_cast<double>(part) / whole), " %");
 }
 
+bool Has(const json& names, const json& name) { return std::find(names.begin(), names.end(), name) != names.end(); }
+
 // More than a copy less: where as many disks as there are copies have nothing to tell, pages may be on none other. Empty: it is not so.
 std::string WaitingLine(const json& membership, uint64_t replicas) {
-  const auto has = [&membership](const char* list, const json& name) {
-    const json& names = membership.at(list);
-    return std::find(names.begin(), names.end(), name) != names.end();
-  };
   json silent = json::array();
   for (const json& name : membership.at("disks")) {
-    if (has("missing", name) || has("behind", name)) silent.push_back(name);
+    if (Has(membership.at("missing"), name) || Has(membership.at("behind"), name)) silent.push_back(name);
   }
   if (!Flag(membership, "has_lease") || silent.size() < std::max<uint64_t>(replicas, 1)) return "";
-  return absl::StrCat(
-      "PAGES WAIT: the disks of ", Names(silent, ""), " are away or behind, and there are ",
-      replicas == 1 ? "1 copy" : absl::StrCat(replicas, " copies"),
-      " of a page: what is on these alone can be neither read nor flushed until one of them is back and has "
-      "caught up\n");
+  return absl::StrCat("PAGES WAIT: the disks of ", Names(silent, ""),
+                      " are away or behind, no fewer than a page has copies: ",
+                      "what is on these alone is neither read nor flushed until one of them has caught up\n");
 }
 
 // The next thing: is what was flushed on as many disks as it should be, and what is being done about it? Empty: it is.
@@ -57,7 +53,7 @@ std::string DisksLine(const json& membership) {
   const json& next_disks = membership.at("next_disks");
   json catching_up = json::array();
   for (const json& name : membership.at("behind")) {
-    if (std::find(missing.begin(), missing.end(), name) == missing.end()) catching_up.push_back(name);
+    if (!Has(missing, name)) catching_up.push_back(name);
   }
   if (!Flag(membership, "has_lease") || (missing.empty() && catching_up.empty() && next_disks.empty())) return "";
   std::vector<std::string> parts;
@@ -92,14 +88,6 @@ std::string WeightsText(const json& membership) {
   const bool moves = !membership.at("next_disks").empty();
   if (now.empty() && (next.empty() || !moves)) return "";
   return !moves || now == next ? text_of(now) : absl::StrCat(text_of(now), "; when pages have moved: ", text_of(next));
-}
-
-std::string TimeLeftText(uint64_t seconds) {
-  constexpr uint64_t kMinute = 60;
-  constexpr uint64_t kHour = 60 * kMinute;
-  if (seconds < 2 * kMinute) return absl::StrCat(seconds, " s");
-  if (seconds < 2 * kHour) return absl::StrCat(seconds / kMinute, " min");
-  return absl::StrCat(seconds / kHour, " h ", seconds % kHour / kMinute, " min");
 }
 
 // How fast this node's own disk gets what it lacks, and until when. Empty: it lacks nothing.

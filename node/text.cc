@@ -47,6 +47,14 @@ std::string BytesText(uint64_t bytes) {
   return absl::StrFormat("%.1f %s", value, kUnits[unit]);
 }
 
+std::string TimeLeftText(uint64_t seconds) {
+  constexpr uint64_t kMinute = 60;
+  constexpr uint64_t kHour = 60 * kMinute;
+  if (seconds < 2 * kMinute) return absl::StrCat(seconds, " s");
+  if (seconds < 2 * kHour) return absl::StrCat(seconds / kMinute, " min");
+  return absl::StrCat(seconds / kHour, " h ", seconds % kHour / kMinute, " min");
+}
+
 std::string CountText(uint64_t count, const std::string& what) {
   return absl::StrCat(count, " ", what, count == 1 ? "" : "s");
 }

@@ -29,6 +29,8 @@ class TextTable {
 std::string BytesText(uint64_t bytes);
 // "1 page", "2 pages".
 std::string CountText(uint64_t count, const std::string& what);
+// "90 s", "15 min", "2 h 5 min".
+std::string TimeLeftText(uint64_t seconds);
 // "rw-r-----" as of a file's mode; regions have no executable bits.
 std::string ModeText(unsigned mode);
 // The names that this host has for them, or the numbers.
