@@ -24,7 +24,6 @@ namespace mangrove::fs {
 
 // Their numbers are on disk.
 enum class Role : uint8_t { kRepair = 0 };
-inline constexpr size_t kRoles = 1;
 std::string ToString(Role role);
 
 inline constexpr size_t kRolesAt = 512;

@@ -38,7 +38,9 @@ Task<absl::StatusOr<RoleHolder>> SuperRoot::BeginRepair(Entry entry) {
     // What it says now, and not when it was looked up.
     const absl::StatusOr<FilesetInfo> info = InfoOf(entry, **page);
     if (!info.ok()) co_return info.status();
-    if (absl::Status s = NotBeingRepaired(*info); !s.ok()) co_return s;
+    // What this node had registered before has ended: it repairs a fileset once at a time.
+    const bool is_ours = info->repair && info->repair->node.node == node_.self;
+    if (absl::Status s = NotBeingRepaired(*info); !is_ours && !s.ok()) co_return s;
     if (info->state != FilesetState::kOffline) {
       co_return PosixError(EBUSY, absl::StrCat("fileset \"", info->name, "\" is ", ToString(info->state),
                                                ": set it offline before it is repaired"));
@@ -67,11 +69,15 @@ Task<absl::Status> SuperRoot::EndRepair(Entry entry, RoleHolder holder) {
 }
 
 Task<absl::StatusOr<CheckReport>> SuperRoot::Repair(Entry entry, PageRange region, CheckOptions options) {
-  const absl::StatusOr<RoleHolder> holder = co_await BeginRepair(entry);
-  if (!holder.ok()) co_return holder.status();
+  // From here on, so that it is not set online in the moment after it was registered.
   if (!repairing_.insert(entry.info.number).second) {
     co_return PosixError(EBUSY,
                          absl::StrCat("fileset \"", entry.info.name, "\" is being repaired by this node already"));
+  }
+  const absl::StatusOr<RoleHolder> holder = co_await BeginRepair(entry);
+  if (!holder.ok()) {
+    repairing_.erase(entry.info.number);
+    co_return holder.status();
   }
   absl::Status status = co_await CheckUnused(region, entry.info.name);
   absl::StatusOr<CheckReport> report = CheckReport{};

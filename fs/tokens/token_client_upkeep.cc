@@ -69,20 +69,15 @@ void TokenClient::OnRegisterAsk(Output& out) {
 }
 
 void TokenClient::OnLeaseEnd(Output& out) {
-  for (const auto& [operation, waiter] : waiters_) {
+  const auto fail = [&out](const auto& each) {
     out.events.push_back({.kind = TokenEventKind::kFailed,
-                          .operation = operation,
+                          .operation = each.first,
                           .object = {},
                           .set = {},
                           .why = TokenFailure::kLeaseEnded});
-  }
-  for (const auto& [operation, use] : uses_) {
-    out.events.push_back({.kind = TokenEventKind::kFailed,
-                          .operation = operation,
-                          .object = {},
-                          .set = {},
-                          .why = TokenFailure::kLeaseEnded});
-  }
+  };
+  for (const auto& waiter : waiters_) fail(waiter);
+  for (const auto& use : uses_) fail(use);
   for (const auto& [id, object] : objects_) {
     if (object.change) {
       out.events.push_back({.kind = TokenEventKind::kChanged,
