@@ -10,7 +10,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "directory/directory_page.h"
@@ -22,8 +21,9 @@ namespace mangrove {
 // Two of one kind in one term are possible in a round that another round of a larger interval came between; either will do, since
 // nothing is written after such a round.
 struct Claims {
-  std::vector<DirectoryEntry> entries;  // Sorted, without overlap: the source has decided where claims conflict.
-  DirectoryOrder order;                 // The highest that anybody knows of.
+  // Sorted, without overlap: the source has decided where claims conflict. No step moves or frees many of them at once.
+  std::deque<DirectoryEntry> entries;
+  DirectoryOrder order;  // The highest that anybody knows of.
 };
 
 // engine/ implements it: asks every member. A round is one question to all members about one interval; a node answers it

@@ -7,12 +7,12 @@
 
 namespace mangrove {
 
-namespace {
-
-bool Merges(const DirectoryEntry& a, const DirectoryEntry& b) {
-  return a.range.end() == b.range.first && a.responsible == b.responsible && a.term == b.term &&
-         a.range.count + b.range.count <= kMaxRunPages;
+bool Merges(const DirectoryEntry& run, const DirectoryEntry& next) {
+  return run.range.end() == next.range.first && run.responsible == next.responsible && run.term == next.term &&
+         run.range.count + next.range.count <= kMaxRunPages;
 }
+
+namespace {
 
 // REQUIRES: not empty, and at most 2^64 pages.
 DirectoryEntry Cut(const DirectoryEntry& entry, PageInterval interval) {
@@ -38,14 +38,6 @@ std::vector<DirectoryEntry> Without(const std::vector<DirectoryEntry>& runs, Pag
 }
 
 }  // namespace
-
-void AppendRun(std::vector<DirectoryEntry>* runs, const DirectoryEntry& run) {
-  if (!runs->empty() && Merges(runs->back(), run)) {
-    runs->back().range.count += run.range.count;
-  } else {
-    runs->push_back(run);
-  }
-}
 
 void AppendRunsIn(const DirectoryPageView& leaf, PageInterval interval, std::vector<DirectoryEntry>* out) {
   const size_t from = leaf.CountUpTo(interval.first);

@@ -10,8 +10,18 @@
 
 namespace mangrove {
 
-// Appends a run behind the last one; both become one where they are alike and touch.
-void AppendRun(std::vector<DirectoryEntry>* runs, const DirectoryEntry& run);
+// Whether `next` goes on where `run` ends, and is like it.
+bool Merges(const DirectoryEntry& run, const DirectoryEntry& next);
+
+// Appends a run behind the last one; both become one where they are alike and touch. `Runs`: a vector or a deque.
+template <typename Runs>
+void AppendRun(Runs* runs, const DirectoryEntry& run) {
+  if (!runs->empty() && Merges(runs->back(), run)) {
+    runs->back().range.count += run.range.count;
+  } else {
+    runs->push_back(run);
+  }
+}
 
 // Appends the runs of a leaf in `interval`, cut to it.
 void AppendRunsIn(const DirectoryPageView& leaf, PageInterval interval, std::vector<DirectoryEntry>* out);

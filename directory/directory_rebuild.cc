@@ -1,6 +1,7 @@
 // Pages of the directory that are lost are made anew of what all nodes claim.
 
 #include <algorithm>
+#include <deque>
 #include <string>
 #include <utility>
 
@@ -28,7 +29,7 @@ absl::Status CheckClaim(const DirectoryEntry& claim, PageId from) {
 }
 
 // Of a leaf of the interval; claims `from` to `to` - 1.
-absl::Status TakeClaims(const std::vector<DirectoryEntry>& claims, size_t from, size_t to, PageInterval interval,
+absl::Status TakeClaims(const std::deque<DirectoryEntry>& claims, size_t from, size_t to, PageInterval interval,
                         std::vector<DirectoryEntry>* runs) {
   PageId end = from == 0 ? PageId(0) : claims[from - 1].range.end();
   for (size_t i = from; i < to; ++i) {
@@ -107,9 +108,9 @@ Task<absl::Status> DirectoryTree::Rebuild(Search* up, LockedPage* parent, size_t
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> DirectoryTree::BuildLeaves(const Claims* claims, PageInterval interval, PageRef right,
-                                              TimeNs deadline, Built* built) {
-  const std::vector<DirectoryEntry>& all = claims->entries;
+Task<absl::Status> DirectoryTree::BuildLeaves(Claims* claims, PageInterval interval, PageRef right, TimeNs deadline,
+                                              Built* built) {
+  std::deque<DirectoryEntry>& all = claims->entries;
   const auto before = std::partition_point(
       all.begin(), all.end(), [&](const DirectoryEntry& claim) { return claim.range.end() <= interval.first; });
   const auto behind = std::partition_point(
@@ -127,6 +128,7 @@ Task<absl::Status> DirectoryTree::BuildLeaves(const Claims* claims, PageInterval
     if (!s.ok()) co_return s;
     right = built->top.back().ref;
     keys.end = keys.first;
+    all.resize(from);
     left = from;
   } while (left > first);
   std::reverse(built->top.begin(), built->top.end());

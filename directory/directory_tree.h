@@ -223,8 +223,7 @@ class DirectoryTree {
   // --- directory_rebuild.cc
   Task<absl::Status> Repair(Search* search, Lost lost);
   Task<absl::Status> Rebuild(Search* search, LockedPage* parent, size_t index, int level);
-  Task<absl::Status> BuildLeaves(const Claims* claims, PageInterval interval, PageRef right, TimeNs deadline,
-                                 Built* built);
+  Task<absl::Status> BuildLeaves(Claims* claims, PageInterval interval, PageRef right, TimeNs deadline, Built* built);
   Task<absl::Status> BuildAbove(int level, PageInterval interval, PageRef right, TimeNs deadline, Built* built);
   Task<absl::Status> CreateFirst(DirectoryPage page, TimeNs deadline, Built* built);
   void Retire(const Built& built);

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "directory/run_collector.h"
+#include "directory/directory_edit.h"
 #include "engine/claim_merge.h"
 #include "engine/page_engine.h"
 #include "engine/page_turn.h"
@@ -116,8 +116,8 @@ Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, Ti
   std::vector<NodeId> members;
   for (const auto& [node, incarnation] : view_.members) members.push_back(node);
   ClaimMerge merge(interval, members.size());
-  RunCollector entries;
-  DirectoryOrder order{.txn = next_txn_, .epoch = grant_epoch_.value};
+  Claims claims;
+  claims.order = {.txn = next_txn_, .epoch = grant_epoch_.value};
   while (!merge.done()) {
     std::vector<std::pair<size_t, Outcome<Message>>> asked;
     {
@@ -126,8 +126,8 @@ Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, Ti
       for (size_t source : merge.Missing()) {
         if (members[source] == options_.self.node) {
           PageId next;
-          const std::vector<Claim> claims = OwnClaims(merge.Rest(source), &next);
-          CHECK(merge.Add(source, claims, next).ok());
+          const std::vector<Claim> own = OwnClaims(merge.Rest(source), &next);
+          CHECK(merge.Add(source, own, next).ok());
           continue;
         }
         Message ask;
@@ -141,19 +141,17 @@ Task<absl::StatusOr<Claims>> PageEngine::CollectClaims(PageInterval interval, Ti
       const Message answer = co_await outcome.Get();
       absl::Status added = AddClaims(answer, members[source], source, &merge);
       if (status.ok()) status = std::move(added);
-      order = Merge(order, {.txn = answer.txn.value, .epoch = answer.grant_epoch.value});
+      claims.order = Merge(claims.order, {.txn = answer.txn.value, .epoch = answer.grant_epoch.value});
     }
     if (!status.ok()) co_return status;
-    if (view != view_.epoch) co_return absl::UnavailableError("the cluster has changed meanwhile; try again");
     if (asked.empty()) co_await YieldTo(clock_);
-    entries.Append(merge.Take());
+    if (view != view_.epoch) co_return absl::UnavailableError("the cluster has changed meanwhile; try again");
+    for (const DirectoryEntry& entry : merge.Take()) AppendRun(&claims.entries, entry);
     if (stopped_ || clock_->Now() >= deadline) {
       co_return absl::UnavailableError("the claims of all nodes could not be put together in time; try again");
     }
   }
-  std::vector<DirectoryEntry> all = co_await entries.Take(SIZE_MAX, clock_);
-  if (view != view_.epoch) co_return absl::UnavailableError("the cluster has changed meanwhile; try again");
-  co_return Claims{.entries = std::move(all), .order = order};
+  co_return std::move(claims);
 }
 
 // A page of the RAM directory that nobody has. Its root is made of what all claim; another one is lost, unless it is just being
