@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "tests/sanitizers.h"
 #include "tests/unit/directory/directory_world.h"
 
 namespace mangrove {
@@ -17,7 +18,7 @@ using directory_test::WorldCounts;
 // MANGROVE_DIRECTORY_SEEDS: other numbers of seeds, "first..last".
 std::pair<uint64_t, uint64_t> Seeds() {
   unsigned long long first = 1;
-  unsigned long long last = 1000;
+  unsigned long long last = Histories(1000);
   if (const char* asked = std::getenv("MANGROVE_DIRECTORY_SEEDS")) {
     if (std::sscanf(asked, "%llu..%llu", &first, &last) != 2) ADD_FAILURE() << "no seeds: " << asked;
   }

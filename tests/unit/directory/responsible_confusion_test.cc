@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "directory/responsible_machine.h"
+#include "tests/sanitizers.h"
 
 namespace mangrove {
 namespace {
@@ -75,7 +76,7 @@ class Confusion {
 };
 
 TEST(ResponsibleNode, NothingThatConfusedNodesSendEndsTheProcess) {
-  for (uint32_t seed = 0; seed < 2000; ++seed) Confusion(seed).Run(200);
+  for (uint32_t seed = 0; seed < Histories(2000); ++seed) Confusion(seed).Run(200);
 }
 
 }  // namespace

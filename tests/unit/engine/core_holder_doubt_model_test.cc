@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/sanitizers.h"
 #include "tests/unit/engine/core_holder_doubt_harness.h"
 
 namespace mangrove {
@@ -249,7 +250,7 @@ class CoreHolderDoubtModel : public CoreHolderDoubt {
 };
 
 TEST_F(CoreHolderDoubtModel, EachAnswerIsWhatTheRulesSay) {
-  for (uint64_t seed = 1; seed <= 40 && !HasFailure(); ++seed) {
+  for (uint64_t seed = 1; seed <= Histories(40) && !HasFailure(); ++seed) {
     random_.seed(seed);
     for (int step = 0; step < 400 && !HasFailure(); ++step) {
       SCOPED_TRACE(testing::Message() << "seed " << seed << " step " << step);
@@ -375,7 +376,7 @@ class CoreHolderDoubtRace : public CoreHolderDoubt {
 };
 
 TEST_F(CoreHolderDoubtRace, WhatWasAcknowledgedIsThereInAnyOrderOfEvents) {
-  for (uint64_t seed = 1; seed <= 20 && !HasFailure(); ++seed) {
+  for (uint64_t seed = 1; seed <= Histories(20) && !HasFailure(); ++seed) {
     random_.seed(seed);
     for (int step = 0; step < 5000 && !HasFailure(); ++step) {
       SCOPED_TRACE(testing::Message() << "seed " << seed << " step " << step);

@@ -5,6 +5,7 @@
 
 #include "directory/page_run.h"
 #include "net/log.h"
+#include "tests/sanitizers.h"
 #include "tests/unit/engine/core_holder_harness.h"
 
 namespace mangrove {
@@ -204,7 +205,7 @@ TEST_F(CoreHolderRuns, ARunWithoutContentOrBeyondItsExtentIsRefusedPageByPage) {
 // One gets runs, the other each of their pages by itself.
 TEST_F(CoreHolderRuns, RunsDoWhatTheirPagesDo) {
   constexpr uint64_t kPages = 40;
-  for (uint64_t seed = 1; seed <= 300; ++seed) {
+  for (uint64_t seed = 1; seed <= Histories(300); ++seed) {
     std::mt19937_64 random(seed);
     World runs;
     World singles;

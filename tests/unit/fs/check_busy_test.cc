@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "fs/check.h"
+#include "tests/sanitizers.h"
 #include "tests/unit/fs/history.h"
 #include "tests/unit/fs/random_ops.h"
 
@@ -34,7 +35,7 @@ CheckReport CheckWhileBusy(uint64_t seed, uint64_t most, CheckOptions options) {
 
 // Covers: F17
 TEST(CheckWhileBusy, NamesNothingThatIsOnlyBeingChanged) {
-  for (uint64_t seed = 1; seed <= 60 && !testing::Test::HasFailure(); ++seed) {
+  for (uint64_t seed = 1; seed <= Histories(60) && !testing::Test::HasFailure(); ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     CheckOptions options;
     if (seed % 2 == 0) options = {.most_groups = 1, .most_inodes = 1, .records_at_once = 1 + seed % 3};
@@ -44,7 +45,7 @@ TEST(CheckWhileBusy, NamesNothingThatIsOnlyBeingChanged) {
 }
 
 TEST(CheckWhileBusy, RepairsNothingThatIsOnlyBeingChanged) {
-  for (uint64_t seed = 101; seed <= 130 && !testing::Test::HasFailure(); ++seed) {
+  for (uint64_t seed = 101; seed <= 100 + Histories(30) && !testing::Test::HasFailure(); ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     const CheckReport report = CheckWhileBusy(seed, 3, {.repair = true, .records_at_once = 2});
     EXPECT_THAT(report.problems, IsEmpty());

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "fs/check.h"
 #include "fs/quota.h"
+#include "tests/sanitizers.h"
 #include "tests/unit/fs/history.h"
 #include "tests/unit/fs/random_ops.h"
 
@@ -325,7 +326,7 @@ TEST(Crash, ManyExtentsGoInStepsThatAnybodyGoesOnWith) {
 // --- Random histories -------------------------------------------------------------------------------------------------
 
 TEST(Crash, RandomHistoriesGoOnAfterThePowerWasGone) {
-  for (uint64_t seed = 1; seed <= 40 && !HasFailure(); ++seed) {
+  for (uint64_t seed = 1; seed <= Histories(40) && !HasFailure(); ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     Crashing crashing(1 + seed % 2);
     RandomOps ops(seed);
@@ -339,7 +340,7 @@ TEST(Crash, RandomHistoriesGoOnAfterThePowerWasGone) {
 
 // With a quota that counts everything and refuses nothing, set at some time, changed and taken away.
 TEST(Crash, WhatAQuotaCountsIsRightAfterThePowerWasGone) {
-  for (uint64_t seed = 1; seed <= 40 && !HasFailure(); ++seed) {
+  for (uint64_t seed = 1; seed <= Histories(40) && !HasFailure(); ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     Crashing crashing(1 + seed % 2);
     RandomOps ops(seed);

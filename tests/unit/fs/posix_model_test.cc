@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "fs/quota.h"
+#include "tests/sanitizers.h"
 #include "tests/unit/fs/ballast.h"
 #include "tests/unit/fs/history.h"
 #include "tests/unit/fs/random_ops.h"
@@ -14,8 +15,8 @@
 namespace mangrove::fs {
 namespace {
 
-constexpr uint64_t kSeeds = 200;
-constexpr uint64_t kFullSeeds = 60;
+constexpr uint64_t kSeeds = Histories(200);
+constexpr uint64_t kFullSeeds = Histories(60);
 constexpr int kOps = 500;
 
 // `before_each(history, ops)` may arrange something before an operation.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "tests/sanitizers.h"
 #include "tests/unit/recovery/anchor_world.h"
 
 namespace mangrove {
@@ -33,7 +34,8 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   uint64_t removed = 0;
   uint64_t added = 0;
   uint64_t vote_changes = 0;
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
+  constexpr uint64_t kHistories = Histories(60);
+  for (uint64_t seed = 1; seed <= kHistories; ++seed) {
     AnchorWorld world({.seed = seed,
                        .anchors = seed % 3 == 0   ? 5
                                   : seed % 7 == 0 ? 1
@@ -54,23 +56,23 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
     vote_changes += world.vote_changes();
   }
   // It was not because nothing happened.
-  EXPECT_GT(views, 60 * 15u);
-  EXPECT_GT(restarts, 60 * 3u);
-  EXPECT_GT(disks, 60u);
-  EXPECT_GT(blank, 60u);
-  EXPECT_GT(caught_up, 60 * 3u);
-  EXPECT_GT(moves, 60u);
-  EXPECT_GT(weighed, 60u);
-  EXPECT_GT(removed, 40u);
-  EXPECT_GT(added, 60 / 2u);
-  EXPECT_GT(vote_changes, 60u);
+  EXPECT_GT(views, kHistories * 15);
+  EXPECT_GT(restarts, kHistories * 3);
+  EXPECT_GT(disks, kHistories);
+  EXPECT_GT(blank, kHistories);
+  EXPECT_GT(caught_up, kHistories * 3);
+  EXPECT_GT(moves, kHistories);
+  EXPECT_GT(weighed, kHistories);
+  EXPECT_GT(removed, kHistories * 2 / 3);
+  EXPECT_GT(added, kHistories / 2);
+  EXPECT_GT(vote_changes, kHistories);
 }
 
 // From the kill of a node to the view without it; nobody else loses its lease meanwhile.
 TEST(AnchorRandom, ALossIsInTheViewInTimeAndNobodyElseIsDisturbed) {
   DurationNs longest_member = 0;
   DurationNs longest_leader = 0;
-  for (uint64_t seed = 1; seed <= 100; ++seed) {
+  for (uint64_t seed = 1; seed <= Histories(100); ++seed) {
     AnchorWorld world({.seed = seed, .faults = false, .grouped = seed % 2 == 0});
     world.RunFor(5 * kSecond);
     for (const bool kills_leader : {false, true}) {
@@ -101,7 +103,7 @@ TEST(AnchorRandom, ALossIsInTheViewInTimeAndNobodyElseIsDisturbed) {
 
 // A monitor that sleeps passes nothing on, and a leader that sleeps gives nothing; the others find another way in time.
 TEST(AnchorRandom, WhoSleepsCostsNobodyElseALease) {
-  for (uint64_t seed = 1; seed <= 120; ++seed) {
+  for (uint64_t seed = 1; seed <= Histories(120); ++seed) {
     AnchorWorld world({.seed = seed, .nodes = 12, .faults = false, .grouped = seed % 3 != 0});
     world.RunFor(5 * kSecond);
     const NodeId leader = world.leader();

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/sanitizers.h"
 #include "tests/unit/recovery/raft_world.h"
 
 namespace mangrove {
@@ -27,7 +28,8 @@ TEST(RaftRandom, NoFaultBreaksIt) {
   uint64_t snapshots = 0;
   uint64_t changes = 0;
   uint64_t replaced = 0;
-  for (uint64_t seed = 1; seed <= 120; ++seed) {
+  constexpr uint64_t kHistories = Histories(120);
+  for (uint64_t seed = 1; seed <= kHistories; ++seed) {
     RaftWorld world({.seed = seed, .anchors = seed % 2 == 0 ? 3 : 5, .rough = seed % 3 == 0});
     world.RunFor(20 * kSecond);
     ASSERT_EQ(world.Settle(), "") << world.Describe();
@@ -38,11 +40,11 @@ TEST(RaftRandom, NoFaultBreaksIt) {
     replaced += world.replaced();
   }
   // It was not because nothing happened.
-  EXPECT_GT(applied, 120 * 300u);
-  EXPECT_GT(leaders, 120 * 5u);
-  EXPECT_GT(snapshots, 120u);
-  EXPECT_GT(changes, 120u);
-  EXPECT_GT(replaced, 120u);
+  EXPECT_GT(applied, kHistories * 300);
+  EXPECT_GT(leaders, kHistories * 5);
+  EXPECT_GT(snapshots, kHistories);
+  EXPECT_GT(changes, kHistories);
+  EXPECT_GT(replaced, kHistories);
 }
 
 struct Mistake {
