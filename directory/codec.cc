@@ -37,7 +37,7 @@ constexpr size_t kHeadWords = kTableWords + 3;
 constexpr size_t kMessageWords =
     wire::PageMessage::_capnpPrivate::dataWordSize + wire::PageMessage::_capnpPrivate::pointerCount;
 static_assert(kMessageWords == 16);
-static_assert(static_cast<int>(wire::Kind::STORED_LIST) + 1 == kMessageKinds);
+static_assert(static_cast<int>(wire::Kind::WENT_BACK) + 1 == kMessageKinds);
 static_assert(static_cast<int>(wire::Access::MOVE) == static_cast<int>(Access::kMove));
 static_assert(static_cast<int>(wire::Holding::RETAINED) == static_cast<int>(Holding::kRetained));
 // Messages that one entry, or one packet, may stand for.

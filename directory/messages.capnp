@@ -244,6 +244,10 @@ enum Kind {
   storedList @54;
   # C→C. Answers listStored: `data` is a part of it; engine/stored_list.cc has its form. `page`: where the next part begins; 0:
   # there is none.
+
+  wentBack @55;
+  # H→*. Since level 2. Answered by done: nothing newer than `version` under `config` was found of the page, when it was opened after a
+  # loss; `grantEpoch`: what was written under grants of it, or later ones, came after that.
 }
 
 enum Access {

@@ -17,7 +17,7 @@ constexpr const char* kNames[] = {
     "Inspect",         "Inspected",     "TransferDropped", "QueryExtent",  "ExtentInfo",      "DropCopies",
     "NotResponsible",  "ClaimRequest",  "Claims",          "Retire",       "MoveOffer",       "HandOver",
     "HandedOver",      "Moved",         "Resources",       "Offer",        "Declined",        "ListStored",
-    "StoredList"};
+    "StoredList",      "WentBack"};
 static_assert(std::size(kNames) == kMessageKinds);
 
 }  // namespace

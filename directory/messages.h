@@ -75,10 +75,11 @@ enum class MessageKind : uint8_t {
   // the round.
   kRegisterRequest,  // H→*  page: of the segment.
   kRegister,         // *→H  holding, version, config
-  kRegisterEnd,  // *→H  count: of kRegister messages in the round; txn, grant_epoch: the highest that it has seen.
+  kRegisterEnd,  // *→H  count: of kRegister messages in the round; txn, grant_epoch: the highest that it has seen. kept:
+                 //      it has given pages of the segment away that may not be on the disks.
   // Flush.
   kFlush,  // F→H, H→O  request, peer = F; F→H  count: is there anything to flush at all?
-  kFlushed,  // O,H→F  request, status, owner. Aborted: the owner has changed, ask again; of several pages: ask for each.
+  kFlushed,  // O,H→F  request, status. Aborted: the owner has changed, ask again; of several pages: ask for each.
   // Core holders.
   kStore,        // O,H→C  request, version, config, data, complete (written by recovery)
   kStored,       // C→O,H  request, version: what it has now, status
@@ -88,7 +89,7 @@ enum class MessageKind : uint8_t {
   kPutExtent,    // A,H→C  request, count, config, replicas, is_volatile: the range is allocated, all zeros;
                  //        complete: it was so before.
   kDropExtent,  // A→C  request, count, config: the range is not allocated any more. complete: what of it is in doubt.
-  kDone,        // →    request, status. Answers the two before, kDropCopies and kMoved.
+  kDone,        // →    request, status. Answers the two before, kDropCopies, kMoved and kWentBack.
   // News for everybody.
   kReverted,  // H→*  count
   kLost,      // H→*  count
@@ -114,7 +115,7 @@ enum class MessageKind : uint8_t {
   kHandOver,  // R→H  request, count: which part, from 1 on; config: number of the hand-over, of parts after the first. Serve
               //      nothing of the segment any more, and say what you know of it.
   kHandedOver,  // H→R  request, status, data: the part, count: of so many; config: number of the hand-over; txn, grant_epoch: the
-                //      highest that it has seen.
+                //      highest that it has seen; kept: some node has given pages of it away, as above.
   kMoved,  // R→H  request, config, status: it is mine now, or it stays yours.
   // Eviction to another node's RAM.
   kResources,  // any→any  count: frames with room for other nodes' pages; version.counter: free bytes of its disk;
@@ -126,8 +127,10 @@ enum class MessageKind : uint8_t {
   kListStored,  // C→C  request, page: from there on, maybe 0. What do you have of the ranges that both keep? with_data:
                 //      which pages, in which versions; otherwise which extents.
   kStoredList,  // C→C  request, data: a part of it (engine/stored_list.h); page: where the next begins, 0: there is none.
+  // Level 2.
+  kWentBack,  // H→*  request, version, config: nothing newer was found of the page; grant_epoch: of the grants that follow.
 };
-constexpr int kMessageKinds = static_cast<int>(MessageKind::kStoredList) + 1;
+constexpr int kMessageKinds = static_cast<int>(MessageKind::kWentBack) + 1;
 
 // One message, or a run of them: the union of the fields above. What a kind does not name has its default.
 struct Message {

@@ -232,11 +232,15 @@ void Step::FinishDiscard() {
 void Step::Load() {
   e_.state = S::kLoading;
   Message m = Make(K::kRequest);
+  const bool compares = !t().reports.empty();
+  if (compares) m.version = Best().version;
+  if (compares) m.config = Best().config;
   effects_.push_back({.kind = HomeEffect::Kind::kLoad,
                       .to = {},
                       .message = std::move(m),
                       .recover = !e_.clean,
-                      .version_only = !t().reports.empty(),
+                      .version_only = compares,
+                      .reverting = e_.reverting || t().lost,
                       .request = {}});
 }
 

@@ -204,7 +204,9 @@ struct HomeEffect {
   enum class Kind : uint8_t {
     kSend,       // `message` to `to`.
     kLoad,       // Read the page from disk for transaction message.txn. `recover`: ask every core holder, and seal;
-                 // unless `version_only`, complete the newest version on all of them.
+                 // unless `version_only`, complete the newest version on all of them. Then every node is told that
+                 // has given the page away (`reverting`: everybody) what is found, or the surviving copy that
+                 // message.version and config name, whichever is newer.
     kArmResend,  // Hand in kResend at txn->resend_at.
     kDiscarded,  // The discard that `request` numbers is done.
     kReverted,   // Tell everybody.
@@ -215,6 +217,7 @@ struct HomeEffect {
   Message message;
   bool recover = false;
   bool version_only = false;
+  bool reverting = false;
   RequestId request;
 };
 

@@ -6,6 +6,8 @@
 // holder has that is not in the view is void (D3).
 
 #include <algorithm>
+#include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -103,11 +105,62 @@ void PageEngine::StartLoad(const HomeEffect& effect) {
     CarryHome(page, effects);
   };
   // Not from inside the step that asked for it.
-  clock_->CallSoon([this, page, recover = effect.recover, version_only = effect.version_only, done = std::move(done),
-                    alive = alive_]() mutable {
+  clock_->CallSoon([this, effect, done = std::move(done), alive = alive_]() mutable {
     if (!*alive) return;
-    Spawn<absl::StatusOr<LoadedPage>>(OpenFromDisk(page, recover, version_only), std::move(done));
+    Spawn<absl::StatusOr<LoadedPage>>(OpenAndTell(std::move(effect)), std::move(done));
   });
+}
+
+// W1 (engine/given_away.h).
+Task<absl::StatusOr<LoadedPage>> PageEngine::OpenAndTell(HomeEffect effect) {
+  const PageId page = effect.message.page;
+  absl::StatusOr<LoadedPage> loaded = co_await OpenFromDisk(page, effect.recover, effect.version_only);
+  if (!loaded.ok() || !effect.recover || IsRamDirectoryPage(page) || !MayOpen(page)) co_return std::move(loaded);
+  Message news = std::move(effect.message);
+  news.kind = MessageKind::kWentBack;
+  std::tie(news.config, news.version) =
+      std::max(std::tie(news.config, news.version), std::tie(loaded->config, loaded->version));
+  const absl::Status told = co_await TellWentBack(std::move(news), effect.reverting);
+  if (!told.ok()) co_return told;
+  co_return std::move(loaded);
+}
+
+Task<absl::Status> PageEngine::TellWentBack(Message news, bool everybody) {
+  const PageId page = news.page;
+  std::set<NodeId> left = Segment(page).givers;
+  for (const auto& [node, incarnation] : view_.members) {
+    if (everybody) left.insert(node);
+  }
+  if (options_.bugs->tell_nobody) left.clear();
+  const TimeNs patience = clock_->Now() + kPatience;
+  while (true) {
+    std::erase_if(left, [this](NodeId node) {
+      if (!view_.members.contains(node)) return true;
+      return up_.contains(node) && transport_->LevelOf(node, Subsystem::kPages) < 2;
+    });
+    if (left.empty()) co_return absl::OkStatus();
+    if (stopped_ || clock_->Now() >= patience) {
+      co_return absl::UnavailableError(
+          absl::StrCat("page ", ToString(page), " was lost with a node, as far as the disks do not have it, and ",
+                       ToString(*left.begin()), " has not answered that it knows of that; try again"));
+    }
+    news.grant_epoch = grant_epoch_;
+    std::vector<NodeId> asked(left.begin(), left.end());
+    std::vector<Outcome<Message>> outcomes = AskHolders(asked, news);
+    for (size_t i = 0; i < asked.size(); ++i) {
+      const Message answer = co_await outcomes[i].Get();
+      if (answer.status().ok()) left.erase(asked[i]);
+    }
+  }
+}
+
+void PageEngine::HearWentBack(const Message& message, NodeInstance from) {
+  given_away_.WentBack(message.page, message.config, message.version, message.grant_epoch);
+  Message answer;
+  answer.kind = MessageKind::kDone;
+  answer.page = message.page;
+  answer.request = message.request;
+  Post(from.node, std::move(answer));
 }
 
 std::vector<Outcome<Message>> PageEngine::AskHolders(const std::vector<NodeId>& holders, const Message& query) {

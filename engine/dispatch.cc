@@ -175,6 +175,7 @@ void PageEngine::Dispatch(const Message& message, NodeInstance from) {
     case MessageKind::kDeclined: peer_eviction_.HearDeclined(message, from); return;
     case MessageKind::kReverted:
     case MessageKind::kLost: RaiseEvent(message, from); return;
+    case MessageKind::kWentBack: HearWentBack(message, from); return;
     default:
       if (IsForCache(message.kind)) {
         CacheMessage(message, from);

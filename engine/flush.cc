@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <deque>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -182,6 +181,7 @@ absl::Status PageEngine::NoteStored(const Storing& run, const RowMask& failed, E
   for (uint64_t i = 0; i < run.pages.count; ++i) {
     if (failed.test(i)) continue;
     ++counters_.pages_flushed;
+    given_away_.Flushed(run.pages.first + i, run.config, run.version);
     CachedPage* const cached = FindCached(run.pages.first + i);
     if (cached != nullptr) NoteFlushed(cached->entry, run.version, run.config);
   }
@@ -230,6 +230,7 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
 
 // Some blocks at a time: while what this node owns of one is on its way to the disks, that of the next is frozen.
 Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
+  const GivenAway::UnderWay under_way = given_away_.BeginFlush(range);
   std::deque<Outcome<absl::Status>> blocks;
   absl::Status status = CheckQuorum(range.first);
   for (uint64_t done = 0; status.ok() && done < range.count;) {
@@ -263,7 +264,7 @@ Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
   }
   // With a lease now, this node was in the view all the time: nobody has taken over what it went by.
   if (status.ok()) status = co_await WaitForLeaseOn(range.first, deadline);
-  co_return status;
+  co_return given_away_.EndFlush(under_way, status);
 }
 
 bool PageEngine::OwnsSome(PageRange block) const {
@@ -296,11 +297,7 @@ Outcome<Message> PageEngine::AskToFlush(PageRange block, TimeNs deadline) {
   return StartCall(ResponsibleFor(block.first), std::move(ask), deadline, 5 * options_.resend_after);
 }
 
-// A page that was dirty here, and went to another node before it was on the disks, may be lost with that one: then nobody owns it, nothing is
-// left to flush, and that must not be taken for success.
 Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
-  const Epoch lost_before = lost_in_;
-  std::set<PageId> unflushed;
   DurationNs pause = kFlushAgain;
   std::vector<PageId> left;
   for (uint64_t i = 0; i < block.count; ++i) left.push_back(block.first + i);
@@ -316,11 +313,6 @@ Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
         const CachedPage* cached = FindCached(page);
         if (cached != nullptr && cached->entry.IsOwner()) {
           owned.push_back(page);
-          if (cached->entry.IsDirty()) {
-            unflushed.insert(page);
-          } else {
-            unflushed.erase(page);
-          }
         } else {
           others.emplace_back(page, AskToFlush({page, 1}, deadline));
         }
@@ -345,12 +337,6 @@ Task<absl::Status> PageEngine::FlushPages(PageRange block, TimeNs deadline) {
         again = answer.status();
       } else if (first.ok()) {
         first = answer.status();
-        if (first.ok() && !answer.owner && unflushed.contains(page) && lost_in_ != lost_before) {
-          first = absl::DataLossError(
-              absl::StrCat("page ", ToString(page),
-                           " went to another node while it was being flushed, and a node was lost meanwhile: what had "
-                           "been written to it may be lost; read it, and write it again"));
-        }
       }
     }
     if (!first.ok()) co_return first;
@@ -408,7 +394,6 @@ void PageEngine::FlushForOther(const Message& message) {
   answer.kind = MessageKind::kFlushed;
   answer.page = message.page;
   answer.request = message.request;
-  answer.owner = true;
   const TimeNs deadline = clock_->Now() + 2 * kSecond;
   Spawn<absl::Status>(FlushOwned({message.page}, deadline),
                       [this, answer, to = message.peer.node, alive = alive_](absl::Status status) mutable {

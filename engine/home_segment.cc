@@ -101,6 +101,7 @@ void PageEngine::SendHoldings(const Message& message, NodeInstance from) {
   end.count = reports.size();
   end.txn = Txn(next_txn_);
   end.grant_epoch = grant_epoch_;
+  end.kept = given_away_.AnyOf({first, kSegmentPages});
   for (Message& report : reports) Post(from.node, std::move(report));
   Post(from.node, std::move(end));
 }
@@ -122,6 +123,7 @@ void PageEngine::CountHoldings(const Message& message, NodeInstance from) {
   for (const auto& [page, part] : registration.parts) {
     Register(Home(page), {.node = from, .holding = part.holding, .version = part.version, .config = part.config});
   }
+  if (message.kept) segment.givers.insert(from.node);
   RaiseOrder(message);
   rounds_.erase(round);
   segment.joining.erase(it);

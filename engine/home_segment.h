@@ -60,6 +60,8 @@ struct SegmentLeaving {
 struct HomeSegment {
   // Members that have not said yet what they hold of it; until then nothing of it is served.
   std::map<NodeId, Registration> joining;
+  // Members that have given pages of it away, and do not know them to be on the disks (engine/given_away.h, W1).
+  std::set<NodeId> givers;
   // Every earlier grant was in an older epoch.
   Epoch since;
   std::vector<HomeExtent> extents;  // Those that were asked for, and are allocated.

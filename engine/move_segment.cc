@@ -160,6 +160,7 @@ void PageEngine::AnswerHandOver(RequestId request, NodeId to, PageId first, uint
     answer.count = leaving.parts.size();
     if (part < leaving.parts.size()) answer.data = leaving.parts[part];
     answer.config = leaving.number;
+    answer.kept = !segments_.at(first)->givers.empty();
     answer.txn = Txn(next_txn_);
     answer.grant_epoch = grant_epoch_;
   }
@@ -397,6 +398,7 @@ Task<absl::Status> PageEngine::AskForSegment(PageId first, NodeId from, HandedOv
   std::vector<PageBuffer> parts;
   ConfigNumber number;
   uint64_t count = 1;
+  bool has_givers = false;
   while (parts.size() < count) {
     Message ask;
     ask.kind = MessageKind::kHandOver;
@@ -418,6 +420,7 @@ Task<absl::Status> PageEngine::AskForSegment(PageId first, NodeId from, HandedOv
     handed->number = number = answer.config;
     count = answer.count;
     parts.push_back(answer.data);
+    has_givers = has_givers || answer.kept;
   }
   absl::StatusOr<SegmentState> state = DecodeSegmentState(parts);
   if (state.ok()) state = CheckState(first, *std::move(state));
@@ -426,6 +429,7 @@ Task<absl::Status> PageEngine::AskForSegment(PageId first, NodeId from, HandedOv
         absl::StrCat(ToString(from), " handed over ", ToString(first), " as ", state.status().message()));
   }
   handed->state = *std::move(state);
+  handed->state.has_givers = has_givers;
   co_return absl::OkStatus();
 }
 
@@ -457,6 +461,9 @@ void PageEngine::Install(const DirectoryEntry& entry, const DirectoryOrder& orde
   segment->extents = state.extents;
   segment->settled = state.settled;
   segment->fresh = state.fresh;
+  for (const auto& [node, incarnation] : view_.members) {
+    if (state.has_givers) segment->givers.insert(node);  // Which of them is not said.
+  }
   segment->use.offer_at = clock_->Now() + options_.move_stay;
   segments_[first] = std::move(segment);
   for (const SegmentState::Page& page : state.pages) {

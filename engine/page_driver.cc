@@ -67,9 +67,7 @@ void PageEngine::Shutdown(absl::Status why) {
 RequestId PageEngine::NextRequest() { return RequestId((options_.self.incarnation.value << 40) + next_request_++); }
 
 CachedPage& PageEngine::Cached(PageId page) {
-  return cache_.FindOrMake(page, [&](CachedPage&) {
-    if (!IsFixed(page) && ++locations_[SegmentStart(page)].pages == 1) held_.insert(SegmentStart(page));
-  });
+  return cache_.FindOrMake(page, [&](CachedPage&) { CountHeld(page, true); });
 }
 
 CachedPage* PageEngine::FindCached(PageId page) const { return cache_.find(page)->second; }
@@ -207,6 +205,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
     case Kind::kTake:
     case Kind::kTakeRetain: {
       const bool retain = effect.kind == Kind::kTakeRetain;
+      if (retain) NoteGivenAway(page, cached.entry);
       auto step = std::make_shared<int>(1);  // As above.
       ++counters_.invalidations;
       MemoryOf(page)->Take(page, retain, [this, page, retain, step, resume, alive = alive_](PageBuffer data) {
@@ -253,6 +252,22 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
     case Kind::kRefused: RefuseMessage(effect.message, ResponsibleFor(page)); return true;
   }
   return true;
+}
+
+// Of a segment of which something is here, or was given away from here, this node says where it was, if the directory is lost.
+void PageEngine::CountHeld(PageId page, bool is_more) {
+  if (IsFixed(page)) return;
+  const PageId first = SegmentStart(page);
+  uint32_t& pages = locations_[first].pages;
+  is_more ? ++pages : --pages;
+  if (pages == 0) held_.erase(first);
+  if (pages == 1 && is_more) held_.insert(first);
+}
+
+void PageEngine::NoteGivenAway(PageId page, const CacheEntry& entry) {
+  const auto& left = entry.retained;
+  const bool is_dirty = left && left->owner && left->version != left->flushed;
+  if (is_dirty && entry.replicas > 0) given_away_.Add(page, entry.config, left->version);
 }
 
 // What no node that keeps to the protocol sends.
@@ -451,7 +466,7 @@ void PageEngine::TickPage(PageId page, CachedPage& cached) {
   if (!over || now < cached.sent_at + kForgetAfter) return AfterEffects(page, cached);
   CHECK(!cached.charged);
   if (cached.expected) MemoryOf(page)->Unexpect(page);
-  if (!IsFixed(page) && --locations_[SegmentStart(page)].pages == 0) held_.erase(SegmentStart(page));
+  CountHeld(page, false);
   cache_.erase(page);
 }
 

@@ -48,6 +48,7 @@
 #include "engine/directory_memory.h"
 #include "engine/directory_pages.h"
 #include "engine/disks.h"
+#include "engine/given_away.h"
 #include "engine/home_segment.h"
 #include "engine/members_claims.h"
 #include "engine/node_operations.h"
@@ -121,8 +122,7 @@ class PageEngine final : public TransportEvents {
   absl::Status Unlock(ClientId client, uint64_t lock_id);
   bool IsLockAwaited(PageId page) const;  // Another node, or a program of this one, waits for a lock of it to go.
   Task<absl::Status> Flush(PageRange range, TimeNs deadline);
-  // Every dirty page that is here and not volatile. OK: each is durable, or has arrived at another node. From now on no pages
-  // are taken in that others have no room for.
+  // Every dirty page that is here and not volatile. OK: each is durable, or has arrived elsewhere. Takes in no evicted pages any more.
   Task<absl::Status> FlushAll(TimeNs deadline);
   void EndClient(ClientId client);
 
@@ -149,14 +149,11 @@ class PageEngine final : public TransportEvents {
   Rights RightsOf(PageId page) const;
   void Load(PageId page, size_t offset, std::span<std::byte> out);           // REQUIRES: kRead or kWrite.
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes);  // REQUIRES: kWrite, or exclusively locked.
-
   // Pages of extents that are kept in the cache while there is another page to evict.
   void SetKeepInRam(PageRange range, bool keep) { keep_in_ram_.Set(range, keep); }
   bool IsKeptInRam(PageId page) const { return keep_in_ram_.Contains(page); }
-  // Pages that are read in order to be changed: Acquire brings them with the right to store, in one exchange, where that
-  // can be had at once. A matter of speed alone, so each node may hold it as it likes.
+  // Pages that are read to be changed: Acquire brings them with the right to store where that can be had at once, for speed alone.
   void SetMigratory(PageRange range, bool migratory) { migratory_.Set(range, migratory); }
-
   // Called with each region event (reverted, lost) that this node hears of.
   void SetEventSink(absl::AnyInvocable<void(const NodeOperations::Event&)> sink) { event_sink_ = std::move(sink); }
 
@@ -213,6 +210,8 @@ class PageEngine final : public TransportEvents {
   void ReturnRoom(std::vector<CacheEffect> effects);
   void Carry(PageId page, CachedPage& cached);
   bool CarryOne(PageId page, CachedPage& cached, CacheEffect& effect);
+  void NoteGivenAway(PageId page, const CacheEntry& entry);
+  void CountHeld(PageId page, bool is_more);
   void RefuseMessage(const Message& message, NodeId from);
 
   // page_run.cc
@@ -280,8 +279,7 @@ class PageEngine final : public TransportEvents {
   absl::Status CheckGoesOn(const char* what, PageRange range, uint64_t done, TimeNs deadline) const;
   absl::Status CheckFits(PageRange range) const;
   Task<absl::Status> AcquireBlocks(PageRange range, Rights rights, TimeNs deadline);
-  // What a block is brought here for. Pages ahead of an access for reading, or of a lock, follow if there is an order, and
-  // migratory pages come to an access with the right to store if that is to be had at once.
+  // What a block is brought here for. Pages ahead of an access for reading, or of a lock, follow if there is an order.
   enum class Purpose : uint8_t { kAccess, kAhead, kLock };
   Task<absl::Status> AcquireBlock(PageRange block, Rights rights, Purpose purpose, TimeNs deadline);
   void BringAhead(PageRange accessed, Rights rights);
@@ -345,6 +343,9 @@ class PageEngine final : public TransportEvents {
 
   // disk_open.cc
   void StartLoad(const HomeEffect& effect);
+  Task<absl::StatusOr<LoadedPage>> OpenAndTell(HomeEffect effect);
+  Task<absl::Status> TellWentBack(Message news, bool everybody);
+  void HearWentBack(const Message& message, NodeInstance from);
   bool MayOpen(PageId page) const { return IsResponsibleFor(page) && !IsGiven(page); }
   Task<absl::StatusOr<LoadedPage>> OpenFromDisk(PageId page, bool recover, bool version_only);
   Task<absl::StatusOr<LoadedPage>> OpenInThisView(PageId page, bool recover, bool version_only);
@@ -536,6 +537,7 @@ class PageEngine final : public TransportEvents {
   uint64_t turns_ = 0;
   std::map<RequestId, Call> calls_;
   std::map<RequestId, StoreCall> store_calls_;  // By the first request of each.
+  GivenAway given_away_{[this](PageId page, bool is_there) { CountHeld(page, is_there); }};
   uint64_t next_request_ = 1;
   // Both with the epoch of the view in their upper bits (engine/follow_view.cc).
   uint64_t next_txn_ = 0;
@@ -558,8 +560,7 @@ class PageEngine final : public TransportEvents {
   std::map<NodeId, Incarnation> connected_;
   std::set<NodeId> up_;  // Of the view, those that are connected.
 
-  // Ranges that are being or were unallocated: nothing of them is opened from disk, and late messages of the allocation
-  // do not bring it back. Kept for longer than a message can be on its way.
+  // Ranges that were unallocated: nothing of them is opened, as long as late messages of the allocation may be on their way.
   struct Discarded {
     PageRange range;
     ConfigNumber config;
@@ -578,8 +579,7 @@ class PageEngine final : public TransportEvents {
   PageRange last_block_;      // In which something was missing, of accesses of less than a block.
   uint64_t ahead_pages_ = 0;  // On their way.
 
-  // RAM cache.
-  uint64_t charged_ = 0;
+  uint64_t charged_ = 0;  // Of the cache.
   bool evicting_ = false;
   absl::flat_hash_map<PageId, TimeNs> asked_to_drop_;  // Until when that is waited for.
   std::vector<Outcome<absl::Status>> frame_waiters_;

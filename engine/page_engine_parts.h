@@ -50,7 +50,7 @@ struct ToldFresh {
 struct Location {
   NodeId node;
   uint32_t term = 0;
-  uint32_t pages = 0;     // Of the segment, in cache_.
+  uint32_t pages = 0;     // Of the segment, in cache_ or in given_away_.
   Txn txn;                // The highest that was heard: whoever speaks of a higher one is responsible by now.
   bool stale = false;     // That node says that it is not.
   bool searched = false;  // It is being found out.

@@ -14,6 +14,7 @@
 namespace mangrove {
 
 struct SegmentState {
+  bool has_givers = false;  // Some node has given pages of it away (engine/given_away.h). Said beside the parts.
   // A page that somebody has. None of it is under way.
   struct Page {
     uint16_t index = 0;  // In the segment.

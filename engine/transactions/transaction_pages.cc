@@ -100,7 +100,12 @@ Task<absl::Status> TransactionPages::Apply(const PageChange* change, TimeNs dead
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> TransactionPages::Flush(PageRange range, TimeNs deadline) { return engine_->Flush(range, deadline); }
+// What this node had changed, and another node lost, is in the logs and replayed. A flush says that it was lost, once.
+Task<absl::Status> TransactionPages::Flush(PageRange range, TimeNs deadline) {
+  absl::Status status = co_await engine_->Flush(range, deadline);
+  if (absl::IsDataLoss(status)) status = co_await engine_->Flush(range, deadline);
+  co_return status;
+}
 
 // One page of the range may be the reason why nothing can be flushed.
 Task<absl::Status> TransactionPages::FlushWhatIsThere(PageRange range, TimeNs deadline) {

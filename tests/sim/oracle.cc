@@ -132,6 +132,7 @@ void Oracle::OnStore(int node, PageId id, const Stamp& stamp) {
   page.low = page.high = static_cast<uint32_t>(page.versions.size() - 1);
   page.kept_by = 0;
   page.orphaned = false;
+  page.own[static_cast<size_t>(node)] = stamp.op;
   store_records_.push_back({index, page.generation, page.high, stamp.writer});
   world_->Note(0x300 + static_cast<uint64_t>(node), stamp.op);
   world_->Trace("node ", node + 1, ": stores ", id, ", version ", page.high);
@@ -176,6 +177,12 @@ void Oracle::Decide(Page& page, uint32_t version) {
     ++reverts_;
     world_->Trace(page.id, " goes back from version ", page.high, " to ", version);
   }
+  for (size_t lost = version + 1; lost < page.versions.size(); ++lost) {
+    const uint64_t writer = store_records_[page.versions[lost]].writer;
+    const auto node = static_cast<size_t>((writer >> 32) - 1);
+    const bool lives = page.own[node] != 0 && store_records_[page.own[node]].writer == writer;
+    if (lives) page.lost[node] = page.versions[lost];
+  }
   page.versions.resize(version + 1);
   page.low = page.high = version;
   if (EveryLifeBeganAfter(page.lost_at)) page.flushed = std::max(page.flushed, version);  // O5
@@ -190,6 +197,9 @@ void Oracle::StartGeneration(Page& page) {
   ++page.generation;
   page.versions.assign(1, 0);
   page.low = page.high = page.flushed = 0;
+  page.own.fill(0);
+  page.told.fill(0);
+  page.lost.fill(0);
   page.kept_by = 0;
   page.orphaned = false;
   page.is_void = false;
@@ -208,6 +218,7 @@ void Oracle::OnNodeDown(int node) {
     std::erase_if(page.locks, [node](const Held& held) { return held.node == node; });
     if (!was_suspended) LoseHolder(page, node);
     page.rights[static_cast<size_t>(node)] = Rights::kNone;
+    for (auto* of : {&page.own, &page.told, &page.lost}) (*of)[static_cast<size_t>(node)] = 0;
     page.kept_by &= ~(1u << node);
   }
   suspended_[static_cast<size_t>(node)] = false;
@@ -251,24 +262,46 @@ void Oracle::LoseNewest(Page& page) {
 
 // --- Flushes ----------------------------------------------------------------------------------------------------------
 
-FlushTicket Oracle::BeginFlush(const PageRange& range) {
-  FlushTicket ticket{range, {}};
+FlushTicket Oracle::BeginFlush(int node, const PageRange& range) {
+  FlushTicket ticket{node, range, {}};
   for (uint64_t i = 0; i < range.count; ++i) {
     const uint32_t index = IndexOf(range.first + i);
     const Page& page = pages_[index];
-    ticket.pages.push_back({index, page.generation, page.crashes, page.low});
+    const auto n = static_cast<size_t>(node);
+    ticket.pages.push_back({index, page.generation, page.crashes, page.low, page.own[n], page.told[n]});
   }
   return ticket;
 }
 
 void Oracle::EndFlush(const FlushTicket& ticket, const absl::Status& status) {
+  const auto node = static_cast<size_t>(ticket.node);
+  for (const FlushTicket::Page& began : ticket.pages) {
+    if (!absl::IsDataLoss(status)) continue;
+    Page& page = pages_[began.page];
+    page.told[node] = page.own[node];
+  }
   if (!status.ok()) return;
   for (const FlushTicket::Page& began : ticket.pages) {
     Page& page = pages_[began.page];
+    if (page.generation == began.generation) CheckOwn(page, ticket.node, began);
     if (page.generation != began.generation || page.crashes != began.crashes) continue;
     page.flushed = std::max(page.flushed, began.version);
     if (page.low < page.flushed) page.low = page.flushed;
   }
+}
+
+// O10. The flush has ended with OK.
+void Oracle::CheckOwn(Page& page, int node, const FlushTicket::Page& began) {
+  if (began.own <= began.told || !page.managed || page.is_void || page.may_be_lost) return;
+  const uint64_t lost = page.lost[static_cast<size_t>(node)];
+  if (lost > began.told && lost <= began.own) {
+    return Fail(page, absl::StrCat("O10: a flush on node ", node + 1, " is OK, and store ", lost,
+                                   ", which the node made before, was lost"));
+  }
+  const uint32_t version = store_records_[began.own].version;
+  if (version >= page.versions.size() || page.versions[version] != began.own) return;
+  page.flushed = std::max(page.flushed, version);
+  page.low = std::max(page.low, page.flushed);
 }
 
 bool Oracle::WasFlushed(PageId id, const std::byte* data) const {

@@ -19,6 +19,8 @@
 //  O8  Every operation has ended by its deadline and a little slack.
 //  O9  What is read of a page without a lease is what the node had when its lease ended, as long as that lasts; or what was on its
 //      way there at that time. Whatever else is wanted of such a page is refused at once (tests/sim/workload.cc).
+//  O10 A flush on a node ends with OK only if no store by this life of the node, made before the flush began, was lost, unless a flush
+//      there said DataLoss after the store and before this one began. O4 holds for such stores whatever died while the flush was under way.
 //
 // Pages that Manage has not named are checked for O1 only.
 
@@ -47,7 +49,10 @@ struct FlushTicket {
     uint32_t generation = 0;
     uint32_t crashes = 0;
     uint32_t version = 0;
+    uint64_t own = 0;   // The last store by the node.
+    uint64_t told = 0;  // The same when a flush there last said DataLoss.
   };
+  int node = 0;
   PageRange range;
   std::vector<Page> pages;
 };
@@ -76,7 +81,7 @@ class Oracle final : public MemoryObserver {
   void OnNodeDown(int node);
 
   // Flushes.
-  FlushTicket BeginFlush(const PageRange& range);
+  FlushTicket BeginFlush(int node, const PageRange& range);
   void EndFlush(const FlushTicket& ticket, const absl::Status& status);
   // Is `data` of the page (kPageBytes) a version that every core holder has, because a flush said so?
   bool WasFlushed(PageId page, const std::byte* data) const;
@@ -153,6 +158,10 @@ class Oracle final : public MemoryObserver {
     uint32_t low = 0;
     uint32_t high = 0;
     uint32_t flushed = 0;
+    // By node, of its present life: the last store; the last one when a flush said DataLoss; the last that was lost. 0: none.
+    std::array<uint64_t, kMaxNodes> own{};
+    std::array<uint64_t, kMaxNodes> told{};
+    std::array<uint64_t, kMaxNodes> lost{};
     std::vector<Held> locks;
   };
 
@@ -178,6 +187,7 @@ class Oracle final : public MemoryObserver {
   void ForEach(const PageRange& range, F&& f);
   void Touch(uint32_t index);
   bool AnyHolder(const Page& page) const;
+  void CheckOwn(Page& page, int node, const FlushTicket::Page& began);
   bool IsSuspended(int node) const { return suspended_[static_cast<size_t>(node)]; }
   void LoseHolder(Page& page, int node);
   void StartGeneration(Page& page);

@@ -68,7 +68,7 @@ class OracleTest : public testing::Test {
     const PageRange one{kPage, 1};
     oracle_.CheckAnswer("acquire", 1, one, oracle_.StateOf(one), absl::FailedPreconditionError("not allocated"));
   }
-  void Flush() { oracle_.EndFlush(oracle_.BeginFlush(kRange), absl::OkStatus()); }
+  void Flush() { oracle_.EndFlush(oracle_.BeginFlush(0, kRange), absl::OkStatus()); }
 
   void ExpectSound() {
     oracle_.AfterEvent();
@@ -246,7 +246,7 @@ TEST_F(OracleTest, SeesTheLossOfWhatWasFlushed) {
 TEST_F(OracleTest, WhatIsStoredDuringAFlushMayBeLost) {
   Install(0, Rights::kWrite);
   const PageBuffer first = Store(0);
-  const FlushTicket ticket = oracle_.BeginFlush(kRange);
+  const FlushTicket ticket = oracle_.BeginFlush(0, kRange);
   Store(0);
   oracle_.EndFlush(ticket, absl::OkStatus());
   Down(0);
@@ -257,7 +257,7 @@ TEST_F(OracleTest, WhatIsStoredDuringAFlushMayBeLost) {
 TEST_F(OracleTest, AFlushThatFailsPromisesNothing) {
   Install(0, Rights::kWrite);
   Store(0);
-  oracle_.EndFlush(oracle_.BeginFlush(kRange), absl::UnavailableError(""));
+  oracle_.EndFlush(oracle_.BeginFlush(0, kRange), absl::UnavailableError(""));
   Down(0);
   Install(1, Rights::kRead);
   ExpectSound();

@@ -357,6 +357,7 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"apply_before_flush", &PlantedBugs::apply_before_flush, "accounts"},
       {"skip_replay", &PlantedBugs::skip_replay, "accounts"},
       {"forget_lost_names", &PlantedBugs::forget_lost_names, "names"},
+      {"tell_nobody", &PlantedBugs::tell_nobody, "crashes"},
       {"write_without_quorum", &PlantedBugs::write_without_quorum, "readers"},
       {"replay_ignores_sequences", &PlantedBugs::replay_ignores_sequences, "accounts"},
   };

@@ -171,6 +171,53 @@ TEST_F(PageEngineTakeover, WhatItHadNoPartInIsNotDisturbed) {
   EXPECT_EQ(cluster_.sent[MessageKind::kClaimRequest], 0);
 }
 
+// --- What was given to it ---------------------------------------------------------------------------------------------
+
+// Fails with PlantedBugs::tell_nobody.
+TEST_F(PageEngineTakeover, AFlushSaysOnceThatWhatWasGivenToItIsLost) {
+  ASSERT_TRUE(cluster_.Write(2, page_, 7).ok());
+  ASSERT_TRUE(cluster_.Write(kGone, page_, 8).ok());
+  cluster_.Leave(kGone);
+  const absl::Status lost = Flush(cluster_, 2, page_);
+  EXPECT_TRUE(absl::IsDataLoss(lost)) << lost;
+  EXPECT_TRUE(Flush(cluster_, 2, page_).ok());
+  ExpectServed(page_, 0);
+}
+
+// Another node has written and flushed it since: what there is is newer than what was lost.
+TEST_F(PageEngineTakeover, AFlushSaysSoAfterOthersHaveWrittenToIt) {
+  ASSERT_TRUE(cluster_.Write(2, page_, 7).ok());
+  ASSERT_TRUE(cluster_.Write(kGone, page_, 8).ok());
+  cluster_.Leave(kGone);
+  ASSERT_TRUE(cluster_.Write(3, page_, 9).ok());
+  EXPECT_TRUE(Flush(cluster_, 3, page_).ok());
+  const absl::Status lost = Flush(cluster_, 2, page_);
+  EXPECT_TRUE(absl::IsDataLoss(lost)) << lost;
+  ExpectServed(page_, 9);
+}
+
+TEST_F(PageEngineTakeover, WhatItFlushedIsNotLost) {
+  ASSERT_TRUE(cluster_.Write(2, page_, 7).ok());
+  ASSERT_TRUE(cluster_.Write(kGone, page_, 8).ok());
+  ASSERT_TRUE(Flush(cluster_, kGone, page_).ok());
+  ASSERT_TRUE(cluster_.Write(kGone, page_, 9).ok());
+  cluster_.Leave(kGone);
+  EXPECT_TRUE(Flush(cluster_, 2, page_).ok());
+  ExpectServed(page_, 8);
+}
+
+// The one that is responsible lives: it knows that the owner was lost.
+TEST_F(PageEngineTakeover, AFlushSaysWhatIsLostWithAnOwner) {
+  const PageId page = SegmentOf(cluster_, 1, {kGone});
+  cluster_.Allocate({page, 1});
+  ASSERT_TRUE(cluster_.Write(2, page, 7).ok());
+  ASSERT_TRUE(cluster_.Write(kGone, page, 8).ok());
+  cluster_.Leave(kGone);
+  ASSERT_TRUE(cluster_.Write(3, page, 9).ok());
+  const absl::Status lost = Flush(cluster_, 2, page);
+  EXPECT_TRUE(absl::IsDataLoss(lost)) << lost;
+}
+
 // --- What the gone node alone had -------------------------------------------------------------------------------------
 
 TEST_F(PageEngineTakeover, WhatOnlyItHadGoesBackToWhatWasFlushed) {
