@@ -195,6 +195,11 @@ void TokenClient::OnRecall(const TokenEntry& e, Letters& letters, int64_t now_ms
     }
   }
   object.recalled |= e.set;
+  // What the server has granted and never came is said not to be here, also while the rest is in use.
+  const bool said = object.returned && object.returned->grant == object.seen;
+  if (!e.flag && !said && !e.set.Without(object.held).Empty() && object.held.ConflictsWith(object.recalled)) {
+    SendReturn(e.object, object, now_ms, letters);
+  }
   AnswerRecall(e.object, now_ms, letters, out);
 }
 

@@ -2,7 +2,8 @@
 //
 // Invariants:
 //   T13 Who waits for an object pins nothing of it. The objects of one operation are pinned in their order, each when all that is wanted
-//       of it is there; an operation that uses tokens waits for no more of them.
+//       of it is there. An operation that uses tokens waits for no more of them but by a change, which needs only what comes after all
+//       that it uses: of a later object, or later classes of the same.
 //   T14 What is recalled is not pinned again before it was given back. It is given back when nobody uses it, and what it was the right to
 //       has left memory: kInvalidate, then Invalidated.
 //   T15 A return is sent again until it is acknowledged. One that crossed a grant counts for nothing: the grant is what is held.
@@ -85,7 +86,7 @@ class TokenClient {
   bool Cancel(Operation operation, int64_t now_ms, Output& out);
 
   // The server makes a change that needs `need`; meanwhile it is lent what is held here of it and not used. One at a time for an object:
-  // false if there is one. REQUIRES: the operation uses nothing of the object that conflicts with `need`.
+  // false if there is one. REQUIRES: the operation does not wait, and uses nothing that does not come before `need` (T13).
   bool BeginChange(Operation operation, const TokenObject& object, TokenSet need, int64_t now_ms, Output& out);
   // What was not begun is not to be begun. kChanged says which it was.
   void CancelChange(const TokenObject& object, int64_t now_ms, Output& out);
@@ -120,6 +121,7 @@ class TokenClient {
     uint64_t number = 0;
     TokenSet need;
     TokenSet lent;
+    bool pins = false;
     bool cancelled = false;
     int64_t sent_ms = 0;
   };
@@ -173,6 +175,8 @@ class TokenClient {
   void GiveBack(const TokenObject& id, TokenSet set, Output& out);
   void AnswerRecall(const TokenObject& id, int64_t now_ms, Letters& letters, Output& out);
   void SendReturn(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters);
+  // That all an operation uses comes before that.
+  bool ComesAfterUses(Operation operation, const TokenObject& id, TokenSet need) const;
   void SendChange(const TokenObject& id, Change& change, int64_t now_ms, Letters& letters);
   void SendAgain(int64_t now_ms, bool all, Letters& letters);
   TokenEntry WithValues(const TokenObject& id, const Object& object) const;

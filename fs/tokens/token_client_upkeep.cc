@@ -170,13 +170,18 @@ void TokenClient::Send(Letters letters, Output& out) const {
 // --- Changes. --------------------------------------------------------------------------------------------------------------
 
 bool TokenClient::BeginChange(Operation operation, const TokenObject& id, TokenSet need, int64_t now_ms, Output& out) {
+  CHECK(!waiters_.contains(operation) && ComesAfterUses(operation, id, need));
   Object& object = At(id);
   if (object.change) return false;
-  CHECK(!object.pins.contains(operation) || !object.pins.at(operation).ConflictsWith(need));
   const TokenSet lent = object.held.ConflictWith(need).Without(object.Pinned()).Without(object.leaving);
   if (options_.bug != TokenBug::kUsesWhatIsLent) object.lent = lent;
-  object.change = {
-      .operation = operation, .number = ++numbers_, .need = need, .lent = lent, .cancelled = false, .sent_ms = now_ms};
+  object.change = {.operation = operation,
+                   .number = ++numbers_,
+                   .need = need,
+                   .lent = lent,
+                   .pins = uses_.contains(operation),
+                   .cancelled = false,
+                   .sent_ms = now_ms};
   Letters letters;
   SendChange(id, *object.change, now_ms, letters);
   Send(std::move(letters), out);
@@ -199,7 +204,15 @@ void TokenClient::SendChange(const TokenObject& id, Change& change, int64_t now_
                                   .lent = change.lent,
                                   .number = change.number,
                                   .grant = {},
-                                  .flag = change.cancelled});
+                                  .flag = change.cancelled,
+                                  .pins = change.pins});
+}
+
+bool TokenClient::ComesAfterUses(Operation operation, const TokenObject& id, TokenSet need) const {
+  const auto at = uses_.find(operation);
+  if (at == uses_.end()) return true;
+  return std::all_of(at->second.wanted.begin(), at->second.wanted.end(),
+                     [&](const Wanted& w) { return w.object < id || (w.object == id && w.set.AllBefore(need)); });
 }
 
 void TokenClient::OnGiveBack(const TokenEntry& e, Output& out) {

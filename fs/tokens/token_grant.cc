@@ -18,6 +18,14 @@ bool TokenServer::Conflicting(TokenSet a, TokenSet b) const {
   return a.ConflictsWith(b);
 }
 
+// Who makes an earlier change may wait for what the operation of this one uses, if it needs a class that comes before: then this one
+// passes. So no operation waits in a ring: each waits for later classes than it uses, and who waits as a request uses none of the object.
+bool TokenServer::WaitsBehind(const Entry& entry, TokenSet effective, const Earlier& earlier) const {
+  if (!Conflicting(earlier.effective, effective)) return false;
+  if (earlier.begun || !entry.passes) return true;
+  return earlier.passes && earlier.effective.First() >= effective.First();
+}
+
 bool TokenServer::HoldersAgree(const Object& object, const Entry& entry, TokenSet effective,
                                std::map<NodeInstance, TokenSet>& recalls) const {
   bool agree = true;
@@ -37,11 +45,11 @@ void TokenServer::Step(const TokenObject& id, int64_t now_ms, Letters& letters, 
   if (!objects_.contains(id)) return;
   Object& object = objects_.at(id);
   std::map<NodeInstance, TokenSet> recalls;
-  std::vector<TokenSet> before;
+  std::vector<Earlier> before;
   for (auto at = object.queue.begin(); at != object.queue.end();) {
     const TokenSet effective = Effective(object, *at);
     bool waits = false;
-    for (const TokenSet& earlier : before) waits = waits || Conflicting(earlier, effective);
+    for (const Earlier& earlier : before) waits = waits || WaitsBehind(*at, effective, earlier);
     if (!at->begun && !waits && HoldersAgree(object, *at, effective, recalls)) {
       if (!at->change) {
         Grant(id, object, *at, letters);
@@ -51,7 +59,7 @@ void TokenServer::Step(const TokenObject& id, int64_t now_ms, Letters& letters, 
       at->begun = true;
       out.begin.push_back({.client = at->client, .object = id, .number = at->number});
     }
-    before.push_back(effective);
+    before.push_back({.effective = effective, .begun = at->begun, .passes = at->passes});
     ++at;
   }
   SendRecalls(id, object, recalls, now_ms, letters);

@@ -29,8 +29,8 @@ enum class TokenMessageKind : uint8_t {
   kCancel,       // What was asked for by request `number` is wanted no more.
   kReturn,       // `set` is what is left; `grant` the newest that was seen.
   kRefuse,       // The conditional recall `number`: in use.
-  kLend,         // A change that needs `set`, for which `lent` is lent. With `flag`: not to be begun.
-  kRegister,     // All that is held, in parts.
+  kLend,  // A change that needs `set`, for which `lent` is lent; `pins`: it passes who waits. With `flag`: not to be begun.
+  kRegister,  // All that is held, in parts.
   // From the server.
   kGrant,        // `set` is all that is held now; `number` the last return that was taken.
   kRecall,       // What conflicts with `set` is to be given back. With `flag`: only if it is not in use.
@@ -68,6 +68,7 @@ struct TokenEntry {
   uint64_t number = 0;
   TokenNumber grant;
   bool flag = false;
+  bool pins = false;  // The operation whose change this is uses tokens.
   std::optional<TokenTimes> times = {};
   std::optional<uint64_t> size = {};
   TokenNumber size_grant = {};  // Under which the size was written; only beside one.

@@ -136,8 +136,13 @@ void TokenServer::OnRequest(NodeInstance from, const TokenEntry& e) {
     }
     object.queue.erase(at);
   }
-  object.queue.push_back(
-      {.client = from, .number = e.number, .change = false, .begun = false, .wanted = e.set, .lent = {}});
+  object.queue.push_back({.client = from,
+                          .number = e.number,
+                          .change = false,
+                          .begun = false,
+                          .passes = false,
+                          .wanted = e.set,
+                          .lent = {}});
 }
 
 void TokenServer::OnCancel(NodeInstance from, const TokenEntry& e) {
@@ -196,8 +201,13 @@ void TokenServer::OnLend(NodeInstance from, const TokenEntry& e, Letters& letter
   } else {
     uint64_t& changed = object.changed[from];
     if (e.number > changed && !e.flag) {
-      object.queue.push_back(
-          {.client = from, .number = e.number, .change = true, .begun = false, .wanted = e.set, .lent = e.lent});
+      object.queue.push_back({.client = from,
+                              .number = e.number,
+                              .change = true,
+                              .begun = false,
+                              .passes = e.pins,
+                              .wanted = e.set,
+                              .lent = e.lent});
       return;
     }
     if (e.number <= changed) {
@@ -215,7 +225,7 @@ void TokenServer::OnLend(NodeInstance from, const TokenEntry& e, Letters& letter
 
 void TokenServer::BeginChange(const TokenObject& object, uint64_t number, TokenSet need, int64_t now_ms, Output& out) {
   At(object).queue.push_back(
-      {.client = {}, .number = number, .change = true, .begun = false, .wanted = need, .lent = {}});
+      {.client = {}, .number = number, .change = true, .begun = false, .passes = false, .wanted = need, .lent = {}});
   Letters letters;
   Step(object, now_ms, letters, out);
   Send(std::move(letters), out);

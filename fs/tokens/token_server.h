@@ -6,7 +6,8 @@
 //   T9  What the server has of a client covers what that client believes it holds: it is more from the moment of the grant, and less
 //       only by a return that was sent with that grant seen.
 //   T10 A request is granted when what its client then holds or wants, in the classes it wants, conflicts with no other
-//       holder, no change that is being made, and no request that came before it.
+//       holder, no change that is being made, and nothing that came before it. A change begins by the same rule, but one of an operation
+//       that uses tokens passes whatever waits for these: all but changes of such operations that need no earlier class (T13).
 //   T11 What is lent for a change is left out of the conflicts of that change, and of nothing else.
 //   T12 Times merge to the largest, from whoever brings them. A size is taken only of a write holder whose grant is the
 //       newest it was given; while the server is rebuilt, only if it was written under a newer grant than what is stored.
@@ -99,8 +100,15 @@ class TokenServer {
     uint64_t number = 0;
     bool change = false;
     bool begun = false;
+    bool passes = false;  // A change of an operation that uses tokens.
     TokenSet wanted;
     TokenSet lent;
+  };
+  // Who came before, and what it then holds.
+  struct Earlier {
+    TokenSet effective;
+    bool begun = false;
+    bool passes = false;
   };
   struct Conditional {
     uint64_t number = 0;
@@ -136,6 +144,7 @@ class TokenServer {
 
   TokenSet Effective(const Object& object, const Entry& entry) const;
   bool Conflicting(TokenSet a, TokenSet b) const;
+  bool WaitsBehind(const Entry& entry, TokenSet effective, const Earlier& earlier) const;
   // The levels of others, class by class, that are in the way of `entry`; those to be recalled into `recalls`.
   bool HoldersAgree(const Object& object, const Entry& entry, TokenSet effective,
                     std::map<NodeInstance, TokenSet>& recalls) const;

@@ -20,6 +20,7 @@ TokenMessage Full(TokenMessageKind kind, size_t entries) {
     TokenEntry e{
         .object = {i, 1}, .set = kBufferedWriteTokens, .lent = kDirectReadTokens, .number = i, .grant = {3, i}};
     e.flag = i % 2 == 0;
+    e.pins = i % 3 == 0;
     if (values && i % 2 == 0) e.times = TokenTimes{1, -1, 3};
     if (values && i % 3 == 0) {
       e.size = 4096;

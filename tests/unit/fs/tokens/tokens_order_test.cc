@@ -3,120 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include <deque>
-#include <map>
-#include <optional>
 #include <vector>
 
-#include "fs/tokens/token_client.h"
-#include "fs/tokens/token_server.h"
+#include "tests/unit/fs/tokens/token_wire.h"
 
 namespace mangrove::fs {
 namespace {
 
-constexpr TokenObject kA{1, 1}, kB{2, 1};
-constexpr TokenSet kRead(TokenClass::kName, TokenLevel::kRead);
-constexpr TokenSet kShared(TokenClass::kName, TokenLevel::kSharedWrite);
-constexpr TokenSet kWrite(TokenClass::kName, TokenLevel::kWrite);
-constexpr TokenSet kOther(TokenClass::kAttributes, TokenLevel::kRead);
-constexpr NodeInstance kServer{NodeId(9), Incarnation(1)};
-NodeInstance Client(int i) { return {NodeId(uint64_t(i)), Incarnation(1)}; }
-
-// Two clients, and a network in which messages stay until they are let through. Invalidation is done at once.
-class TokensOrder : public ::testing::Test {
- protected:
-  TokensOrder() {
-    server_.emplace(TokenServer::Options{}, [](const TokenObject&) { return TokenValues(); });
-    for (int i = 1; i <= 2; ++i) clients_.emplace(i, TokenClient({}));
-    View(1);
-    Settle();
-  }
-  void View(uint64_t view) {
-    TokenServer::Output out;
-    server_->OnView(Epoch(view), {Client(1), Client(2)}, now_, out);
-    Do(out);
-    for (auto& [i, client] : clients_) {
-      TokenClient::Output o;
-      client.OnView(Epoch(view), kServer, now_, o);
-      Do(i, o);
-    }
-  }
-  void Do(TokenServer::Output out) {
-    for (const TokenChangeId& change : out.begin) begun_.push_back(change);
-    for (const auto& [object, refused] : out.conditional) conditional_.push_back(refused);
-    for (const TokenSend& send : out.send) {
-      if (send.message.kind == TokenMessageKind::kRecall) recalls_[int(send.to.node.value)] += 1;
-      wire_.push_back({kServer, send});
-    }
-  }
-  void Do(int i, TokenClient::Output out) {
-    for (const TokenSend& send : out.send) wire_.push_back({Client(i), send});
-    for (const TokenEvent& event : out.events) {
-      events_[i].push_back(event);
-      if (event.kind != TokenEventKind::kInvalidate) continue;
-      TokenClient::Output o;
-      clients_.at(i).Invalidated(event.object, event.set, now_, o);
-      Do(i, o);
-    }
-  }
-  void Deliver(size_t which) {
-    const auto [from, send] = wire_.at(which);
-    wire_.erase(wire_.begin() + std::ptrdiff_t(which));
-    if (send.to == kServer) {
-      TokenServer::Output out;
-      server_->OnMessage(from, send.message, now_, out);
-      return Do(out);
-    }
-    const int i = int(send.to.node.value);
-    TokenClient::Output out;
-    clients_.at(i).OnMessage(from, send.message, now_, out);
-    Do(i, out);
-  }
-  void Settle() {
-    for (int steps = 0; !wire_.empty(); ++steps) {
-      ASSERT_LT(steps, 1000) << "messages without end";
-      Deliver(0);
-    }
-  }
-  void Tick(int64_t by_ms) {
-    now_ += by_ms;
-    TokenServer::Output s;
-    server_->Tick(now_, s);
-    Do(s);
-    for (auto& [i, client] : clients_) {
-      TokenClient::Output out;
-      client.Tick(now_, out);
-      Do(i, out);
-    }
-  }
-  void Acquire(int i, uint64_t operation, std::vector<TokenClient::Wanted> wanted, bool interruptible = false) {
-    TokenClient::Output out;
-    clients_.at(i).Acquire(operation, wanted, now_ + 10'000, interruptible, now_, out);
-    Do(i, out);
-  }
-  void Release(int i, uint64_t operation) {
-    TokenClient::Output out;
-    clients_.at(i).Release(operation, now_, out);
-    Do(i, out);
-  }
-  bool Uses(int i, uint64_t operation) { return clients_.at(i).InUse(operation); }
-  void Hold(int i, TokenSet set) {
-    Acquire(i, 1000, {{kA, set}});
-    Settle();
-    ASSERT_TRUE(Uses(i, 1000));
-    Release(i, 1000);
-    Settle();
-  }
-
-  std::optional<TokenServer> server_;
-  std::map<int, TokenClient> clients_;
-  std::deque<std::pair<NodeInstance, TokenSend>> wire_;
-  std::map<int, std::vector<TokenEvent>> events_;
-  std::map<int, int> recalls_;
-  std::vector<TokenChangeId> begun_;
-  std::vector<bool> conditional_;
-  int64_t now_ = 0;
-};
+using TokensOrder = TokenWire;
 
 TEST_F(TokensOrder, IdleTokensAreKeptUntilTheyAreRecalled) {
   Hold(1, kRead);
@@ -310,7 +204,7 @@ TEST_F(TokensOrder, AWaitEndsByTimeByCancelByViewAndWithTheLease) {
 
 TEST_F(TokensOrder, AServerIsRebuiltOfWhatTheClientsSayAndAgainAfterAnotherFailure) {
   Hold(1, kWrite);
-  server_.emplace(TokenServer::Options{}, [](const TokenObject&) { return TokenValues(); });
+  NewServer();
   View(2);
   EXPECT_FALSE(server_->Ready());
   Deliver(0);
