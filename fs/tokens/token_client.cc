@@ -223,19 +223,32 @@ void TokenClient::AnswerRecall(const TokenObject& id, int64_t now_ms, Letters& l
 void TokenClient::GiveBack(const TokenObject& id, TokenSet set, Output& out) {
   if (set.Empty()) return;
   objects_.at(id).leaving |= set;
-  out.events.push_back({.kind = TokenEventKind::kInvalidate, .operation = 0, .object = id, .set = set});
+  const uint64_t invalidation = ++invalidations_counted_;
+  invalidations_[invalidation] = {id, set};
+  out.events.push_back({.kind = TokenEventKind::kInvalidate,
+                        .operation = 0,
+                        .object = id,
+                        .set = set,
+                        .why = TokenFailure::kNone,
+                        .invalidation = invalidation});
 }
 
-void TokenClient::Invalidated(const TokenObject& id, TokenSet set, int64_t now_ms, Output& out) {
-  const auto at = objects_.find(id);
-  if (at == objects_.end()) return;  // The lease has ended meanwhile.
-  Object& object = at->second;
-  CHECK(object.leaving.Covers(set));
-  object.held = object.held.Without(set);
-  object.leaving = object.leaving.Without(set);
-  if (object.held.ConflictWith(object.recalled).Empty()) object.recalled = {};
+void TokenClient::Invalidated(const std::vector<uint64_t>& invalidations, int64_t now_ms, Output& out) {
+  std::set<TokenObject> returned;
+  for (const uint64_t invalidation : invalidations) {
+    const auto at = invalidations_.find(invalidation);
+    if (at == invalidations_.end()) continue;
+    const auto [id, set] = at->second;
+    invalidations_.erase(at);
+    Object& object = objects_.at(id);
+    CHECK(object.leaving.Covers(set));
+    object.held = object.held.Without(set);
+    object.leaving = object.leaving.Without(set);
+    if (object.held.ConflictWith(object.recalled).Empty()) object.recalled = {};
+    returned.insert(id);
+  }
   Letters letters;
-  SendReturn(id, object, now_ms, letters);
+  for (const TokenObject& id : returned) SendReturn(id, objects_.at(id), now_ms, letters);
   Advance(now_ms, letters, out);
   Send(std::move(letters), out);
 }

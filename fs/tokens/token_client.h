@@ -28,11 +28,11 @@
 namespace mangrove::fs {
 
 enum class TokenEventKind : uint8_t {
-  kReady,       // The operation has all that it waited for: it uses it until Release.
-  kFailed,      // It waits no more, for `why`.
-  kInvalidate,  // Drop what `set` is the right to, as WhatToDoBefore says for data; then call Invalidated.
-  kLost,        // Nothing of this object is held any more: drop everything, store nothing.
-  kChanged,     // The change that was asked for has ended; `why` is kNone if it was made.
+  kReady,   // The operation has all that it waited for: it uses it until Release.
+  kFailed,  // It waits no more, for `why`.
+  kInvalidate,  // Drop what `set` is the right to, as WhatToDoBefore says for data; then call Invalidated with `invalidation`.
+  kLost,     // Nothing of this object is held any more: drop everything, store nothing.
+  kChanged,  // The change that was asked for has ended; `why` is kNone if it was made.
 };
 enum class TokenFailure : uint8_t {
   kNone = 0,
@@ -48,6 +48,7 @@ struct TokenEvent {
   TokenObject object;
   TokenSet set;
   TokenFailure why = TokenFailure::kNone;
+  uint64_t invalidation = 0;
 };
 
 class TokenClient {
@@ -91,8 +92,9 @@ class TokenClient {
   // What was not begun is not to be begun. kChanged says which it was.
   void CancelChange(const TokenObject& object, int64_t now_ms, Output& out);
 
-  // REQUIRES: kInvalidate named `set`.
-  void Invalidated(const TokenObject& object, TokenSet set, int64_t now_ms, Output& out);
+  // What these kInvalidate named is dropped. Those of before the end of a lease count for nothing. What ends together is returned in as few
+  // messages as it needs.
+  void Invalidated(const std::vector<uint64_t>& invalidations, int64_t now_ms, Output& out);
 
   // REQUIRES: an operation uses shared write of the times.
   void Touch(const TokenObject& object, const TokenTimes& times);
@@ -191,6 +193,8 @@ class TokenClient {
   std::map<TokenObject, Object> objects_;
   std::map<Operation, Waiter> waiters_;
   std::map<Operation, Waiter> uses_;
+  std::map<uint64_t, Wanted> invalidations_;  // Those that are under way.
+  uint64_t invalidations_counted_ = 0;
   std::vector<TokenMessage> registration_;  // What was said in this view.
   uint64_t numbers_ = 0;                    // Of requests, returns and changes.
   uint64_t uses_counted_ = 0;

@@ -92,6 +92,7 @@ void TokenClient::OnLeaseEnd(Output& out) {
   waiters_.clear();
   uses_.clear();
   objects_.clear();
+  invalidations_.clear();
   registration_.clear();
   server_ = {};
 }

@@ -199,7 +199,7 @@ void TokenCluster::Proceed(Node& node) {
     const TokenEvent event = node.invalidations[i].second;
     node.invalidations.erase(node.invalidations.begin() + std::ptrdiff_t(i));
     node.memory[event.object] = node.memory[event.object].Without(event.set);
-    node.client->Invalidated(event.object, event.set, now_, out);
+    node.client->Invalidated({event.invalidation}, now_, out);
   }
   Do(node, std::move(out));
   std::vector<uint64_t> over;

@@ -34,7 +34,7 @@ inline constexpr TokenSet kOther(TokenClass::kAttributes, TokenLevel::kRead);
 inline constexpr NodeInstance kServer{NodeId(9), Incarnation(1)};
 inline NodeInstance Client(int i) { return {NodeId(uint64_t(i)), Incarnation(1)}; }
 
-// Two clients. Invalidation is done at once.
+// Two clients.
 class TokenWire : public ::testing::Test {
  protected:
   TokenWire() {
@@ -66,11 +66,18 @@ class TokenWire : public ::testing::Test {
     for (const TokenSend& send : out.send) wire_.push_back({Client(i), send});
     for (const TokenEvent& event : out.events) {
       events_[i].push_back(event);
-      if (event.kind != TokenEventKind::kInvalidate) continue;
-      TokenClient::Output o;
-      clients_.at(i).Invalidated(event.object, event.set, now_, o);
-      Do(i, o);
+      if (event.kind == TokenEventKind::kInvalidate && invalidates_) Invalidated(i, {event.invalidation});
     }
+  }
+  void Invalidated(int i, const std::vector<uint64_t>& invalidations) {
+    TokenClient::Output out;
+    clients_.at(i).Invalidated(invalidations, now_, out);
+    Do(i, out);
+  }
+  void EndLease(int i) {
+    TokenClient::Output out;
+    clients_.at(i).OnLeaseEnd(out);
+    Do(i, out);
   }
   void Deliver(size_t which) {
     const auto [from, send] = wire_.at(which);
@@ -169,6 +176,7 @@ class TokenWire : public ::testing::Test {
   std::vector<TokenChangeId> begun_;
   std::vector<bool> conditional_;
   std::map<TokenObject, TokenValues> stored_;
+  bool invalidates_ = true;  // At once.
   int64_t now_ = 0;
 };
 

@@ -253,5 +253,34 @@ TEST_F(TokensOrder, TimesMergeAndASizeIsOnlyTheWritersOwn) {
   EXPECT_EQ(clients_.at(2).SizeOf(kB), 40u) << "the last, not the largest";
 }
 
+TEST_F(TokensOrder, AnInvalidationOfBeforeTheEndOfALeaseIsNotThatOfALaterRecall) {
+  Hold(1, kWrite);
+  invalidates_ = false;
+  Acquire(2, 2, {{kA, kRead}});
+  Settle();
+  ASSERT_EQ(events_[1].back().kind, TokenEventKind::kInvalidate);
+  const uint64_t old = events_[1].back().invalidation;
+  EndLease(1);
+  View(2);
+  Settle();
+  ASSERT_TRUE(Uses(2, 2));
+  Release(2, 2);
+  Acquire(1, 1, {{kA, kWrite}});
+  Settle();
+  Invalidated(2, {events_[2].back().invalidation});
+  Settle();
+  ASSERT_TRUE(Uses(1, 1));
+  Release(1, 1);
+  Acquire(2, 3, {{kA, kRead}});
+  Settle();
+  Invalidated(1, {old});
+  Settle();
+  EXPECT_EQ(clients_.at(1).Held(kA), kWrite);
+  EXPECT_FALSE(Uses(2, 3));
+  Invalidated(1, {events_[1].back().invalidation});
+  Settle();
+  EXPECT_TRUE(Uses(2, 3));
+}
+
 }  // namespace
 }  // namespace mangrove::fs
