@@ -199,8 +199,10 @@ void TokenServer::OnLend(NodeInstance from, const TokenEntry& e, Letters& letter
     if (!e.flag || queued->begun) return;  // It is answered when it has ended.
     object.queue.erase(queued);
   } else {
-    uint64_t& changed = object.changed[from];
-    if (e.number > changed && !e.flag) {
+    const Ended ended = object.changed[from];
+    // Of an earlier one than the last the client waits no more.
+    if (e.number <= ended.number) return SendGiveBack(e.object, from, ended, letters);
+    if (!e.flag) {
       object.queue.push_back({.client = from,
                               .number = e.number,
                               .change = true,
@@ -210,15 +212,14 @@ void TokenServer::OnLend(NodeInstance from, const TokenEntry& e, Letters& letter
                               .lent = e.lent});
       return;
     }
-    if (e.number <= changed) {
-      letters[{from, Kind::kGiveBack}].push_back(
-          {.object = e.object, .set = {}, .lent = {}, .number = e.number, .grant = {}});
-      return;
-    }
   }
-  object.changed[from] = e.number;
-  letters[{from, Kind::kGiveBack}].push_back(
-      {.object = e.object, .set = {}, .lent = {}, .number = e.number, .grant = {}, .flag = true});
+  object.changed[from] = {.number = e.number, .made = false};
+  SendGiveBack(e.object, from, object.changed[from], letters);
+}
+
+void TokenServer::SendGiveBack(const TokenObject& id, NodeInstance to, Ended ended, Letters& letters) const {
+  letters[{to, Kind::kGiveBack}].push_back(
+      {.object = id, .set = {}, .lent = {}, .number = ended.number, .grant = {}, .flag = !ended.made});
 }
 
 // --- Changes of the server's own, and what is done with time. -------------------------------------------------------------
@@ -240,9 +241,8 @@ void TokenServer::EndChange(const TokenChangeId& change, int64_t now_ms, Output&
   object.queue.erase(at);
   Letters letters;
   if (members_.contains(change.client)) {
-    object.changed[change.client] = change.number;
-    letters[{change.client, Kind::kGiveBack}].push_back(
-        {.object = change.object, .set = {}, .lent = {}, .number = change.number, .grant = {}});
+    object.changed[change.client] = {.number = change.number, .made = true};
+    SendGiveBack(change.object, change.client, object.changed[change.client], letters);
   }
   Step(change.object, now_ms, letters, out);
   Send(std::move(letters), out);

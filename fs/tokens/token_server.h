@@ -117,10 +117,14 @@ class TokenServer {
     bool refused = false;
     int64_t sent_at = 0;
   };
+  struct Ended {
+    uint64_t number = 0;
+    bool made = false;
+  };
   struct Object {
     std::map<NodeInstance, Holder> holders;
     std::deque<Entry> queue;
-    std::map<NodeInstance, uint64_t> changed;  // The last change of each client that has ended.
+    std::map<NodeInstance, Ended> changed;  // The last change of each client that has ended.
     Conditional conditional;
     TokenValues values;
     bool Idle() const { return holders.empty() && queue.empty() && conditional.unanswered.empty(); }
@@ -139,6 +143,7 @@ class TokenServer {
   void OnCancel(NodeInstance from, const TokenEntry& e);
   void OnReturn(NodeInstance from, const TokenEntry& e, Letters& letters, Output& out);
   void OnLend(NodeInstance from, const TokenEntry& e, Letters& letters);
+  void SendGiveBack(const TokenObject& id, NodeInstance to, Ended ended, Letters& letters) const;
   void Take(const TokenObject& id, Object& object, const TokenEntry& e, bool take_size, Output& out);
   void EndConditionals(const TokenObject& id, Object& object, Output& out);
 

@@ -101,5 +101,21 @@ TEST_F(TokensChanges, WhatWasNeverReceivedIsGivenBackBesideWhatIsInUse) {
   EXPECT_TRUE(Uses(2, 2));
 }
 
+TEST_F(TokensChanges, ACancelledChangeIsSaidNotToBeMadeHoweverOften) {
+  Acquire(2, 9, {{kA, kRead}});
+  Settle();
+  Change(1, 7, kA, kWrite);
+  Settle();
+  CancelChange(1, kA);
+  Deliver(0);
+  ASSERT_EQ(Lose(TokenMessageKind::kGiveBack), 1u);
+  Tick(250);
+  Settle();
+  ASSERT_EQ(events_[1].size(), 1u);
+  EXPECT_EQ(events_[1][0].kind, TokenEventKind::kChanged);
+  EXPECT_EQ(events_[1][0].why, TokenFailure::kNotMade);
+  EXPECT_TRUE(begun_.empty());
+}
+
 }  // namespace
 }  // namespace mangrove::fs
