@@ -164,12 +164,7 @@ void TokenClient::OnGrant(const TokenEntry& e, Output& out) {
   object.recalled = object.recalled.In(old.ConflictWith(object.recalled));
   object.held = e.set;
   if (e.set.Covers(object.asked)) object.asked = {};
-  if (e.times) object.times.Merge(*e.times);
-  // A size written here counts until the server has it, or that of a later writer.
-  if (e.size && (!object.size_changed || e.size_grant >= object.size_grant)) {
-    object.size = *e.size;
-    object.size_changed = false;
-  }
+  TakeValues(object, e);
   // Of a request that is not waited for any more, or came twice.
   const TokenSet wanted = WaitedFor(e.object);
   TokenSet stray;
@@ -277,7 +272,10 @@ void TokenClient::SendReturn(const TokenObject& id, Object& object, int64_t now_
 // The size, when it is given up: one that is written under a grant is stored once.
 TokenEntry TokenClient::WithValues(const TokenObject& id, const Object& object) const {
   TokenEntry e{.object = id, .set = object.held, .lent = {}, .number = 0, .grant = object.seen};
-  if (object.times_changed) e.times = object.times;
+  if (object.times_changed) {
+    e.times = object.times;
+    e.times_set = object.times_set;
+  }
   if (object.size_changed && object.held.At(TokenClass::kSize) != TokenLevel::kWrite) {
     e.size = object.size;
     e.size_grant = object.size_grant;

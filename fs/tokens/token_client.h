@@ -28,16 +28,22 @@
 namespace mangrove::fs {
 
 enum class TokenEventKind : uint8_t {
-  kReady,   // The operation has all that it waited for: it uses it until Release.
-  kFailed,  // It waits no more, for `why`.
-  kInvalidate,  // Drop what `set` is the right to, as WhatToDoBefore says for data; then call Invalidated with `invalidation`.
-  kLost,     // Nothing of this object is held any more: drop everything, store nothing.
-  kChanged,  // The change that was asked for has ended; `why` is kNone if it was made.
+  // The operation has all that it waited for: it uses it until Release.
+  kReady,
+  // It waits no more, or uses no more, for `why`.
+  kFailed,
+  // Drop what `set` is the right to, as WhatToDoBefore says for data; then call Invalidated with `invalidation`.
+  kInvalidate,
+  // Nothing of this object is held any more: drop everything, store nothing.
+  kLost,
+  // The change that was asked for has ended; `why` is kNone if it was made. Then what is kept of `set`, which was lent, is changed
+  // likewise or dropped; the values that the client keeps are those that the change left.
+  kChanged,
 };
 enum class TokenFailure : uint8_t {
   kNone = 0,
   kTimedOut,     // Its time was over.
-  kInterrupted,  // By a new view. Of a change: it may have been made.
+  kInterrupted,  // By a new view. Of a change: it may have been made, and what was lent is given back.
   kLeaseEnded,
   kNotMade,  // Of a change: the server took it back before it began.
 };
@@ -125,6 +131,7 @@ class TokenClient {
     TokenSet lent;
     bool pins = false;
     bool cancelled = false;
+    Epoch view;  // In which it was begun.
     int64_t sent_ms = 0;
   };
   struct Object {
@@ -141,10 +148,11 @@ class TokenClient {
     std::optional<Return> returned;
     std::optional<Change> change;
     TokenTimes times;
+    TokenNumber times_set;
     bool times_changed = false;
     uint64_t size = 0;
     bool size_changed = false;
-    TokenNumber size_grant;  // Under which it was written here.
+    TokenNumber size_grant;  // Under which it was written here, or what the server said.
     uint64_t used = 0;       // The larger, the later.
 
     TokenSet Pinned() const;
@@ -179,8 +187,10 @@ class TokenClient {
   void SendReturn(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters);
   // That all an operation uses comes before that.
   bool ComesAfterUses(Operation operation, const TokenObject& id, TokenSet need) const;
-  void SendChange(const TokenObject& id, Change& change, int64_t now_ms, Letters& letters);
+  void SendChange(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters);
   void SendAgain(int64_t now_ms, bool all, Letters& letters);
+  void InterruptChanges(Epoch begun_before, Output& out);
+  static void TakeValues(Object& object, const TokenEntry& e);
   TokenEntry WithValues(const TokenObject& id, const Object& object) const;
   void Trim(Output& out);
   Object& At(const TokenObject& id);

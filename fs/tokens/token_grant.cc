@@ -57,6 +57,10 @@ void TokenServer::Step(const TokenObject& id, int64_t now_ms, Letters& letters, 
         continue;
       }
       at->begun = true;
+      const auto lender = object.holders.find(at->client);
+      const bool writes =
+          lender != object.holders.end() && lender->second.held.At(TokenClass::kSize) == TokenLevel::kWrite;
+      Take(id, object, at->values, writes, out);
       out.begin.push_back({.client = at->client, .object = id, .number = at->number});
     }
     before.push_back({.effective = effective, .begun = at->begun, .passes = at->passes});
@@ -72,12 +76,19 @@ void TokenServer::Grant(const TokenObject& id, Object& object, const Entry& entr
   holder.grant = {.view = view_.value, .count = ++granted_};
   holder.recalled = {};
   TokenEntry e{.object = id, .set = holder.held, .lent = {}, .number = holder.returned, .grant = holder.grant};
-  if (holder.held.At(TokenClass::kTimes) != TokenLevel::kNone) e.times = object.values.times;
-  if (holder.held.At(TokenClass::kSize) != TokenLevel::kNone) {
+  AddValues(object, holder.held, e);
+  letters[{entry.client, Kind::kGrant}].push_back(e);
+}
+
+void TokenServer::AddValues(const Object& object, TokenSet held, TokenEntry& e) {
+  if (held.At(TokenClass::kTimes) != TokenLevel::kNone) {
+    e.times = object.values.times;
+    e.times_set = object.values.times_set;
+  }
+  if (held.At(TokenClass::kSize) != TokenLevel::kNone) {
     e.size = object.values.size;
     e.size_grant = object.values.size_grant;
   }
-  letters[{entry.client, Kind::kGrant}].push_back(e);
 }
 
 void TokenServer::SendRecalls(const TokenObject& id, Object& object, const std::map<NodeInstance, TokenSet>& recalls,

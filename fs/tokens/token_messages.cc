@@ -14,17 +14,17 @@ namespace {
 enum : uint32_t { kSet = 1, kLent = 2, kNumber = 4, kGrant = 8, kFlag = 16, kValues = 32, kPins = 64 };
 
 constexpr uint32_t kFieldsOf[kTokenMessageKinds] = {
-    kSet | kNumber,                          // Request
-    kNumber,                                 // Cancel
-    kSet | kNumber | kGrant | kValues,       // Return
-    kNumber,                                 // Refuse
-    kSet | kLent | kNumber | kFlag | kPins,  // Lend
-    kSet | kNumber | kGrant | kValues,       // Register
-    kSet | kNumber | kGrant | kValues,       // Grant
-    kSet | kNumber | kGrant | kFlag,         // Recall
-    kNumber | kGrant | kFlag,                // Ack
-    kNumber | kFlag,                         // GiveBack
-    0,                                       // RegisterAsk
+    kSet | kNumber,                                    // Request
+    kNumber,                                           // Cancel
+    kSet | kNumber | kGrant | kValues,                 // Return
+    kNumber,                                           // Refuse
+    kSet | kLent | kNumber | kFlag | kPins | kValues,  // Lend
+    kSet | kNumber | kGrant | kValues,                 // Register
+    kSet | kNumber | kGrant | kValues,                 // Grant
+    kSet | kNumber | kGrant | kFlag,                   // Recall
+    kNumber | kGrant | kFlag,                          // Ack
+    kNumber | kFlag | kValues,                         // GiveBack
+    0,                                                 // RegisterAsk
 };
 
 constexpr size_t kHeadBytes = 1 + 8 + 4 + 4 + 2;
@@ -37,7 +37,7 @@ size_t MaxEntryBytes(uint32_t fields) {
   if (fields & kNumber) bytes += 8;
   if (fields & kGrant) bytes += 16;
   if (fields & (kFlag | kValues)) bytes += 1;
-  if (fields & kValues) bytes += 48;
+  if (fields & kValues) bytes += 64;
   return bytes;
 }
 
@@ -91,6 +91,8 @@ void PutEntry(std::string& out, const TokenEntry& e, uint32_t fields) {
     Put(out, uint64_t(e.times->access));
     Put(out, uint64_t(e.times->modify));
     Put(out, uint64_t(e.times->change));
+    Put(out, e.times_set.view);
+    Put(out, e.times_set.count);
   }
   if (e.size) {
     Put(out, *e.size);
@@ -122,6 +124,8 @@ TokenEntry GetEntry(Reader& in, uint32_t fields) {
     e.times->access = int64_t(in.Get<uint64_t>());
     e.times->modify = int64_t(in.Get<uint64_t>());
     e.times->change = int64_t(in.Get<uint64_t>());
+    e.times_set.view = in.Get<uint64_t>();
+    e.times_set.count = in.Get<uint64_t>();
   }
   if (bits & kSizeBit) {
     e.size = in.Get<uint64_t>();

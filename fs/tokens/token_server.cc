@@ -84,7 +84,7 @@ void TokenServer::OnRegister(NodeInstance from, const TokenMessage& message, Out
   if (registration.parts != message.parts || !registration.seen.insert(message.part).second) return;
   for (const TokenEntry& e : message.entries) {
     Object& object = At(e.object);
-    Take(e.object, object, e, e.size_grant > object.values.size_grant, out);
+    Take(e.object, object, e, true, out);
     if (!e.set.Empty())
       object.holders[from] = {.held = e.set, .grant = e.grant, .returned = 0, .recalled = {}, .recalled_at = 0};
   }
@@ -163,9 +163,7 @@ void TokenServer::OnReturn(NodeInstance from, const TokenEntry& e, Letters& lett
     const bool crossed = e.grant != holder.grant;
     const bool late = e.number <= holder.returned;
     const bool writes = holder.held.At(TokenClass::kSize) == TokenLevel::kWrite;
-    // Not what was taken before, and another has written since.
-    const bool newer = e.size_grant >= object.values.size_grant;
-    Take(e.object, object, e, !crossed && !late && writes && newer, out);
+    Take(e.object, object, e, !crossed && !late && writes, out);
     ack.grant = holder.grant;
     ack.flag = crossed && !late;
     if ((!crossed || options_.bug == TokenBug::kBelievesCrossedReturn) && !late) {
@@ -182,8 +180,9 @@ void TokenServer::OnReturn(NodeInstance from, const TokenEntry& e, Letters& lett
 
 void TokenServer::Take(const TokenObject& id, Object& object, const TokenEntry& e, bool take_size, Output& out) {
   const TokenValues before = object.values;
-  if (e.times) object.values.times.Merge(*e.times);
-  if (e.size && take_size) {
+  if (e.times && e.times_set == object.values.times_set) object.values.times.Merge(*e.times);
+  // Not what was taken before, and another has written since.
+  if (e.size && take_size && e.size_grant >= object.values.size_grant) {
     object.values.size = *e.size;
     object.values.size_grant = e.size_grant;
   }
@@ -201,7 +200,7 @@ void TokenServer::OnLend(NodeInstance from, const TokenEntry& e, Letters& letter
   } else {
     const Ended ended = object.changed[from];
     // Of an earlier one than the last the client waits no more.
-    if (e.number <= ended.number) return SendGiveBack(e.object, from, ended, letters);
+    if (e.number <= ended.number) return SendGiveBack(e.object, from, letters);
     if (!e.flag) {
       object.queue.push_back({.client = from,
                               .number = e.number,
@@ -209,17 +208,21 @@ void TokenServer::OnLend(NodeInstance from, const TokenEntry& e, Letters& letter
                               .begun = false,
                               .passes = e.pins,
                               .wanted = e.set,
-                              .lent = e.lent});
+                              .lent = e.lent,
+                              .values = e});
       return;
     }
   }
   object.changed[from] = {.number = e.number, .made = false};
-  SendGiveBack(e.object, from, object.changed[from], letters);
+  SendGiveBack(e.object, from, letters);
 }
 
-void TokenServer::SendGiveBack(const TokenObject& id, NodeInstance to, Ended ended, Letters& letters) const {
-  letters[{to, Kind::kGiveBack}].push_back(
-      {.object = id, .set = {}, .lent = {}, .number = ended.number, .grant = {}, .flag = !ended.made});
+void TokenServer::SendGiveBack(const TokenObject& id, NodeInstance to, Letters& letters) const {
+  const Object& object = objects_.at(id);
+  const Ended& ended = object.changed.at(to);
+  TokenEntry e{.object = id, .set = {}, .lent = {}, .number = ended.number, .grant = {}, .flag = !ended.made};
+  AddValues(object, HeldBy(id, to), e);
+  letters[{to, Kind::kGiveBack}].push_back(e);
 }
 
 // --- Changes of the server's own, and what is done with time. -------------------------------------------------------------
@@ -242,15 +245,28 @@ void TokenServer::EndChange(const TokenChangeId& change, int64_t now_ms, Output&
   Letters letters;
   if (members_.contains(change.client)) {
     object.changed[change.client] = {.number = change.number, .made = true};
-    SendGiveBack(change.object, change.client, object.changed[change.client], letters);
+    SendGiveBack(change.object, change.client, letters);
   }
   Step(change.object, now_ms, letters, out);
   Send(std::move(letters), out);
 }
 
-void TokenServer::SetValues(const TokenObject& id, TokenTimes times, uint64_t size, Output& out) {
+void TokenServer::SetValues(const TokenObject& id, std::optional<TokenTimes> times, std::optional<uint64_t> size,
+                            Output& out) {
   Object& object = At(id);
-  object.values = {.times = times, .size = size, .size_grant = {.view = view_.value, .count = ++granted_}};
+  TokenSet made;
+  for (const Entry& e : object.queue) made |= e.begun ? e.wanted : TokenSet();
+  CHECK(!times || made.Covers({TokenClass::kTimes, TokenLevel::kWrite}));
+  CHECK(!size || made.Covers({TokenClass::kSize, TokenLevel::kWrite}));
+  const TokenNumber now{.view = view_.value, .count = ++granted_};
+  if (times) {
+    object.values.times = *times;
+    object.values.times_set = now;
+  }
+  if (size) {
+    object.values.size = *size;
+    object.values.size_grant = now;
+  }
   out.store.emplace_back(id, object.values);
 }
 

@@ -9,8 +9,9 @@
 //       holder, no change that is being made, and nothing that came before it. A change begins by the same rule, but one of an operation
 //       that uses tokens passes whatever waits for these: all but changes of such operations that need no earlier class (T13).
 //   T11 What is lent for a change is left out of the conflicts of that change, and of nothing else.
-//   T12 Times merge to the largest, from whoever brings them. A size is taken only of a write holder whose grant is the
-//       newest it was given; while the server is rebuilt, only if it was written under a newer grant than what is stored.
+//   T12 Times merge to the largest, from whoever brings them, if they were last set when those that are stored were: what was touched
+//       before they were set is gone. A size is taken only of a write holder, and, also while the server is rebuilt, only if what is stored
+//       is not under a newer number: that of the grant it was written under, or of its setting.
 //
 // Owned by its caller's loop.
 
@@ -20,6 +21,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -29,9 +31,11 @@
 
 namespace mangrove::fs {
 
-// Of an object, as its inode has them. `size_grant`: under which grant the size was written; stored beside it.
+// Of an object, as its inode has them. `times_set`: when they were last set; `size_grant`: under which grant the size was written, or when
+// it was set. These are stored beside them.
 struct TokenValues {
   TokenTimes times;
+  TokenNumber times_set;
   uint64_t size = 0;
   TokenNumber size_grant;
   friend bool operator==(const TokenValues&, const TokenValues&) = default;
@@ -75,8 +79,8 @@ class TokenServer {
   void BeginChange(const TokenObject& object, uint64_t number, TokenSet need, int64_t now_ms, Output& out);
   // REQUIRES: it was said to begin.
   void EndChange(const TokenChangeId& change, int64_t now_ms, Output& out);
-  // What a change has made of them, also smaller. REQUIRES: a change that needs write of times and size has begun.
-  void SetValues(const TokenObject& object, TokenTimes times, uint64_t size, Output& out);
+  // What a change has made of them, also smaller. REQUIRES: a change that needs write of what is set has begun.
+  void SetValues(const TokenObject& object, std::optional<TokenTimes> times, std::optional<uint64_t> size, Output& out);
   // From all who hold what conflicts with `against` and do not use it. One at a time for an object: a second one takes the first's place.
   void RecallConditionally(const TokenObject& object, TokenSet against, int64_t now_ms, Output& out);
 
@@ -103,6 +107,7 @@ class TokenServer {
     bool passes = false;  // A change of an operation that uses tokens.
     TokenSet wanted;
     TokenSet lent;
+    TokenEntry values;  // What its client had written of what it lent.
   };
   // Who came before, and what it then holds.
   struct Earlier {
@@ -143,7 +148,8 @@ class TokenServer {
   void OnCancel(NodeInstance from, const TokenEntry& e);
   void OnReturn(NodeInstance from, const TokenEntry& e, Letters& letters, Output& out);
   void OnLend(NodeInstance from, const TokenEntry& e, Letters& letters);
-  void SendGiveBack(const TokenObject& id, NodeInstance to, Ended ended, Letters& letters) const;
+  void SendGiveBack(const TokenObject& id, NodeInstance to, Letters& letters) const;
+  static void AddValues(const Object& object, TokenSet held, TokenEntry& e);
   void Take(const TokenObject& id, Object& object, const TokenEntry& e, bool take_size, Output& out);
   void EndConditionals(const TokenObject& id, Object& object, Output& out);
 

@@ -146,6 +146,11 @@ class TokenWire : public ::testing::Test {
     server_->EndChange(change, now_, out);
     Do(out);
   }
+  void SetValues(TokenObject object, std::optional<TokenTimes> times, std::optional<uint64_t> size) {
+    TokenServer::Output out;
+    server_->SetValues(object, times, size, out);
+    Do(out);
+  }
   void RecallConditionally(TokenObject object, TokenSet against) {
     TokenServer::Output out;
     server_->RecallConditionally(object, against, now_, out);
