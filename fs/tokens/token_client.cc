@@ -33,15 +33,16 @@ void TokenClient::Acquire(Operation operation, std::vector<Wanted> wanted, int64
   Send(std::move(letters), out);
 }
 
-void TokenClient::Release(Operation operation, int64_t now_ms, Output& out) {
+bool TokenClient::Release(Operation operation, int64_t now_ms, Output& out) {
   const auto at = uses_.find(operation);
-  CHECK(at != uses_.end());
+  if (at == uses_.end()) return false;
   Letters letters;
   const std::vector<Wanted> wanted = std::move(at->second.wanted);
   uses_.erase(at);
   for (const Wanted& w : wanted) Unpin(w.object, operation, now_ms, letters, out);
   Advance(now_ms, letters, out);
   Send(std::move(letters), out);
+  return true;
 }
 
 bool TokenClient::Cancel(Operation operation, int64_t now_ms, Output& out) {

@@ -8,7 +8,7 @@
 //       has left memory: kInvalidate, then Invalidated.
 //   T15 A return is sent again until it is acknowledged. One that crossed a grant counts for nothing: the grant is what is held.
 //   T16 What is lent is not used until the server gives it back, whatever is granted meanwhile. It may be recalled.
-//   T17 After the lease has ended nothing is held, and all waits have ended.
+//   T17 After the lease has ended nothing is held, and all waits have ended; operations under way are told that they use nothing.
 //
 // Owned by its caller's loop. Each step looks at all that wait: it is made for the operations of one node, not for thousands.
 
@@ -87,8 +87,8 @@ class TokenClient {
   // REQUIRES: the number is that of no operation; no set is empty; who asks uses no tokens.
   void Acquire(Operation operation, std::vector<Wanted> wanted, int64_t deadline_ms, bool interruptible, int64_t now_ms,
                Output& out);
-  // REQUIRES: it was said to be ready.
-  void Release(Operation operation, int64_t now_ms, Output& out);
+  // False: it uses nothing, as after the end of the lease.
+  bool Release(Operation operation, int64_t now_ms, Output& out);
   // False: it does not wait. A signal, or a forced unmount.
   bool Cancel(Operation operation, int64_t now_ms, Output& out);
 
@@ -102,13 +102,13 @@ class TokenClient {
   // messages as it needs.
   void Invalidated(const std::vector<uint64_t>& invalidations, int64_t now_ms, Output& out);
 
-  // REQUIRES: an operation uses shared write of the times.
-  void Touch(const TokenObject& object, const TokenTimes& times);
-  // REQUIRES: an operation uses write of the size.
-  void SetSize(const TokenObject& object, uint64_t size);
-  // REQUIRES: an operation uses read, or write, of it.
-  TokenTimes TimesOf(const TokenObject& object) const;
-  uint64_t SizeOf(const TokenObject& object) const;
+  // Of what an operation uses. False, or nothing: it uses nothing any more, since the lease has ended, and nothing was changed.
+  // REQUIRES: otherwise it uses shared write of the times, or write of the size.
+  [[nodiscard]] bool Touch(Operation operation, const TokenObject& object, const TokenTimes& times);
+  [[nodiscard]] bool SetSize(Operation operation, const TokenObject& object, uint64_t size);
+  // REQUIRES: otherwise it uses read, or write, of it.
+  std::optional<TokenTimes> TimesOf(Operation operation, const TokenObject& object) const;
+  std::optional<uint64_t> SizeOf(Operation operation, const TokenObject& object) const;
 
   TokenSet Held(const TokenObject& object) const;
   // What may be relied on: held, and not lent.
@@ -189,6 +189,8 @@ class TokenClient {
   bool ComesAfterUses(Operation operation, const TokenObject& id, TokenSet need) const;
   void SendChange(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters);
   void SendAgain(int64_t now_ms, bool all, Letters& letters);
+  // Null if the operation uses nothing. REQUIRES: otherwise it uses `set`.
+  const Object* UsedBy(Operation operation, const TokenObject& id, TokenSet set) const;
   void InterruptChanges(Epoch begun_before, Output& out);
   static void TakeValues(Object& object, const TokenEntry& e);
   TokenEntry WithValues(const TokenObject& id, const Object& object) const;

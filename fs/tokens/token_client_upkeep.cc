@@ -265,29 +265,40 @@ void TokenClient::TakeValues(Object& object, const TokenEntry& e) {
   }
 }
 
-void TokenClient::Touch(const TokenObject& id, const TokenTimes& times) {
-  CHECK(Pinned(id).Covers({TokenClass::kTimes, TokenLevel::kSharedWrite}));
+const TokenClient::Object* TokenClient::UsedBy(Operation operation, const TokenObject& id, TokenSet set) const {
+  if (!uses_.contains(operation)) return nullptr;
+  const Object& object = objects_.at(id);
+  CHECK(object.pins.at(operation).Covers(set));
+  return &object;
+}
+
+bool TokenClient::Touch(Operation operation, const TokenObject& id, const TokenTimes& times) {
+  if (UsedBy(operation, id, {TokenClass::kTimes, TokenLevel::kSharedWrite}) == nullptr) return false;
   Object& object = objects_.at(id);
   object.times.Merge(times);
   object.times_changed = true;
+  return true;
 }
 
-void TokenClient::SetSize(const TokenObject& id, uint64_t size) {
-  CHECK(Pinned(id).Covers({TokenClass::kSize, TokenLevel::kWrite}));
+bool TokenClient::SetSize(Operation operation, const TokenObject& id, uint64_t size) {
+  if (UsedBy(operation, id, {TokenClass::kSize, TokenLevel::kWrite}) == nullptr) return false;
   Object& object = objects_.at(id);
   object.size = size;
   object.size_changed = true;
   object.size_grant = std::max(object.size_grant, object.seen);
+  return true;
 }
 
-TokenTimes TokenClient::TimesOf(const TokenObject& id) const {
-  CHECK(Pinned(id).Covers({TokenClass::kTimes, TokenLevel::kRead}));
-  return objects_.at(id).times;
+std::optional<TokenTimes> TokenClient::TimesOf(Operation operation, const TokenObject& id) const {
+  const Object* object = UsedBy(operation, id, {TokenClass::kTimes, TokenLevel::kRead});
+  if (object == nullptr) return std::nullopt;
+  return object->times;
 }
 
-uint64_t TokenClient::SizeOf(const TokenObject& id) const {
-  CHECK(Pinned(id).Covers({TokenClass::kSize, TokenLevel::kRead}));
-  return objects_.at(id).size;
+std::optional<uint64_t> TokenClient::SizeOf(Operation operation, const TokenObject& id) const {
+  const Object* object = UsedBy(operation, id, {TokenClass::kSize, TokenLevel::kRead});
+  if (object == nullptr) return std::nullopt;
+  return object->size;
 }
 
 TokenSet TokenClient::Held(const TokenObject& id) const {

@@ -87,17 +87,18 @@ void TokenCluster::Begin(Node& node) {
   Do(node, std::move(out));
 }
 
-void TokenCluster::Use(Node& node, const Work& work) {
+void TokenCluster::Use(Node& node, uint64_t operation, const Work& work) {
   for (const auto& [object, set] : work.wanted) {
     Truth& truth = truth_[object];
     if (set.Covers(kTimesShared)) {
       const int64_t time = int64_t(++written_);
-      node.client->Touch(object, {.access = time, .modify = time, .change = time});
+      if (!node.client->Touch(operation, object, {.access = time, .modify = time, .change = time}))
+        Break("not touched");
       truth.times_high = time;
       truth.times_low = time;
     } else if (set.Covers(kTimesRead)) {
       counts_.times_read += 1;
-      const int64_t time = node.client->TimesOf(object).modify;
+      const int64_t time = node.client->TimesOf(operation, object).value_or(TokenTimes()).modify;
       if (time < truth.times_low || time > truth.times_high) {
         Break("times of " + std::to_string(object.inode) + " are " + std::to_string(time) + ", not " +
               std::to_string(truth.times_low) + " to " + std::to_string(truth.times_high));
@@ -106,7 +107,7 @@ void TokenCluster::Use(Node& node, const Work& work) {
     }
     if (set.Covers(kSizeRead)) {
       counts_.sizes_read += 1;
-      const uint64_t size = node.client->SizeOf(object);
+      const uint64_t size = node.client->SizeOf(operation, object).value_or(0);
       if (!truth.sizes.contains(size)) {
         Break("size of " + std::to_string(object.inode) + " is " + std::to_string(size) + ", not " +
               std::to_string(*truth.sizes.begin()));
@@ -114,7 +115,7 @@ void TokenCluster::Use(Node& node, const Work& work) {
       truth.sizes = {size};
     }
     if (set.Covers(kSizeWrite)) {
-      node.client->SetSize(object, ++written_);
+      if (!node.client->SetSize(operation, object, ++written_)) Break("no size set");
       truth.sizes = {written_};
     }
   }
@@ -130,7 +131,7 @@ void TokenCluster::Do(Node& node, TokenClient::Output out) {
         work.end_ms = now_ + int64_t(Below(20));
         for (const auto& [object, set] : work.wanted) node.memory[object] |= set;
         counts_.ready += 1;
-        Use(node, work);
+        Use(node, event.operation, work);
         break;
       }
       case TokenEventKind::kFailed: node.works.erase(event.operation); break;

@@ -75,7 +75,7 @@ class TokenCluster {
   void OneMillisecond(bool faults);
   void Deliver(const Packet& packet);
   void Begin(Node& node);
-  void Use(Node& node, const Work& work);
+  void Use(Node& node, uint64_t operation, const Work& work);
   void Proceed(Node& node);
   void Crash();
   void NewView();

@@ -234,8 +234,8 @@ TEST_F(TokensOrder, TimesMergeAndASizeIsOnlyTheWritersOwn) {
   Acquire(1, 1, {{kA, kTimes}});
   Acquire(2, 2, {{kA, kTimes}});
   Settle();
-  clients_.at(1).Touch(kA, {.access = 5, .modify = 9, .change = 1});
-  clients_.at(2).Touch(kA, {.access = 7, .modify = 2, .change = 3});
+  EXPECT_TRUE(clients_.at(1).Touch(1, kA, {.access = 5, .modify = 9, .change = 1}));
+  EXPECT_TRUE(clients_.at(2).Touch(2, kA, {.access = 7, .modify = 2, .change = 3}));
   Release(1, 1);
   Release(2, 2);
   Acquire(
@@ -243,14 +243,14 @@ TEST_F(TokensOrder, TimesMergeAndASizeIsOnlyTheWritersOwn) {
       {{kA, TokenSet(TokenClass::kTimes, TokenLevel::kRead)}, {kB, TokenSet(TokenClass::kSize, TokenLevel::kWrite)}});
   Settle();
   ASSERT_TRUE(Uses(1, 3));
-  EXPECT_EQ(clients_.at(1).TimesOf(kA), (TokenTimes{7, 9, 3}));
-  clients_.at(1).SetSize(kB, 100);
-  clients_.at(1).SetSize(kB, 40);
+  EXPECT_EQ(clients_.at(1).TimesOf(3, kA), (TokenTimes{7, 9, 3}));
+  EXPECT_TRUE(clients_.at(1).SetSize(3, kB, 100));
+  EXPECT_TRUE(clients_.at(1).SetSize(3, kB, 40));
   Release(1, 3);
   Acquire(2, 4, {{kB, TokenSet(TokenClass::kSize, TokenLevel::kRead)}});
   Settle();
   ASSERT_TRUE(Uses(2, 4));
-  EXPECT_EQ(clients_.at(2).SizeOf(kB), 40u) << "the last, not the largest";
+  EXPECT_EQ(clients_.at(2).SizeOf(4, kB), 40u) << "the last, not the largest";
 }
 
 TEST_F(TokensOrder, AnInvalidationOfBeforeTheEndOfALeaseIsNotThatOfALaterRecall) {

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <vector>
+#include <optional>
 
 #include "tests/unit/fs/tokens/token_wire.h"
 
@@ -19,8 +19,8 @@ class TokensValues : public TokenWire {
     Acquire(1, operation, {{kA, tokens}});
     Settle();
     ASSERT_TRUE(Uses(1, operation));
-    if (tokens.Covers(kTimesShared)) clients_.at(1).Touch(kA, kLate);
-    if (tokens.Covers(kSizeWrite)) clients_.at(1).SetSize(kA, size);
+    EXPECT_TRUE(!tokens.Covers(kTimesShared) || clients_.at(1).Touch(operation, kA, kLate));
+    EXPECT_TRUE(!tokens.Covers(kSizeWrite) || clients_.at(1).SetSize(operation, kA, size));
     Release(1, operation);
     Settle();
   }
@@ -28,13 +28,13 @@ class TokensValues : public TokenWire {
     Acquire(i, operation, {{kA, kSizeRead}});
     Settle();
     EXPECT_TRUE(Uses(i, operation));
-    return Uses(i, operation) ? clients_.at(i).SizeOf(kA) : 0;
+    return clients_.at(i).SizeOf(operation, kA).value_or(0);
   }
   TokenTimes TimesAt(int i, uint64_t operation) {
     Acquire(i, operation, {{kA, kTimesRead}});
     Settle();
     EXPECT_TRUE(Uses(i, operation));
-    return Uses(i, operation) ? clients_.at(i).TimesOf(kA) : TokenTimes();
+    return clients_.at(i).TimesOf(operation, kA).value_or(TokenTimes());
   }
 };
 
@@ -87,7 +87,7 @@ TEST_F(TokensValues, ASizeThatIsWrittenAfterAChangeIsNotTakenForWhatTheChangeMad
   Tick(250);
   Settle();
   ASSERT_TRUE(Uses(2, 2));
-  EXPECT_EQ(clients_.at(2).SizeOf(kA), 200u);
+  EXPECT_EQ(clients_.at(2).SizeOf(2, kA), 200u);
 }
 
 TEST_F(TokensValues, TimesThatWereSetAreNotMergedWithThoseOfBefore) {
@@ -105,6 +105,22 @@ TEST_F(TokensValues, TimesThatWereSetAreNotMergedWithThoseOfBefore) {
   Settle();
   EXPECT_EQ(stored_[kA].times, kEarly);
   EXPECT_EQ(TimesAt(1, 1), kEarly);
+}
+
+TEST_F(TokensValues, AnOperationThatLostItsTokensWithTheLeaseIsToldSo) {
+  Acquire(1, 1, {{kA, kSizeWrite | kTimesWrite}});
+  Settle();
+  ASSERT_TRUE(Uses(1, 1));
+  EndLease(1);
+  TokenClient& client = clients_.at(1);
+  EXPECT_FALSE(client.SetSize(1, kA, 7));
+  EXPECT_FALSE(client.Touch(1, kA, kLate));
+  EXPECT_EQ(client.SizeOf(1, kA), std::nullopt);
+  EXPECT_EQ(client.TimesOf(1, kA), std::nullopt);
+  TokenClient::Output out;
+  EXPECT_FALSE(client.Release(1, now_, out));
+  EXPECT_TRUE(out.send.empty() && out.events.empty());
+  EXPECT_EQ(client.Objects(), 0u);
 }
 
 TEST_F(TokensValues, WhatWasLentForAChangeOfALostServerIsGivenBack) {
