@@ -65,14 +65,26 @@ void TokenClient::GiveUp(Operation operation, int64_t now_ms, Letters& letters, 
       Unpin(id, operation, now_ms, letters, out);
       continue;
     }
-    const auto object = objects_.find(id);
-    if (object == objects_.end() || object->second.asked.Empty() || !WaitedFor(id).Empty()) continue;
-    // Not sent again: what is granted nevertheless is given back.
-    object->second.asked = {};
-    letters[Kind::kCancel].push_back(
-        {.object = id, .set = {}, .lent = {}, .number = object->second.asked_number, .grant = {}});
-    Forget(id);
+    if (objects_.contains(id)) AskForLess(id, now_ms, letters);
   }
+}
+
+// Of those who still wait, the first asks for what it wants: what asks for no more keeps its place. If there is none, the request is not
+// sent again, and what is granted nevertheless is given back.
+void TokenClient::AskForLess(const TokenObject& id, int64_t now_ms, Letters& letters) {
+  Object& object = objects_.at(id);
+  if (object.asked.Empty() || WaitedFor(id).Covers(object.asked)) return;
+  const uint64_t number = object.asked_number;
+  object.asked = {};
+  for (const auto& [operation, waiter] : waiters_) {
+    for (size_t i = waiter.pinned; i < waiter.wanted.size(); ++i) {
+      if (waiter.wanted[i].object == id) AskFor(waiter.wanted[i], now_ms, letters);
+    }
+  }
+  if (object.asked.Empty()) {
+    letters[Kind::kCancel].push_back({.object = id, .set = {}, .lent = {}, .number = number, .grant = {}});
+  }
+  Forget(id);
 }
 
 void TokenClient::Unpin(const TokenObject& id, Operation operation, int64_t now_ms, Letters& letters, Output& out) {

@@ -179,6 +179,7 @@ class TokenClient {
   void Advance(int64_t now_ms, Letters& letters, Output& out);
   bool PinNext(Waiter& waiter, Operation operation);
   void AskFor(const Wanted& wanted, int64_t now_ms, Letters& letters);
+  void AskForLess(const TokenObject& id, int64_t now_ms, Letters& letters);
   TokenSet WaitedFor(const TokenObject& id) const;
   void Unpin(const TokenObject& id, Operation operation, int64_t now_ms, Letters& letters, Output& out);
   void GiveUp(Operation operation, int64_t now_ms, Letters& letters, Output& out);

@@ -42,8 +42,9 @@ bool TokenServer::HoldersAgree(const Object& object, const Entry& entry, TokenSe
 }
 
 void TokenServer::Step(const TokenObject& id, int64_t now_ms, Letters& letters, Output& out) {
-  if (!objects_.contains(id)) return;
+  if (!built_ || !objects_.contains(id)) return;
   Object& object = objects_.at(id);
+  BeginConditional(id, object, now_ms, letters);
   std::map<NodeInstance, TokenSet> recalls;
   std::vector<Earlier> before;
   for (auto at = object.queue.begin(); at != object.queue.end();) {
@@ -67,6 +68,7 @@ void TokenServer::Step(const TokenObject& id, int64_t now_ms, Letters& letters, 
     ++at;
   }
   SendRecalls(id, object, recalls, now_ms, letters);
+  EndConditional(id, object, out);
   Forget(id);
 }
 
@@ -105,6 +107,29 @@ void TokenServer::SendRecalls(const TokenObject& id, Object& object, const std::
     letters[{client, Kind::kRecall}].push_back(
         {.object = id, .set = at->second, .lent = {}, .number = 0, .grant = holder.grant});
   }
+}
+
+void TokenServer::BeginConditional(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters) {
+  Conditional& conditional = object.conditional;
+  const bool again = conditional.begun && now_ms - conditional.sent_at >= options_.resend_ms;
+  if (conditional.number == 0 || (conditional.begun && !again)) return;
+  for (const auto& [client, holder] : object.holders) {
+    if (!conditional.begun && holder.held.ConflictsWith(conditional.against)) conditional.unanswered.insert(client);
+  }
+  conditional.begun = true;
+  SendConditional(id, object, now_ms, letters);
+}
+
+// By what is held then: somebody may have been granted it since the recall was sent.
+void TokenServer::EndConditional(const TokenObject& id, Object& object, Output& out) {
+  const Conditional& conditional = object.conditional;
+  if (!conditional.begun || !conditional.unanswered.empty()) return;
+  bool refused = conditional.refused;
+  for (const auto& [client, holder] : object.holders) {
+    refused = refused || holder.held.ConflictsWith(conditional.against);
+  }
+  out.conditional.emplace_back(id, refused);
+  object.conditional = {};
 }
 
 void TokenServer::SendConditional(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters) {

@@ -37,25 +37,42 @@ void TokenServer::OnView(Epoch view, Members members, int64_t now_ms, Output& ou
   granted_ = 0;
   if (!built_) {
     // Another failure: what was said in the view before is said again.
-    objects_.clear();
+    KeepOwn();
     registrations_.clear();
     missing_ = members;
     members_ = std::move(members);
     built_ = missing_.empty();
+    if (built_) StepAll(now_ms, out);
     return AskMissing(now_ms, out);
   }
   for (const NodeInstance& member : members_) {
     if (!members.contains(member)) Drop(member);
   }
   members_ = std::move(members);
+  for (auto& [id, object] : objects_) {
+    for (auto& [client, holder] : object.holders) holder.recalled = {};
+  }
+  StepAll(now_ms, out);
+}
+
+void TokenServer::KeepOwn() {
+  std::map<TokenObject, Object> kept;
+  for (auto& [id, object] : objects_) {
+    std::erase_if(object.queue, [](const Entry& e) { return e.client != NodeInstance(); });
+    if (object.queue.empty() && object.conditional.number == 0) continue;
+    Object& own = kept[id];
+    own.queue = std::move(object.queue);
+    own.conditional = object.conditional;
+    own.values = object.values;
+  }
+  objects_ = std::move(kept);
+}
+
+void TokenServer::StepAll(int64_t now_ms, Output& out) {
   Letters letters;
   std::vector<TokenObject> all;
   for (const auto& [id, object] : objects_) all.push_back(id);
-  for (const TokenObject& id : all) {
-    for (auto& [client, holder] : objects_.at(id).holders) holder.recalled = {};
-    EndConditionals(id, objects_.at(id), out);
-    Step(id, now_ms, letters, out);
-  }
+  for (const TokenObject& id : all) Step(id, now_ms, letters, out);
   Send(std::move(letters), out);
 }
 
@@ -76,7 +93,7 @@ void TokenServer::AskMissing(int64_t now_ms, Output& out) {
   }
 }
 
-void TokenServer::OnRegister(NodeInstance from, const TokenMessage& message, Output& out) {
+void TokenServer::OnRegister(NodeInstance from, const TokenMessage& message, int64_t now_ms, Output& out) {
   if (!missing_.contains(from)) return;
   Registration& registration = registrations_[from];
   if (registration.parts == 0) registration.parts = message.parts;
@@ -91,13 +108,14 @@ void TokenServer::OnRegister(NodeInstance from, const TokenMessage& message, Out
   if (registration.seen.size() < registration.parts) return;
   missing_.erase(from);
   built_ = missing_.empty();
+  if (built_) StepAll(now_ms, out);
 }
 
 // --- Messages. -------------------------------------------------------------------------------------------------------------
 
 void TokenServer::OnMessage(NodeInstance from, const TokenMessage& message, int64_t now_ms, Output& out) {
   if (message.view != view_ || !members_.contains(from)) return;
-  if (message.kind == Kind::kRegister) return OnRegister(from, message, out);
+  if (message.kind == Kind::kRegister) return OnRegister(from, message, now_ms, out);
   if (!built_) return;  // Sent again until it is answered.
   Letters letters;
   for (const TokenEntry& e : message.entries) {
@@ -114,8 +132,6 @@ void TokenServer::OnMessage(NodeInstance from, const TokenMessage& message, int6
       }
       default: return;  // What a server sends.
     }
-    const auto at = objects_.find(e.object);
-    if (at != objects_.end()) EndConditionals(e.object, at->second, out);
     Step(e.object, now_ms, letters, out);
   }
   Send(std::move(letters), out);
@@ -271,23 +287,15 @@ void TokenServer::SetValues(const TokenObject& id, std::optional<TokenTimes> tim
 }
 
 void TokenServer::RecallConditionally(const TokenObject& id, TokenSet against, int64_t now_ms, Output& out) {
-  Object& object = At(id);
-  object.conditional = {
-      .number = ++conditionals_, .against = against, .unanswered = {}, .refused = false, .sent_at = now_ms};
-  for (const auto& [client, holder] : object.holders) {
-    if (holder.held.ConflictsWith(against)) object.conditional.unanswered.insert(client);
-  }
+  At(id).conditional = {.number = ++conditionals_,
+                        .begun = false,
+                        .against = against,
+                        .unanswered = {},
+                        .refused = false,
+                        .sent_at = now_ms};
   Letters letters;
-  SendConditional(id, object, now_ms, letters);
-  EndConditionals(id, object, out);
+  Step(id, now_ms, letters, out);
   Send(std::move(letters), out);
-  Forget(id);
-}
-
-void TokenServer::EndConditionals(const TokenObject& id, Object& object, Output& out) {
-  if (object.conditional.number == 0 || !object.conditional.unanswered.empty()) return;
-  out.conditional.emplace_back(id, object.conditional.refused);
-  object.conditional = {};
 }
 
 void TokenServer::Tick(int64_t now_ms, Output& out) {
@@ -295,15 +303,7 @@ void TokenServer::Tick(int64_t now_ms, Output& out) {
     if (now_ms - asked_at_ >= options_.resend_ms) AskMissing(now_ms, out);
     return;
   }
-  Letters letters;
-  std::vector<TokenObject> all;
-  for (const auto& [id, object] : objects_) all.push_back(id);
-  for (const TokenObject& id : all) {
-    Object& object = objects_.at(id);
-    if (now_ms - object.conditional.sent_at >= options_.resend_ms) SendConditional(id, object, now_ms, letters);
-    Step(id, now_ms, letters, out);
-  }
-  Send(std::move(letters), out);
+  StepAll(now_ms, out);
 }
 
 }  // namespace mangrove::fs

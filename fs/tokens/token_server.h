@@ -59,7 +59,8 @@ class TokenServer {
   struct Output {
     std::vector<std::pair<TokenObject, TokenValues>> store;
     std::vector<TokenChangeId> begin;  // The change may be made now; then EndChange.
-    // A conditional recall has ended; whether it was refused by somebody.
+    // A conditional recall has ended; whether it was refused by somebody, or somebody was granted it meanwhile. Who relies on it for longer
+    // has a change that needs it begin.
     std::vector<std::pair<TokenObject, bool>> conditional;
     std::vector<TokenSend> send;
   };
@@ -75,7 +76,7 @@ class TokenServer {
   void OnMessage(NodeInstance from, const TokenMessage& message, int64_t now_ms, Output& out);
   void Tick(int64_t now_ms, Output& out);
 
-  // A change of the server's own; `number` is the caller's. Waits its turn as a request does.
+  // A change of the server's own; `number` is the caller's. Waits its turn as a request does, and until all have registered.
   void BeginChange(const TokenObject& object, uint64_t number, TokenSet need, int64_t now_ms, Output& out);
   // REQUIRES: it was said to begin.
   void EndChange(const TokenChangeId& change, int64_t now_ms, Output& out);
@@ -116,7 +117,8 @@ class TokenServer {
     bool passes = false;
   };
   struct Conditional {
-    uint64_t number = 0;
+    uint64_t number = 0;  // None if zero.
+    bool begun = false;   // Not before all have registered.
     TokenSet against;
     std::set<NodeInstance> unanswered;
     bool refused = false;
@@ -132,7 +134,7 @@ class TokenServer {
     std::map<NodeInstance, Ended> changed;  // The last change of each client that has ended.
     Conditional conditional;
     TokenValues values;
-    bool Idle() const { return holders.empty() && queue.empty() && conditional.unanswered.empty(); }
+    bool Idle() const { return holders.empty() && queue.empty() && conditional.number == 0; }
   };
   // What a member has said of what it holds.
   struct Registration {
@@ -143,7 +145,10 @@ class TokenServer {
   using Letters = std::map<std::pair<NodeInstance, TokenMessageKind>, std::vector<TokenEntry>>;
 
   Object& At(const TokenObject& object);
-  void OnRegister(NodeInstance from, const TokenMessage& message, Output& out);
+  void OnRegister(NodeInstance from, const TokenMessage& message, int64_t now_ms, Output& out);
+  // Views and registrations: what the server was told to do itself outlives another failure.
+  void KeepOwn();
+  void StepAll(int64_t now_ms, Output& out);
   void OnRequest(NodeInstance from, const TokenEntry& e);
   void OnCancel(NodeInstance from, const TokenEntry& e);
   void OnReturn(NodeInstance from, const TokenEntry& e, Letters& letters, Output& out);
@@ -151,7 +156,7 @@ class TokenServer {
   void SendGiveBack(const TokenObject& id, NodeInstance to, Letters& letters) const;
   static void AddValues(const Object& object, TokenSet held, TokenEntry& e);
   void Take(const TokenObject& id, Object& object, const TokenEntry& e, bool take_size, Output& out);
-  void EndConditionals(const TokenObject& id, Object& object, Output& out);
+  void EndConditional(const TokenObject& id, Object& object, Output& out);
 
   TokenSet Effective(const Object& object, const Entry& entry) const;
   bool Conflicting(TokenSet a, TokenSet b) const;
@@ -163,6 +168,7 @@ class TokenServer {
   void Grant(const TokenObject& id, Object& object, const Entry& entry, Letters& letters);
   void SendRecalls(const TokenObject& id, Object& object, const std::map<NodeInstance, TokenSet>& recalls,
                    int64_t now_ms, Letters& letters);
+  void BeginConditional(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters);
   void SendConditional(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters);
   void Send(Letters letters, Output& out) const;
   void AskMissing(int64_t now_ms, Output& out);

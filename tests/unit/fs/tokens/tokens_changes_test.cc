@@ -117,5 +117,34 @@ TEST_F(TokensChanges, ACancelledChangeIsSaidNotToBeMadeHoweverOften) {
   EXPECT_TRUE(begun_.empty());
 }
 
+TEST_F(TokensChanges, AConditionalRecallIsRefusedIfTheClassWasGrantedMeanwhile) {
+  Hold(1, kExists);
+  RecallConditionally(kA, kExistsForNobody);
+  Acquire(2, 2, {{kA, kExists}});
+  Deliver(1);
+  Settle();
+  ASSERT_TRUE(Uses(2, 2));
+  EXPECT_EQ(conditional_, std::vector<bool>{true});
+}
+
+TEST_F(TokensChanges, AServerDoesNothingOfItsOwnBeforeAllHaveRegisteredAndForgetsNoneOfIt) {
+  Acquire(1, 1, {{kA, kRead}, {kB, kExists}});
+  Settle();
+  NewServer();
+  View(2);
+  OwnChange(5, kA, kWrite);
+  RecallConditionally(kB, kExistsForNobody);
+  EXPECT_TRUE(begun_.empty());
+  EXPECT_TRUE(conditional_.empty());
+  View(3);
+  Settle();
+  EXPECT_TRUE(begun_.empty()) << "it is in use";
+  EXPECT_EQ(conditional_, std::vector<bool>{true});
+  Release(1, 1);
+  Settle();
+  ASSERT_EQ(begun_.size(), 1u);
+  EXPECT_EQ(begun_[0].number, 5u);
+}
+
 }  // namespace
 }  // namespace mangrove::fs

@@ -282,5 +282,18 @@ TEST_F(TokensOrder, AnInvalidationOfBeforeTheEndOfALeaseIsNotThatOfALaterRecall)
   EXPECT_TRUE(Uses(2, 3));
 }
 
+TEST_F(TokensOrder, ARequestIsMadeSmallerWhenTheLargestOfItsWaitsEnds) {
+  Acquire(2, 9, {{kA, kRead}});
+  Settle();
+  Acquire(1, 1, {{kA, kWrite | kAttributesRead}});
+  Settle();
+  Acquire(1, 2, {{kA, kAttributesRead}});
+  Settle();
+  ASSERT_TRUE(Cancel(1, 1));
+  Settle();
+  EXPECT_TRUE(Uses(1, 2));
+  EXPECT_EQ(server_->Waiting(), 0u);
+}
+
 }  // namespace
 }  // namespace mangrove::fs
