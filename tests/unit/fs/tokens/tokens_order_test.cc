@@ -282,6 +282,48 @@ TEST_F(TokensOrder, AnInvalidationOfBeforeTheEndOfALeaseIsNotThatOfALaterRecall)
   EXPECT_TRUE(Uses(2, 3));
 }
 
+TEST_F(TokensOrder, ARecallOutlivesAGrantOfOtherClasses) {
+  Acquire(1, 1, {{kA, kRead}});
+  Settle();
+  Acquire(2, 2, {{kA, kWrite}});
+  Settle();
+  Acquire(1, 3, {{kA, kOther}});
+  Settle();
+  ASSERT_TRUE(Uses(1, 3));
+  // Nobody says again what is to be given back.
+  Acquire(1, 4, {{kA, kRead}});
+  EXPECT_FALSE(Uses(1, 4));
+  Release(1, 1);
+  Settle();
+  EXPECT_TRUE(Uses(2, 2));
+}
+
+TEST_F(TokensOrder, TimesTouchedBehindAReturnAreNotTakenForStored) {
+  Acquire(1, 1, {{kA, kTimesShared | kRead}});
+  Settle();
+  ASSERT_TRUE(Uses(1, 1));
+  Acquire(1, 2, {{kA, kTimesShared}});
+  Release(1, 1);
+  // The name is given back, the times stay in use.
+  Acquire(2, 3, {{kA, kWrite}});
+  Deliver(0);
+  Deliver(0);
+  ASSERT_EQ(wire_.front().second.message.kind, TokenMessageKind::kReturn);
+  EXPECT_TRUE(clients_.at(1).Touch(2, kA, {.access = 8, .modify = 8, .change = 8}));
+  Acquire(1, 4, {{kA, kOther}});
+  Deliver(0);
+  ASSERT_EQ(Lose(TokenMessageKind::kAck), 1u);
+  // This grant says that the return was taken.
+  Settle();
+  ASSERT_TRUE(Uses(1, 4));
+  Release(1, 2);
+  EXPECT_EQ(stored_[kA].times.modify, 0);
+  Acquire(2, 5, {{kA, kTimesRead}});
+  Settle();
+  ASSERT_TRUE(Uses(2, 5));
+  EXPECT_EQ(clients_.at(2).TimesOf(5, kA), (TokenTimes{8, 8, 8}));
+}
+
 TEST_F(TokensOrder, ARequestIsMadeSmallerWhenTheLargestOfItsWaitsEnds) {
   Acquire(2, 9, {{kA, kRead}});
   Settle();
