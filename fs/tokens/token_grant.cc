@@ -46,12 +46,20 @@ void TokenServer::Step(const TokenObject& id, int64_t now_ms, Letters& letters, 
   Object& object = objects_.at(id);
   BeginConditional(id, object, now_ms, letters);
   std::map<NodeInstance, TokenSet> recalls;
+  // What is being made is in the way of all, also of those that it passed.
   std::vector<Earlier> before;
+  for (const Entry& e : object.queue) {
+    if (e.begun) before.push_back({.effective = Effective(object, e), .begun = true, .passes = e.passes});
+  }
   for (auto at = object.queue.begin(); at != object.queue.end();) {
+    if (at->begun) {
+      ++at;
+      continue;
+    }
     const TokenSet effective = Effective(object, *at);
     bool waits = false;
     for (const Earlier& earlier : before) waits = waits || WaitsBehind(*at, effective, earlier);
-    if (!at->begun && !waits && HoldersAgree(object, *at, effective, recalls)) {
+    if (!waits && HoldersAgree(object, *at, effective, recalls)) {
       if (!at->change) {
         Grant(id, object, *at, letters);
         at = object.queue.erase(at);

@@ -28,6 +28,23 @@ TEST_F(TokensChanges, AChangeOfAnOperationThatPinsPassesTheRequestThatWaitsForIt
   EXPECT_TRUE(Uses(2, 2));
 }
 
+TEST_F(TokensChanges, ARequestThatWasPassedWaitsForTheChangeToEnd) {
+  Acquire(1, 1, {{kA, kIoRead}});
+  Acquire(1, 3, {{kA, kAttributesRead}});
+  Settle();
+  Acquire(2, 2, {{kA, kAttributesWrite | kExtentsRead}});
+  Settle();
+  Change(1, 1, kA, kExtentsWrite);
+  Settle();
+  ASSERT_EQ(begun_.size(), 1u);
+  Release(1, 3);
+  Settle();
+  EXPECT_FALSE(Uses(2, 2)) << "the change came later, and is being made";
+  EndChange(begun_[0]);
+  Settle();
+  EXPECT_TRUE(Uses(2, 2));
+}
+
 TEST_F(TokensChanges, AChangeThatNeedsLaterClassesPassesTheChangeThatWaitsForItsPins) {
   Acquire(1, 1, {{kA, kIoRead}});
   Acquire(2, 2, {{kA, kIoRead | kSizeRead}});
