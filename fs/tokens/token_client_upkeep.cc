@@ -212,7 +212,7 @@ void TokenClient::SendChange(const TokenObject& id, Object& object, int64_t now_
                .set = change.need,
                .lent = change.lent,
                .number = change.number,
-               .grant = {},
+               .grant = {.view = change.view.value, .count = 0},
                .flag = change.cancelled,
                .pins = change.pins};
   // Nothing here writes them before the change has ended.

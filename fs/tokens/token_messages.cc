@@ -14,17 +14,17 @@ namespace {
 enum : uint32_t { kSet = 1, kLent = 2, kNumber = 4, kGrant = 8, kFlag = 16, kValues = 32, kPins = 64 };
 
 constexpr uint32_t kFieldsOf[kTokenMessageKinds] = {
-    kSet | kNumber,                                    // Request
-    kNumber,                                           // Cancel
-    kSet | kNumber | kGrant | kValues,                 // Return
-    kNumber,                                           // Refuse
-    kSet | kLent | kNumber | kFlag | kPins | kValues,  // Lend
-    kSet | kNumber | kGrant | kValues,                 // Register
-    kSet | kNumber | kGrant | kValues,                 // Grant
-    kSet | kNumber | kGrant | kFlag,                   // Recall
-    kNumber | kGrant | kFlag,                          // Ack
-    kNumber | kFlag | kValues,                         // GiveBack
-    0,                                                 // RegisterAsk
+    kSet | kNumber,                                             // Request
+    kNumber,                                                    // Cancel
+    kSet | kNumber | kGrant | kValues,                          // Return
+    kNumber,                                                    // Refuse
+    kSet | kLent | kNumber | kGrant | kFlag | kPins | kValues,  // Lend
+    kSet | kNumber | kGrant | kValues,                          // Register
+    kSet | kNumber | kGrant | kValues,                          // Grant
+    kSet | kNumber | kGrant | kFlag,                            // Recall
+    kNumber | kGrant | kFlag,                                   // Ack
+    kNumber | kFlag | kValues,                                  // GiveBack
+    0,                                                          // RegisterAsk
 };
 
 constexpr size_t kHeadBytes = 1 + 8 + 4 + 4 + 2;

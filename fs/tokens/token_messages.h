@@ -29,7 +29,7 @@ enum class TokenMessageKind : uint8_t {
   kCancel,       // What was asked for by request `number` is wanted no more.
   kReturn,       // `set` is what is left; `grant` the newest that was seen.
   kRefuse,       // The conditional recall `number`: in use.
-  kLend,  // A change that needs `set`, for which `lent` is lent, with its values; `pins`: it passes who waits. With `flag`: not to be begun.
+  kLend,  // A change that needs `set`, for which `lent` is lent, with its values; begun in the view of `grant`; `pins`: it passes who waits. With `flag`: not to be begun.
   kRegister,  // All that is held, in parts.
   // From the server.
   kGrant,        // `set` is all that is held now; `number` the last return that was taken.

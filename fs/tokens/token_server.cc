@@ -38,6 +38,7 @@ void TokenServer::OnView(Epoch view, Members members, int64_t now_ms, Output& ou
   if (!built_) {
     // Another failure: what was said in the view before is said again.
     KeepOwn();
+    since_ = view;
     registrations_.clear();
     missing_ = members;
     members_ = std::move(members);
@@ -206,6 +207,8 @@ void TokenServer::Take(const TokenObject& id, Object& object, const TokenEntry& 
 }
 
 void TokenServer::OnLend(NodeInstance from, const TokenEntry& e, Letters& letters) {
+  // Begun with who was the server before: when its client was asked what it holds, it gave that change up.
+  if (e.grant.view < since_.value) return;
   Object& object = At(e.object);
   const auto queued = std::find_if(object.queue.begin(), object.queue.end(), [&](const Entry& q) {
     return q.change && q.client == from && q.number == e.number;

@@ -180,6 +180,7 @@ class TokenServer {
   Epoch view_;
   Members members_;
   bool built_ = false;
+  Epoch since_;                     // The view in which all have said what they hold.
   std::set<NodeInstance> missing_;  // Who has not said all that it holds.
   std::map<NodeInstance, Registration> registrations_;
   int64_t asked_at_ = 0;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
+#include <utility>
 #include <vector>
 
 #include "tests/unit/fs/tokens/token_wire.h"
@@ -132,6 +134,28 @@ TEST_F(TokensChanges, ACancelledChangeIsSaidNotToBeMadeHoweverOften) {
   EXPECT_EQ(events_[1][0].kind, TokenEventKind::kChanged);
   EXPECT_EQ(events_[1][0].why, TokenFailure::kNotMade);
   EXPECT_TRUE(begun_.empty());
+}
+
+TEST_F(TokensChanges, AChangeThatItsClientGaveUpWithTheServerIsNotBegunByTheNext) {
+  Hold(1, kRead);
+  Change(1, 7, kA, kWrite);
+  wire_.clear();
+  NewServer();
+  View(2);
+  // The lend of this view is the last to come.
+  std::deque<std::pair<NodeInstance, TokenSend>> lends;
+  for (const auto& packet : wire_) {
+    if (packet.second.message.kind == TokenMessageKind::kLend) lends.push_back(packet);
+  }
+  ASSERT_EQ(Lose(TokenMessageKind::kLend), 1u);
+  Settle();
+  ASSERT_TRUE(server_->Ready());
+  wire_ = lends;
+  Settle();
+  EXPECT_TRUE(begun_.empty());
+  Change(1, 8, kA, kWrite);
+  Settle();
+  EXPECT_EQ(begun_.size(), 1u);
 }
 
 TEST_F(TokensChanges, AConditionalRecallIsRefusedIfTheClassWasGrantedMeanwhile) {
