@@ -13,6 +13,7 @@
 
 #pragma once
 
+#include <bit>
 #include <compare>
 #include <cstdint>
 
@@ -65,6 +66,10 @@ class TokenSet {
     return Of(Classes(bits_) & Classes(other.bits_) & (differ | write));
   }
   constexpr bool ConflictsWith(TokenSet other) const { return !ConflictWith(other).Empty(); }
+
+  // That all its classes come before those of `other`, in the order of TokenClass.
+  constexpr bool AllBefore(TokenSet other) const { return int(std::bit_width(bits_)) <= 2 * other.First(); }
+  constexpr int First() const { return std::countr_zero(bits_) / 2; }
 
   // This without the classes in which `other` has a level, whatever level.
   constexpr TokenSet Without(TokenSet other) const { return Of(Classes(bits_) & ~Classes(other.bits_)); }

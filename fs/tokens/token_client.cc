@@ -33,15 +33,16 @@ void TokenClient::Acquire(Operation operation, std::vector<Wanted> wanted, int64
   Send(std::move(letters), out);
 }
 
-void TokenClient::Release(Operation operation, int64_t now_ms, Output& out) {
+bool TokenClient::Release(Operation operation, int64_t now_ms, Output& out) {
   const auto at = uses_.find(operation);
-  CHECK(at != uses_.end());
+  if (at == uses_.end()) return false;
   Letters letters;
   const std::vector<Wanted> wanted = std::move(at->second.wanted);
   uses_.erase(at);
   for (const Wanted& w : wanted) Unpin(w.object, operation, now_ms, letters, out);
   Advance(now_ms, letters, out);
   Send(std::move(letters), out);
+  return true;
 }
 
 bool TokenClient::Cancel(Operation operation, int64_t now_ms, Output& out) {
@@ -64,14 +65,26 @@ void TokenClient::GiveUp(Operation operation, int64_t now_ms, Letters& letters, 
       Unpin(id, operation, now_ms, letters, out);
       continue;
     }
-    const auto object = objects_.find(id);
-    if (object == objects_.end() || object->second.asked.Empty() || !WaitedFor(id).Empty()) continue;
-    // Not sent again: what is granted nevertheless is given back.
-    object->second.asked = {};
-    letters[Kind::kCancel].push_back(
-        {.object = id, .set = {}, .lent = {}, .number = object->second.asked_number, .grant = {}});
-    Forget(id);
+    if (objects_.contains(id)) AskForLess(id, now_ms, letters);
   }
+}
+
+// Of those who still wait, the first asks for what it wants: what asks for no more keeps its place. If there is none, the request is not
+// sent again, and what is granted nevertheless is given back.
+void TokenClient::AskForLess(const TokenObject& id, int64_t now_ms, Letters& letters) {
+  Object& object = objects_.at(id);
+  if (object.asked.Empty() || WaitedFor(id).Covers(object.asked)) return;
+  const uint64_t number = object.asked_number;
+  object.asked = {};
+  for (const auto& [operation, waiter] : waiters_) {
+    for (size_t i = waiter.pinned; i < waiter.wanted.size(); ++i) {
+      if (waiter.wanted[i].object == id) AskFor(waiter.wanted[i], now_ms, letters);
+    }
+  }
+  if (object.asked.Empty()) {
+    letters[Kind::kCancel].push_back({.object = id, .set = {}, .lent = {}, .number = number, .grant = {}});
+  }
+  Forget(id);
 }
 
 void TokenClient::Unpin(const TokenObject& id, Operation operation, int64_t now_ms, Letters& letters, Output& out) {
@@ -164,12 +177,7 @@ void TokenClient::OnGrant(const TokenEntry& e, Output& out) {
   object.recalled = object.recalled.In(old.ConflictWith(object.recalled));
   object.held = e.set;
   if (e.set.Covers(object.asked)) object.asked = {};
-  if (e.times) object.times.Merge(*e.times);
-  // A size written here counts until the server has it, or that of a later writer.
-  if (e.size && (!object.size_changed || e.size_grant >= object.size_grant)) {
-    object.size = *e.size;
-    object.size_changed = false;
-  }
+  TakeValues(object, e);
   // Of a request that is not waited for any more, or came twice.
   const TokenSet wanted = WaitedFor(e.object);
   TokenSet stray;
@@ -195,6 +203,11 @@ void TokenClient::OnRecall(const TokenEntry& e, Letters& letters, int64_t now_ms
     }
   }
   object.recalled |= e.set;
+  // What the server has granted and never came is said not to be here, also while the rest is in use.
+  const bool said = object.returned && object.returned->grant == object.seen;
+  if (!e.flag && !said && !e.set.Without(object.held).Empty() && object.held.ConflictsWith(object.recalled)) {
+    SendReturn(e.object, object, now_ms, letters);
+  }
   AnswerRecall(e.object, now_ms, letters, out);
 }
 
@@ -218,19 +231,32 @@ void TokenClient::AnswerRecall(const TokenObject& id, int64_t now_ms, Letters& l
 void TokenClient::GiveBack(const TokenObject& id, TokenSet set, Output& out) {
   if (set.Empty()) return;
   objects_.at(id).leaving |= set;
-  out.events.push_back({.kind = TokenEventKind::kInvalidate, .operation = 0, .object = id, .set = set});
+  const uint64_t invalidation = ++invalidations_counted_;
+  invalidations_[invalidation] = {id, set};
+  out.events.push_back({.kind = TokenEventKind::kInvalidate,
+                        .operation = 0,
+                        .object = id,
+                        .set = set,
+                        .why = TokenFailure::kNone,
+                        .invalidation = invalidation});
 }
 
-void TokenClient::Invalidated(const TokenObject& id, TokenSet set, int64_t now_ms, Output& out) {
-  const auto at = objects_.find(id);
-  if (at == objects_.end()) return;  // The lease has ended meanwhile.
-  Object& object = at->second;
-  CHECK(object.leaving.Covers(set));
-  object.held = object.held.Without(set);
-  object.leaving = object.leaving.Without(set);
-  if (object.held.ConflictWith(object.recalled).Empty()) object.recalled = {};
+void TokenClient::Invalidated(const std::vector<uint64_t>& invalidations, int64_t now_ms, Output& out) {
+  std::set<TokenObject> returned;
+  for (const uint64_t invalidation : invalidations) {
+    const auto at = invalidations_.find(invalidation);
+    if (at == invalidations_.end()) continue;
+    const auto [id, set] = at->second;
+    invalidations_.erase(at);
+    Object& object = objects_.at(id);
+    CHECK(object.leaving.Covers(set));
+    object.held = object.held.Without(set);
+    object.leaving = object.leaving.Without(set);
+    if (object.held.ConflictWith(object.recalled).Empty()) object.recalled = {};
+    returned.insert(id);
+  }
   Letters letters;
-  SendReturn(id, object, now_ms, letters);
+  for (const TokenObject& id : returned) SendReturn(id, objects_.at(id), now_ms, letters);
   Advance(now_ms, letters, out);
   Send(std::move(letters), out);
 }
@@ -259,7 +285,10 @@ void TokenClient::SendReturn(const TokenObject& id, Object& object, int64_t now_
 // The size, when it is given up: one that is written under a grant is stored once.
 TokenEntry TokenClient::WithValues(const TokenObject& id, const Object& object) const {
   TokenEntry e{.object = id, .set = object.held, .lent = {}, .number = 0, .grant = object.seen};
-  if (object.times_changed) e.times = object.times;
+  if (object.times_changed) {
+    e.times = object.times;
+    e.times_set = object.times_set;
+  }
   if (object.size_changed && object.held.At(TokenClass::kSize) != TokenLevel::kWrite) {
     e.size = object.size;
     e.size_grant = object.size_grant;

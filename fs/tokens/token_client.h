@@ -2,12 +2,13 @@
 //
 // Invariants:
 //   T13 Who waits for an object pins nothing of it. The objects of one operation are pinned in their order, each when all that is wanted
-//       of it is there; an operation that uses tokens waits for no more of them.
+//       of it is there. An operation that uses tokens waits for no more of them but by a change, which needs only what comes after all
+//       that it uses: of a later object, or later classes of the same.
 //   T14 What is recalled is not pinned again before it was given back. It is given back when nobody uses it, and what it was the right to
 //       has left memory: kInvalidate, then Invalidated.
 //   T15 A return is sent again until it is acknowledged. One that crossed a grant counts for nothing: the grant is what is held.
 //   T16 What is lent is not used until the server gives it back, whatever is granted meanwhile. It may be recalled.
-//   T17 After the lease has ended nothing is held, and all waits have ended.
+//   T17 After the lease has ended nothing is held, and all waits have ended; operations under way are told that they use nothing.
 //
 // Owned by its caller's loop. Each step looks at all that wait: it is made for the operations of one node, not for thousands.
 
@@ -27,16 +28,22 @@
 namespace mangrove::fs {
 
 enum class TokenEventKind : uint8_t {
-  kReady,       // The operation has all that it waited for: it uses it until Release.
-  kFailed,      // It waits no more, for `why`.
-  kInvalidate,  // Drop what `set` is the right to, as WhatToDoBefore says for data; then call Invalidated.
-  kLost,        // Nothing of this object is held any more: drop everything, store nothing.
-  kChanged,     // The change that was asked for has ended; `why` is kNone if it was made.
+  // The operation has all that it waited for: it uses it until Release.
+  kReady,
+  // It waits no more, or uses no more, for `why`.
+  kFailed,
+  // Drop what `set` is the right to, as WhatToDoBefore says for data; then call Invalidated with `invalidation`.
+  kInvalidate,
+  // Nothing of this object is held any more: drop everything, store nothing.
+  kLost,
+  // The change that was asked for has ended; `why` is kNone if it was made. Then what is kept of `set`, which was lent, is changed
+  // likewise or dropped; the values that the client keeps are those that the change left.
+  kChanged,
 };
 enum class TokenFailure : uint8_t {
   kNone = 0,
   kTimedOut,     // Its time was over.
-  kInterrupted,  // By a new view. Of a change: it may have been made.
+  kInterrupted,  // By a new view. Of a change: it may have been made, and what was lent is given back.
   kLeaseEnded,
   kNotMade,  // Of a change: the server took it back before it began.
 };
@@ -47,6 +54,7 @@ struct TokenEvent {
   TokenObject object;
   TokenSet set;
   TokenFailure why = TokenFailure::kNone;
+  uint64_t invalidation = 0;
 };
 
 class TokenClient {
@@ -79,27 +87,28 @@ class TokenClient {
   // REQUIRES: the number is that of no operation; no set is empty; who asks uses no tokens.
   void Acquire(Operation operation, std::vector<Wanted> wanted, int64_t deadline_ms, bool interruptible, int64_t now_ms,
                Output& out);
-  // REQUIRES: it was said to be ready.
-  void Release(Operation operation, int64_t now_ms, Output& out);
+  // False: it uses nothing, as after the end of the lease.
+  bool Release(Operation operation, int64_t now_ms, Output& out);
   // False: it does not wait. A signal, or a forced unmount.
   bool Cancel(Operation operation, int64_t now_ms, Output& out);
 
   // The server makes a change that needs `need`; meanwhile it is lent what is held here of it and not used. One at a time for an object:
-  // false if there is one. REQUIRES: the operation uses nothing of the object that conflicts with `need`.
+  // false if there is one. REQUIRES: the operation does not wait, and uses nothing that does not come before `need` (T13).
   bool BeginChange(Operation operation, const TokenObject& object, TokenSet need, int64_t now_ms, Output& out);
   // What was not begun is not to be begun. kChanged says which it was.
   void CancelChange(const TokenObject& object, int64_t now_ms, Output& out);
 
-  // REQUIRES: kInvalidate named `set`.
-  void Invalidated(const TokenObject& object, TokenSet set, int64_t now_ms, Output& out);
+  // What these kInvalidate named is dropped. Those of before the end of a lease count for nothing. What ends together is returned in as few
+  // messages as it needs.
+  void Invalidated(const std::vector<uint64_t>& invalidations, int64_t now_ms, Output& out);
 
-  // REQUIRES: an operation uses shared write of the times.
-  void Touch(const TokenObject& object, const TokenTimes& times);
-  // REQUIRES: an operation uses write of the size.
-  void SetSize(const TokenObject& object, uint64_t size);
-  // REQUIRES: an operation uses read, or write, of it.
-  TokenTimes TimesOf(const TokenObject& object) const;
-  uint64_t SizeOf(const TokenObject& object) const;
+  // Of what an operation uses. False, or nothing: it uses nothing any more, since the lease has ended, and nothing was changed.
+  // REQUIRES: otherwise it uses shared write of the times, or write of the size.
+  [[nodiscard]] bool Touch(Operation operation, const TokenObject& object, const TokenTimes& times);
+  [[nodiscard]] bool SetSize(Operation operation, const TokenObject& object, uint64_t size);
+  // REQUIRES: otherwise it uses read, or write, of it.
+  std::optional<TokenTimes> TimesOf(Operation operation, const TokenObject& object) const;
+  std::optional<uint64_t> SizeOf(Operation operation, const TokenObject& object) const;
 
   TokenSet Held(const TokenObject& object) const;
   // What may be relied on: held, and not lent.
@@ -120,7 +129,9 @@ class TokenClient {
     uint64_t number = 0;
     TokenSet need;
     TokenSet lent;
+    bool pins = false;
     bool cancelled = false;
+    Epoch view;  // In which it was begun.
     int64_t sent_ms = 0;
   };
   struct Object {
@@ -137,10 +148,11 @@ class TokenClient {
     std::optional<Return> returned;
     std::optional<Change> change;
     TokenTimes times;
+    TokenNumber times_set;
     bool times_changed = false;
     uint64_t size = 0;
     bool size_changed = false;
-    TokenNumber size_grant;  // Under which it was written here.
+    TokenNumber size_grant;  // Under which it was written here, or what the server said.
     uint64_t used = 0;       // The larger, the later.
 
     TokenSet Pinned() const;
@@ -167,14 +179,21 @@ class TokenClient {
   void Advance(int64_t now_ms, Letters& letters, Output& out);
   bool PinNext(Waiter& waiter, Operation operation);
   void AskFor(const Wanted& wanted, int64_t now_ms, Letters& letters);
+  void AskForLess(const TokenObject& id, int64_t now_ms, Letters& letters);
   TokenSet WaitedFor(const TokenObject& id) const;
   void Unpin(const TokenObject& id, Operation operation, int64_t now_ms, Letters& letters, Output& out);
   void GiveUp(Operation operation, int64_t now_ms, Letters& letters, Output& out);
   void GiveBack(const TokenObject& id, TokenSet set, Output& out);
   void AnswerRecall(const TokenObject& id, int64_t now_ms, Letters& letters, Output& out);
   void SendReturn(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters);
-  void SendChange(const TokenObject& id, Change& change, int64_t now_ms, Letters& letters);
+  // That all an operation uses comes before that.
+  bool ComesAfterUses(Operation operation, const TokenObject& id, TokenSet need) const;
+  void SendChange(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters);
   void SendAgain(int64_t now_ms, bool all, Letters& letters);
+  // Null if the operation uses nothing. REQUIRES: otherwise it uses `set`.
+  const Object* UsedBy(Operation operation, const TokenObject& id, TokenSet set) const;
+  void InterruptChanges(Epoch begun_before, Output& out);
+  static void TakeValues(Object& object, const TokenEntry& e);
   TokenEntry WithValues(const TokenObject& id, const Object& object) const;
   void Trim(Output& out);
   Object& At(const TokenObject& id);
@@ -187,6 +206,8 @@ class TokenClient {
   std::map<TokenObject, Object> objects_;
   std::map<Operation, Waiter> waiters_;
   std::map<Operation, Waiter> uses_;
+  std::map<uint64_t, Wanted> invalidations_;  // Those that are under way.
+  uint64_t invalidations_counted_ = 0;
   std::vector<TokenMessage> registration_;  // What was said in this view.
   uint64_t numbers_ = 0;                    // Of requests, returns and changes.
   uint64_t uses_counted_ = 0;

@@ -26,29 +26,35 @@ void TokenClient::OnView(Epoch view, NodeInstance server, int64_t now_ms, Output
                           .set = {},
                           .why = TokenFailure::kInterrupted});
   }
-  if (server != server_) {
-    // The changes have ended with who made them.
-    for (auto& [id, object] : objects_) {
-      if (!object.change) continue;
-      out.events.push_back({.kind = TokenEventKind::kChanged,
-                            .operation = object.change->operation,
-                            .object = id,
-                            .set = {},
-                            .why = TokenFailure::kInterrupted});
-      object.change.reset();
-      object.lent = {};
-    }
-  }
+  // The changes have ended with who made them.
+  if (server != server_) InterruptChanges(view, out);
   server_ = server;
   Advance(now_ms, letters, out);
   SendAgain(now_ms, true, letters);
   Send(std::move(letters), out);
 }
 
+// What was lent is not known to be as it was before.
+void TokenClient::InterruptChanges(Epoch begun_before, Output& out) {
+  for (auto& [id, object] : objects_) {
+    if (!object.change || object.change->view >= begun_before) continue;
+    out.events.push_back({.kind = TokenEventKind::kChanged,
+                          .operation = object.change->operation,
+                          .object = id,
+                          .set = {},
+                          .why = TokenFailure::kInterrupted});
+    object.change.reset();
+    const TokenSet lent = std::exchange(object.lent, {});
+    GiveBack(id, object.held.In(lent).Without(object.leaving), out);
+  }
+}
+
+// Who asks this is the server since this view: if it was one before, it has forgotten the changes.
 // The same for as long as the view lasts, since its parts may be lost one by one: nothing is granted until the server has
 // all of it, and what is given back meanwhile is a return as any other.
 void TokenClient::OnRegisterAsk(Output& out) {
   if (registration_.empty()) {
+    InterruptChanges(view_, out);
     std::vector<TokenEntry> entries;
     for (const auto& [id, object] : objects_) {
       if (object.held.Empty() && !object.returned && !object.times_changed && !object.size_changed) continue;
@@ -92,6 +98,7 @@ void TokenClient::OnLeaseEnd(Output& out) {
   waiters_.clear();
   uses_.clear();
   objects_.clear();
+  invalidations_.clear();
   registration_.clear();
   server_ = {};
 }
@@ -132,7 +139,7 @@ void TokenClient::SendAgain(int64_t now_ms, bool all, Letters& letters) {
       e.grant = object.returned->grant;
       letters[Kind::kReturn].push_back(e);
     }
-    if (object.change && due(object.change->sent_ms)) SendChange(id, *object.change, now_ms, letters);
+    if (object.change && due(object.change->sent_ms)) SendChange(id, object, now_ms, letters);
   }
 }
 
@@ -170,15 +177,21 @@ void TokenClient::Send(Letters letters, Output& out) const {
 // --- Changes. --------------------------------------------------------------------------------------------------------------
 
 bool TokenClient::BeginChange(Operation operation, const TokenObject& id, TokenSet need, int64_t now_ms, Output& out) {
+  CHECK(!waiters_.contains(operation) && ComesAfterUses(operation, id, need));
   Object& object = At(id);
   if (object.change) return false;
-  CHECK(!object.pins.contains(operation) || !object.pins.at(operation).ConflictsWith(need));
   const TokenSet lent = object.held.ConflictWith(need).Without(object.Pinned()).Without(object.leaving);
   if (options_.bug != TokenBug::kUsesWhatIsLent) object.lent = lent;
-  object.change = {
-      .operation = operation, .number = ++numbers_, .need = need, .lent = lent, .cancelled = false, .sent_ms = now_ms};
+  object.change = {.operation = operation,
+                   .number = ++numbers_,
+                   .need = need,
+                   .lent = lent,
+                   .pins = uses_.contains(operation),
+                   .cancelled = false,
+                   .view = view_,
+                   .sent_ms = now_ms};
   Letters letters;
-  SendChange(id, *object.change, now_ms, letters);
+  SendChange(id, object, now_ms, letters);
   Send(std::move(letters), out);
   return true;
 }
@@ -188,18 +201,37 @@ void TokenClient::CancelChange(const TokenObject& id, int64_t now_ms, Output& ou
   if (at == objects_.end() || !at->second.change) return;
   at->second.change->cancelled = true;
   Letters letters;
-  SendChange(id, *at->second.change, now_ms, letters);
+  SendChange(id, at->second, now_ms, letters);
   Send(std::move(letters), out);
 }
 
-void TokenClient::SendChange(const TokenObject& id, Change& change, int64_t now_ms, Letters& letters) {
+void TokenClient::SendChange(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters) {
+  Change& change = *object.change;
   change.sent_ms = now_ms;
-  letters[Kind::kLend].push_back({.object = id,
-                                  .set = change.need,
-                                  .lent = change.lent,
-                                  .number = change.number,
-                                  .grant = {},
-                                  .flag = change.cancelled});
+  TokenEntry e{.object = id,
+               .set = change.need,
+               .lent = change.lent,
+               .number = change.number,
+               .grant = {.view = change.view.value, .count = 0},
+               .flag = change.cancelled,
+               .pins = change.pins};
+  // Nothing here writes them before the change has ended.
+  if (object.times_changed && change.lent.At(TokenClass::kTimes) != TokenLevel::kNone) {
+    e.times = object.times;
+    e.times_set = object.times_set;
+  }
+  if (object.size_changed && change.lent.At(TokenClass::kSize) != TokenLevel::kNone) {
+    e.size = object.size;
+    e.size_grant = object.size_grant;
+  }
+  letters[Kind::kLend].push_back(e);
+}
+
+bool TokenClient::ComesAfterUses(Operation operation, const TokenObject& id, TokenSet need) const {
+  const auto at = uses_.find(operation);
+  if (at == uses_.end()) return true;
+  return std::all_of(at->second.wanted.begin(), at->second.wanted.end(),
+                     [&](const Wanted& w) { return w.object < id || (w.object == id && w.set.AllBefore(need)); });
 }
 
 void TokenClient::OnGiveBack(const TokenEntry& e, Output& out) {
@@ -208,37 +240,65 @@ void TokenClient::OnGiveBack(const TokenEntry& e, Output& out) {
   out.events.push_back({.kind = TokenEventKind::kChanged,
                         .operation = at->second.change->operation,
                         .object = e.object,
-                        .set = {},
+                        .set = at->second.lent,
                         .why = e.flag ? TokenFailure::kNotMade : TokenFailure::kNone});
+  TakeValues(at->second, e);
   at->second.change.reset();
   at->second.lent = {};
 }
 
 // --- Values. ---------------------------------------------------------------------------------------------------------------
 
-void TokenClient::Touch(const TokenObject& id, const TokenTimes& times) {
-  CHECK(Pinned(id).Covers({TokenClass::kTimes, TokenLevel::kSharedWrite}));
+// What is here counts until the server has what is newer.
+void TokenClient::TakeValues(Object& object, const TokenEntry& e) {
+  if (e.times && e.times_set > object.times_set) {
+    object.times = *e.times;
+    object.times_set = e.times_set;
+    object.times_changed = false;
+  } else if (e.times && e.times_set == object.times_set) {
+    object.times.Merge(*e.times);
+  }
+  if (e.size && (e.size_grant > object.size_grant || (e.size_grant == object.size_grant && !object.size_changed))) {
+    object.size = *e.size;
+    object.size_grant = e.size_grant;
+    object.size_changed = false;
+  }
+}
+
+const TokenClient::Object* TokenClient::UsedBy(Operation operation, const TokenObject& id, TokenSet set) const {
+  if (!uses_.contains(operation)) return nullptr;
+  const Object& object = objects_.at(id);
+  CHECK(object.pins.at(operation).Covers(set));
+  return &object;
+}
+
+bool TokenClient::Touch(Operation operation, const TokenObject& id, const TokenTimes& times) {
+  if (UsedBy(operation, id, {TokenClass::kTimes, TokenLevel::kSharedWrite}) == nullptr) return false;
   Object& object = objects_.at(id);
   object.times.Merge(times);
   object.times_changed = true;
+  return true;
 }
 
-void TokenClient::SetSize(const TokenObject& id, uint64_t size) {
-  CHECK(Pinned(id).Covers({TokenClass::kSize, TokenLevel::kWrite}));
+bool TokenClient::SetSize(Operation operation, const TokenObject& id, uint64_t size) {
+  if (UsedBy(operation, id, {TokenClass::kSize, TokenLevel::kWrite}) == nullptr) return false;
   Object& object = objects_.at(id);
   object.size = size;
   object.size_changed = true;
-  object.size_grant = object.seen;
+  object.size_grant = std::max(object.size_grant, object.seen);
+  return true;
 }
 
-TokenTimes TokenClient::TimesOf(const TokenObject& id) const {
-  CHECK(Pinned(id).Covers({TokenClass::kTimes, TokenLevel::kRead}));
-  return objects_.at(id).times;
+std::optional<TokenTimes> TokenClient::TimesOf(Operation operation, const TokenObject& id) const {
+  const Object* object = UsedBy(operation, id, {TokenClass::kTimes, TokenLevel::kRead});
+  if (object == nullptr) return std::nullopt;
+  return object->times;
 }
 
-uint64_t TokenClient::SizeOf(const TokenObject& id) const {
-  CHECK(Pinned(id).Covers({TokenClass::kSize, TokenLevel::kRead}));
-  return objects_.at(id).size;
+std::optional<uint64_t> TokenClient::SizeOf(Operation operation, const TokenObject& id) const {
+  const Object* object = UsedBy(operation, id, {TokenClass::kSize, TokenLevel::kRead});
+  if (object == nullptr) return std::nullopt;
+  return object->size;
 }
 
 TokenSet TokenClient::Held(const TokenObject& id) const {

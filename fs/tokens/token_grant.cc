@@ -18,6 +18,14 @@ bool TokenServer::Conflicting(TokenSet a, TokenSet b) const {
   return a.ConflictsWith(b);
 }
 
+// Who makes an earlier change may wait for what the operation of this one uses, if it needs a class that comes before: then this one
+// passes. So no operation waits in a ring: each waits for later classes than it uses, and who waits as a request uses none of the object.
+bool TokenServer::WaitsBehind(const Entry& entry, TokenSet effective, const Earlier& earlier) const {
+  if (!Conflicting(earlier.effective, effective)) return false;
+  if (earlier.begun || !entry.passes) return true;
+  return earlier.passes && earlier.effective.First() >= effective.First();
+}
+
 bool TokenServer::HoldersAgree(const Object& object, const Entry& entry, TokenSet effective,
                                std::map<NodeInstance, TokenSet>& recalls) const {
   bool agree = true;
@@ -34,27 +42,41 @@ bool TokenServer::HoldersAgree(const Object& object, const Entry& entry, TokenSe
 }
 
 void TokenServer::Step(const TokenObject& id, int64_t now_ms, Letters& letters, Output& out) {
-  if (!objects_.contains(id)) return;
+  if (!built_ || !objects_.contains(id)) return;
   Object& object = objects_.at(id);
+  BeginConditional(id, object, now_ms, letters);
   std::map<NodeInstance, TokenSet> recalls;
-  std::vector<TokenSet> before;
+  // What is being made is in the way of all, also of those that it passed.
+  std::vector<Earlier> before;
+  for (const Entry& e : object.queue) {
+    if (e.begun) before.push_back({.effective = Effective(object, e), .begun = true, .passes = e.passes});
+  }
   for (auto at = object.queue.begin(); at != object.queue.end();) {
+    if (at->begun) {
+      ++at;
+      continue;
+    }
     const TokenSet effective = Effective(object, *at);
     bool waits = false;
-    for (const TokenSet& earlier : before) waits = waits || Conflicting(earlier, effective);
-    if (!at->begun && !waits && HoldersAgree(object, *at, effective, recalls)) {
+    for (const Earlier& earlier : before) waits = waits || WaitsBehind(*at, effective, earlier);
+    if (!waits && HoldersAgree(object, *at, effective, recalls)) {
       if (!at->change) {
         Grant(id, object, *at, letters);
         at = object.queue.erase(at);
         continue;
       }
       at->begun = true;
+      const auto lender = object.holders.find(at->client);
+      const bool writes =
+          lender != object.holders.end() && lender->second.held.At(TokenClass::kSize) == TokenLevel::kWrite;
+      Take(id, object, at->values, writes, out);
       out.begin.push_back({.client = at->client, .object = id, .number = at->number});
     }
-    before.push_back(effective);
+    before.push_back({.effective = effective, .begun = at->begun, .passes = at->passes});
     ++at;
   }
   SendRecalls(id, object, recalls, now_ms, letters);
+  EndConditional(id, object, out);
   Forget(id);
 }
 
@@ -64,12 +86,19 @@ void TokenServer::Grant(const TokenObject& id, Object& object, const Entry& entr
   holder.grant = {.view = view_.value, .count = ++granted_};
   holder.recalled = {};
   TokenEntry e{.object = id, .set = holder.held, .lent = {}, .number = holder.returned, .grant = holder.grant};
-  if (holder.held.At(TokenClass::kTimes) != TokenLevel::kNone) e.times = object.values.times;
-  if (holder.held.At(TokenClass::kSize) != TokenLevel::kNone) {
+  AddValues(object, holder.held, e);
+  letters[{entry.client, Kind::kGrant}].push_back(e);
+}
+
+void TokenServer::AddValues(const Object& object, TokenSet held, TokenEntry& e) {
+  if (held.At(TokenClass::kTimes) != TokenLevel::kNone) {
+    e.times = object.values.times;
+    e.times_set = object.values.times_set;
+  }
+  if (held.At(TokenClass::kSize) != TokenLevel::kNone) {
     e.size = object.values.size;
     e.size_grant = object.values.size_grant;
   }
-  letters[{entry.client, Kind::kGrant}].push_back(e);
 }
 
 void TokenServer::SendRecalls(const TokenObject& id, Object& object, const std::map<NodeInstance, TokenSet>& recalls,
@@ -86,6 +115,29 @@ void TokenServer::SendRecalls(const TokenObject& id, Object& object, const std::
     letters[{client, Kind::kRecall}].push_back(
         {.object = id, .set = at->second, .lent = {}, .number = 0, .grant = holder.grant});
   }
+}
+
+void TokenServer::BeginConditional(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters) {
+  Conditional& conditional = object.conditional;
+  const bool again = conditional.begun && now_ms - conditional.sent_at >= options_.resend_ms;
+  if (conditional.number == 0 || (conditional.begun && !again)) return;
+  for (const auto& [client, holder] : object.holders) {
+    if (!conditional.begun && holder.held.ConflictsWith(conditional.against)) conditional.unanswered.insert(client);
+  }
+  conditional.begun = true;
+  SendConditional(id, object, now_ms, letters);
+}
+
+// By what is held then: somebody may have been granted it since the recall was sent.
+void TokenServer::EndConditional(const TokenObject& id, Object& object, Output& out) {
+  const Conditional& conditional = object.conditional;
+  if (!conditional.begun || !conditional.unanswered.empty()) return;
+  bool refused = conditional.refused;
+  for (const auto& [client, holder] : object.holders) {
+    refused = refused || holder.held.ConflictsWith(conditional.against);
+  }
+  out.conditional.emplace_back(id, refused);
+  object.conditional = {};
 }
 
 void TokenServer::SendConditional(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters) {

@@ -11,24 +11,24 @@ namespace mangrove::fs {
 namespace {
 
 // Fields of an entry, beside its object.
-enum : uint32_t { kSet = 1, kLent = 2, kNumber = 4, kGrant = 8, kFlag = 16, kValues = 32 };
+enum : uint32_t { kSet = 1, kLent = 2, kNumber = 4, kGrant = 8, kFlag = 16, kValues = 32, kPins = 64 };
 
 constexpr uint32_t kFieldsOf[kTokenMessageKinds] = {
-    kSet | kNumber,                     // Request
-    kNumber,                            // Cancel
-    kSet | kNumber | kGrant | kValues,  // Return
-    kNumber,                            // Refuse
-    kSet | kLent | kNumber | kFlag,     // Lend
-    kSet | kNumber | kGrant | kValues,  // Register
-    kSet | kNumber | kGrant | kValues,  // Grant
-    kSet | kNumber | kGrant | kFlag,    // Recall
-    kNumber | kGrant | kFlag,           // Ack
-    kNumber | kFlag,                    // GiveBack
-    0,                                  // RegisterAsk
+    kSet | kNumber,                                             // Request
+    kNumber,                                                    // Cancel
+    kSet | kNumber | kGrant | kValues,                          // Return
+    kNumber,                                                    // Refuse
+    kSet | kLent | kNumber | kGrant | kFlag | kPins | kValues,  // Lend
+    kSet | kNumber | kGrant | kValues,                          // Register
+    kSet | kNumber | kGrant | kValues,                          // Grant
+    kSet | kNumber | kGrant | kFlag,                            // Recall
+    kNumber | kGrant | kFlag,                                   // Ack
+    kNumber | kFlag | kValues,                                  // GiveBack
+    0,                                                          // RegisterAsk
 };
 
 constexpr size_t kHeadBytes = 1 + 8 + 4 + 4 + 2;
-constexpr uint8_t kFlagBit = 1, kTimesBit = 2, kSizeBit = 4;
+constexpr uint8_t kFlagBit = 1, kTimesBit = 2, kSizeBit = 4, kPinsBit = 8;
 
 size_t MaxEntryBytes(uint32_t fields) {
   size_t bytes = 16;
@@ -37,7 +37,7 @@ size_t MaxEntryBytes(uint32_t fields) {
   if (fields & kNumber) bytes += 8;
   if (fields & kGrant) bytes += 16;
   if (fields & (kFlag | kValues)) bytes += 1;
-  if (fields & kValues) bytes += 48;
+  if (fields & kValues) bytes += 64;
   return bytes;
 }
 
@@ -84,13 +84,15 @@ void PutEntry(std::string& out, const TokenEntry& e, uint32_t fields) {
     Put(out, e.grant.count);
   }
   if (fields & (kFlag | kValues)) {
-    Put(out,
-        uint8_t(((fields & kFlag) && e.flag ? kFlagBit : 0) | (e.times ? kTimesBit : 0) | (e.size ? kSizeBit : 0)));
+    Put(out, uint8_t(((fields & kFlag) && e.flag ? kFlagBit : 0) | (e.times ? kTimesBit : 0) | (e.size ? kSizeBit : 0) |
+                     ((fields & kPins) && e.pins ? kPinsBit : 0)));
   }
   if (e.times) {
     Put(out, uint64_t(e.times->access));
     Put(out, uint64_t(e.times->modify));
     Put(out, uint64_t(e.times->change));
+    Put(out, e.times_set.view);
+    Put(out, e.times_set.count);
   }
   if (e.size) {
     Put(out, *e.size);
@@ -112,14 +114,18 @@ TokenEntry GetEntry(Reader& in, uint32_t fields) {
   }
   if (!(fields & (kFlag | kValues))) return e;
   const auto bits = in.Get<uint8_t>();
-  const int meaning = (fields & kFlag ? kFlagBit : 0) | (fields & kValues ? kTimesBit | kSizeBit : 0);
+  const int meaning =
+      (fields & kFlag ? kFlagBit : 0) | (fields & kValues ? kTimesBit | kSizeBit : 0) | (fields & kPins ? kPinsBit : 0);
   if (bits & ~meaning) in.Refuse();
   e.flag = (bits & kFlagBit) != 0;
+  e.pins = (bits & kPinsBit) != 0;
   if (bits & kTimesBit) {
     e.times.emplace();
     e.times->access = int64_t(in.Get<uint64_t>());
     e.times->modify = int64_t(in.Get<uint64_t>());
     e.times->change = int64_t(in.Get<uint64_t>());
+    e.times_set.view = in.Get<uint64_t>();
+    e.times_set.count = in.Get<uint64_t>();
   }
   if (bits & kSizeBit) {
     e.size = in.Get<uint64_t>();

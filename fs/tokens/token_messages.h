@@ -29,13 +29,13 @@ enum class TokenMessageKind : uint8_t {
   kCancel,       // What was asked for by request `number` is wanted no more.
   kReturn,       // `set` is what is left; `grant` the newest that was seen.
   kRefuse,       // The conditional recall `number`: in use.
-  kLend,         // A change that needs `set`, for which `lent` is lent. With `flag`: not to be begun.
-  kRegister,     // All that is held, in parts.
+  kLend,  // A change that needs `set`, for which `lent` is lent, with its values; begun in the view of `grant`; `pins`: it passes who waits. With `flag`: not to be begun.
+  kRegister,  // All that is held, in parts.
   // From the server.
   kGrant,        // `set` is all that is held now; `number` the last return that was taken.
   kRecall,       // What conflicts with `set` is to be given back. With `flag`: only if it is not in use.
   kAck,          // Of return `number`. With `flag`: it crossed `grant`, so its levels count for nothing.
-  kGiveBack,     // Change `number` has ended. With `flag`: without having been made.
+  kGiveBack,     // Change `number` has ended; the values that it left. With `flag`: without having been made.
   kRegisterAsk,  // Says all that it holds.
 };
 constexpr int kTokenMessageKinds = 11;
@@ -68,7 +68,9 @@ struct TokenEntry {
   uint64_t number = 0;
   TokenNumber grant;
   bool flag = false;
+  bool pins = false;  // The operation whose change this is uses tokens.
   std::optional<TokenTimes> times = {};
+  TokenNumber times_set = {};  // When they were last set to what is not a later moment; only beside them.
   std::optional<uint64_t> size = {};
   TokenNumber size_grant = {};  // Under which the size was written; only beside one.
   friend bool operator==(const TokenEntry&, const TokenEntry&) = default;

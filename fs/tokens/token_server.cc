@@ -37,25 +37,43 @@ void TokenServer::OnView(Epoch view, Members members, int64_t now_ms, Output& ou
   granted_ = 0;
   if (!built_) {
     // Another failure: what was said in the view before is said again.
-    objects_.clear();
+    KeepOwn();
+    since_ = view;
     registrations_.clear();
     missing_ = members;
     members_ = std::move(members);
     built_ = missing_.empty();
+    if (built_) StepAll(now_ms, out);
     return AskMissing(now_ms, out);
   }
   for (const NodeInstance& member : members_) {
     if (!members.contains(member)) Drop(member);
   }
   members_ = std::move(members);
+  for (auto& [id, object] : objects_) {
+    for (auto& [client, holder] : object.holders) holder.recalled = {};
+  }
+  StepAll(now_ms, out);
+}
+
+void TokenServer::KeepOwn() {
+  std::map<TokenObject, Object> kept;
+  for (auto& [id, object] : objects_) {
+    std::erase_if(object.queue, [](const Entry& e) { return e.client != NodeInstance(); });
+    if (object.queue.empty() && object.conditional.number == 0) continue;
+    Object& own = kept[id];
+    own.queue = std::move(object.queue);
+    own.conditional = object.conditional;
+    own.values = object.values;
+  }
+  objects_ = std::move(kept);
+}
+
+void TokenServer::StepAll(int64_t now_ms, Output& out) {
   Letters letters;
   std::vector<TokenObject> all;
   for (const auto& [id, object] : objects_) all.push_back(id);
-  for (const TokenObject& id : all) {
-    for (auto& [client, holder] : objects_.at(id).holders) holder.recalled = {};
-    EndConditionals(id, objects_.at(id), out);
-    Step(id, now_ms, letters, out);
-  }
+  for (const TokenObject& id : all) Step(id, now_ms, letters, out);
   Send(std::move(letters), out);
 }
 
@@ -76,7 +94,7 @@ void TokenServer::AskMissing(int64_t now_ms, Output& out) {
   }
 }
 
-void TokenServer::OnRegister(NodeInstance from, const TokenMessage& message, Output& out) {
+void TokenServer::OnRegister(NodeInstance from, const TokenMessage& message, int64_t now_ms, Output& out) {
   if (!missing_.contains(from)) return;
   Registration& registration = registrations_[from];
   if (registration.parts == 0) registration.parts = message.parts;
@@ -84,20 +102,21 @@ void TokenServer::OnRegister(NodeInstance from, const TokenMessage& message, Out
   if (registration.parts != message.parts || !registration.seen.insert(message.part).second) return;
   for (const TokenEntry& e : message.entries) {
     Object& object = At(e.object);
-    Take(e.object, object, e, e.size_grant > object.values.size_grant, out);
+    Take(e.object, object, e, true, out);
     if (!e.set.Empty())
       object.holders[from] = {.held = e.set, .grant = e.grant, .returned = 0, .recalled = {}, .recalled_at = 0};
   }
   if (registration.seen.size() < registration.parts) return;
   missing_.erase(from);
   built_ = missing_.empty();
+  if (built_) StepAll(now_ms, out);
 }
 
 // --- Messages. -------------------------------------------------------------------------------------------------------------
 
 void TokenServer::OnMessage(NodeInstance from, const TokenMessage& message, int64_t now_ms, Output& out) {
   if (message.view != view_ || !members_.contains(from)) return;
-  if (message.kind == Kind::kRegister) return OnRegister(from, message, out);
+  if (message.kind == Kind::kRegister) return OnRegister(from, message, now_ms, out);
   if (!built_) return;  // Sent again until it is answered.
   Letters letters;
   for (const TokenEntry& e : message.entries) {
@@ -114,8 +133,6 @@ void TokenServer::OnMessage(NodeInstance from, const TokenMessage& message, int6
       }
       default: return;  // What a server sends.
     }
-    const auto at = objects_.find(e.object);
-    if (at != objects_.end()) EndConditionals(e.object, at->second, out);
     Step(e.object, now_ms, letters, out);
   }
   Send(std::move(letters), out);
@@ -136,8 +153,13 @@ void TokenServer::OnRequest(NodeInstance from, const TokenEntry& e) {
     }
     object.queue.erase(at);
   }
-  object.queue.push_back(
-      {.client = from, .number = e.number, .change = false, .begun = false, .wanted = e.set, .lent = {}});
+  object.queue.push_back({.client = from,
+                          .number = e.number,
+                          .change = false,
+                          .begun = false,
+                          .passes = false,
+                          .wanted = e.set,
+                          .lent = {}});
 }
 
 void TokenServer::OnCancel(NodeInstance from, const TokenEntry& e) {
@@ -158,9 +180,7 @@ void TokenServer::OnReturn(NodeInstance from, const TokenEntry& e, Letters& lett
     const bool crossed = e.grant != holder.grant;
     const bool late = e.number <= holder.returned;
     const bool writes = holder.held.At(TokenClass::kSize) == TokenLevel::kWrite;
-    // Not what was taken before, and another has written since.
-    const bool newer = e.size_grant >= object.values.size_grant;
-    Take(e.object, object, e, !crossed && !late && writes && newer, out);
+    Take(e.object, object, e, !crossed && !late && writes, out);
     ack.grant = holder.grant;
     ack.flag = crossed && !late;
     if ((!crossed || options_.bug == TokenBug::kBelievesCrossedReturn) && !late) {
@@ -177,8 +197,9 @@ void TokenServer::OnReturn(NodeInstance from, const TokenEntry& e, Letters& lett
 
 void TokenServer::Take(const TokenObject& id, Object& object, const TokenEntry& e, bool take_size, Output& out) {
   const TokenValues before = object.values;
-  if (e.times) object.values.times.Merge(*e.times);
-  if (e.size && take_size) {
+  if (e.times && e.times_set == object.values.times_set) object.values.times.Merge(*e.times);
+  // Not what was taken before, and another has written since.
+  if (e.size && take_size && e.size_grant >= object.values.size_grant) {
     object.values.size = *e.size;
     object.values.size_grant = e.size_grant;
   }
@@ -186,6 +207,8 @@ void TokenServer::Take(const TokenObject& id, Object& object, const TokenEntry& 
 }
 
 void TokenServer::OnLend(NodeInstance from, const TokenEntry& e, Letters& letters) {
+  // Begun with who was the server before: when its client was asked what it holds, it gave that change up.
+  if (e.grant.view < since_.value) return;
   Object& object = At(e.object);
   const auto queued = std::find_if(object.queue.begin(), object.queue.end(), [&](const Entry& q) {
     return q.change && q.client == from && q.number == e.number;
@@ -194,28 +217,38 @@ void TokenServer::OnLend(NodeInstance from, const TokenEntry& e, Letters& letter
     if (!e.flag || queued->begun) return;  // It is answered when it has ended.
     object.queue.erase(queued);
   } else {
-    uint64_t& changed = object.changed[from];
-    if (e.number > changed && !e.flag) {
-      object.queue.push_back(
-          {.client = from, .number = e.number, .change = true, .begun = false, .wanted = e.set, .lent = e.lent});
-      return;
-    }
-    if (e.number <= changed) {
-      letters[{from, Kind::kGiveBack}].push_back(
-          {.object = e.object, .set = {}, .lent = {}, .number = e.number, .grant = {}});
+    const Ended ended = object.changed[from];
+    // Of an earlier one than the last the client waits no more.
+    if (e.number <= ended.number) return SendGiveBack(e.object, from, letters);
+    if (!e.flag) {
+      object.queue.push_back({.client = from,
+                              .number = e.number,
+                              .change = true,
+                              .begun = false,
+                              .passes = e.pins,
+                              .wanted = e.set,
+                              .lent = e.lent,
+                              .values = e});
       return;
     }
   }
-  object.changed[from] = e.number;
-  letters[{from, Kind::kGiveBack}].push_back(
-      {.object = e.object, .set = {}, .lent = {}, .number = e.number, .grant = {}, .flag = true});
+  object.changed[from] = {.number = e.number, .made = false};
+  SendGiveBack(e.object, from, letters);
+}
+
+void TokenServer::SendGiveBack(const TokenObject& id, NodeInstance to, Letters& letters) const {
+  const Object& object = objects_.at(id);
+  const Ended& ended = object.changed.at(to);
+  TokenEntry e{.object = id, .set = {}, .lent = {}, .number = ended.number, .grant = {}, .flag = !ended.made};
+  AddValues(object, HeldBy(id, to), e);
+  letters[{to, Kind::kGiveBack}].push_back(e);
 }
 
 // --- Changes of the server's own, and what is done with time. -------------------------------------------------------------
 
 void TokenServer::BeginChange(const TokenObject& object, uint64_t number, TokenSet need, int64_t now_ms, Output& out) {
   At(object).queue.push_back(
-      {.client = {}, .number = number, .change = true, .begun = false, .wanted = need, .lent = {}});
+      {.client = {}, .number = number, .change = true, .begun = false, .passes = false, .wanted = need, .lent = {}});
   Letters letters;
   Step(object, now_ms, letters, out);
   Send(std::move(letters), out);
@@ -230,38 +263,42 @@ void TokenServer::EndChange(const TokenChangeId& change, int64_t now_ms, Output&
   object.queue.erase(at);
   Letters letters;
   if (members_.contains(change.client)) {
-    object.changed[change.client] = change.number;
-    letters[{change.client, Kind::kGiveBack}].push_back(
-        {.object = change.object, .set = {}, .lent = {}, .number = change.number, .grant = {}});
+    object.changed[change.client] = {.number = change.number, .made = true};
+    SendGiveBack(change.object, change.client, letters);
   }
   Step(change.object, now_ms, letters, out);
   Send(std::move(letters), out);
 }
 
-void TokenServer::SetValues(const TokenObject& id, TokenTimes times, uint64_t size, Output& out) {
+void TokenServer::SetValues(const TokenObject& id, std::optional<TokenTimes> times, std::optional<uint64_t> size,
+                            Output& out) {
   Object& object = At(id);
-  object.values = {.times = times, .size = size, .size_grant = {.view = view_.value, .count = ++granted_}};
+  TokenSet made;
+  for (const Entry& e : object.queue) made |= e.begun ? e.wanted : TokenSet();
+  CHECK(!times || made.Covers({TokenClass::kTimes, TokenLevel::kWrite}));
+  CHECK(!size || made.Covers({TokenClass::kSize, TokenLevel::kWrite}));
+  const TokenNumber now{.view = view_.value, .count = ++granted_};
+  if (times) {
+    object.values.times = *times;
+    object.values.times_set = now;
+  }
+  if (size) {
+    object.values.size = *size;
+    object.values.size_grant = now;
+  }
   out.store.emplace_back(id, object.values);
 }
 
 void TokenServer::RecallConditionally(const TokenObject& id, TokenSet against, int64_t now_ms, Output& out) {
-  Object& object = At(id);
-  object.conditional = {
-      .number = ++conditionals_, .against = against, .unanswered = {}, .refused = false, .sent_at = now_ms};
-  for (const auto& [client, holder] : object.holders) {
-    if (holder.held.ConflictsWith(against)) object.conditional.unanswered.insert(client);
-  }
+  At(id).conditional = {.number = ++conditionals_,
+                        .begun = false,
+                        .against = against,
+                        .unanswered = {},
+                        .refused = false,
+                        .sent_at = now_ms};
   Letters letters;
-  SendConditional(id, object, now_ms, letters);
-  EndConditionals(id, object, out);
+  Step(id, now_ms, letters, out);
   Send(std::move(letters), out);
-  Forget(id);
-}
-
-void TokenServer::EndConditionals(const TokenObject& id, Object& object, Output& out) {
-  if (object.conditional.number == 0 || !object.conditional.unanswered.empty()) return;
-  out.conditional.emplace_back(id, object.conditional.refused);
-  object.conditional = {};
 }
 
 void TokenServer::Tick(int64_t now_ms, Output& out) {
@@ -269,15 +306,7 @@ void TokenServer::Tick(int64_t now_ms, Output& out) {
     if (now_ms - asked_at_ >= options_.resend_ms) AskMissing(now_ms, out);
     return;
   }
-  Letters letters;
-  std::vector<TokenObject> all;
-  for (const auto& [id, object] : objects_) all.push_back(id);
-  for (const TokenObject& id : all) {
-    Object& object = objects_.at(id);
-    if (now_ms - object.conditional.sent_at >= options_.resend_ms) SendConditional(id, object, now_ms, letters);
-    Step(id, now_ms, letters, out);
-  }
-  Send(std::move(letters), out);
+  StepAll(now_ms, out);
 }
 
 }  // namespace mangrove::fs

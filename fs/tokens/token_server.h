@@ -6,10 +6,12 @@
 //   T9  What the server has of a client covers what that client believes it holds: it is more from the moment of the grant, and less
 //       only by a return that was sent with that grant seen.
 //   T10 A request is granted when what its client then holds or wants, in the classes it wants, conflicts with no other
-//       holder, no change that is being made, and no request that came before it.
+//       holder, no change that is being made, and nothing that came before it. A change begins by the same rule, but one of an operation
+//       that uses tokens passes whatever waits for these: all but changes of such operations that need no earlier class (T13).
 //   T11 What is lent for a change is left out of the conflicts of that change, and of nothing else.
-//   T12 Times merge to the largest, from whoever brings them. A size is taken only of a write holder whose grant is the
-//       newest it was given; while the server is rebuilt, only if it was written under a newer grant than what is stored.
+//   T12 Times merge to the largest, from whoever brings them, if they were last set when those that are stored were: what was touched
+//       before they were set is gone. A size is taken only of a write holder, and, also while the server is rebuilt, only if what is stored
+//       is not under a newer number: that of the grant it was written under, or of its setting.
 //
 // Owned by its caller's loop.
 
@@ -19,6 +21,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -28,9 +31,11 @@
 
 namespace mangrove::fs {
 
-// Of an object, as its inode has them. `size_grant`: under which grant the size was written; stored beside it.
+// Of an object, as its inode has them. `times_set`: when they were last set; `size_grant`: under which grant the size was written, or when
+// it was set. These are stored beside them.
 struct TokenValues {
   TokenTimes times;
+  TokenNumber times_set;
   uint64_t size = 0;
   TokenNumber size_grant;
   friend bool operator==(const TokenValues&, const TokenValues&) = default;
@@ -54,7 +59,8 @@ class TokenServer {
   struct Output {
     std::vector<std::pair<TokenObject, TokenValues>> store;
     std::vector<TokenChangeId> begin;  // The change may be made now; then EndChange.
-    // A conditional recall has ended; whether it was refused by somebody.
+    // A conditional recall has ended; whether it was refused by somebody, or somebody was granted it meanwhile. Who relies on it for longer
+    // has a change that needs it begin.
     std::vector<std::pair<TokenObject, bool>> conditional;
     std::vector<TokenSend> send;
   };
@@ -70,12 +76,12 @@ class TokenServer {
   void OnMessage(NodeInstance from, const TokenMessage& message, int64_t now_ms, Output& out);
   void Tick(int64_t now_ms, Output& out);
 
-  // A change of the server's own; `number` is the caller's. Waits its turn as a request does.
+  // A change of the server's own; `number` is the caller's. Waits its turn as a request does, and until all have registered.
   void BeginChange(const TokenObject& object, uint64_t number, TokenSet need, int64_t now_ms, Output& out);
   // REQUIRES: it was said to begin.
   void EndChange(const TokenChangeId& change, int64_t now_ms, Output& out);
-  // What a change has made of them, also smaller. REQUIRES: a change that needs write of times and size has begun.
-  void SetValues(const TokenObject& object, TokenTimes times, uint64_t size, Output& out);
+  // What a change has made of them, also smaller. REQUIRES: a change that needs write of what is set has begun.
+  void SetValues(const TokenObject& object, std::optional<TokenTimes> times, std::optional<uint64_t> size, Output& out);
   // From all who hold what conflicts with `against` and do not use it. One at a time for an object: a second one takes the first's place.
   void RecallConditionally(const TokenObject& object, TokenSet against, int64_t now_ms, Output& out);
 
@@ -99,23 +105,36 @@ class TokenServer {
     uint64_t number = 0;
     bool change = false;
     bool begun = false;
+    bool passes = false;  // A change of an operation that uses tokens.
     TokenSet wanted;
     TokenSet lent;
+    TokenEntry values;  // What its client had written of what it lent.
+  };
+  // Who came before, and what it then holds.
+  struct Earlier {
+    TokenSet effective;
+    bool begun = false;
+    bool passes = false;
   };
   struct Conditional {
-    uint64_t number = 0;
+    uint64_t number = 0;  // None if zero.
+    bool begun = false;   // Not before all have registered.
     TokenSet against;
     std::set<NodeInstance> unanswered;
     bool refused = false;
     int64_t sent_at = 0;
   };
+  struct Ended {
+    uint64_t number = 0;
+    bool made = false;
+  };
   struct Object {
     std::map<NodeInstance, Holder> holders;
     std::deque<Entry> queue;
-    std::map<NodeInstance, uint64_t> changed;  // The last change of each client that has ended.
+    std::map<NodeInstance, Ended> changed;  // The last change of each client that has ended.
     Conditional conditional;
     TokenValues values;
-    bool Idle() const { return holders.empty() && queue.empty() && conditional.unanswered.empty(); }
+    bool Idle() const { return holders.empty() && queue.empty() && conditional.number == 0; }
   };
   // What a member has said of what it holds.
   struct Registration {
@@ -126,16 +145,22 @@ class TokenServer {
   using Letters = std::map<std::pair<NodeInstance, TokenMessageKind>, std::vector<TokenEntry>>;
 
   Object& At(const TokenObject& object);
-  void OnRegister(NodeInstance from, const TokenMessage& message, Output& out);
+  void OnRegister(NodeInstance from, const TokenMessage& message, int64_t now_ms, Output& out);
+  // Views and registrations: what the server was told to do itself outlives another failure.
+  void KeepOwn();
+  void StepAll(int64_t now_ms, Output& out);
   void OnRequest(NodeInstance from, const TokenEntry& e);
   void OnCancel(NodeInstance from, const TokenEntry& e);
   void OnReturn(NodeInstance from, const TokenEntry& e, Letters& letters, Output& out);
   void OnLend(NodeInstance from, const TokenEntry& e, Letters& letters);
+  void SendGiveBack(const TokenObject& id, NodeInstance to, Letters& letters) const;
+  static void AddValues(const Object& object, TokenSet held, TokenEntry& e);
   void Take(const TokenObject& id, Object& object, const TokenEntry& e, bool take_size, Output& out);
-  void EndConditionals(const TokenObject& id, Object& object, Output& out);
+  void EndConditional(const TokenObject& id, Object& object, Output& out);
 
   TokenSet Effective(const Object& object, const Entry& entry) const;
   bool Conflicting(TokenSet a, TokenSet b) const;
+  bool WaitsBehind(const Entry& entry, TokenSet effective, const Earlier& earlier) const;
   // The levels of others, class by class, that are in the way of `entry`; those to be recalled into `recalls`.
   bool HoldersAgree(const Object& object, const Entry& entry, TokenSet effective,
                     std::map<NodeInstance, TokenSet>& recalls) const;
@@ -143,6 +168,7 @@ class TokenServer {
   void Grant(const TokenObject& id, Object& object, const Entry& entry, Letters& letters);
   void SendRecalls(const TokenObject& id, Object& object, const std::map<NodeInstance, TokenSet>& recalls,
                    int64_t now_ms, Letters& letters);
+  void BeginConditional(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters);
   void SendConditional(const TokenObject& id, Object& object, int64_t now_ms, Letters& letters);
   void Send(Letters letters, Output& out) const;
   void AskMissing(int64_t now_ms, Output& out);
@@ -154,6 +180,7 @@ class TokenServer {
   Epoch view_;
   Members members_;
   bool built_ = false;
+  Epoch since_;                     // The view in which all have said what they hold.
   std::set<NodeInstance> missing_;  // Who has not said all that it holds.
   std::map<NodeInstance, Registration> registrations_;
   int64_t asked_at_ = 0;

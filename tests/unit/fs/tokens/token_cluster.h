@@ -32,7 +32,7 @@ class TokenCluster {
   };
   struct Counts {
     int ready = 0, cancelled = 0, changes = 0, crashes = 0, moves = 0, sizes_read = 0, times_read = 0, conditional = 0,
-        refused = 0;
+        refused = 0, own_changes = 0, pinning_changes = 0, values_set = 0, leases_ended = 0, timed_out = 0;
   };
 
   explicit TokenCluster(Options options);
@@ -48,6 +48,7 @@ class TokenCluster {
   struct Work {
     std::vector<TokenClient::Wanted> wanted;
     bool ready = false;
+    bool changing = false;  // It does not end before its change has.
     int64_t end_ms = 0;
   };
   struct Node {
@@ -58,6 +59,8 @@ class TokenCluster {
     std::vector<std::pair<int64_t, TokenEvent>> invalidations;
     std::set<TokenObject> changing;
     int64_t view_at_ms = -1;
+    bool lease_over = false;  // The next view does without it.
+    bool away = false;        // From this view.
   };
   struct Packet {
     NodeInstance from, to;
@@ -75,9 +78,15 @@ class TokenCluster {
   void OneMillisecond(bool faults);
   void Deliver(const Packet& packet);
   void Begin(Node& node);
-  void Use(Node& node, const Work& work);
+  void Use(Node& node, uint64_t operation, const Work& work);
   void Proceed(Node& node);
+  void ChangeOf(Node& node, uint64_t operation);
   void Crash();
+  void EndLease();
+  // What a node alone knew is lost: what is stored may be what is read.
+  void Loosen();
+  void EndChange(const TokenChangeId& change, TokenSet made);
+  void Serve(bool faults);
   void NewView();
   void Post(NodeInstance from, const std::vector<TokenSend>& sends);
   void Do(Node& node, TokenClient::Output out);
@@ -101,6 +110,8 @@ class TokenCluster {
   std::map<TokenObject, TokenValues> disk_;
   std::map<TokenObject, Truth> truth_;
   std::map<TokenChangeId, std::pair<int64_t, TokenSet>> changes_;  // Those that are being made, until when.
+  std::map<TokenChangeId, TokenSet> needs_;
+  uint64_t own_changes_ = 0;
   uint64_t operations_ = 0, written_ = 0, incarnations_ = 0;
   std::string broken_;
   Counts counts_;

@@ -14,13 +14,18 @@ namespace {
 TokenMessage Full(TokenMessageKind kind, size_t entries) {
   TokenMessage message{.kind = kind, .view = Epoch(77), .part = 0, .parts = 1, .entries = {}};
   if (kind == TokenMessageKind::kRegister) message.parts = 3;
-  const bool values =
-      kind == TokenMessageKind::kReturn || kind == TokenMessageKind::kRegister || kind == TokenMessageKind::kGrant;
+  const bool values = kind == TokenMessageKind::kReturn || kind == TokenMessageKind::kRegister ||
+                      kind == TokenMessageKind::kGrant || kind == TokenMessageKind::kLend ||
+                      kind == TokenMessageKind::kGiveBack;
   for (size_t i = 0; i < entries; ++i) {
     TokenEntry e{
         .object = {i, 1}, .set = kBufferedWriteTokens, .lent = kDirectReadTokens, .number = i, .grant = {3, i}};
     e.flag = i % 2 == 0;
-    if (values && i % 2 == 0) e.times = TokenTimes{1, -1, 3};
+    e.pins = i % 3 == 0;
+    if (values && i % 2 == 0) {
+      e.times = TokenTimes{1, -1, 3};
+      e.times_set = {1, 7};
+    }
     if (values && i % 3 == 0) {
       e.size = 4096;
       e.size_grant = {2, 9};

@@ -3,120 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include <deque>
-#include <map>
-#include <optional>
 #include <vector>
 
-#include "fs/tokens/token_client.h"
-#include "fs/tokens/token_server.h"
+#include "tests/unit/fs/tokens/token_wire.h"
 
 namespace mangrove::fs {
 namespace {
 
-constexpr TokenObject kA{1, 1}, kB{2, 1};
-constexpr TokenSet kRead(TokenClass::kName, TokenLevel::kRead);
-constexpr TokenSet kShared(TokenClass::kName, TokenLevel::kSharedWrite);
-constexpr TokenSet kWrite(TokenClass::kName, TokenLevel::kWrite);
-constexpr TokenSet kOther(TokenClass::kAttributes, TokenLevel::kRead);
-constexpr NodeInstance kServer{NodeId(9), Incarnation(1)};
-NodeInstance Client(int i) { return {NodeId(uint64_t(i)), Incarnation(1)}; }
-
-// Two clients, and a network in which messages stay until they are let through. Invalidation is done at once.
-class TokensOrder : public ::testing::Test {
- protected:
-  TokensOrder() {
-    server_.emplace(TokenServer::Options{}, [](const TokenObject&) { return TokenValues(); });
-    for (int i = 1; i <= 2; ++i) clients_.emplace(i, TokenClient({}));
-    View(1);
-    Settle();
-  }
-  void View(uint64_t view) {
-    TokenServer::Output out;
-    server_->OnView(Epoch(view), {Client(1), Client(2)}, now_, out);
-    Do(out);
-    for (auto& [i, client] : clients_) {
-      TokenClient::Output o;
-      client.OnView(Epoch(view), kServer, now_, o);
-      Do(i, o);
-    }
-  }
-  void Do(TokenServer::Output out) {
-    for (const TokenChangeId& change : out.begin) begun_.push_back(change);
-    for (const auto& [object, refused] : out.conditional) conditional_.push_back(refused);
-    for (const TokenSend& send : out.send) {
-      if (send.message.kind == TokenMessageKind::kRecall) recalls_[int(send.to.node.value)] += 1;
-      wire_.push_back({kServer, send});
-    }
-  }
-  void Do(int i, TokenClient::Output out) {
-    for (const TokenSend& send : out.send) wire_.push_back({Client(i), send});
-    for (const TokenEvent& event : out.events) {
-      events_[i].push_back(event);
-      if (event.kind != TokenEventKind::kInvalidate) continue;
-      TokenClient::Output o;
-      clients_.at(i).Invalidated(event.object, event.set, now_, o);
-      Do(i, o);
-    }
-  }
-  void Deliver(size_t which) {
-    const auto [from, send] = wire_.at(which);
-    wire_.erase(wire_.begin() + std::ptrdiff_t(which));
-    if (send.to == kServer) {
-      TokenServer::Output out;
-      server_->OnMessage(from, send.message, now_, out);
-      return Do(out);
-    }
-    const int i = int(send.to.node.value);
-    TokenClient::Output out;
-    clients_.at(i).OnMessage(from, send.message, now_, out);
-    Do(i, out);
-  }
-  void Settle() {
-    for (int steps = 0; !wire_.empty(); ++steps) {
-      ASSERT_LT(steps, 1000) << "messages without end";
-      Deliver(0);
-    }
-  }
-  void Tick(int64_t by_ms) {
-    now_ += by_ms;
-    TokenServer::Output s;
-    server_->Tick(now_, s);
-    Do(s);
-    for (auto& [i, client] : clients_) {
-      TokenClient::Output out;
-      client.Tick(now_, out);
-      Do(i, out);
-    }
-  }
-  void Acquire(int i, uint64_t operation, std::vector<TokenClient::Wanted> wanted, bool interruptible = false) {
-    TokenClient::Output out;
-    clients_.at(i).Acquire(operation, wanted, now_ + 10'000, interruptible, now_, out);
-    Do(i, out);
-  }
-  void Release(int i, uint64_t operation) {
-    TokenClient::Output out;
-    clients_.at(i).Release(operation, now_, out);
-    Do(i, out);
-  }
-  bool Uses(int i, uint64_t operation) { return clients_.at(i).InUse(operation); }
-  void Hold(int i, TokenSet set) {
-    Acquire(i, 1000, {{kA, set}});
-    Settle();
-    ASSERT_TRUE(Uses(i, 1000));
-    Release(i, 1000);
-    Settle();
-  }
-
-  std::optional<TokenServer> server_;
-  std::map<int, TokenClient> clients_;
-  std::deque<std::pair<NodeInstance, TokenSend>> wire_;
-  std::map<int, std::vector<TokenEvent>> events_;
-  std::map<int, int> recalls_;
-  std::vector<TokenChangeId> begun_;
-  std::vector<bool> conditional_;
-  int64_t now_ = 0;
-};
+using TokensOrder = TokenWire;
 
 TEST_F(TokensOrder, IdleTokensAreKeptUntilTheyAreRecalled) {
   Hold(1, kRead);
@@ -310,7 +204,7 @@ TEST_F(TokensOrder, AWaitEndsByTimeByCancelByViewAndWithTheLease) {
 
 TEST_F(TokensOrder, AServerIsRebuiltOfWhatTheClientsSayAndAgainAfterAnotherFailure) {
   Hold(1, kWrite);
-  server_.emplace(TokenServer::Options{}, [](const TokenObject&) { return TokenValues(); });
+  NewServer();
   View(2);
   EXPECT_FALSE(server_->Ready());
   Deliver(0);
@@ -340,8 +234,8 @@ TEST_F(TokensOrder, TimesMergeAndASizeIsOnlyTheWritersOwn) {
   Acquire(1, 1, {{kA, kTimes}});
   Acquire(2, 2, {{kA, kTimes}});
   Settle();
-  clients_.at(1).Touch(kA, {.access = 5, .modify = 9, .change = 1});
-  clients_.at(2).Touch(kA, {.access = 7, .modify = 2, .change = 3});
+  EXPECT_TRUE(clients_.at(1).Touch(1, kA, {.access = 5, .modify = 9, .change = 1}));
+  EXPECT_TRUE(clients_.at(2).Touch(2, kA, {.access = 7, .modify = 2, .change = 3}));
   Release(1, 1);
   Release(2, 2);
   Acquire(
@@ -349,14 +243,98 @@ TEST_F(TokensOrder, TimesMergeAndASizeIsOnlyTheWritersOwn) {
       {{kA, TokenSet(TokenClass::kTimes, TokenLevel::kRead)}, {kB, TokenSet(TokenClass::kSize, TokenLevel::kWrite)}});
   Settle();
   ASSERT_TRUE(Uses(1, 3));
-  EXPECT_EQ(clients_.at(1).TimesOf(kA), (TokenTimes{7, 9, 3}));
-  clients_.at(1).SetSize(kB, 100);
-  clients_.at(1).SetSize(kB, 40);
+  EXPECT_EQ(clients_.at(1).TimesOf(3, kA), (TokenTimes{7, 9, 3}));
+  EXPECT_TRUE(clients_.at(1).SetSize(3, kB, 100));
+  EXPECT_TRUE(clients_.at(1).SetSize(3, kB, 40));
   Release(1, 3);
   Acquire(2, 4, {{kB, TokenSet(TokenClass::kSize, TokenLevel::kRead)}});
   Settle();
   ASSERT_TRUE(Uses(2, 4));
-  EXPECT_EQ(clients_.at(2).SizeOf(kB), 40u) << "the last, not the largest";
+  EXPECT_EQ(clients_.at(2).SizeOf(4, kB), 40u) << "the last, not the largest";
+}
+
+TEST_F(TokensOrder, AnInvalidationOfBeforeTheEndOfALeaseIsNotThatOfALaterRecall) {
+  Hold(1, kWrite);
+  invalidates_ = false;
+  Acquire(2, 2, {{kA, kRead}});
+  Settle();
+  ASSERT_EQ(events_[1].back().kind, TokenEventKind::kInvalidate);
+  const uint64_t old = events_[1].back().invalidation;
+  EndLease(1);
+  View(2);
+  Settle();
+  ASSERT_TRUE(Uses(2, 2));
+  Release(2, 2);
+  Acquire(1, 1, {{kA, kWrite}});
+  Settle();
+  Invalidated(2, {events_[2].back().invalidation});
+  Settle();
+  ASSERT_TRUE(Uses(1, 1));
+  Release(1, 1);
+  Acquire(2, 3, {{kA, kRead}});
+  Settle();
+  Invalidated(1, {old});
+  Settle();
+  EXPECT_EQ(clients_.at(1).Held(kA), kWrite);
+  EXPECT_FALSE(Uses(2, 3));
+  Invalidated(1, {events_[1].back().invalidation});
+  Settle();
+  EXPECT_TRUE(Uses(2, 3));
+}
+
+TEST_F(TokensOrder, ARecallOutlivesAGrantOfOtherClasses) {
+  Acquire(1, 1, {{kA, kRead}});
+  Settle();
+  Acquire(2, 2, {{kA, kWrite}});
+  Settle();
+  Acquire(1, 3, {{kA, kOther}});
+  Settle();
+  ASSERT_TRUE(Uses(1, 3));
+  // Nobody says again what is to be given back.
+  Acquire(1, 4, {{kA, kRead}});
+  EXPECT_FALSE(Uses(1, 4));
+  Release(1, 1);
+  Settle();
+  EXPECT_TRUE(Uses(2, 2));
+}
+
+TEST_F(TokensOrder, TimesTouchedBehindAReturnAreNotTakenForStored) {
+  Acquire(1, 1, {{kA, kTimesShared | kRead}});
+  Settle();
+  ASSERT_TRUE(Uses(1, 1));
+  Acquire(1, 2, {{kA, kTimesShared}});
+  Release(1, 1);
+  // The name is given back, the times stay in use.
+  Acquire(2, 3, {{kA, kWrite}});
+  Deliver(0);
+  Deliver(0);
+  ASSERT_EQ(wire_.front().second.message.kind, TokenMessageKind::kReturn);
+  EXPECT_TRUE(clients_.at(1).Touch(2, kA, {.access = 8, .modify = 8, .change = 8}));
+  Acquire(1, 4, {{kA, kOther}});
+  Deliver(0);
+  ASSERT_EQ(Lose(TokenMessageKind::kAck), 1u);
+  // This grant says that the return was taken.
+  Settle();
+  ASSERT_TRUE(Uses(1, 4));
+  Release(1, 2);
+  EXPECT_EQ(stored_[kA].times.modify, 0);
+  Acquire(2, 5, {{kA, kTimesRead}});
+  Settle();
+  ASSERT_TRUE(Uses(2, 5));
+  EXPECT_EQ(clients_.at(2).TimesOf(5, kA), (TokenTimes{8, 8, 8}));
+}
+
+TEST_F(TokensOrder, ARequestIsMadeSmallerWhenTheLargestOfItsWaitsEnds) {
+  Acquire(2, 9, {{kA, kRead}});
+  Settle();
+  Acquire(1, 1, {{kA, kWrite | kAttributesRead}});
+  Settle();
+  Acquire(1, 2, {{kA, kAttributesRead}});
+  Settle();
+  ASSERT_TRUE(Cancel(1, 1));
+  Settle();
+  EXPECT_TRUE(Uses(1, 2));
+  EXPECT_EQ(server_->Waiting(), 0u);
 }
 
 }  // namespace

@@ -33,6 +33,11 @@ std::string FirstFailure(TokenBug bug, uint64_t seeds, TokenCluster::Counts* all
     all->times_read += c.times_read;
     all->conditional += c.conditional;
     all->refused += c.refused;
+    all->own_changes += c.own_changes;
+    all->pinning_changes += c.pinning_changes;
+    all->values_set += c.values_set;
+    all->leases_ended += c.leases_ended;
+    all->timed_out += c.timed_out;
   }
   return "";
 }
@@ -50,6 +55,11 @@ TEST(TokensRandom, NothingConflictsAndAllWaitsEnd) {
   EXPECT_GT(counts.times_read, 300);
   EXPECT_GT(counts.refused, 10);
   EXPECT_GT(counts.conditional, counts.refused);
+  EXPECT_GT(counts.own_changes, 500);
+  EXPECT_GT(counts.pinning_changes, 500);
+  EXPECT_GT(counts.values_set, 200);
+  EXPECT_GT(counts.leases_ended, 30);
+  EXPECT_GT(counts.timed_out, 100);
 }
 
 TEST(TokensRandom, EachPlantedBugIsFound) {
