@@ -89,7 +89,19 @@ json WeightsOf(const DiskWeights& weights, const Roster& roster) {
   return all;
 }
 
-json MembershipOf(const Membership& membership) {
+// Of the view's members, those with which this node has no connection.
+std::set<NodeId> UnreachableOf(const Transport& transport, const View& view, NodeId self) {
+  std::set<NodeId> nodes;
+  for (const auto& [node, incarnation] : view.members) {
+    if (node != self) nodes.insert(node);
+  }
+  for (const PeerStatus& peer : transport.Peers()) {
+    if (peer.connected) nodes.erase(peer.instance.node);
+  }
+  return nodes;
+}
+
+json MembershipOf(const Membership& membership, const Transport& transport, NodeInstance self) {
   const Roster& roster = membership.roster();
   const auto names_in = [&](const std::set<NodeId>& nodes) {
     json names = json::array();
@@ -111,7 +123,11 @@ json MembershipOf(const Membership& membership) {
     if (state == kMissing) missing.push_back(record.name);
     if (state == kJoining && view.epoch.value != 0) joining.push_back(record.name);
   }
+  const std::set<NodeId> unreachable = UnreachableOf(transport, view, self.node);
   return {{"view", member.view().epoch.value},
+          {"is_in_view", view.Has(self)},
+          {"hears_leader", membership.HearsLeader()},
+          {"unreachable", names_in(unreachable)},
           {"members", members},
           {"missing", missing},
           {"joining", joining},
@@ -139,6 +155,10 @@ json ReadOnlyOf(std::optional<TimeNs> since, TimeNs now, const std::map<PageId, 
   return {{"regions", names}, {"for_ms", (now - *since) / kMillisecond}};
 }
 
+int64_t PulseMs(const NodeConfig& config) {
+  return TimingOf(config.lease_ms * kMillisecond, config.replace_after_s * kSecond).pulse / kMillisecond;
+}
+
 json DiskRoomOf(DiskWatch* watch) {
   if (watch == nullptr) return nullptr;
   const DiskWatch::Found& found = watch->Look();
@@ -147,6 +167,25 @@ json DiskRoomOf(DiskWatch* watch) {
           {"lacks_headroom", found.room.lacks_headroom},
           {"headroom_bytes", found.headroom_bytes},
           {"advice", AdviceOn(found.room, found.usage, found.headroom_bytes)}};
+}
+
+DiskRepair DiskRepairOf(const CatchUpProgress& catch_up) {
+  DiskRepair repair{.is_behind = catch_up.is_behind,
+                    .is_moving = catch_up.is_moving,
+                    .done_percent = catch_up.done_percent,
+                    .pages_copied = catch_up.pages_copied,
+                    .pages_left = {},
+                    .compared_pages_per_second = {},
+                    .copied_bytes_per_second = {},
+                    .seconds_left = {}};
+  if (catch_up.rate) {
+    repair.compared_pages_per_second = static_cast<uint64_t>(catch_up.rate->compared_per_second);
+    repair.copied_bytes_per_second = static_cast<uint64_t>(catch_up.rate->copied_per_second * kPageBytes);
+    repair.seconds_left = catch_up.rate->seconds_left;
+  }
+  // As far as it goes on as in the last seconds: how many pages there are the disk does not know before it has looked at them.
+  if (repair.seconds_left) repair.pages_left = *repair.compared_pages_per_second * *repair.seconds_left;
+  return repair;
 }
 
 json DiskOf(const StoreUsage& usage, const CatchUpProgress& catch_up) {
@@ -195,7 +234,8 @@ PageSummary PageEngine::Describe(PageId page) const {
   return summary;
 }
 
-std::string LocalOperations::InspectStatus() const {
+Task<absl::StatusOr<std::string>> LocalOperations::InspectStatus(TimeNs deadline) {
+  const std::vector<Told> told = co_await AskDisks(deadline);
   const PageEngineCounters& c = engine_->counters();
   const TransportCounters t = transport_->Counters();
   const MemberConfig& self = config_->self();
@@ -203,14 +243,20 @@ std::string LocalOperations::InspectStatus() const {
   for (NodeId node : engine_->Unregistered()) waiting.push_back(NameOf(node));
   const CatchUpProgress catch_up = engine_->catch_up();
   for (NodeId node : catch_up.waits_for) waiting.push_back(NameOf(node));
-  return DumpJson(
+  co_return DumpJson(
       {{"node",
         {{"id", self.id.value}, {"name", self.name}, {"incarnation", incarnation_.value}, {"address", self.address}}},
        {"cluster", config_->cluster_name},
        {"ready", waiting.empty() && membership_->LeaseLeft() > 0},
        {"waiting_for", waiting},
        {"replicas", config_->replicas},
-       {"membership", MembershipOf(*membership_)},
+       {"timing",
+        {{"lease_ms", config_->lease_ms},
+         {"pulse_ms", PulseMs(*config_)},
+         {"replace_after_s", config_->replace_after_s}}},
+       {"membership", MembershipOf(*membership_, *transport_, {self.id, incarnation_})},
+       {"losses", LossesOf(told)},
+       {"repair", RepairOf(told)},
        {"read_only", ReadOnlyOf(engine_->stale_reads().since(), clock_->Now(), read_without_quorum_)},
        {"security", SecurityOf(transport_->SecurityInUse())},
        {"peers", PeersOf(*transport_, *engine_, roster())},
@@ -289,6 +335,11 @@ std::string LocalOperations::InspectForPeer(PageId page) const {
     report.allocated = true;
     report.is_volatile = extent->is_volatile;
     report.replicas = extent->replicas;
+    report.is_learned = extent->learned;
+  }
+  if (page == kSuperRootPage) {
+    if (lost_pages_ != nullptr) report.lost = lost_pages_->found();
+    report.repair = DiskRepairOf(engine_->catch_up());
   }
   return EncodePeerReport(report);
 }
@@ -363,7 +414,10 @@ Task<absl::StatusOr<SpaceTotals>> LocalOperations::Space(TimeNs deadline) {
 }
 
 Task<absl::StatusOr<std::string>> LocalOperations::Inspect(std::string what, std::string argument, TimeNs deadline) {
-  if (what == "status") co_return InspectStatus();
+  if (what == "status") {
+    absl::StatusOr<std::string> status = co_await InspectStatus(deadline);
+    co_return status;
+  }
   if (what == "nodes") co_return InspectNodes();
   if (what == "directory" && argument.empty()) {
     absl::StatusOr<std::string> directory = co_await InspectDirectory(deadline);

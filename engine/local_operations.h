@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "engine/disk_watch.h"
 #include "engine/inspect_json.h"
 #include "engine/join/join_door.h"
+#include "engine/lost_pages.h"
 #include "engine/mapping/region_memory.h"
 #include "engine/membership.h"
 #include "engine/node_config.h"
@@ -41,6 +43,10 @@ class LocalOperations final : public NodeOperations {
   void SetFilesystemOperations(FilesystemOperations operations) { filesystem_ = std::move(operations); }
   // The same: without it the status says nothing of the disk's room.
   void SetDiskWatch(DiskWatch* watch) { disk_watch_ = watch; }
+  // The same: without it the node says nothing of lost pages.
+  void SetLostPages(LostPages* lost) { lost_pages_ = lost; }
+  // LostPages::AskLearned.
+  Task<absl::StatusOr<bool>> IsLearnedAt(NodeId node, PageId page);
   // JoinDoor::Admit, of a machine that is to have the cluster's `keys`.
   Task<absl::StatusOr<JoinAnswer>> Admit(JoinRequest request, std::vector<ClusterKey> keys);
 
@@ -88,6 +94,8 @@ class LocalOperations final : public NodeOperations {
   uint32_t MemberCount() const;  // Of the cluster.
   // operate.cc
   absl::StatusOr<NodeId> NodeOf(const std::string& name) const;
+  Task<absl::StatusOr<std::string>> GiveUpNode(std::string argument, TimeNs deadline);
+  Task<absl::StatusOr<std::string>> PreviewGiveUp(NodeId node);
   absl::Status CheckRequest(const NodeRequest& request, const std::string& name) const;
   absl::Status CheckRecord(const NodeRequest& request) const;
   bool IsDone(const NodeRequest& request) const;
@@ -96,8 +104,16 @@ class LocalOperations final : public NodeOperations {
   absl::StatusOr<NodeRequest> SetRequest(const std::string& argument) const;
   absl::StatusOr<std::string> OperateToken(const std::string& argument);
   std::string ListTokens() const;
+  // inspect_cluster.cc
+  struct Told {  // By a node; nothing: it did not answer.
+    NodeId node;
+    std::optional<PeerReport> report;
+  };
+  Task<std::vector<Told>> AskDisks(TimeNs deadline);
+  nlohmann::json LossesOf(const std::vector<Told>& told) const;
+  nlohmann::json RepairOf(const std::vector<Told>& told) const;
   // inspect.cc
-  std::string InspectStatus() const;
+  Task<absl::StatusOr<std::string>> InspectStatus(TimeNs deadline);
   std::string InspectNodes() const;
   std::string InspectForPeer(PageId page) const;
   Task<absl::StatusOr<PeerReport>> AskPeer(NodeId node, PageId page, TimeNs deadline);
@@ -121,6 +137,7 @@ class LocalOperations final : public NodeOperations {
   JoinDoor* join_door_ = nullptr;
   FilesystemOperations filesystem_;
   DiskWatch* disk_watch_ = nullptr;
+  LostPages* lost_pages_ = nullptr;
   std::unique_ptr<Pages> pages_;
   std::unique_ptr<RegionTable> table_;
   std::map<uint64_t, EventSink> sinks_;

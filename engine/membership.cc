@@ -152,8 +152,17 @@ void Membership::OnDelivery(const Delivery& delivery) {
                    absl::StrCat(ToString(delivery.from), " sent what cannot be read: ", message.status().message()));
     return;
   }
+  const auto* const answer = std::get_if<PulseAnswer>(&*message);
+  if (answer != nullptr && answer->leader == delivery.from.node && answer->to == options_.self.incarnation) {
+    heard_leader_at_ = clock_->Now();
+  }
   participant_->Receive(delivery.from, *message, clock_->Now());
   Pump();
+}
+
+bool Membership::HearsLeader() const {
+  if (anchor() != nullptr && anchor()->leads()) return true;
+  return heard_leader_at_ != 0 && clock_->Now() - heard_leader_at_ <= options_.timing.silent;
 }
 
 void Membership::OnPeerUp(NodeInstance peer) {

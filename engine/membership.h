@@ -76,6 +76,9 @@ class Membership final : public TransportEvents {
 
   const Member& member() const { return participant_->member(); }
   const Anchor* anchor() const { return participant_->anchor(); }  // Null: this node is none.
+  // The anchors' leader has answered a moment ago, or is this node. It led then, and who has lost most of the votes does not lead for long: so
+  // the cluster has its quorum, whether this node is in the view or not.
+  bool HearsLeader() const;
   // Of the lease; 0: this node has none.
   DurationNs LeaseLeft() const;
   uint64_t bad_messages() const { return bad_messages_ + (participant_ ? participant_->bad_messages() : 0); }
@@ -123,6 +126,7 @@ class Membership final : public TransportEvents {
   TimeNs said_lease_ = 0;
   bool said_gone_ = false;
   bool said_dismissed_ = false;
+  TimeNs heard_leader_at_ = 0;
   uint64_t said_roster_ = 0;     // Its version.
   uint64_t written_roster_ = 0;  // The same, on disk.
   bool writing_roster_ = false;

@@ -1,7 +1,9 @@
 #include "engine/node.h"
 
 #include <algorithm>
+#include <chrono>
 #include <ctime>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -22,6 +24,7 @@ namespace mangrove {
 namespace {
 
 constexpr char kIncarnationKey[] = "node/incarnation";
+constexpr char kLeaseKey[] = "node/lease_ms";  // The time of leases with which the node ran last.
 
 // Runs `start(done)` on the loop and returns what it hands to `done`.
 template <typename T>
@@ -58,7 +61,11 @@ struct Node::State final : public FaultService, public ViewEvents {
   absl::Status Start();
   absl::Status OpenStore();
   absl::StatusOr<Incarnation> NextIncarnation();
+  absl::StatusOr<uint64_t> ReadNumber(const std::string& key, uint64_t otherwise);
+  absl::Status KeepNumber(const std::string& key, uint64_t number);
+  absl::Status WaitForLongerLeases();
   absl::Status StartEngine(Incarnation incarnation);
+  void WatchDisk();
   absl::Status StartServing();
   void Stop();
   void OnView(const View& view) override {
@@ -92,6 +99,7 @@ struct Node::State final : public FaultService, public ViewEvents {
   std::unique_ptr<LocalOperations> operations;
   std::unique_ptr<JoinDoor> join_door;
   std::unique_ptr<DiskWatch> disk_watch;
+  std::unique_ptr<LostPages> lost_pages;
   std::unique_ptr<MappedClients> mapped_clients;
   std::unique_ptr<AttachServer> attach_server;
 };
@@ -114,6 +122,7 @@ absl::Status Node::State::Start() {
   loop_started = true;
   const absl::StatusOr<Incarnation> incarnation = NextIncarnation();
   if (!incarnation.ok()) return incarnation.status();
+  if (absl::Status s = WaitForLongerLeases(); !s.ok()) return s;
   if (absl::Status s = StartEngine(*incarnation); !s.ok()) return s;
   mapped_clients = std::make_unique<MappedClients>(this);
   if (absl::Status s = StartServing(); !s.ok()) return s;
@@ -139,23 +148,48 @@ absl::Status Node::State::OpenStore() {
 // count with it, still gets a newer one than it ever had. (One that starts more often than once a minute is ahead of the
 // clock, and stays so.)
 absl::StatusOr<Incarnation> Node::State::NextIncarnation() {
-  using Records = absl::StatusOr<std::vector<std::pair<std::string, std::string>>>;
-  const Records records = RunOnLoop<Records>(
-      &loop, [&](absl::AnyInvocable<void(Records)> done) { store->ReadRecords(kIncarnationKey, std::move(done)); });
-  if (!records.ok()) return records.status();
   constexpr int64_t kYear2024 = 1'704'067'200;
-  Incarnation next(static_cast<uint64_t>(std::max<int64_t>(1, (std::time(nullptr) - kYear2024) / 60)));
-  for (const auto& [name, value] : *records) {
-    if (name == kIncarnationKey)
-      next.value = std::max<uint64_t>(next.value, std::strtoull(value.c_str(), nullptr, 10) + 1);
-  }
-  const absl::Status kept = RunOnLoop<absl::Status>(&loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
-    StoreBatch batch;
-    batch.records.push_back({kIncarnationKey, std::to_string(next.value)});
-    store->Commit(std::move(batch), std::move(done));
-  });
+  const absl::StatusOr<uint64_t> last = ReadNumber(kIncarnationKey, 0);
+  if (!last.ok()) return last.status();
+  const auto minutes = static_cast<uint64_t>(std::max<int64_t>(1, (std::time(nullptr) - kYear2024) / 60));
+  const Incarnation next(std::max<uint64_t>(minutes, *last + 1));
+  const absl::Status kept = KeepNumber(kIncarnationKey, next.value);
   if (!kept.ok()) return kept;
   return next;
+}
+
+absl::StatusOr<uint64_t> Node::State::ReadNumber(const std::string& key, uint64_t otherwise) {
+  using Records = absl::StatusOr<std::vector<std::pair<std::string, std::string>>>;
+  const Records records = RunOnLoop<Records>(
+      &loop, [&](absl::AnyInvocable<void(Records)> done) { store->ReadRecords(key, std::move(done)); });
+  if (!records.ok()) return records.status();
+  for (const auto& [name, value] : *records) {
+    if (name == key) return std::strtoull(value.c_str(), nullptr, 10);
+  }
+  return otherwise;
+}
+
+absl::Status Node::State::KeepNumber(const std::string& key, uint64_t number) {
+  return RunOnLoop<absl::Status>(&loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
+    StoreBatch batch;
+    batch.records.push_back({key, std::to_string(number)});
+    store->Commit(std::move(batch), std::move(done));
+  });
+}
+
+// An anchor that is elected takes it that leases of before have ended after the time of one. Those that this node took part in giving
+// may be longer than its leases are now: then it says nothing until they have ended. Whoever is elected without it needs anchors that
+// all have waited.
+absl::Status Node::State::WaitForLongerLeases() {
+  const absl::StatusOr<uint64_t> before = ReadNumber(kLeaseKey, kDefaultLeaseMs);
+  if (!before.ok()) return before.status();
+  if (*before == config.lease_ms) return absl::OkStatus();
+  if (*before > config.lease_ms) {
+    const uint64_t wait_ms = std::min<uint64_t>(*before, kMostLeaseMs);
+    LogInfo("leases were ", *before, " ms long, and are ", config.lease_ms, " ms from now on: waits ", wait_ms, " ms");
+    std::this_thread::sleep_for(std::chrono::milliseconds(wait_ms));
+  }
+  return KeepNumber(kLeaseKey, config.lease_ms);
 }
 
 absl::Status Node::State::StartEngine(Incarnation incarnation) {
@@ -164,13 +198,17 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
   fabric.keys = keys;
   fabric.security = SecurityOf(config);
   fabric.levels = config.levels;
+  fabric.lease_ms = config.lease_ms;
   fabric.self = {config.self().id, incarnation};
   fabric.listen_address = config.self().address;
   fabric.provider = config.provider;
   PageEngineOptions options;
   options.self = fabric.self;
   const bool may_found = config.found_before == 0 || std::time(nullptr) < config.found_before;
-  MembershipOptions members{.self = fabric.self, .nodes = NodesOf(config), .may_found = may_found};
+  MembershipOptions members{.self = fabric.self,
+                            .nodes = NodesOf(config),
+                            .may_found = may_found,
+                            .timing = TimingOf(config.lease_ms * kMillisecond, config.replace_after_s * kSecond)};
   options.cache_pages = config.cache_size_bytes / kPageBytes;
   for (const auto& [node, record] : members.nodes) {
     fabric.members.push_back({node, record.name, record.address});
@@ -197,11 +235,7 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
                                              return operations->Admit(std::move(request), keys);
                                            });
     operations->SetJoinDoor(join_door.get());
-    disk_watch = std::make_unique<DiskWatch>(&loop, store.get(), [this] {
-      return DiskWatch::Spread{engine->view().wanted_disks().size(), config.replicas, config.disk_reserve_bytes};
-    });
-    disk_watch->SetSink([this](const DiskWatch::Found& found) { membership->SetDiskMib(DiskMibOf(found.usage)); });
-    operations->SetDiskWatch(disk_watch.get());
+    WatchDisk();
     membership->SetEvents(this);
     engine->SetDiskSink([this](const DiskState& disk) { membership->SetDisk(disk); });
     // The engine last: once it is open it sends.
@@ -223,6 +257,19 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
       });
     });
   });
+}
+
+// Once there are operations.
+void Node::State::WatchDisk() {
+  disk_watch = std::make_unique<DiskWatch>(&loop, store.get(), [this] {
+    return DiskWatch::Spread{engine->view().wanted_disks().size(), config.replicas, config.disk_reserve_bytes};
+  });
+  disk_watch->SetSink([this](const DiskWatch::Found& found) { membership->SetDiskMib(DiskMibOf(found.usage)); });
+  operations->SetDiskWatch(disk_watch.get());
+  lost_pages =
+      std::make_unique<LostPages>(config.self().id, &loop, engine.get(), store.get(),
+                                  [this](NodeId node, PageId page) { return operations->IsLearnedAt(node, page); });
+  operations->SetLostPages(lost_pages.get());
 }
 
 absl::Status Node::State::StartServing() {
@@ -317,6 +364,7 @@ void Node::State::Stop() {
     });
     mapped_clients.reset();
     RunOnLoop(&loop, [&] {
+      lost_pages.reset();
       disk_watch.reset();
       join_door.reset();
       transport.reset();

@@ -39,6 +39,8 @@ constexpr Bounds kFaultTimeoutMs{1, 3'600'000, " ms"};
 constexpr Bounds kSpinUs{0, 1'000'000, " us"};
 constexpr Bounds kDiskReserveMib{0, int64_t{1} << 40, " MiB"};
 constexpr Bounds kFoundBefore{0, int64_t{1} << 40, " s"};
+constexpr Bounds kLeaseMs{kLeastLeaseMs, kMostLeaseMs, " ms"};
+constexpr Bounds kReplaceAfterS{kLeastReplaceAfterS, kMostReplaceAfterS, " s"};
 constexpr Bounds kReplicas{1, kMaxMembers, ""};
 constexpr Bounds kId{1, kMaxNodeId, ""};
 constexpr Bounds kVotes{0, kMaxVotes, ""};
@@ -214,6 +216,8 @@ Finding FindProblem(const NodeConfig& config) {
                                 "\" or \"", Name(Security::kEncrypted), "\"")};
   }
   if (Finding f = CheckNumber("cluster.replicas", config.replicas, kReplicas, 1)) return f;
+  if (Finding f = CheckNumber("cluster.lease_ms", config.lease_ms, kLeaseMs, 1)) return f;
+  if (Finding f = CheckNumber("cluster.replace_after_s", config.replace_after_s, kReplaceAfterS, 1)) return f;
   if (Finding f = CheckMounts(config.mounts)) return f;
   return CheckMembers(config);
 }
@@ -302,6 +306,8 @@ std::vector<Key> ClusterKeys(NodeConfig* config) {
       StringKey("security", false, &config->security),
       NumberKey("replicas", false, kReplicas, 1, &config->replicas),
       NumberKey("found_before", false, kFoundBefore, 1, &config->found_before),
+      NumberKey("lease_ms", false, kLeaseMs, 1, &config->lease_ms),
+      NumberKey("replace_after_s", false, kReplaceAfterS, 1, &config->replace_after_s),
   };
 }
 

@@ -19,6 +19,7 @@
 #include "net/runtime/clock.h"
 #include "net/runtime/entropy.h"
 #include "net/sealing.h"
+#include "recovery/lease_settings.h"
 #include "recovery/node_database.h"
 
 namespace mangrove {
@@ -63,6 +64,8 @@ struct NodeConfig {
   uint32_t replicas = 2;
   // Seconds since 1970. After that the node founds no cluster, whatever it finds on its disk; 0: it may at any time.
   int64_t found_before = 0;
+  uint32_t lease_ms = kDefaultLeaseMs;               // How fast a loss is noticed; the same on all nodes.
+  uint32_t replace_after_s = kDefaultReplaceAfterS;  // Then others keep what a node kept that is away.
   // [[members]]
   std::vector<MemberConfig> members;
   // [[mounts]]

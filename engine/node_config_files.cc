@@ -115,6 +115,10 @@ std::string FormatNodeConfig(const NodeConfig& config) {
         "# Later the node founds no cluster: it has one, and an empty disk is one that was replaced.\nfound_before = ",
         config.found_before, "\n");
   }
+  if (config.lease_ms != defaults.lease_ms) absl::StrAppend(&text, "lease_ms = ", config.lease_ms, "\n");
+  if (config.replace_after_s != defaults.replace_after_s) {
+    absl::StrAppend(&text, "replace_after_s = ", config.replace_after_s, "\n");
+  }
   if (config.security != defaults.security) absl::StrAppend(&text, "security = ", quoted(config.security), "\n");
   absl::StrAppend(
       &text,

@@ -188,6 +188,10 @@ Task<absl::StatusOr<std::string>> LocalOperations::Operate(Credentials who, std:
     absl::StatusOr<std::string> document = co_await GiveUpLog(std::move(argument), deadline);
     co_return document;
   }
+  if (*kind == Kind::kGiveUp) {
+    absl::StatusOr<std::string> document = co_await GiveUpNode(std::move(argument), deadline);
+    co_return document;
+  }
   NodeRequest request{.kind = *kind};
   if (*kind == Kind::kSet) {
     absl::StatusOr<NodeRequest> set = SetRequest(argument);
@@ -201,7 +205,8 @@ Task<absl::StatusOr<std::string>> LocalOperations::Operate(Credentials who, std:
   const std::string name = NameOf(request.node);
   const absl::Status status = co_await Ask(std::move(request), name, deadline);
   if (!status.ok()) co_return status;
-  co_return InspectStatus();
+  absl::StatusOr<std::string> document = co_await InspectStatus(deadline);
+  co_return document;
 }
 
 // Of a node that has never been here the view says nothing.
@@ -259,7 +264,11 @@ Task<absl::StatusOr<JoinAnswer>> LocalOperations::Admit(JoinRequest request, std
   const absl::Status added = co_await Ask(add, request.name, clock_->Now() + kAdmission);
   if (!added.ok()) co_return added;
   const NodeId node = roster().FindName(request.name);
-  JoinAnswer answer{.node = node, .keys = std::move(keys), .replicas = config_->replicas, .members = {}};
+  JoinAnswer answer{.node = node,
+                    .keys = std::move(keys),
+                    .replicas = config_->replicas,
+                    .members = {},
+                    .lease_ms = config_->lease_ms};
   for (const auto& [id, record] : roster().nodes) {
     // An anchor has its votes when it is there: until it has heard of that it founds nothing.
     const uint32_t votes = id == node ? 0 : record.votes;

@@ -38,6 +38,7 @@ struct FabricTransportConfig {
   std::vector<ClusterKey> keys;  // At least one. The first is used, each is taken.
   Security security = Security::kAuthenticated;
   LevelTable levels = kOwnLevels;
+  uint32_t lease_ms = kUsualLeaseMs;  // Nodes with another one do not talk with this one; guests do.
   NodeInstance self;
   std::string listen_address;         // Of the same form.
   std::vector<FabricMember> members;  // `self` may be among them.

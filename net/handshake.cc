@@ -83,6 +83,8 @@ class Reader {
   std::span<const std::byte> from_;
 };
 
+uint32_t LeaseOnWire(const HandshakeOffer& offer) { return offer.lease_ms == kUsualLeaseMs ? 0 : offer.lease_ms; }
+
 // Providers may pad the data of connection management with zeros: longer is not wrong.
 bool HasHead(std::span<const std::byte> bytes, size_t size) {
   return bytes.size() >= size && LoadLittle<uint16_t>(bytes.data()) == kHandshakeMagic;
@@ -99,7 +101,7 @@ std::array<std::byte, kMacInputBytes> MacInput(HandshakeStep step, const Handsha
   writer.Put(facts.connector).Put(facts.acceptor);
   writer.Put<uint64_t>(facts.connector_nonce).Put<uint64_t>(facts.acceptor_nonce);
   writer.Put<uint64_t>(offer.pool.base).Put<uint64_t>(offer.pool.key).Put<uint64_t>(offer.pool.slots);
-  writer.Put<uint64_t>(0).Put<uint32_t>(static_cast<uint32_t>(offer.security)).Put(offer.levels);
+  writer.Put<uint64_t>(LeaseOnWire(offer)).Put<uint32_t>(static_cast<uint32_t>(offer.security)).Put(offer.levels);
   writer.PutBytes(offer.exchange);
   CHECK(writer.full());
   return input;
@@ -173,7 +175,7 @@ std::array<std::byte, kFirstMessageBytes> EncodeFirstMessage(const FirstMessage&
   Writer writer(bytes);
   writer.Put<uint16_t>(kHandshakeMagic).Put<uint16_t>(static_cast<uint16_t>(message.step));
   writer.Put<uint32_t>(static_cast<uint32_t>(offer.security)).Put<uint64_t>(offer.pool.base);
-  writer.Put<uint64_t>(offer.pool.key).Put<uint32_t>(offer.pool.slots).Put<uint32_t>(0);
+  writer.Put<uint64_t>(offer.pool.key).Put<uint32_t>(offer.pool.slots).Put<uint32_t>(LeaseOnWire(offer));
   writer.Put(offer.levels).PutBytes(offer.exchange).PutBytes(message.mac);
   CHECK(writer.full());
   return bytes;
@@ -195,7 +197,7 @@ std::optional<FirstMessage> ParseFirstMessage(std::span<const std::byte> bytes) 
   offer.pool.base = reader.Get<uint64_t>();
   offer.pool.key = reader.Get<uint64_t>();
   offer.pool.slots = reader.Get<uint32_t>();
-  if (reader.Get<uint32_t>() != 0) return std::nullopt;
+  if (const auto lease_ms = reader.Get<uint32_t>(); lease_ms != 0) offer.lease_ms = lease_ms;
   offer.levels = reader.GetLevels();
   reader.GetBytes(offer.exchange);
   reader.GetBytes(message.mac);

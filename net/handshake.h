@@ -55,11 +55,15 @@ enum class HandshakeStep : uint8_t { kHello = 1, kAccept = 2, kProof = 3, kReady
 
 using PublicKey = std::array<std::byte, 32>;  // X25519.
 
+constexpr uint32_t kUsualLeaseMs = 1000;
+
 // What the sender of a step says of itself beside the facts; what does not belong to the step is 0.
 struct HandshakeOffer {
-  Security security{};   // Proof, Ready.
-  LevelTable levels{};   // The same.
-  SlotPool pool;         // Proof, Ready.
+  Security security{};  // Proof, Ready.
+  LevelTable levels{};  // The same.
+  SlotPool pool;        // Proof, Ready.
+  // The same: how long leases are, in milliseconds. On the wire the usual time is 0, as versions say that know no other.
+  uint32_t lease_ms = kUsualLeaseMs;
   PublicKey exchange{};  // Proof, Ready; for this connection alone.
   friend bool operator==(const HandshakeOffer&, const HandshakeOffer&) = default;
 };

@@ -57,6 +57,8 @@ struct Command {
 
 // page_commands.cc: regions, pages, the directory, logs.
 std::vector<Command> PageCommands();
+// Of a command that does what cannot be undone: without --confirm it only says what that is.
+std::string ConfirmedArgument(const std::string& parameter, const Options& options);
 std::string SetRegionArgument(const std::string& region, const Options& options);
 
 }  // namespace mangrove

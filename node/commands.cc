@@ -127,15 +127,29 @@ std::vector<Command> NodeCommands() {
            "others reach it; change its configuration as well, and start it again. For root and the daemon's user.",
        .flags = {"--votes", "--address"},
        .argument = SetArgument},
+  };
+}
+
+std::vector<Command> LeavingCommands() {
+  return {
       OfNode("drain", "drain", "takes a node out of the cluster in order",
              "What NODE keeps on its disk goes to other nodes; \"status\" shows how far it is. Then its daemon\n"
              "flushes what it has in its cache and ends, and the cluster forgets the node: it does not come back\n"
              "under its identity. \"node undrain NODE\" calls it off. For root and the user of the daemon."),
       OfNode("undrain", "undrain", "calls a drain off", "NODE stays, or gets back what it is to keep."),
-      OfNode("give-up", "give up", "gives a node up that is lost for ever",
-             "NODE is away, and never comes back, nor does its disk: nobody waits for it any more, and others get\n"
-             "copies of what it kept from those that have them. What was on its disk alone is lost.\n"
-             "Not for a node that may come back: after 10 minutes others take its place by themselves."),
+      {.words = {"node", "give-up"},
+       .parameter = "NODE",
+       .what = "give up",
+       .render = RenderGiveUpNode,
+       .summary = "gives a node up that is lost for ever",
+       .help =
+           "NODE is away, and never comes back, nor does its disk: nobody waits for it any more, and others get\n"
+           "copies of what it kept from those that have them. What was on its disk alone is lost. This says what that\n"
+           "is, as far as is known, and does nothing; with --confirm NODE it is given up. For root and the daemon's "
+           "user.\n"
+           "Not for a node that may come back: after a while others take its place by themselves.",
+       .flags = {"--confirm"},
+       .argument = ConfirmedArgument},
   };
 }
 
@@ -249,7 +263,7 @@ const std::vector<Command>& Commands() {
          "Whether the node is ready, its cache and disk, the connections to its peers, its counters.\n"
          "A node is ready when every other node has answered what it asked since its start."},
     };
-    for (const auto& more : {NodeCommands(), GroupCommands(), PageCommands(), FilesetCommands()})
+    for (const auto& more : {NodeCommands(), LeavingCommands(), GroupCommands(), PageCommands(), FilesetCommands()})
       all.insert(all.end(), more.begin(), more.end());
     return all;
   }();

@@ -4,13 +4,10 @@
 #include "node/render.h"
 
 namespace mangrove {
-namespace {
 
-std::string GiveUpLogArgument(const std::string& node, const Options& options) {
+std::string ConfirmedArgument(const std::string& node, const Options& options) {
   return options.confirm.empty() ? node : node + " confirmed";
 }
-
-}  // namespace
 
 std::string SetRegionArgument(const std::string& region, const Options& options) {
   return nlohmann::json{{"region", region}, {"without_quorum", options.without_quorum}}.dump();
@@ -61,7 +58,7 @@ std::vector<Command> PageCommands() {
                "--confirm it only says what cannot be read. With --confirm NODE what is lost of it is lost for good:\n"
                "transactions that were committed. NODE must not be here. For root and the user of the daemon.",
        .flags = {"--confirm"},
-       .argument = GiveUpLogArgument},
+       .argument = ConfirmedArgument},
       {{"log", "show"},
        "NODE",
        "log",

@@ -38,6 +38,7 @@ struct Answer {
   keys @1 :List(Data);      # The cluster's.
   replicas @2 :UInt32;      # The cluster's default.
   members @3 :List(Member); # The anchors, and G.
+  leaseMs @4 :UInt32;       # Of all nodes; 0: the usual one, as versions say that know no other.
 }
 
 struct Member {

@@ -45,9 +45,10 @@ void Fill(wire::Answer::Builder out, const std::vector<ClusterKey>& keys) {
 }
 
 void Fill(wire::Answer::Builder out, const JoinAnswer& answer) {
-  const auto& [node, keys, replicas, members] = answer;
+  const auto& [node, keys, replicas, members, lease_ms] = answer;
   out.setNode(node.value);
   out.setReplicas(replicas);
+  out.setLeaseMs(lease_ms);
   Fill(out, keys);
   if (members.empty()) return;
   auto list = out.initMembers(SizeOf(members));
@@ -145,6 +146,7 @@ absl::Status Read(wire::Answer::Reader in, JoinAnswer& answer) {
   if (absl::Status s = CheckWhole("an answer", in); !s.ok()) return s;
   answer.node = NodeId(in.getNode());
   answer.replicas = in.getReplicas();
+  answer.lease_ms = in.getLeaseMs();
   if (absl::Status s = CheckNode(answer.node); !s.ok()) return s;
   if (answer.replicas == 0) return Bad("an answer has 0 replicas, expected at least 1");
   if (absl::Status s = ReadKeys(in.getKeys(), answer.keys); !s.ok()) return s;

@@ -47,6 +47,7 @@ struct JoinAnswer {
   std::vector<ClusterKey> keys;     // All of the cluster's, at least one, the first first.
   uint32_t replicas = 0;            // The cluster's default, at least 1.
   std::vector<JoinMember> members;  // The anchors, and itself. In ascending order of their ids.
+  uint32_t lease_ms = 0;            // As the cluster's nodes have it; 0: the usual one.
   friend bool operator==(const JoinAnswer&, const JoinAnswer&) = default;
 };
 

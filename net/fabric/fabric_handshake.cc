@@ -227,6 +227,10 @@ absl::Status FabricCore::Agree(Connection& connection) {
   if (connection.theirs.security != connection.own.security) {
     status = absl::PermissionDeniedError(absl::StrCat("this node's connections are ", Name(connection.own.security),
                                                       ", the other's ", Name(connection.theirs.security)));
+  } else if (connection.theirs.lease_ms != connection.own.lease_ms) {
+    status = absl::PermissionDeniedError(absl::StrCat("lease_ms of this node is ", connection.own.lease_ms,
+                                                      ", of the other one ", connection.theirs.lease_ms,
+                                                      ": it has to be the same on all nodes of a cluster"));
   } else {
     auto levels = CommonLevels(connection.own.levels, connection.theirs.levels);
     if (levels.ok()) connection.levels = *levels;

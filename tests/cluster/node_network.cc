@@ -125,6 +125,11 @@ void NodeNetwork::CutOff(int node, Cut cut) {
   MustDo(Within(node, {"nft", rules}));
 }
 
+void NodeNetwork::CutPair(int node, int other) {
+  MustDo(Within(node, {"nft", absl::StrCat("add rule inet soak in ip saddr ", Host(other),
+                                           " drop; add rule inet soak out ip daddr ", Host(other), " drop")}));
+}
+
 void NodeNetwork::Heal(int node) { MustDo(Within(node, {"nft", "flush table inet soak"})); }
 
 }  // namespace mangrove::cluster_test

@@ -27,6 +27,8 @@ class NodeNetwork {
 
   // Packets are dropped without an answer, those of connections that there are already too. Throws if that cannot be done.
   void CutOff(int node, Cut cut);
+  // Of the two, as seen by the first.
+  void CutPair(int node, int other);
   void Heal(int node);
 
  private:

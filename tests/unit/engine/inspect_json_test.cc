@@ -38,6 +38,49 @@ TEST(PeerReport, IsReadAsItWasWritten) {
   EXPECT_EQ(read->replicas, 2u);
 }
 
+TEST(PeerReport, OfADiskIsReadAsItWasWritten) {
+  PeerReport report = SomeReport();
+  report.is_learned = true;
+  report.lost.emplace(2);
+  for (uint64_t i = 1; i <= 3; ++i) report.lost->Add({PageId(i * 1000), i});
+  report.repair = DiskRepair{.is_behind = true,
+                             .done_percent = 40,
+                             .pages_copied = 7,
+                             .pages_left = 9,
+                             .compared_pages_per_second = 3,
+                             .copied_bytes_per_second = 4096,
+                             .seconds_left = 3};
+  const auto read = DecodePeerReport("node 1", EncodePeerReport(report));
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_TRUE(read->is_learned);
+  EXPECT_EQ(read->lost, report.lost);
+  EXPECT_EQ(read->lost->pages(), 6u);
+  EXPECT_EQ(read->lost->unnamed(), 3u);
+  EXPECT_EQ(read->repair, report.repair);
+  report.repair = DiskRepair{};  // What is not known is not said.
+  report.lost = RangeSummary();
+  const auto idle = DecodePeerReport("node 1", EncodePeerReport(report));
+  ASSERT_TRUE(idle.ok()) << idle.status();
+  EXPECT_EQ(idle->repair, report.repair);
+  EXPECT_TRUE(idle->lost->empty());
+  const auto earlier = DecodePeerReport("node 1", EncodePeerReport(SomeReport()));
+  ASSERT_TRUE(earlier.ok()) << earlier.status();
+  EXPECT_FALSE(earlier->lost || earlier->repair || earlier->is_learned);
+}
+
+TEST(RangeSummary, JoinsWhatFollowsAndCountsWhatItDoesNotName) {
+  RangeSummary pages(2);
+  EXPECT_TRUE(pages.empty());
+  pages.Add({PageId(10), 2});
+  pages.Add({PageId(12), 3});
+  pages.Add({PageId(20), 1});
+  pages.Add({PageId(30), 4});  // Not named any more.
+  pages.Add({PageId(34), 1});
+  EXPECT_EQ(pages.first(), (std::vector<PageRange>{{PageId(10), 5}, {PageId(20), 1}}));
+  EXPECT_EQ(pages.pages(), 11u);
+  EXPECT_EQ(pages.unnamed(), 5u);
+}
+
 TEST(PeerReport, OfAPageThatNobodyUsesHasNoHome) {
   const auto read = DecodePeerReport("node 1", EncodePeerReport({}));
   ASSERT_TRUE(read.ok()) << read.status();

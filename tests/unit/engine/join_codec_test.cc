@@ -24,6 +24,7 @@ JoinAnswer MakeAnswer() {
   answer.keys.resize(2);
   answer.keys[1].fill(std::byte{9});
   answer.replicas = 2;
+  answer.lease_ms = 1500;
   answer.members = {{NodeId(1), "n1", "10.0.0.1:7400", 1}, {NodeId(4), "n4", "[::1]:7400", 0}};
   return answer;
 }

@@ -115,15 +115,15 @@ TEST(NodeConfig, AnUnknownKeyIsNamedWithItsLineAndTheKeyThatWasMeant) {
             "x.toml:4: node.cache_size is not a known key; did you mean 'cache_size_mib'?");
   EXPECT_EQ(ErrorOf(With("key_file", "keyfile")),
             "x.toml:7: cluster.keyfile is not a known key; did you mean 'key_file'?");
-  EXPECT_EQ(
-      ErrorOf(With("key_file", "colour")),
-      "x.toml:7: cluster.colour is not a known key; expected one of name, key_file, security, replicas, found_before");
+  EXPECT_EQ(ErrorOf(With("key_file", "colour")),
+            "x.toml:7: cluster.colour is not a known key; expected one of name, key_file, security, replicas, "
+            "found_before, lease_ms, replace_after_s");
   EXPECT_EQ(ErrorOf(With("[cluster]", "[clusters]")), "x.toml:5: clusters is not a known key; did you mean 'cluster'?");
   EXPECT_EQ(ErrorOf(With("address = \"127.0.0.1:7102\"", "adress = \"127.0.0.1:7102\"")),
             "x.toml:17: members[2].adress is not a known key; did you mean 'address'?");
   EXPECT_EQ(ErrorOf(With("key_file", "\"\\u0007\\n\"")),
             "x.toml:7: cluster.\\x07\\n is not a known key; expected one of name, key_file, security, replicas, "
-            "found_before");
+            "found_before, lease_ms, replace_after_s");
 }
 
 TEST(NodeConfig, TwoMembersShareNoIdNameOrAddress) {
@@ -166,6 +166,31 @@ TEST(NodeConfig, WhatIsMissingIsNamedWithItsTable) {
 TEST(NodeConfig, TheNodeIsAMember) {
   EXPECT_EQ(ErrorOf(With("name = \"node-1\"\ndata_dir", "name = \"node-3\"\ndata_dir")),
             "x.toml:2: node.name is \"node-3\", expected one of the members: node-1, node-2");
+}
+
+// Covers: C02
+TEST(NodeConfig, TheTimesOfALossHaveBoundsAndUsualValues) {
+  const auto usual = ParseNodeConfig(kGood, "x.toml");
+  ASSERT_TRUE(usual.ok()) << usual.status();
+  EXPECT_EQ(usual->lease_ms, 1000u);
+  EXPECT_EQ(usual->replace_after_s, 600u);
+  const auto set = ParseNodeConfig(With("[cluster]", "[cluster]\nlease_ms = 2500\nreplace_after_s = 10"), "x.toml");
+  ASSERT_TRUE(set.ok()) << set.status();
+  EXPECT_EQ(set->lease_ms, 2500u);
+  EXPECT_EQ(set->replace_after_s, 10u);
+  const auto again = ParseNodeConfig(FormatNodeConfig(*set), "y.toml");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->lease_ms, 2500u);
+  EXPECT_EQ(again->replace_after_s, 10u);
+  for (const char* value : {"999", "10001", "1.5", "\"1 s\""}) {
+    EXPECT_EQ(ErrorOf(With("[cluster]", absl::StrCat("[cluster]\nlease_ms = ", value))),
+              absl::StrCat("x.toml:6: cluster.lease_ms is ", value, ", expected a whole number from 1000 to 10000 ms"));
+  }
+  EXPECT_EQ(ErrorOf(With("[cluster]", "[cluster]\nreplace_after_s = 9")),
+            "x.toml:6: cluster.replace_after_s is 9, expected a whole number from 10 to 2592000 s");
+  NodeConfig made = *usual;
+  made.lease_ms = 0;
+  EXPECT_THAT(ValidateNodeConfig(made).message(), HasSubstr("cluster.lease_ms is 0 ms, expected"));
 }
 
 // There will be, when more have joined.

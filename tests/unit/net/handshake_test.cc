@@ -56,6 +56,7 @@ TEST(Handshake, EveryFactOfferTheKeyAndTheStepChangeTheMac) {
   offer((o = Offer(), o.pool.key = 99, o));
   offer((o = Offer(), o.pool.slots = 99, o));
   offer((o = Offer(), o.security = Security::kAuthenticated, o));
+  offer((o = Offer(), o.lease_ms = 2000, o));
   offer((o = Offer(), o.levels[1].low = 1, o));
   offer((o = Offer(), o.levels[1].high = 4, o));
   offer((o = Offer(), o.levels[7].high = 1, o));
@@ -115,6 +116,15 @@ TEST(Handshake, EveryMessageComesBack) {
   EXPECT_EQ(offered->step, first.step);
   EXPECT_EQ(offered->offer, first.offer);
   EXPECT_EQ(offered->mac, first.mac);
+
+  // Versions that know of no other time of leases say 0, and are told 0.
+  constexpr size_t kLeaseAt = 28;
+  EXPECT_EQ(EncodeFirstMessage(first)[kLeaseAt], std::byte{0});
+  EXPECT_EQ(EncodeFirstMessage(first)[kLeaseAt + 1], std::byte{0});
+  first.offer.lease_ms = 2000;
+  const auto longer = ParseFirstMessage(EncodeFirstMessage(first));
+  ASSERT_TRUE(longer.has_value());
+  EXPECT_EQ(longer->offer, first.offer);
 
   const auto refusal = ParseRefusal(EncodeRefusal({RefusalReason::kVersion, 2, 3}));
   ASSERT_TRUE(refusal.has_value());
