@@ -33,6 +33,7 @@ struct PlantedBugs {
   bool skip_replay = false;           // Logs of transactions are not replayed.
   bool forget_lost_names = false;     // A lost page of the logs' names is taken to name none.
   bool write_without_quorum = false;  // In regions that are read without a lease, rights to store stay as well.
+  bool leave_before_fence = false;    // A node that stops says that it leaves while programs still use what is there.
   bool replay_ignores_sequences = false;  // Replay applies every record to its pages, whatever they have.
 };
 
