@@ -15,6 +15,9 @@ constexpr DurationNs kWriteAgain = 100 * kMillisecond;
 constexpr DurationNs kReadAgain = kSecond;
 constexpr size_t kFewToName = 16;  // Of a view, in the log.
 constexpr char kRosterKey[] = "roster";
+// Each takes some milliseconds where the anchors answer.
+constexpr DurationNs kHandOverPatience = 300 * kMillisecond;
+constexpr DurationNs kLeavePatience = 500 * kMillisecond;
 
 }  // namespace
 
@@ -136,6 +139,40 @@ void Membership::Request(const NodeRequest& request) {
   Pump();
 }
 
+// --- The end ----------------------------------------------------------------------------------------------------------
+
+void Membership::SetStopping(Stopping stopping) {
+  if (stopped_ || participant_ == nullptr) return;
+  participant_->SetStopping(stopping, clock_->Now());
+  Pump();
+}
+
+void Membership::HandOver(absl::AnyInvocable<void()> done) {
+  const bool leads = !stopped_ && anchor() != nullptr && anchor()->leads();
+  if (!leads || member().AllOthersStop() || !participant_->HandOver(clock_->Now()).ok()) return done();
+  hand_over_ = Awaited{.until = clock_->Now() + kHandOverPatience, .done = std::move(done)};
+  Pump();
+}
+
+void Membership::Leave(absl::AnyInvocable<void()> done) {
+  events_ = nullptr;
+  if (stopped_ || participant_ == nullptr || member().AllOthersStop()) return done();
+  participant_->Leave(clock_->Now());
+  leave_ = Awaited{.until = clock_->Now() + kLeavePatience, .done = std::move(done)};
+  Pump();
+}
+
+void Membership::FollowStop() {
+  const TimeNs now = clock_->Now();
+  if (hand_over_ && (now >= hand_over_->until || anchor() == nullptr || !anchor()->leads())) End(hand_over_);
+  if (leave_ && (now >= leave_->until || member().is_out() || said_gone_)) End(leave_);
+}
+
+void Membership::End(std::optional<Awaited>& awaited) {
+  Awaited ended = *std::exchange(awaited, std::nullopt);
+  ended.done();
+}
+
 DurationNs Membership::LeaseLeft() const {
   const TimeNs now = clock_->Now();
   return member().HasLease(now) ? member().lease_ends() - now : 0;
@@ -179,7 +216,9 @@ void Membership::OnPeerDown(NodeInstance peer, const absl::Status&) {
 
 // Whoever says it has the view without this incarnation, which no later one has again.
 void Membership::OnExpelled(NodeInstance by) {
-  if (!stopped_) SayGone(absl::StrCat(ToString(by), " says that "));
+  if (stopped_) return;
+  SayGone(absl::StrCat(ToString(by), " says that "));
+  FollowStop();
 }
 
 void Membership::Tick() {
@@ -202,6 +241,7 @@ void Membership::Pump() {
   } while (WriteNext());
   FollowRoster();
   FollowView();
+  FollowStop();
   ArmTimer();
 }
 
@@ -252,6 +292,9 @@ void Membership::Written(const absl::Status& status) {
 
 void Membership::Send(const std::vector<std::pair<NodeId, RecoveryMessage>>& messages) {
   for (const auto& [to, message] : messages) {
+    // What nobody there understands would be taken for another pulse, or for nonsense.
+    const uint8_t level = NeededLevel(message);
+    if (level > 1 && transport_->LevelOf(to, Subsystem::kMembership) < level) continue;
     const std::string bytes = EncodeMessage(message);
     transport_->Send(to, Channel::kMembership, std::as_bytes(std::span(bytes)), {});
   }
@@ -329,7 +372,7 @@ void Membership::FollowView() {
     if (events_ != nullptr) events_->OnView(member().view());
   }
   const TimeNs lease = member().HasLease(now) ? member().lease_ends() : 0;
-  if (lease == said_lease_) return;
+  if (lease == said_lease_ || member().leaves()) return;
   if (said_lease_ == 0) LogInfo("this node has a lease on its place in the view");
   if (lease == 0) LogWarning("this node's lease has ended");
   said_lease_ = lease;
@@ -337,7 +380,7 @@ void Membership::FollowView() {
 }
 
 void Membership::SayGone(const std::string& who) {
-  if (std::exchange(said_gone_, true)) return;
+  if (std::exchange(said_gone_, true) || member().leaves()) return;
   LogWarning(who, "the view went on without this node, which did not answer for a while: it has to start anew");
   if (events_ != nullptr) events_->OnExpelled();
 }
@@ -355,6 +398,8 @@ void Membership::LogView() const {
 void Membership::ArmTimer() {
   const TimeNs now = clock_->Now();
   TimeNs at = participant_->next_tick();
+  if (hand_over_) at = std::min(at, hand_over_->until);
+  if (leave_) at = std::min(at, leave_->until);
   const bool has_to_write = !outputs_.empty() || written_roster_ != roster().version;
   if (has_to_write && write_again_at_ > now) at = std::min(at, write_again_at_);
   if (said_lease_ != 0 && member().lease_ends() > now) at = std::min(at, member().lease_ends());

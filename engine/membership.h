@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,15 @@ class Membership final : public TransportEvents {
   void Shutdown();
   // Tells whoever leads what an operator wants. It is not answered: the view shows it. Who asks does so until then.
   void Request(const NodeRequest& request);
+  // The steps of an orderly end, each of which may be left out, in this order. What others are told goes to those that understand it.
+  // This node is about to end, and those that wait for it to flush may do so while it says that it does.
+  void SetStopping(Stopping stopping);
+  // `done` runs when another anchor leads, or this one never did, or there is nobody to take it, or nobody has in time.
+  void HandOver(absl::AnyInvocable<void()> done);
+  // REQUIRES: V4 holds here as without a lease, for good, for all that may use what is here. So the others are told that this node leaves,
+  // and need not wait for its lease to end. `done` runs when the view has gone on without it, or nobody has said so in time; or at
+  // once, where all others stop too (recovery/member.h). Of `events` nothing is heard any more.
+  void Leave(absl::AnyInvocable<void()> done);
   // At any time; as Member::SetDisk.
   void SetDisk(const DiskState& disk);
   void SetDiskMib(uint32_t disk_mib);
@@ -89,6 +99,11 @@ class Membership final : public TransportEvents {
     AnchorRecords records;
     std::optional<RaftDurable> durable;  // Nothing: the disk has none.
   };
+  // Something that is waited for, but no longer than until then.
+  struct Awaited {
+    TimeNs until = 0;
+    absl::AnyInvocable<void()> done;
+  };
   using LogDone = absl::AnyInvocable<void(absl::StatusOr<StoredLog>)>;
 
   void ReadLog(LogDone done);
@@ -99,6 +114,8 @@ class Membership final : public TransportEvents {
   void WriteRoster();
   void Pump();
   bool IsDismissed() const;
+  void FollowStop();
+  static void End(std::optional<Awaited>& awaited);
   void FollowView();
   void SayGone(const std::string& who);
   void LogView() const;
@@ -134,6 +151,8 @@ class Membership final : public TransportEvents {
   TimeNs become_anchor_at_ = 0;   // Not before; the log could not be read.
   DiskState disk_;                // As SetDisk said, for Begin.
   uint32_t disk_mib_ = 0;         // The same.
+  std::optional<Awaited> hand_over_;
+  std::optional<Awaited> leave_;
   LogOnce said_once_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // False once this object is gone, for callbacks.
 };

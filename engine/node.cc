@@ -25,6 +25,8 @@ namespace {
 
 constexpr char kIncarnationKey[] = "node/incarnation";
 constexpr char kLeaseKey[] = "node/lease_ms";  // The time of leases with which the node ran last.
+// Programs do it when they run.
+constexpr DurationNs kSealPatience = 200 * kMillisecond;
 
 // Runs `start(done)` on the loop and returns what it hands to `done`.
 template <typename T>
@@ -78,6 +80,8 @@ struct Node::State final : public FaultService, public ViewEvents {
     engine->OnLease(until);
     if (attach_server) attach_server->OnLease();
   }
+  void StopServing(const std::string& why);
+  void Leave(absl::AnyInvocable<void()> done);
   void OnExpelled() override;
   void OnDismissed(bool is_removed) override;
   absl::Status AcquireForFault(PageId page, Rights rights, absl::FunctionRef<void()> before_long_wait) override;
@@ -324,14 +328,31 @@ void Node::State::SetPeers(const Roster& roster) {
   }
 }
 
-// What is here may be old by now: nothing of it is used any more.
-void Node::State::OnExpelled() {
+// What is here may be old by now, or soon: nothing of it is used any more.
+void Node::State::StopServing(const std::string& why) {
   engine->OnLease(0);
   if (transactions) transactions->Shutdown();
-  engine->Shutdown(absl::UnavailableError(absl::StrCat(
-      config.name,
-      " did not answer for a while, and the cluster has gone on without it: the node has to be started anew")));
+  engine->Shutdown(absl::UnavailableError(why));
   memory->FenceForGood();
+}
+
+void Node::State::Leave(absl::AnyInvocable<void()> done) {
+  StopServing(absl::StrCat(config.name, " stops"));
+  // The lease is given up when programs have nothing mapped any more; until then nobody is told.
+  const auto leave = [this](absl::AnyInvocable<void()> then, bool all_have) {
+    if (all_have) return membership->Leave(std::move(then));
+    LogWarning("a program does not give up what it has mapped: the others wait until this node's lease has ended");
+    then();
+  };
+  if (!attach_server) return leave(std::move(done), true);
+  attach_server->CutOff(kSealPatience,
+                        [leave, done = std::move(done)](bool all_have) mutable { leave(std::move(done), all_have); });
+}
+
+void Node::State::OnExpelled() {
+  StopServing(absl::StrCat(
+      config.name,
+      " did not answer for a while, and the cluster has gone on without it: the node has to be started anew"));
   if (news.expelled) news.expelled();
 }
 
@@ -342,10 +363,7 @@ void Node::State::OnDismissed(bool is_removed) {
         " was taken out of the cluster, and does not come back under this identity; to use the machine again, "
         "make it a new node, with another id and an empty data_dir");
     LogError(why);
-    engine->OnLease(0);
-    if (transactions) transactions->Shutdown();
-    engine->Shutdown(absl::UnavailableError(why));
-    memory->FenceForGood();
+    StopServing(why);
     if (news.removed) news.removed();
     return;
   }
@@ -395,6 +413,26 @@ absl::Status Node::Drain(DurationNs timeout) {
   return RunOnLoop<absl::Status>(&s.loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
     Spawn<absl::Status>(s.engine->FlushAll(s.loop.Now() + timeout), std::move(done));
   });
+}
+
+void Node::SetStopping(bool flushes) {
+  RunOnLoop(&state_->loop, [&] { state_->membership->SetStopping({.flushes = flushes}); });
+}
+
+bool Node::OthersFlush() {
+  bool flush = false;
+  RunOnLoop(&state_->loop, [&] { flush = state_->membership->member().OthersFlush(state_->loop.Now()); });
+  return flush;
+}
+
+void Node::HandOver() {
+  Completion completion;
+  state_->loop.RunUntil([&] { state_->membership->HandOver([&] { completion.Set(); }); }, completion);
+}
+
+void Node::Leave() {
+  Completion completion;
+  state_->loop.RunUntil([&] { state_->Leave([&] { completion.Set(); }); }, completion);
 }
 
 absl::StatusOr<std::vector<std::string>> Node::ReloadKeys() {

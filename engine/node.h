@@ -44,6 +44,18 @@ class Node {
 
   // Before an orderly end: flushes every dirty page of this node. The error is the first page's.
   absl::Status Drain(DurationNs timeout);
+  // Its other steps, in this order; each may be left out, and costs at most half a second and more than some milliseconds only where
+  // nobody answers.
+  // The others hear that this node stops, and whether it still has to flush.
+  void SetStopping(bool flushes);
+  // Another node of the view stops, and has said of late that it still has to flush.
+  bool OthersFlush();
+  // If this node leads the anchors, another one does.
+  void HandOver();
+  // Nothing is served or used here any more, by programs either: every operation fails from then on. Then the others hear that
+  // this node leaves, and go on without it at once. Unless a program does not give up what it has mapped: then they wait, as
+  // for a node that is killed, until the lease has ended.
+  void Leave();
 
   // Reads the key file anew, and returns the fingerprints of what is in it: FabricTransport::SetKeys. On an error nothing
   // changes.

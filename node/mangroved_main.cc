@@ -18,21 +18,21 @@
 #include "engine/node.h"
 #include "engine/node_config.h"
 #include "net/log.h"
+#include "net/runtime/clock.h"
 #include "net/runtime/task.h"
 #include "node/daemon_options.h"
 #include "node/mount_command.h"
 #include "node/mounts.h"
+#include "node/quiet_watch.h"
 #include "node/recover.h"
 #include "node/stop_signals.h"
 
 namespace mangrove {
 namespace {
 
-// What the end of a node may take beside flushing: AwaitQuiet, and the node's own waits.
-constexpr int64_t kEndLimitS = 6;
+// What the end of a node may take beside flushing: QuietWatch's, and the node's own waits.
+constexpr int64_t kEndLimitS = 8;
 constexpr int kLookMs = 100;
-constexpr int kQuietLooks = 4;
-constexpr int kMostLooks = 30;
 
 int Fail(int exit_code, const absl::Status& status) {
   std::cerr << "mangroved: " << status.message() << "\n";
@@ -43,6 +43,11 @@ absl::Status OpenLog(const NodeConfig& config) {
   SetLogLevel(LogLevelOf(config.log_level));
   SetLogName(config.name);
   return config.log_file.empty() ? absl::OkStatus() : SetLogFile(config.log_file);
+}
+
+TimeNs Now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 // About pages.
@@ -63,17 +68,11 @@ uint64_t MessagesTaken(Node* node) {
   return status["counters"].value("messages_taken", uint64_t{0});
 }
 
-// Where the whole cluster is stopped, others may still be flushing to this node's disk: it goes when it is no longer
-// asked for anything, or after a while where others work on.
-void AwaitQuiet(Node* node) {
-  int quiet_looks = 0;
-  uint64_t before = MessagesTaken(node);
-  for (int look = 0; look < kMostLooks && quiet_looks < kQuietLooks; ++look) {
+void AwaitQuiet(Node* node, TimeNs flush_until) {
+  QuietWatch watch(Now(), flush_until, MessagesTaken(node));
+  do {
     std::this_thread::sleep_for(std::chrono::milliseconds(kLookMs));
-    const uint64_t now = MessagesTaken(node);
-    quiet_looks = now == before ? quiet_looks + 1 : 0;
-    before = now;
-  }
+  } while (!watch.Look(Now(), MessagesTaken(node), node->OthersFlush()));
 }
 
 int Stop(std::unique_ptr<Node> node, std::unique_ptr<Mounts> mounts, const std::string& why, StopSignals* signals,
@@ -81,13 +80,19 @@ int Stop(std::unique_ptr<Node> node, std::unique_ptr<Mounts> mounts, const std::
   LogInfo("stopping, since ", why, ": flushing for at most ", drain_timeout_s, " s; a second signal ends it at once");
   signals->EndWithin(drain_timeout_s + kEndLimitS, kDaemonFailed,
                      [] { LogError("the node did not end in time, and is cut off"); });
+  const TimeNs flush_until = Now() + drain_timeout_s * kSecond;
+  node->SetStopping(/*flushes=*/true);
   mounts.reset();
   absl::Status drained = node->Drain(drain_timeout_s * kSecond);
+  node->SetStopping(/*flushes=*/false);
+  node->HandOver();
   if (drained.ok()) {
-    AwaitQuiet(node.get());
+    AwaitQuiet(node.get(), flush_until);
     drained = node->Drain(kSecond);  // What programs of this host have written meanwhile.
   }
   if (!drained.ok()) LogError("not everything that was written here is on disk: ", drained.message());
+  LogInfo(drained.ok() ? "has flushed, and ends" : "ends");
+  node->Leave();
   node.reset();
   LogInfo("stopped");
   return drained.ok() ? kDaemonStopped : kDaemonUnflushed;

@@ -165,11 +165,18 @@ absl::Status Anchor::HandOver(NodeId to, TimeNs now) {
   return status;
 }
 
+absl::Status Anchor::HandOver(TimeNs now) {
+  const NodeId to = leads() ? raft_->Successor(now) : NodeId();
+  if (to.value == 0) return absl::UnavailableError("no other anchor has answered of late");
+  return HandOver(to, now);
+}
+
 // --- Pulses -----------------------------------------------------------------------------------------------------------
 
 void Anchor::OnPulse(NodeInstance from, const Pulse& pulse, TimeNs now) {
   keeper_.OnPulse(from, pulse, database_.view(), now);
   monitors_.erase(from.node);
+  if (pulse.leaves) reconcile_at_ = now;
   SendRoster(from.node, pulse.roster);
   // Who is in the view is answered when its lease can be given.
   const bool waits = IsReady() && database_.view().Has(from) && pulse.epoch == database_.view().epoch;

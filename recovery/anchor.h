@@ -81,6 +81,8 @@ class Anchor {
   void KnowAnchors(const std::set<NodeId>& anchors) { known_anchors_ = anchors; }
   // For whoever operates the cluster. FailedPrecondition, Unavailable: as Raft::HandOver.
   absl::Status HandOver(NodeId to, TimeNs now);
+  // To whom it best goes. Unavailable: there is nobody.
+  absl::Status HandOver(TimeNs now);
 
   bool has_log() const { return raft_.has_value(); }
   bool has_voted() const;

@@ -35,6 +35,7 @@ void Fill(wire::Pulse::Builder out, const Pulse& pulse) {
   out.setRoster(pulse.roster);
   out.setKnowsWeights(pulse.knows_weights);
   out.setDiskMib(pulse.disk_mib);
+  out.setLeaves(pulse.leaves);
   if (!pulse.unreachable.empty()) FillIds(out.initUnreachable(SizeOf(pulse.unreachable)), pulse.unreachable);
 }
 
@@ -115,6 +116,7 @@ struct FillContent {
   void operator()(const NodeRequest& request) { Fill(out.initNodeRequest(), request); }
   void operator()(const Greeting& greeting) { Fill(out.initGreeting(), greeting); }
   void operator()(const RosterPart& part) { Fill(out.initRosterPart(), part); }
+  void operator()(const Stopping& stopping) { out.initStopping().setFlushes(stopping.flushes); }
 
   wire::Message::Builder out;
 };
@@ -160,6 +162,7 @@ absl::Status Read(wire::Pulse::Reader in, Pulse& pulse) {
   pulse.roster = in.getRoster();
   pulse.knows_weights = in.getKnowsWeights();
   pulse.disk_mib = in.getDiskMib();
+  pulse.leaves = in.getLeaves();
   const auto unreachable = in.getUnreachable();
   if (absl::Status s = CheckLength("Pulse", unreachable, Pulse::kMostUnreachable); !s.ok()) return s;
   for (uint64_t node : unreachable) pulse.unreachable.emplace_back(node);
@@ -299,6 +302,11 @@ absl::Status Read(wire::Greeting::Reader in, Greeting& greeting) {
   return CheckWhole("Greeting", in);
 }
 
+absl::Status Read(wire::Stopping::Reader in, Stopping& stopping) {
+  stopping.flushes = in.getFlushes();
+  return CheckWhole("Stopping", in);
+}
+
 absl::Status Read(wire::Message::Reader in, RecoveryMessage& message) {
   if (absl::Status s = CheckWhole("it", in); !s.ok()) return s;
   switch (in.which()) {
@@ -312,6 +320,7 @@ absl::Status Read(wire::Message::Reader in, RecoveryMessage& message) {
     case wire::Message::NODE_REQUEST: return Read(in.getNodeRequest(), message.emplace<NodeRequest>());
     case wire::Message::GREETING: return Read(in.getGreeting(), message.emplace<Greeting>());
     case wire::Message::ROSTER_PART: return Read(in.getRosterPart(), message.emplace<RosterPart>());
+    case wire::Message::STOPPING: return Read(in.getStopping(), message.emplace<Stopping>());
   }
   return Bad("it is of the unknown kind ", static_cast<unsigned>(in.which()));
 }

@@ -22,13 +22,15 @@ Member::Member(Options options, TimeNs now)
       pulse_at_(now) {}
 
 TimeNs Member::lease_ends() const {
-  if (lease_from_ == 0 || is_gone_) return 0;
+  if (lease_from_ == 0 || is_gone_ || leaves_) return 0;
   return lease_from_ + options_.timing.lease - options_.timing.lease / 16;
 }
 
 void Member::Tick(TimeNs now) {
   if (now < pulse_at_) return;
-  pulse_at_ = now + options_.timing.pulse;
+  // That it leaves is waited for: what is lost of that is said again soon.
+  pulse_at_ = now + (leaves_ ? options_.timing.pulse / 3 : options_.timing.pulse);
+  SayStopping();
   SendPulses(now);
 }
 
@@ -48,7 +50,12 @@ void Member::SendPulses(TimeNs now) {
                     .moved = moved_,
                     .knows_weights = true,
                     .disk_mib = disk_mib_,
-                    .roster = roster_.version};
+                    .roster = roster_.version,
+                    .leaves = leaves_};
+  if (leaves_) {
+    for (NodeId anchor : anchors_) out_.emplace_back(anchor, pulse);
+    return;
+  }
   const NodeId monitor = MonitorOfNode(options_.self.node);
   const bool is_well = HasLease(now) && lease_ends() - now > options_.timing.lease / 2;
   if (monitor.value != 0 && up_.contains(monitor) && is_well) {
@@ -145,6 +152,45 @@ void Member::Receive(NodeId from, const RosterPart& part, TimeNs now) {
   if (!part.is_last) pulse_at_ = now;
 }
 
+// --- Stopping ---------------------------------------------------------------------------------------------------------
+
+void Member::SetStopping(Stopping stopping, TimeNs now) {
+  stopping_ = stopping;
+  pulse_at_ = now;
+}
+
+void Member::Leave(TimeNs now) {
+  leaves_ = true;
+  pulse_at_ = now;
+}
+
+void Member::SayStopping() {
+  if (!stopping_ || leaves_ || is_gone_) return;
+  for (const auto& [node, incarnation] : view().members) {
+    if (node != options_.self.node && up_.contains(node)) out_.emplace_back(node, *stopping_);
+  }
+}
+
+void Member::Receive(NodeInstance from, const Stopping& stopping, TimeNs now) {
+  if (!view().Has(from)) return;  // It says so again, should it be in the next one.
+  others_stop_[from.node] = {.incarnation = from.incarnation, .flushes_at = stopping.flushes ? now : 0};
+}
+
+bool Member::AllOthersStop() const {
+  return std::all_of(view().members.begin(), view().members.end(), [this](const auto& member) {
+    const auto stops = others_stop_.find(member.first);
+    return member.first == options_.self.node ||
+           (stops != others_stop_.end() && stops->second.incarnation == member.second);
+  });
+}
+
+bool Member::OthersFlush(TimeNs now) const {
+  return std::any_of(others_stop_.begin(), others_stop_.end(), [&](const auto& other) {
+    const TimeNs at = other.second.flushes_at;
+    return at != 0 && now - at <= 3 * options_.timing.pulse && view().Has({other.first, other.second.incarnation});
+  });
+}
+
 void Member::FollowView(TimeNs now) {
   while (!next_.empty() && next_.begin()->first <= view().epoch) {
     lease_from_ = std::max(lease_from_, next_.begin()->second);
@@ -157,6 +203,9 @@ void Member::FollowView(TimeNs now) {
     apart[node] = before == apart_since_.end() ? now : before->second;
   }
   apart_since_ = std::move(apart);
+  std::erase_if(others_stop_, [this](const auto& other) {
+    return !view().Has({other.first, other.second.incarnation});
+  });
   if (!view().Has(options_.self)) pulse_at_ = now;  // It joins when it is known to know this view.
 }
 

@@ -4,10 +4,15 @@
 //      ends before the leader counts it as ended: what came late, or lay in a queue while this node slept, extends nothing.
 //  M2  Who has a lease knows the view under which it was given, or a newer one, and is in it.
 //  M3  Who was in a view and is not any more has no lease again: it starts anew, as another incarnation.
+//  M4  Who leaves has no lease from then on, whatever comes, and says so to every anchor until it hears that the view has gone on
+//      without it.
 //
 // A pulse goes to the leader alone while it answers, to every anchor while it does not. In a large view it goes to the monitor of
 // the node's group instead (recovery/groups.h), unless that one is away, or half of the lease is over for all that it does: so what
 // the leader hears are messages of monitors.
+//
+// Who stops tells the members of its view before. Where all others of the view do, nobody need leave it: nobody is left to be served, and
+// every disk is as current as the others when all come back.
 //
 // Pure: time comes in, messages go out. Owned by one thread.
 
@@ -15,6 +20,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -56,6 +62,11 @@ class Member {
   void Receive(NodeId from, const ViewPart& part, TimeNs now);
   void Receive(NodeId from, const ViewChange& change, TimeNs now);
   void Receive(NodeId from, const RosterPart& part, TimeNs now);
+  void Receive(NodeInstance from, const Stopping& stopping, TimeNs now);
+  // This node is about to end, in order, and says so from now on.
+  void SetStopping(Stopping stopping, TimeNs now);
+  // It has ended but for this: nothing is served here any more, nothing that is mapped here is used, nor will anything be.
+  void Leave(TimeNs now);
   // As the transport says it: a hint.
   void PeerUp(NodeId peer);
   void PeerDown(NodeId peer, TimeNs now);
@@ -67,6 +78,13 @@ class Member {
   TimeNs lease_ends() const;
   // M3: the view goes on without this incarnation.
   bool is_gone() const { return is_gone_; }
+  bool leaves() const { return leaves_; }
+  // The view goes on without this incarnation, or never had it, as far as this node knows.
+  bool is_out() const { return is_gone_ || !view().Has(options_.self); }
+  // All other members of the view have said that they stop, as incarnations that are in it. True of a view with no other.
+  bool AllOthersStop() const;
+  // One of them has said of late that it still has to flush.
+  bool OthersFlush(TimeNs now) const;
   // This node is out of the cluster for good.
   bool is_removed() const { return is_removed_; }
   // What pulses say of this node's disk from now on: was it empty when the node started, and does it have all of its pages that was
@@ -86,6 +104,7 @@ class Member {
  private:
   NodeId MonitorOfNode(NodeId node) const { return MonitorOf(view(), node, anchors_, options_.few_nodes); }
   void SendPulses(TimeNs now);
+  void SayStopping();
   std::vector<NodeId> Everybody();
   bool IsAnchor(NodeId node) const { return anchors_.contains(node); }
   bool MayTellOfViews(NodeId node) const;
@@ -111,10 +130,17 @@ class Member {
   bool caught_up_ = false;
   Epoch moved_;
   uint32_t disk_mib_ = 0;
-  View incoming_;                         // Of which the first parts are here.
-  size_t incoming_nodes_ = 0;             // Of these parts.
-  std::set<NodeId> up_;                   // Connected.
-  std::map<NodeId, TimeNs> apart_since_;  // Of the view, those that are not.
+  std::optional<Stopping> stopping_;
+  bool leaves_ = false;
+  struct OtherStops {
+    Incarnation incarnation;
+    TimeNs flushes_at = 0;  // When it said that last; 0: it does not.
+  };
+  std::map<NodeId, OtherStops> others_stop_;  // Of the view, at most.
+  View incoming_;                             // Of which the first parts are here.
+  size_t incoming_nodes_ = 0;                 // Of these parts.
+  std::set<NodeId> up_;                       // Connected.
+  std::map<NodeId, TimeNs> apart_since_;      // Of the view, those that are not.
 };
 
 }  // namespace mangrove

@@ -35,6 +35,7 @@ struct Message {
     greeting @4 :Greeting;        # A→A. Before a log begins.
     nodeRequest @8 :NodeRequest;  # N→L. What an operator wants done with a node; again until the view or the roster says so.
     rosterPart @9 :RosterPart;    # A→N. Before the answer, to who does not know the nodes as they are.
+    stopping @10 :Stopping;       # N→N. N ends in order; again and again until it has. Level 3: not to nodes of an earlier one.
   }
 }
 
@@ -65,6 +66,10 @@ struct Pulse {
 
   diskMib @8 :UInt32;
   # What pages may take of N's disk, in MiB: what they take, and what is free. 0: N says nothing of it.
+
+  leaves @9 :Bool;
+  # N has given its lease up, and serves nothing any more, as this incarnation for ever. Level 3: a pulse that says so is not sent to
+  # nodes of an earlier one, which would give N a lease for it.
 }
 
 struct PulseAnswer {
@@ -210,6 +215,11 @@ struct Greeting {
 
   asks @1 :Bool;
   # Have you?
+}
+
+struct Stopping {
+  flushes @0 :Bool;
+  # N still has to write back what is nowhere else: who can wait with its own end does.
 }
 
 struct Instance {

@@ -10,6 +10,7 @@
 //   anchor -> node            RosterPart    before the answer, to who does not know all nodes as they are: those that have changed.
 //   node -> leader            NodeRequest   what an operator wants done with a node, or that there is another one.
 //   anchor <-> anchor         Greeting      before a log begins: have you ever voted?
+//   member -> member          Stopping      I am about to end, in order.
 //
 // Each may be lost, doubled or late. Who sent it, as which incarnation, the transport says.
 
@@ -42,6 +43,7 @@ struct Pulse {
   uint32_t disk_mib =
       0;                // What pages may take of its disk: what they take, and what is free. 0: it says nothing of it.
   uint64_t roster = 0;  // The nodes that it knows are those up to this change (D6); 0: those of its configuration.
+  bool leaves = false;  // It has given its lease up, and serves nothing any more, as this incarnation for ever.
   friend bool operator==(const Pulse&, const Pulse&) = default;
 };
 
@@ -151,7 +153,19 @@ struct Greeting {
   friend bool operator==(const Greeting&, const Greeting&) = default;
 };
 
+// Again and again, until it has ended.
+struct Stopping {
+  bool flushes = false;  // It still has to: who can wait for it does.
+  friend bool operator==(const Stopping&, const Stopping&) = default;
+};
+
 using RecoveryMessage = std::variant<RaftMessage, Pulse, PulseAnswer, ViewPart, ViewChange, PulseBatch, AnswerBatch,
-                                     NodeRequest, Greeting, RosterPart>;
+                                     NodeRequest, Greeting, RosterPart, Stopping>;
+
+// Of Subsystem::kMembership (net/levels.h): who speaks none as high is not sent the message.
+inline uint8_t NeededLevel(const RecoveryMessage& message) {
+  const auto* pulse = std::get_if<Pulse>(&message);
+  return std::holds_alternative<Stopping>(message) || (pulse != nullptr && pulse->leaves) ? 3 : 1;
+}
 
 }  // namespace mangrove

@@ -56,16 +56,35 @@ absl::Status Participant::HandOver(NodeId to, TimeNs now) {
   return status;
 }
 
+absl::Status Participant::HandOver(TimeNs now) {
+  if (!anchor_) return absl::FailedPreconditionError("this node is no anchor");
+  const absl::Status status = anchor_->HandOver(now);
+  Settle(now);
+  return status;
+}
+
+void Participant::SetStopping(Stopping stopping, TimeNs now) {
+  member_.SetStopping(stopping, now);
+  Settle(now);
+}
+
+void Participant::Leave(TimeNs now) {
+  member_.Leave(now);
+  Settle(now);
+}
+
 void Participant::Handle(NodeInstance from, const RecoveryMessage& message, TimeNs now) {
   if (const auto* answer = std::get_if<PulseAnswer>(&message)) return member_.Receive(from.node, *answer, now);
   if (const auto* part = std::get_if<ViewPart>(&message)) return member_.Receive(from.node, *part, now);
   if (const auto* change = std::get_if<ViewChange>(&message)) return member_.Receive(from.node, *change, now);
   if (const auto* part = std::get_if<RosterPart>(&message)) return member_.Receive(from.node, *part, now);
+  if (const auto* stopping = std::get_if<Stopping>(&message)) return member_.Receive(from, *stopping, now);
   if (const auto* answers = std::get_if<AnswerBatch>(&message)) return monitor_.Receive(*answers);
   if (const auto* pulse = std::get_if<Pulse>(&message)) {
     // Who leads hears the pulses of its group itself.
     const bool is_monitor = member_.MonitorsFor(from.node);
-    if (!anchor_ || (is_monitor && !anchor_->leads())) {
+    // Who leaves says so to the anchors themselves.
+    if (!anchor_ || (is_monitor && !anchor_->leads() && !pulse->leaves)) {
       // It may know of no anchor that is one still.
       if (const std::optional<RosterPart> part = member_.roster().Since(pulse->roster)) {
         messages_.emplace_back(from.node, *part);

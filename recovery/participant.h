@@ -39,6 +39,10 @@ class Participant {
   void SetDiskMib(uint32_t disk_mib) { member_.SetDiskMib(disk_mib); }
   // For whoever operates the cluster. FailedPrecondition: this node is no anchor; and as Anchor::HandOver.
   absl::Status HandOver(NodeId to, TimeNs now);
+  absl::Status HandOver(TimeNs now);
+  // As Member's.
+  void SetStopping(Stopping stopping, TimeNs now);
+  void Leave(TimeNs now);
 
   // To other nodes.
   std::vector<std::pair<NodeId, RecoveryMessage>> TakeMessages() { return std::exchange(messages_, {}); }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -146,6 +147,21 @@ absl::Status Raft::HandOver(NodeId to, TimeNs now) {
   hand_over_ends_ = now + options_.election;
   SendTo(to, peers_.at(to), now);
   return absl::OkStatus();
+}
+
+NodeId Raft::Successor(TimeNs now) const {
+  NodeId best;
+  for (const auto& [node, peer] : peers_) {
+    const auto votes = log_.votes().find(node);
+    const bool may_lead = votes != log_.votes().end() && votes->second > 0 && StandingOf(node) == Standing::kFull;
+    if (!may_lead || peer.answered + options_.election <= now) continue;
+    const Peer* const other = best.value == 0 ? nullptr : &peers_.at(best);
+    const auto is_before = [](const Peer& a, const Peer& b) {
+      return std::tie(a.match, a.answered) > std::tie(b.match, b.answered);
+    };
+    if (other == nullptr || is_before(peer, *other)) best = node;
+  }
+  return best;
 }
 
 // --- The others' logs ---------------------------------------------------------------------------------------------------

@@ -92,13 +92,17 @@ void ViewKeeper::Elected(TimeNs now) {
 }
 
 bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view, TimeNs now) {
+  if (pulse.leaves) {  // Also when a later one of the node has been heard: it may wait for this one's place.
+    Incarnation& left = left_[from.node];
+    left = std::max(left, from.incarnation);
+  }
   Heard& heard = heard_[from.node];
   if (from.incarnation < heard.incarnation) return false;
   const bool had_caught_up = heard.caught_up;
   if (from.incarnation > heard.incarnation) heard = {.incarnation = from.incarnation};
   if (pulse.sent_at <= heard.newest) return false;  // Late, or doubled: it says nothing about now.
   heard.newest = pulse.sent_at;
-  if (HasLostDisk(from, pulse.blank, pulse.caught_up, view)) {
+  if (HasLeft(from) || HasLostDisk(from, pulse.blank, pulse.caught_up, view)) {
     heard.sent_at = heard.confirmed = 0;
     return true;
   }
@@ -176,7 +180,13 @@ PulseAnswer ViewKeeper::AnswerTo(NodeInstance to, const NodeDatabase& database) 
 bool ViewKeeper::IsHeard(NodeInstance node, TimeNs now) const {
   const auto found = heard_.find(node.node);
   return found != heard_.end() && found->second.incarnation == node.incarnation &&
-         now - found->second.at < timing_.silent;
+         now - found->second.at < timing_.silent && !HasLeft(node);
+}
+
+// K2. An earlier incarnation's lease may run still though a later one has come and gone: its programs had it.
+bool ViewKeeper::HasLeft(NodeInstance node) const {
+  const auto found = left_.find(node.node);
+  return found != left_.end() && (found->second == node.incarnation || bugs_.leaves_as_any);
 }
 
 Epoch ViewKeeper::KnownTo(NodeInstance node) const {
@@ -251,10 +261,12 @@ ViewChange ViewKeeper::Decide(const NodeDatabase& database, const Votes& votes, 
   has_news_ = true;
   for (const auto& [node, incarnation] : view.members) {
     if (IsHeard({node, incarnation}, now) && !leaving_.contains(node)) continue;
+    const bool has_left = HasLeft({node, incarnation});
     // A leader that was just elected has not heard anybody.
-    if (now - elected_at_ < timing_.silent) continue;
+    if (now - elected_at_ < timing_.silent && !has_left) continue;
     leaving_.insert(node);
-    if ((LeaseEnds(node) <= now || bugs_.no_lease_wait) && has_room()) change.leaves.push_back(node);
+    const bool is_over = has_left || LeaseEnds(node) <= now || bugs_.no_lease_wait;
+    if (is_over && has_room()) change.leaves.push_back(node);
   }
   // The first view has room for their places, too.
   const size_t most_joins = view.epoch.value == 0 ? ViewChange::kMostNodes / 2 : ViewChange::kMostNodes;

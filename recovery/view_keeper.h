@@ -3,7 +3,8 @@
 //  K1  A lease is given for a pulse only when a majority of the votes has followed this leader after the pulse came: so no later
 //      leader was elected before, and each of them counts every lease as running when it is elected.
 //  K2  Who is in the view leaves it only after its last lease has ended, and gets none from the moment on that it is to leave.
-//      (A slow node that pulses again before that stays.)
+//      (A slow node that pulses again before that stays.) Or when this very incarnation has said that it leaves: it has given its
+//      lease up then, whatever was given since. That another one of the node has said so, earlier or later, means nothing.
 //  K3  A node joins under an incarnation that has never been in a view; the lease of the one before has ended by then. It knows the
 //      view, and reaches all of it that is heard.
 //  K4  Members that cannot reach each other do not stay together: the largest set of them that all reach each other stays, of equal
@@ -50,6 +51,7 @@ struct ViewBugs {
   bool caught_up_stays = false;    // K5: what an earlier incarnation has said of the disk counts.
   bool any_move = false;           // K7: what was said of an earlier move counts.
   bool weigh_unasked = false;      // K8: weights come whether everybody knows them or not.
+  bool leaves_as_any = false;      // K2: who has said that it leaves does so as every incarnation.
 };
 
 class ViewKeeper {
@@ -97,6 +99,7 @@ class ViewKeeper {
   };
 
   bool IsHeard(NodeInstance node, TimeNs now) const;
+  bool HasLeft(NodeInstance node) const;
   static bool HasLostDisk(NodeInstance node, bool blank, bool caught_up, const View& view);
   bool MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) const;
   bool HasCaughtUp(NodeId node, const View& view, TimeNs now) const;
@@ -120,6 +123,7 @@ class ViewKeeper {
   std::set<NodeId> waiting_;             // Of these, those with a pulse whose lease is to be confirmed.
   std::map<NodeId, TimeNs> lease_ends_;  // By this clock, of what this leader has given.
   std::set<NodeId> leaving_;             // K2
+  std::map<NodeId, Incarnation> left_;   // Have said that they leave: the newest incarnation of each.
   std::vector<NodeRequest> requests_;
   std::map<NodeId, TimeNs> away_since_;  // Of those that are to keep pages and are not in the view.
   std::optional<TimeNs> calm_since_;     // K8: since when nothing was to be changed. Nothing: something was.

@@ -83,6 +83,41 @@ void AttachServer::Stop() {
   started_ = false;
   operations_->RemoveEventSink(event_sink_);
   loop_->Cancel(std::exchange(stamp_timer_, 0));
+  loop_->Cancel(std::exchange(cut_off_timer_, 0));
+  cut_off_done_ = nullptr;
+  StopAccepting();
+  // What they have mapped is not to be believed from now on, also by who does not look at his socket.
+  deadline_->Set(0, 0);
+  const auto clients = clients_;
+  for (const auto& [id, client] : clients) client->Close(absl::UnavailableError("the daemon stops"));
+  CHECK(clients_.empty());
+  lock_file_.Reset();
+}
+
+void AttachServer::CutOff(DurationNs patience, absl::AnyInvocable<void(bool)> done) {
+  if (!started_) return done(true);
+  CHECK(!is_cut_off_);
+  is_cut_off_ = true;
+  cut_off_done_ = std::move(done);
+  loop_->Cancel(std::exchange(stamp_timer_, 0));
+  StopAccepting();
+  deadline_->Set(0, 0);
+  cut_off_timer_ = loop_->CallAt(loop_->Now() + patience, [this] {
+    cut_off_timer_ = 0;
+    EndCutOff(false);
+  });
+  const auto clients = clients_;
+  for (const auto& [id, client] : clients) client->CutOff();
+  if (clients_.empty()) EndCutOff(true);
+}
+
+void AttachServer::EndCutOff(bool all_have) {
+  loop_->Cancel(std::exchange(cut_off_timer_, 0));
+  if (auto done = std::exchange(cut_off_done_, nullptr)) done(all_have);
+}
+
+void AttachServer::StopAccepting() {
+  if (!listening_.ok()) return;
   if (const auto timer = std::exchange(accept_timer_, 0); timer != 0) {
     loop_->Cancel(timer);
   } else {
@@ -90,12 +125,6 @@ void AttachServer::Stop() {
   }
   unlink(options_.socket_path.c_str());
   listening_.Reset();
-  // What they have mapped is not to be believed from now on, also by who does not look at his socket.
-  deadline_->Set(0, 0);
-  const auto clients = clients_;
-  for (const auto& [id, client] : clients) client->Close(absl::UnavailableError("the daemon stops"));
-  CHECK(clients_.empty());
-  lock_file_.Reset();
 }
 
 void AttachServer::OnConnections() {
@@ -149,12 +178,15 @@ absl::Status AttachServer::Admit(uid_t uid) const {
   return absl::OkStatus();
 }
 
-void AttachServer::Forget(ClientId client) {
+void AttachServer::Forget(ClientId client, bool has_hung_up) {
   const auto it = clients_.find(client);
   CHECK(it != clients_.end());
   const uid_t uid = it->second->credentials().uid;
   if (--clients_of_user_[uid] == 0) clients_of_user_.erase(uid);
   clients_.erase(it);
+  if (!is_cut_off_) return;
+  if (!has_hung_up) return EndCutOff(false);
+  if (clients_.empty()) EndCutOff(true);
 }
 
 absl::Status AttachServer::CheckLease() const {
@@ -177,6 +209,7 @@ void AttachServer::OnLease() {
 
 // The loop's clock is CLOCK_MONOTONIC, as the page's is.
 void AttachServer::SetDeadline() {
+  if (is_cut_off_) return;
   deadline_->Set(MonotonicNowNs() + options_.deadline, options_.serves_until ? options_.serves_until() : kForever);
 }
 

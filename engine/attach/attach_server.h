@@ -11,6 +11,7 @@
 //  S3  While programs are attached the deadline page is stamped from the loop, so a loop that does not turn is noticed
 //      by them within `deadline` (watchdog.h), and the end of the node's lease at once, by those that have something
 //      mapped. Who is welcomed finds it stamped.
+//  S4  A program that is cut off hangs up when it has sealed what it had mapped (socket_backend.cc), and not before.
 //
 // Owned by the loop.
 
@@ -23,6 +24,7 @@
 #include <string>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "engine/attach/deadline_page.h"
 #include "engine/mapping/mapped_clients.h"
@@ -82,6 +84,10 @@ class AttachServer {
   // On the loop, or after it has stopped. Ends every connection. Requests under way end in nothing.
   void Stop();
 
+  // On the loop, before Stop. Nobody connects any more, every program is to give up what it has mapped, and is closed when it
+  // has. `done`: whether all have; false when some have not within `patience`: they do at the latest when what the deadline page said
+  // last has passed. It runs once, on the loop, also in this call; after Stop not at all.
+  void CutOff(DurationNs patience, absl::AnyInvocable<void(bool all_have)> done);
   // The lease has changed: programs see it now, and not at the next stamp.
   void OnLease();
 
@@ -93,14 +99,16 @@ class AttachServer {
   absl::Status TakeSocketPath();
   void OnConnections();
   void PauseAccepting();
+  void StopAccepting();
   void Accept(UniqueFd socket);
   absl::Status Admit(uid_t uid) const;
   absl::Status CheckLease() const;
   void Stamp();
   void SetDeadline();
   void OnRegionEvent(const NodeOperations::Event& event);
-  // From the client, at its end.
-  void Forget(ClientId client);
+  // From the client, at its end. `has_hung_up`: by itself.
+  void Forget(ClientId client, bool has_hung_up);
+  void EndCutOff(bool all_have);
   // Once per kind of complaint and user.
   void Complain(uid_t uid, const absl::Status& status);
 
@@ -117,6 +125,9 @@ class AttachServer {
   Clock::TimerId stamp_timer_ = 0;
   Clock::TimerId accept_timer_ = 0;
   uint64_t event_sink_ = 0;
+  bool is_cut_off_ = false;
+  absl::AnyInvocable<void(bool)> cut_off_done_;
+  Clock::TimerId cut_off_timer_ = 0;
   ClientId next_client_ = kFirstAttachedClient;
   std::map<ClientId, std::shared_ptr<AttachedClient>> clients_;
   absl::flat_hash_map<uid_t, size_t> clients_of_user_;

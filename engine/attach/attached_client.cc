@@ -85,7 +85,21 @@ void AttachedClient::Close(const absl::Status& why) {
   outgoing_.clear();
   waiting_events_.clear();
   server_->operations_->EndClient(id_);
-  server_->Forget(id_);
+  server_->Forget(id_, !is_cut_off_ || absl::IsCancelled(why));
+}
+
+// Its watchdog finds the events' socket closed. What it does then: S4.
+void AttachedClient::CutOff() {
+  if (closed_) return;
+  const bool has_mapped = std::any_of(regions_.begin(), regions_.end(), [](const auto& region) {
+    const auto& mappings = region.second.mappings;
+    return std::any_of(mappings.begin(), mappings.end(), [](const auto& mapping) { return mapping.has_value(); });
+  });
+  if (!has_mapped) return Close(absl::UnavailableError("the daemon stops"));
+  is_cut_off_ = true;
+  if (std::exchange(waiting_for_events_socket_, false)) server_->loop_->RemoveFd(events_socket_.get());
+  waiting_events_.clear();
+  shutdown(events_socket_.get(), SHUT_RDWR);
 }
 
 void AttachedClient::Refuse(const absl::Status& why) {
@@ -222,7 +236,7 @@ void AttachedClient::Flush() {
 // --- Events -----------------------------------------------------------------------------------------------------------
 
 void AttachedClient::OnRegionEvent(const NodeOperations::Event& event) {
-  if (!serving_) return;
+  if (!serving_ || is_cut_off_) return;
   for (const auto& [handle, region] : regions_) {
     const PageRange& pages = region.opened.pages;
     if (!pages.Overlaps(event.range)) continue;

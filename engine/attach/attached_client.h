@@ -43,6 +43,8 @@ class AttachedClient : public std::enable_shared_from_this<AttachedClient> {
   void Start();
   // Ends the connection, now; the program is told `why` if it still reads. Does nothing when closed.
   void Close(const absl::Status& why);
+  // It is to seal what it has mapped, and closed when it has hung up; at once if that is nothing.
+  void CutOff();
   // The program's regions that have pages of the event are told.
   void OnRegionEvent(const NodeOperations::Event& event);
   const Credentials& credentials() const { return peer_.credentials; }
@@ -131,6 +133,7 @@ class AttachedClient : public std::enable_shared_from_this<AttachedClient> {
   Clock::TimerId hello_timer_ = 0;
   bool serving_ = false;
   bool closed_ = false;
+  bool is_cut_off_ = false;
 
   size_t requests_ = 0;
   size_t lists_ = 0;

@@ -17,7 +17,9 @@ namespace {
 class EngineNode final : public SimNode, public ViewEvents {
  public:
   EngineNode(const NodeDoors& doors, const NodeSetup& setup)
-      : transport_(doors.transport),
+      : clock_(doors.clock),
+        transport_(doors.transport),
+        bugs_(setup.bugs != nullptr ? *setup.bugs : kNoPlantedBugs),
         serve_until_(setup.serve_until),
         follows_(setup.follows),
         expelled_(setup.expelled),
@@ -91,10 +93,30 @@ class EngineNode final : public SimNode, public ViewEvents {
     ready_(absl::OkStatus());
   }
   void OnExpelled() override {
+    StopServing();
+    expelled_();
+  }
+  void StopServing() {
     OnLease(0);
     if (transactions_) transactions_->Shutdown();
     engine_.Shutdown();
-    expelled_();
+  }
+
+  // As the daemon does, which besides waits for others that flush.
+  void Stop(std::function<void()> ended) override {
+    membership_.SetStopping({.flushes = true});
+    Spawn<absl::Status>(engine_.FlushAll(clock_->Now() + 2 * kSecond), [this, ended](const absl::Status&) {
+      membership_.SetStopping({.flushes = false});
+      membership_.HandOver([this, ended] { Leave(ended); });
+    });
+  }
+  void Leave(const std::function<void()>& ended) {
+    if (!bugs_.leave_before_fence) {
+      StopServing();
+      return membership_.Leave(ended);
+    }
+    // Its programs go on for a while.
+    membership_.Leave([this, ended] { clock_->CallAt(clock_->Now() + 300 * kMillisecond, ended); });
   }
 
   void OnDismissed(bool is_removed) override { dismissed_(is_removed); }
@@ -130,7 +152,9 @@ class EngineNode final : public SimNode, public ViewEvents {
   uint64_t PagesMoved() const override { return engine_.counters().pages_moved_out; }
 
  private:
+  Clock* const clock_;
   Transport* const transport_;
+  const PlantedBugs& bugs_;
   const std::function<void(TimeNs)> serve_until_;
   const std::function<void(const View&)> follows_;
   const std::function<void()> expelled_;

@@ -14,7 +14,7 @@ const char* Name(FaultKind kind) {
       "crash",     "crash of several", "power loss",  "wiped disk", "corrupt page",
       "cut",       "one-way cut",      "split",       "storm",      "pause",
       "full disk", "write error",      "false alarm", "drain",      "give up",
-      "join",      "other anchors",    "lost names"};
+      "join",      "other anchors",    "lost names",  "stop"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -90,6 +90,7 @@ bool FaultInjector::Inject(FaultKind kind) {
     case FaultKind::kJoin: return Join();
     case FaultKind::kNewAnchors: return ReplaceAnchors();
     case FaultKind::kLoseLogs: return LoseLogs();
+    case FaultKind::kStop: return Stop();
   }
   CHECK(false);
 }
@@ -131,6 +132,17 @@ bool FaultInjector::CrashSome(int count) {
     cluster_->Crash(slot);
     cluster_->StartAfter(slot, random_.Spread(5 * kMillisecond, options_.max_down));
     any = true;
+  }
+  return any;
+}
+
+bool FaultInjector::Stop() {
+  const bool all = random_.PerMille(150);
+  const int one = PickUp();
+  bool any = false;
+  for (int slot = 0; slot < cluster_->nodes(); ++slot) {
+    if (!all && slot != one) continue;
+    any |= cluster_->Stop(slot, random_.Spread(kMillisecond, options_.max_down));
   }
   return any;
 }

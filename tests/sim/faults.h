@@ -39,8 +39,9 @@ enum class FaultKind : uint8_t {
   kJoin,        // A node comes that no configuration has named.
   kNewAnchors,  // All anchors are replaced, while a node is away that knows only them.
   kLoseLogs,    // All disks of the page that names the logs of transactions are lost at one moment, and of no log.
+  kStop,        // A node is stopped in order, sometimes all of them, and started again.
 };
-constexpr int kFaultKinds = 18;
+constexpr int kFaultKinds = 19;
 const char* Name(FaultKind kind);
 
 struct FaultOptions {
@@ -88,6 +89,7 @@ class FaultInjector {
   bool Join();
   bool ReplaceAnchors();
   bool LoseLogs();
+  bool Stop();
   bool HoldAllOf(const std::vector<NodeId>& holders, PageId page) const;
   void Arm();
   void After(DurationNs delay, absl::AnyInvocable<void()> callback);

@@ -293,7 +293,7 @@ const std::vector<Scenario>& Scenarios() {
   // clang-format off
   static const std::vector<Scenario> kScenarios{
       // Faults: crash, several, power, wipe, corrupt, cut, one-way, split, storm, pause, full, write error, false alarm, drain, give up,
-      // join, other anchors, lost names.
+      // join, other anchors, lost names, stop.
       {"default", "a bit of everything", kMixed, {20, 5, 2, 0, 2, 8, 8, 4, 12, 12, 4, 3, 12}},
       {"calm", "no faults but broken connections", kMixed, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10}},
       {"crashes", "nodes die, alone and together", kMixed, {60, 15, 6, 0, 0, 0, 0, 0, 10, 5, 0, 0, 4}},
@@ -317,6 +317,7 @@ const std::vector<Scenario>& Scenarios() {
       {"names", "the page that names the logs of transactions is lost", kMixed, {50, 12, 8, 0, 0, 6, 6, 4, 10, 10, 2, 2, 6, 0, 0, 0, 0, 30}, kAccounts | kLostNames},
       {"anchors", "all anchors become others while a node is away", kFlushes, {20, 4, 2, 0, 0, 6, 6, 3, 8, 8, 3, 2, 4, 0, 0, 0, 25}, kMoves | kNewAnchors},
       {"readers", "regions are read by nodes that are cut off", kMixed, {6, 1, 1, 0, 0, 15, 20, 30, 8, 15, 0, 0, 10}, kReaders},
+      {"stops", "nodes are stopped in order and started again", kMixed, {12, 3, 1, 0, 0, 4, 4, 2, 12, 6, 2, 1, 5, 0, 0, 0, 0, 0, 60}},
       {"files", "users work with files while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kFiles},
   };
   // clang-format on
@@ -359,6 +360,7 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"forget_lost_names", &PlantedBugs::forget_lost_names, "names"},
       {"tell_nobody", &PlantedBugs::tell_nobody, "crashes"},
       {"write_without_quorum", &PlantedBugs::write_without_quorum, "readers"},
+      {"leave_before_fence", &PlantedBugs::leave_before_fence, "stops"},
       {"replay_ignores_sequences", &PlantedBugs::replay_ignores_sequences, "accounts"},
   };
   return kBugs;

@@ -256,6 +256,7 @@ void SimCluster::Start(int slot) {
   CHECK(!h.up());
   if (!h.in_service() || (replacement_ && replacement_->away == slot)) return;
   ++h.life;
+  h.stops = false;
   const NodeInstance self{NodeOfSlot(slot), Incarnation(h.life)};
   world_->Trace(self, " starts");
   world_->Note(0x400 + static_cast<uint64_t>(slot), h.life);
@@ -331,6 +332,22 @@ void SimCluster::Crash(int slot) {
   h.memory.reset();
   h.entropy.reset();
   h.clock.reset();
+}
+
+bool SimCluster::Stop(int slot, DurationNs down) {
+  SimHost& h = host(slot);
+  if (!h.up() || !h.ready || h.stops || world_->IsPaused(slot)) return false;
+  h.stops = true;
+  world_->Trace("node ", slot + 1, " stops in order");
+  h.node->Stop([this, slot, life = h.life, down] {
+    // As EndProcess.
+    world_->After(0, kNoNode, EventKind::kFault, [this, slot, life, down] {
+      if (!host(slot).up() || host(slot).life != life) return;
+      Crash(slot);
+      StartAfter(slot, down);
+    });
+  });
+  return true;
 }
 
 void SimCluster::StartAfter(int slot, DurationNs delay) {

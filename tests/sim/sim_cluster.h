@@ -45,6 +45,7 @@ struct SimHost {
   int slot = 0;
   uint64_t life = 0;  // Counts the starts; the incarnation.
   bool ready = false;
+  bool stops = false;  // In order, this life.
   enum class Place : uint8_t {
     kInside,
     kOutside,  // Not in the cluster yet.
@@ -107,6 +108,8 @@ class SimCluster {
   void Start(int slot);
   // Ends it at once. REQUIRES: the node is up; not called by an event of the node.
   void Crash(int slot);
+  // Ends it in order, after a while, and starts it again `down` after that. False: it does not serve, or stops already.
+  bool Stop(int slot, DurationNs down);
   // Begins the next life then, unless somebody has before.
   void StartAfter(int slot, DurationNs delay);
 

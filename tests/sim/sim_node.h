@@ -89,6 +89,8 @@ class SimNode {
       return [](absl::Status status) -> Task<absl::Status> { co_return status; }(absl::UnimplementedError(""));
     return Allocate(range, deadline);
   }
+  // Stops it in order; `ended` when its process may end.
+  virtual void Stop(std::function<void()> ended) { ended(); }
   // Null: it is none.
   virtual PageEngine* engine() { return nullptr; }
   // Null: it has none.

@@ -420,6 +420,60 @@ TEST_F(AttachServerTest, NothingIsMappedWithoutALease) {
   EXPECT_EQ(other.lease_ns(), lease_end);
 }
 
+// S4
+TEST_F(AttachServerTest, WhoIsCutOffHasSealedWhatItHadMappedWhenThatIsSaid) {
+  Serve();
+  auto session = *Session::Attach({.socket_path = path_});
+  auto region = *session->Reserve({.name = "r", .size_bytes = kSize});
+  ASSERT_TRUE(region->Allocate(0, kSize, {}).ok());
+  std::byte* const base = *region->Map(0, kSize);
+  ASSERT_EQ(TryStore(base, 7), 0);
+  RawProgram idle(path_);
+  idle.SayHello();
+  std::atomic<int> all_have = -1;
+  node().OnLoop([&] { daemon_->server().CutOff(10 * kSecond, [&](bool all) { all_have = all ? 1 : 0; }); });
+  const int64_t limit = Soon();
+  while (all_have == -1 && MonotonicNowNs() < limit) std::this_thread::yield();
+  EXPECT_EQ(TryLoad(base), SIGBUS);
+  EXPECT_EQ(all_have, 1);
+  EXPECT_EQ(Clients(), 0u);
+  EXPECT_TRUE(idle.HangsUp());
+  EXPECT_FALSE(ConnectPacketSocket(path_).ok());
+  EXPECT_EQ(session->Space().status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(AttachServerTest, AProgramThatStandsStillDoesNotGiveUpWhatItHasMapped) {
+  int go[2];
+  int told[2];
+  ASSERT_EQ(pipe2(go, O_CLOEXEC), 0);
+  ASSERT_EQ(pipe2(told, O_CLOEXEC), 0);
+  ChildProgram victim([&] {
+    char byte;
+    if (read(go[0], &byte, 1) != 1) return 1;
+    auto session = Session::Attach({.socket_path = path_});
+    if (!session.ok()) return 2;
+    auto region = (*session)->Open("r", AccessMode::kWrite);
+    if (!region.ok() || !(*region)->Map(0, kSize).ok()) return 3;
+    if (write(told[1], "t", 1) != 1) return 4;
+    return static_cast<int>(read(go[0], &byte, 1));  // Until it is killed.
+  });
+  Serve();
+  auto session = *Session::Attach({.socket_path = path_});
+  auto region = *session->Reserve({.name = "r", .size_bytes = kSize});
+  ASSERT_EQ(write(go[1], "g", 1), 1);
+  char byte;
+  ASSERT_EQ(read(told[0], &byte, 1), 1);
+  victim.Signal(SIGSTOP);
+  std::atomic<int> all_have = -1;
+  node().OnLoop([&] { daemon_->server().CutOff(50 * kMillisecond, [&](bool all) { all_have = all ? 1 : 0; }); });
+  EXPECT_TRUE(Eventually([&] { return all_have != -1; }));
+  EXPECT_EQ(all_have, 0);
+  EXPECT_EQ(Clients(), 1u);
+  victim.Signal(SIGKILL);
+  EXPECT_EQ(victim.Wait(), 100 + SIGKILL);
+  for (const int end : {go[0], go[1], told[0], told[1]}) close(end);
+}
+
 TEST_F(AttachServerTest, CredentialsAreThoseOfTheProgram) {
   Serve();
   auto session = *Session::Attach({.socket_path = path_});

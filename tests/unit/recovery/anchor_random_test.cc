@@ -31,6 +31,7 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   uint64_t caught_up = 0;
   uint64_t moves = 0;
   uint64_t weighed = 0;
+  uint64_t left = 0;
   uint64_t removed = 0;
   uint64_t added = 0;
   uint64_t vote_changes = 0;
@@ -51,6 +52,7 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
     caught_up += world.caught_up();
     moves += world.moves();
     weighed += world.weighed();
+    left += world.left();
     removed += world.removed();
     added += world.added();
     vote_changes += world.vote_changes();
@@ -63,9 +65,10 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   EXPECT_GT(caught_up, kHistories * 3);
   EXPECT_GT(moves, kHistories);
   EXPECT_GT(weighed, kHistories);
+  EXPECT_GT(left, kHistories);
   EXPECT_GT(removed, kHistories * 2 / 3);
   EXPECT_GT(added, kHistories / 2);
-  EXPECT_GT(vote_changes, kHistories);
+  EXPECT_GT(vote_changes, kHistories * 5 / 6);
 }
 
 // From the kill of a node to the view without it; nobody else loses its lease meanwhile.
@@ -99,6 +102,53 @@ TEST(AnchorRandom, ALossIsInTheViewInTimeAndNobodyElseIsDisturbed) {
   EXPECT_LT(longest_leader, 1'900 * kMillisecond);
   std::printf("a member %d ms, the leader %d ms\n", static_cast<int>(longest_member / kMillisecond),
               static_cast<int>(longest_leader / kMillisecond));
+}
+
+// From the word of a node that leaves to the view without it, also of a leader, which hands that over first; nobody else loses its
+// lease, and the node is welcome at once.
+TEST(AnchorRandom, WhoLeavesIsOutOfTheViewAtOnceAndComesBackAtOnce) {
+  DurationNs longest_hand_over = 0;
+  DurationNs longest_leave = 0;
+  DurationNs longest_return = 0;
+  for (uint64_t seed = 1; seed <= Histories(100); ++seed) {
+    AnchorWorld world({.seed = seed, .faults = false, .grouped = seed % 2 == 0});
+    world.RunFor(5 * kSecond);
+    for (const bool leads : {false, true}) {
+      const NodeId leader = world.leader();
+      const NodeId node = leads ? leader : world.IdOf(leader == world.IdOf(6) ? 5 : 6);
+      bool disturbed = false;
+      const auto look = [&] {
+        for (int i = 1; i <= 6; ++i) disturbed |= world.IdOf(i) != node && !world.HasLease(world.IdOf(i));
+      };
+      if (leads) {
+        world.HandOver(node);
+        const auto took = world.RunUntil([&] { return look(), world.leader() != node; }, kSecond);
+        ASSERT_TRUE(took.has_value()) << world.Describe();
+        longest_hand_over = std::max(longest_hand_over, *took);
+      }
+      world.Leave(node);
+      EXPECT_FALSE(world.IsUp(node) && world.HasLease(node));
+      const auto took = world.RunUntil([&] { return look(), !world.view().members.contains(node); }, 10 * kSecond);
+      ASSERT_TRUE(took.has_value()) << world.Describe();
+      longest_leave = std::max(longest_leave, *took);
+      // Nothing else comes of it while it is away.
+      static_cast<void>(world.RunUntil([&] { return look(), false; }, 3 * kMillisecond));
+      EXPECT_FALSE(disturbed) << "seed " << seed << ", the leader: " << leads;
+      if (world.IsUp(node)) world.Crash(node);
+      world.Start(node);
+      const auto back = world.RunUntil([&] { return world.HasLease(node); }, 10 * kSecond);
+      ASSERT_TRUE(back.has_value()) << world.Describe();
+      longest_return = std::max(longest_return, *back);
+      world.RunFor(3 * kSecond);
+      ASSERT_TRUE(world.HasLease(node)) << world.Describe();
+    }
+    ASSERT_EQ(world.failure(), "");
+  }
+  EXPECT_LT(longest_hand_over, 50 * kMillisecond);
+  EXPECT_LT(longest_leave, 100 * kMillisecond);
+  EXPECT_LT(longest_return, 500 * kMillisecond);
+  std::printf("a hand-over %d ms, a leave %d ms, a return %d ms\n", static_cast<int>(longest_hand_over / kMillisecond),
+              static_cast<int>(longest_leave / kMillisecond), static_cast<int>(longest_return / kMillisecond));
 }
 
 // A monitor that sleeps passes nothing on, and a leader that sleeps gives nothing; the others find another way in time.
@@ -147,7 +197,8 @@ INSTANTIATE_TEST_SUITE_P(All, AnchorMistakes,
                                          ViewMistake{"LeaseToLeaving", {.lease_to_leaving = true}},
                                          ViewMistake{"CaughtUpStays", {.caught_up_stays = true}},
                                          ViewMistake{"AnyMove", {.any_move = true}},
-                                         ViewMistake{"WeighUnasked", {.weigh_unasked = true}}),
+                                         ViewMistake{"WeighUnasked", {.weigh_unasked = true}},
+                                         ViewMistake{"LeavesAsAny", {.leaves_as_any = true}}),
                          [](const auto& test) { return test.param.name; });
 
 }  // namespace

@@ -138,6 +138,23 @@ void AnchorWorld::Crash(NodeId id) {
   node.checked = LogIndex();
 }
 
+void AnchorWorld::HandOver(NodeId id) {
+  Node& node = nodes_.at(id);
+  if (node.anchor() == nullptr) return;
+  static_cast<void>(node.part->HandOver(Now(node)));
+  Pump(node);
+}
+
+void AnchorWorld::Leave(NodeId id) {
+  Node& node = nodes_.at(id);
+  if (node.asleep_until > now_ || node.part->member().leaves() || IsOld(instance(id))) return;
+  leave_.insert(instance(id));
+  node.part->Leave(Now(node));
+  OnNode(id, node.incarnation, faults_ ? Spread(0, 600 * kMillisecond) : kSecond, [this](Node& n) { Crash(n.id); });
+  node.part->Tick(Now(node));
+  Pump(node);
+}
+
 void AnchorWorld::Pause(NodeId node, DurationNs span) { nodes_.at(node).asleep_until = now_ + span; }
 
 void AnchorWorld::ReplaceDisk(NodeId id) {
@@ -329,6 +346,9 @@ void AnchorWorld::DoSomething() {
   } else if (Chance(20) && nodes_.at(node).anchor() != nullptr) {
     static_cast<void>(nodes_.at(node).part->HandOver(any(), Now(nodes_.at(node))));
     Pump(nodes_.at(node));
+  } else if (Chance(80)) {
+    if (Chance(700)) HandOver(node);
+    if (IsUp(node)) Leave(node);
   }
   if (Chance(50)) AskForSomething();
   if (Chance(100)) Heal();
@@ -377,6 +397,9 @@ void AnchorWorld::MeetView(const NodeDatabase& database) {
   } else {
     Fail(absl::StrCat("D1: view ", view.epoch.value, " after view ", newest_.epoch.value));
   }
+  left_ += static_cast<uint64_t>(std::count_if(leave_.begin(), leave_.end(), [&](NodeInstance node) {
+    return newest_.Has(node) && !view.members.contains(node.node);
+  }));
   newest_ = view;
   std::erase_if(said_, [&](NodeInstance node) { return !newest_.Has(node); });
 }

@@ -56,6 +56,10 @@ class AnchorWorld {
 
   void Crash(NodeId node);
   void Start(NodeId node);
+  // It hands the leadership of the anchors over, if it has that.
+  void HandOver(NodeId node);
+  // It gives its lease up, and says so. Its process ends when it hears that it is out of the view, or after a while.
+  void Leave(NodeId node);
   // It does nothing for a while; what comes meanwhile waits.
   void Pause(NodeId node, DurationNs span);
   void ReplaceDisk(NodeId node);  // REQUIRES: it is down.
@@ -78,6 +82,7 @@ class AnchorWorld {
   uint64_t caught_up() const { return caught_up_; }  // Disks that were behind.
   uint64_t moves() const { return moves_; }          // That came to their end.
   uint64_t weighed() const { return weighed_; }      // Of these, to other weights.
+  uint64_t left() const { return left_; }            // Views that somebody left at once, since it had said so.
   uint64_t removed() const { return removed_.size(); }
   uint64_t added() const { return added_; }  // Nodes that nobody's configuration had named.
   uint64_t vote_changes() const { return vote_changes_; }
@@ -164,8 +169,9 @@ class AnchorWorld {
   std::set<NodeInstance> old_;   // Of a version that does not know weights. Anchors are not; in the end nobody is.
   std::set<NodeInstance> said_;  // Members that have said that their disks have caught up, in this stay of theirs.
   std::set<std::pair<NodeId, Epoch>>
-      said_moved_;            // Nodes that have said as members that they have moved, and since which view.
-  std::set<NodeId> removed_;  // From the cluster.
+      said_moved_;                // Nodes that have said as members that they have moved, and since which view.
+  std::set<NodeId> removed_;      // From the cluster.
+  std::set<NodeInstance> leave_;  // Have said that they leave.
   std::map<LogIndex, NodeDatabase> databases_;  // By the place in the log up to which it was applied first.
   uint64_t restarts_ = 0;                       // Of nodes that had left the view.
   uint64_t disks_ = 0;
@@ -173,6 +179,7 @@ class AnchorWorld {
   uint64_t caught_up_ = 0;
   uint64_t moves_ = 0;
   uint64_t weighed_ = 0;
+  uint64_t left_ = 0;
   uint64_t added_ = 0;
   uint64_t vote_changes_ = 0;
   uint64_t messages_ = 0;

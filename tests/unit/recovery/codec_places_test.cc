@@ -127,6 +127,8 @@ TEST(RecoveryCodecPlaces, WhatNodesAndAnchorsSayIsReadBack) {
   pulse.knows_weights = true;
   pulse.disk_mib = UINT32_MAX;
   ExpectReadBack(pulse);
+  pulse.leaves = true;
+  ExpectReadBack(pulse);
   PulseAnswer answer;
   answer.is_removed = true;
   ExpectReadBack(answer);
@@ -245,6 +247,12 @@ TEST(RecoveryCodecPlaces, TheMostWeightsFitIntoAnEntry) {
   for (uint64_t i = 1; i <= ViewChange::kMostNodes; ++i) change.weigh.push_back({NodeId(~i), 7});
   ExpectCommandReadBack(Command(change));
   ExpectFits(change);
+}
+
+// Who is of an earlier level refuses what is shorter than it knows it, and so does this one: what was added has found room.
+TEST(RecoveryCodecPlaces, PulsesOfEachLevelAreOfOneLength) {
+  EXPECT_EQ(wire::Pulse::_capnpPrivate::dataWordSize, 5);
+  EXPECT_EQ(wire::Pulse::_capnpPrivate::pointerCount, 1);
 }
 
 // --- Level 1 ----------------------------------------------------------------------------------------------------------

@@ -144,6 +144,7 @@ TEST(RecoveryCodec, MessagesWithAllFieldsAreReadBack) {
   ExpectReadBack(FullPart());
   ExpectReadBack(Greeting{true, false});
   ExpectReadBack(Greeting{false, true});
+  ExpectReadBack(Stopping{.flushes = true});
 }
 
 TEST(RecoveryCodec, MessagesOfDefaultsAreReadBack) {
@@ -411,8 +412,8 @@ TEST(RecoveryCodec, WordsThatAreReadTwiceAreRefused) {
 
 TEST(RecoveryCodec, UnknownKindsAndStandingsAreRefused) {
   std::string message = EncodeMessage(Greeting());
-  message[16] = 10;  // The discriminant.
-  ExpectRefused(DecodeText(message), "bad message: it is of the unknown kind 10");
+  message[16] = 11;  // The discriminant.
+  ExpectRefused(DecodeText(message), "bad message: it is of the unknown kind 11");
   std::string command = EncodeCommand(RemoveNode());
   const size_t which = command.find('\1', 16);
   ASSERT_LT(which, command.size());

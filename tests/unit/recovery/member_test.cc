@@ -1,4 +1,4 @@
-// A node's lease, its view, and to whom it pulses: M1 to M3.
+// A node's lease, its view, to whom it pulses, and its end: M1 to M4.
 
 #include "recovery/member.h"
 
@@ -498,6 +498,84 @@ TEST_F(MemberTest, WhoHearsOfNoLeaderAsksOthersTooAndLearnsFromThemWhoTheAnchors
   EXPECT_EQ(member.roster().version, 0u) << "from a stranger";
   member.Receive(NodeId(20), part, now_);
   EXPECT_EQ(member.roster().anchors(), std::set<NodeId>{NodeId(9)});
+}
+
+// --- The end ----------------------------------------------------------------------------------------------------------
+
+TEST_F(MemberTest, M4WhoLeavesHasNoLeaseWhateverComes) {
+  Join();
+  member_.Leave(now_);
+  EXPECT_FALSE(member_.HasLease(now_));
+  EXPECT_EQ(member_.lease_ends(), 0);
+  now_ += kMillisecond;
+  Answer(now_ - kMillisecond);
+  Know(2, {Instance(1), Instance(2), Instance(3), Instance(5)});
+  Answer(now_ - kMillisecond, 2);
+  EXPECT_FALSE(member_.HasLease(now_));
+}
+
+TEST_F(MemberTest, M4WhoLeavesTellsEveryAnchorUntilTheViewGoesOnWithoutIt) {
+  Join();
+  for (const auto& [to, pulse] : At(member_.next_tick())) EXPECT_FALSE(pulse.leaves);
+  member_.Leave(now_);
+  for (int i = 0; i < 3; ++i) {
+    const auto pulses = At(member_.next_tick());
+    ASSERT_THAT(pulses, SizeIs(3));
+    for (const auto& [to, pulse] : pulses) EXPECT_TRUE(pulse.leaves);
+    EXPECT_LT(member_.next_tick() - now_, timing_.pulse);
+    EXPECT_FALSE(member_.is_out());
+  }
+  Gone(2);
+  EXPECT_TRUE(member_.is_out());
+  EXPECT_THAT(At(member_.next_tick()), IsEmpty());
+}
+
+TEST_F(MemberTest, WhoStopsSaysSoToTheMembersOfItsView) {
+  Join();
+  member_.PeerUp(NodeId(1));
+  member_.PeerUp(NodeId(3));
+  member_.PeerUp(NodeId(4));  // Is not in the view.
+  member_.SetStopping({.flushes = true}, now_);
+  for (int i = 0; i < 2; ++i) {
+    now_ = member_.next_tick();
+    member_.Tick(now_);
+    std::vector<NodeId> told;
+    for (const auto& [to, message] : member_.TakeMessages()) {
+      const auto* stopping = std::get_if<Stopping>(&message);
+      if (stopping == nullptr) continue;
+      EXPECT_TRUE(stopping->flushes);
+      told.push_back(to);
+    }
+    EXPECT_THAT(told, ElementsAre(NodeId(1), NodeId(3)));
+  }
+}
+
+TEST_F(MemberTest, OthersThatFlushAreBelievedForAWhile) {
+  Join();
+  EXPECT_FALSE(member_.OthersFlush(now_));
+  member_.Receive(Instance(2), Stopping{.flushes = true}, now_);
+  EXPECT_TRUE(member_.OthersFlush(now_ + 3 * timing_.pulse));
+  EXPECT_FALSE(member_.OthersFlush(now_ + 3 * timing_.pulse + 1));
+  member_.Receive(Instance(2), Stopping{.flushes = false}, now_);
+  EXPECT_FALSE(member_.OthersFlush(now_));
+  // Another incarnation than that of the view.
+  member_.Receive(Instance(3, 2), Stopping{.flushes = true}, now_);
+  EXPECT_FALSE(member_.OthersFlush(now_));
+}
+
+TEST_F(MemberTest, AllOthersStopWhenEachHasSaidSoAsItIsInTheView) {
+  Join();
+  member_.Receive(Instance(1), Stopping{.flushes = false}, now_);
+  member_.Receive(Instance(2), Stopping{.flushes = true}, now_);
+  member_.Receive(Instance(3, 2), Stopping{.flushes = false}, now_);
+  EXPECT_FALSE(member_.AllOthersStop());
+  member_.Receive(Instance(3), Stopping{.flushes = false}, now_);
+  EXPECT_TRUE(member_.AllOthersStop());
+  // One of them has started anew, and stays.
+  Know(2, {Instance(1), Instance(2, 2), Instance(3), Instance(5)});
+  EXPECT_FALSE(member_.AllOthersStop());
+  Know(3, {Instance(5)});
+  EXPECT_TRUE(member_.AllOthersStop());
 }
 
 }  // namespace
