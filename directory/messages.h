@@ -78,7 +78,7 @@ enum class MessageKind : uint8_t {
   kRegisterEnd,  // *→H  count: of kRegister messages in the round; txn, grant_epoch: the highest that it has seen. kept:
                  //      it has given pages of the segment away that may not be on the disks.
   // Flush.
-  kFlush,  // F→H, H→O  request, peer = F; F→H  count: is there anything to flush at all?
+  kFlush,    // F→H, H→O  request, peer = F; F→H  count: is there anything to flush at all?
   kFlushed,  // O,H→F  request, status. Aborted: the owner has changed, ask again; of several pages: ask for each.
   // Core holders.
   kStore,        // O,H→C  request, version, config, data, complete (written by recovery)

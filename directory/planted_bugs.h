@@ -34,7 +34,7 @@ struct PlantedBugs {
   bool forget_lost_names = false;     // A lost page of the logs' names is taken to name none.
   bool write_without_quorum = false;  // In regions that are read without a lease, rights to store stay as well.
   bool tell_nobody = false;  // A page that went back to an older version is given to others before its writers know.
-  bool leave_before_fence = false;    // A node that stops says that it leaves while programs still use what is there.
+  bool leave_before_fence = false;  // A node that stops says that it leaves while programs still use what is there.
   bool replay_ignores_sequences = false;  // Replay applies every record to its pages, whatever they have.
 };
 

@@ -191,8 +191,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
   };
   switch (effect.kind) {
     case Kind::kProtect: {
-      // 1 while the call below is running, 2 if its callback came meanwhile.
-      auto step = std::make_shared<int>(1);
+      auto step = std::make_shared<int>(1);  // 2 if the callback of the call below came while it was running.
       MemoryOf(page)->Protect(page, [step, resume] {
         if (*step == 1) {
           *step = 2;
