@@ -233,7 +233,7 @@ class Region : public std::enable_shared_from_this<Region> {
   absl::StatusOr<PageLock> Lock(uint64_t offset, uint64_t length, LockMode mode, int64_t timeout_ms);
 
   // Returns OK when everything that any node wrote to the pages before the call is on the disk of every core holder.
-  // DataLoss: also when a page went to another node meanwhile, and may be lost with it.
+  // DataLoss: also when what this node had written went with a page to another node, and was lost with one; said once.
   virtual absl::Status Flush(uint64_t offset, uint64_t length) = 0;
 
   virtual absl::StatusOr<PageAttributes> GetAttributes(uint64_t offset) = 0;

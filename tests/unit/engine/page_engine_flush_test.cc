@@ -78,7 +78,8 @@ TEST_F(PageEngineLostFlush, IsNotPressedOnAPageThatWasReopenedSince) {
   cluster_.RunFor(kSecond);
   cluster_.Start({NodeId(1), Incarnation(2)});
   cluster_.RunFor(kSecond);
-  ASSERT_TRUE(flushed_.has_value() && flushed_->ok());  // Of what the page holds by now.
+  ASSERT_TRUE(flushed_.has_value());  // What the page holds by now is on the disks, what it held is gone.
+  EXPECT_TRUE(absl::IsDataLoss(*flushed_)) << *flushed_;
   EXPECT_EQ(*cluster_.Read(2, page_), 4);
 }
 
