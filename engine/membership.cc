@@ -149,14 +149,14 @@ void Membership::SetStopping(Stopping stopping) {
 
 void Membership::HandOver(absl::AnyInvocable<void()> done) {
   const bool leads = !stopped_ && anchor() != nullptr && anchor()->leads();
-  if (!leads || member().AllOthersStop() || !participant_->HandOver(clock_->Now()).ok()) return done();
+  if (!leads || !member().OthersGoOn() || !participant_->HandOver(clock_->Now()).ok()) return done();
   hand_over_ = Awaited{.until = clock_->Now() + kHandOverPatience, .done = std::move(done)};
   Pump();
 }
 
 void Membership::Leave(absl::AnyInvocable<void()> done) {
   events_ = nullptr;
-  if (stopped_ || participant_ == nullptr || member().AllOthersStop()) return done();
+  if (stopped_ || participant_ == nullptr || !member().OthersGoOn()) return done();
   participant_->Leave(clock_->Now());
   leave_ = Awaited{.until = clock_->Now() + kLeavePatience, .done = std::move(done)};
   Pump();

@@ -72,7 +72,7 @@ class Membership final : public TransportEvents {
   void HandOver(absl::AnyInvocable<void()> done);
   // REQUIRES: V4 holds here as without a lease, for good, for all that may use what is here. So the others are told that this node leaves,
   // and need not wait for its lease to end. `done` runs when the view has gone on without it, or nobody has said so in time; or at
-  // once, where all others stop too (recovery/member.h). Of `events` nothing is heard any more.
+  // once, where the others cannot go on without it (recovery/member.h). Of `events` nothing is heard any more.
   void Leave(absl::AnyInvocable<void()> done);
   // At any time; as Member::SetDisk.
   void SetDisk(const DiskState& disk);

@@ -176,12 +176,18 @@ void Member::Receive(NodeInstance from, const Stopping& stopping, TimeNs now) {
   others_stop_[from.node] = {.incarnation = from.incarnation, .flushes_at = stopping.flushes ? now : 0};
 }
 
-bool Member::AllOthersStop() const {
-  return std::all_of(view().members.begin(), view().members.end(), [this](const auto& member) {
-    const auto stops = others_stop_.find(member.first);
-    return member.first == options_.self.node ||
-           (stops != others_stop_.end() && stops->second.incarnation == member.second);
-  });
+bool Member::OthersGoOn() const {
+  uint64_t all = 0;
+  uint64_t left = 0;
+  for (const auto& [node, record] : roster_.nodes) {
+    all += record.votes;
+    const auto member = view().members.find(node);
+    if (node == options_.self.node || member == view().members.end()) continue;
+    const auto stops = others_stop_.find(node);
+    const bool is_stopping = stops != others_stop_.end() && stops->second.incarnation == member->second;
+    if (!is_stopping) left += record.votes;
+  }
+  return 2 * left > all;
 }
 
 bool Member::OthersFlush(TimeNs now) const {

@@ -81,8 +81,9 @@ class Member {
   bool leaves() const { return leaves_; }
   // The view goes on without this incarnation, or never had it, as far as this node knows.
   bool is_out() const { return is_gone_ || !view().Has(options_.self); }
-  // All other members of the view have said that they stop, as incarnations that are in it. True of a view with no other.
-  bool AllOthersStop() const;
+  // Without this node, and without those members of the view that have said, as incarnations that are in it, that they stop, the others
+  // have most of the votes. Where they have not, who stops stays in the view: its disk is as good as theirs when they start again.
+  bool OthersGoOn() const;
   // One of them has said of late that it still has to flush.
   bool OthersFlush(TimeNs now) const;
   // This node is out of the cluster for good.

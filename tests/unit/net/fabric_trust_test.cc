@@ -79,10 +79,10 @@ TEST_F(FabricTrust, AnotherSecurityIsRefusedAndBothSidesNameBoth) {
 
 TEST_F(FabricTrust, ASubsystemWithoutACommonLevelIsRefusedAndBothSidesNameItAndBothRanges) {
   FabricTransportConfig newer = Config(1);
-  newer.levels[static_cast<size_t>(Subsystem::kMembership)] = {3, 4};
+  newer.levels[static_cast<size_t>(Subsystem::kMembership)] = {4, 5};
   Start(newer, Config(2));
-  EXPECT_TRUE(Says(*a_, "of membership this node speaks levels 3 to 4 and the other levels 1 to 2"));
-  EXPECT_TRUE(Says(*b_, "of membership this node speaks levels 1 to 2 and the other levels 3 to 4"));
+  EXPECT_TRUE(Says(*a_, "of membership this node speaks levels 4 to 5 and the other levels 1 to 3"));
+  EXPECT_TRUE(Says(*b_, "of membership this node speaks levels 1 to 3 and the other levels 4 to 5"));
   EXPECT_TRUE(a_->history.empty());
   EXPECT_TRUE(b_->history.empty());
 }

@@ -563,19 +563,26 @@ TEST_F(MemberTest, OthersThatFlushAreBelievedForAWhile) {
   EXPECT_FALSE(member_.OthersFlush(now_));
 }
 
-TEST_F(MemberTest, AllOthersStopWhenEachHasSaidSoAsItIsInTheView) {
+TEST_F(MemberTest, OthersGoOnWhileThoseThatDoNotStopHaveMostVotes) {
   Join();
-  member_.Receive(Instance(1), Stopping{.flushes = false}, now_);
-  member_.Receive(Instance(2), Stopping{.flushes = true}, now_);
-  member_.Receive(Instance(3, 2), Stopping{.flushes = false}, now_);
-  EXPECT_FALSE(member_.AllOthersStop());
+  EXPECT_TRUE(member_.OthersGoOn());
+  member_.Receive(Instance(1), Stopping{.flushes = true}, now_);
+  EXPECT_TRUE(member_.OthersGoOn());
+  member_.Receive(Instance(3, 2), Stopping{.flushes = false}, now_);  // Of no incarnation in the view.
+  EXPECT_TRUE(member_.OthersGoOn());
   member_.Receive(Instance(3), Stopping{.flushes = false}, now_);
-  EXPECT_TRUE(member_.AllOthersStop());
+  EXPECT_FALSE(member_.OthersGoOn());
   // One of them has started anew, and stays.
-  Know(2, {Instance(1), Instance(2, 2), Instance(3), Instance(5)});
-  EXPECT_FALSE(member_.AllOthersStop());
-  Know(3, {Instance(5)});
-  EXPECT_TRUE(member_.AllOthersStop());
+  Know(2, {Instance(1, 2), Instance(2), Instance(3), Instance(5)});
+  EXPECT_TRUE(member_.OthersGoOn());
+  // Who is away has its votes still.
+  Know(3, {Instance(1, 2), Instance(5)});
+  EXPECT_FALSE(member_.OthersGoOn());
+}
+
+TEST_F(MemberTest, NobodyGoesOnWithoutTheOnlyAnchor) {
+  Member member({.self = Instance(1), .roster = RosterOf({1}), .timing = {}}, now_);
+  EXPECT_FALSE(member.OthersGoOn());
 }
 
 }  // namespace
