@@ -166,7 +166,8 @@ TEST(StatusOfACluster, NodesWithOtherLeasesDoNotTalkAndSayWhy) {
   cluster.Kill(3);
   cluster.WriteConfig(3, cluster.ConfigText(3));
   cluster.Start(3);
-  EXPECT_EQ(cluster.LinesOf(3, "leases were 1500 ms long, and are 1000 ms from now on"), 1u);
+  EXPECT_TRUE(
+      Eventually([&] { return cluster.LinesOf(3, "leases were 1500 ms long, and are 1000 ms from now on") == 1; }));
   cluster.AwaitConnected();
 }
 

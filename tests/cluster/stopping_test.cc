@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -109,13 +110,17 @@ TEST_F(Stopping, NodesThatAreAllStoppedAtOnceFlushToEachOtherAndHaveMissedNothin
         ASSERT_TRUE(SetWord(*region, page * kPageBytes, page + static_cast<uint64_t>(100 * round + node)).ok());
       }
     }
+    std::map<int, size_t> behind;  // Each disk was empty once.
+    for (int node = 1; node <= 3; ++node) behind[node] = cluster_.LinesOf(node, "disk is behind");
     cluster_.StopAll();  // Expects that each exits with 0.
     for (int node = 1; node <= 3; ++node) {
       EXPECT_EQ(cluster_.LinesOf(node, "of 2 nodes") + cluster_.LinesOf(node, "of 1 nodes"), 0u) << node;
     }
     cluster_.StartAll();
     cluster_.AwaitConnected();
-    for (int node = 1; node <= 3; ++node) EXPECT_EQ(cluster_.LinesOf(node, "disk is behind"), 0u) << node;
+    for (int node = 1; node <= 3; ++node) {
+      EXPECT_EQ(cluster_.LinesOf(node, "disk is behind"), behind[node]) << node;
+    }
     const auto session = cluster_.Attach(round + 1, 10'000);
     for (int node = 1; node <= 3; ++node) {
       const auto region = Take(session->Open(absl::StrCat("r", node), AccessMode::kRead));
