@@ -16,6 +16,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "net/levels.h"
 #include "tests/cluster/cluster.h"
 #include "tests/wire.h"
 
@@ -179,7 +180,9 @@ TEST_F(Trust, AMixedClusterWorksAndIsUpgradedNodeByNodeUnderLoad) {
   const auto level = [&](int node, int peer) {
     return cluster_.PeerOf(node, absl::StrCat("node-", peer))["levels"]["pages"].get<int>();
   };
-  EXPECT_EQ(level(1, 2), 1);
+  const auto own = [](Subsystem subsystem) { return int{kOwnLevels[static_cast<size_t>(subsystem)].high}; };
+  const int pages = own(Subsystem::kPages);
+  EXPECT_EQ(level(1, 2), pages);
   StartWorking();
   ExpectProgress();
   for (const int node : {2, 3}) {
@@ -189,11 +192,13 @@ TEST_F(Trust, AMixedClusterWorksAndIsUpgradedNodeByNodeUnderLoad) {
     cluster_.AwaitConnected();
     Employ(node);
     ExpectProgress();
-    EXPECT_EQ(level(1, node), 2);
-    EXPECT_EQ(level(node, 5 - node), node == 2 ? 1 : 2);
+    EXPECT_EQ(level(1, node), pages + 1);
+    EXPECT_EQ(level(node, 5 - node), node == 2 ? pages : pages + 1);
   }
-  EXPECT_EQ(cluster_.PeerOf(2, "node-3")["levels"],
-            nlohmann::json({{"net", 1}, {"pages", 2}, {"membership", 2}, {"store", 2}}));
+  EXPECT_EQ(cluster_.PeerOf(2, "node-3")["levels"], nlohmann::json({{"net", own(Subsystem::kNet)},
+                                                                    {"pages", pages + 1},
+                                                                    {"membership", own(Subsystem::kMembership)},
+                                                                    {"store", own(Subsystem::kStore) + 1}}));
   workers_.clear();
 }
 

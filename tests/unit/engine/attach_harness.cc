@@ -389,7 +389,13 @@ ChildProgram::~ChildProgram() {
   kill(pid_, SIGKILL);
   Wait();
 }
-void ChildProgram::Signal(int signal) const { CHECK(kill(pid_, signal) == 0); }
+void ChildProgram::Signal(int signal) const {
+  CHECK(kill(pid_, signal) == 0);
+  if (signal != SIGSTOP) return;
+  siginfo_t stopped;
+  CHECK(waitid(P_PID, static_cast<id_t>(pid_), &stopped, WSTOPPED | WNOWAIT) == 0);
+}
+
 int ChildProgram::Wait() {
   int status = 0;
   CHECK(waitpid(std::exchange(pid_, -1), &status, 0) > 0);

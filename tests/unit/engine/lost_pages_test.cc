@@ -63,7 +63,8 @@ TEST_F(LostPagesTest, WhatOnlyALostDiskHadIsNamedUntilItIsWrittenOrAllocatedAnew
   LoseTheDisk();
   EXPECT_THAT(LostAt(kKeeper), ElementsAre(PageRange{page, 8}));
   EXPECT_THAT(LostAt(kOther), ElementsAre());
-  EXPECT_TRUE(absl::IsDataLoss(cluster_.Read(2, page).status()));
+  EXPECT_TRUE(absl::IsDataLoss(cluster_.Read(2, page + 1).status()));
+  EXPECT_EQ(*cluster_.Read(2, page), 7) << "which a node has in memory";
 
   Allocate({page, 8});
   Look();
