@@ -115,11 +115,16 @@ void PageEngine::StartLoad(const HomeEffect& effect) {
 Task<absl::StatusOr<LoadedPage>> PageEngine::OpenAndTell(HomeEffect effect) {
   const PageId page = effect.message.page;
   absl::StatusOr<LoadedPage> loaded = co_await OpenFromDisk(page, effect.recover, effect.version_only);
-  if (!loaded.ok() || !effect.recover || IsRamDirectoryPage(page) || !MayOpen(page)) co_return std::move(loaded);
+  if (!effect.recover || IsRamDirectoryPage(page) || !MayOpen(page)) co_return std::move(loaded);
+  // No disk has it: the surviving copy is what there is, if there is one.
+  const bool is_lost = absl::IsDataLoss(loaded.status());
+  if (!loaded.ok() && !(is_lost && effect.version_only)) co_return std::move(loaded);
   Message news = std::move(effect.message);
   news.kind = MessageKind::kWentBack;
-  std::tie(news.config, news.version) =
-      std::max(std::tie(news.config, news.version), std::tie(loaded->config, loaded->version));
+  if (!is_lost) {
+    std::tie(news.config, news.version) =
+        std::max(std::tie(news.config, news.version), std::tie(loaded->config, loaded->version));
+  }
   const absl::Status told = co_await TellWentBack(std::move(news), effect.reverting);
   if (!told.ok()) co_return told;
   co_return std::move(loaded);
@@ -133,19 +138,24 @@ Task<absl::Status> PageEngine::TellWentBack(Message news, bool everybody) {
   }
   if (options_.bugs->tell_nobody) left.clear();
   const TimeNs patience = clock_->Now() + kPatience;
+  news.grant_epoch = grant_epoch_;
   while (true) {
     std::erase_if(left, [this](NodeId node) {
       if (!view_.members.contains(node)) return true;
       return up_.contains(node) && transport_->LevelOf(node, Subsystem::kPages) < 2;
     });
     if (left.empty()) co_return absl::OkStatus();
+    if (!MayOpen(page)) co_return NotResponsibleAnyMore(page);
     if (stopped_ || clock_->Now() >= patience) {
       co_return absl::UnavailableError(
           absl::StrCat("page ", ToString(page), " was lost with a node, as far as the disks do not have it, and ",
                        ToString(*left.begin()), " has not answered that it knows of that; try again"));
     }
-    news.grant_epoch = grant_epoch_;
-    std::vector<NodeId> asked(left.begin(), left.end());
+    std::vector<NodeId> asked;  // The level of one that is away is not known.
+    for (NodeId node : left) {
+      if (node == options_.self.node || up_.contains(node)) asked.push_back(node);
+    }
+    if (asked.empty()) co_await SleepUntil(clock_, clock_->Now() + kTryAgain);
     std::vector<Outcome<Message>> outcomes = AskHolders(asked, news);
     for (size_t i = 0; i < asked.size(); ++i) {
       const Message answer = co_await outcomes[i].Get();

@@ -139,6 +139,7 @@ void PageEngine::EndCallsToTheGone(const std::set<NodeId>& gone) {
       case MessageKind::kQueryExtent:
       case MessageKind::kListStored:
       case MessageKind::kInspect:
+      case MessageKind::kWentBack:
         if (!gone.contains(call.to) || IsHere(call.to)) break;
         answers.push_back(call.message);
         answers.back().data = nullptr;
