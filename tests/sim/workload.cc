@@ -230,6 +230,7 @@ Task<bool> Workload::RunClient(std::shared_ptr<Client> client) {
     if (stopped_) break;
     const OperationKind kind = PickKind(client->random);
     const bool ok = co_await RunOperation(*client, kind);
+    if (!ok && client->host->stops) break;  // The node hangs up on its programs.
     ++counters_.ended;
     if (ok) {
       ++counters_.succeeded;
