@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/cluster/cluster.h"
+#include "tests/cluster/words.h"
 
 namespace mangrove::cluster_test {
 namespace {
@@ -25,15 +26,6 @@ constexpr double kHealsWithinS = 8;
 
 class Healing : public testing::Test {
  protected:
-  static absl::StatusOr<uint64_t> Word(Region& region, uint64_t offset) {
-    uint64_t value = 0;
-    const absl::Status read = region.Read(offset, std::as_writable_bytes(std::span(&value, 1)));
-    if (!read.ok()) return read;
-    return value;
-  }
-  static absl::Status SetWord(Region& region, uint64_t offset, uint64_t value) {
-    return region.Write(offset, std::as_bytes(std::span(&value, 1)));
-  }
   // Waits for who is gone to leave the view.
   static std::shared_ptr<Region> OpenWhenServed(Session& session) {
     std::shared_ptr<Region> region;

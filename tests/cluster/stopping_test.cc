@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/cluster/cluster.h"
+#include "tests/cluster/words.h"
 
 namespace mangrove::cluster_test {
 namespace {
@@ -25,15 +26,6 @@ constexpr double kGoesOnWithinS = 0.5;
 
 class Stopping : public testing::Test {
  protected:
-  static absl::StatusOr<uint64_t> Word(Region& region, uint64_t offset) {
-    uint64_t value = 0;
-    const absl::Status read = region.Read(offset, std::as_writable_bytes(std::span(&value, 1)));
-    if (!read.ok()) return read;
-    return value;
-  }
-  static absl::Status SetWord(Region& region, uint64_t offset, uint64_t value) {
-    return region.Write(offset, std::as_bytes(std::span(&value, 1)));
-  }
   int Leader() {
     const std::string name = cluster_.Ask(1, {"status"})["membership"]["leader"].get<std::string>();
     return name.back() - '0';
