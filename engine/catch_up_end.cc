@@ -46,6 +46,7 @@ Task<absl::StatusOr<CatchUp::Coverage>> CatchUp::LookAtAll() {
     if (it == extents.end()) break;
     const Extent extent = it->second;
     at = extent.range.end();
+    if (extent.since_start && !extent.learned) continue;  // All that was ever stored of it was stored here, too.
     Cover cover = extent.is_volatile && pages_of_.empty() ? Cover::kOwn : Cover::kWhole;
     for (PageId page = extent.range.first; !extent.is_volatile && page < extent.range.end();) {
       const PageId end = std::min(extent.range.end(), SegmentStart(page) + kSegmentPages);

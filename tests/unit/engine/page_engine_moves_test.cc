@@ -198,6 +198,33 @@ TEST_F(PageEngineMoves, WhatOnlyLostDisksHadIsLostAndNotZeros) {
   EXPECT_GT(gone, 0);
 }
 
+// They are zeros once they are allocated anew, also for a disk that was learning of them from one that did not know.
+TEST_F(PageEngineMoves, WhatIsAllocatedAnewMeanwhileIsNotLost) {
+  WriteAll(3);
+  LeaveTogether({3, 4});
+  ViewChange lost;
+  lost.lost = {NodeId(3), NodeId(4)};
+  lost.unplace = lost.lost;
+  cluster_.ChangeView(std::move(lost));
+  RunUntilMoved();
+  cluster_.Place({1});
+  RunUntilMoved();
+  HoldLists(/*pages=*/true);
+  cluster_.Place({1, 2});
+  cluster_.RunFor(100 * kMillisecond);
+  const absl::Status allocated = Put({first_, kPages * kSegmentPages}, 2, 2);
+  ASSERT_TRUE(allocated.ok()) << allocated;
+  ASSERT_FALSE(HasMoved());
+  cluster_.lost = nullptr;
+  RunUntilMoved();
+  LeaveTogether({1});
+  for (int i = 0; i < kPages; ++i) {
+    const absl::StatusOr<int> read = cluster_.Read(2, Page(i));
+    ASSERT_TRUE(read.ok()) << "page " << i << ": " << read.status();
+    EXPECT_EQ(*read, 0);
+  }
+}
+
 // Each of the disks that are left is behind, and is to get pages that another one of them keeps.
 TEST_F(PageEngineMoves, DisksThatAreAllBehindDoNotWaitForEachOthersPages) {
   WriteAll(3);
