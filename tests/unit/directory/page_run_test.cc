@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "directory/codec.h"
-#include "tests/sanitizers.h"
 
 namespace mangrove {
 namespace {
@@ -262,7 +261,7 @@ class CacheRuns {
 TEST(PageRun, ACacheStepsAlikeNeighboursAsItStepsEach) {
   std::set<std::pair<int, int>> seen;
   int compared = 0;
-  for (uint32_t seed = 0; seed < Histories(400) && !testing::Test::HasFailure(); ++seed) {
+  for (uint32_t seed = 0; seed < 400 && !testing::Test::HasFailure(); ++seed) {
     CacheRuns runs(seed);
     for (int i = 0; i < 500 && !testing::Test::HasFailure(); ++i) compared += runs.Try() ? 1 : 0;
     seen.insert(runs.seen().begin(), runs.seen().end());
@@ -413,7 +412,7 @@ class HomeRuns {
 TEST(PageRun, AResponsibleNodeStepsAlikeNeighboursAsItStepsEach) {
   std::set<std::pair<int, int>> seen;
   int compared = 0;
-  for (uint32_t seed = 0; seed < Histories(500) && !testing::Test::HasFailure(); ++seed) {
+  for (uint32_t seed = 0; seed < 500 && !testing::Test::HasFailure(); ++seed) {
     HomeRuns runs(seed);
     runs.Walk(100);
     compared += runs.compared();
