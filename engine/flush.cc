@@ -229,7 +229,7 @@ Task<absl::Status> PageEngine::FlushOwned(std::vector<PageId> pages, TimeNs dead
 }
 
 // Some blocks at a time: while what this node owns of one is on its way to the disks, that of the next is frozen.
-Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
+Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline, SayLost say) {
   const GivenAway::UnderWay under_way = given_away_.BeginFlush(range);
   std::deque<Outcome<absl::Status>> blocks;
   absl::Status status = CheckQuorum(range.first);
@@ -264,7 +264,7 @@ Task<absl::Status> PageEngine::Flush(PageRange range, TimeNs deadline) {
   }
   // With a lease now, this node was in the view all the time: nobody has taken over what it went by.
   if (status.ok()) status = co_await WaitForLeaseOn(range.first, deadline);
-  co_return given_away_.EndFlush(under_way, status);
+  co_return given_away_.EndFlush(under_way, status, say);
 }
 
 bool PageEngine::OwnsSome(PageRange block) const {

@@ -59,13 +59,14 @@ GivenAway::UnderWay GivenAway::BeginFlush(PageRange range) {
   return {range, PartsOf(range), said_};
 }
 
-absl::Status GivenAway::EndFlush(const UnderWay& flush, const absl::Status& status) {
+absl::Status GivenAway::EndFlush(const UnderWay& flush, const absl::Status& status, SayLost say) {
   --under_way_;
   PageId first;
   uint64_t count = 0;
   if (status.ok()) {
     for (const Part& part : flush.parts) Flushed(part.page, part.config, part.version);
-    for (auto it = lost_.lower_bound(flush.range.first); it != lost_.end() && flush.range.Contains(it->first); ++it) {
+    for (auto it = lost_.lower_bound(flush.range.first);
+         say == SayLost::kYes && it != lost_.end() && flush.range.Contains(it->first); ++it) {
       if (it->second != 0 && it->second <= flush.said) continue;
       if (count++ == 0) first = it->first;
       if (it->second == 0) it->second = ++said_;

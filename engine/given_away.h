@@ -7,7 +7,7 @@
 //       where it knows that an owner was lost, otherwise those that have said, when they registered, that they have given pages of
 //       the segment away. It waits for each answer. So what is not known to be lost here is in the page, or can be found out still.
 //   W2  What is lost is said by the next flush of the page that ends well, and by those that had begun by then; not by later ones, since
-//       what is read and written from then on is newer.
+//       what is read and written from then on is newer. Flushes that no program asked for say nothing, and leave it to the next.
 //   W3  When so many are known, of further ones only that there were some: from then on each page that goes back counts as lost. A node
 //       says where the segments of those that are known were, if the directory is lost (engine/claims.cc); of the others it does not.
 
@@ -26,6 +26,9 @@
 #include "net/ids.h"
 
 namespace mangrove {
+
+// Whether a flush says what was lost (W2), or leaves that to one of the program that wrote it.
+enum class SayLost : bool { kNo, kYes };
 
 class GivenAway {
  public:
@@ -53,7 +56,7 @@ class GivenAway {
   };
   UnderWay BeginFlush(PageRange range);
   // It has ended. After OK what it began with is on the disks, but for what DataLoss names the first page of (W2).
-  absl::Status EndFlush(const UnderWay& flush, const absl::Status& status);
+  absl::Status EndFlush(const UnderWay& flush, const absl::Status& status, SayLost say = SayLost::kYes);
 
   bool AnyOf(PageRange range) const { return forgetful_ || !PartsOf(range).empty(); }
   size_t size() const { return pages_.size(); }

@@ -217,13 +217,14 @@ Task<absl::Status> LocalOperations::AcquireLarge(PageRange range, Rights rights,
 }
 
 Task<absl::StatusOr<uint64_t>> LocalOperations::Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline) {
-  if (!IsLarge(range)) return engine_->Lock(client, range, mode, deadline);
-  return LockLarge(client, range, mode, deadline);
+  if (IsLarge(range) || !engine_->CheckMayLock(range.count).ok()) return LockChecked(client, range, mode, deadline);
+  return engine_->Lock(client, range, mode, deadline);
 }
 
-Task<absl::StatusOr<uint64_t>> LocalOperations::LockLarge(ClientId client, PageRange range, LockMode mode,
-                                                          TimeNs deadline) {
-  const absl::Status status = co_await CheckAllocated(range, deadline);
+Task<absl::StatusOr<uint64_t>> LocalOperations::LockChecked(ClientId client, PageRange range, LockMode mode,
+                                                            TimeNs deadline) {
+  absl::Status status = engine_->CheckMayLock(range.count);
+  if (status.ok()) status = co_await CheckAllocated(range, deadline);
   if (!status.ok()) co_return status;
   const absl::StatusOr<uint64_t> lock = co_await engine_->Lock(client, range, mode, deadline);
   co_return lock;

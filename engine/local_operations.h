@@ -83,7 +83,7 @@ class LocalOperations final : public NodeOperations {
   Task<absl::Status> CheckIsHere(PageRange range);
   static bool IsLarge(PageRange range);
   Task<absl::Status> AcquireLarge(PageRange range, Rights rights, TimeNs deadline);
-  Task<absl::StatusOr<uint64_t>> LockLarge(ClientId client, PageRange range, LockMode mode, TimeNs deadline);
+  Task<absl::StatusOr<uint64_t>> LockChecked(ClientId client, PageRange range, LockMode mode, TimeNs deadline);
   Task<absl::Status> FlushLarge(PageRange range, TimeNs deadline);
   void OnEvent(const Event& event);
   // What the page's responsible node says.

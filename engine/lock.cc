@@ -62,12 +62,23 @@ Task<absl::Status> PageEngine::WaitToPin(PageId page, LockMode mode, TimeNs dead
   co_return absl::OkStatus();
 }
 
+// Three quarters of the cache at most. With all of it locked nobody else would get a page in, nor would the log of transactions, for
+// which those wait that hold the locks.
+absl::Status PageEngine::CheckMayLock(uint64_t pages) const {
+  const uint64_t most = options_.cache_pages - options_.cache_pages / 4;
+  if (pages <= most && locks_.pages <= most - pages) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      pages, " more pages cannot be locked: ", locks_.pages, " are locked on this node, and its cache has ",
+      options_.cache_pages, ", of which three quarters may be; release locks, or give the node a larger cache"));
+}
+
 // In the order of the addresses, so that of two programs that lock overlapping ranges one gets all of its own.
 Task<absl::StatusOr<uint64_t>> PageEngine::Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline) {
   const Rights rights = mode == LockMode::kExclusive ? Rights::kWrite : Rights::kRead;
   absl::Status status = CheckQuorum(range.first);
   if (status.ok()) status = CheckFits(range);
   uint64_t pinned = 0;
+  locks_.pages += range.count;
   while (status.ok() && pinned < range.count) {
     const PageRange block = BlockOf(range, pinned);
     status = co_await AcquireBlock(block, rights, Purpose::kLock, deadline);
@@ -84,20 +95,22 @@ Task<absl::StatusOr<uint64_t>> PageEngine::Lock(ClientId client, PageRange range
   if (!status.ok()) {
     Turn turn(this);
     for (uint64_t i = 0; i < pinned; ++i) Unpin(range.first + i, mode);
+    locks_.pages -= range.count;
     co_return status;
   }
-  const uint64_t id = next_lock_++;
-  locks_[id] = {client, range, mode};
+  const uint64_t id = locks_.next++;
+  locks_.all[id] = {client, range, mode};
   co_return id;
 }
 
 absl::Status PageEngine::Unlock(ClientId client, uint64_t lock_id) {
-  const auto it = locks_.find(lock_id);
-  if (it == locks_.end() || it->second.client != client) {
+  const auto it = locks_.all.find(lock_id);
+  if (it == locks_.all.end() || it->second.client != client) {
     return absl::NotFoundError(absl::StrCat("no lock ", lock_id, " of this program"));
   }
   const PageLockRecord lock = it->second;
-  locks_.erase(it);
+  locks_.all.erase(it);
+  locks_.pages -= lock.range.count;
   Turn turn(this);
   for (uint64_t i = 0; i < lock.range.count; ++i) Unpin(lock.range.first + i, lock.mode);
   return absl::OkStatus();
@@ -111,7 +124,7 @@ bool PageEngine::IsLockAwaited(PageId page) const {
 
 void PageEngine::EndClient(ClientId client) {
   std::vector<uint64_t> ids;
-  for (const auto& [id, lock] : locks_) {
+  for (const auto& [id, lock] : locks_.all) {
     if (lock.client == client) ids.push_back(id);
   }
   for (uint64_t id : ids) Unlock(client, id).IgnoreError();

@@ -21,7 +21,7 @@
 //   PermissionDenied    the caller's credentials do not allow it, or the attachment is read-only.
 //   FailedPrecondition  the range is not allocated, or the region is in use in a way that forbids it.
 //   ResourceExhausted   the space, a disk or the RAM cache (everything pinned) is full. Trying later may help, but not
-//                       to lock more pages than the cache holds; the message names both numbers.
+//                       to lock more pages than three quarters of the cache; the message names both numbers.
 //   Unavailable         a node that is needed does not answer; the message names it. Or this one has no lease on its
 //                       place in the cluster. Trying later may help. After a write, flush or allocation it may or may
 //                       not have happened.

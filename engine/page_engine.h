@@ -120,8 +120,9 @@ class PageEngine final : public TransportEvents {
   Task<absl::Status> Acquire(PageRange range, Rights rights, TimeNs deadline);
   Task<absl::StatusOr<uint64_t>> Lock(ClientId client, PageRange range, LockMode mode, TimeNs deadline);
   absl::Status Unlock(ClientId client, uint64_t lock_id);
+  absl::Status CheckMayLock(uint64_t pages) const;  // ResourceExhausted: the rest of the cache is for everybody else.
   bool IsLockAwaited(PageId page) const;  // Another node, or a program of this one, waits for a lock of it to go.
-  Task<absl::Status> Flush(PageRange range, TimeNs deadline);
+  Task<absl::Status> Flush(PageRange range, TimeNs deadline, SayLost say = SayLost::kYes);
   // Every dirty page that is here and not volatile. OK: each is durable, or has arrived elsewhere. Takes in no evicted pages any more.
   Task<absl::Status> FlushAll(TimeNs deadline);
   void EndClient(ClientId client);
@@ -586,8 +587,7 @@ class PageEngine final : public TransportEvents {
   PeerEviction peer_eviction_{this};
   CatchUp catch_up_{this};
 
-  std::map<uint64_t, PageLockRecord> locks_;
-  uint64_t next_lock_ = 1;
+  PageLocks locks_;
 
   absl::AnyInvocable<void(const NodeOperations::Event&)> event_sink_;
   absl::AnyInvocable<std::string(PageId)> inspector_;

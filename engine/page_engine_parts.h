@@ -38,6 +38,12 @@ struct PageLockRecord {
   LockMode mode;
 };
 
+struct PageLocks {
+  std::map<uint64_t, PageLockRecord> all;
+  uint64_t next = 1;
+  uint64_t pages = 0;  // Of all, and of those that are being taken.
+};
+
 // A range, in a fresh extent of this disk, of which a responsible node was told that it is fresh. Only that one is told so again, in
 // the same stay of the segment with it.
 struct ToldFresh {

@@ -18,7 +18,8 @@
 //                       node was lost, or its time was up. Try it again, from its beginning.
 //   Unavailable         of Commit alone: it may or may not have happened.
 //   ResourceExhausted   of Commit: the node's log has no room, since what it holds cannot be flushed; nothing has happened. Of
-//                       Write: the transaction is larger than half of the log.
+//                       Write: the transaction is larger than half of the log. Of Read and Write: three quarters of the node's
+//                       cache are locked.
 //                       Of Begin: the program has 128 transactions open.
 //   FailedPrecondition  the page is not allocated, or volatile.
 //

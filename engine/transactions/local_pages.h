@@ -43,6 +43,7 @@ class LocalPages {
 
   LocalPages(const TransactionPages* pages, Clock* clock) : all_(pages), clock_(clock) {}
 
+  bool IsEmpty() const { return pages_.empty(); }
   // Null: it is not here.
   Page* Find(PageId page);
   // Has the transaction hold the page. False: it has to wait, or the page is to be given up first. REQUIRES: it is here.

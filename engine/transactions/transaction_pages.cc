@@ -46,6 +46,8 @@ TransactionPages::Allocation TransactionPages::AllocationOf(PageId page) const {
   return {.config = summary.config, .is_volatile = summary.replicas == 0};
 }
 
+absl::Status TransactionPages::CheckMayLock(uint64_t pages) const { return engine_->CheckMayLock(pages); }
+
 Task<absl::StatusOr<HeldPages>> TransactionPages::Lock(PageRange range, LockMode mode, TimeNs deadline) {
   const absl::StatusOr<uint64_t> lock = co_await engine_->Lock(kTransactionsClient, range, mode, deadline);
   if (!lock.ok()) co_return lock.status();
@@ -100,20 +102,19 @@ Task<absl::Status> TransactionPages::Apply(const PageChange* change, TimeNs dead
   co_return absl::OkStatus();
 }
 
-// What this node had changed, and another node lost, is in the logs and replayed. A flush says that it was lost, once.
+// What transactions of this node had changed, and another node lost, is in the logs and replayed. Of plain stores the program's own
+// flush says it.
 Task<absl::Status> TransactionPages::Flush(PageRange range, TimeNs deadline) {
-  absl::Status status = co_await engine_->Flush(range, deadline);
-  if (absl::IsDataLoss(status)) status = co_await engine_->Flush(range, deadline);
-  co_return status;
+  return engine_->Flush(range, deadline, SayLost::kNo);
 }
 
 // One page of the range may be the reason why nothing can be flushed.
 Task<absl::Status> TransactionPages::FlushWhatIsThere(PageRange range, TimeNs deadline) {
-  absl::Status status = co_await engine_->Flush(range, deadline);
+  absl::Status status = co_await Flush(range, deadline);
   if (!HasNothing(status)) co_return status;
   absl::Status first;
   for (uint64_t i = 0; i < range.count; ++i) {
-    status = co_await engine_->Flush({range.first + i, 1}, deadline);
+    status = co_await Flush({range.first + i, 1}, deadline);
     if (absl::IsDataLoss(status)) LogError("a page that a transaction changed is lost: ", status.message());
     if (first.ok() && !HasNothing(status)) first = status;
   }

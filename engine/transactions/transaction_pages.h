@@ -59,6 +59,8 @@ class TransactionPages {
   };
   Allocation AllocationOf(PageId page) const;
 
+  // Whether a transaction may lock more pages. The log locks its own without asking (W3).
+  absl::Status CheckMayLock(uint64_t pages) const;
   // Errors as the engine's.
   Task<absl::StatusOr<HeldPages>> Lock(PageRange range, LockMode mode, TimeNs deadline);
 

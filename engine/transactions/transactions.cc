@@ -211,6 +211,10 @@ Task<absl::Status> Transactions::LockPage(OpenPtr transaction, PageId page, Lock
   const absl::StatusOr<bool> is_local = co_await TakeLocal(transaction, page, mode, held);
   if (!is_local.ok()) co_return is_local.status();
   if (*is_local) co_return absl::OkStatus();
+  if (const absl::Status room = pages_.CheckMayLock(1); !room.ok()) {
+    // Those of lazy commits are given up soon (P3).
+    co_return local_.IsEmpty() ? room : absl::AbortedError(room.message());
+  }
   const TimeNs deadline = std::min(transaction->deadline, clock_->Now() + options_.lock_timeout);
   absl::StatusOr<HeldPages> lock = co_await pages_.Lock({page, 1}, mode, deadline);
   if (transaction->ended) co_return Ended(*transaction);

@@ -58,6 +58,15 @@ TEST_F(GivenAwayTest, FlushesThatWereUnderWaySayItAsWell) {
   EXPECT_TRUE(Flush({kPage, 1}).ok());
 }
 
+TEST_F(GivenAwayTest, AFlushThatNoProgramAskedForLeavesItToTheNext) {
+  given_away_.Add(kPage, kConfig, kGiven);
+  given_away_.WentBack(kPage, kConfig, kOlder, kAfter);
+  const GivenAway::UnderWay silent = given_away_.BeginFlush({kPage, 1});
+  EXPECT_TRUE(given_away_.EndFlush(silent, absl::OkStatus(), SayLost::kNo).ok());
+  EXPECT_TRUE(absl::IsDataLoss(Flush({kPage, 1})));
+  EXPECT_TRUE(Flush({kPage, 1}).ok());
+}
+
 TEST_F(GivenAwayTest, WhatTheDisksHaveIsNotLost) {
   given_away_.Add(kPage, kConfig, kGiven);
   given_away_.WentBack(kPage, kConfig, kGiven, kAfter);

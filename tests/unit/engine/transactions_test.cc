@@ -245,5 +245,30 @@ TEST_F(SmallLog, WhereThereIsNoRoomInTimeNothingHappens) {
   EXPECT_EQ(On(1).counters().committed, static_cast<uint64_t>(committed) + 1);
 }
 
+// One whose pages would fill the cache would leave the log no place, and wait for its own commit.
+class TransactionsOfASmallCache : public TransactionsTest {
+ protected:
+  TransactionsOfASmallCache() : TransactionsTest(3, 16, [](PageEngineOptions& options) { options.cache_pages = 64; }) {
+    cluster_.Allocate({kPage + kSegmentPages, 64});
+  }
+};
+
+TEST_F(TransactionsOfASmallCache, WhatIsLockedLeavesTheLogItsPlace) {
+  const uint64_t id = Begin(1, 30 * kSecond);
+  absl::Status status;
+  uint64_t pages = 0;
+  while (status.ok() && pages < 64) {
+    status = Write(1, id, At(kSegmentPages + pages), "x");
+    if (status.ok()) ++pages;
+  }
+  EXPECT_EQ(pages, 48u);
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("cache"));
+  EXPECT_TRUE(Put(2, At(0), "other").ok());
+  ASSERT_TRUE(Commit(1, id).ok());
+  EXPECT_EQ(*Get(3, At(kSegmentPages + 47), 1), "x");
+  ASSERT_TRUE(Put(1, At(kSegmentPages + 48), "y").ok());
+}
+
 }  // namespace
 }  // namespace mangrove
