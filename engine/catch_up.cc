@@ -66,6 +66,7 @@ CatchUp::Goal CatchUp::GoalNow() const {
 void CatchUp::OnView() {
   if (pause_) pause_->Set(true);
   if (!engine_->view_.Has(engine_->options_.self)) return;
+  NoteWhatIsHad();
   SetGoal(GoalNow());
   TrimIfDue();
   if (goal_.empty()) return;

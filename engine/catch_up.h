@@ -38,6 +38,7 @@
 #include "directory/directory_page.h"
 #include "directory/messages.h"
 #include "engine/core_holder.h"
+#include "engine/disks.h"
 #include "engine/page_store.h"
 #include "engine/progress_rate.h"
 #include "engine/stored_list.h"
@@ -45,6 +46,7 @@
 #include "net/runtime/clock.h"
 #include "net/runtime/task.h"
 #include "recovery/member.h"
+#include "recovery/view.h"
 
 namespace mangrove {
 
@@ -157,6 +159,7 @@ class CatchUp {
   Task<absl::Status> Forget(PageRange lost);
   Task<absl::Status> NoteLost(const Coverage& all);
   void SayWhatIsOlder() const;
+  void NoteWhatIsHad();
   Task<absl::Status> Finish();
 
   // catch_up_trim.cc
@@ -177,9 +180,13 @@ class CatchUp {
   bool caught_up_ = false;
   Epoch moved_;  // See DiskState.
   Goal goal_;
-  bool has_all_ = false;         // Of the goal.
-  uint64_t round_ = 0;           // Goals that there were.
-  uint64_t saw_all_in_ = 0;      // U8: the last one in which what was on its way before it had arrived.
+  bool has_all_ = false;     // Of the goal.
+  uint64_t round_ = 0;       // Goals that there were.
+  uint64_t saw_all_in_ = 0;  // U8: the last one in which what was on its way before it had arrived.
+  // While pages move: those of the move before, if this disk had all that it was to keep by it, and has been told of everything since.
+  std::optional<Disks> had_all_of_;
+  std::optional<Disks> disks_before_;  // Of the view before.
+  View view_before_;
   Epoch listed_all_in_;          // The same, of the views in which this disk told another one what it has.
   bool trim_due_ = true;         // There may be something to delete.
   std::set<NodeId> disks_then_;  // These two of the view before.

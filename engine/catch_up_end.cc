@@ -1,6 +1,7 @@
 // Whether everything was learned that there is to learn, and what is lost (U4, U5).
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -32,8 +33,27 @@ CatchUp::Cover CatchUp::CoverOf(const Extent& extent, PageRange part, Coverage& 
   if (std::any_of(holders.begin(), holders.end(), was_learned_from)) return Cover::kNone;
   std::erase_if(holders, [&](NodeId node) { return engine_->view_.lost.contains(node); });
   all.waits.insert(holders.begin(), holders.end());
+  if (holders.empty() && had_all_of_ && had_all_of_->Gains(self, part.first, extent.replicas)) return Cover::kOwn;
   if (holders.empty()) all.lost.push_back(part);
   return Cover::kNone;
+}
+
+// A move that is begun anew since a disk was given up asks for pages that are here already: of what only that disk kept
+// they are the last copies.
+void CatchUp::NoteWhatIsHad() {
+  const View& view = engine_->view_;
+  const NodeId self = engine_->options_.self.node;
+  if (view.move != view_before_.move) {
+    // In a view that this node has not seen others may have stored without it.
+    const bool had_all = view.epoch == Epoch(view_before_.epoch.value + 1) &&
+                         view_before_.Has(engine_->options_.self) && view_before_.next_disks.contains(self) &&
+                         !view_before_.behind.contains(self) &&
+                         (view_before_.moved.contains(self) || (moved_ == view_before_.move && moved_ != Epoch()));
+    had_all_of_ = had_all && view.next_disks.contains(self) ? disks_before_ : std::nullopt;
+  }
+  if (view.behind.contains(self) || !view.next_disks.contains(self)) had_all_of_.reset();
+  view_before_ = view;
+  disks_before_ = engine_->disks_;
 }
 
 Task<absl::StatusOr<CatchUp::Coverage>> CatchUp::LookAtAll() {

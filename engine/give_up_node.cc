@@ -28,11 +28,15 @@ struct Preview {
   std::set<NodeId> away_at;
 };
 
-// Those that keep the page, and those that have it already since they are to.
-std::vector<NodeId> HoldersOf(PageId page, uint32_t replicas, const Disks& disks, const View& view) {
+// Those that keep the page. Where no other one is left, those as well that have it already since they are to: they keep it then; otherwise
+// they learn it anew, from what the others have.
+std::vector<NodeId> HoldersOf(NodeId node, PageId page, uint32_t replicas, const Disks& disks, const View& view) {
   std::vector<NodeId> holders = disks.Holders(page, replicas);
-  for (NodeId node : view.moved) {
-    if (disks.Gains(node, page, replicas)) holders.push_back(node);
+  const bool is_last = std::all_of(holders.begin(), holders.end(),
+                                   [&](NodeId holder) { return holder == node || view.lost.contains(holder); });
+  if (!is_last) return holders;
+  for (NodeId moved : view.moved) {
+    if (disks.Gains(moved, page, replicas)) holders.push_back(moved);
   }
   return holders;
 }
@@ -40,7 +44,7 @@ std::vector<NodeId> HoldersOf(PageId page, uint32_t replicas, const Disks& disks
 void Look(NodeId node, PageRange part, uint32_t replicas, const Disks& disks, const View& view, Preview& preview) {
   if (!disks.Keeps(node, part.first, replicas)) return;
   preview.kept += part.count;
-  const std::vector<NodeId> holders = HoldersOf(part.first, replicas, disks, view);
+  const std::vector<NodeId> holders = HoldersOf(node, part.first, replicas, disks, view);
   const CopiesLeft left = CopiesWithout(node, holders, view);
   const auto note = [&](RangeSummary& pages, std::set<NodeId>& at) {
     pages.Add(part);
@@ -73,6 +77,9 @@ Task<absl::StatusOr<std::string>> LocalOperations::GiveUpNode(std::string argume
   if (!node.ok()) co_return node.status();
   NodeRequest request{.kind = NodeRequest::Kind::kGiveUp, .node = *node};
   if (!is_confirmed) {
+    if (engine_->view().lost.contains(*node)) {
+      co_return absl::FailedPreconditionError(absl::StrCat(argument, " was given up already"));
+    }
     if (absl::Status status = CheckRequest(request, argument); !status.ok()) co_return status;
     absl::StatusOr<std::string> document = co_await PreviewGiveUp(*node);
     co_return document;

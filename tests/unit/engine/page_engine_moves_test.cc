@@ -225,6 +225,36 @@ TEST_F(PageEngineMoves, WhatIsAllocatedAnewMeanwhileIsNotLost) {
   }
 }
 
+// The only disk is lost while its pages move to two others, of which one has them already.
+TEST_F(PageEngineMoves, WhatHasComeStaysThoughItsOnlyDiskIsGivenUp) {
+  cluster_.Place({1});
+  RunUntilMoved();
+  WriteAll(3);
+  cluster_.cut = {NodeId(3)};
+  cluster_.Place({1, 2, 3});
+  for (int i = 0; i < 100 && !cluster_.view().moved.contains(NodeId(2)); ++i) cluster_.RunFor(20 * kMillisecond);
+  ASSERT_TRUE(cluster_.view().moved.contains(NodeId(2)));
+  ASSERT_FALSE(HasMoved());
+  std::set<int> at_node_2;
+  for (int i = 0; i < kPages; ++i) {
+    if (ByteOnDisk(2, Page(i)) == i + 3) at_node_2.insert(i);
+  }
+  EXPECT_GT(at_node_2.size(), 5u);
+  LeaveTogether({1});
+  ViewChange lost;
+  lost.lost = {NodeId(1)};
+  lost.unplace = lost.lost;
+  cluster_.ChangeView(std::move(lost));
+  cluster_.cut.clear();
+  RunUntilMoved();
+  cluster_.RunFor(kSecond);
+  for (const int i : at_node_2) {
+    const absl::StatusOr<int> read = cluster_.Read(2, Page(i));
+    ASSERT_TRUE(read.ok()) << "page " << i << ": " << read.status();
+    EXPECT_EQ(*read, i + 3);
+  }
+}
+
 // Each of the disks that are left is behind, and is to get pages that another one of them keeps.
 TEST_F(PageEngineMoves, DisksThatAreAllBehindDoNotWaitForEachOthersPages) {
   WriteAll(3);
