@@ -99,6 +99,10 @@ absl::Status Disks::Check(PageId page, uint32_t replicas) const {
                                                                           : " (is not there)"));
   }
   if (holders.empty()) return absl::UnavailableError("no disk keeps pages yet: the cluster starts");
+  if (std::all_of(holders.begin(), holders.end(), [this](NodeId node) { return view_.lost.contains(node); })) {
+    return absl::UnavailableError(absl::StrCat("page ", ToString(page), " was kept only by ", absl::StrJoin(away, ", "),
+                                               ", and is lost with them when others have taken their places"));
+  }
   return absl::UnavailableError(absl::StrCat("no disk that is there has all of page ", ToString(page), ": ",
                                              absl::StrJoin(away, ", "), "; start it, or try again later"));
 }

@@ -76,7 +76,7 @@ class NodeOperations {
   virtual Task<absl::StatusOr<std::string>> Inspect(std::string what, std::string argument, TimeNs deadline) = 0;
 
   // Has the cluster do something with the node that `argument` names: "drain", "undrain" (it is to leave for good, or not any more),
-  // "give up" (it never comes back, if " confirmed" is behind its name; otherwise the answer is what would be lost), or "set": `argument`
+  // "give up node" (it never comes back, if " confirmed" is behind its name; otherwise the answer is what would be lost), or "set": `argument`
   // is {"node": name, "votes": number, "address": text} then, the last two only if they change. OK with this node's status when the cluster has taken it up.
   // PermissionDenied: only root and the daemon's user may. FailedPrecondition says why it cannot be.
   // Or "set region": `argument` is {"region": name, "without_quorum": "refuse" or "read"}; OK with the document of the regions.

@@ -27,6 +27,8 @@ constexpr int64_t kMostSeconds = int64_t{1} << 32;
 constexpr char kToken[] = "token";
 constexpr char kFilesystem[] = "fs ";
 constexpr char kGiveUpLog[] = "give up log";
+// Daemons that gave a node up at "give up", without having said what is lost, do not know this.
+constexpr char kGiveUpNode[] = "give up node";
 constexpr char kListTokens[] = "list";
 constexpr char kWithdraw[] = "withdraw ";
 constexpr char kSetRegion[] = "set region";
@@ -36,16 +38,16 @@ using Kind = NodeRequest::Kind;
 absl::StatusOr<Kind> KindOf(const std::string& what) {
   if (what == "drain") return Kind::kDrain;
   if (what == "undrain") return Kind::kUndrain;
-  if (what == "give up") return Kind::kGiveUp;
+  if (what == kGiveUpNode) return Kind::kGiveUp;
   if (what == "set") return Kind::kSet;
   return absl::InvalidArgumentError(absl::StrCat(
-      "\"", what, "\" cannot be done: expected drain, undrain, give up, set, token, give up log or set region"));
+      "\"", what, "\" cannot be done: expected drain, undrain, give up node, set, token, give up log or set region"));
 }
 
 absl::Status NotTakenUp() {
   return absl::UnavailableError(
-      "the anchors have not taken it up: too few of them answer, or without this one none would have a vote that "
-      "counts; `mangrove status` says which are here");
+      "the anchors have not taken it up yet: too few of them answer, or without this one none would have a vote that "
+      "counts; `mangrove status` says which are here, and whether they have done it later");
 }
 
 }  // namespace
@@ -112,6 +114,12 @@ absl::Status LocalOperations::CheckRequest(const NodeRequest& request, const std
   if (request.kind == Kind::kGiveUp && view.members.contains(request.node)) {
     return absl::FailedPreconditionError(
         absl::StrCat(name, " is here, and not lost; `mangrove node drain ", name, "` takes it out in order"));
+  }
+  const auto answers = [&](const PeerStatus& peer) { return peer.connected && peer.instance.node == request.node; };
+  const std::vector<PeerStatus> peers = transport_->Peers();
+  if (request.kind == Kind::kGiveUp && std::any_of(peers.begin(), peers.end(), answers)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(name, " answers this node, and is not lost: let it come back, or stop its daemon first"));
   }
   if (request.kind == Kind::kDrain && view.lost.contains(request.node)) {
     return absl::FailedPreconditionError(absl::StrCat(name, " was given up already"));

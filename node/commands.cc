@@ -139,7 +139,7 @@ std::vector<Command> LeavingCommands() {
       OfNode("undrain", "undrain", "calls a drain off", "NODE stays, or gets back what it is to keep."),
       {.words = {"node", "give-up"},
        .parameter = "NODE",
-       .what = "give up",
+       .what = "give up node",
        .render = RenderGiveUpNode,
        .summary = "gives a node up that is lost for ever",
        .help =

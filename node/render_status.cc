@@ -23,15 +23,32 @@ std::string Percent(uint64_t part, uint64_t whole) {
 
 bool Has(const json& names, const json& name) { return std::find(names.begin(), names.end(), name) != names.end(); }
 
+// Who is given up never comes back: nobody waits for it, or is to start it.
+json WithoutGivenUp(const json& names, const json& membership) {
+  const json given_up = membership.value("lost", json::array());
+  json left = json::array();
+  for (const json& name : names) {
+    if (!Has(given_up, name)) left.push_back(name);
+  }
+  return left;
+}
+
 // More than a copy less: where as many disks as there are copies have nothing to tell, pages may be on none other. Empty: it is not so.
 std::string WaitingLine(const json& membership, uint64_t replicas) {
   json silent = json::array();
   for (const json& name : membership.at("disks")) {
     if (Has(membership.at("missing"), name) || Has(membership.at("behind"), name)) silent.push_back(name);
   }
+  const json awaited = WithoutGivenUp(silent, membership);
   if (!IsSet(membership, "has_lease") || silent.size() < std::max<uint64_t>(replicas, 1)) return "";
-  return absl::StrCat("PAGES WAIT: the disks of ", Names(silent, ""),
-                      " are away or behind, no fewer than a page has copies: ",
+  if (awaited.empty()) {
+    return absl::StrCat("PAGES LOST: what only ", Names(silent, ""),
+                        " kept, as no fewer are given up than a page has copies; they are counted when the others have "
+                        "taken their places\n");
+  }
+  const std::string given_up = awaited.size() == silent.size() ? "" : ", with those that are given up";
+  return absl::StrCat("PAGES WAIT: the disks of ", Names(awaited, ""), " are away or behind", given_up,
+                      ", no fewer than a page has copies: ",
                       "what is on these alone is neither read nor flushed until one of them has caught up\n");
 }
 
@@ -40,7 +57,7 @@ std::string DisksLine(const json& membership) {
   const json& missing = membership.at("missing");
   const json& next_disks = membership.at("next_disks");
   json catching_up = json::array();
-  for (const json& name : membership.at("behind")) {
+  for (const json& name : WithoutGivenUp(membership.at("behind"), membership)) {
     if (!Has(missing, name)) catching_up.push_back(name);
   }
   if (!IsSet(membership, "has_lease") || (missing.empty() && catching_up.empty() && next_disks.empty())) return "";
@@ -150,9 +167,11 @@ std::string MembershipLine(const json& membership) {
   const json unreachable = membership.value("unreachable", json::array());
   const std::string cut =
       unreachable.empty() ? "" : absl::StrCat("; this node does not reach ", Names(unreachable, ""));
-  if (missing.empty()) return absl::StrCat(present == 1 ? "" : "all ", here, awaited_nodes, cut, "; ", who, "\n");
-  return absl::StrCat(Names(missing, ""), missing.size() == 1 ? " is" : " are", " MISSING; ", here, awaited_nodes, cut,
-                      "; ", who, "\n");
+  const json given_up = membership.value("lost", json::array());
+  const std::string gone = given_up.empty() ? "" : absl::StrCat("; given up: ", Names(given_up, ""));
+  const std::string rest = absl::StrCat(gone, awaited_nodes, cut, "; ", who, "\n");
+  if (missing.empty()) return absl::StrCat(present == 1 ? "" : "all ", here, rest);
+  return absl::StrCat(Names(missing, ""), missing.size() == 1 ? " is" : " are", " MISSING; ", here, rest);
 }
 
 // What a node that reaches too few anchors does all the same. Empty: nothing, or it reaches enough.
@@ -208,12 +227,19 @@ std::string RoomLine(const json& status) {
 std::string LossesLine(const json& status) {
   constexpr size_t kShown = 4;
   const json losses = status.value("losses", json(nullptr));
-  if (losses.is_null() || Number(losses, "pages") == 0) return "";
+  if (losses.is_null()) return "";
   const uint64_t pages = Number(losses, "pages");
+  const json silent = losses.value("silent", json::array());
+  if (pages == 0) {
+    return silent.empty()
+               ? ""
+               : absl::StrCat("whether pages are lost is not known yet of the disks of ", Names(silent, ""), "\n");
+  }
   return absl::StrCat(
       "PAGES LOST: no disk that is left has ", CountText(pages, "page"), ", ", BytesText(pages * kPageBytes),
       ", that were allocated: ", RangesText(losses.at("ranges"), kShown, Number(losses, "pages_not_named")),
-      "; reading them fails, unless a node has them in RAM, until they are written or allocated anew\n");
+      "; reading them fails, unless a node has them in RAM, until they are written or allocated anew",
+      silent.empty() ? "" : absl::StrCat("; not known yet of the disks of ", Names(silent, "")), "\n");
 }
 
 // Of all disks that get what they lack, how much that is, and until when. Empty: none does, or none has answered.
@@ -310,6 +336,7 @@ std::string GiveUpNode(const json& preview) {
       absl::StrCat("BACK TO AN OLDER STATE, as ", disks("older_copies"), " fell behind before ", name, " was away:"));
   add("copies_away", absl::StrCat("kept only by ", disks("copies_away"), ", which have to come back and catch up:"));
   const bool is_complete = IsSet(preview, "is_complete");
+  const bool others_know = !is_complete && !preview.at("current_disks").empty();
   if (!is_complete) {
     absl::StrAppend(&text,
                     "THIS NODE DOES NOT KNOW what is allocated, since its disk does not count at present: ask one of ",
@@ -317,11 +344,13 @@ std::string GiveUpNode(const json& preview) {
   } else if (text.empty()) {
     text = "as far as is known nothing would be lost: every page has a copy on another disk\n";
   }
-  return absl::StrCat(
-      "nothing is done yet. The disk of ", name, " keeps ", CountText(Number(preview, "kept_pages"), "page"),
-      " of those that are allocated, whether they were written or not. Without it:\n", text, "\nIf ", name,
-      " or its disk can come back, start it instead. If this is what you want:\n  mangrove node give-up ", name,
-      " --confirm ", name, "\n");
+  const std::string how =
+      others_know ? ""
+                  : absl::StrCat(" If this is what you want:\n  mangrove node give-up ", name, " --confirm ", name);
+  return absl::StrCat("nothing is done yet. The disk of ", name, " keeps ",
+                      CountText(Number(preview, "kept_pages"), "page"),
+                      " of those that are allocated, whether they were written or not. Without it:\n", text, "\nIf ",
+                      name, " or its disk can come back, start it instead.", how, "\n");
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 constexpr char kStatus[] = R"({
@@ -130,6 +131,19 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
                              "disks": ["a", "b", "c"])"),
               AllOf(HasSubstr("PAGES WAIT: the disks of b, c are away or behind, no fewer than a page has copies"),
                     HasSubstr("REPAIR: what is flushed has a copy less where it would be on b")));
+  EXPECT_THAT(
+      first_lines(R"("view": 3, "members": ["a"], "missing": ["b"], "behind": ["b", "c"], "has_lease": true,
+                             "leader": "a", "anchors": ["a"], "awaited_anchors": [], "joining": [],
+                             "disks": ["a", "b", "c"], "lost": ["c"])"),
+      AllOf(HasSubstr("PAGES WAIT: the disks of b are away or behind, with those that are given up, no fewer"),
+            HasSubstr("REPAIR: what is flushed has a copy less where it would be on b: start it")));
+  EXPECT_THAT(first_lines(R"("view": 3, "members": ["a", "b"], "missing": [], "behind": ["c"], "has_lease": true,
+                             "leader": "a", "anchors": ["a"], "awaited_anchors": [], "joining": [],
+                             "disks": ["a", "b", "c"], "lost": ["c"], "next_disks": ["a", "b"], "moved": ["b"],
+                             "draining": [])"),
+              AllOf(HasSubstr("REPAIR: pages move, so that they are kept by a, b: 1 of 2 have theirs\n"),
+                    StartsWith("all 2 nodes are here; given up: c; view 3, led by a\n"), Not(HasSubstr("start it")),
+                    Not(HasSubstr("PAGES WAIT"))));
   EXPECT_THAT(first_lines(R"("view": 3, "members": ["a", "b"], "missing": [], "behind": [], "has_lease": true,
                              "leader": "a", "anchors": ["a"], "awaited_anchors": [],
                              "next_disks": ["a", "c"], "moved": ["c"], "draining": ["b"])"),

@@ -54,6 +54,26 @@ TEST(RenderStatus, NamesTheFirstLostPagesAndHowManyMore) {
                         "0x1 (1 page), 0x2 (2 pages), 0x3 (3 pages), 0x4 (4 pages), 111 pages more; "));
 }
 
+TEST(RenderStatus, SaysOfWhichDisksLossesAreNotKnown) {
+  json status = StatusWith(Membership());
+  status["losses"] = {{"pages", 0}, {"ranges", json::array()}, {"pages_not_named", 0}, {"silent", {"b"}}};
+  EXPECT_THAT(Lines(status), HasSubstr("whether pages are lost is not known yet of the disks of b\n"));
+  status["losses"]["pages"] = 1;
+  status["losses"]["ranges"] = json::array({{{"address", "0x200000"}, {"pages", 1}}});
+  EXPECT_THAT(Lines(status), HasSubstr("allocated anew; not known yet of the disks of b\n"));
+}
+
+TEST(RenderStatus, WhatOnlyGivenUpDisksKeptIsLostBeforeItIsCounted) {
+  json status = StatusWith(Membership());
+  status["replicas"] = 1;
+  status["membership"]["disks"] = {"a", "b", "c"};
+  status["membership"]["behind"] = {"c"};
+  status["membership"]["lost"] = {"c"};
+  EXPECT_THAT(Lines(status), HasSubstr("PAGES LOST: what only c kept"));
+  status["replicas"] = 2;
+  EXPECT_THAT(Lines(status), Not(HasSubstr("PAGES LOST")));
+}
+
 TEST(RenderStatus, AnEarlierDaemonSaysNothingOfLossesNorOfTheWholeRepair) {
   EXPECT_EQ(Lines(StatusWith(Membership())), "all 2 nodes are here; view 4, led by b\n");
 }
@@ -129,7 +149,7 @@ class GiveUp : public testing::Test {
 
 TEST_F(GiveUp, IsDoneOnlyWhenTheNodeIsNamedTwice) {
   EXPECT_EQ(Run({"node", "give-up", "n3"}), kExitDone);
-  EXPECT_EQ(asked_, "give up: n3");
+  EXPECT_EQ(asked_, "give up node: n3");
   EXPECT_THAT(out_.str(),
               AllOf(StartsWith("nothing is done yet. The disk of n3 keeps 700 pages"),
                     HasSubstr("nothing would be lost"), HasSubstr("\n  mangrove node give-up n3 --confirm n3\n")));
@@ -138,7 +158,7 @@ TEST_F(GiveUp, IsDoneOnlyWhenTheNodeIsNamedTwice) {
   EXPECT_EQ(Run({"node", "drain", "n3", "--confirm", "n3"}), kExitUsage);
   answer_ = StatusWith(Membership());
   EXPECT_EQ(Run({"node", "give-up", "n3", "--confirm", "n3"}), kExitDone) << err_.str();
-  EXPECT_EQ(asked_, "give up: n3 confirmed");
+  EXPECT_EQ(asked_, "give up node: n3 confirmed");
   EXPECT_THAT(out_.str(), StartsWith("all 2 nodes are here"));
 }
 
@@ -160,7 +180,7 @@ TEST_F(GiveUp, ANodeThatDoesNotKnowSaysWhoDoes) {
   answer_["is_complete"] = false;
   EXPECT_EQ(Run({"node", "give-up", "n3"}), kExitDone);
   EXPECT_THAT(out_.str(), AllOf(HasSubstr("\nTHIS NODE DOES NOT KNOW"), HasSubstr("ask one of n1\n"),
-                                Not(HasSubstr("nothing would be lost"))));
+                                Not(HasSubstr("nothing would be lost")), Not(HasSubstr("--confirm"))));
 }
 
 }  // namespace
