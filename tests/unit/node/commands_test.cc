@@ -131,12 +131,11 @@ TEST_F(CommandLine, StatusSaysTheEssentialFirst) {
                              "disks": ["a", "b", "c"])"),
               AllOf(HasSubstr("PAGES WAIT: the disks of b, c are away or behind, no fewer than a page has copies"),
                     HasSubstr("REPAIR: what is flushed has a copy less where it would be on b")));
-  EXPECT_THAT(
-      first_lines(R"("view": 3, "members": ["a"], "missing": ["b"], "behind": ["b", "c"], "has_lease": true,
+  EXPECT_THAT(first_lines(R"("view": 3, "members": ["a"], "missing": ["b"], "behind": ["b", "c"], "has_lease": true,
                              "leader": "a", "anchors": ["a"], "awaited_anchors": [], "joining": [],
                              "disks": ["a", "b", "c"], "lost": ["c"])"),
-      AllOf(HasSubstr("PAGES WAIT: the disks of b are away or behind, with those that are given up, no fewer"),
-            HasSubstr("REPAIR: what is flushed has a copy less where it would be on b: start it")));
+              AllOf(HasSubstr("PAGES WAIT: the disks of b are away or behind, with those that are given up, no fewer"),
+                    HasSubstr("REPAIR: what is flushed has a copy less where it would be on b: start it")));
   EXPECT_THAT(first_lines(R"("view": 3, "members": ["a", "b"], "missing": [], "behind": ["c"], "has_lease": true,
                              "leader": "a", "anchors": ["a"], "awaited_anchors": [], "joining": [],
                              "disks": ["a", "b", "c"], "lost": ["c"], "next_disks": ["a", "b"], "moved": ["b"],
