@@ -20,9 +20,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
 #include "net/log.h"
-#include "tests/sim/scale.h"
+#include "tests/sim/scale_report.h"
 #include "tests/sim/scenario.h"
 
 namespace mangrove::sim {
@@ -33,7 +32,7 @@ constexpr char kUsage[] =
     "usage: mangrove-sim --seed N [--scenario S] [--plant BUG] [--verbose]   replays one run exactly\n"
     "       mangrove-sim --seeds A..B [--scenario S] [--plant BUG]           runs each of them\n"
     "       mangrove-sim --budget 60s [--scenario S] [--plant BUG]           runs fresh seeds for so long\n"
-    "       mangrove-sim --scale 64,512,4096                                 what it costs to know who is there, by "
+    "       mangrove-sim --scale 64,512,4096,4x16x64                         what membership and directory cost, by "
     "nodes\n"
     "       mangrove-sim --list                                              names the scenarios and planted bugs\n";
 // No run takes so long in real time; one that does is an endless loop.
@@ -45,7 +44,7 @@ struct Arguments {
   std::optional<double> budget_seconds;
   const Scenario* scenario = nullptr;
   const PlantedBug* plant = nullptr;
-  std::vector<int> scale;
+  std::optional<std::vector<ScaledCluster>> scale;
   bool verbose = false;
   bool list = false;
   bool help = false;
@@ -96,17 +95,6 @@ std::optional<std::pair<uint64_t, uint64_t>> ParseRange(std::string_view text) {
   return std::pair(from, to);
 }
 
-// Empty if they are no such numbers.
-std::vector<int> ParseNodes(std::string_view text) {
-  std::vector<int> counts;
-  for (const absl::string_view part : absl::StrSplit(absl::string_view(text.data(), text.size()), ',')) {
-    int nodes = 0;
-    if (!absl::SimpleAtoi(part, &nodes) || nodes < kFewestScaled || nodes > kMostScaled) return {};
-    counts.push_back(nodes);
-  }
-  return counts;
-}
-
 // An error message, or nothing.
 std::string ParseValue(std::string_view flag, std::string_view value, Arguments& arguments) {
   const auto bad = [&](const char* expected) { return absl::StrFormat("%s: \"%s\" is not %s", flag, value, expected); };
@@ -121,8 +109,8 @@ std::string ParseValue(std::string_view flag, std::string_view value, Arguments&
     arguments.budget_seconds = ParseSeconds(value);
     if (!arguments.budget_seconds) return bad("a time, as 60s or 5m");
   } else if (flag == "--scale") {
-    arguments.scale = ParseNodes(value);
-    if (arguments.scale.empty()) return bad("numbers of nodes from 8 on, as 64,512");
+    arguments.scale = ParseScale(value);
+    if (!arguments.scale) return bad("numbers of 8 to 4096 nodes, or of groups and nodes, as 64,512,4x16x64");
   } else if (flag == "--scenario") {
     arguments.scenario = FindScenario(value);
     if (arguments.scenario == nullptr) return bad("a scenario; see --list");
@@ -151,7 +139,7 @@ std::string Parse(int argc, char** argv, Arguments& arguments) {
     }
   }
   const int ways = arguments.seed.has_value() + arguments.seeds.has_value() + arguments.budget_seconds.has_value() +
-                   (arguments.scale.empty() ? 0 : 1);
+                   arguments.scale.has_value();
   if (ways != 1 && !arguments.list && !arguments.help)
     return "one of --seed N, --seeds A..B, --budget TIME and --scale NODES is needed";
   return "";
@@ -160,31 +148,6 @@ std::string Parse(int argc, char** argv, Arguments& arguments) {
 void List() {
   for (const Scenario& s : Scenarios()) absl::PrintF("scenario %-12s %s\n", s.name, s.about);
   for (const PlantedBug& b : AllPlantedBugs()) absl::PrintF("planted bug %s (shows in %s)\n", b.name, b.scenario);
-}
-
-// Of a world without faults but three kills; recovery/'s real code.
-void PrintScale(const std::vector<int>& counts) {
-  absl::PrintF(
-      "| nodes | messages/s: member | busiest monitor | leader | ms to the view without: member | monitor | leader "
-      "| ms until all know it | messages for it | leases lost by others |\n|%s\n",
-      " ---: |"
-      " ---: |"
-      " ---: |"
-      " ---: |"
-      " ---: |"
-      " ---: |"
-      " ---: |"
-      " ---: |"
-      " ---: |"
-      " ---: |");
-  for (int nodes : counts) {
-    const ScaleResult r = RunScale(nodes, /*seed=*/1);
-    absl::PrintF("| %d | %.0f | %.0f | %.0f | %d | %d | %d | %.1f | %d | %d |\n", r.nodes, r.messages_of_a_member,
-                 r.messages_of_a_monitor, r.messages_of_the_leader, r.member_lost / kMillisecond,
-                 r.monitor_lost / kMillisecond, r.leader_lost / kMillisecond,
-                 static_cast<double>(r.view_spreads) / kMillisecond, r.messages_of_a_change, r.leases_ended);
-    std::fflush(stdout);
-  }
 }
 
 void PrintKinds(const RunResult& result) {
@@ -278,8 +241,8 @@ int Main(int argc, char** argv) {
     List();
     return 0;
   }
-  if (!arguments.scale.empty()) {
-    PrintScale(arguments.scale);
+  if (arguments.scale) {
+    PrintScale(*arguments.scale);
     return 0;
   }
   SetLogLevel(arguments.verbose ? LogLevel::kError : LogLevel::kOff);

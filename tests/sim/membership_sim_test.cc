@@ -15,7 +15,6 @@
 #include "net/log.h"
 #include "tests/sim/engine_node.h"
 #include "tests/sim/faults.h"
-#include "tests/sim/scale.h"
 #include "tests/sim/sim_cluster.h"
 
 namespace mangrove::sim {
@@ -179,21 +178,6 @@ TEST(MembershipSim, NoFaultBreaksIt) {
   EXPECT_GT(faults, 100 * 20u);
   EXPECT_GT(views, 100 * 10u);
   EXPECT_GT(blank_disks, 100 * 5u);
-}
-
-// Covers: B11
-TEST(MembershipScale, ANodeCostsTheSameInALargeClusterAndALossDisturbsNobody) {
-  for (const int nodes : {20, 64, 200}) {
-    const ScaleResult result = RunScale(nodes, static_cast<uint64_t>(nodes));
-    EXPECT_LT(result.messages_of_a_member, 15);  // A pulse and an answer each 150 ms.
-    EXPECT_LT(result.messages_of_a_monitor, 1'000);
-    EXPECT_LT(result.messages_of_the_leader, 1'200);
-    EXPECT_LT(result.member_lost, 1'200 * kMillisecond);
-    EXPECT_LT(result.monitor_lost, 1'200 * kMillisecond);
-    EXPECT_LT(result.leader_lost, 2 * kSecond);
-    EXPECT_LT(result.view_spreads, 5 * kMillisecond);
-    EXPECT_EQ(result.leases_ended, 0u) << nodes;
-  }
 }
 
 }  // namespace

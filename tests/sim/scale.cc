@@ -15,17 +15,20 @@
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
 #include "recovery/participant.h"
+#include "tests/sim/heap.h"
 
 namespace mangrove::sim {
 namespace {
 
+constexpr size_t kAnchorsOfScale = 3;
+constexpr int kMostLevels = 9;  // Of groups.
 constexpr DurationNs kWrite = 500 * kMicrosecond;
 constexpr DurationNs kCalm = 3 * kSecond;
 constexpr DurationNs kLimit = 10 * kSecond;
 
 class ScaleWorld {
  public:
-  ScaleWorld(int nodes, uint64_t seed);
+  ScaleWorld(const std::vector<NodeId>& nodes, uint64_t seed);
   ScaleResult Run();
 
  private:
@@ -55,8 +58,9 @@ class ScaleWorld {
   Node& Find(NodeId id) { return nodes_[slots_.at(id)]; }
   Node* Leader();
   Node& Monitor();
+  bool IsMonitor(const Node& node);
   // Returns how long it takes until the leader's view is without it.
-  DurationNs Kill(Node& node, ScaleResult& result);
+  DurationNs Kill(Node& node, size_t& bytes, ScaleResult& result);
 
   std::mt19937_64 random_;
   TimeNs now_ = kSecond;
@@ -70,39 +74,53 @@ class ScaleWorld {
   std::map<Epoch, size_t> reached_;  // How many nodes know it, or a newer one.
 };
 
-// Groups are full but for place 0, which would be node 0 in the first.
-NodeId IdOf(int index) {
-  const auto place = static_cast<uint64_t>(index);
-  return NodeId((place / (kGroupNodes - 1)) * kGroupNodes + place % (kGroupNodes - 1) + 1);
+// The first nodes of three groups, of the highest level that has three; of none, the first three nodes.
+std::set<NodeId> AnchorsOf(const std::vector<NodeId>& nodes) {
+  for (int bits = kMostLevels * kGroupBits; bits > 0; bits -= kGroupBits) {
+    std::map<uint64_t, NodeId> first;
+    for (NodeId node : nodes) first.emplace(node.value >> bits, node);
+    if (first.size() < kAnchorsOfScale) continue;
+    std::set<NodeId> anchors;
+    for (const auto& [group, node] : first) {
+      if (anchors.size() < kAnchorsOfScale) anchors.insert(node);
+    }
+    return anchors;
+  }
+  return {nodes.begin(), nodes.begin() + kAnchorsOfScale};
 }
 
-ScaleWorld::ScaleWorld(int nodes, uint64_t seed) : random_(seed) {
-  CHECK(kFewestScaled <= nodes && nodes <= kMostScaled);
-  std::map<NodeId, NodeRecord> records;
-  for (int i = 0; i < nodes; ++i) {
-    records[IdOf(i)] = {.name = absl::StrCat("n", i + 1), .address = {}, .votes = 0, .last = {}, .left = {}};
+ScaleWorld::ScaleWorld(const std::vector<NodeId>& nodes, uint64_t seed) : random_(seed), anchors_(AnchorsOf(nodes)) {
+  CHECK(kFewestScaled <= nodes.size() && nodes.size() <= kMostScaled);
+  CHECK(std::is_sorted(nodes.begin(), nodes.end()));
+  Roster all{.version = UINT64_MAX, .nodes = {}};
+  for (NodeId id : nodes) {
+    all.nodes[id] = {.name = absl::StrCat("node-", id.value),
+                     .address = absl::StrCat("10.0.", id.value / 256, ".", id.value % 256, ":7400"),
+                     .votes = anchors_.contains(id) ? 1u : 0u,
+                     .last = {},
+                     .left = {}};
   }
-  // The first of three groups, if there are so many.
-  const int apart = nodes > 3 * static_cast<int>(kGroupNodes) ? static_cast<int>(kGroupNodes) - 1 : 1;
-  for (int i = 0; i < 3; ++i) {
-    records.at(IdOf(i * apart)).votes = 1;
-    anchors_.insert(IdOf(i * apart));
-  }
-  nodes_.resize(records.size());
-  size_t slot = 0;
-  for (const auto& [id, record] : records) {
+  Roster known{.version = UINT64_MAX, .nodes = {}};
+  for (NodeId anchor : anchors_) known.nodes[anchor] = all.nodes.at(anchor);
+  nodes_.resize(nodes.size());
+  for (size_t slot = 0; slot < nodes.size(); ++slot) {
     Node& node = nodes_[slot];
-    slots_[id] = slot++;
-    node.id = id;
-    // Each knows the anchors, and is told of no others: of so many a process would have no room for so many rosters.
-    Roster roster{.version = UINT64_MAX, .nodes = {}};
-    for (NodeId anchor : anchors_) roster.nodes[anchor] = records.at(anchor);
-    Member::Options member{.self = {id, Incarnation(1)}, .roster = std::move(roster), .timing = {}};
+    slots_[nodes[slot]] = slot;
+    node.id = nodes[slot];
+    // Each knows the anchors, and is told of no others: for so many rosters one process would need too much room. Those that are
+    // measured know all.
+    const bool is_last_group = GroupOf(node.id) == GroupOf(nodes.back());
+    const size_t half = nodes.size() / 2;
+    const bool is_measured =
+        anchors_.contains(node.id) || is_last_group || (half <= slot && slot < half + kAnchorsOfScale + 2);
+    Member::Options member{.self = {node.id, Incarnation(1)}, .roster = is_measured ? all : known, .timing = {}};
     std::optional<Anchor::Options> anchor;
-    if (record.votes > 0) anchor.emplace(Anchor::Options{.self = member.self, .nodes = records, .seed = random_()});
+    if (anchors_.contains(node.id)) {
+      anchor.emplace(Anchor::Options{.self = member.self, .nodes = all.nodes, .seed = random_()});
+    }
     node.part = std::make_unique<Participant>(member, std::move(anchor), AnchorRecords(), std::nullopt, now_);
-    for (const auto& [other, unused] : records) {
-      if (other != id) node.part->PeerUp(other);
+    for (NodeId other : nodes) {
+      if (other != node.id) node.part->PeerUp(other);
     }
     ArmTick(node);
   }
@@ -207,11 +225,18 @@ ScaleWorld::Node& ScaleWorld::Monitor() {
   return monitor.value == 0 ? nodes_.back() : Find(monitor);
 }
 
-DurationNs ScaleWorld::Kill(Node& node, ScaleResult& result) {
+bool ScaleWorld::IsMonitor(const Node& node) {
+  const View& view = Leader()->part->anchor()->database().view();
+  return view.members.size() > kFewNodes && MonitorOf(view, node.id, anchors_, kFewNodes).value == 0;
+}
+
+DurationNs ScaleWorld::Kill(Node& node, size_t& bytes, ScaleResult& result) {
   const NodeId id = node.id;
   const TimeNs killed = now_;
   const uint64_t messages = messages_;
+  const size_t before = HeapInUse();
   node.part.reset();
+  bytes = before - HeapInUse();
   node.outputs.clear();
   for (Node& other : nodes_) {
     At(kMillisecond, [this, &other, id] {
@@ -249,16 +274,12 @@ ScaleResult ScaleWorld::Run() {
   leases_ended_ = 0;
   RunUntil([] { return false; }, kCalm);
   const double seconds = static_cast<double>(kCalm) / kSecond;
-  const View& view = Leader()->part->anchor()->database().view();
   double members = 0;
   for (const Node& node : nodes_) {
     const double rate = static_cast<double>(node.messages) / seconds;
-    const bool is_monitor = std::any_of(nodes_.begin(), nodes_.end(), [&](const Node& other) {
-      return GroupOf(other.id) == GroupOf(node.id) && MonitorOf(view, other.id, anchors_, kFewNodes) == node.id;
-    });
     if (&node == Leader()) {
       result.messages_of_the_leader = rate;
-    } else if (is_monitor) {
+    } else if (IsMonitor(node)) {
       result.messages_of_a_monitor = std::max(result.messages_of_a_monitor, rate);
     } else if (!anchors_.contains(node.id)) {
       result.messages_of_a_member += rate;
@@ -267,16 +288,44 @@ ScaleResult ScaleWorld::Run() {
   }
   result.messages_of_a_member /= std::max(members, 1.0);
   Node* member = &nodes_[nodes_.size() / 2];
-  while (anchors_.contains(member->id) || member == &Monitor()) ++member;
-  result.member_lost = Kill(*member, result);
-  result.monitor_lost = Kill(Monitor(), result);
-  result.leader_lost = Kill(*Leader(), result);
+  while (anchors_.contains(member->id) || IsMonitor(*member)) ++member;
+  result.member_lost = Kill(*member, result.bytes_of_a_member, result);
+  result.monitor_lost = Kill(Monitor(), result.bytes_of_a_monitor, result);
+  result.leader_lost = Kill(*Leader(), result.bytes_of_the_leader, result);
   result.leases_ended = leases_ended_;
   return result;
 }
 
 }  // namespace
 
-ScaleResult RunScale(int nodes, uint64_t seed) { return std::make_unique<ScaleWorld>(nodes, seed)->Run(); }
+std::vector<NodeId> NodesInGroups(size_t count) {
+  std::vector<NodeId> nodes;
+  // But for place 0, which would be node 0 in the first group.
+  for (uint64_t i = 0; i < count; ++i) {
+    nodes.emplace_back((i / (kGroupNodes - 1)) * kGroupNodes + i % (kGroupNodes - 1) + 1);
+  }
+  return nodes;
+}
+
+std::vector<NodeId> NodesInGroups(const std::vector<size_t>& sizes) {
+  std::vector<uint64_t> paths = {0};
+  for (const size_t size : sizes) {
+    CHECK(1 <= size && size <= kGroupNodes);
+    std::vector<uint64_t> longer;
+    for (const uint64_t path : paths) {
+      for (uint64_t place = 0; place < size; ++place) longer.push_back(path << kGroupBits | place);
+    }
+    paths = std::move(longer);
+  }
+  std::vector<NodeId> nodes;
+  for (const uint64_t path : paths) {
+    if (path != 0) nodes.emplace_back(path);
+  }
+  return nodes;
+}
+
+ScaleResult RunScale(const std::vector<NodeId>& nodes, uint64_t seed) {
+  return std::make_unique<ScaleWorld>(nodes, seed)->Run();
+}
 
 }  // namespace mangrove::sim

@@ -3,8 +3,11 @@
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
+#include "net/ids.h"
 #include "net/runtime/clock.h"
 
 namespace mangrove::sim {
@@ -21,14 +24,25 @@ struct ScaleResult {
   DurationNs leader_lost = 0;
   DurationNs view_spreads = 0;        // The longest of the three.
   uint64_t leases_ended = 0;          // Of nodes that were not killed, by any of the kills.
-  uint64_t messages_of_a_change = 0;  // Of all nodes, beyond what there is anyway, for the longest of the three.
+  uint64_t messages_of_a_change = 0;  // Of all nodes, with what there is anyway, for the longest of the three.
+  // Allocated for a node's part in it, in bytes: its view and the changes to it, all nodes' records, whom it is connected with; the
+  // monitor's tables; the leader's log and node database.
+  size_t bytes_of_a_member = 0;
+  size_t bytes_of_a_monitor = 0;
+  size_t bytes_of_the_leader = 0;
 };
 
-constexpr int kFewestScaled = 8;
-constexpr int kMostScaled = 4096;
+constexpr size_t kFewestScaled = 8;
+constexpr size_t kMostScaled = 4096;
 
-// Three anchors, the first nodes of three groups if there are so many. REQUIRES: kFewestScaled to kMostScaled
-// nodes.
-ScaleResult RunScale(int nodes, uint64_t seed);
+// So many nodes in groups that have 63 each.
+std::vector<NodeId> NodesInGroups(size_t count);
+// `sizes` from the highest level of groups down to the nodes of each lowest one: {4, 16, 64}. Node 0, which there is not, is left out.
+// REQUIRES: 1 to 64 of each.
+std::vector<NodeId> NodesInGroups(const std::vector<size_t>& sizes);
+
+// Three anchors, the first nodes of three groups, of the highest level that has so many. REQUIRES: kFewestScaled to kMostScaled
+// nodes, in ascending order.
+ScaleResult RunScale(const std::vector<NodeId>& nodes, uint64_t seed);
 
 }  // namespace mangrove::sim
