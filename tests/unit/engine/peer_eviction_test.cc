@@ -286,6 +286,26 @@ class PeerEvictionOfThree : public PeerEvictionTest {
   PeerEvictionOfThree() : PeerEvictionTest(3) {}
 };
 
+// W2 of engine/given_away.h: a flush that begins after the host was lost says so too.
+TEST_F(PeerEvictionOfThree, WhatWasMovedAndIsLostWithItsHostAFlushSays) {
+  const PageId first = cluster_.SegmentOf(3);
+  cluster_.Allocate({first, kWorkingSet});
+  WriteAll(first);
+  cluster_.RunFor(kSecond);
+  cluster_.Leave(2);
+  int lost = 0;
+  for (uint64_t i = 0; i < kWorkingSet; ++i) {
+    const absl::Status status = cluster_.Wait(cluster_.engine(1).Flush({first + i, 1}, cluster_.In(5 * kSecond)));
+    ASSERT_TRUE(status.ok() || absl::IsDataLoss(status)) << status;
+    if (absl::IsDataLoss(status)) {
+      ++lost;
+      written_[first + i] = 0;
+    }
+    Read(first + i);
+  }
+  EXPECT_GT(lost, 0);
+}
+
 TEST_F(PeerEvictionOfThree, WorkingSetMayBeLargerThanTwoNodes) {
   const PageId first = cluster_.SegmentOf(3);
   const uint64_t pages = 2 * kCache + kCache / 4;
