@@ -142,6 +142,7 @@ json MembershipOf(const Membership& membership, const Transport& transport, Node
           {"has_lease", membership.LeaseLeft() > 0},
           {"lease_left_ms", membership.LeaseLeft() / kMillisecond},
           {"leader", member.leader().value == 0 ? json(nullptr) : json(roster.NameOf(member.leader()))},
+          {"monitor", member.monitor().value == 0 ? json(nullptr) : json(roster.NameOf(member.monitor()))},
           {"anchors", names_in(roster.anchors())},
           {"awaited_anchors", names_in(std::set<NodeId>(awaited.begin(), awaited.end()))},
           {"anchor", AnchorOf(anchor, roster)}};

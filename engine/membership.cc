@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "recovery/codec.h"
+#include "recovery/stop_patience.h"
 
 namespace mangrove {
 namespace {
@@ -15,9 +16,6 @@ constexpr DurationNs kWriteAgain = 100 * kMillisecond;
 constexpr DurationNs kReadAgain = kSecond;
 constexpr size_t kFewToName = 16;  // Of a view, in the log.
 constexpr char kRosterKey[] = "roster";
-// Each takes some milliseconds where the anchors answer.
-constexpr DurationNs kHandOverPatience = 300 * kMillisecond;
-constexpr DurationNs kLeavePatience = 500 * kMillisecond;
 
 }  // namespace
 
@@ -77,7 +75,8 @@ void Membership::ReadLog(LogDone done) {
 
 void Membership::Begin(Roster roster, std::optional<StoredLog> log) {
   said_roster_ = written_roster_ = roster.version;
-  const Member::Options member{.self = options_.self, .roster = roster, .timing = options_.timing};
+  const Member::Options member{
+      .self = options_.self, .roster = roster, .timing = options_.timing, .few_nodes = options_.few_nodes};
   std::optional<Anchor::Options> anchor;
   StoredLog stored;
   if (log) {
@@ -150,22 +149,31 @@ void Membership::SetStopping(Stopping stopping) {
 void Membership::HandOver(absl::AnyInvocable<void()> done) {
   const bool leads = !stopped_ && anchor() != nullptr && anchor()->leads();
   if (!leads || !member().OthersGoOn() || !participant_->HandOver(clock_->Now()).ok()) return done();
-  hand_over_ = Awaited{.until = clock_->Now() + kHandOverPatience, .done = std::move(done)};
+  hand_over_ = Awaited{.until = clock_->Now() + HandOverPatience(options_.timing), .done = std::move(done)};
   Pump();
 }
 
+// It may have been elected since it handed over, or have found nobody then who took it.
 void Membership::Leave(absl::AnyInvocable<void()> done) {
   events_ = nullptr;
+  HandOver([this, done = std::move(done)]() mutable { SayThatItLeaves(std::move(done)); });
+}
+
+void Membership::SayThatItLeaves(absl::AnyInvocable<void()> done) {
   if (stopped_ || participant_ == nullptr || !member().OthersGoOn()) return done();
   participant_->Leave(clock_->Now());
-  leave_ = Awaited{.until = clock_->Now() + kLeavePatience, .done = std::move(done)};
+  leave_ = Awaited{.until = clock_->Now() + LeavePatience(options_.timing), .done = std::move(done)};
   Pump();
 }
 
 void Membership::FollowStop() {
   const TimeNs now = clock_->Now();
-  if (hand_over_ && (now >= hand_over_->until || anchor() == nullptr || !anchor()->leads())) End(hand_over_);
-  if (leave_ && (now >= leave_->until || member().is_out() || said_gone_)) End(leave_);
+  const auto leads = [this] { return anchor() != nullptr && anchor()->leads(); };
+  if (hand_over_ && (now >= hand_over_->until || !leads())) End(hand_over_);
+  // Whoever was to lead may be gone, and this node elected in its place.
+  if (leave_ && leads() && !hand_over_) HandOver([] {});
+  const bool has_left = (member().is_out() || said_gone_) && !leads();
+  if (leave_ && (now >= leave_->until || has_left)) End(leave_);
 }
 
 void Membership::End(std::optional<Awaited>& awaited) {

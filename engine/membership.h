@@ -21,6 +21,7 @@
 #include "net/runtime/clock.h"
 #include "net/runtime/entropy.h"
 #include "net/transport.h"
+#include "recovery/groups.h"
 #include "recovery/participant.h"
 
 namespace mangrove {
@@ -32,6 +33,7 @@ struct MembershipOptions {
   std::map<NodeId, NodeRecord> nodes;
   bool may_found = true;  // Anchor::Options
   RecoveryTiming timing = {};
+  size_t few_nodes = kFewNodes;  // Member::Options
 };
 
 // Who goes by what Membership finds out. Called on the loop; a new view before the lease under it.
@@ -68,11 +70,13 @@ class Membership final : public TransportEvents {
   // The steps of an orderly end, each of which may be left out, in this order. What others are told goes to those that understand it.
   // This node is about to end, and those that wait for it to flush may do so while it says that it does.
   void SetStopping(Stopping stopping);
-  // `done` runs when another anchor leads, or this one never did, or there is nobody to take it, or nobody has in time.
+  // `done` runs when another anchor leads, or this one never did, or there is nobody to take it, or nobody has in time. Who stops
+  // as well takes it only where nobody else can.
   void HandOver(absl::AnyInvocable<void()> done);
   // REQUIRES: V4 holds here as without a lease, for good, for all that may use what is here. So the others are told that this node leaves,
-  // and need not wait for its lease to end. `done` runs when the view has gone on without it, or nobody has said so in time; or at
-  // once, where the others cannot go on without it (recovery/member.h). Of `events` nothing is heard any more.
+  // and need not wait for its lease to end; whenever it leads the anchors, it hands over. `done` runs when the view has gone on
+  // without it and it does not lead, or neither has come in time; or at once, where the others cannot go on without it
+  // (recovery/member.h). Of `events` nothing is heard any more.
   void Leave(absl::AnyInvocable<void()> done);
   // At any time; as Member::SetDisk.
   void SetDisk(const DiskState& disk);
@@ -114,6 +118,7 @@ class Membership final : public TransportEvents {
   void WriteRoster();
   void Pump();
   bool IsDismissed() const;
+  void SayThatItLeaves(absl::AnyInvocable<void()> done);
   void FollowStop();
   static void End(std::optional<Awaited>& awaited);
   void FollowView();

@@ -212,7 +212,8 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
   MembershipOptions members{.self = fabric.self,
                             .nodes = NodesOf(config),
                             .may_found = may_found,
-                            .timing = TimingOf(config.lease_ms * kMillisecond, config.replace_after_s * kSecond)};
+                            .timing = TimingOf(config.lease_ms * kMillisecond, config.replace_after_s * kSecond),
+                            .few_nodes = config.monitors_above};
   options.cache_pages = config.cache_size_bytes / kPageBytes;
   for (const auto& [node, record] : members.nodes) {
     fabric.members.push_back({node, record.name, record.address});

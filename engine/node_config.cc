@@ -38,6 +38,7 @@ constexpr Bounds kCacheSizeMib{1, int64_t{1} << 24, " MiB"};
 constexpr Bounds kFaultTimeoutMs{1, 3'600'000, " ms"};
 constexpr Bounds kSpinUs{0, 1'000'000, " us"};
 constexpr Bounds kDiskReserveMib{0, int64_t{1} << 40, " MiB"};
+constexpr Bounds kMonitorsAbove{0, NodeDatabase::kMostNodes, " nodes"};
 constexpr Bounds kFoundBefore{0, int64_t{1} << 40, " s"};
 constexpr Bounds kLeaseMs{kLeastLeaseMs, kMostLeaseMs, " ms"};
 constexpr Bounds kReplaceAfterS{kLeastReplaceAfterS, kMostReplaceAfterS, " s"};
@@ -203,6 +204,7 @@ Finding FindProblem(const NodeConfig& config) {
   const auto milliseconds = static_cast<uint64_t>(config.fault_timeout_ms);
   if (Finding f = CheckNumber("node.fault_timeout_ms", milliseconds, kFaultTimeoutMs, 1)) return f;
   if (Finding f = CheckNumber("node.spin_us", static_cast<uint64_t>(config.spin_us), kSpinUs, 1)) return f;
+  if (Finding f = CheckNumber("node.monitors_above", config.monitors_above, kMonitorsAbove, 1)) return f;
   if (config.provider.empty()) return Problem{"node.provider", "is empty, expected \"tcp\" or \"verbs\""};
   if (!kLevels.contains(config.log_level)) {
     return Problem{"node.log_level",
@@ -296,6 +298,7 @@ std::vector<Key> NodeKeys(NodeConfig* config) {
       StringKey("log_level", false, &config->log_level),
       NumberKey("disk_reserve_mib", false, kDiskReserveMib, kMiB, &config->disk_reserve_bytes),
       FlagKey("evict_to_peers", false, &config->evict_to_peers),
+      NumberKey("monitors_above", false, kMonitorsAbove, 1, &config->monitors_above),
   };
 }
 

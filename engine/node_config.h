@@ -19,6 +19,7 @@
 #include "net/runtime/clock.h"
 #include "net/runtime/entropy.h"
 #include "net/sealing.h"
+#include "recovery/groups.h"
 #include "recovery/lease_settings.h"
 #include "recovery/node_database.h"
 
@@ -55,6 +56,8 @@ struct NodeConfig {
   std::string log_level = "info";
   uint64_t disk_reserve_bytes = uint64_t{256} << 20;  // Kept free on the data directory's filesystem.
   bool evict_to_peers = true;  // Pages that do not fit into the cache go to nodes that have room, and theirs come here.
+  // In a view of more nodes this one pulses to the monitor of its group, in a smaller one to the anchors' leader (recovery/groups.h).
+  uint32_t monitors_above = kFewNodes;
   // In code alone: false for a node that measures something, and is to do nothing by itself.
   bool has_transactions = true;
   // [cluster]

@@ -30,8 +30,9 @@
 namespace mangrove {
 namespace {
 
-// What the end of a node may take beside flushing: QuietWatch's, and the node's own waits.
-constexpr int64_t kEndLimitS = 8;
+// What the end of a node may take beside flushing: QuietWatch's waits, and the node's own, of which those for the anchors are two
+// leases at most (recovery/stop_patience.h).
+constexpr int64_t EndLimitS(int64_t lease_ms) { return 6 + (2 * lease_ms + 999) / 1000; }
 constexpr int kLookMs = 100;
 
 int Fail(int exit_code, const absl::Status& status) {
@@ -78,7 +79,7 @@ void AwaitQuiet(Node* node, TimeNs flush_until) {
 int Stop(std::unique_ptr<Node> node, std::unique_ptr<Mounts> mounts, const std::string& why, StopSignals* signals,
          int64_t drain_timeout_s) {
   LogInfo("stopping, since ", why, ": flushing for at most ", drain_timeout_s, " s; a second signal ends it at once");
-  signals->EndWithin(drain_timeout_s + kEndLimitS, kDaemonFailed,
+  signals->EndWithin(drain_timeout_s + EndLimitS(node->config().lease_ms), kDaemonFailed,
                      [] { LogError("the node did not end in time, and is cut off"); });
   const TimeNs flush_until = Now() + drain_timeout_s * kSecond;
   node->SetStopping(/*flushes=*/true);

@@ -165,8 +165,13 @@ absl::Status Anchor::HandOver(NodeId to, TimeNs now) {
   return status;
 }
 
-absl::Status Anchor::HandOver(TimeNs now) {
-  const NodeId to = leads() ? raft_->Successor(now) : NodeId();
+absl::Status Anchor::HandOver(std::set<NodeId> staying, TimeNs now) {
+  const View& view = database_.view();
+  std::erase_if(staying, [&](NodeId node) {
+    const auto member = view.members.find(node);
+    return member == view.members.end() || keeper_.HasLeft({node, member->second});
+  });
+  const NodeId to = leads() ? raft_->Successor(staying, now) : NodeId();
   if (to.value == 0) return absl::UnavailableError("no other anchor has answered of late");
   return HandOver(to, now);
 }

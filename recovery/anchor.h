@@ -81,8 +81,9 @@ class Anchor {
   void KnowAnchors(const std::set<NodeId>& anchors) { known_anchors_ = anchors; }
   // For whoever operates the cluster. FailedPrecondition, Unavailable: as Raft::HandOver.
   absl::Status HandOver(NodeId to, TimeNs now);
-  // To whom it best goes. Unavailable: there is nobody.
-  absl::Status HandOver(TimeNs now);
+  // To whom it best goes: of `staying`, as far as they are in the view and have not said that they leave, if one of these can take it.
+  // Unavailable: there is nobody.
+  absl::Status HandOver(std::set<NodeId> staying, TimeNs now);
 
   bool has_log() const { return raft_.has_value(); }
   bool has_voted() const;

@@ -176,16 +176,23 @@ void Member::Receive(NodeInstance from, const Stopping& stopping, TimeNs now) {
   others_stop_[from.node] = {.incarnation = from.incarnation, .flushes_at = stopping.flushes ? now : 0};
 }
 
+std::set<NodeId> Member::Staying() const {
+  std::set<NodeId> staying;
+  for (const auto& [node, incarnation] : view().members) {
+    const auto stops = others_stop_.find(node);
+    const bool is_stopping = stops != others_stop_.end() && stops->second.incarnation == incarnation;
+    if (node != options_.self.node && !is_stopping) staying.insert(node);
+  }
+  return staying;
+}
+
 bool Member::OthersGoOn() const {
+  const std::set<NodeId> staying = Staying();
   uint64_t all = 0;
   uint64_t left = 0;
   for (const auto& [node, record] : roster_.nodes) {
     all += record.votes;
-    const auto member = view().members.find(node);
-    if (node == options_.self.node || member == view().members.end()) continue;
-    const auto stops = others_stop_.find(node);
-    const bool is_stopping = stops != others_stop_.end() && stops->second.incarnation == member->second;
-    if (!is_stopping) left += record.votes;
+    if (staying.contains(node)) left += record.votes;
   }
   return 2 * left > all;
 }

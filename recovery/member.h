@@ -84,6 +84,8 @@ class Member {
   // Without this node, and without those members of the view that have said, as incarnations that are in it, that they stop, the others
   // have most of the votes. Where they have not, who stops stays in the view: its disk is as good as theirs when they start again.
   bool OthersGoOn() const;
+  // The other members of the view that have not said so.
+  std::set<NodeId> Staying() const;
   // One of them has said of late that it still has to flush.
   bool OthersFlush(TimeNs now) const;
   // This node is out of the cluster for good.
@@ -98,6 +100,8 @@ class Member {
   const ViewHistory& history() const { return history_; }
   // Is this node the monitor of that one, as far as it knows?
   bool MonitorsFor(NodeId node) const { return MonitorOfNode(node) == options_.self.node; }
+  // Who is this node's; 0: nobody.
+  NodeId monitor() const { return MonitorOfNode(options_.self.node); }
   // Where this node's pulses for the leader go.
   std::vector<NodeId> AnchorsToAsk(TimeNs now) const;
   NodeId leader() const { return leader_; }  // As far as is known; 0: nobody.

@@ -58,7 +58,7 @@ absl::Status Participant::HandOver(NodeId to, TimeNs now) {
 
 absl::Status Participant::HandOver(TimeNs now) {
   if (!anchor_) return absl::FailedPreconditionError("this node is no anchor");
-  const absl::Status status = anchor_->HandOver(now);
+  const absl::Status status = anchor_->HandOver(member_.Staying(), now);
   Settle(now);
   return status;
 }

@@ -39,6 +39,7 @@ class Participant {
   void SetDiskMib(uint32_t disk_mib) { member_.SetDiskMib(disk_mib); }
   // For whoever operates the cluster. FailedPrecondition: this node is no anchor; and as Anchor::HandOver.
   absl::Status HandOver(NodeId to, TimeNs now);
+  // To an anchor that does not stop, as far as that can be.
   absl::Status HandOver(TimeNs now);
   // As Member's.
   void SetStopping(Stopping stopping, TimeNs now);

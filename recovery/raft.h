@@ -24,6 +24,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -149,8 +150,8 @@ class Raft {
   // more. This anchor goes on leading if `to` cannot be told within an election time. FailedPrecondition, Unavailable: as above;
   // Unavailable also while `to` has to lose its votes. InvalidArgument: it has no vote.
   absl::Status HandOver(NodeId to, TimeNs now);
-  // Of a leader: who would take the leadership soonest. 0: nobody that may has answered of late.
-  NodeId Successor(TimeNs now) const;
+  // Of a leader: who would take the leadership soonest, of `staying` if one of these can. 0: nobody that may has answered of late.
+  NodeId Successor(const std::set<NodeId>& staying, TimeNs now) const;
 
   // What has been applied up to `index` has come to `state`: the log up to there is dropped. REQUIRES: an output has had it as
   // committed.

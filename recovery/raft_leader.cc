@@ -149,17 +149,17 @@ absl::Status Raft::HandOver(NodeId to, TimeNs now) {
   return absl::OkStatus();
 }
 
-NodeId Raft::Successor(TimeNs now) const {
+NodeId Raft::Successor(const std::set<NodeId>& staying, TimeNs now) const {
   NodeId best;
+  const auto rank = [&](NodeId node) {
+    const Peer& peer = peers_.at(node);
+    return std::tuple(staying.contains(node), peer.match, peer.answered);
+  };
   for (const auto& [node, peer] : peers_) {
     const auto votes = log_.votes().find(node);
     const bool may_lead = votes != log_.votes().end() && votes->second > 0 && StandingOf(node) == Standing::kFull;
     if (!may_lead || peer.answered + options_.election <= now) continue;
-    const Peer* const other = best.value == 0 ? nullptr : &peers_.at(best);
-    const auto is_before = [](const Peer& a, const Peer& b) {
-      return std::tie(a.match, a.answered) > std::tie(b.match, b.answered);
-    };
-    if (other == nullptr || is_before(peer, *other)) best = node;
+    if (best.value == 0 || rank(node) > rank(best)) best = node;
   }
   return best;
 }

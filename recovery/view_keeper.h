@@ -65,6 +65,8 @@ class ViewKeeper {
   bool OnPulse(NodeInstance from, const Pulse& pulse, const View& view, TimeNs now);
   // Who may be given a lease from a later pulse on now. `quorum_at`: Raft::QuorumAt.
   std::vector<NodeInstance> Confirm(std::optional<TimeNs> quorum_at);
+  // It has said that it leaves.
+  bool HasLeft(NodeInstance node) const;
   // What to say to a node, with the lease that it may be given. REQUIRES: this anchor leads.
   PulseAnswer AnswerTo(NodeInstance to, const NodeDatabase& database);
 
@@ -99,7 +101,6 @@ class ViewKeeper {
   };
 
   bool IsHeard(NodeInstance node, TimeNs now) const;
-  bool HasLeft(NodeInstance node) const;
   static bool HasLostDisk(NodeInstance node, bool blank, bool caught_up, const View& view);
   bool MayJoin(NodeId node, const NodeDatabase& database, TimeNs now) const;
   bool HasCaughtUp(NodeId node, const View& view, TimeNs now) const;

@@ -178,15 +178,13 @@ absl::Status AttachServer::Admit(uid_t uid) const {
   return absl::OkStatus();
 }
 
-void AttachServer::Forget(ClientId client, bool has_hung_up) {
+void AttachServer::Forget(ClientId client) {
   const auto it = clients_.find(client);
   CHECK(it != clients_.end());
   const uid_t uid = it->second->credentials().uid;
   if (--clients_of_user_[uid] == 0) clients_of_user_.erase(uid);
   clients_.erase(it);
-  if (!is_cut_off_) return;
-  if (!has_hung_up) return EndCutOff(false);
-  if (clients_.empty()) EndCutOff(true);
+  if (is_cut_off_ && clients_.empty()) EndCutOff(true);
 }
 
 absl::Status AttachServer::CheckLease() const {

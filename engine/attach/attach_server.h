@@ -6,12 +6,13 @@
 // Invariants:
 //  S1  Nothing that a program sends, and nothing that it does not read, harms the node or another program: a malformed
 //      packet ends that connection with an error; requests, regions and bytes of one program are limited.
-//  S2  A program that is gone (its socket hangs up, or its process ends) has its mappings removed and then
+//  S2  A program that is gone (its socket hangs up, or its process ends), or is refused, has its mappings removed and then
 //      NodeOperations::EndClient called, once, in the same turn of the loop.
 //  S3  While programs are attached the deadline page is stamped from the loop, so a loop that does not turn is noticed
 //      by them within `deadline` (watchdog.h), and the end of the node's lease at once, by those that have something
 //      mapped. Who is welcomed finds it stamped.
-//  S4  A program that is cut off hangs up when it has sealed what it had mapped (socket_backend.cc), and not before.
+//  S4  A program that is cut off or refused hangs up when it has sealed what it had mapped (socket_backend.cc), and not before. Until
+//      then, or until its process ends, it may use that, and counts as there: it may stand still, and go on later.
 //
 // Owned by the loop.
 
@@ -106,8 +107,8 @@ class AttachServer {
   void Stamp();
   void SetDeadline();
   void OnRegionEvent(const NodeOperations::Event& event);
-  // From the client, at its end. `has_hung_up`: by itself.
-  void Forget(ClientId client, bool has_hung_up);
+  // From the client: nothing is mapped there any more, or this server stops.
+  void Forget(ClientId client);
   void EndCutOff(bool all_have);
   // Once per kind of complaint and user.
   void Complain(uid_t uid, const absl::Status& status);

@@ -42,7 +42,7 @@ PageRange Join(PageRange a, PageRange b) {
 AttachedClient::AttachedClient(AttachServer* server, ClientId id, Peer peer, UniqueFd socket)
     : server_(server), id_(id), peer_(std::move(peer)), socket_(std::move(socket)) {}
 
-AttachedClient::~AttachedClient() { CHECK(closed_); }
+AttachedClient::~AttachedClient() { CHECK(is_forgotten_); }
 
 void AttachedClient::Start() {
   watched_events_ = WantedEvents();
@@ -50,7 +50,7 @@ void AttachedClient::Start() {
   hello_timer_ =
       server_->loop_->CallAt(server_->loop_->Now() + server_->options_.hello_timeout, [self = shared_from_this()] {
         self->hello_timer_ = 0;
-        self->Close(absl::DeadlineExceededError("no hello"));
+        self->End(absl::DeadlineExceededError("no hello"));
       });
   WatchProcess();
 }
@@ -65,37 +65,57 @@ void AttachedClient::WatchProcess() {
 }
 
 void AttachedClient::Close(const absl::Status& why) {
-  if (closed_) return;
-  closed_ = true;
   const auto self = shared_from_this();
+  End(why);
+  Forget();
+}
+
+bool AttachedClient::HasMapped() const {
+  return std::any_of(regions_.begin(), regions_.end(), [](const auto& region) {
+    const auto& mappings = region.second.mappings;
+    return std::any_of(mappings.begin(), mappings.end(), [](const auto& mapping) { return mapping.has_value(); });
+  });
+}
+
+void AttachedClient::End(const absl::Status& why) {
+  if (ended_) return;
+  ended_ = true;
+  const auto self = shared_from_this();
+  const bool has_mapped = HasMapped();
   server_->loop_->Cancel(std::exchange(hello_timer_, 0));
-  server_->loop_->RemoveFd(socket_.get());
-  if (process_.ok()) server_->loop_->RemoveFd(process_.get());
-  if (waiting_for_events_socket_) server_->loop_->RemoveFd(events_socket_.get());
+  if (std::exchange(waiting_for_events_socket_, false)) server_->loop_->RemoveFd(events_socket_.get());
   if (serving_) {
     SendPacket(socket_.get(), EncodeReply({.id = 0, .status = why}));
   } else {
     SendPacket(socket_.get(), EncodeWelcome({.status = why, .node_name = server_->options_.node_name}));
   }
-  // A child of the program may have a copy of the socket; this ends it for everybody.
-  shutdown(socket_.get(), SHUT_RDWR);
+  // The program reads to the end, and its watchdog seals what it has mapped. That it hangs up can be seen only while this side of the
+  // connection is not shut down too.
+  shutdown(socket_.get(), SHUT_WR);
   if (events_socket_.ok()) shutdown(events_socket_.get(), SHUT_RDWR);
   for (const auto& [handle, region] : regions_) StopServing(region);
   regions_.clear();
   outgoing_.clear();
   waiting_events_.clear();
   server_->operations_->EndClient(id_);
-  server_->Forget(id_, !is_cut_off_ || absl::IsCancelled(why));
+  if (!has_mapped) return Forget();
+  watched_events_ = EPOLLRDHUP;
+  server_->loop_->ModifyFd(socket_.get(), watched_events_);
+}
+
+void AttachedClient::Forget() {
+  if (std::exchange(is_forgotten_, true)) return;
+  server_->loop_->RemoveFd(socket_.get());
+  if (process_.ok()) server_->loop_->RemoveFd(process_.get());
+  // A child of the program may have a copy of the socket; this ends it for everybody.
+  shutdown(socket_.get(), SHUT_RDWR);
+  server_->Forget(id_);
 }
 
 // Its watchdog finds the events' socket closed. What it does then: S4.
 void AttachedClient::CutOff() {
-  if (closed_) return;
-  const bool has_mapped = std::any_of(regions_.begin(), regions_.end(), [](const auto& region) {
-    const auto& mappings = region.second.mappings;
-    return std::any_of(mappings.begin(), mappings.end(), [](const auto& mapping) { return mapping.has_value(); });
-  });
-  if (!has_mapped) return Close(absl::UnavailableError("the daemon stops"));
+  if (ended_) return;
+  if (!HasMapped()) return End(absl::UnavailableError("the daemon stops"));
   is_cut_off_ = true;
   if (std::exchange(waiting_for_events_socket_, false)) server_->loop_->RemoveFd(events_socket_.get());
   waiting_events_.clear();
@@ -104,7 +124,7 @@ void AttachedClient::CutOff() {
 
 void AttachedClient::Refuse(const absl::Status& why) {
   server_->Complain(peer_.credentials.uid, why);
-  Close(why);
+  End(why);
 }
 
 // --- Reading ----------------------------------------------------------------------------------------------------------
@@ -116,14 +136,15 @@ uint32_t AttachedClient::WantedEvents() const {
 
 void AttachedClient::OnSocket(uint32_t events) {
   const auto self = shared_from_this();
-  if (closed_) return;
+  if (is_forgotten_) return;
   if ((events & kHangUp) != 0) return Close(absl::CancelledError("the program has hung up"));
+  if (ended_) return;
   if ((events & EPOLLOUT) != 0) Flush();
   if ((events & EPOLLIN) != 0) ReadPackets();
 }
 
 void AttachedClient::ReadPackets() {
-  for (int i = 0; i < kMaxPacketsPerTurn && !closed_ && outgoing_.empty(); ++i) {
+  for (int i = 0; i < kMaxPacketsPerTurn && !ended_ && outgoing_.empty(); ++i) {
     ReceivedPacket packet;
     switch (ReceivePacket(socket_.get(), packet)) {
       case PacketResult::kDone:
@@ -203,12 +224,12 @@ PacketResult AttachedClient::SendNow(const Outgoing& packet) {
 }
 
 void AttachedClient::Send(const AttachReply& reply, Descriptors descriptors) {
-  if (closed_) return;
+  if (ended_) return;
   Outgoing packet{EncodeReply(reply), std::move(descriptors)};
   if (outgoing_.empty()) {
     const PacketResult result = SendNow(packet);
     if (result == PacketResult::kDone) return;
-    if (result == PacketResult::kClosed) return Close(absl::CancelledError("the program has hung up"));
+    if (result == PacketResult::kClosed) return End(absl::CancelledError("the program does not read"));
   }
   queued_bytes_ += packet.bytes.size();
   outgoing_.push_back(std::move(packet));
@@ -223,7 +244,7 @@ void AttachedClient::Flush() {
   while (!outgoing_.empty()) {
     const PacketResult result = SendNow(outgoing_.front());
     if (result == PacketResult::kNotNow) break;
-    if (result != PacketResult::kDone) return Close(absl::CancelledError("the program has hung up"));
+    if (result != PacketResult::kDone) return End(absl::CancelledError("the program does not read"));
     queued_bytes_ -= outgoing_.front().bytes.size();
     outgoing_.pop_front();
   }
@@ -249,7 +270,7 @@ void AttachedClient::OnRegionEvent(const NodeOperations::Event& event) {
 }
 
 void AttachedClient::FlushEvents() {
-  while (!waiting_events_.empty() && !closed_) {
+  while (!waiting_events_.empty() && !ended_) {
     const auto it = waiting_events_.begin();
     const auto& [handle, kind] = it->first;
     const auto region = regions_.find(handle);
@@ -258,7 +279,7 @@ void AttachedClient::FlushEvents() {
       const uint64_t first = it->second.first - region->second.opened.pages.first;
       result = SendPacket(events_socket_.get(), EncodeEvent({kind, {handle, first, it->second.count}}));
     }
-    if (result == PacketResult::kClosed) return Close(absl::CancelledError("the program has hung up"));
+    if (result == PacketResult::kClosed) return End(absl::CancelledError("the program does not read its events"));
     if (result == PacketResult::kNotNow) break;
     waiting_events_.erase(it);
   }
@@ -275,8 +296,8 @@ void AttachedClient::FlushEvents() {
 
 void AttachedClient::OnEventsSocket(uint32_t events) {
   const auto self = shared_from_this();
-  if (closed_) return;
-  if ((events & kHangUp) != 0) return Close(absl::CancelledError("the program has hung up"));
+  if (ended_) return;
+  if ((events & kHangUp) != 0) return End(absl::CancelledError("the program does not read its events"));
   FlushEvents();
 }
 

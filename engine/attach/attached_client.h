@@ -1,9 +1,12 @@
 // One attached program, as its daemon sees it: its connection, and what it has open. Belongs to AttachServer.
 //
-// States: awaiting hello → serving → closed. In every state before `closed` the socket is watched for hang-up, so a
+// States: awaiting hello → serving → ended → forgotten. In every state before `forgotten` the socket is watched for hang-up, so a
 // program's death is seen at once; the process itself is watched too (pidfd), since a child of fork that it left behind
 // may hold the socket open. Requests under way at the end run on; their results are dropped, and a lock that is
 // granted then is given back.
+//
+// A program that the daemon ends, and not the other way round, may still have mapped what it had: it is `ended` until it hangs up or
+// dies (S4), and forgotten at once if it had nothing mapped.
 //
 // Owned by the loop.
 
@@ -41,9 +44,9 @@ class AttachedClient : public std::enable_shared_from_this<AttachedClient> {
   ~AttachedClient();
 
   void Start();
-  // Ends the connection, now; the program is told `why` if it still reads. Does nothing when closed.
+  // Ends and forgets it: it has hung up, or is dead, or the server stops.
   void Close(const absl::Status& why);
-  // It is to seal what it has mapped, and closed when it has hung up; at once if that is nothing.
+  // It is to seal what it has mapped, and forgotten when it has hung up; at once if that is nothing.
   void CutOff();
   // The program's regions that have pages of the event are told.
   void OnRegionEvent(const NodeOperations::Event& event);
@@ -71,8 +74,12 @@ class AttachedClient : public std::enable_shared_from_this<AttachedClient> {
   void OnHello(const ReceivedPacket& packet);
   absl::Status Welcome();
   void OnRequest(ReceivedPacket& packet);
-  // Tells the program and closes.
+  // Complains, and ends it.
   void Refuse(const absl::Status& why);
+  // Nothing is done for it any more, and what it has here is given back; it is told `why` if it still reads.
+  void End(const absl::Status& why);
+  void Forget();
+  bool HasMapped() const;
   void Send(const AttachReply& reply, Descriptors descriptors = {});
   PacketResult SendNow(const Outgoing& packet);
   void Flush();
@@ -132,7 +139,8 @@ class AttachedClient : public std::enable_shared_from_this<AttachedClient> {
   UniqueFd process_;
   Clock::TimerId hello_timer_ = 0;
   bool serving_ = false;
-  bool closed_ = false;
+  bool ended_ = false;
+  bool is_forgotten_ = false;
   bool is_cut_off_ = false;
 
   size_t requests_ = 0;

@@ -50,7 +50,7 @@ void AttachedClient::RunOpen(uint64_t id, Task<absl::StatusOr<OpenedRegion>> tas
   Spawn<absl::StatusOr<OpenedRegion>>(std::move(task),
                                       [self = shared_from_this(), id](absl::StatusOr<OpenedRegion> opened) {
                                         if (!opened.ok()) return self->Finish(id, opened.status());
-                                        if (self->closed_) return;
+                                        if (self->ended_) return;
                                         Descriptors descriptors;
                                         auto reply = self->AdmitRegion(id, *std::move(opened), descriptors);
                                         if (!reply.ok()) return self->Finish(id, reply.status());
@@ -74,7 +74,7 @@ void AttachedClient::RunList(uint64_t id, Task<absl::StatusOr<std::vector<Region
       self->Send({.id = id,
                   .more = sent < regions->size(),
                   .result = RegionListReply{{first, first + static_cast<ptrdiff_t>(count)}}});
-    } while (sent < regions->size() && !self->closed_);
+    } while (sent < regions->size() && !self->ended_);
   });
 }
 
@@ -90,14 +90,14 @@ void AttachedClient::RunText(uint64_t id, Task<absl::StatusOr<std::string>> task
       TextReply part{text->substr(sent, kTextBytesPerReply)};
       sent += part.text.size();
       self->Send({.id = id, .more = sent < text->size(), .result = std::move(part)});
-    } while (sent < text->size() && !self->closed_);
+    } while (sent < text->size() && !self->ended_);
   });
 }
 
 void AttachedClient::RunLock(uint64_t id, Task<absl::StatusOr<uint64_t>> task) {
   Spawn<absl::StatusOr<uint64_t>>(std::move(task), [self = shared_from_this(), id](absl::StatusOr<uint64_t> lock) {
     if (!lock.ok()) return self->Finish(id, lock.status());
-    if (self->closed_) {
+    if (self->ended_) {
       // EndClient came before the grant. If the node has given it back already, that is as well.
       self->server_->operations_->Unlock(self->id_, *lock).IgnoreError();
       return;

@@ -32,7 +32,7 @@ void AttachedClient::Do(uint64_t id, TimeNs deadline, BeginCall) {
   Spawn<Begun>(transactions->Begin(id_, deadline), [self = shared_from_this(), id, transactions](Begun begun) {
     if (!begun.ok()) return self->Finish(id, begun.status());
     // The program went before it began.
-    if (self->closed_) return transactions->EndClient(self->id_);
+    if (self->ended_) return transactions->EndClient(self->id_);
     --self->requests_;
     self->Send({.id = id, .result = BegunReply{*begun}});
   });

@@ -44,8 +44,8 @@ void Append(AttachReply& reply, AttachReply part) {
 
 }  // namespace
 
-CallChannel::CallChannel(UniqueFd socket, std::string path, absl::Status gone)
-    : socket_(std::move(socket)), path_(std::move(path)), gone_(std::move(gone)) {}
+CallChannel::CallChannel(UniqueFd socket, std::string path, absl::Status gone, std::function<void()> on_failure)
+    : socket_(std::move(socket)), path_(std::move(path)), gone_(std::move(gone)), on_failure_(std::move(on_failure)) {}
 
 absl::Status CallChannel::TimedOut(int64_t timeout_ms) const {
   return absl::UnavailableError(
@@ -87,7 +87,11 @@ absl::Status CallChannel::Send(const AttachRequest& request, std::span<const int
       case PacketResult::kNotNow:
         if (WaitForSocket(socket_.get(), POLLOUT, deadline_ns)) continue;
         return absl::DeadlineExceededError("not sent");
-      default: Fail(gone_); return gone_;
+      default: {
+        const std::lock_guard lock(mutex_);
+        FailLocked(gone_);
+        return gone_;
+      }
     }
   }
 }
@@ -199,15 +203,22 @@ void CallChannel::OnLateReply(const AttachReply& reply) {
 
 void CallChannel::Fail(const absl::Status& status) {
   const std::lock_guard lock(mutex_);
-  FailLocked(status);
+  EndCallsLocked(status);
+  // Wakes the reader; the daemon sees the end.
+  shutdown(socket_.get(), SHUT_RDWR);
 }
 
+// By the reader, or since the daemon has hung up, which the reader sees too: nobody else is to be woken.
 void CallChannel::FailLocked(const absl::Status& status) {
+  if (!failed_.ok()) return;
+  EndCallsLocked(status);
+  on_failure_();
+}
+
+void CallChannel::EndCallsLocked(const absl::Status& status) {
   CHECK(!status.ok());
   if (!failed_.ok()) return;
   failed_ = status;
-  // Wakes the reader; the daemon sees the end, and its hang-up of the events' socket wakes the watchdog.
-  shutdown(socket_.get(), SHUT_RDWR);
   for (const auto& [id, waiting] : waiting_) waiting->changed.notify_one();
 }
 

@@ -8,7 +8,8 @@
 // Invariants:
 //  C1  While a thread waits for a reply, one thread reads, or one of the waiting has been told to.
 //  C2  Every call ends by its deadline, whatever the daemon does.
-//  C3  After Fail, every call ends with its status, also those under way.
+//  C3  After a failure every call ends with its status, also those under way.
+//  C4  Fail alone hangs up: to the daemon that says that nothing is mapped here any more (attach_server.h, S4).
 //
 // Thread-safe.
 
@@ -16,6 +17,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <set>
@@ -39,13 +41,15 @@ class CallChannel {
     std::vector<UniqueFd> descriptors;
   };
 
-  // `socket`: LetReceiveWait. `path`: for messages. `gone`: what calls get when the daemon has hung up.
-  CallChannel(UniqueFd socket, std::string path, absl::Status gone);
+  // `socket`: LetReceiveWait. `path`: for messages. `gone`: what calls get when the daemon has hung up. `on_failure` is called, once at
+  // most and by any thread, when the connection cannot be used any more and nobody has called Fail: whoever is to seal what is
+  // mapped does so, and calls Fail. It must not do so in that call.
+  CallChannel(UniqueFd socket, std::string path, absl::Status gone, std::function<void()> on_failure);
 
   // Sends the call and waits for its reply: the daemon's status, or Unavailable `kGraceMs` after `timeout_ms`.
   absl::StatusOr<Answer> Ask(Call call, int64_t timeout_ms, std::span<const int> descriptors = {});
 
-  // Ends the connection and all calls. The first status counts.
+  // Ends the connection and all calls. REQUIRES: nothing is mapped any more. The first status counts.
   void Fail(const absl::Status& status);
 
   // The daemon's own answer about a timeout says more; it gets this long to come.
@@ -73,11 +77,13 @@ class CallChannel {
   void OnLateReply(const AttachReply& reply);
   void LetAnotherRead();
   void FailLocked(const absl::Status& status);
+  void EndCallsLocked(const absl::Status& status);
   absl::Status TimedOut(int64_t timeout_ms) const;
 
   const UniqueFd socket_;
   const std::string path_;
   const absl::Status gone_;
+  const std::function<void()> on_failure_;
 
   std::mutex mutex_;
   absl::Status failed_;

@@ -71,7 +71,9 @@ absl::StatusOr<std::unique_ptr<SocketBackend>> SocketBackend::Connect(const Atta
 }
 
 void SocketBackend::Begin(UniqueFd socket, UniqueFd events_socket, DeadlineView deadline, SessionParts* parts) {
-  channel_ = std::make_unique<CallChannel>(std::move(socket), options_.socket_path, Gone());
+  // By a call, so not before there is a watchdog.
+  channel_ = std::make_unique<CallChannel>(std::move(socket), options_.socket_path, Gone(),
+                                           [this] { watchdog_->CutOffSoon(); });
   Watchdog::Actions actions;
   actions.cut_off = [this, liveness = parts->liveness.get(), mappings = parts->mappings.get(),
                      events = parts->events.get()] {

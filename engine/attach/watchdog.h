@@ -4,6 +4,7 @@
 //   is dead         its end of the events' socket hangs up     a wake-up
 //   is stopped      it no longer moves the deadline page       the deadline it set last, 2 s
 //   hangs           the same: its loop stamps the page         the same
+//   makes no sense  a call finds it: CutOffSoon                a wake-up
 //   has no lease    the page says when it ends; of no matter   a wake-up after the lease's end
 //   any more        to a program that has mapped nothing but
 //                   regions that are read without one: its
@@ -17,6 +18,8 @@
 // After a pause of the whole host, loads may see old data until this thread has run.
 
 #pragma once
+
+#include <sys/socket.h>
 
 #include <atomic>
 #include <functional>
@@ -46,6 +49,8 @@ class Watchdog {
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
+  // As if the daemon were gone. Thread-safe; waits for nothing.
+  void CutOffSoon() { shutdown(events_socket_.get(), SHUT_RD); }
   // When the lease ends, as the daemon has said last. Thread-safe.
   int64_t lease_ns() const { return deadline_.lease_ns(); }
 

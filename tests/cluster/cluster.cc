@@ -157,7 +157,8 @@ std::string Cluster::ConfigText(int node) const {
       "\nfault_timeout_ms = ", options_.fault_timeout_ms, "\n", options_.node_settings,
       "\n[cluster]\nname = \"test\"\nkey_file = \"", directory_ / "key", "\"\nreplicas = ", options_.replicas, "\n");
   for (int member = 1; member <= size(); ++member) {
-    absl::StrAppend(&text, "[[members]]\nid = ", member, "\nname = \"node-", member, "\"\naddress = \"", HostOf(member),
+    const int id = options_.ids.empty() ? member : options_.ids.at(static_cast<size_t>(member) - 1);
+    absl::StrAppend(&text, "[[members]]\nid = ", id, "\nname = \"node-", member, "\"\naddress = \"", HostOf(member),
                     ":", ports_[static_cast<size_t>(member) - 1], "\"\n");
   }
   return text;
@@ -274,6 +275,11 @@ nlohmann::json Cluster::Ask(int node, const std::vector<std::string>& command) {
   const Output output = RunProgram(words);
   EXPECT_EQ(output.exit_code, 0) << output.err;
   return nlohmann::json::parse(output.out, nullptr, false);
+}
+
+int Cluster::MonitorOf(int node) {
+  const nlohmann::json name = Ask(node, {"status"})["membership"]["monitor"];
+  return name.is_null() ? 0 : std::stoi(name.get<std::string>().substr(std::string("node-").size()));
 }
 
 std::shared_ptr<Session> Cluster::Attach(int node, int call_timeout_ms) {

@@ -66,6 +66,7 @@ struct ClusterOptions {
   int cache_size_mib = 64;
   int fault_timeout_ms = 3000;
   std::string node_settings;  // Further lines of [node].
+  std::vector<int> ids;       // By these nodes are in groups; otherwise their numbers.
   // For each node, where it is not beside this process on loopback: its address, and what comes before its command.
   std::vector<std::string> hosts;
   std::vector<std::vector<std::string>> launchers;
@@ -106,6 +107,8 @@ class Cluster {
   // What its status says of another one.
   nlohmann::json PeerOf(int node, const std::string& name);
   nlohmann::json Ask(int node, const std::vector<std::string>& command);
+  // The monitor of its group, as its status says; 0: it has none, and pulses to the anchors' leader.
+  int MonitorOf(int node);
   // Attaches this process.
   std::shared_ptr<Session> Attach(int node, int call_timeout_ms = 5000);
 

@@ -6,11 +6,13 @@
 #include <sys/wait.h>
 
 #include <atomic>
+#include <cstdio>
 #include <filesystem>
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
 #include "tests/cluster/cluster.h"
+#include "tests/cluster/words.h"
 
 namespace mangrove::cluster_test {
 namespace {
@@ -389,6 +391,45 @@ TEST_F(Failures, AStoppedDaemonFencesItsProgramsAndTheyTheirCluster) {
   EXPECT_EQ(TryLoad(base + kPageBytes), SIGBUS);
   EXPECT_LT(watch.Seconds(), 5 + kBoundS);
   kill(cluster_.pid(1), SIGCONT);
+}
+
+// The killed node is neither an anchor nor the leader, and passes on the pulses of its group.
+// Covers: C02
+TEST(Monitors, WhenTheMonitorOfAGroupIsKilledNobodyLosesItsLeaseAndThePagesAreServedInTime) {
+  constexpr double kGoneWithinS = 1.1;  // From the view (docs/MEMBERSHIP.md).
+  constexpr uint64_t kPages = 16;
+  Cluster cluster({.nodes = 6, .node_settings = "monitors_above = 0\n", .ids = {1, 2, 3, 65, 66, 67}});
+  cluster.StartAll();
+  cluster.AwaitConnected();
+  ASSERT_TRUE(Eventually([&] { return cluster.MonitorOf(5) == 4 && cluster.MonitorOf(6) == 4; }));
+  EXPECT_EQ(cluster.MonitorOf(4), 0);
+  const auto session = cluster.Attach(5, 10'000);
+  const auto own = MakeRegion(*session, "own", kPages * kPageBytes);
+  {
+    const auto of_monitor = cluster.Attach(4);
+    const auto made = MakeRegion(*of_monitor, "r", kPages * kPageBytes);
+    for (uint64_t page = 0; page < kPages; ++page) ASSERT_TRUE(SetWord(*made, page * kPageBytes, page).ok());
+    ASSERT_TRUE(made->Flush(0, kPages * kPageBytes).ok());
+  }
+  const auto region = Take(session->Open("r", AccessMode::kWrite));
+  ASSERT_TRUE(SetWord(*own, 0, 1).ok());
+
+  cluster.Kill(4);
+  const Stopwatch since;
+  for (uint64_t page = 0; page < kPages; ++page) {
+    while (!SetWord(*region, page * kPageBytes + 8, page).ok()) ASSERT_LT(since.Seconds(), kGoneWithinS + kSlackS);
+  }
+  std::printf("served again %.0f ms after the kill of the monitor\n", since.Seconds() * 1000);
+  EXPECT_LT(since.Seconds(), kGoneWithinS + kSlackS);
+  for (uint64_t page = 0; page < kPages; ++page) EXPECT_EQ(Take(Word(*region, page * kPageBytes)), page);
+  EXPECT_TRUE(SetWord(*own, 0, 2).ok());
+  // Who is the next one follows from the view.
+  EXPECT_TRUE(Eventually([&] { return cluster.MonitorOf(6) == 5 && cluster.MonitorOf(5) == 0; }));
+  for (const int node : {1, 2, 3, 5, 6}) EXPECT_EQ(cluster.LinesOf(node, "lease has ended"), 0u) << node;
+
+  cluster.Start(4);
+  cluster.AwaitConnected();
+  EXPECT_TRUE(Eventually([&] { return cluster.MonitorOf(5) == 4 && cluster.MonitorOf(6) == 4; }));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // mangrove-kill-times: how long the pages of a killed node are out of service, and what the others notice of it. Three nodes as
-// processes, with the settings that they have by themselves; one is killed, and started again, as often as it is asked for.
+// processes, with the settings that they have by themselves; one is killed, and started again, as often as it is asked for. For the
+// kill of a monitor five, which pulse by way of monitors as those of large clusters do.
 
 #include <algorithm>
 #include <atomic>
@@ -18,18 +19,22 @@ namespace mangrove::cluster_test {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: mangrove-kill-times [--kills N] [--whom member|leader]\n"
+    "usage: mangrove-kill-times [--kills N] [--whom member|leader|monitor]\n"
     "  --kills N  how often (default 50)\n"
-    "  --whom W   a member that does not lead the anchors (default), or the one that leads them\n";
+    "  --whom W   a member that does not lead the anchors (default), the one that leads them, or one by way of which "
+    "another one\n"
+    "             pulses, and which is no anchor\n";
 
-constexpr int kNodes = 3;
+enum class Whom { kMember, kLeader, kMonitor };
+constexpr const char* kWhomTexts[] = {"a member", "the anchors' leader", "a group's monitor"};
+
 constexpr uint64_t kPages = 64;  // That the killed node was responsible for, and had written last.
 constexpr int kServedWithinS = 30;
 constexpr auto kWatched = std::chrono::seconds(3);  // Before each kill, and after it.
 
 struct CommandLine {
   int kills = 50;
-  bool leader = false;
+  Whom whom = Whom::kMember;
 };
 
 [[noreturn]] void Refuse(const std::string& what) {
@@ -47,8 +52,8 @@ CommandLine Parse(int argc, char** argv) {
       if (!absl::SimpleAtoi(value, &line.kills) || line.kills < 1 || line.kills > 10'000) {
         Refuse(absl::StrCat("--kills is \"", value, "\", expected a number from 1 to 10000"));
       }
-    } else if (flag == "--whom" && (value == "member" || value == "leader")) {
-      line.leader = value == "leader";
+    } else if (flag == "--whom" && (value == "member" || value == "leader" || value == "monitor")) {
+      line.whom = value == "member" ? Whom::kMember : value == "leader" ? Whom::kLeader : Whom::kMonitor;
     } else {
       Refuse(absl::StrCat("unknown: ", flag, " ", value));
     }
@@ -126,14 +131,34 @@ int LeaderOf(Cluster& cluster) {
   return node;
 }
 
-void KillOnce(Cluster& cluster, int number, bool wants_leader, Times& times) {
+struct Roles {
+  int victim = 0;
+  int survivor = 0;  // Which uses the pages of the victim.
+  int third = 0;
+};
+
+// Three of the nodes.
+Roles RolesOf(Cluster& cluster, Whom whom) {
   const int leader = LeaderOf(cluster);
-  const int victim = wants_leader ? leader : leader % kNodes + 1;
-  const int survivor = wants_leader ? leader % kNodes + 1 : (leader + 1) % kNodes + 1;
+  if (whom == Whom::kMonitor) {
+    const int survivor = cluster.size();
+    int monitor = 0;
+    if (!Eventually([&] { return monitor = cluster.MonitorOf(survivor), monitor != 0; })) {
+      throw std::runtime_error("nobody is a monitor");
+    }
+    return {.victim = monitor, .survivor = survivor, .third = leader};
+  }
+  const auto after = [&](int by) { return (leader - 1 + by) % 3 + 1; };
+  if (whom == Whom::kLeader) return {.victim = leader, .survivor = after(1), .third = after(2)};
+  return {.victim = after(1), .survivor = after(2), .third = leader};
+}
+
+void KillOnce(Cluster& cluster, int number, Whom whom, Times& times) {
+  const auto [victim, survivor, third] = RolesOf(cluster, whom);
   const std::string name = absl::StrCat("kill-", number);
   const auto session = cluster.Attach(survivor, kServedWithinS * 1000);
   const auto own = MakeRegion(*session, name + "-own", kPages * kPageBytes);
-  const auto of_third = cluster.Attach(kNodes * (kNodes + 1) / 2 - victim - survivor, kServedWithinS * 1000);
+  const auto of_third = cluster.Attach(third, kServedWithinS * 1000);
   const auto shared = Take(of_third->Open(name + "-own", AccessMode::kWrite));
   {
     const auto of_victim = cluster.Attach(victim);
@@ -177,13 +202,18 @@ void KillOnce(Cluster& cluster, int number, bool wants_leader, Times& times) {
 
 int Main(int argc, char** argv) {
   const CommandLine line = Parse(argc, argv);
-  Cluster cluster({.nodes = kNodes});
+  ClusterOptions options{.nodes = 3};
+  // The fourth is the fifth's monitor: they are a group of their own.
+  if (line.whom == Whom::kMonitor) {
+    options = {.nodes = 5, .node_settings = "monitors_above = 0\n", .ids = {1, 2, 3, 65, 66}};
+  }
+  Cluster cluster(options);
   cluster.StartAll();
   cluster.AwaitConnected();
   Times times;
-  for (int i = 1; i <= line.kills; ++i) KillOnce(cluster, i, line.leader, times);
+  for (int i = 1; i <= line.kills; ++i) KillOnce(cluster, i, line.whom, times);
   std::printf("%s killed, %d times, with the settings that nodes have by themselves\n",
-              line.leader ? "the anchors' leader" : "a member", line.kills);
+              kWhomTexts[static_cast<int>(line.whom)], line.kills);
   Say("until a page of it can be written again:", times.first);
   Say(absl::StrCat("until all ", kPages, " can:").c_str(), times.all);
   for (const bool with_kill : {false, true}) {

@@ -1,7 +1,7 @@
 // mangrove-soak: faults by a seed, one after the other, against nodes that are processes, while programs check what they read. After
 // each fault the cluster must be whole again in bounded time, and every program must get on.
 //
-// Covers: C07, C09, C10, G15
+// Covers: C02, C07, C09, C10, G15
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -29,11 +29,13 @@ namespace mangrove::cluster_test {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: mangrove-soak [--faults N] [--seed N] [--nodes 3|5] [--full-disks yes|no]\n"
+    "usage: mangrove-soak [--faults N] [--seed N] [--nodes 3|5] [--full-disks yes|no] [--monitors yes|no]\n"
     "  --faults N  how many (default 100)\n"
     "  --seed N    what they are drawn from (default: one that nobody has tried)\n"
     "  --nodes N   3 (default) or 5\n"
-    "  --full-disks yes|no  whether disks are filled (default yes)\n";
+    "  --full-disks yes|no  whether disks are filled (default yes)\n"
+    "  --monitors yes|no    whether nodes pulse by way of monitors, as in large clusters (default: where the seed is "
+    "odd)\n";
 
 constexpr int kWholeWithinS = 60;     // From the end of a fault on.
 constexpr uint64_t kOperations = 16;  // So many more of each program: it is served.
@@ -44,6 +46,8 @@ struct CommandLine {
   uint64_t seed = std::random_device{}();
   int nodes = 3;
   bool full_disks = true;
+  std::optional<bool> monitors;
+  bool has_monitors() const { return monitors.value_or(seed % 2 == 1); }
 };
 
 [[noreturn]] void Refuse(const std::string& what) {
@@ -67,6 +71,8 @@ CommandLine Parse(int argc, char** argv) {
       line.nodes = value == "3" ? 3 : 5;
     } else if (flag == "--full-disks" && (value == "yes" || value == "no")) {
       line.full_disks = value == "yes";
+    } else if (flag == "--monitors" && (value == "yes" || value == "no")) {
+      line.monitors = value == "yes";
     } else {
       Refuse(absl::StrCat("unknown: ", flag, " ", value));
     }
@@ -74,7 +80,7 @@ CommandLine Parse(int argc, char** argv) {
   return line;
 }
 
-enum class Kind { kKill, kKillLeader, kKillAll, kShortPause, kLongPause, kShortCut, kLongCut, kFullDisk };
+enum class Kind { kKill, kKillLeader, kKillMonitor, kKillAll, kShortPause, kLongPause, kShortCut, kLongCut, kFullDisk };
 
 bool Pauses(Kind kind) { return kind == Kind::kShortPause || kind == Kind::kLongPause; }
 bool Cuts(Kind kind) { return kind == Kind::kShortCut || kind == Kind::kLongCut; }
@@ -136,6 +142,11 @@ class Soak {
  private:
   ClusterOptions Options() const {
     ClusterOptions options{.nodes = line_.nodes, .node_settings = "disk_reserve_mib = 64\n"};
+    if (line_.has_monitors()) {
+      options.node_settings += "monitors_above = 0\n";
+      options.ids = {1, 2, 3, 65, 66};  // Of the fourth and the fifth, which are no anchors, one is the other's.
+      options.ids.resize(static_cast<size_t>(line_.nodes));
+    }
     if (!network_.ok()) return options;
     options.hosts = (*network_)->hosts();
     options.launchers = (*network_)->launchers();
@@ -148,7 +159,8 @@ class Soak {
   }
 
   void Begin() {
-    std::printf("seed %lu, %d nodes, %d faults\n", line_.seed, line_.nodes, line_.faults);
+    std::printf("seed %lu, %d nodes, %d faults, %s monitors\n", line_.seed, line_.nodes, line_.faults,
+                line_.has_monitors() ? "with" : "without");
     const auto say_without = [](const char* what, const absl::Status& why) {
       if (!why.ok()) std::printf("not drawn: %s, since %s\n", what, std::string(why.message()).c_str());
     };
@@ -184,6 +196,7 @@ class Soak {
   Fault Draw() {
     std::vector<Kind> kinds{Kind::kKill,    Kind::kKill,       Kind::kKillLeader,
                             Kind::kKillAll, Kind::kShortPause, Kind::kLongPause};
+    if (line_.has_monitors()) kinds.push_back(Kind::kKillMonitor);
     if (network_.ok()) kinds.insert(kinds.end(), {Kind::kShortCut, Kind::kLongCut, Kind::kLongCut});
     if (disks_.ok()) kinds.push_back(Kind::kFullDisk);
     Fault fault{.kind = kinds[random_() % kinds.size()]};
@@ -196,6 +209,7 @@ class Soak {
     switch (fault.kind) {
       case Kind::kKill: lasts(50, 4000); break;
       case Kind::kKillLeader: lasts(50, 4000); break;
+      case Kind::kKillMonitor: lasts(50, 4000); break;
       case Kind::kKillAll: lasts(50, 2000); break;
       case Kind::kShortPause: lasts(100, 700); break;  // A lease is 1 s.
       case Kind::kLongPause: lasts(1500, 4000); break;
@@ -204,7 +218,9 @@ class Soak {
       case Kind::kFullDisk: lasts(500, 5000); break;
     }
     const int leader = Leader();
+    const int monitor = Monitor(leader);
     if (fault.kind == Kind::kKillLeader) fault.node = leader;
+    if (fault.kind == Kind::kKillMonitor) fault.node = monitor;
     if (fault.kind == Kind::kKillAll) fault.node = 0;
     constexpr const char* kCutTexts[] = {"", ", whom nobody hears,", ", which hears nobody,"};
     const char* what = "kill ";
@@ -213,6 +229,7 @@ class Soak {
     if (fault.kind == Kind::kFullDisk) what = "fill the disk of ";
     fault.text = absl::StrCat(
         what, fault.node == 0 ? "all" : absl::StrCat("node-", fault.node), fault.node == leader ? " (leader)" : "",
+        fault.node == monitor && fault.node != 0 ? " (monitor)" : "",
         Cuts(fault.kind) ? kCutTexts[static_cast<int>(fault.cut)] : "", " for ", fault.lasts_ms, " ms");
     return fault;
   }
@@ -225,6 +242,21 @@ class Soak {
     });
     if (!known) throw std::runtime_error("nobody leads");
     return leader;
+  }
+
+  // One that is not the leader, if there is one; 0: there are none.
+  int Monitor(int leader) {
+    if (!line_.has_monitors()) return 0;
+    int monitor = 0;
+    const bool known = Eventually([&] {
+      for (int node = 1; node <= line_.nodes; ++node) {
+        const int of_node = cluster_.MonitorOf(node);
+        if (of_node != 0 && (monitor == 0 || monitor == leader)) monitor = of_node;
+      }
+      return monitor != 0;
+    });
+    if (!known) throw std::runtime_error("nobody is a monitor");
+    return monitor;
   }
 
   // An object without members, if the node does not answer.

@@ -17,6 +17,7 @@
 #include "engine/attach/attach_codec.h"
 #include "engine/attach/deadline_page.h"
 #include "engine/attach/packet_socket.h"
+#include "engine/mapping/local_mapping.h"
 #include "tests/unit/engine/attach_harness.h"
 
 namespace mangrove::attach_test {
@@ -78,6 +79,8 @@ class RawProgram {
     return *reply;
   }
   int fd() const { return socket_.get(); }
+  // Of the last packet.
+  int descriptor(size_t index) const { return packet_.descriptors.at(index).get(); }
 
  private:
   UniqueFd socket_;
@@ -474,6 +477,47 @@ TEST_F(AttachServerTest, AProgramThatStandsStillDoesNotGiveUpWhatItHasMapped) {
   victim.Signal(SIGKILL);
   EXPECT_EQ(victim.Wait(), 100 + SIGKILL);
   for (const int end : {go[0], go[1], told[0]}) close(end);
+}
+
+// S4. One that stands still when it is refused, say: this one has nobody who would seal what it has mapped.
+TEST_F(AttachServerTest, WhoIsRefusedMayUseWhatItHasMappedUntilItHangsUp) {
+  for (const bool hangs_up : {false, true}) {
+    Serve();
+    {
+      auto session = *Session::Attach({.socket_path = path_});
+      ASSERT_TRUE((*session->Reserve({.name = "r", .size_bytes = kSize}))->Allocate(0, kSize, {}).ok());
+    }
+    auto program = std::make_optional<RawProgram>(path_);
+    program->SayHello();
+    const AttachReply opened = program->Ask({.call = OpenCall{"r", AccessMode::kWrite}});
+    ASSERT_TRUE(opened.status.ok()) << opened.status;
+    const auto mapping = *LocalMapping::Create(program->descriptor(0), kSize, false);
+    const UniqueFd userfaultfd = mapping->ReleaseUserfaultfd();
+    const int descriptor = userfaultfd.get();
+    const MapCall map{std::get<OpenedReply>(opened.result).region, reinterpret_cast<uint64_t>(mapping->base()),
+                      MappingUse::kProgram};
+    ASSERT_TRUE(program->Ask({.call = map}, {&descriptor, 1}).status.ok());
+    ASSERT_EQ(TryStore(mapping->base(), 7), 0);
+
+    ASSERT_TRUE(program->Send(AttachBytes(16, std::byte{1})));
+    EXPECT_EQ(program->NextReply().status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_TRUE(program->HangsUp());
+    uint64_t value = 0;
+    ASSERT_EQ(TryLoad(mapping->base(), &value), 0);
+    EXPECT_EQ(value, 7u);
+
+    std::atomic<int> all_have = -1;
+    const DurationNs patience = hangs_up ? 10 * kSecond : 50 * kMillisecond;
+    node().OnLoop([&] { daemon_->server().CutOff(patience, [&](bool all) { all_have = all ? 1 : 0; }); });
+    if (hangs_up) {
+      EXPECT_EQ(all_have, -1);
+      program.reset();
+    }
+    EXPECT_TRUE(Eventually([&] { return all_have != -1; }));
+    EXPECT_EQ(all_have, hangs_up ? 1 : 0);
+    EXPECT_EQ(Clients(), hangs_up ? 0u : 1u);
+    daemon_.reset();
+  }
 }
 
 TEST_F(AttachServerTest, CredentialsAreThoseOfTheProgram) {

@@ -35,6 +35,22 @@ class AnchorLeaving : public AnchorTest {
     At(Leader()).Receive(Instance(Leader()), NodeRequest{.kind = kind, .node = NodeId(node)}, now_);
     Deliver();
   }
+  // Of the anchors that may take over `node` has the whole log, and has answered last.
+  void LetAnswerLast(uint64_t node) {
+    const auto before = cut_;
+    for (uint64_t other : {1, 2, 3}) {
+      if (other != node) cut_.insert({NodeId(Leader()), NodeId(other)});
+    }
+    RunFor(2 * RecoveryTiming().heartbeat);
+    cut_ = before;
+  }
+  // REQUIRES: somebody leads. Returns who does then.
+  uint64_t LeaderAfterHandOver(std::set<NodeId> staying) {
+    const uint64_t leader = Leader();
+    EXPECT_TRUE(At(leader).HandOver(std::move(staying), now_).ok());
+    RunUntil([&] { return Leader() != 0 && Leader() != leader; });
+    return Leader();
+  }
   void Stop(uint64_t node) {
     pulsing_.erase(Instance(node));
     silent_.insert(NodeId(node));
@@ -167,6 +183,44 @@ TEST_F(AnchorLeaving, ALostAnchorWithAReplacedDiskKeepsNobodyElseWaiting) {
   Ask(Kind::kDrain, drains);
   RunUntilItKeepsNothing(drains);
   RunUntil([&] { return VotesIn(Leader()).at(NodeId(drains)) == 0; });
+}
+
+// Covers: C11
+TEST_F(AnchorLeaving, TheLeaderHandsOverToWhoDoesNotStop) {
+  Begin();
+  const uint64_t leader = Leader();
+  const uint64_t stops = Follower();
+  const uint64_t stays = Follower(stops);
+  LetAnswerLast(stops);
+  EXPECT_EQ(LeaderAfterHandOver({NodeId(stays)}), stays);
+  // Where nobody that stays has answered of late, a short while is better than nothing.
+  Stop(leader);
+  RunFor(2 * RecoveryTiming().election);
+  ASSERT_EQ(Leader(), stays);
+  EXPECT_EQ(LeaderAfterHandOver({NodeId(leader)}), stops);
+}
+
+// Covers: C11
+TEST_F(AnchorLeaving, TheLeaderHandsOverToNobodyThatHasSaidThatItLeaves) {
+  Begin();
+  const uint64_t leaves = Follower();
+  const uint64_t stays = Follower(leaves);
+  // Heard by the leader alone, which has not taken it out of the view yet.
+  At(Leader()).Receive(Instance(leaves),
+                       Pulse{.sent_at = now_, .epoch = Now().epoch, .unreachable = {}, .leaves = true}, now_);
+  LetAnswerLast(leaves);
+  EXPECT_EQ(LeaderAfterHandOver({NodeId(leaves), NodeId(stays)}), stays);
+}
+
+// Covers: C11
+TEST_F(AnchorLeaving, TheLeaderHandsOverToAMemberOfTheViewBeforeOneThatHasLeftIt) {
+  Begin();
+  const uint64_t out = Follower();
+  const uint64_t stays = Follower(out);
+  pulsing_.erase(Instance(out));  // Its anchor answers still.
+  RunUntil([&] { return !Now().members.contains(NodeId(out)); });
+  LetAnswerLast(out);
+  EXPECT_EQ(LeaderAfterHandOver({NodeId(out), NodeId(stays)}), stays);
 }
 
 TEST_F(AnchorLeaving, WhoDoesNotLeadTakesNoRequests) {

@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include "recovery/stop_patience.h"
+
 namespace mangrove {
 namespace {
 
@@ -30,6 +32,21 @@ TEST(RecoveryTiming, ALongerLeaseIsLongerInAllThatGoesWithIt) {
     EXPECT_EQ(timing.election, 6 * timing.heartbeat);
     EXPECT_LT(timing.silent, timing.lease / 2);
     EXPECT_LT(timing.election, timing.lease / 2);
+  }
+}
+
+// Covers: C11
+TEST(RecoveryTiming, WhoStopsIsAsPatientAsItsLeaseIsLong) {
+  const RecoveryTiming usual;
+  EXPECT_EQ(HandOverPatience(usual), 300 * kMillisecond);
+  EXPECT_EQ(LeavePatience(usual), 500 * kMillisecond);
+  for (const uint32_t lease_ms : {1500U, 4000U, kMostLeaseMs}) {
+    const RecoveryTiming timing = TimingOf(lease_ms * kMillisecond, 20 * kSecond);
+    EXPECT_EQ(HandOverPatience(timing), HandOverPatience(usual) * lease_ms / kDefaultLeaseMs);
+    EXPECT_EQ(LeavePatience(timing), LeavePatience(usual) * lease_ms / kDefaultLeaseMs);
+    // What is said once more when it was lost: a heartbeat, and a third of a pulse (recovery/member.cc).
+    EXPECT_GT(HandOverPatience(timing), 5 * timing.heartbeat);
+    EXPECT_GT(LeavePatience(timing), 5 * timing.pulse / 3);
   }
 }
 
