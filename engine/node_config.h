@@ -54,6 +54,8 @@ struct NodeConfig {
   std::string log_file;               // Empty: standard error.
   std::string log_level = "info";
   uint64_t disk_reserve_bytes = uint64_t{256} << 20;  // Kept free on the data directory's filesystem.
+  uint64_t repair_bytes_per_second =
+      0;                       // Of pages that are copied to this node's disk since it lacks them; 0: not limited.
   bool evict_to_peers = true;  // Pages that do not fit into the cache go to nodes that have room, and theirs come here.
   // In code alone: false for a node that measures something, and is to do nothing by itself.
   bool has_transactions = true;
