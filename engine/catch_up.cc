@@ -1,7 +1,6 @@
 #include "engine/catch_up.h"
 
 #include <algorithm>
-#include <deque>
 #include <iterator>
 #include <memory>
 #include <type_traits>
@@ -19,13 +18,8 @@ constexpr DurationNs kPause = 20 * kMillisecond;
 constexpr DurationNs kMostPause = kSecond;  // After failures one after the other.
 constexpr DurationNs kAnswerIn = 2 * kSecond;
 constexpr uint64_t kLooksAtOnce = 1024;  // At extents; then others run.
-// Of some hundred pages each: about as many as a flush has on their way.
-constexpr size_t kPartsAtOnce = 6;
-
-struct PartOnItsWay {
-  PageId first;
-  Outcome<absl::Status> taken;
-};
+// Of copies that are limited in their rate: for how long more may come together.
+constexpr DurationNs kBurst = 100 * kMillisecond;
 
 // What is left of the ranges without `taken`.
 void Subtract(PageRange taken, std::vector<PageRange>& ranges) {
@@ -42,6 +36,8 @@ void Subtract(PageRange taken, std::vector<PageRange>& ranges) {
 }
 
 }  // namespace
+
+CatchUp::CatchUp(PageEngine* engine) : engine_(engine), copies_(engine->options_.repair_bytes_per_second, kBurst) {}
 
 void CatchUp::Open(bool blank) {
   blank_ = blank;
@@ -68,6 +64,7 @@ void CatchUp::OnView() {
   if (!engine_->view_.Has(engine_->options_.self)) return;
   NoteWhatIsHad();
   SetGoal(GoalNow());
+  NoteOrder();
   TrimIfDue();
   if (goal_.empty()) return;
   const bool has_said = has_all_ || (goal_.behind && caught_up_);
@@ -98,8 +95,9 @@ void CatchUp::SetGoal(const Goal& goal) {
   ++round_;
   has_all_ = false;
   extents_of_.clear();
+  one_copy_of_.clear();
+  compared_with_.clear();
   pages_of_.clear();
-  pages_from_.clear();
   learned_there_.clear();
   unreadable_.clear();
   uncovered_.clear();
@@ -147,6 +145,8 @@ CatchUpProgress CatchUp::Progress() const {
   progress.is_behind = IsBehind();
   progress.is_moving = goal_.move.value != 0 && !has_all_;
   const bool is_done = goal_.empty() || has_all_;
+  progress.limit_bytes_per_second = copies_.per_second();
+  progress.is_held_by_limit = !is_done && copies_.IsEmpty(engine_->clock_->Now());
   const ProgressRate::Done done = Done();
   progress.done_percent = is_done ? 100 : std::min(99, static_cast<int>(100 * done.share));
   if (!is_done) progress.rate = rate_.Now(engine_->clock_->Now(), done);
@@ -171,16 +171,12 @@ double CatchUp::DoneShare() const {
   for (const auto& [node, incarnation] : engine_->view_.members) {
     if (node != engine_->options_.self.node && engine_->disks_.IsCurrent(node)) ++sources;
   }
-  for (const auto& [source, from] : pages_from_) {
+  for (const auto& [source, compared] : compared_with_) {
     double all = 1;
     double past = 0;
     for (const auto& [first, extent] : engine_->core_.extents()) {
       all += static_cast<double>(extent.range.count);
-      if (extent.range.end() <= from) {
-        past += static_cast<double>(extent.range.count);
-      } else if (extent.range.first < from) {
-        past += static_cast<double>(from - extent.range.first);
-      }
+      past += static_cast<double>(compared.CountIn(extent.range));
     }
     done += past / all;
   }
@@ -290,18 +286,29 @@ absl::Status CatchUp::CheckGoesOn(uint64_t round) const {
   return round == round_ ? absl::OkStatus() : absl::AbortedError("this disk is to have something else by now");
 }
 
-// One step: all of one source's extents, or pages; or the end.
+// One step: all of one source's extents, or pages of a pass; or the end.
 Task<absl::Status> CatchUp::LearnNext() {
   const uint64_t round = round_;
   if (absl::Status status = CheckGoesOn(round); !status.ok()) co_return status;
-  const bool pages = !NextSource(extents_of_);
-  std::set<NodeId>& done = pages ? pages_of_ : extents_of_;
-  if (const std::optional<NodeId> source = NextSource(done)) {
+  if (const std::optional<Step> step = NextStep()) {
+    const auto [pass, source] = *step;
+    const uint64_t order = order_;
     absl::Status status;
-    if (!pages || !engine_->options_.bugs->catch_up_without_pages) status = co_await Learn(*source, pages);
+    if (pass == Pass::kExtents) {
+      status = co_await LearnExtents(source);
+    } else if (!engine_->options_.bugs->catch_up_without_pages) {
+      status = co_await LearnPages(source, pass);
+    }
     if (round != round_) co_return CheckGoesOn(round);
-    failed_ = status.ok() ? NodeId{} : *source;
-    if (status.ok()) done.insert(*source);
+    failed_ = status.ok() ? NodeId{} : source;
+    // Something else may come first by now.
+    if (!status.ok() || (pass != Pass::kExtents && order != order_)) co_return status;
+    if (pass == Pass::kExtents) extents_of_.insert(source);
+    if (pass == Pass::kOneCopy) one_copy_of_.insert(source);
+    if (pass == Pass::kRest) {
+      pages_of_.insert(source);
+      compared_with_.erase(source);
+    }
     co_return status;
   }
   if (!WaitsFor().empty()) co_return absl::UnavailableError("other disks may have more");
@@ -309,65 +316,43 @@ Task<absl::Status> CatchUp::LearnNext() {
   co_return finished;
 }
 
-// The extents, or the pages, that `source` and this node are both to keep. Some lists of pages at a time: while those of one are on
-// their way, the next one is asked for.
-Task<absl::Status> CatchUp::Learn(NodeId source, bool pages) {
+// A list that is one, of what is there from that page on.
+Task<absl::StatusOr<Message>> CatchUp::AskForList(NodeId source, PageId from, bool pages) {
   const uint64_t round = round_;
-  // Of pages it goes on where it was.
-  PageId from = pages ? std::exchange(pages_from_[source], {}) : PageId{};
-  std::deque<PartOnItsWay> parts;
-  absl::Status status;
-  do {
-    if (parts.size() == kPartsAtOnce) {
-      status = co_await parts.front().taken.Get();
-      parts.pop_front();
-      if (status.ok()) status = CheckGoesOn(round);
-      if (!status.ok()) break;
-    }
-    if (pages) pages_from_[source] = parts.empty() ? from : parts.front().first;
-    Message ask;
-    ask.kind = MessageKind::kListStored;
-    ask.page = from;
-    ask.with_data = pages;
-    const TimeNs deadline = engine_->clock_->Now() + kAnswerIn;
-    Outcome<Message> outcome = engine_->StartCall(source, std::move(ask), deadline, 5 * engine_->options_.resend_after);
-    const Message answer = co_await outcome.Get();
-    status = CheckGoesOn(round);
-    if (status.ok()) status = answer.status();
-    if (status.ok() && (answer.data == nullptr || (answer.page != PageId{} && answer.page <= from))) {
-      status = absl::InternalError(absl::StrCat(ToString(source), " sent a list that is none"));
-    }
-    if (!status.ok()) break;
-    const PageInterval part{from, answer.page == PageId{} ? kSpaceEnd : answer.page};
-    if (pages) {
-      absl::StatusOr<std::vector<StoredVersion>> listed = DecodeVersionList(*answer.data, from);
-      status = listed.status();
-      if (!status.ok()) break;
-      Outcome<absl::Status> taken(engine_->clock_);
-      parts.push_back({.first = from, .taken = taken});
-      Spawn<absl::Status>(TakePages(source, *std::move(listed), part),
-                          [taken](absl::Status s) mutable { taken.Set(std::move(s)); });
-    } else {
-      absl::StatusOr<std::vector<StoredExtent>> listed = DecodeExtentList(*answer.data, from);
-      status = listed.status();
-      if (status.ok()) status = co_await TakeExtents(source, *std::move(listed), part);
-      if (status.ok()) status = CheckGoesOn(round);
-      if (!status.ok()) break;
-    }
-    from = answer.page;
-  } while (from != PageId{});
-  // It goes on with the first of which it did not get all.
-  for (PartOnItsWay& part : parts) {
-    if (status.ok()) pages_from_[source] = part.first;
-    const absl::Status taken = co_await part.taken.Get();
-    if (status.ok()) status = taken;
-    if (status.ok()) status = CheckGoesOn(round);
+  Message ask;
+  ask.kind = MessageKind::kListStored;
+  ask.page = from;
+  ask.with_data = pages;
+  const TimeNs deadline = engine_->clock_->Now() + kAnswerIn;
+  Outcome<Message> outcome = engine_->StartCall(source, std::move(ask), deadline, 5 * engine_->options_.resend_after);
+  Message answer = co_await outcome.Get();
+  absl::Status status = CheckGoesOn(round);
+  if (status.ok()) status = answer.status();
+  if (!status.ok()) co_return status;
+  if (answer.data == nullptr || (answer.page != PageId{} && answer.page <= from)) {
+    co_return absl::InternalError(absl::StrCat(ToString(source), " sent a list that is none"));
   }
-  if (status.ok()) pages_from_.erase(source);
-  co_return status;
+  co_return answer;
 }
 
 // --- Extents ----------------------------------------------------------------------------------------------------------
+
+Task<absl::Status> CatchUp::LearnExtents(NodeId source) {
+  const uint64_t round = round_;
+  PageId from;
+  do {
+    const absl::StatusOr<Message> answer = co_await AskForList(source, from, /*pages=*/false);
+    if (!answer.ok()) co_return answer.status();
+    absl::StatusOr<std::vector<StoredExtent>> listed = DecodeExtentList(*answer->data, from);
+    if (!listed.ok()) co_return listed.status();
+    const PageInterval part{from, answer->page == PageId{} ? kSpaceEnd : answer->page};
+    absl::Status status = co_await TakeExtents(source, *std::move(listed), part);
+    if (status.ok()) status = CheckGoesOn(round);
+    if (!status.ok()) co_return status;
+    from = answer->page;
+  } while (from != PageId{});
+  co_return absl::OkStatus();
+}
 
 // U3. `part`: of which `listed` says all.
 Task<absl::Status> CatchUp::TakeExtents(NodeId source, std::vector<StoredExtent> listed, PageInterval part) {

@@ -18,6 +18,11 @@
 //      comes later is under U1, and the looks that follow do not wait.
 //  U9  A disk that is behind has caught up when it has what it lacks of the pages that it keeps. It does not wait for pages that
 //      are to come with a move, whose disks may all be behind, and wait for this one.
+//  U10 Pages come in two passes: first those that one current disk has and no other, of every source; then the others. Which they are
+//      the current disks say: when these change the first pass is made again, of what was not compared yet. What was compared with a disk
+//      is not compared with it again before the next beginning, and counts as learned, whatever becomes of that disk.
+//  U11 No more of pages is copied here than `repair_bytes_per_second` allows, but for a tenth of a second's (B1 of
+//      engine/token_bucket.h). Nothing else waits for that; and what waits comes to its turn.
 //
 // Owned by the loop; part of the page engine.
 
@@ -39,9 +44,11 @@
 #include "directory/messages.h"
 #include "engine/core_holder.h"
 #include "engine/disks.h"
+#include "engine/page_intervals.h"
 #include "engine/page_store.h"
 #include "engine/progress_rate.h"
 #include "engine/stored_list.h"
+#include "engine/token_bucket.h"
 #include "net/ids.h"
 #include "net/runtime/clock.h"
 #include "net/runtime/task.h"
@@ -63,13 +70,15 @@ struct CatchUpProgress {
   std::vector<NodeId> waits_for;               // U4
   std::optional<ProgressRate::Estimate> rate;  // Nothing: not known yet, or there is nothing to do.
   std::string trouble;                         // Why the last step failed; empty: it did not.
+  uint64_t limit_bytes_per_second = 0;         // U11; 0: there is none.
+  bool is_held_by_limit = false;               // It would be faster without.
 };
 
 class CatchUp {
  public:
   using Sink = absl::AnyInvocable<void(const DiskState&)>;
 
-  explicit CatchUp(PageEngine* engine) : engine_(engine) {}
+  explicit CatchUp(PageEngine* engine);
 
   void SetSink(Sink sink) { sink_ = std::move(sink); }
   // `blank`: when the node started its disk had nothing that counts.
@@ -124,15 +133,27 @@ class CatchUp {
   static Message AskOf(PageId page);
 
   Task<absl::Status> Run();
+  enum class Pass : uint8_t {
+    kExtents,
+    kOneCopy,  // U10: pages that no other current disk has.
+    kRest,
+  };
+  struct Step {
+    Pass pass;
+    NodeId source;
+  };
+  std::optional<Step> NextStep() const;
   Task<absl::Status> LearnNext();
   absl::Status CheckGoesOn(uint64_t round) const;
-  Task<absl::Status> Learn(NodeId source, bool pages);
+  Task<absl::StatusOr<Message>> AskForList(NodeId source, PageId from, bool pages);
+  Task<absl::Status> LearnExtents(NodeId source);
   Task<absl::Status> TakeExtents(NodeId source, std::vector<StoredExtent> listed, PageInterval part);
   Task<std::vector<Drop>> NotListed(const std::vector<StoredExtent>& listed, PageInterval part) const;
   const Extent* NextInDoubt(PageId page, PageId end) const;
   static void AddDrop(PageRange range, ConfigNumber config, std::vector<Drop>& drops);
   std::vector<PageRange> MissingOf(const StoredExtent& extent) const;
-  Task<absl::Status> TakePages(NodeId source, std::vector<StoredVersion> listed, PageInterval part);
+  Task<absl::Status> TakePages(NodeId source, Pass pass, std::vector<StoredVersion> listed, PageInterval part);
+  Task<absl::Status> TakeDiffering(NodeId source, const std::vector<StoredVersion>& listed, const Versions& here);
   Task<absl::StatusOr<Part>> VersionsHere(PageInterval part, PageStore::Listed what = PageStore::Listed::kAll);
   PageStore::Listed WhatToWaitFor() const;
   std::vector<StoredVersion> Differing(const std::vector<StoredVersion>& listed, const Versions& here);
@@ -140,6 +161,22 @@ class CatchUp {
   Task<absl::Status> Copy(NodeId source, std::vector<StoredVersion> pages);
   Task<absl::Status> Settle();
   Task<absl::StatusOr<bool>> CopyFromAny(PageId page);
+
+  // catch_up_order.cc
+  // How pages come, of a part.
+  struct Order {
+    PageId one_copy = kSpaceEnd;     // The first that comes in the first pass.
+    std::vector<PageInterval> rest;  // What comes in the second one, and may have between it what need not come.
+  };
+  void NoteOrder();
+  const PageIntervals& ComparedWith(NodeId source) const;
+  Task<Order> OrderOf(NodeId source, PageInterval part, bool up_to_one_copy) const;
+  Task<PageId> NextToAsk(NodeId source, Pass pass, PageId from) const;
+  Task<PageIntervals> ToCompare(NodeId source, Pass pass, PageInterval part) const;
+  Task<absl::Status> LearnPages(NodeId source, Pass pass);
+  size_t CopiesAtOnce() const;
+  Task<absl::Status> WaitForTurn(size_t pages);
+  bool WasComparedWith(NodeId source, PageRange range) const;
 
   // catch_up_end.cc
   struct Coverage {
@@ -194,9 +231,13 @@ class CatchUp {
   bool trimming_ = false;
   bool trim_again_ = false;
   NodeId failed_;                                            // The source of the last step, if that failed.
-  std::map<NodeId, PageId> pages_from_;                      // Where each source's pages go on.
   std::set<NodeId> extents_of_;                              // Whose are known.
-  std::set<NodeId> pages_of_;                                // The same.
+  std::set<NodeId> one_copy_of_;                             // U10: who has gone through the first pass in this order.
+  uint64_t order_ = 0;                                       // Orders that there were.
+  std::set<NodeId> current_;                                 // From which the order follows.
+  std::set<NodeId> ordered_by_;                              // The same: the view's disks.
+  std::map<NodeId, PageIntervals> compared_with_;            // Of those who are not in pages_of_.
+  std::set<NodeId> pages_of_;                                // Whose are known.
   std::vector<Drop> drops_;                                  // Since this node joined.
   std::vector<std::pair<NodeId, PageRange>> learned_there_;  // Extents that a source has learned itself.
   // That a current disk could not read, in the version that it had.
@@ -208,6 +249,7 @@ class CatchUp {
   std::map<uint64_t, absl::AnyInvocable<void(absl::Status)>> waits_;  // For this node's own disk; what ends each.
   CatchUpProgress progress_;
   ProgressRate rate_;
+  TokenBucket copies_;  // U11, in bytes.
 };
 
 }  // namespace mangrove

@@ -22,7 +22,7 @@ CatchUp::Cover CatchUp::CoverOf(const Extent& extent, PageRange part, Coverage& 
   const NodeId self = engine_->options_.self.node;
   if (!disks.Learns(self, part.first, extent.replicas)) return Cover::kWhole;
   std::vector<NodeId> holders = disks.Holders(part.first, extent.replicas);
-  const auto was_learned_from = [&](NodeId node) { return pages_of_.contains(node); };
+  const auto was_learned_from = [&](NodeId node) { return WasComparedWith(node, part); };
   const auto knows = [&](NodeId node) {
     return was_learned_from(node) && std::none_of(learned_there_.begin(), learned_there_.end(), [&](const auto& other) {
              return other.first == node && other.second.Overlaps(part);

@@ -13,8 +13,6 @@ namespace mangrove {
 namespace {
 
 constexpr DurationNs kAnswerIn = 2 * kSecond;
-// Pages that are on their way here at a time, and written together.
-constexpr size_t kCopiesAtOnce = 256;
 constexpr size_t kVersionsAtOnce = 1024;
 
 }  // namespace
@@ -28,32 +26,52 @@ Message CatchUp::AskOf(PageId page) {
 }
 
 // `part`: of which `listed` says all.
-Task<absl::Status> CatchUp::TakePages(NodeId source, std::vector<StoredVersion> listed, PageInterval part) {
+Task<absl::Status> CatchUp::TakePages(NodeId source, Pass pass, std::vector<StoredVersion> listed, PageInterval part) {
   const uint64_t round = round_;
+  const PageIntervals now = co_await ToCompare(source, pass, part);
+  if (absl::Status status = CheckGoesOn(round); !status.ok()) co_return status;
+  std::erase_if(listed, [&](const StoredVersion& stored) { return !now.Contains(stored.page); });
   progress_.pages_compared += listed.size();
   NoteRate();
   auto next = listed.begin();
   while (part.first < part.end) {
-    const absl::StatusOr<Part> here = co_await VersionsHere(part, WhatToWaitFor());
+    absl::StatusOr<Part> here = co_await VersionsHere(part, WhatToWaitFor());
     if (absl::Status status = CheckGoesOn(round); !status.ok()) co_return status;
     if (!here.ok()) co_return here.status();
+    std::erase_if(here->versions, [&](const auto& own) { return !now.Contains(own.first); });
     std::vector<StoredVersion> of_part;
     while (next != listed.end() && next->page < here->end) of_part.push_back(*next++);
-    const std::vector<StoredVersion> wanted = Differing(of_part, here->versions);
-    for (size_t begin = 0; begin < wanted.size(); begin += kCopiesAtOnce) {
-      const size_t end = std::min(begin + kCopiesAtOnce, wanted.size());
-      std::vector<StoredVersion> some(wanted.begin() + static_cast<ptrdiff_t>(begin),
-                                      wanted.begin() + static_cast<ptrdiff_t>(end));
-      absl::Status status = co_await Copy(source, std::move(some));
-      NoteRate();
-      if (status.ok()) status = CheckGoesOn(round);
-      if (!status.ok()) co_return status;
-    }
-    const absl::Status dropped = co_await DropPages(source, of_part, here->versions);
-    if (!dropped.ok()) co_return dropped;
+    absl::Status taken = co_await TakeDiffering(source, of_part, here->versions);
+    if (taken.ok()) taken = CheckGoesOn(round);
+    if (!taken.ok()) co_return taken;
     part.first = here->end;
   }
+  // What it has not need not have been dropped here then.
+  if (!engine_->disks_.IsCurrent(source)) {
+    co_return absl::AbortedError(absl::StrCat(ToString(source), "'s disk does not count any more"));
+  }
+  for (const PageInterval& compared : now.All()) compared_with_[source].Add(compared);
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> CatchUp::TakeDiffering(NodeId source, const std::vector<StoredVersion>& listed,
+                                          const Versions& here) {
+  const uint64_t round = round_;
+  const std::vector<StoredVersion> wanted = Differing(listed, here);
+  for (size_t begin = 0; begin < wanted.size(); begin += CopiesAtOnce()) {
+    const size_t end = std::min(begin + CopiesAtOnce(), wanted.size());
+    std::vector<StoredVersion> some(wanted.begin() + static_cast<ptrdiff_t>(begin),
+                                    wanted.begin() + static_cast<ptrdiff_t>(end));
+    absl::Status status = co_await WaitForTurn(some.size());
+    if (status.ok()) status = CheckGoesOn(round);
+    if (!status.ok()) co_return status;
+    status = co_await Copy(source, std::move(some));
+    NoteRate();
+    if (status.ok()) status = CheckGoesOn(round);
+    if (!status.ok()) co_return status;
+  }
+  const absl::Status dropped = co_await DropPages(source, listed, here);
+  co_return dropped;
 }
 
 // Those that are to be copied; of the others that are not as they are here nobody can be asked but at the end.
@@ -188,9 +206,12 @@ Task<absl::Status> CatchUp::Settle() {
 
 // From any current disk but this one. False: none can read it.
 Task<absl::StatusOr<bool>> CatchUp::CopyFromAny(PageId page) {
+  const uint64_t round = round_;
+  absl::Status turn = co_await WaitForTurn(1);
+  if (turn.ok()) turn = CheckGoesOn(round);
+  if (!turn.ok()) co_return turn;
   const Extent* const extent = engine_->core_.Find(page);
   if (extent == nullptr) co_return true;  // Dropped meanwhile.
-  const uint64_t round = round_;
   for (NodeId node : engine_->disks_.Current(page, extent->replicas)) {
     const TimeNs deadline = engine_->clock_->Now() + kAnswerIn;
     Outcome<Message> outcome = engine_->StartCall(node, AskOf(page), deadline, engine_->options_.resend_after);

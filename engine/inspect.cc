@@ -206,6 +206,10 @@ json DiskOf(const StoreUsage& usage, const CatchUpProgress& catch_up) {
     disk["copied_bytes_per_second"] = static_cast<uint64_t>(catch_up.rate->copied_per_second * kPageBytes);
     if (catch_up.rate->seconds_left) disk["seconds_left"] = *catch_up.rate->seconds_left;
   }
+  if (catch_up.limit_bytes_per_second != 0) {
+    disk["limit_bytes_per_second"] = catch_up.limit_bytes_per_second;
+    disk["is_held_by_limit"] = catch_up.is_held_by_limit;
+  }
   return disk;
 }
 

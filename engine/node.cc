@@ -221,6 +221,7 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
   }
   options.system_replicas = config.replicas;
   options.evict_to_peers = config.evict_to_peers;
+  options.repair_bytes_per_second = config.repair_bytes_per_second;
   return RunOnLoop<absl::Status>(&loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
     transport = std::make_unique<FabricTransport>(std::move(fabric), &loop, &entropy);
     engine = std::make_unique<PageEngine>(options, &loop, transport.get(), store.get(), memory.get(), &entropy);

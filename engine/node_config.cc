@@ -39,6 +39,7 @@ constexpr Bounds kFaultTimeoutMs{1, 3'600'000, " ms"};
 constexpr Bounds kSpinUs{0, 1'000'000, " us"};
 constexpr Bounds kDiskReserveMib{0, int64_t{1} << 40, " MiB"};
 constexpr Bounds kMonitorsAbove{0, NodeDatabase::kMostNodes, " nodes"};
+constexpr Bounds kRepairLimitMib{1, int64_t{1} << 20, " MiB/s"};
 constexpr Bounds kFoundBefore{0, int64_t{1} << 40, " s"};
 constexpr Bounds kLeaseMs{kLeastLeaseMs, kMostLeaseMs, " ms"};
 constexpr Bounds kReplaceAfterS{kLeastReplaceAfterS, kMostReplaceAfterS, " s"};
@@ -201,6 +202,9 @@ Finding FindProblem(const NodeConfig& config) {
   }
   if (Finding f = CheckNumber("node.cache_size_mib", config.cache_size_bytes, kCacheSizeMib, kMiB)) return f;
   if (Finding f = CheckNumber("node.disk_reserve_mib", config.disk_reserve_bytes, kDiskReserveMib, kMiB)) return f;
+  if (const uint64_t limit = config.repair_bytes_per_second; limit != 0) {
+    if (Finding f = CheckNumber("node.repair_limit_mib_per_s", limit, kRepairLimitMib, kMiB)) return f;
+  }
   const auto milliseconds = static_cast<uint64_t>(config.fault_timeout_ms);
   if (Finding f = CheckNumber("node.fault_timeout_ms", milliseconds, kFaultTimeoutMs, 1)) return f;
   if (Finding f = CheckNumber("node.spin_us", static_cast<uint64_t>(config.spin_us), kSpinUs, 1)) return f;
@@ -297,6 +301,7 @@ std::vector<Key> NodeKeys(NodeConfig* config) {
       StringKey("log_file", false, &config->log_file),
       StringKey("log_level", false, &config->log_level),
       NumberKey("disk_reserve_mib", false, kDiskReserveMib, kMiB, &config->disk_reserve_bytes),
+      NumberKey("repair_limit_mib_per_s", false, kRepairLimitMib, kMiB, &config->repair_bytes_per_second),
       FlagKey("evict_to_peers", false, &config->evict_to_peers),
       NumberKey("monitors_above", false, kMonitorsAbove, 1, &config->monitors_above),
   };

@@ -107,6 +107,9 @@ std::string FormatNodeConfig(const NodeConfig& config) {
   if (!config.socket_path.empty()) absl::StrAppend(&text, "socket = ", quoted(config.socket_path), "\n");
   absl::StrAppend(&text, "cache_size_mib = ", config.cache_size_bytes >> 20, "\n");
   if (config.provider != defaults.provider) absl::StrAppend(&text, "provider = ", quoted(config.provider), "\n");
+  if (config.repair_bytes_per_second != 0) {
+    absl::StrAppend(&text, "repair_limit_mib_per_s = ", config.repair_bytes_per_second >> 20, "\n");
+  }
   absl::StrAppend(&text, "\n[cluster]\nname = ", quoted(config.cluster_name), "\nkey_file = ", quoted(config.key_file),
                   "\nreplicas = ", config.replicas, "\n");
   if (config.found_before != 0) {

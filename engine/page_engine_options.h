@@ -30,6 +30,7 @@ struct PageEngineOptions {
   uint32_t move_after = 32;
   DurationNs move_stay = kSecond;
   bool evict_to_peers = true;  // Pages that do not fit go to other nodes that have room, and theirs come here.
+  uint64_t repair_bytes_per_second = 0;  // Of pages that are copied to this disk since it lacks them; 0: not limited.
   DirectoryLimits directory_limits = {};
   const PlantedBugs* bugs = &kNoPlantedBugs;
 };

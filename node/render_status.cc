@@ -107,6 +107,10 @@ std::string OwnDiskLine(const json& disk) {
   } else {
     absl::StrAppend(&text, "at a rate that is unknown yet, ");
   }
+  if (disk.contains("limit_bytes_per_second")) {
+    absl::StrAppend(&text, IsSet(disk, "is_held_by_limit") ? "held at " : "with at most ",
+                    BytesText(Number(disk, "limit_bytes_per_second")), "/s by repair_limit_mib_per_s, ");
+  }
   const std::string left =
       disk.contains("seconds_left") ? absl::StrCat("about ", TimeLeftText(Number(disk, "seconds_left"))) : "unknown";
   absl::StrAppend(&text, "time left: ", left);

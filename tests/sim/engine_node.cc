@@ -34,6 +34,7 @@ class EngineNode final : public SimNode, public ViewEvents {
                  .move_after = setup.move_after,
                  .move_stay = setup.move_stay,
                  .evict_to_peers = setup.evict_to_peers,
+                 .repair_bytes_per_second = setup.repair_bytes_per_second,
                  .directory_limits = setup.directory,
                  .bugs = setup.bugs},
                 doors.clock, doors.transport, doors.store, doors.memory, doors.entropy),

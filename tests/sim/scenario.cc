@@ -72,6 +72,14 @@ ClusterOptions WithRoom(ClusterOptions cluster, const Scenario& scenario, SimRan
   return cluster;
 }
 
+// How fast disks get what they lack. They lack some hundred pages at most.
+ClusterOptions WithRepairLimit(ClusterOptions cluster, SimRandom random) {
+  if (random.PerMille(300)) {
+    cluster.repair_bytes_per_second = static_cast<uint64_t>(random.Spread(int64_t{256} << 10, int64_t{16} << 20));
+  }
+  return cluster;
+}
+
 WorkloadOptions WorkloadOf(const Scenario& scenario, SimRandom& random) {
   const bool small_caches = (scenario.traits & kSmallCaches) != 0;
   WorkloadOptions work;
@@ -164,10 +172,12 @@ class Run {
         random_(world_.Fork("scenario")),
         oracle_(&world_),
         cluster_(&world_, &oracle_,
-                 WithReaders(WithLogs(WithRoom(ClusterOf(scenario, random_, world_.Fork("directory"), options),
-                                               scenario, world_.Fork("room")),
-                                      scenario, world_.Fork("logs")),
-                             scenario, world_.Fork("readers")),
+                 WithRepairLimit(
+                     WithReaders(WithLogs(WithRoom(ClusterOf(scenario, random_, world_.Fork("directory"), options),
+                                                   scenario, world_.Fork("room")),
+                                          scenario, world_.Fork("logs")),
+                                 scenario, world_.Fork("readers")),
+                     world_.Fork("repair")),
                  options.factory ? options.factory : NodeFactory(MakeEngineNode)),
         work_(MakeWork(&cluster_, scenario, random_)),
         faults_(&cluster_, FaultsOf(scenario, random_, cluster_.nodes(), work_->pages())) {

@@ -275,6 +275,7 @@ void SimCluster::Start(int slot) {
                   .directory = options_.directory,
                   .move_after = options_.move_after,
                   .move_stay = options_.move_stay,
+                  .repair_bytes_per_second = options_.repair_bytes_per_second,
                   .log_pages = options_.log_pages,
                   .read_without_quorum = options_.read_without_quorum,
                   .migratory = PickMigratory(),

@@ -32,8 +32,9 @@ struct ClusterOptions {
   DurationNs move_stay = 0;
   DurationNs replace_after = 0;  // Of who is away; 0: never in a run.
   DurationNs reweigh_after =
-      0;                   // Disks are of many sizes, in each life another one, and weighed so soon; 0: nobody says.
-  uint64_t log_pages = 0;  // Of a node's transactions.
+      0;  // Disks are of many sizes, in each life another one, and weighed so soon; 0: nobody says.
+  uint64_t repair_bytes_per_second = 0;  // As PageEngineOptions'.
+  uint64_t log_pages = 0;                // Of a node's transactions.
   PageRange read_without_quorum;
   SimMemoryOptions memory;
   SimStoreOptions store;

@@ -53,6 +53,7 @@ struct NodeSetup {
   DirectoryLimits directory;   // Small ones, so that it has levels.
   uint32_t move_after = 0;     // As PageEngineOptions'.
   DurationNs move_stay = 0;
+  uint64_t repair_bytes_per_second = 0;
   uint64_t log_pages = 0;                    // Of the node's transactions; 0: it has none.
   PageRange read_without_quorum;             // Programs read these without a lease.
   PageRange migratory;                       // These the node takes with the right to store.

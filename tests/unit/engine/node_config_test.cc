@@ -63,6 +63,7 @@ TEST(NodeConfig, DefaultsAreThoseOfTheHeader) {
   EXPECT_EQ(config->log_level, "info");
   EXPECT_EQ(config->disk_reserve_bytes, uint64_t{256} << 20);
   EXPECT_TRUE(config->evict_to_peers);
+  EXPECT_EQ(config->repair_bytes_per_second, 0u);
   EXPECT_EQ(config->cluster_name, "demo");
   EXPECT_EQ(config->key_file, "var/key");
   EXPECT_EQ(config->replicas, 2u);
@@ -82,6 +83,7 @@ provider = "verbs"
 log_file = "l"
 log_level = "debug"
 disk_reserve_mib = 0
+repair_limit_mib_per_s = 12
 evict_to_peers = false
 )"),
                                       "x.toml");
@@ -94,6 +96,7 @@ evict_to_peers = false
   EXPECT_EQ(config->log_file, "l");
   EXPECT_EQ(config->log_level, "debug");
   EXPECT_EQ(config->disk_reserve_bytes, 0u);
+  EXPECT_EQ(config->repair_bytes_per_second, uint64_t{12} << 20);
   EXPECT_FALSE(config->evict_to_peers);
 }
 
@@ -191,6 +194,28 @@ TEST(NodeConfig, TheTimesOfALossHaveBoundsAndUsualValues) {
   NodeConfig made = *usual;
   made.lease_ms = 0;
   EXPECT_THAT(ValidateNodeConfig(made).message(), HasSubstr("cluster.lease_ms is 0 ms, expected"));
+}
+
+// Covers: C06
+TEST(NodeConfig, ALimitOfRepairIsAWholeNumberAndNotNothing) {
+  const auto limited = [](const std::string& value) {
+    return With("data_dir = \"var/data\"", absl::StrCat("data_dir = \"d\"\nrepair_limit_mib_per_s = ", value));
+  };
+  for (const char* value : {"0", "-1", "1048577", "1.5", "\"fast\"", "true"}) {
+    EXPECT_EQ(ErrorOf(limited(value)), absl::StrCat("x.toml:4: node.repair_limit_mib_per_s is ", value,
+                                                    ", expected a whole number from 1 to 1048576 MiB/s"));
+  }
+  for (const uint64_t mib : {uint64_t{1}, uint64_t{1048576}}) {
+    const auto config = ParseNodeConfig(limited(absl::StrCat(mib)), "x.toml");
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(config->repair_bytes_per_second, mib << 20);
+    const auto again = ParseNodeConfig(FormatNodeConfig(*config), "y.toml");
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(again->repair_bytes_per_second, mib << 20);
+  }
+  NodeConfig made = *ParseNodeConfig(kGood, "x.toml");
+  made.repair_bytes_per_second = 5000;
+  EXPECT_THAT(ValidateNodeConfig(made).message(), HasSubstr("node.repair_limit_mib_per_s is 5000 bytes, expected"));
 }
 
 // There will be, when more have joined.

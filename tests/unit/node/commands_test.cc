@@ -201,6 +201,12 @@ TEST_F(CommandLine, StatusSaysHowFastADiskGetsWhatItLacksAndUntilWhen) {
                     "copied_bytes_per_second": 0, "seconds_left": 7500)"),
       "this node's disk gets the pages that it is to keep: 40 %, 1 page/s compared, 0 B/s copied, time left: about "
       "2 h 5 min; it tries again: no room");
+  EXPECT_THAT(line(R"("is_behind": true, "is_moving": false, "trouble": "", "limit_bytes_per_second": 20971520,
+                       "is_held_by_limit": true)"),
+              HasSubstr("unknown yet, held at 20.0 MiB/s by repair_limit_mib_per_s, time left"));
+  EXPECT_THAT(line(R"("is_behind": true, "is_moving": false, "trouble": "", "limit_bytes_per_second": 20971520,
+                       "is_held_by_limit": false)"),
+              HasSubstr("unknown yet, with at most 20.0 MiB/s by repair_limit_mib_per_s, time left"));
   EXPECT_THAT(line(R"("is_behind": false, "is_moving": true, "trouble": "", "seconds_left": 120)"),
               HasSubstr("time left: about 2 min;"));
   EXPECT_EQ(Run({"node", "drain", "node-2"}), kExitDone);
