@@ -222,11 +222,11 @@ class CatchUp {
   uint64_t saw_all_in_ = 0;  // U8: the last one in which what was on its way before it had arrived.
   // While pages move: those of the move before, if this disk had all that it was to keep by it, and has been told of everything since.
   std::optional<Disks> had_all_of_;
-  std::optional<Disks> disks_before_;  // Of the view before.
-  View view_before_;
-  Epoch listed_all_in_;          // The same, of the views in which this disk told another one what it has.
-  bool trim_due_ = true;         // There may be something to delete.
-  std::set<NodeId> disks_then_;  // These two of the view before.
+  View view_before_;                   // The last one, if this disk is to get pages by it.
+  std::optional<Disks> disks_before_;  // Its disks.
+  Epoch listed_all_in_;                // The same, of the views in which this disk told another one what it has.
+  bool trim_due_ = true;               // There may be something to delete.
+  std::set<NodeId> disks_then_;        // These two of the view before.
   DiskWeights weights_then_;
   bool trimming_ = false;
   bool trim_again_ = false;

@@ -52,8 +52,13 @@ void CatchUp::NoteWhatIsHad() {
     had_all_of_ = had_all && view.next_disks.contains(self) ? disks_before_ : std::nullopt;
   }
   if (view.behind.contains(self) || !view.next_disks.contains(self)) had_all_of_.reset();
-  view_before_ = view;
-  disks_before_ = engine_->disks_;
+  if (view.next_disks.contains(self)) {
+    view_before_ = view;
+    disks_before_ = engine_->disks_;
+  } else {
+    view_before_ = View();
+    disks_before_.reset();
+  }
 }
 
 Task<absl::StatusOr<CatchUp::Coverage>> CatchUp::LookAtAll() {
