@@ -21,6 +21,9 @@
 //      way there at that time. Whatever else is wanted of such a page is refused at once (tests/sim/workload.cc).
 //  O10 A flush on a node ends with OK only if no store by this life of the node, made before the flush began, was lost, unless a flush
 //      there said DataLoss after the store and before this one began. O4 holds for such stores whatever died while the flush was under way.
+//  O11 Once faults have ended and every disk is current, each core holder's disk has the extent of each page that is allocated, and of
+//      the page no older version than the last flushed one, nor one that died with its node; no disk has an extent of a free page. Two
+//      records of one version are alike. What was damaged by hand is left out.
 //
 // Pages that Manage has not named are checked for O1 only.
 
@@ -33,9 +36,11 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "engine/mangrove.h"
 #include "engine/page_memory.h"
+#include "tests/sim/disk_copies.h"
 #include "tests/sim/sim_memory.h"
 #include "tests/sim/sim_world.h"
 #include "tests/sim/stamp.h"
@@ -119,6 +124,9 @@ class Oracle final : public MemoryObserver {
   void EndOperation(uint64_t id);
   size_t operations_under_way() const { return operations_.size(); }
 
+  // O11; `copies_of`: on every disk that keeps pages.
+  void CheckCopies(absl::FunctionRef<std::vector<DiskCopy>(PageId)> copies_of);
+
   // After every event: O1 for the pages that the event touched.
   void AfterEvent();
 
@@ -198,6 +206,8 @@ class Oracle final : public MemoryObserver {
   void SetAllocation(Page& page, Allocation allocation);
   void Decide(Page& page, uint32_t version);
   void CheckWriters(const Page& page);
+  // What is wrong with it; empty: nothing.
+  std::string CheckCopy(const Page& page, uint32_t index, const DiskCopy& copy) const;
   void CheckLocks(const Page& page, int node, Rights rights);
   void CheckDeadline(uint64_t id);
   void Fail(const Page& page, const std::string& what);

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
 #include "tests/sim/accounts.h"
+#include "tests/sim/disk_copies.h"
 #include "tests/sim/engine_node.h"
 #include "tests/sim/files.h"
 
@@ -244,11 +245,36 @@ class Run {
     work_->StopClients();
     RunUntil("operations end", 60 * kSecond, [this] { return work_->AllClientsEnded() && cluster_.AllReady(); });
     if (world_.failed()) return;
-    RunUntil("all nodes keep pages", 120 * kSecond, [this] { return cluster_.AllNodesKeepPages(); });
+    KeepPages();
+    CheckCopies();
     if (world_.failed()) return;
-    world_.RunUntil(world_.now() + kSettle);
     work_->StartProgressCheck(kProgressBound);
     RunUntil("progress check", 300 * kSecond, [this] { return work_->ProgressCheckEnded(); });
+    CheckCopies();
+  }
+
+  // No disk is behind, and nothing moves.
+  void KeepPages() {
+    RunUntil("all nodes keep pages", 120 * kSecond, [this] { return cluster_.AllNodesKeepPages(); });
+    if (!world_.failed()) world_.RunUntil(world_.now() + kSettle);
+  }
+
+  // O11: before anybody opens pages, which mends them.
+  void CheckCopies() {
+    if (world_.failed()) return;
+    const DiskCopies copies(&cluster_);
+    oracle_.CheckCopies([&copies](PageId page) { return copies.Of(page); });
+  }
+
+  // Every page was opened, and nobody has written since.
+  void CheckThatCopiesAgree() {
+    if (world_.failed()) return;
+    std::string different = DiskCopies(&cluster_).FirstThatDiffers(work_->pages());
+    if (!different.empty()) {
+      world_.RunUntil(world_.now() + kSettle);
+      different = DiskCopies(&cluster_).FirstThatDiffers(work_->pages());
+    }
+    if (!different.empty()) world_.Fail(absl::StrCat("copies of a page that was opened differ: ", different));
   }
 
   // Everything stops at once; what was flushed is there when it starts again.
@@ -262,8 +288,12 @@ class Run {
     }
     StartAll();
     if (world_.failed()) return;
+    KeepPages();
+    CheckCopies();
+    if (world_.failed()) return;
     work_->StartReadAll(slots[random_.Below(slots.size())], kProgressBound);
     RunUntil("reading everything", 600 * kSecond, [this] { return work_->ProgressCheckEnded(); });
+    CheckThatCopiesAgree();
   }
 
   RunResult Result() {

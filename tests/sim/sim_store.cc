@@ -38,6 +38,16 @@ std::optional<Version> SimDisk::DurableVersion(PageId page) const {
   return found->page.version;
 }
 
+const StoredPage* SimDisk::Durable(PageId page) const {
+  const DiskPage* found = Find(page);
+  return found == nullptr ? nullptr : &found->page;
+}
+
+bool SimDisk::IsDamaged(PageId page) const {
+  const DiskPage* found = Find(page);
+  return found != nullptr && (found->corrupt_data || found->corrupt_header);
+}
+
 const SimDisk::DiskPage* SimDisk::Find(PageId page) const {
   const auto it = durable_.find(page);
   return it == durable_.end() ? nullptr : &it->second;

@@ -51,6 +51,9 @@ class SimDisk {
   size_t durable_pages() const { return durable_.size(); }
   // Of what is durable; for tests and checkers.
   std::optional<Version> DurableVersion(PageId page) const;
+  const StoredPage* Durable(PageId page) const;  // Null: there is none.
+  bool IsDamaged(PageId page) const;
+  const std::map<std::string, std::string>& records() const { return records_; }
 
  private:
   friend class SimStore;

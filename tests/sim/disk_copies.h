@@ -1,0 +1,50 @@
+// What the disks of a cluster that is at rest have of a page.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "directory/locator.h"
+#include "engine/core_holder.h"
+#include "net/page_buffer.h"
+#include "recovery/view.h"
+
+namespace mangrove::sim {
+
+class SimCluster;
+
+// On one disk that keeps pages.
+struct DiskCopy {
+  int node = 0;
+  bool keeps = false;            // It is a core holder of the page.
+  std::optional<Extent> extent;  // That has the page.
+  bool is_lost = false;          // The page is marked so.
+  bool is_damaged = false;       // Its record cannot be read.
+  Version version;               // Of the record; {0, 0}: there is none, or it is damaged.
+  ConfigNumber config;           // The same.
+  PageBuffer data;               // The same. Null: zeros.
+};
+
+// By the newest view that a node follows. Void when the world goes on.
+class DiskCopies {
+ public:
+  explicit DiskCopies(SimCluster* cluster);
+
+  std::vector<DiskCopy> Of(PageId page) const;
+  // The first of the pages whose core holders' records are not all of one version, and what there is of it; empty: there is none.
+  std::string FirstThatDiffers(const std::vector<PageId>& pages) const;
+
+ private:
+  SimCluster* const cluster_;
+  const View view_;
+  const Locator locator_;
+  std::map<int, std::map<absl::uint128, Extent>> extents_;  // By node and first page.
+};
+
+std::string ToString(const DiskCopy& copy);
+
+}  // namespace mangrove::sim
