@@ -223,8 +223,8 @@ Task<absl::StatusOr<uint64_t>> LocalOperations::Lock(ClientId client, PageRange 
 
 Task<absl::StatusOr<uint64_t>> LocalOperations::LockChecked(ClientId client, PageRange range, LockMode mode,
                                                             TimeNs deadline) {
-  absl::Status status = engine_->CheckMayLock(range.count);
-  if (status.ok()) status = co_await CheckAllocated(range, deadline);
+  absl::Status status = co_await CheckAllocated(range, deadline);
+  if (status.ok()) status = engine_->CheckMayLock(range.count);
   if (!status.ok()) co_return status;
   const absl::StatusOr<uint64_t> lock = co_await engine_->Lock(client, range, mode, deadline);
   co_return lock;

@@ -68,7 +68,7 @@ absl::Status PageEngine::CheckMayLock(uint64_t pages) const {
   const uint64_t most = options_.cache_pages - options_.cache_pages / 4;
   if (pages <= most && locks_.pages <= most - pages) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
-      pages, " more pages cannot be locked: ", locks_.pages, " are locked on this node, and its cache has ",
+      pages, " pages cannot be locked: ", locks_.pages, " are locked on this node, and its cache has ",
       options_.cache_pages, ", of which three quarters may be; release locks, or give the node a larger cache"));
 }
 
