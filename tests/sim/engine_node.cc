@@ -68,6 +68,7 @@ class EngineNode final : public SimNode, public ViewEvents {
     ready_ = std::move(ready);
     membership_.Open([this](absl::Status opened) {
       if (!opened.ok()) return ready_(opened);
+      is_open_ = true;
       engine_.Open([this](absl::Status status) {
         if (status.ok()) status = transport_->Start(&channels_);
         if (!status.ok()) return ready_(status);
@@ -123,6 +124,7 @@ class EngineNode final : public SimNode, public ViewEvents {
   void OnDismissed(bool is_removed) override { dismissed_(is_removed); }
   void Request(const NodeRequest& request) override { membership_.Request(request); }
   std::optional<NodeRecord> KnownRecord(NodeId node) const override {
+    if (!is_open_) return std::nullopt;  // It has not read yet what it knows.
     const NodeRecord* const record = membership_.roster().Find(node);
     if (record == nullptr || record->changed == 0) return std::nullopt;
     return *record;
@@ -162,6 +164,7 @@ class EngineNode final : public SimNode, public ViewEvents {
   const std::function<void(bool)> dismissed_;
   absl::AnyInvocable<void(absl::Status)> ready_;  // Called when it has its first lease.
   bool is_ready_ = false;
+  bool is_open_ = false;
   const uint32_t replicas_;
   uint64_t* const next_config_;
   PageEngine engine_;

@@ -107,6 +107,7 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"replacements", 59},
     {"replacements", 224},
     {"replacements", 97600000046},
+    {"joins", 45077345606753},
     // An allocation that a disk had learned of before it was put there.
     {"partitions", 258080803196449},
     // An unallocation that a crash interrupted, taken for the loss of two disks.
