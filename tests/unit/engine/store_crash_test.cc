@@ -84,7 +84,9 @@ pid_t StartChild(const std::string& path, int pipe, uint64_t first) {
   const pid_t child = fork();
   if (child == 0) {
     dup2(open("/dev/null", O_WRONLY), STDOUT_FILENO);
-    unsetenv("GTEST_TOTAL_SHARDS");  // It runs this very test, whichever shard that is in.
+    // It runs this very test, whichever shard that is in.
+    unsetenv("GTEST_TOTAL_SHARDS");
+    unsetenv("GTEST_SHARD_INDEX");
     execl(program.c_str(), program.c_str(), filter.c_str(), static_cast<char*>(nullptr));
     _exit(3);
   }
