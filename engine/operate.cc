@@ -27,7 +27,7 @@ constexpr int64_t kMostSeconds = int64_t{1} << 32;
 constexpr char kToken[] = "token";
 constexpr char kFilesystem[] = "fs ";
 constexpr char kGiveUpLog[] = "give up log";
-// Daemons that gave a node up at "give up", without having said what is lost, do not know this.
+// Not "give up": at that an earlier daemon does it at once, where this one says first what would be lost.
 constexpr char kGiveUpNode[] = "give up node";
 constexpr char kListTokens[] = "list";
 constexpr char kWithdraw[] = "withdraw ";

@@ -31,6 +31,12 @@ class PageEngineMoves : public DisksTest {
       ASSERT_TRUE(status.ok()) << status;
     }
   }
+  // They never come back, and others are to keep what they kept.
+  void GiveUp(const std::vector<NodeId>& nodes) {
+    ViewChange change;
+    change.lost = change.unplace = nodes;
+    cluster_.ChangeView(std::move(change));
+  }
   bool HasMoved() const { return cluster_.view().next_disks.empty(); }
   void RunUntilMoved() {
     for (int i = 0; i < 400 && !HasMoved(); ++i) cluster_.RunFor(20 * kMillisecond);
@@ -173,11 +179,8 @@ TEST_F(PageEngineMoves, WhoKeepsAPageNoMoreDoesNotSayThatItIsZeros) {
 TEST_F(PageEngineMoves, WhatOnlyLostDisksHadIsLostAndNotZeros) {
   WriteAll(3);
   LeaveTogether({3, 4});
-  ViewChange lost;
-  lost.lost = {NodeId(3), NodeId(4)};
-  lost.unplace = lost.lost;
   const Locator before = cluster_.locator();
-  cluster_.ChangeView(std::move(lost));
+  GiveUp({NodeId(3), NodeId(4)});
   RunUntilMoved();
   int gone = 0;
   for (int i = 0; i < kPages; ++i) {
@@ -202,10 +205,7 @@ TEST_F(PageEngineMoves, WhatOnlyLostDisksHadIsLostAndNotZeros) {
 TEST_F(PageEngineMoves, WhatIsAllocatedAnewMeanwhileIsNotLost) {
   WriteAll(3);
   LeaveTogether({3, 4});
-  ViewChange lost;
-  lost.lost = {NodeId(3), NodeId(4)};
-  lost.unplace = lost.lost;
-  cluster_.ChangeView(std::move(lost));
+  GiveUp({NodeId(3), NodeId(4)});
   RunUntilMoved();
   cluster_.Place({1});
   RunUntilMoved();
@@ -241,10 +241,7 @@ TEST_F(PageEngineMoves, WhatHasComeStaysThoughItsOnlyDiskIsGivenUp) {
   }
   EXPECT_GT(at_node_2.size(), 5u);
   LeaveTogether({1});
-  ViewChange lost;
-  lost.lost = {NodeId(1)};
-  lost.unplace = lost.lost;
-  cluster_.ChangeView(std::move(lost));
+  GiveUp({NodeId(1)});
   cluster_.cut.clear();
   RunUntilMoved();
   cluster_.RunFor(kSecond);
@@ -259,11 +256,8 @@ TEST_F(PageEngineMoves, WhatHasComeStaysThoughItsOnlyDiskIsGivenUp) {
 TEST_F(PageEngineMoves, DisksThatAreAllBehindDoNotWaitForEachOthersPages) {
   WriteAll(3);
   LeaveTogether({4});
-  ViewChange lost;
-  lost.lost = {NodeId(4)};
-  lost.unplace = lost.lost;
   HoldLists(/*pages=*/true);
-  cluster_.ChangeView(std::move(lost));
+  GiveUp({NodeId(4)});
   cluster_.RunFor(100 * kMillisecond);
   ASSERT_FALSE(HasMoved());
   LeaveTogether({1, 2, 3});
