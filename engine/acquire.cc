@@ -239,8 +239,10 @@ std::vector<PageRange> PageEngine::BlocksAhead(PageId accessed) {
   return ranges;
 }
 
-// Nobody waits for these: what cannot be had is not. Whoever locks pages in order gets the next with the same right.
+// Nobody waits for these: what cannot be had is not. Whoever locks whole blocks in order gets the next with the same right. All
+// else comes as a copy: by a guess this node must not become the owner of what others have not flushed, and lose it with itself.
 void PageEngine::BringAhead(PageRange accessed, Rights rights) {
+  if (accessed.count < kBlockPages) rights = Rights::kRead;
   const PageRange region = KnownRange(accessed.first);
   std::vector<PageRange> ranges;
   if (accessed.count < kBlockPages) ranges = BlocksAhead(accessed.first);

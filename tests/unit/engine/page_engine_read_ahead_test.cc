@@ -8,22 +8,28 @@ namespace {
 
 class PageEngineReadAhead : public testing::Test {
  protected:
-  // A region of 64 pages that node 2 has written.
-  explicit PageEngineReadAhead(uint64_t cache_pages = 4096)
+  // A region of some pages that node 2 has written.
+  explicit PageEngineReadAhead(uint64_t cache_pages = 4096, uint64_t pages = 64)
       : cluster_(2, [=](PageEngineOptions& options) {
           options.cache_pages = cache_pages;
           options.evict_to_peers = false;  // What comes here was asked for, or is read ahead.
         }) {
     SetLogLevel(LogLevel::kOff);
     first_ = cluster_.SegmentOf(1);
-    cluster_.Allocate({first_, kSegmentPages});
-    for (uint64_t i = 0; i < 72; ++i) EXPECT_TRUE(cluster_.Write(2, first_ + i, static_cast<uint8_t>(i)).ok());
-    cluster_.engine(1).CountFetched({first_, 64});
+    cluster_.Allocate({first_, (pages + 8 + kSegmentPages - 1) / kSegmentPages * kSegmentPages});
+    for (uint64_t i = 0; i < pages + 8; ++i) EXPECT_TRUE(cluster_.Write(2, first_ + i, static_cast<uint8_t>(i)).ok());
+    cluster_.engine(1).CountFetched({first_, pages});
   }
 
   void ReadInOrder(uint64_t from, uint64_t to) {
     for (uint64_t i = from; i < to; ++i) ASSERT_EQ(*cluster_.Read(1, first_ + i), static_cast<int>(i));
     cluster_.RunFor(100 * kMillisecond);
+  }
+  void LockAndRelease(PageRange range) {
+    const auto lock = cluster_.Wait(cluster_.engine(1).Lock(9, range, LockMode::kExclusive, cluster_.In(kSecond)));
+    ASSERT_TRUE(lock.ok()) << lock.status();
+    ASSERT_TRUE(cluster_.engine(1).Unlock(9, *lock).ok());
+    cluster_.RunFor(10 * kMillisecond);
   }
   bool IsHere(uint64_t i) { return cluster_.engine(1).RightsOf(first_ + i) != Rights::kNone; }
 
@@ -60,18 +66,28 @@ TEST_F(PageEngineReadAhead, MigratoryPagesStayWhereTheyAreUntilTheyAreRead) {
   EXPECT_EQ(cluster_.engine(2).RightsOf(first_ + 5), Rights::kRead);
 }
 
-TEST_F(PageEngineReadAhead, WhoLocksInOrderGetsTheNextWithTheSameRight) {
+TEST_F(PageEngineReadAhead, WhoLocksInOrderGetsCopiesOfTheNext) {
   for (uint64_t i = 0; i < 3; ++i) {
     EXPECT_EQ(cluster_.engine(1).RightsOf(first_ + 4 * i + 3), Rights::kNone);
-    const auto lock =
-        cluster_.Wait(cluster_.engine(1).Lock(9, {first_ + 4 * i, 4}, LockMode::kExclusive, cluster_.In(kSecond)));
-    ASSERT_TRUE(lock.ok()) << lock.status();
-    ASSERT_TRUE(cluster_.engine(1).Unlock(9, *lock).ok());
-    cluster_.RunFor(10 * kMillisecond);
+    LockAndRelease({first_ + 4 * i, 4});
   }
-  EXPECT_EQ(cluster_.engine(1).RightsOf(first_ + 12), Rights::kWrite);
-  EXPECT_EQ(cluster_.engine(2).RightsOf(first_ + 12), Rights::kNone);
-  EXPECT_EQ(*cluster_.Read(1, first_ + 12), 12);
+  EXPECT_EQ(cluster_.engine(1).RightsOf(first_ + 12), Rights::kRead);
+  EXPECT_EQ(cluster_.engine(2).RightsOf(first_ + 12), Rights::kRead);
+}
+
+constexpr uint64_t kBlockPages = PageEngine::kBlockPages;
+
+class PageEngineBlocksAhead : public PageEngineReadAhead {
+ protected:
+  PageEngineBlocksAhead() : PageEngineReadAhead(4096, 6 * kBlockPages) {}
+};
+
+TEST_F(PageEngineBlocksAhead, WhoLocksThemInOrderGetsTheNextWithTheSameRight) {
+  for (uint64_t i = 0; i < 3; ++i) LockAndRelease({first_ + i * kBlockPages, kBlockPages});
+  const PageId next = first_ + 3 * kBlockPages;
+  EXPECT_EQ(cluster_.engine(1).RightsOf(next), Rights::kWrite);
+  EXPECT_EQ(cluster_.engine(2).RightsOf(next), Rights::kNone);
+  EXPECT_EQ(*cluster_.Read(1, next), static_cast<uint8_t>(3 * kBlockPages));
 }
 
 TEST_F(PageEngineReadAhead, EndsWithItsNode) {
