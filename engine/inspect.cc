@@ -328,8 +328,9 @@ std::string LocalOperations::InspectForPeer(PageId page) const {
   constexpr size_t kMaxSharersNamed = 40;
   const PageSummary summary = engine_->Describe(page);
   const StoreUsage usage = store_->Usage();
+  const uint64_t free = engine_->peer_eviction().Own().free_bytes;
   PeerReport report{.disk_used_bytes = usage.used_bytes,
-                    .disk_free_bytes = usage.free_bytes - std::min(usage.free_bytes, config_->disk_reserve_bytes),
+                    .disk_free_bytes = free - std::min(free, config_->disk_reserve_bytes),
                     .home_known = summary.home_known,
                     .home_state = summary.home_state,
                     .owner = summary.owner.node};

@@ -221,6 +221,8 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
   }
   options.system_replicas = config.replicas;
   options.evict_to_peers = config.evict_to_peers;
+  options.least_free_bytes = config.disk_reserve_bytes + config.disk_reserve_bytes / 4;
+  options.keep_headroom = config.keep_headroom;
   options.repair_bytes_per_second = config.repair_bytes_per_second;
   return RunOnLoop<absl::Status>(&loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
     transport = std::make_unique<FabricTransport>(std::move(fabric), &loop, &entropy);

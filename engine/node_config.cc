@@ -301,6 +301,7 @@ std::vector<Key> NodeKeys(NodeConfig* config) {
       StringKey("log_file", false, &config->log_file),
       StringKey("log_level", false, &config->log_level),
       NumberKey("disk_reserve_mib", false, kDiskReserveMib, kMiB, &config->disk_reserve_bytes),
+      FlagKey("keep_headroom", false, &config->keep_headroom),
       NumberKey("repair_limit_mib_per_s", false, kRepairLimitMib, kMiB, &config->repair_bytes_per_second),
       FlagKey("evict_to_peers", false, &config->evict_to_peers),
       NumberKey("monitors_above", false, kMonitorsAbove, 1, &config->monitors_above),

@@ -55,6 +55,7 @@ struct NodeConfig {
   std::string log_file;               // Empty: standard error.
   std::string log_level = "info";
   uint64_t disk_reserve_bytes = uint64_t{256} << 20;  // Kept free on the data directory's filesystem.
+  bool keep_headroom = true;                          // As PageEngineOptions'.
   uint64_t repair_bytes_per_second =
       0;                       // Of pages that are copied to this node's disk since it lacks them; 0: not limited.
   bool evict_to_peers = true;  // Pages that do not fit into the cache go to nodes that have room, and theirs come here.

@@ -107,6 +107,7 @@ std::string FormatNodeConfig(const NodeConfig& config) {
   if (!config.socket_path.empty()) absl::StrAppend(&text, "socket = ", quoted(config.socket_path), "\n");
   absl::StrAppend(&text, "cache_size_mib = ", config.cache_size_bytes >> 20, "\n");
   if (config.provider != defaults.provider) absl::StrAppend(&text, "provider = ", quoted(config.provider), "\n");
+  if (config.keep_headroom != defaults.keep_headroom) absl::StrAppend(&text, "keep_headroom = false\n");
   if (config.repair_bytes_per_second != 0) {
     absl::StrAppend(&text, "repair_limit_mib_per_s = ", config.repair_bytes_per_second >> 20, "\n");
   }

@@ -131,8 +131,7 @@ class PageEngine final : public TransportEvents {
   // Repeating it with the same number changes nothing.
   Task<absl::Status> PutExtent(PageRange range, ConfigNumber config, uint32_t replicas, bool is_volatile,
                                TimeNs deadline);
-  // Takes content and storage from `range`, of extents numbered at most `config`, each page of which is on `replicas` disks or
-  // more. Repeatable.
+  // Takes content and storage from `range`, of extents numbered at most `config`, on `replicas` disks or more each. Repeatable.
   Task<absl::Status> DropExtent(PageRange range, ConfigNumber config, uint32_t replicas, TimeNs deadline);
   // Whether somebody was told that it is, and not that it is not any more. Any disk that counts can say so.
   Task<absl::StatusOr<bool>> IsAllocated(PageId page);
@@ -264,6 +263,7 @@ class PageEngine final : public TransportEvents {
   void DispatchRun(const Message& run, NodeInstance from);
   void DispatchHome(const Message& message, NodeInstance from);
   void NoteAllocated(PageRange range, ConfigNumber config);
+  absl::Status CheckMayPut(const Message& message) const;
   void AskCoreHolder(const Message& message, NodeInstance from);
   void AskOwnDisk(const Message& message, CoreHolder::Reply reply);
   void TakeWhatIsKnown(const Message& run, const CoreHolder::Reply& reply);

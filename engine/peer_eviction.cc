@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "engine/disk_watch.h"
 #include "engine/page_engine.h"
 #include "engine/page_turn.h"
 
@@ -31,7 +32,11 @@ NodeResources PeerEviction::Own() const {
   const uint64_t cache = engine_->options_.cache_pages;
   const uint64_t reserve = std::max<uint64_t>(1, cache / 16);
   const uint64_t used = engine_->charged_ + accepted_ + EvictionMargin(cache) + reserve;
-  NodeResources own{.free_bytes = engine_->store_->Usage().free_bytes, .load = load_};
+  const StoreUsage usage = engine_->store_->Usage();
+  const PageEngineOptions& options = engine_->options_;
+  const uint64_t kept =
+      options.keep_headroom ? HeadroomBytes(usage, engine_->view_.wanted_disks().size(), options.system_replicas) : 0;
+  NodeResources own{.free_bytes = usage.free_bytes - std::min(usage.free_bytes, kept), .load = load_};
   if (IsOn() && !takes_none_ && used < cache) own.free_pages = cache - used;
   return own;
 }

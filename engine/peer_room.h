@@ -16,7 +16,7 @@ namespace mangrove {
 
 struct NodeResources {
   uint64_t free_pages = 0;  // Frames of its RAM cache that other nodes may fill.
-  uint64_t free_bytes = 0;  // Of its disk.
+  uint64_t free_bytes = 0;  // Of its disk, beside what it keeps for repair.
   uint32_t load = 0;        // Pages that it asks for or gives away in a second.
 
   friend bool operator==(const NodeResources&, const NodeResources&) = default;

@@ -6,9 +6,12 @@
 
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/cluster/cluster.h"
+#include "tests/cluster/node_disks.h"
 
 namespace mangrove::cluster_test {
 namespace {
@@ -35,6 +38,77 @@ TEST(DiskRoom, AFullDiskIsSaidInTheFirstLinesOfTheStatusAndOnceInTheLog) {
   EXPECT_THAT(StatusOf(cluster, 1), HasSubstr("\nDISK FULL: 0 % of this node's disk"));
   EXPECT_TRUE(cluster.Ask(1, {"status"})["disk_room"]["is_full"].get<bool>());
   EXPECT_EQ(cluster.LinesOf(1, "of this node's disk"), 1u);
+}
+
+// On disks of 512 MiB: what is kept free is enough for what comes when a disk is lost.
+class SmallDisks : public testing::Test {
+ protected:
+  static constexpr uint64_t kPart = uint64_t{16} << 20;
+
+  SmallDisks() : cluster_({.nodes = 3, .node_settings = "disk_reserve_mib = 256\n"}) {}
+
+  static std::vector<std::byte> Content(uint64_t part) { return std::vector<std::byte>(kPart, std::byte(part + 1)); }
+  absl::Status Fill(Region& region, uint64_t part) {
+    if (const absl::Status s = region.Allocate(part * kPart, kPart, {}); !s.ok()) return s;
+    if (const absl::Status s = region.Write(part * kPart, Content(part)); !s.ok()) return s;
+    return region.Flush(part * kPart, kPart);
+  }
+  uint64_t FreeAt(int node) { return cluster_.Ask(node, {"status"})["disk"]["free_bytes"].get<uint64_t>(); }
+  // Until every node has seen that much less of its disk free than it was, or has looked twice since: it does so when it is asked, and
+  // its last look is 2 s old.
+  void AwaitLooks(const std::vector<uint64_t>& free_before) {
+    const auto sees = [&] {
+      bool all = true;
+      for (int node = 1; node <= 3; ++node) {
+        all = FreeAt(node) + kPart / 4 <= free_before[static_cast<size_t>(node) - 1] && all;
+      }
+      return all;
+    };
+    std::ignore = Eventually(sees, 5);
+  }
+
+  Cluster cluster_;
+};
+
+// Covers: G13, B14
+TEST_F(SmallDisks, KeepRoomForWhatComesWhenOneIsLost) {
+  const auto disks = NodeDisks::Make(cluster_.directory(), 3);
+  ASSERT_TRUE(disks.ok()) << disks.status();
+  cluster_.StartAll();
+  const auto session = cluster_.Attach(1, 30'000);
+  const auto region = Take(session->Reserve({.name = "r", .size_bytes = 64 * kPart}));
+  constexpr uint64_t kAtOnce = 5;
+  uint64_t parts = 0;
+  absl::Status status;
+  for (; parts < 64 && status.ok(); parts += status.ok() ? 1 : 0) {
+    const std::vector<uint64_t> free{FreeAt(1), FreeAt(2), FreeAt(3)};
+    status = Fill(*region, parts);
+    if (status.ok() && parts >= kAtOnce) AwaitLooks(free);
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("for repair when another disk is lost"));
+  EXPECT_GT(parts, kAtOnce);
+  // What is there may be written over.
+  EXPECT_TRUE(region->Write(0, Content(0)).ok());
+  EXPECT_TRUE(region->Flush(0, kPart).ok());
+
+  cluster_.Kill(3);
+  ASSERT_TRUE(Eventually([&] {
+    return RunProgram({"mangrove", "--socket", cluster_.socket(1), "node", "give-up", "node-3", "--confirm", "node-3"})
+               .exit_code == 0;
+  }));
+  EXPECT_TRUE(Eventually([&] {
+    const nlohmann::json membership = cluster_.Ask(1, {"status"})["membership"];
+    return membership["next_disks"].empty() && membership["disks"].size() == 2u;
+  }));
+  for (int node = 1; node <= 2; ++node)
+    EXPECT_FALSE(cluster_.Ask(node, {"status"})["disk_room"]["is_full"].get<bool>());
+  for (uint64_t part = 0; part < parts; ++part) {
+    std::vector<std::byte> read(kPart);
+    const absl::Status got = region->Read(part * kPart, read);
+    EXPECT_TRUE(got.ok()) << part << ": " << got;
+    EXPECT_TRUE(read == Content(part)) << part;
+  }
 }
 
 // Covers: B14

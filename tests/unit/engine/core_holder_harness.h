@@ -47,7 +47,7 @@ class FakeCoreHolderStore : public PageStore {
     }
     done(std::move(found));
   }
-  StoreUsage Usage() const override { return {}; }
+  StoreUsage Usage() const override { return usage; }
 
   // The oldest commit becomes durable.
   void FinishCommit() {
@@ -137,6 +137,7 @@ class FakeCoreHolderStore : public PageStore {
   std::deque<std::pair<StoreBatch, CommitDone>> commits;
   std::deque<Read> reads;
   State durable;
+  StoreUsage usage;
   std::set<absl::uint128> corrupt;
   int commit_count = 0;
   int read_count = 0;

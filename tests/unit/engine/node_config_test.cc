@@ -63,6 +63,7 @@ TEST(NodeConfig, DefaultsAreThoseOfTheHeader) {
   EXPECT_EQ(config->log_level, "info");
   EXPECT_EQ(config->disk_reserve_bytes, uint64_t{256} << 20);
   EXPECT_TRUE(config->evict_to_peers);
+  EXPECT_TRUE(config->keep_headroom);
   EXPECT_EQ(config->repair_bytes_per_second, 0u);
   EXPECT_EQ(config->cluster_name, "demo");
   EXPECT_EQ(config->key_file, "var/key");
@@ -85,6 +86,7 @@ log_level = "debug"
 disk_reserve_mib = 0
 repair_limit_mib_per_s = 12
 evict_to_peers = false
+keep_headroom = false
 )"),
                                       "x.toml");
   ASSERT_TRUE(config.ok()) << config.status();
@@ -98,6 +100,7 @@ evict_to_peers = false
   EXPECT_EQ(config->disk_reserve_bytes, 0u);
   EXPECT_EQ(config->repair_bytes_per_second, uint64_t{12} << 20);
   EXPECT_FALSE(config->evict_to_peers);
+  EXPECT_FALSE(config->keep_headroom);
 }
 
 TEST(NodeConfig, ConnectionsAreAuthenticatedUnlessTheyAreToBeEncrypted) {
