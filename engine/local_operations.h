@@ -74,6 +74,8 @@ class LocalOperations final : public NodeOperations {
   void RemoveEventSink(uint64_t sink_id) override;
 
  private:
+  static constexpr DurationNs kAskAgain = 100 * kMillisecond;  // The anchors, for what an operator wants.
+
   class Pages;  // The table's access to its own pages.
 
   // Makes the region's frames known on this node.
@@ -100,6 +102,7 @@ class LocalOperations final : public NodeOperations {
   absl::Status CheckRecord(const NodeRequest& request) const;
   bool IsDone(const NodeRequest& request) const;
   bool IsNamed(NodeId node) const;
+  static absl::Status NotTakenUp(const NodeRequest& request, const std::string& name);
   Task<absl::Status> Ask(NodeRequest request, std::string name, TimeNs deadline);
   absl::StatusOr<NodeRequest> SetRequest(const std::string& argument) const;
   absl::StatusOr<std::string> OperateToken(const std::string& argument);

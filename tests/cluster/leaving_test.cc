@@ -104,6 +104,20 @@ TEST_F(Leaving, ADrainThatIsCalledOffLeavesTheNodeWhereItWas) {
   ExpectAll(*region, 100);
 }
 
+// Covers: C08
+TEST_F(Leaving, WhatIsNotTakenUpInTimeMayStillBeDoneAndTheAnswerSaysHowThatIsSeen) {
+  cluster_.StartAll();
+  for (const int anchor : {2, 3}) kill(cluster_.pid(anchor), SIGSTOP);
+  const Output late = Do(1, {"node", "drain", "node-4", "--timeout", "1"});
+  EXPECT_EQ(late.exit_code, 1);
+  EXPECT_THAT(late.err, HasSubstr("may still be done, when they answer: then `mangrove node list` shows node-4 as "
+                                  "draining, and `mangrove node undrain node-4` calls it off"));
+  for (const int anchor : {2, 3}) kill(cluster_.pid(anchor), SIGCONT);
+  cluster_.AwaitConnected();
+  ASSERT_EQ(Do(1, {"node", "undrain", "node-4"}).exit_code, 0);
+  EXPECT_FALSE(Names(1, "draining", 4));
+}
+
 // Covers: C06, C08, C10
 TEST_F(Leaving, WhatALostNodeKeptTheOthersKeep) {
   cluster_.StartAll();
