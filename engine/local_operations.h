@@ -97,7 +97,9 @@ class LocalOperations final : public NodeOperations {
   // operate.cc
   absl::StatusOr<NodeId> NodeOf(const std::string& name) const;
   Task<absl::StatusOr<std::string>> GiveUpNode(std::string argument, TimeNs deadline);
-  Task<absl::StatusOr<std::string>> PreviewGiveUp(NodeId node);
+  Task<absl::StatusOr<std::string>> GiveUpConfirmed(NodeRequest request, std::string name, std::string confirmation,
+                                                    TimeNs deadline);
+  Task<absl::StatusOr<nlohmann::json>> PreviewGiveUp(NodeId node);
   absl::Status CheckRequest(const NodeRequest& request, const std::string& name) const;
   absl::Status CheckRecord(const NodeRequest& request) const;
   bool IsDone(const NodeRequest& request) const;
