@@ -286,7 +286,8 @@ Task<absl::StatusOr<JoinAnswer>> LocalOperations::Admit(JoinRequest request, std
                     .keys = std::move(keys),
                     .replicas = config_->replicas,
                     .members = {},
-                    .lease_ms = config_->lease_ms};
+                    .lease_ms = config_->lease_ms,
+                    .system_replicas = SystemReplicasOf(*config_)};
   for (const auto& [id, record] : roster().nodes) {
     // An anchor has its votes when it is there: until it has heard of that it founds nothing.
     const uint32_t votes = id == node ? 0 : record.votes;
