@@ -1,6 +1,10 @@
-// To give a node up whose disk is lost: first what would be lost with it, then, when that is confirmed, that it is done.
+// To give a node up whose disk is lost: first what would be lost with it, then, when that is confirmed, that it is done. The
+// confirmation names what was shown: it is not good for more than that.
+
+#include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -8,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/inspect_json.h"
 #include "engine/local_operations.h"
+#include "engine/loop_turn.h"
 #include "recovery/copies_left.h"
 
 namespace mangrove {
@@ -17,16 +22,55 @@ using nlohmann::json;
 
 constexpr char kConfirmed[] = " confirmed";
 constexpr size_t kMostRanges = 64;
-constexpr uint64_t kLooksAtOnce = 1024;  // At segments; then others run.
+
+// Of all ranges of one kind, in ascending order: the same wherever their extents are divided.
+class RangeDigest {
+ public:
+  void Add(PageRange range) {
+    if (range.first == last_.end()) {
+      last_.count += range.count;
+    } else {
+      Close();
+      last_ = range;
+    }
+  }
+  uint64_t Close() {
+    Mix(last_.first.value);
+    Mix(last_.count);
+    return digest_;
+  }
+
+ private:
+  template <typename Integer>
+  void Mix(Integer value) {
+    digest_ = XXH3_64bits_withSeed(&value, sizeof(value), digest_);
+  }
+
+  PageRange last_;
+  uint64_t digest_ = 0;
+};
 
 struct Preview {
   uint64_t kept = 0;  // Pages that the node's disk keeps.
   RangeSummary none{kMostRanges};
   RangeSummary older{kMostRanges};
+  RangeSummary unknown{kMostRanges};
   RangeSummary away{kMostRanges};
   std::set<NodeId> older_at;
+  std::set<NodeId> unknown_at;
   std::set<NodeId> away_at;
+  // Of what is lost, or may be; what only waits for others is neither.
+  RangeDigest none_digest;
+  RangeDigest older_digest;
+  RangeDigest unknown_digest;
 };
+
+// What is to be said to confirm that just this is lost.
+std::string ConfirmationOf(NodeId node, bool is_complete, Preview& preview) {
+  const std::array<uint64_t, 5> shown = {node.value, is_complete ? 1ull : 0ull, preview.none_digest.Close(),
+                                         preview.older_digest.Close(), preview.unknown_digest.Close()};
+  return absl::StrCat(absl::Hex(XXH3_64bits(shown.data(), sizeof(shown)), absl::kZeroPad16));
+}
 
 // Those that keep the page. Where no other one is left, those as well that have it already since they are to: they keep it then; otherwise
 // they learn it anew, from what the others have.
@@ -55,8 +99,15 @@ void Look(NodeId node, PageRange part, uint32_t replicas, const Disks& disks, co
   switch (left) {
     case CopiesLeft::kCurrent: return;
     case CopiesLeft::kAway: return note(preview.away, preview.away_at);
-    case CopiesLeft::kOlder: return note(preview.older, preview.older_at);
-    case CopiesLeft::kNone: return preview.none.Add(part);
+    case CopiesLeft::kOlder: preview.older_digest.Add(part); return note(preview.older, preview.older_at);
+    case CopiesLeft::kUnknown:
+      preview.unknown.Add(part);
+      preview.unknown_digest.Add(part);
+      for (NodeId holder : holders) {
+        if (!view.lost.contains(holder) && IsDiskUnknown(holder, view)) preview.unknown_at.insert(holder);
+      }
+      return;
+    case CopiesLeft::kNone: preview.none_digest.Add(part); return preview.none.Add(part);
   }
 }
 
@@ -69,33 +120,68 @@ json DocumentOf(const RangeSummary& pages) {
 
 }  // namespace
 
-// `argument`: the node, and " confirmed" behind it if it is to be done.
+// `argument`: the node; and, if it is to be done, " confirmed " behind it, with what the preview says.
 Task<absl::StatusOr<std::string>> LocalOperations::GiveUpNode(std::string argument, TimeNs deadline) {
-  const bool is_confirmed = absl::EndsWith(argument, kConfirmed);
-  if (is_confirmed) argument.resize(argument.size() - (sizeof(kConfirmed) - 1));
-  const absl::StatusOr<NodeId> node = NodeOf(argument);
+  const size_t end = std::min(argument.find(kConfirmed), argument.size());
+  const std::string name = argument.substr(0, end);
+  const absl::StatusOr<NodeId> node = NodeOf(name);
   if (!node.ok()) co_return node.status();
-  NodeRequest request{.kind = NodeRequest::Kind::kGiveUp, .node = *node};
-  if (!is_confirmed) {
-    if (engine_->view().lost.contains(*node)) {
-      co_return absl::FailedPreconditionError(absl::StrCat(argument, " was given up already"));
-    }
-    if (absl::Status status = CheckRequest(request, argument); !status.ok()) co_return status;
-    absl::StatusOr<std::string> document = co_await PreviewGiveUp(*node);
-    co_return document;
+  const NodeRequest request{.kind = NodeRequest::Kind::kGiveUp, .node = *node};
+  if (end < argument.size()) {
+    const size_t word = std::min(end + sizeof(kConfirmed), argument.size());
+    absl::StatusOr<std::string> done = co_await GiveUpConfirmed(request, name, argument.substr(word), deadline);
+    co_return done;
   }
-  const absl::Status status = co_await Ask(std::move(request), argument, deadline);
-  if (!status.ok()) co_return status;
+  if (engine_->view().lost.contains(*node)) {
+    co_return absl::FailedPreconditionError(absl::StrCat(name, " was given up already"));
+  }
+  if (absl::Status status = CheckRequest(request, name); !status.ok()) co_return status;
+  const absl::StatusOr<json> preview = co_await PreviewGiveUp(*node);
+  if (!preview.ok()) co_return preview.status();
+  co_return DumpJson(*preview);
+}
+
+// In each view in which the anchors are asked, what would be lost is what was confirmed.
+Task<absl::StatusOr<std::string>> LocalOperations::GiveUpConfirmed(NodeRequest request, std::string name,
+                                                                   std::string confirmation, TimeNs deadline) {
+  if (confirmation.empty()) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("the confirmation does not say of what: `mangrove node give-up ", name, "` shows it"));
+  }
+  bool has_asked = false;
+  std::optional<Epoch> confirmed_in;
+  while (!IsDone(request)) {
+    if (absl::Status status = CheckRequest(request, name); !status.ok()) co_return status;
+    if (clock_->Now() + kAskAgain >= deadline) co_return NotTakenUp(request, name);
+    if (confirmed_in != engine_->view().epoch) {
+      const Epoch view = engine_->view().epoch;
+      absl::StatusOr<json> preview = co_await PreviewGiveUp(request.node);
+      if (!preview.ok()) co_return preview.status();
+      if (preview->at("confirm") != confirmation) {
+        const char* const may_be_done =
+            has_asked ? ". It was asked for before that was seen, and may still be done: `mangrove node list` says"
+                      : "";
+        (*preview)["refused"] =
+            absl::StrCat("\"", confirmation, "\" confirms something else than what would be lost now", may_be_done);
+        co_return DumpJson(*preview);
+      }
+      confirmed_in = view;
+      continue;
+    }
+    has_asked = true;
+    membership_->Request(request);
+    co_await SleepUntil(clock_, clock_->Now() + kAskAgain);
+  }
   absl::StatusOr<std::string> document = co_await InspectStatus(deadline);
   co_return document;
 }
 
 // By the extents that this node's disk knows: all, if it counts.
-Task<absl::StatusOr<std::string>> LocalOperations::PreviewGiveUp(NodeId node) {
+Task<absl::StatusOr<json>> LocalOperations::PreviewGiveUp(NodeId node) {
   const Disks& disks = engine_->disks();
   const View view = engine_->view();
   Preview preview;
-  uint64_t looks = 0;
+  LoopTurn turn(clock_);
   for (PageId at;;) {
     const auto& extents = engine_->core_holder().extents();
     const auto it = extents.lower_bound(at.value);
@@ -107,8 +193,9 @@ Task<absl::StatusOr<std::string>> LocalOperations::PreviewGiveUp(NodeId node) {
       const PageId end = std::min(extent.range.end(), SegmentStart(page) + kSegmentPages);
       Look(node, {page, end - page}, extent.replicas, disks, view, preview);
       page = end;
-      if (++looks % kLooksAtOnce != 0) continue;
+      if (!turn.IsOver()) continue;
       co_await YieldTo(clock_);
+      turn.Begin();
       if (engine_->view().epoch == view.epoch) continue;
       co_return absl::AbortedError("the cluster has changed meanwhile; ask again");
     }
@@ -120,21 +207,26 @@ Task<absl::StatusOr<std::string>> LocalOperations::PreviewGiveUp(NodeId node) {
   };
   json older = DocumentOf(preview.older);
   older["disks"] = names(preview.older_at);
+  json unknown = DocumentOf(preview.unknown);
+  unknown["disks"] = names(preview.unknown_at);
   json away = DocumentOf(preview.away);
   away["disks"] = names(preview.away_at);
   std::set<NodeId> know;
   for (NodeId disk : view.disks) {
     if (disks.IsCurrent(disk)) know.insert(disk);
   }
-  co_return DumpJson({{"node", node.value},
-                      {"name", NameOf(node)},
-                      {"is_given_up", false},
-                      {"is_complete", disks.IsCurrent(config_->self().id) && membership_->LeaseLeft() > 0},
-                      {"current_disks", names(know)},
-                      {"kept_pages", preview.kept},
-                      {"no_other_copy", DocumentOf(preview.none)},
-                      {"older_copies", older},
-                      {"copies_away", away}});
+  const bool is_complete = disks.IsCurrent(config_->self().id) && membership_->LeaseLeft() > 0;
+  co_return json{{"node", node.value},
+                 {"name", NameOf(node)},
+                 {"is_given_up", false},
+                 {"is_complete", is_complete},
+                 {"current_disks", names(know)},
+                 {"kept_pages", preview.kept},
+                 {"no_other_copy", DocumentOf(preview.none)},
+                 {"older_copies", older},
+                 {"not_known", unknown},
+                 {"copies_away", away},
+                 {"confirm", ConfirmationOf(node, is_complete, preview)}};
 }
 
 }  // namespace mangrove

@@ -74,6 +74,8 @@ class LocalOperations final : public NodeOperations {
   void RemoveEventSink(uint64_t sink_id) override;
 
  private:
+  static constexpr DurationNs kAskAgain = 100 * kMillisecond;  // The anchors, for what an operator wants.
+
   class Pages;  // The table's access to its own pages.
 
   // Makes the region's frames known on this node.
@@ -95,11 +97,14 @@ class LocalOperations final : public NodeOperations {
   // operate.cc
   absl::StatusOr<NodeId> NodeOf(const std::string& name) const;
   Task<absl::StatusOr<std::string>> GiveUpNode(std::string argument, TimeNs deadline);
-  Task<absl::StatusOr<std::string>> PreviewGiveUp(NodeId node);
+  Task<absl::StatusOr<std::string>> GiveUpConfirmed(NodeRequest request, std::string name, std::string confirmation,
+                                                    TimeNs deadline);
+  Task<absl::StatusOr<nlohmann::json>> PreviewGiveUp(NodeId node);
   absl::Status CheckRequest(const NodeRequest& request, const std::string& name) const;
   absl::Status CheckRecord(const NodeRequest& request) const;
   bool IsDone(const NodeRequest& request) const;
   bool IsNamed(NodeId node) const;
+  static absl::Status NotTakenUp(const NodeRequest& request, const std::string& name);
   Task<absl::Status> Ask(NodeRequest request, std::string name, TimeNs deadline);
   absl::StatusOr<NodeRequest> SetRequest(const std::string& argument) const;
   absl::StatusOr<std::string> OperateToken(const std::string& argument);

@@ -24,7 +24,8 @@ namespace mangrove {
 namespace {
 
 constexpr char kIncarnationKey[] = "node/incarnation";
-constexpr char kLeaseKey[] = "node/lease_ms";  // The time of leases with which the node ran last.
+constexpr char kLeaseKey[] = "node/lease_ms";                  // The time of leases with which the node ran last.
+constexpr char kSystemReplicasKey[] = "node/system_replicas";  // With which it has taken part in the cluster.
 // Programs do it when they run.
 constexpr DurationNs kSealPatience = 200 * kMillisecond;
 
@@ -66,12 +67,15 @@ struct Node::State final : public FaultService, public ViewEvents {
   absl::StatusOr<uint64_t> ReadNumber(const std::string& key, uint64_t otherwise);
   absl::Status KeepNumber(const std::string& key, uint64_t number);
   absl::Status WaitForLongerLeases();
+  absl::Status CheckSystemReplicas();
+  void KeepSystemReplicas();
   absl::Status StartEngine(Incarnation incarnation);
   void WatchDisk();
   absl::Status StartServing();
   void Stop();
   void OnView(const View& view) override {
     engine->OnView(view);
+    if (view.members.contains(config.self().id)) KeepSystemReplicas();
     if (transactions) transactions->OnView();
   }
   void OnRoster(const Roster& roster) override;
@@ -93,6 +97,7 @@ struct Node::State final : public FaultService, public ViewEvents {
   std::vector<ClusterKey> keys;
   bool loop_started = false;
   bool transport_started = false;
+  bool has_kept_system_replicas = false;
   std::unique_ptr<RocksStore> store;
   std::unique_ptr<RegionMemory> memory;
   ChannelSwitch channels;
@@ -127,6 +132,7 @@ absl::Status Node::State::Start() {
   const absl::StatusOr<Incarnation> incarnation = NextIncarnation();
   if (!incarnation.ok()) return incarnation.status();
   if (absl::Status s = WaitForLongerLeases(); !s.ok()) return s;
+  if (absl::Status s = CheckSystemReplicas(); !s.ok()) return s;
   if (absl::Status s = StartEngine(*incarnation); !s.ok()) return s;
   mapped_clients = std::make_unique<MappedClients>(this);
   if (absl::Status s = StartServing(); !s.ok()) return s;
@@ -196,6 +202,29 @@ absl::Status Node::State::WaitForLongerLeases() {
   return KeepNumber(kLeaseKey, config.lease_ms);
 }
 
+// Where the cluster's own pages are to be with one number, what was written with another one is not: what is read there would be old.
+absl::Status Node::State::CheckSystemReplicas() {
+  const uint64_t now = SystemReplicasOf(config);
+  const absl::StatusOr<uint64_t> before = ReadNumber(kSystemReplicasKey, 0);
+  if (!before.ok()) return before.status();
+  has_kept_system_replicas = *before != 0;
+  if (*before == 0 || *before == now) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the cluster keeps its own pages on ", *before, " disks, and this node's configuration says ", now,
+      ": that cannot be changed. Set system_replicas = ", *before, " in [cluster]; replicas may be another number"));
+}
+
+// When it takes part: until then it may have been a mistake that the others refuse.
+void Node::State::KeepSystemReplicas() {
+  if (has_kept_system_replicas) return;
+  has_kept_system_replicas = true;
+  StoreBatch batch;
+  batch.records.push_back({kSystemReplicasKey, std::to_string(SystemReplicasOf(config))});
+  store->Commit(std::move(batch), [](const absl::Status& status) {
+    if (!status.ok()) LogError("the number of the copies of the cluster's own pages is not kept: ", status.message());
+  });
+}
+
 absl::Status Node::State::StartEngine(Incarnation incarnation) {
   FabricTransportConfig fabric;
   fabric.cluster = ClusterIdOf(config.cluster_name);
@@ -203,6 +232,7 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
   fabric.security = SecurityOf(config);
   fabric.levels = config.levels;
   fabric.lease_ms = config.lease_ms;
+  fabric.system_replicas = static_cast<uint8_t>(SystemReplicasOf(config));
   fabric.self = {config.self().id, incarnation};
   fabric.listen_address = config.self().address;
   fabric.provider = config.provider;
@@ -219,7 +249,7 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
     fabric.members.push_back({node, record.name, record.address});
     options.members.push_back(node);
   }
-  options.system_replicas = config.replicas;
+  options.system_replicas = SystemReplicasOf(config);
   options.evict_to_peers = config.evict_to_peers;
   options.least_free_bytes = config.disk_reserve_bytes + config.disk_reserve_bytes / 4;
   options.keep_headroom = config.keep_headroom;
@@ -230,7 +260,7 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
     membership = std::make_unique<Membership>(std::move(members), &loop, transport.get(), store.get(), &entropy);
     operations = std::make_unique<LocalOperations>(&config, &loop, engine.get(), membership.get(), transport.get(),
                                                    store.get(), memory.get(), incarnation);
-    const TransactionsOptions of_transactions{.self = options.self, .replicas = config.replicas};
+    const TransactionsOptions of_transactions{.self = options.self, .replicas = SystemReplicasOf(config)};
     if (config.has_transactions) {
       transactions = std::make_unique<Transactions>(of_transactions, engine.get(), &loop, &entropy);
     }

@@ -25,6 +25,7 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr size_t kMaxNameBytes = 63;
 constexpr size_t kMaxSocketPathBytes = 107;  // sockaddr_un has 108, with the NUL.
 constexpr size_t kMaxMembers = 1024;
+constexpr uint32_t kMostSystemReplicas = UINT8_MAX;     // A byte of the handshake.
 constexpr int64_t kMaxNodeId = (int64_t{1} << 60) - 1;  // Ten levels of groups.
 constexpr size_t kMaxShownValueBytes = 80;
 
@@ -44,6 +45,7 @@ constexpr Bounds kFoundBefore{0, int64_t{1} << 40, " s"};
 constexpr Bounds kLeaseMs{kLeastLeaseMs, kMostLeaseMs, " ms"};
 constexpr Bounds kReplaceAfterS{kLeastReplaceAfterS, kMostReplaceAfterS, " s"};
 constexpr Bounds kReplicas{1, kMaxMembers, ""};
+constexpr Bounds kSystemReplicas{1, kMostSystemReplicas, ""};
 constexpr Bounds kId{1, kMaxNodeId, ""};
 constexpr Bounds kVotes{0, kMaxVotes, ""};
 constexpr size_t kMaxAnchors = 64;
@@ -222,6 +224,9 @@ Finding FindProblem(const NodeConfig& config) {
                                 "\" or \"", Name(Security::kEncrypted), "\"")};
   }
   if (Finding f = CheckNumber("cluster.replicas", config.replicas, kReplicas, 1)) return f;
+  if (const uint64_t system = config.system_replicas; system != 0) {
+    if (Finding f = CheckNumber("cluster.system_replicas", system, kSystemReplicas, 1)) return f;
+  }
   if (Finding f = CheckNumber("cluster.lease_ms", config.lease_ms, kLeaseMs, 1)) return f;
   if (Finding f = CheckNumber("cluster.replace_after_s", config.replace_after_s, kReplaceAfterS, 1)) return f;
   if (Finding f = CheckMounts(config.mounts)) return f;
@@ -314,6 +319,7 @@ std::vector<Key> ClusterKeys(NodeConfig* config) {
       StringKey("key_file", true, &config->key_file),
       StringKey("security", false, &config->security),
       NumberKey("replicas", false, kReplicas, 1, &config->replicas),
+      NumberKey("system_replicas", false, kSystemReplicas, 1, &config->system_replicas),
       NumberKey("found_before", false, kFoundBefore, 1, &config->found_before),
       NumberKey("lease_ms", false, kLeaseMs, 1, &config->lease_ms),
       NumberKey("replace_after_s", false, kReplaceAfterS, 1, &config->replace_after_s),
@@ -461,6 +467,10 @@ const MemberConfig& NodeConfig::self() const {
   const auto member = std::find_if(members.begin(), members.end(), [&](const auto& m) { return m.name == name; });
   CHECK(member != members.end());
   return *member;
+}
+
+uint32_t SystemReplicasOf(const NodeConfig& config) {
+  return std::min(config.system_replicas != 0 ? config.system_replicas : config.replicas, kMostSystemReplicas);
 }
 
 Security SecurityOf(const NodeConfig& config) {

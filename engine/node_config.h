@@ -67,7 +67,9 @@ struct NodeConfig {
   std::string cluster_name;
   std::string key_file;                    // Keys of 64 hexadecimal digits; readable by its owner alone.
   std::string security = "authenticated";  // Or "encrypted": SecurityOf.
-  uint32_t replicas = 2;
+  uint32_t replicas = 2;                   // Of an allocation that does not say.
+  uint32_t system_replicas =
+      0;  // Of the cluster's own pages, the same on all nodes for ever; 0: as `replicas`. SystemReplicasOf.
   // Seconds since 1970. After that the node founds no cluster, whatever it finds on its disk; 0: it may at any time.
   int64_t found_before = 0;
   uint32_t lease_ms = kDefaultLeaseMs;               // How fast a loss is noticed; the same on all nodes.
@@ -81,6 +83,9 @@ struct NodeConfig {
 
   const MemberConfig& self() const;  // REQUIRES: validated.
 };
+
+// Core holders of the cluster's own pages: the root page, the region table, the logs of transactions.
+uint32_t SystemReplicasOf(const NodeConfig& config);
 
 // Reads a TOML file. Relative paths in it are relative to the working directory of the process.
 // InvalidArgument names the file, the line, the key, its value and what was expected; unknown keys are errors.

@@ -113,6 +113,7 @@ std::string FormatNodeConfig(const NodeConfig& config) {
   }
   absl::StrAppend(&text, "\n[cluster]\nname = ", quoted(config.cluster_name), "\nkey_file = ", quoted(config.key_file),
                   "\nreplicas = ", config.replicas, "\n");
+  if (config.system_replicas != 0) absl::StrAppend(&text, "system_replicas = ", config.system_replicas, "\n");
   if (config.found_before != 0) {
     absl::StrAppend(
         &text,

@@ -20,7 +20,6 @@
 namespace mangrove {
 namespace {
 
-constexpr DurationNs kAskAgain = 100 * kMillisecond;
 constexpr DurationNs kAdmission = 15 * kSecond;
 constexpr int64_t kMostSeconds = int64_t{1} << 32;
 
@@ -42,12 +41,6 @@ absl::StatusOr<Kind> KindOf(const std::string& what) {
   if (what == "set") return Kind::kSet;
   return absl::InvalidArgumentError(absl::StrCat(
       "\"", what, "\" cannot be done: expected drain, undrain, give up node, set, token, give up log or set region"));
-}
-
-absl::Status NotTakenUp() {
-  return absl::UnavailableError(
-      "the anchors have not taken it up yet: too few of them answer, or without this one none would have a vote that "
-      "counts; `mangrove status` says which are here, and whether they have done it later");
 }
 
 }  // namespace
@@ -144,10 +137,27 @@ absl::Status LocalOperations::CheckRecord(const NodeRequest& request) const {
   return absl::OkStatus();
 }
 
+// What was said to an anchor may be in its log: then it is done when enough of them answer.
+absl::Status LocalOperations::NotTakenUp(const NodeRequest& request, const std::string& name) {
+  std::string how;
+  switch (request.kind) {
+    case Kind::kDrain: how = absl::StrCat("as draining, and `mangrove node undrain ", name, "` calls it off"); break;
+    case Kind::kUndrain: how = "as not draining any more"; break;
+    case Kind::kGiveUp: how = "as lost, or not at all, and that cannot be called off"; break;
+    case Kind::kAdd: how = absl::StrCat("as joining, and `mangrove node give-up ", name, "` takes it off"); break;
+    case Kind::kSet: how = "with its new votes and address"; break;
+  }
+  return absl::UnavailableError(absl::StrCat(
+      "the anchors have not taken it up yet: too few of them answer, or without this one none would have a vote that "
+      "counts; `mangrove status` says which are here. It is not asked for any more, but may still be done, when they "
+      "answer: then `mangrove node list` shows ",
+      name, " ", how));
+}
+
 Task<absl::Status> LocalOperations::Ask(NodeRequest request, std::string name, TimeNs deadline) {
   while (!IsDone(request)) {
     if (absl::Status status = CheckRequest(request, name); !status.ok()) co_return status;
-    if (clock_->Now() + kAskAgain >= deadline) co_return NotTakenUp();
+    if (clock_->Now() + kAskAgain >= deadline) co_return NotTakenUp(request, name);
     membership_->Request(request);
     co_await SleepUntil(clock_, clock_->Now() + kAskAgain);
   }
@@ -276,7 +286,8 @@ Task<absl::StatusOr<JoinAnswer>> LocalOperations::Admit(JoinRequest request, std
                     .keys = std::move(keys),
                     .replicas = config_->replicas,
                     .members = {},
-                    .lease_ms = config_->lease_ms};
+                    .lease_ms = config_->lease_ms,
+                    .system_replicas = SystemReplicasOf(*config_)};
   for (const auto& [id, record] : roster().nodes) {
     // An anchor has its votes when it is there: until it has heard of that it founds nothing.
     const uint32_t votes = id == node ? 0 : record.votes;

@@ -39,6 +39,7 @@ struct FabricTransportConfig {
   Security security = Security::kAuthenticated;
   LevelTable levels = kOwnLevels;
   uint32_t lease_ms = kUsualLeaseMs;  // Nodes with another one do not talk with this one; guests do.
+  uint8_t system_replicas = 0;        // The same, where both say it; 0: not said.
   NodeInstance self;
   std::string listen_address;         // Of the same form.
   std::vector<FabricMember> members;  // `self` may be among them.

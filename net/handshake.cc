@@ -85,6 +85,9 @@ class Reader {
 
 uint32_t LeaseOnWire(const HandshakeOffer& offer) { return offer.lease_ms == kUsualLeaseMs ? 0 : offer.lease_ms; }
 
+// Where versions that know of eight subsystems have the levels of the last one: from 0 on, so that they have one in common.
+void PutSystemReplicas(Writer& writer, uint8_t replicas) { writer.Put<uint8_t>(0).Put<uint8_t>(replicas); }
+
 // Providers may pad the data of connection management with zeros: longer is not wrong.
 bool HasHead(std::span<const std::byte> bytes, size_t size) {
   return bytes.size() >= size && LoadLittle<uint16_t>(bytes.data()) == kHandshakeMagic;
@@ -102,6 +105,7 @@ std::array<std::byte, kMacInputBytes> MacInput(HandshakeStep step, const Handsha
   writer.Put<uint64_t>(facts.connector_nonce).Put<uint64_t>(facts.acceptor_nonce);
   writer.Put<uint64_t>(offer.pool.base).Put<uint64_t>(offer.pool.key).Put<uint64_t>(offer.pool.slots);
   writer.Put<uint64_t>(LeaseOnWire(offer)).Put<uint32_t>(static_cast<uint32_t>(offer.security)).Put(offer.levels);
+  PutSystemReplicas(writer, offer.system_replicas);
   writer.PutBytes(offer.exchange);
   CHECK(writer.full());
   return input;
@@ -176,7 +180,9 @@ std::array<std::byte, kFirstMessageBytes> EncodeFirstMessage(const FirstMessage&
   writer.Put<uint16_t>(kHandshakeMagic).Put<uint16_t>(static_cast<uint16_t>(message.step));
   writer.Put<uint32_t>(static_cast<uint32_t>(offer.security)).Put<uint64_t>(offer.pool.base);
   writer.Put<uint64_t>(offer.pool.key).Put<uint32_t>(offer.pool.slots).Put<uint32_t>(LeaseOnWire(offer));
-  writer.Put(offer.levels).PutBytes(offer.exchange).PutBytes(message.mac);
+  writer.Put(offer.levels);
+  PutSystemReplicas(writer, offer.system_replicas);
+  writer.PutBytes(offer.exchange).PutBytes(message.mac);
   CHECK(writer.full());
   return bytes;
 }
@@ -199,6 +205,8 @@ std::optional<FirstMessage> ParseFirstMessage(std::span<const std::byte> bytes) 
   offer.pool.slots = reader.Get<uint32_t>();
   if (const auto lease_ms = reader.Get<uint32_t>(); lease_ms != 0) offer.lease_ms = lease_ms;
   offer.levels = reader.GetLevels();
+  reader.Get<uint8_t>();
+  offer.system_replicas = reader.Get<uint8_t>();
   reader.GetBytes(offer.exchange);
   reader.GetBytes(message.mac);
   return message;

@@ -64,6 +64,8 @@ struct HandshakeOffer {
   SlotPool pool;        // Proof, Ready.
   // The same: how long leases are, in milliseconds. On the wire the usual time is 0, as versions say that know no other.
   uint32_t lease_ms = kUsualLeaseMs;
+  // The same: on how many disks the cluster's own pages are kept; 0: not said, as by guests and by versions that do not know of it.
+  uint8_t system_replicas = 0;
   PublicKey exchange{};  // Proof, Ready; for this connection alone.
   friend bool operator==(const HandshakeOffer&, const HandshakeOffer&) = default;
 };

@@ -28,7 +28,7 @@ enum class Subsystem : uint8_t {
 };
 constexpr size_t kSubsystems = 4;
 // What a handshake has room for; the rest is 0.
-constexpr size_t kLevelPlaces = 8;
+constexpr size_t kLevelPlaces = 7;
 
 struct LevelRange {
   uint8_t low = 0;

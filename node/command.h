@@ -53,12 +53,16 @@ struct Command {
   // Instead of Inspect: of this machine, without a daemon.
   absl::StatusOr<std::string> (*set_up)(const std::string& parameter, const Options& options) = nullptr;
   const char* second = nullptr;  // Another parameter: it becomes the directory.
+  // Why what was asked for is not done, although there is a document about it; empty: it is.
+  std::string (*refused)(const std::string& document) = nullptr;
 };
 
 // page_commands.cc: regions, pages, the directory, logs.
 std::vector<Command> PageCommands();
 // Of a command that does what cannot be undone: without --confirm it only says what that is.
 std::string ConfirmedArgument(const std::string& parameter, const Options& options);
+// The same, where --confirm is what it said.
+std::string ShownArgument(const std::string& parameter, const Options& options);
 std::string SetRegionArgument(const std::string& region, const Options& options);
 
 }  // namespace mangrove

@@ -145,11 +145,14 @@ std::vector<Command> LeavingCommands() {
        .help =
            "NODE is away, and never comes back, nor does its disk: nobody waits for it any more, and others get\n"
            "copies of what it kept from those that have them. What was on its disk alone is lost. This says what that\n"
-           "is, as far as is known, and does nothing; with --confirm NODE it is given up. For root and the daemon's "
+           "is, as far as is known, and does nothing. It ends with the --confirm with which NODE is given up, if what "
+           "is\n"
+           "lost with it is still the same: otherwise that is said, and nothing is done. For root and the daemon's "
            "user.\n"
            "Not for a node that may come back: after a while others take its place by themselves.",
        .flags = {"--confirm"},
-       .argument = ConfirmedArgument},
+       .argument = ShownArgument,
+       .refused = RefusalOf},
   };
 }
 
@@ -446,7 +449,8 @@ int Ask(const Command& command, const Options& options, const std::string& argum
   const absl::StatusOr<std::string> text = options.json ? document : command.render(*document);
   if (!text.ok()) return Fail(environment, text.status());
   environment.out << *text << (text->ends_with('\n') ? "" : "\n");
-  return kExitDone;
+  const std::string refused = command.refused == nullptr ? "" : command.refused(*document);
+  return refused.empty() ? kExitDone : Fail(environment, absl::FailedPreconditionError(refused));
 }
 
 // What goes wrong is shown, and asked again: a node that is being started is what one watches, too.
@@ -511,7 +515,7 @@ int RunCommand(std::span<const std::string> arguments, const CommandEnvironment&
   if (command->argument == SetArgument && !options.votes && options.address.empty()) {
     return FailUsage(environment, "\"node set\" needs --votes or --address");
   }
-  if (!options.confirm.empty() && options.confirm != parameter) {
+  if (command->argument == ConfirmedArgument && !options.confirm.empty() && options.confirm != parameter) {
     return FailUsage(environment, absl::StrCat("--confirm is \"", options.confirm, "\", expected \"", parameter, "\""));
   }
   if (command->argument == TokenArgument && GivenFlags(options).size() > 1) {

@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "node/command.h"
 #include "node/render.h"
 
@@ -7,6 +8,10 @@ namespace mangrove {
 
 std::string ConfirmedArgument(const std::string& node, const Options& options) {
   return options.confirm.empty() ? node : node + " confirmed";
+}
+
+std::string ShownArgument(const std::string& node, const Options& options) {
+  return options.confirm.empty() ? node : absl::StrCat(node, " confirmed ", options.confirm);
 }
 
 std::string SetRegionArgument(const std::string& region, const Options& options) {

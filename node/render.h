@@ -15,6 +15,8 @@ absl::StatusOr<std::string> RenderStatus(const std::string& document);
 absl::StatusOr<std::string> RenderMembership(const std::string& document);
 // What would be lost with a node that is to be given up; or, when that is done, the former.
 absl::StatusOr<std::string> RenderGiveUpNode(const std::string& document);
+// Why a document is the answer to something that was not done; empty: that was done.
+std::string RefusalOf(const std::string& document);
 absl::StatusOr<std::string> RenderNodes(const std::string& document);
 absl::StatusOr<std::string> RenderGroups(const std::string& document);  // Of the nodes, and this too.
 absl::StatusOr<std::string> RenderGroupTree(const std::string& document);

@@ -338,6 +338,10 @@ std::string GiveUpNode(const json& preview) {
   add("no_other_copy", absl::StrCat("LOST FOR EVER, as no disk that is left has them:"));
   add("older_copies",
       absl::StrCat("BACK TO AN OLDER STATE, as ", disks("older_copies"), " fell behind before ", name, " was away:"));
+  if (preview.contains("not_known")) {
+    add("not_known", absl::StrCat("NOT KNOWN, as no disk that counts has them, and what that of ", disks("not_known"),
+                                  " has is not known: it was not here since the anchors' log began:"));
+  }
   add("copies_away", absl::StrCat("kept only by ", disks("copies_away"), ", which have to come back and catch up:"));
   const bool is_complete = IsSet(preview, "is_complete");
   const bool others_know = !is_complete && !preview.at("current_disks").empty();
@@ -348,9 +352,9 @@ std::string GiveUpNode(const json& preview) {
   } else if (text.empty()) {
     text = "as far as is known nothing would be lost: every page has a copy on another disk\n";
   }
-  const std::string how =
-      others_know ? ""
-                  : absl::StrCat(" If this is what you want:\n  mangrove node give-up ", name, " --confirm ", name);
+  const std::string how = others_know ? ""
+                                      : absl::StrCat(" If this is what you want:\n  mangrove node give-up ", name,
+                                                     " --confirm ", Text(preview, "confirm"));
   return absl::StrCat("nothing is done yet. The disk of ", name, " keeps ",
                       CountText(Number(preview, "kept_pages"), "page"),
                       " of those that are allocated, whether they were written or not. Without it:\n", text, "\nIf ",
@@ -362,6 +366,10 @@ std::string GiveUpNode(const json& preview) {
 absl::StatusOr<std::string> RenderStatus(const std::string& document) { return RenderDocument(document, Status); }
 absl::StatusOr<std::string> RenderGiveUpNode(const std::string& document) {
   return RenderDocument(document, GiveUpNode);
+}
+std::string RefusalOf(const std::string& document) {
+  const json answer = json::parse(document, nullptr, /*allow_exceptions=*/false);
+  return answer.is_object() ? answer.value("refused", std::string()) : std::string();
 }
 absl::StatusOr<std::string> RenderMembership(const std::string& document) { return RenderDocument(document, Places); }
 

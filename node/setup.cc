@@ -111,6 +111,7 @@ absl::StatusOr<std::string> SetUpJoin(const std::string& text, const SetupOption
   config.cluster_name = token->cluster_name;
   config.security = Name(token->security);
   config.replicas = answer->replicas;
+  if (answer->system_replicas != answer->replicas) config.system_replicas = answer->system_replicas;
   if (answer->lease_ms != 0) config.lease_ms = answer->lease_ms;
   for (const JoinMember& member : answer->members) {
     config.members.push_back({.id = member.id, .name = member.name, .address = member.address, .votes = member.votes});

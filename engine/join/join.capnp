@@ -39,6 +39,7 @@ struct Answer {
   replicas @2 :UInt32;      # The cluster's default.
   members @3 :List(Member); # The anchors, and G.
   leaseMs @4 :UInt32;       # Of all nodes; 0: the usual one, as versions say that know no other.
+  systemReplicas @5 :UInt32; # Of all nodes; 0: as replicas.
 }
 
 struct Member {

@@ -45,10 +45,11 @@ void Fill(wire::Answer::Builder out, const std::vector<ClusterKey>& keys) {
 }
 
 void Fill(wire::Answer::Builder out, const JoinAnswer& answer) {
-  const auto& [node, keys, replicas, members, lease_ms] = answer;
+  const auto& [node, keys, replicas, members, lease_ms, system_replicas] = answer;
   out.setNode(node.value);
   out.setReplicas(replicas);
   out.setLeaseMs(lease_ms);
+  out.setSystemReplicas(system_replicas);
   Fill(out, keys);
   if (members.empty()) return;
   auto list = out.initMembers(SizeOf(members));
@@ -147,8 +148,10 @@ absl::Status Read(wire::Answer::Reader in, JoinAnswer& answer) {
   answer.node = NodeId(in.getNode());
   answer.replicas = in.getReplicas();
   answer.lease_ms = in.getLeaseMs();
+  answer.system_replicas = in.getSystemReplicas();
   if (absl::Status s = CheckNode(answer.node); !s.ok()) return s;
   if (answer.replicas == 0) return Bad("an answer has 0 replicas, expected at least 1");
+  if (answer.system_replicas > UINT8_MAX) return Bad("an answer has ", answer.system_replicas, " system replicas");
   if (absl::Status s = ReadKeys(in.getKeys(), answer.keys); !s.ok()) return s;
   if (absl::Status s = ReadMembers(in.getMembers(), answer.members); !s.ok()) return s;
   const bool has_own = std::any_of(answer.members.begin(), answer.members.end(),

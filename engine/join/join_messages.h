@@ -48,6 +48,7 @@ struct JoinAnswer {
   uint32_t replicas = 0;            // The cluster's default, at least 1.
   std::vector<JoinMember> members;  // The anchors, and itself. In ascending order of their ids.
   uint32_t lease_ms = 0;            // As the cluster's nodes have it; 0: the usual one.
+  uint32_t system_replicas = 0;     // The same; 0: as `replicas`.
   friend bool operator==(const JoinAnswer&, const JoinAnswer&) = default;
 };
 

@@ -209,7 +209,10 @@ absl::StatusOr<Connection*> FabricCore::MakeConnection(Peer& peer, fi_info* info
   connection->of_guest = IsGuest() || connection->peer == kGuestNode;
   connection->own.security = connection->of_guest ? Security::kEncrypted : config_.security;
   connection->own.levels = config_.levels;
-  if (!connection->of_guest) connection->own.lease_ms = config_.lease_ms;
+  if (!connection->of_guest) {
+    connection->own.lease_ms = config_.lease_ms;
+    connection->own.system_replicas = config_.system_replicas;
+  }
   // The acceptor of a dialled connection, until Accept names its incarnation.
   if (connector) connection->facts.acceptor.node = peer.member.id;
   connection->memory = MappedMemory(kReceiveBuffers * kMaxWireBytes + kPageSlots * kPageBytes);

@@ -231,6 +231,11 @@ absl::Status FabricCore::Agree(Connection& connection) {
     status = absl::PermissionDeniedError(absl::StrCat("lease_ms of this node is ", connection.own.lease_ms,
                                                       ", of the other one ", connection.theirs.lease_ms,
                                                       ": it has to be the same on all nodes of a cluster"));
+  } else if (const int own = connection.own.system_replicas, theirs = connection.theirs.system_replicas;
+             own != 0 && theirs != 0 && own != theirs) {
+    status = absl::PermissionDeniedError(
+        absl::StrCat("system_replicas of this node is ", own, ", of the other one ", theirs,
+                     ": it has to be as the cluster was made with on all nodes; where it is not set it is `replicas`"));
   } else {
     auto levels = CommonLevels(connection.own.levels, connection.theirs.levels);
     if (levels.ok()) connection.levels = *levels;

@@ -210,6 +210,11 @@ void Cluster::StartAll() {
   AwaitConnected();
 }
 
+Output Cluster::GiveUp(int via, const std::string& name) {
+  const std::string confirm = Ask(via, {"node", "give-up", name})["confirm"];
+  return RunProgram({"mangrove", "--socket", socket(via), "node", "give-up", name, "--confirm", confirm});
+}
+
 int Cluster::AwaitEnd(int node) {
   const int code = Await(processes_.at(node), kStopLimitS);
   EXPECT_NE(code, -1) << "node-" << node << " does not end";

@@ -109,6 +109,8 @@ class Cluster {
   nlohmann::json Ask(int node, const std::vector<std::string>& command);
   // The monitor of its group, as its status says; 0: it has none, and pulses to the anchors' leader.
   int MonitorOf(int node);
+  // Gives the node of that name up, with whatever is lost.
+  Output GiveUp(int via, const std::string& name);
   // Attaches this process.
   std::shared_ptr<Session> Attach(int node, int call_timeout_ms = 5000);
 

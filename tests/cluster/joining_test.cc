@@ -167,7 +167,7 @@ TEST_F(Joining, ATokenIsGoodOnce) {
   EXPECT_THAT(join(another, 2).err, HasSubstr("this machine has a node there already"));
   // Who is admitted and never comes is seen, and can be given up.
   EXPECT_THAT(Do(1, {"status"}).out, HasSubstr("node-2 may join: start its daemon"));
-  EXPECT_EQ(Do(1, {"node", "give-up", "node-2", "--confirm", "node-2"}).exit_code, 0);
+  EXPECT_EQ(cluster_.GiveUp(1, "node-2").exit_code, 0);
   EXPECT_TRUE(Eventually([&] { return Membership(1)["joining"].empty(); }));
   // Its name is free again, its number is not.
   const Output after = join(another, 3);

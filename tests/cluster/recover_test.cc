@@ -108,8 +108,7 @@ TEST_F(Recovery, TheSurvivorServesAloneAndTheLostAnchorsAreStrangers) {
   cluster_.Start(3);
   EXPECT_TRUE(Eventually([&] { return cluster_.LinesOf(3, "has a lease on its place") > 1; }));
   for (const std::string lost : {"node-1", "node-2"}) {
-    const Output given_up =
-        RunProgram({"mangrove", "--socket", cluster_.socket(3), "node", "give-up", lost, "--confirm", lost});
+    const Output given_up = cluster_.GiveUp(3, lost);
     EXPECT_EQ(given_up.exit_code, 0) << given_up.err;
   }
   ExpectAll(3);

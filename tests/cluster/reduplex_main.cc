@@ -94,8 +94,7 @@ Result LoseOne(uint64_t mib) {
   cluster.Kill(kLost);
   if (!Eventually([&] { return lists("missing"); })) throw std::runtime_error(name + " is not missed");
   const Stopwatch watch;
-  const Output given_up =
-      RunProgram({"mangrove", "--socket", cluster.socket(1), "node", "give-up", name, "--confirm", name});
+  const Output given_up = cluster.GiveUp(1, name);
   if (given_up.exit_code != 0) throw std::runtime_error(given_up.err);
   const bool done = Eventually(
       [&] {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -104,12 +105,17 @@ TEST(StatusOfACluster, NamesWhatIsLostBeforeItIsGivenUpAndAfterwards) {
   EXPECT_EQ(doomed, SegmentsOf(fourth["older_copies"]["ranges"], *region));
   EXPECT_FALSE(Lists(cluster, 1, "lost", 3) || Lists(cluster, 1, "lost", 4));
 
-  ASSERT_EQ(Do(cluster, 1, {"node", "give-up", "node-3", "--confirm", "node-3"}).exit_code, 0);
+  // What was shown of node 4 is not what is lost with it when node 3 is gone.
+  ASSERT_EQ(cluster.GiveUp(1, "node-3").exit_code, 0);
+  const Output grown = Do(cluster, 1, {"node", "give-up", "node-4", "--confirm", fourth["confirm"]});
+  EXPECT_EQ(grown.exit_code, 1);
+  EXPECT_THAT(grown.err, HasSubstr("confirms something else than what would be lost now"));
+  EXPECT_THAT(grown.out, HasSubstr("LOST FOR EVER"));
   const Output last = Do(cluster, 1, {"node", "give-up", "node-4"});
-  EXPECT_THAT(last.out, AllOf(HasSubstr("LOST FOR EVER"), HasSubstr("mangrove node give-up node-4 --confirm node-4")));
+  EXPECT_THAT(last.out, AllOf(HasSubstr("LOST FOR EVER"), HasSubstr("mangrove node give-up node-4 --confirm ")));
   EXPECT_EQ(SegmentsOf(cluster.Ask(1, {"node", "give-up", "node-4"})["no_other_copy"]["ranges"], *region), doomed);
   EXPECT_FALSE(Lists(cluster, 1, "lost", 4));
-  ASSERT_EQ(Do(cluster, 1, {"node", "give-up", "node-4", "--confirm", "node-4"}).exit_code, 0);
+  ASSERT_EQ(cluster.GiveUp(1, "node-4").exit_code, 0);
 
   const auto lost = [&] { return SegmentsOf(cluster.Ask(2, {"status"})["losses"]["ranges"], *region); };
   EXPECT_TRUE(Eventually([&] { return lost() == doomed; })) << cluster.Ask(2, {"status"})["losses"];
@@ -168,6 +174,33 @@ TEST(StatusOfACluster, NodesWithOtherLeasesDoNotTalkAndSayWhy) {
   cluster.Start(3);
   EXPECT_TRUE(
       Eventually([&] { return cluster.LinesOf(3, "leases were 1500 ms long, and are 1000 ms from now on") == 1; }));
+  cluster.AwaitConnected();
+}
+
+// Covers: C12
+TEST(StatusOfACluster, TheCopiesOfItsOwnPagesStayAsManyAsItWasMadeWith) {
+  Cluster cluster({.nodes = 3});
+  cluster.StartAll();
+  cluster.AwaitConnected();
+  EXPECT_EQ(cluster.Stop(3), 0);
+  const std::string text = cluster.ConfigText(3);
+  const auto with = [&](const std::string& lines) { return absl::StrReplaceAll(text, {{"replicas = 2", lines}}); };
+  // A node that has taken part does not start with another number, and the change of one setting alone is such a number.
+  cluster.WriteConfig(3, with("replicas = 3"));
+  cluster.Start(3);
+  EXPECT_EQ(cluster.AwaitEnd(3), 1);
+  EXPECT_GT(cluster.LinesOf(3, "the cluster keeps its own pages on 2 disks, and this node's configuration says 3"), 0u);
+  // A disk that knows nothing of it: the others refuse it.
+  ASSERT_GT(std::filesystem::remove_all(cluster.directory() + "/data-3"), 0u);
+  cluster.Start(3);
+  EXPECT_TRUE(Eventually([&] {
+    return cluster.LinesOf(3, "system_replicas of this node is 3, of the other one 2") > 0 ||
+           cluster.LinesOf(1, "system_replicas of this node is 2, of the other one 3") > 0;
+  }));
+  cluster.Kill(3);
+  // The default of allocations may be changed.
+  cluster.WriteConfig(3, with("replicas = 3\nsystem_replicas = 2"));
+  cluster.Start(3);
   cluster.AwaitConnected();
 }
 

@@ -25,6 +25,7 @@ JoinAnswer MakeAnswer() {
   answer.keys[1].fill(std::byte{9});
   answer.replicas = 2;
   answer.lease_ms = 1500;
+  answer.system_replicas = 3;
   answer.members = {{NodeId(1), "n1", "10.0.0.1:7400", 1}, {NodeId(4), "n4", "[::1]:7400", 0}};
   return answer;
 }

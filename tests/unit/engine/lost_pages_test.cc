@@ -7,6 +7,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
 #include "tests/unit/engine/page_engine_harness.h"
 
 namespace mangrove {
@@ -24,15 +29,30 @@ class LostPagesTest : public testing::Test {
 
   void Watch(uint64_t node) {
     EngineHost& host = cluster_.host(node);
-    watches_[node] = std::make_unique<LostPages>(
-        NodeId(node), &cluster_.clock, host.engine.get(), &host.store,
-        [this](NodeId, PageId) -> Task<absl::StatusOr<bool>> { co_return is_learned_elsewhere_; });
+    watches_[node] =
+        std::make_unique<LostPages>(NodeId(node), &cluster_.clock, host.engine.get(), &host.store,
+                                    [this](NodeId asked, PageId page) -> Task<absl::StatusOr<bool>> {
+                                      ++asked_[{asked, page}];
+                                      ++waits_;
+                                      most_waits_ = std::max(most_waits_, waits_);
+                                      co_await SleepUntil(&cluster_.clock, cluster_.clock.Now() + kAnswerIn);
+                                      --waits_;
+                                      if (fails_ > 0) {
+                                        --fails_;
+                                        co_return absl::UnavailableError("no answer");
+                                      }
+                                      co_return is_learned_elsewhere_;
+                                    });
   }
   void Look() { cluster_.RunFor(2 * LostPages::kLookAgain); }
-  void LoseTheDisk() {
+  void LookOnce() { cluster_.RunFor(LostPages::kLookAgain + LostPages::kLookAgain / 2); }
+  void ReplaceTheDisk() {
     watches_.erase(kKeeper);
     cluster_.StartWithAnEmptyDisk({NodeId(kKeeper), Incarnation(2)});
     Watch(kKeeper);
+  }
+  void LoseTheDisk() {
+    ReplaceTheDisk();
     Look();
   }
   void Allocate(PageRange range) {
@@ -40,9 +60,28 @@ class LostPagesTest : public testing::Test {
         cluster_.Wait(cluster_.engine(1).PutExtent(range, ConfigNumber(++config_), 1, false, cluster_.In(kSecond)))
             .ok());
   }
+  // Segments one after the other that these keep, in whatever order.
+  PageRange SegmentsOf(const std::set<uint64_t>& nodes) {
+    PageId first = cluster_.SegmentOf(kKeeper) + 64 * kSegmentPages;
+    const auto keepers = [&] {
+      std::set<uint64_t> keep;
+      for (size_t i = 0; i < nodes.size(); ++i) {
+        keep.insert(cluster_.locator().Primary(first + i * kSegmentPages).value);
+      }
+      return keep;
+    };
+    while (keepers() != nodes) first = first + kSegmentPages;
+    return {first, nodes.size() * kSegmentPages};
+  }
   std::vector<PageRange> LostAt(uint64_t node) { return watches_.at(node)->found().value_or(RangeSummary()).first(); }
 
+  static constexpr DurationNs kAnswerIn = 10 * kMillisecond;
+
   EngineCluster cluster_{3};
+  std::map<std::pair<NodeId, PageId>, int> asked_;  // How often, about which extent.
+  int fails_ = 0;                                   // Of the next questions.
+  size_t waits_ = 0;
+  size_t most_waits_ = 0;
   std::map<uint64_t, std::unique_ptr<LostPages>> watches_;
   uint64_t config_ = 10;
   bool is_learned_elsewhere_ = true;
@@ -70,6 +109,60 @@ TEST_F(LostPagesTest, WhatOnlyALostDiskHadIsNamedUntilItIsWrittenOrAllocatedAnew
   Look();
   EXPECT_THAT(LostAt(kKeeper), ElementsAre());
   EXPECT_TRUE(watches_.at(kKeeper)->found().has_value());
+}
+
+TEST_F(LostPagesTest, WhatWasFoundIsNotSaidAnyMoreWhenOtherDisksCount) {
+  Watch(kOther);
+  Look();
+  ASSERT_TRUE(watches_.at(kOther)->found());
+  cluster_.ChangeView({});  // Of the disks nothing has changed.
+  EXPECT_TRUE(watches_.at(kOther)->found());
+  cluster_.Leave(kKeeper);
+  EXPECT_FALSE(watches_.at(kOther)->found());
+  Look();
+  EXPECT_TRUE(watches_.at(kOther)->found());
+}
+
+TEST_F(LostPagesTest, DisksAreAskedSideBySide) {
+  Allocate(SegmentsOf({1, kOther, kKeeper}));
+  LoseTheDisk();
+  EXPECT_FALSE(LostAt(kKeeper).empty());
+  EXPECT_EQ(most_waits_, 2u);
+}
+
+TEST_F(LostPagesTest, WhatADiskDoesNotAnswerIsAskedAgainAndNothingElse) {
+  const PageRange with_first = SegmentsOf({1, kKeeper});
+  const PageRange with_other = SegmentsOf({kOther, kKeeper});
+  Allocate(with_first);
+  Allocate(with_other);
+  fails_ = 1;
+  ReplaceTheDisk();
+  LookOnce();
+  ASSERT_TRUE(watches_.at(kKeeper)->found());
+  EXPECT_EQ(watches_.at(kKeeper)->found()->pages(), 2 * kSegmentPages);
+  const bool is_first_first = with_first.first < with_other.first;
+  EXPECT_EQ((asked_[{NodeId(1), with_first.first}]), is_first_first ? 2 : 1);
+  EXPECT_EQ((asked_[{NodeId(kOther), with_other.first}]), is_first_first ? 1 : 2);
+}
+
+// Of two extents one is partly kept by a node that goes meanwhile.
+TEST_F(LostPagesTest, OnlyWhatIsConcernedByAChangeIsLookedAtAgain) {
+  const PageRange with_first = SegmentsOf({1, kKeeper});
+  const PageRange with_other = SegmentsOf({kOther, kKeeper});
+  Allocate(with_first);
+  Allocate(with_other);
+  ReplaceTheDisk();
+  // The second of them is asked about: the first is known.
+  const TimeNs until = cluster_.In(2 * LostPages::kLookAgain);
+  while (asked_.size() < 2 && cluster_.Step(until)) {
+  }
+  ASSERT_EQ(asked_.size(), 2u);
+  cluster_.Leave(kOther);
+  EXPECT_FALSE(watches_.at(kKeeper)->found());
+  cluster_.RunFor(LostPages::kLookAgain / 2);
+  ASSERT_TRUE(watches_.at(kKeeper)->found()) << "in the same look";
+  EXPECT_EQ(watches_.at(kKeeper)->found()->pages(), 2 * kSegmentPages);
+  EXPECT_EQ((asked_[{NodeId(1), with_first.first}]), 1);
 }
 
 }  // namespace

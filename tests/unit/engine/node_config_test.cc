@@ -123,13 +123,13 @@ TEST(NodeConfig, AnUnknownKeyIsNamedWithItsLineAndTheKeyThatWasMeant) {
             "x.toml:7: cluster.keyfile is not a known key; did you mean 'key_file'?");
   EXPECT_EQ(ErrorOf(With("key_file", "colour")),
             "x.toml:7: cluster.colour is not a known key; expected one of name, key_file, security, replicas, "
-            "found_before, lease_ms, replace_after_s");
+            "system_replicas, found_before, lease_ms, replace_after_s");
   EXPECT_EQ(ErrorOf(With("[cluster]", "[clusters]")), "x.toml:5: clusters is not a known key; did you mean 'cluster'?");
   EXPECT_EQ(ErrorOf(With("address = \"127.0.0.1:7102\"", "adress = \"127.0.0.1:7102\"")),
             "x.toml:17: members[2].adress is not a known key; did you mean 'address'?");
   EXPECT_EQ(ErrorOf(With("key_file", "\"\\u0007\\n\"")),
             "x.toml:7: cluster.\\x07\\n is not a known key; expected one of name, key_file, security, replicas, "
-            "found_before, lease_ms, replace_after_s");
+            "system_replicas, found_before, lease_ms, replace_after_s");
 }
 
 TEST(NodeConfig, TwoMembersShareNoIdNameOrAddress) {
@@ -197,6 +197,27 @@ TEST(NodeConfig, TheTimesOfALossHaveBoundsAndUsualValues) {
   NodeConfig made = *usual;
   made.lease_ms = 0;
   EXPECT_THAT(ValidateNodeConfig(made).message(), HasSubstr("cluster.lease_ms is 0 ms, expected"));
+}
+
+// Covers: C12
+TEST(NodeConfig, TheClustersOwnPagesHaveAsManyCopiesAsOthersUnlessItIsSaid) {
+  const auto usual = ParseNodeConfig(With("[cluster]", "[cluster]\nreplicas = 3"), "x.toml");
+  ASSERT_TRUE(usual.ok()) << usual.status();
+  EXPECT_EQ(SystemReplicasOf(*usual), 3u);
+  const auto set = ParseNodeConfig(With("[cluster]", "[cluster]\nreplicas = 3\nsystem_replicas = 2"), "x.toml");
+  ASSERT_TRUE(set.ok()) << set.status();
+  EXPECT_EQ(set->replicas, 3u);
+  EXPECT_EQ(SystemReplicasOf(*set), 2u);
+  const auto again = ParseNodeConfig(FormatNodeConfig(*set), "y.toml");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(SystemReplicasOf(*again), 2u);
+  for (const char* value : {"0", "256", "1.5"}) {
+    EXPECT_EQ(ErrorOf(With("[cluster]", absl::StrCat("[cluster]\nsystem_replicas = ", value))),
+              absl::StrCat("x.toml:6: cluster.system_replicas is ", value, ", expected a whole number from 1 to 255"));
+  }
+  const auto most = ParseNodeConfig(With("[cluster]", "[cluster]\nreplicas = 300"), "x.toml");
+  ASSERT_TRUE(most.ok()) << most.status();
+  EXPECT_EQ(SystemReplicasOf(*most), 255u);
 }
 
 // Covers: C06

@@ -77,6 +77,26 @@ TEST_F(FabricTrust, AnotherSecurityIsRefusedAndBothSidesNameBoth) {
   EXPECT_TRUE(b_->history.empty());
 }
 
+// Covers: C12
+TEST_F(FabricTrust, AnotherNumberOfCopiesOfTheClustersOwnPagesIsRefusedAndBothSidesNameBoth) {
+  FabricTransportConfig one = Config(1);
+  FabricTransportConfig two = Config(2);
+  one.system_replicas = 1;
+  two.system_replicas = 2;
+  Start(one, two);
+  EXPECT_TRUE(Says(*a_, "system_replicas of this node is 1, of the other one 2"));
+  EXPECT_TRUE(Says(*b_, "system_replicas of this node is 2, of the other one 1"));
+  EXPECT_TRUE(a_->history.empty());
+  EXPECT_TRUE(b_->history.empty());
+}
+
+TEST_F(FabricTrust, WhoDoesNotSayOnHowManyDisksTheClustersOwnPagesAreIsNotRefused) {
+  FabricTransportConfig newer = Config(1);
+  newer.system_replicas = 2;
+  Start(newer, Config(2));
+  AwaitConnected();
+}
+
 TEST_F(FabricTrust, ASubsystemWithoutACommonLevelIsRefusedAndBothSidesNameItAndBothRanges) {
   FabricTransportConfig newer = Config(1);
   newer.levels[static_cast<size_t>(Subsystem::kMembership)] = {4, 5};

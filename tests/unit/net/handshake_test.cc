@@ -59,7 +59,8 @@ TEST(Handshake, EveryFactOfferTheKeyAndTheStepChangeTheMac) {
   offer((o = Offer(), o.lease_ms = 2000, o));
   offer((o = Offer(), o.levels[1].low = 1, o));
   offer((o = Offer(), o.levels[1].high = 4, o));
-  offer((o = Offer(), o.levels[7].high = 1, o));
+  offer((o = Offer(), o.levels[6].high = 1, o));
+  offer((o = Offer(), o.system_replicas = 3, o));
   offer((o = Offer(), o.exchange[31] = std::byte{0}, o));
   ClusterKey other = key;
   other[31] = std::byte{1};
@@ -125,6 +126,14 @@ TEST(Handshake, EveryMessageComesBack) {
   const auto longer = ParseFirstMessage(EncodeFirstMessage(first));
   ASSERT_TRUE(longer.has_value());
   EXPECT_EQ(longer->offer, first.offer);
+  // To versions that do not know of it this is a subsystem that they need not speak.
+  constexpr size_t kEighthLevelsAt = 46;
+  first.offer.system_replicas = 3;
+  EXPECT_EQ(EncodeFirstMessage(first)[kEighthLevelsAt], std::byte{0});
+  EXPECT_EQ(EncodeFirstMessage(first)[kEighthLevelsAt + 1], std::byte{3});
+  const auto more = ParseFirstMessage(EncodeFirstMessage(first));
+  ASSERT_TRUE(more.has_value());
+  EXPECT_EQ(more->offer, first.offer);
 
   const auto refusal = ParseRefusal(EncodeRefusal({RefusalReason::kVersion, 2, 3}));
   ASSERT_TRUE(refusal.has_value());

@@ -141,30 +141,41 @@ class GiveUp : public testing::Test {
                {"kept_pages", 700},
                {"no_other_copy", Pages(0)},
                {"older_copies", Pages(0)},
-               {"copies_away", Pages(0)}};
+               {"not_known", Pages(0)},
+               {"copies_away", Pages(0)},
+               {"confirm", "12ab"}};
   std::string asked_;
   std::ostringstream out_;
   std::ostringstream err_;
 };
 
-TEST_F(GiveUp, IsDoneOnlyWhenTheNodeIsNamedTwice) {
+TEST_F(GiveUp, IsDoneOnlyWhenWhatWasShownIsConfirmed) {
   EXPECT_EQ(Run({"node", "give-up", "n3"}), kExitDone);
   EXPECT_EQ(asked_, "give up node: n3");
   EXPECT_THAT(out_.str(),
               AllOf(StartsWith("nothing is done yet. The disk of n3 keeps 700 pages"),
-                    HasSubstr("nothing would be lost"), HasSubstr("\n  mangrove node give-up n3 --confirm n3\n")));
-  EXPECT_EQ(Run({"node", "give-up", "n3", "--confirm", "n4"}), kExitUsage);
-  EXPECT_THAT(err_.str(), HasSubstr("--confirm is \"n4\", expected \"n3\""));
+                    HasSubstr("nothing would be lost"), HasSubstr("\n  mangrove node give-up n3 --confirm 12ab\n")));
   EXPECT_EQ(Run({"node", "drain", "n3", "--confirm", "n3"}), kExitUsage);
   answer_ = StatusWith(Membership());
-  EXPECT_EQ(Run({"node", "give-up", "n3", "--confirm", "n3"}), kExitDone) << err_.str();
-  EXPECT_EQ(asked_, "give up node: n3 confirmed");
+  EXPECT_EQ(Run({"node", "give-up", "n3", "--confirm", "12ab"}), kExitDone) << err_.str();
+  EXPECT_EQ(asked_, "give up node: n3 confirmed 12ab");
   EXPECT_THAT(out_.str(), StartsWith("all 2 nodes are here"));
+}
+
+TEST_F(GiveUp, IsRefusedWithWhatWouldBeLostNowIfSomethingElseWasConfirmed) {
+  answer_["refused"] = "something else";
+  answer_["no_other_copy"] = Pages(512);
+  EXPECT_EQ(Run({"node", "give-up", "n3", "--confirm", "99"}), kExitFailed);
+  EXPECT_THAT(out_.str(), AllOf(StartsWith("nothing is done yet."), HasSubstr("LOST FOR EVER"), HasSubstr("12ab")));
+  EXPECT_THAT(err_.str(), HasSubstr("something else"));
+  EXPECT_EQ(Run({"node", "give-up", "n3", "--confirm", "99", "--json"}), kExitFailed);
+  EXPECT_EQ(json::parse(out_.str())["confirm"], "12ab");
 }
 
 TEST_F(GiveUp, SaysWhatWouldBeLostAndWhoHasTheRest) {
   answer_["no_other_copy"] = Pages(512);
   answer_["older_copies"] = Pages(2, json::array({"n4"}));
+  answer_["not_known"] = Pages(3, json::array({"n7"}));
   answer_["copies_away"] = Pages(1, json::array({"n5", "n6"}));
   EXPECT_EQ(Run({"node", "give-up", "n3"}), kExitDone);
   EXPECT_THAT(
@@ -172,6 +183,7 @@ TEST_F(GiveUp, SaysWhatWouldBeLostAndWhoHasTheRest) {
       AllOf(
           HasSubstr("\nLOST FOR EVER, as no disk that is left has them: 512 pages, 2.0 MiB:\n  0x200000 (512 pages)\n"),
           HasSubstr("\nBACK TO AN OLDER STATE, as n4 fell behind before n3 was away: 2 pages, 8.0 KiB:\n"),
+          HasSubstr("\nNOT KNOWN, as no disk that counts has them, and what that of n7 has is not known"),
           HasSubstr("\nkept only by n5, n6, which have to come back and catch up: 1 page, 4.0 KiB:\n"),
           Not(HasSubstr("nothing would be lost"))));
 }

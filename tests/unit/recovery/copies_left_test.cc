@@ -55,12 +55,27 @@ TEST_F(CopiesLeftTest, NobodyElseHasItWhereTheOthersAreLostOrEmptyOrNone) {
   view_.behind[NodeId(3)] = kBlankDisk;
   Here(NodeId(3));
   EXPECT_EQ(Of({kGone, NodeId(3)}), CopiesLeft::kNone);
-  EXPECT_EQ(Of({kGone, NodeId(4)}), CopiesLeft::kNone);  // It was never here.
 }
 
-TEST_F(CopiesLeftTest, WhoWasNeverHereTakesNothingWithIt) {
+// The anchors' log may have been founded anew since the node was here.
+TEST_F(CopiesLeftTest, OfWhoWasNeverHereNothingIsKnown) {
   view_.behind.clear();
+  EXPECT_EQ(Of({kGone}), CopiesLeft::kUnknown);
+  EXPECT_EQ(Of({kGone, kOther, NodeId(3)}), CopiesLeft::kUnknown);
+  EXPECT_EQ(Of({kGone, kOther}), CopiesLeft::kUnknown);
+  view_.behind[kOther] = kLeft;
+  EXPECT_EQ(Of({kGone, kOther}), CopiesLeft::kUnknown);
+  view_.behind.clear();
+  Here(kOther);
   EXPECT_EQ(Of({kGone, kOther}), CopiesLeft::kCurrent);
+}
+
+TEST_F(CopiesLeftTest, OfAnotherOneThatWasNeverHereNothingIsKnownEither) {
+  EXPECT_EQ(Of({kGone, kOther}), CopiesLeft::kUnknown);
+  view_.behind[NodeId(3)] = Epoch(kLeft.value - 1);
+  EXPECT_EQ(Of({kGone, kOther, NodeId(3)}), CopiesLeft::kOlder);
+  view_.lost.insert(kOther);
+  EXPECT_EQ(Of({kGone, kOther}), CopiesLeft::kNone);
 }
 
 }  // namespace
