@@ -16,6 +16,8 @@ struct PlantedBugs {
   bool skip_completion = false;          // A page is opened from disk without completing it on every holder.
   bool skip_seal = false;                // Late stores of a lost owner are taken.
   bool flush_one_holder = false;         // A flush is acknowledged by the first core holder.
+  bool acks_across_views = false;        // A flush counts what core holders acknowledged in an earlier view.
+  bool old_configuration = false;        // A core holder takes a store of another configuration than the extent's.
   bool keep_rights_on_forward = false;   // An owner keeps its write right when it sends a read copy.
   bool follow_right_unchecked = false;   // A directory page behind a right link is taken for the one that has the key.
   bool serve_after_hand_over = false;    // A responsible node goes on serving a segment that it has handed over.

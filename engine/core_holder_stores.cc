@@ -29,7 +29,7 @@ void CoreHolder::SendStored(const Message& message, Version version, Reply& repl
 absl::Status CoreHolder::CheckStore(const Message& message) const {
   const Extent* const extent = Find(message.page);
   if (extent == nullptr) return Precondition("page ", ToString(message.page), " is in no extent of this core holder");
-  if (extent->config != message.config) {
+  if (extent->config != message.config && !bugs_->old_configuration) {
     return Precondition("page ", ToString(message.page), " has configuration ", extent->config.value,
                         ", and the store is of configuration ", message.config.value);
   }
@@ -98,7 +98,8 @@ void CoreHolder::HandleStores(const Message& run, const Reply& reply) {
 
 // Of a page of the run, or the page itself. `extent`: of the run's first page.
 CoreHolder::Fate CoreHolder::FateOf(const Message& run, PageId page, const Extent* extent) const {
-  const bool fits = extent != nullptr && extent->range.Contains(page) && extent->config == run.config;
+  const bool fits =
+      extent != nullptr && extent->range.Contains(page) && (extent->config == run.config || bugs_->old_configuration);
   if (!fits || run.data == nullptr || (!run.complete && run.version.epoch < SealOf(page))) return Fate::kOther;
   if (reading_.find(page)->second != nullptr) return Fate::kWaits;
   if (corrupt_.contains(page)) return Fate::kOther;

@@ -29,6 +29,7 @@ std::vector<DiskCopy> DiskCopies::Of(PageId page) const {
   for (const NodeId node : view_.disks) {
     DiskCopy& copy = copies.emplace_back();
     copy.node = SlotOfNode(node);
+    copy.is_current = cluster_->host(copy.node).ready && view_.members.contains(node) && !view_.behind.contains(node);
     const SimDisk& disk = *cluster_->host(copy.node).disk;
     const auto of_node = extents_.find(copy.node);
     if (of_node != extents_.end()) {

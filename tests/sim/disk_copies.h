@@ -1,4 +1,4 @@
-// What the disks of a cluster that is at rest have of a page.
+// What disks have of a page, in durable records.
 
 #pragma once
 
@@ -21,6 +21,7 @@ class SimCluster;
 struct DiskCopy {
   int node = 0;
   bool keeps = false;            // It is a core holder of the page.
+  bool is_current = false;       // Its node serves, and the view names it among those that are behind in nothing.
   std::optional<Extent> extent;  // That has the page.
   bool is_lost = false;          // The page is marked so.
   bool is_damaged = false;       // Its record cannot be read.
@@ -34,6 +35,7 @@ class DiskCopies {
  public:
   explicit DiskCopies(SimCluster* cluster);
 
+  Epoch epoch() const { return view_.epoch; }
   std::vector<DiskCopy> Of(PageId page) const;
   // The first of the pages whose core holders' records are not all of one version, and what there is of it; empty: there is none.
   std::string FirstThatDiffers(const std::vector<PageId>& pages) const;

@@ -45,15 +45,16 @@ void FaultInjector::Arm() {
   waits_for_service_ = random_.PerMille(750);
 }
 
-void FaultInjector::AfterEvent(uint64_t operations) {
-  if (injected_ >= options_.free_faults + operations / options_.operations_per_fault) return;
-  if (!active_ || (waits_for_service_ && cluster_->ready_count() * 3 < cluster_->in_service() * 2)) return;
-  if (--countdown_ > 0) return;
+bool FaultInjector::AfterEvent(uint64_t operations) {
+  if (injected_ >= options_.free_faults + operations / options_.operations_per_fault) return false;
+  if (!active_ || (waits_for_service_ && cluster_->ready_count() * 3 < cluster_->in_service() * 2)) return false;
+  if (--countdown_ > 0) return false;
   Arm();
   // As an event of its own, so that it is in the history.
   world_->After(0, kNoNode, EventKind::kFault, [this] {
     if (active_) Inject();
   });
+  return true;
 }
 
 void FaultInjector::Inject() {
@@ -124,16 +125,38 @@ int FaultInjector::PickVictim() {
 }
 
 bool FaultInjector::CrashSome(int count) {
+  if (options_.one_at_a_time && !cluster_->AllDisksCount()) return false;
   if (count > 1) world_->Trace("fault: ", count, " nodes crash");
   bool any = false;
   for (int i = 0; i < count; ++i) {
     const int slot = PickUp();
     if (slot == kNoNode) break;
     cluster_->Crash(slot);
-    cluster_->StartAfter(slot, random_.Spread(5 * kMillisecond, options_.max_down));
+    StartAgain(slot);
     any = true;
   }
   return any;
+}
+
+void FaultInjector::StartAgain(int slot) {
+  const DurationNs down = random_.Spread(options_.min_down, options_.max_down);
+  cluster_->StartAfter(slot, down);
+  if (options_.mute_at_return) After(down, [this, slot] { Mute(slot); });
+}
+
+// No longer than a lease: it stays in the view.
+void FaultInjector::Mute(int heard_by) {
+  const int mute = static_cast<int>(random_.Between(kAnchors, cluster_->nodes() - 1));  // Views are not late.
+  if (mute == heard_by) return;
+  std::vector<int> deaf;
+  for (int slot = 0; slot < cluster_->nodes(); ++slot) {
+    if (slot != mute && slot != heard_by && !cluster_->network().IsCut(mute, slot)) deaf.push_back(slot);
+  }
+  world_->Trace("fault: nobody but node ", heard_by + 1, ", which comes back, hears node ", mute + 1);
+  for (const int slot : deaf) cluster_->network().Cut(mute, slot);
+  After(random_.Spread(300 * kMillisecond, 700 * kMillisecond), [this, mute, deaf] {
+    for (const int slot : deaf) cluster_->network().Heal(mute, slot);
+  });
 }
 
 bool FaultInjector::Stop() {
@@ -153,7 +176,7 @@ bool FaultInjector::Wipe() {
   world_->Trace("fault: node ", slot + 1, " loses its disk");
   cluster_->Crash(slot);
   cluster_->host(slot).disk->Wipe();
-  cluster_->StartAfter(slot, random_.Spread(5 * kMillisecond, options_.max_down));
+  StartAgain(slot);
   return true;
 }
 
@@ -357,7 +380,7 @@ bool FaultInjector::LoseLogs() {
       cluster_->Retire(slot);
       cluster_->Request({.kind = NodeRequest::Kind::kGiveUp, .node = node});
     } else {
-      cluster_->StartAfter(slot, random_.Spread(5 * kMillisecond, options_.max_down));
+      StartAgain(slot);
     }
   }
   return true;

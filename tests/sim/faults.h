@@ -49,10 +49,14 @@ struct FaultOptions {
   uint64_t mean_events = 1500;  // Between two faults.
   uint64_t free_faults = 400;
   uint64_t operations_per_fault = 4;
+  DurationNs min_down = 5 * kMillisecond;
   DurationNs max_down = 500 * kMillisecond;
   DurationNs max_cut = kSecond;
   DurationNs max_pause = 700 * kMillisecond;
-  Weather calm;                   // Between the storms.
+  bool one_at_a_time = false;  // Nodes crash only while no disk is behind.
+  bool mute_at_return =
+      false;     // While a node comes back, nobody else hears another one for a moment, which is no anchor.
+  Weather calm;  // Between the storms.
   std::vector<PageId> must_stay;  // Pages of which kLoseLogs leaves a disk.
 };
 
@@ -62,8 +66,8 @@ class FaultInjector {
 
   // Faults begin to come.
   void Begin();
-  // Called after every event. `operations` have ended so far; without, there is no work to be done.
-  void AfterEvent(uint64_t operations = std::numeric_limits<uint64_t>::max());
+  // Called after every event. `operations` have ended so far; without, there is no work to be done. True: a fault comes next.
+  bool AfterEvent(uint64_t operations = std::numeric_limits<uint64_t>::max());
   // No more faults; what is broken is mended: every node starts, every link and disk works.
   void End();
 
@@ -75,6 +79,8 @@ class FaultInjector {
   bool Inject(FaultKind kind);
   bool CrashSome(int count);
   bool Wipe();
+  void StartAgain(int slot);
+  void Mute(int heard_by);
   bool Corrupt();
   bool Cut(bool both_ways);
   bool Split();

@@ -24,6 +24,8 @@
 //  O11 Once faults have ended and every disk is current, each core holder's disk has the extent of each page that is allocated, and of
 //      the page no older version than the last flushed one, nor one that died with its node; no disk has an extent of a free page. Two
 //      records of one version are alike. What was damaged by hand is left out.
+//  O12 At any time the same is on the disk of each core holder that serves and is current (D2 of engine/disks.h), by the newest view that
+//      a node follows: an extent of its own, no record of another, and no older version than the last flushed one.
 //
 // Pages that Manage has not named are checked for O1 only.
 
@@ -126,6 +128,9 @@ class Oracle final : public MemoryObserver {
 
   // O11; `copies_of`: on every disk that keeps pages.
   void CheckCopies(absl::FunctionRef<std::vector<DiskCopy>(PageId)> copies_of);
+
+  // O12; the same.
+  void CheckCurrentCopies(absl::FunctionRef<std::vector<DiskCopy>(PageId)> copies_of);
 
   // After every event: O1 for the pages that the event touched.
   void AfterEvent();

@@ -1,4 +1,4 @@
-// What the oracle asks of disks at the end (O11).
+// What the oracle asks of disks (O11, O12).
 
 #include <cstring>
 #include <string>
@@ -27,6 +27,19 @@ void Oracle::CheckCopies(absl::FunctionRef<std::vector<DiskCopy>(PageId)> copies
       std::string text = absl::StrCat("O11: the disk of node ", copy.node + 1, " ", what, ";");
       for (const DiskCopy& other : copies) absl::StrAppend(&text, " ", ToString(other));
       return Fail(page, text);
+    }
+  }
+}
+
+void Oracle::CheckCurrentCopies(absl::FunctionRef<std::vector<DiskCopy>(PageId)> copies_of) {
+  for (uint32_t index = 0; index < pages_.size(); ++index) {
+    const Page& page = pages_[index];
+    if (!page.managed || page.may_be_lost || page.allocation != Allocation::kAllocated) continue;
+    for (const DiskCopy& copy : copies_of(page.id)) {
+      if (!copy.is_current || !copy.keeps) continue;
+      const std::string what = CheckCopy(page, index, copy);
+      if (what.empty()) continue;
+      return Fail(page, absl::StrCat("O12: the disk of node ", copy.node + 1, " ", what, "; ", ToString(copy)));
     }
   }
 }

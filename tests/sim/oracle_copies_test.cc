@@ -1,4 +1,5 @@
-// O11: what must be on disks once faults have ended, with each breach made by hand, and what looks like one and is none.
+// O11 and O12: what must be on disks once faults have ended, and at any time on those that are current, with each breach made by
+// hand, and what looks like one and is none.
 
 #include <memory>
 #include <string>
@@ -55,9 +56,15 @@ class OracleCopiesTest : public testing::Test {
     oracle_.CheckCopies([this](PageId page) { return page == kPage ? copies_ : std::vector<DiskCopy>(); });
     return world_.failure();
   }
-  void ExpectBreach(const std::string& what) {
-    const std::string failure = Check();
-    EXPECT_NE(failure.find("O11"), std::string::npos) << failure;
+  void ExpectBreach(const std::string& what) { ExpectThat(Check(), "O11", what); }
+
+  // While faults go on.
+  std::string CheckCurrent() {
+    oracle_.CheckCurrentCopies([this](PageId page) { return page == kPage ? copies_ : std::vector<DiskCopy>(); });
+    return world_.failure();
+  }
+  static void ExpectThat(const std::string& failure, const std::string& rule, const std::string& what) {
+    EXPECT_NE(failure.find(rule), std::string::npos) << failure;
     EXPECT_NE(failure.find(what), std::string::npos) << failure;
   }
 
@@ -166,6 +173,29 @@ TEST_F(OracleCopiesTest, DisksThatDoNotKeepThePageNeedNoRecordOfIt) {
   Keep(2, Flushed(), 2);
   KeepBoth(Flushed(), 3);
   EXPECT_EQ(Check(), "");
+}
+
+// --- O12 --------------------------------------------------------------------------------------------------------------
+
+TEST_F(OracleCopiesTest, SeesThatADiskThatIsCurrentIsOlder) {
+  KeepBoth(Flushed(), 1);
+  Keep(0, Flushed(), 2);
+  copies_[0].is_current = copies_[1].is_current = true;
+  ExpectThat(CheckCurrent(), "O12", "node 2 has version 1, and version 2 was flushed");
+}
+
+TEST_F(OracleCopiesTest, SeesARecordOfAnotherConfigurationOnADiskThatIsCurrent) {
+  KeepBoth(Flushed(), 1);
+  copies_[1].config = ConfigNumber(6);
+  copies_[1].is_current = true;
+  ExpectThat(CheckCurrent(), "O12", "node 2 has a record of another configuration");
+}
+
+TEST_F(OracleCopiesTest, DisksThatAreNotCurrentMayHaveNothing) {
+  Keep(0, Flushed(), 1);
+  copies_[0].is_current = true;
+  copies_[1].extent.reset();
+  EXPECT_EQ(CheckCurrent(), "");
 }
 
 }  // namespace

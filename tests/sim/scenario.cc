@@ -18,6 +18,8 @@ namespace {
 // A sound cluster serves every operation within this.
 constexpr DurationNs kProgressBound = 20 * kSecond;
 constexpr DurationNs kSettle = 2 * kSecond;
+// At the disks that count.
+constexpr uint64_t kEventsPerLook = 512;
 // No run takes longer: what goes on for so long does not end.
 constexpr DurationNs kMaxSimulated = 1800 * kSecond;
 
@@ -26,6 +28,8 @@ constexpr std::array<uint32_t, kOperationKinds> kMixed{30, 25, 15, 10, 15, 5, 5}
 constexpr std::array<uint32_t, kOperationKinds> kLocks{10, 10, 20, 50, 8, 2, 3};
 constexpr std::array<uint32_t, kOperationKinds> kFlushes{20, 30, 10, 5, 35, 0, 3};
 constexpr std::array<uint32_t, kOperationKinds> kChurn{20, 20, 10, 5, 15, 30, 10};
+constexpr std::array<uint32_t, kOperationKinds> kReuses{5, 30, 5, 0, 35, 25, 0};
+constexpr std::array<uint32_t, kOperationKinds> kStores{5, 40, 5, 0, 50, 0, 0};
 
 // How the directory is used: how soon its pages are full, and how soon segments go to another node.
 void UseDirectory(SimRandom random, ClusterOptions* cluster) {
@@ -61,6 +65,10 @@ ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, SimRandom 
     cluster.replace_after =
         directory.Spread(100 * kMillisecond, 3 * kSecond);  // Or who is away holds up that others leave.
   }
+  if ((scenario.traits & kReturns) != 0) {  // So each page has one disk besides the one that comes back.
+    cluster.nodes = static_cast<int>(directory.Between(5, 6));
+    cluster.replicas = 2;
+  }
   UseDirectory(std::move(directory), &cluster);
   return cluster;
 }
@@ -93,6 +101,14 @@ WorkloadOptions WorkloadOf(const Scenario& scenario, SimRandom& random) {
   work.hot_per_mille = static_cast<uint32_t>(small_caches ? random.Between(100, 400) : random.Between(300, 900));
   work.max_think = random.Spread(100 * kMicrosecond, 10 * kMillisecond);
   work.max_hold = random.Spread(100 * kMicrosecond, 20 * kMillisecond);
+  if ((scenario.traits & kReturns) != 0) {
+    work.hot_per_mille = 50;  // What others write soon anyway shows nothing.
+    work.clients_per_node = 10;
+    work.max_range = 2;
+    work.cold_pages = 128;
+    work.max_think = 100 * kMillisecond;
+  }
+  if ((scenario.traits & kReuse) != 0) work.churn_per_mille = 700;
   return work;
 }
 
@@ -161,6 +177,17 @@ FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes, st
     faults.max_down = 20 * kMillisecond;
     faults.mean_events = size * static_cast<uint64_t>(random.Between(50, 100));
   }
+  if ((scenario.traits & kReturns) != 0) {
+    faults.one_at_a_time = faults.mute_at_return = true;
+    faults.mean_events = size * static_cast<uint64_t>(random.Between(300, 800));
+    faults.min_down = 1200 * kMillisecond;
+    faults.max_down = random.Spread(1500 * kMillisecond, 4 * kSecond);
+  }
+  if ((scenario.traits & kReuse) != 0) {
+    faults.calm.late_pages_per_mille = static_cast<uint32_t>(random.Between(200, 600));
+    faults.calm.overtake_per_mille = 900;
+    faults.calm.late_delay = random.Spread(200 * kMillisecond, 1500 * kMillisecond);
+  }
   return faults;
 }
 
@@ -185,7 +212,9 @@ class Run {
     world_.SetVerbose(options.verbose);
     world_.SetAfterEvent([this] {
       oracle_.AfterEvent();
-      faults_.AfterEvent(work_->counters().ended);
+      const bool is_fault_next = faults_.AfterEvent(work_->counters().ended);
+      const bool is_view_new = std::exchange(checked_in_, cluster_.newest_epoch()) != cluster_.newest_epoch();
+      if (is_fault_next || is_view_new || world_.events() % kEventsPerLook == 0) CheckCurrentCopies();
     });
     cluster_.SetHooks([this](SimHost& host) { work_->OnReady(host); }, nullptr);
   }
@@ -266,6 +295,13 @@ class Run {
     oracle_.CheckCopies([&copies](PageId page) { return copies.Of(page); });
   }
 
+  // O12: before something becomes of what it finds, and when other disks count.
+  void CheckCurrentCopies() {
+    const DiskCopies copies(&cluster_);
+    if (copies.epoch() != cluster_.newest_epoch()) return;  // Who knew that view is gone: others may have stored less.
+    oracle_.CheckCurrentCopies([&copies](PageId page) { return copies.Of(page); });
+  }
+
   // Every page was opened, and nobody has written since.
   void CheckThatCopiesAgree() {
     if (world_.failed()) return;
@@ -325,6 +361,7 @@ class Run {
   SimCluster cluster_;
   std::unique_ptr<sim::Work> work_;
   FaultInjector faults_;
+  Epoch checked_in_;
 };
 
 }  // namespace
@@ -348,6 +385,8 @@ const std::vector<Scenario>& Scenarios() {
        kSmallCaches | kUnevenCaches},
       {"storage", "disks are full, corrupt or fail", kFlushes, {25, 8, 6, 0, 15, 4, 4, 2, 8, 4, 15, 10, 4}},
       {"allocation", "pages are freed and allocated again", kChurn, {20, 4, 2, 0, 0, 6, 6, 4, 15, 10, 2, 2, 8}},
+      {"reuse", "pages are allocated again, and stores are late", kReuses, {6, 1, 1, 0, 0, 4, 4, 0, 4, 8, 8, 0, 30}, kReuse},
+      {"returns", "disks are behind, and flushes go on meanwhile", kStores, {60, 4, 0, 6, 0, 4, 4, 0, 4, 4, 0, 0, 8}, kReturns},
       {"wipes", "nodes come back with empty disks", kFlushes, {10, 4, 2, 20, 6, 4, 4, 0, 8, 4, 0, 0, 4}},
       {"moves", "nodes leave and others keep their pages", kFlushes, {20, 4, 2, 0, 2, 6, 6, 3, 8, 8, 3, 2, 4, 35}, kMoves},
       {"sizes", "disks are of many sizes, and pages move by them", kFlushes, {20, 4, 2, 0, 2, 6, 6, 3, 8, 8, 3, 2, 4, 12}, kMoves | kSizes},
@@ -383,6 +422,8 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"accept_stale_grant", &PlantedBugs::accept_stale_grant, "storms"},
       {"skip_completion", &PlantedBugs::skip_completion, "crashes"},
       {"flush_one_holder", &PlantedBugs::flush_one_holder, "storage"},
+      {"acks_across_views", &PlantedBugs::acks_across_views, "returns"},
+      {"old_configuration", &PlantedBugs::old_configuration, "reuse"},
       {"keep_rights_on_forward", &PlantedBugs::keep_rights_on_forward, "default"},
       {"serve_after_hand_over", &PlantedBugs::serve_after_hand_over, "default"},
       {"step_unlike_copies", &PlantedBugs::step_unlike_copies, "default"},

@@ -241,6 +241,7 @@ PageRange SimCluster::PickMigratory() {
 
 void SimCluster::OnFollows(int slot, const View& view) {
   world_->Trace("node ", slot + 1, " follows ", ToString(view));
+  newest_epoch_ = std::max(newest_epoch_, view.epoch);
   if (view.epoch <= weighed_in_ || view.move != view.epoch || view.next_weights == view.weights) return;
   weighed_in_ = view.epoch;
   ++weighed_;

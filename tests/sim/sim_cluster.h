@@ -90,6 +90,8 @@ class SimCluster {
   bool AllNodesKeepPages() const;
   // The newest that a node follows.
   View NewestView() const;
+  // Of the newest that any node has followed, also one that is down by now.
+  Epoch newest_epoch() const { return newest_epoch_; }
   // The machine is gone with its disk, and never comes back. REQUIRES: the node is down.
   void Retire(int slot);
   // Has an operator ask every node, until the view says so.
@@ -151,6 +153,7 @@ class SimCluster {
   uint64_t moved_ = 0;  // By lives that are over.
   uint64_t weighed_ = 0;
   Epoch weighed_in_;
+  Epoch newest_epoch_;
   std::function<void(SimHost&)> on_ready_;
   std::function<void(SimHost&)> on_down_;
   std::vector<std::unique_ptr<SimHost>> hosts_;

@@ -183,7 +183,7 @@ bool Workload::Store(SimHost& host, PageId page) {
 }
 
 PageId Workload::PickPage(SimRandom& random) const {
-  if (!churn_.empty() && random.PerMille(60)) {
+  if (!churn_.empty() && random.PerMille(options_.churn_per_mille)) {
     return churn_[random.Below(churn_.size())].range.first + random.Below(kChurnPages);
   }
   const std::vector<PageId>& from = cold_.empty() || random.PerMille(options_.hot_per_mille) ? hot_ : cold_;

@@ -26,6 +26,7 @@ struct WorkloadOptions {
   uint64_t max_range = 4;  // Pages of one operation.
   uint64_t max_scan = 24;  // Pages of one that reads in order.
   uint32_t hot_per_mille = 600;
+  uint32_t churn_per_mille = 60;  // Of the pages that are used: those of churn extents.
   std::array<uint32_t, kOperationKinds> weights{30, 25, 15, 10, 15, 5, 5};
   DurationNs min_think = 10 * kMicrosecond;
   DurationNs max_think = 5 * kMillisecond;
