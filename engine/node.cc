@@ -55,6 +55,19 @@ void RunOnLoop(Loop* loop, absl::FunctionRef<void()> task) {
       completion);
 }
 
+// Without members.
+PageEngineOptions EngineOptionsOf(const NodeConfig& config, NodeInstance self) {
+  PageEngineOptions options;
+  options.self = self;
+  options.system_replicas = SystemReplicasOf(config);
+  options.cache_pages = config.cache_size_bytes / kPageBytes;
+  options.evict_to_peers = config.evict_to_peers;
+  options.least_free_bytes = config.disk_reserve_bytes + config.disk_reserve_bytes / 4;
+  options.keep_headroom = config.keep_headroom;
+  options.repair_bytes_per_second = config.repair_bytes_per_second;
+  return options;
+}
+
 }  // namespace
 
 struct Node::State final : public FaultService, public ViewEvents {
@@ -236,24 +249,17 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
   fabric.self = {config.self().id, incarnation};
   fabric.listen_address = config.self().address;
   fabric.provider = config.provider;
-  PageEngineOptions options;
-  options.self = fabric.self;
+  PageEngineOptions options = EngineOptionsOf(config, fabric.self);
   const bool may_found = config.found_before == 0 || std::time(nullptr) < config.found_before;
   MembershipOptions members{.self = fabric.self,
                             .nodes = NodesOf(config),
                             .may_found = may_found,
                             .timing = TimingOf(config.lease_ms * kMillisecond, config.replace_after_s * kSecond),
                             .few_nodes = config.monitors_above};
-  options.cache_pages = config.cache_size_bytes / kPageBytes;
   for (const auto& [node, record] : members.nodes) {
     fabric.members.push_back({node, record.name, record.address});
     options.members.push_back(node);
   }
-  options.system_replicas = SystemReplicasOf(config);
-  options.evict_to_peers = config.evict_to_peers;
-  options.least_free_bytes = config.disk_reserve_bytes + config.disk_reserve_bytes / 4;
-  options.keep_headroom = config.keep_headroom;
-  options.repair_bytes_per_second = config.repair_bytes_per_second;
   return RunOnLoop<absl::Status>(&loop, [&](absl::AnyInvocable<void(absl::Status)> done) {
     transport = std::make_unique<FabricTransport>(std::move(fabric), &loop, &entropy);
     engine = std::make_unique<PageEngine>(options, &loop, transport.get(), store.get(), memory.get(), &entropy);
