@@ -205,7 +205,7 @@ std::optional<FirstMessage> ParseFirstMessage(std::span<const std::byte> bytes) 
   offer.pool.slots = reader.Get<uint32_t>();
   if (const auto lease_ms = reader.Get<uint32_t>(); lease_ms != 0) offer.lease_ms = lease_ms;
   offer.levels = reader.GetLevels();
-  reader.Get<uint8_t>();
+  if (reader.Get<uint8_t>() != 0) return std::nullopt;
   offer.system_replicas = reader.Get<uint8_t>();
   reader.GetBytes(offer.exchange);
   reader.GetBytes(message.mac);
