@@ -438,11 +438,14 @@ int Ask(const Command& command, const Options& options, const std::string& argum
   if (command.what == nullptr) {
     return RunFsck(argument, {options.repair, options.json}, AttachAs(options, environment), environment);
   }
-  const auto document = environment.inspect(AttachAs(options, environment), command.what, argument);
+  const AttachOptions attach = AttachAs(options, environment);
+  const auto document = environment.inspect(attach, command.what, argument);
   constexpr char kWhere[] =
       "\nmangrove: --socket or MANGROVE_SOCKET name the socket of a running mangroved; its configuration says where it "
       "is";
-  if (absl::IsUnavailable(document.status())) {
+  // A daemon that answers names others that do not.
+  const bool is_no_daemon = absl::StrContains(document.status().message(), attach.socket_path);
+  if (absl::IsUnavailable(document.status()) && is_no_daemon) {
     return Fail(environment, absl::UnavailableError(absl::StrCat(document.status().message(), kWhere)));
   }
   if (!document.ok()) return Fail(environment, document.status());

@@ -353,13 +353,19 @@ TEST_F(CommandLine, AnAddressThatNobodyIsResponsibleForIsShownWithItsGap) {
 
 TEST_F(CommandLine, WithoutADaemonItSaysSoAndFails) {
   answer_ = absl::UnavailableError("nobody serves x.sock");
-  EXPECT_EQ(Run({"status"}), kExitFailed);
+  EXPECT_EQ(Run({"--socket", "x.sock", "status"}), kExitFailed);
   EXPECT_EQ(
       err_.str(),
       "mangrove: nobody serves x.sock\n"
       "mangrove: --socket or MANGROVE_SOCKET name the socket of a running mangroved; its configuration says where "
       "it is\n");
   EXPECT_EQ(out_.str(), "");
+}
+
+TEST_F(CommandLine, WhatADaemonSaysOfOthersIsNotTakenForItsAbsence) {
+  answer_ = absl::UnavailableError("the anchors have not taken it up yet");
+  EXPECT_EQ(Run({"--socket", "x.sock", "node", "drain", "b"}), kExitFailed);
+  EXPECT_EQ(err_.str(), "mangrove: the anchors have not taken it up yet\n");
 }
 
 TEST_F(CommandLine, AnAnswerThatIsNotUnderstoodIsAnError) {
