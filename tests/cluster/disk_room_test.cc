@@ -114,11 +114,11 @@ TEST_F(SmallDisks, KeepRoomForWhatComesWhenOneIsLost) {
   EXPECT_TRUE(Again([](Region& region) { return Write(region, 0); }).ok());
 
   cluster_.Kill(3);
-  ASSERT_TRUE(Eventually([&] { return cluster_.GiveUp(1, "node-3").exit_code == 0; }));
-  EXPECT_TRUE(Eventually([&] {
-    const nlohmann::json membership = cluster_.Ask(1, {"status"})["membership"];
-    return membership["next_disks"].empty() && membership["disks"].size() == 2u;
-  }));
+  const auto membership = [this] { return cluster_.Ask(1, {"status"})["membership"]; };
+  ASSERT_TRUE(Eventually([&] { return membership()["missing"].size() == 1u; }));
+  const Output lost = cluster_.GiveUp(1, "node-3");
+  ASSERT_EQ(lost.exit_code, 0) << lost.err;
+  EXPECT_TRUE(Eventually([&] { return membership()["next_disks"].empty() && membership()["disks"].size() == 2u; }));
   for (int node = 1; node <= 2; ++node)
     EXPECT_FALSE(cluster_.Ask(node, {"status"})["disk_room"]["is_full"].get<bool>());
   for (uint64_t part = 0; part < parts; ++part) {
