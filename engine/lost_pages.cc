@@ -84,7 +84,7 @@ void LostPages::Look() {
     return found_.reset();
   }
   const TimeNs now = clock_->Now();
-  const bool is_stale = found_ && *found_on_ != FootingNow();
+  const bool is_stale = found_on_ != nullptr && *found_on_ != FootingNow();
   if (looking_ || (now < not_before_ && !is_stale)) return;
   looking_ = true;
   Spawn<absl::StatusOr<RangeSummary>>(Scan(), [this, now, alive = alive_](absl::StatusOr<RangeSummary> lost) {
@@ -94,8 +94,11 @@ void LostPages::Look() {
 
 void LostPages::OnLooked(TimeNs began, absl::StatusOr<RangeSummary> lost) {
   looking_ = false;
-  not_before_ = clock_->Now() + kRest * (clock_->Now() - began);
-  if (!lost.ok()) return found_.reset();
+  not_before_ = clock_->Now() + (lost.ok() ? kRest : 1) * (clock_->Now() - began);
+  if (!lost.ok()) {
+    found_on_ = std::make_shared<const Footing>(FootingNow());
+    return found_.reset();
+  }
   found_ = *std::move(lost);
   if (found_->pages() > said_) {
     LogWarning(found_->pages(),
