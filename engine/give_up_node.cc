@@ -4,9 +4,10 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <array>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -63,13 +64,16 @@ struct Preview {
   RangeDigest none_digest;
   RangeDigest older_digest;
   RangeDigest unknown_digest;
+  std::map<NodeId, uint64_t> behind;  // Since when: of the node, and of those that have older copies.
 };
 
 // What is to be said to confirm that just this is lost.
 std::string ConfirmationOf(NodeId node, bool is_complete, Preview& preview) {
-  const std::array<uint64_t, 5> shown = {node.value, is_complete ? 1ull : 0ull, preview.none_digest.Close(),
-                                         preview.older_digest.Close(), preview.unknown_digest.Close()};
-  return absl::StrCat(absl::Hex(XXH3_64bits(shown.data(), sizeof(shown)), absl::kZeroPad16));
+  std::vector<uint64_t> shown = {node.value, is_complete ? 1ull : 0ull, preview.none_digest.Close(),
+                                 preview.older_digest.Close(), preview.unknown_digest.Close()};
+  // How much older.
+  for (const auto& [disk, since] : preview.behind) shown.insert(shown.end(), {disk.value, since});
+  return absl::StrCat(absl::Hex(XXH3_64bits(shown.data(), shown.size() * sizeof(uint64_t)), absl::kZeroPad16));
 }
 
 // Those that keep the page. Where no other one is left, those as well that have it already since they are to: they keep it then; otherwise
@@ -99,7 +103,13 @@ void Look(NodeId node, PageRange part, uint32_t replicas, const Disks& disks, co
   switch (left) {
     case CopiesLeft::kCurrent: return;
     case CopiesLeft::kAway: return note(preview.away, preview.away_at);
-    case CopiesLeft::kOlder: preview.older_digest.Add(part); return note(preview.older, preview.older_at);
+    case CopiesLeft::kOlder:
+      preview.older_digest.Add(part);
+      for (NodeId holder : holders) {
+        const auto since = view.behind.find(holder);
+        if (since != view.behind.end()) preview.behind[holder] = since->second.value;
+      }
+      return note(preview.older, preview.older_at);
     case CopiesLeft::kUnknown:
       preview.unknown.Add(part);
       preview.unknown_digest.Add(part);
@@ -117,6 +127,9 @@ json DocumentOf(const RangeSummary& pages) {
           {"ranges", RangesOf(pages)},
           {"pages_not_named", pages.unnamed()}};
 }
+
+constexpr char kMayBeDone[] =
+    ". It was asked for before that was seen, and may still be done: `mangrove node list` says";
 
 }  // namespace
 
@@ -151,18 +164,18 @@ Task<absl::StatusOr<std::string>> LocalOperations::GiveUpConfirmed(NodeRequest r
   bool has_asked = false;
   std::optional<Epoch> confirmed_in;
   while (!IsDone(request)) {
-    if (absl::Status status = CheckRequest(request, name); !status.ok()) co_return status;
+    if (absl::Status status = CheckRequest(request, name); !status.ok()) {
+      co_return absl::Status(status.code(), absl::StrCat(status.message(), has_asked ? kMayBeDone : ""));
+    }
     if (clock_->Now() + kAskAgain >= deadline) co_return NotTakenUp(request, name);
     if (confirmed_in != engine_->view().epoch) {
       const Epoch view = engine_->view().epoch;
       absl::StatusOr<json> preview = co_await PreviewGiveUp(request.node);
+      if (absl::IsAborted(preview.status())) continue;  // By the view, perhaps, in which it is done.
       if (!preview.ok()) co_return preview.status();
       if (preview->at("confirm") != confirmation) {
-        const char* const may_be_done =
-            has_asked ? ". It was asked for before that was seen, and may still be done: `mangrove node list` says"
-                      : "";
-        (*preview)["refused"] =
-            absl::StrCat("\"", confirmation, "\" confirms something else than what would be lost now", may_be_done);
+        (*preview)["refused"] = absl::StrCat(
+            "\"", confirmation, "\" confirms something else than what would be lost now", has_asked ? kMayBeDone : "");
         co_return DumpJson(*preview);
       }
       confirmed_in = view;

@@ -367,7 +367,12 @@ std::vector<Flag> Flags(Options* options) {
           SwitchFlag("--list", &options->list),
           SwitchFlag("--repair", &options->repair),
           TextFlag("--withdraw", &options->withdraw),
-          TextFlag("--confirm", &options->confirm),
+          {"--confirm",
+           [options](const std::string& text) {
+             options->confirm = text;
+             return text.empty() ? absl::InvalidArgumentError("--confirm is empty, expected what is confirmed by it")
+                                 : absl::OkStatus();
+           }},
           TextFlag("--name", &options->name),
           TextFlag("--address", &options->address),
           TextFlag("--dir", &options->directory),

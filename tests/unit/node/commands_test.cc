@@ -362,6 +362,11 @@ TEST_F(CommandLine, WithoutADaemonItSaysSoAndFails) {
   EXPECT_EQ(out_.str(), "");
 }
 
+TEST_F(CommandLine, NothingIsNoConfirmation) {
+  EXPECT_EQ(Run({"node", "give-up", "b", "--confirm", ""}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("--confirm is empty"));
+}
+
 TEST_F(CommandLine, WhatADaemonSaysOfOthersIsNotTakenForItsAbsence) {
   answer_ = absl::UnavailableError("the anchors have not taken it up yet");
   EXPECT_EQ(Run({"--socket", "x.sock", "node", "drain", "b"}), kExitFailed);
