@@ -339,9 +339,11 @@ Task<absl::Status> RegionTable::Allocate(Credentials who, PageRange range, Alloc
   RegionDescriptor drawn = before;
   drawn.next_config = after->next_config;
   drawn.unclean = true;
+  const bool replaces = !RunsWithin(before.runs, OffsetIn(before, range.first), range.count).empty();
+  if (replaces) CutRuns(drawn.runs, OffsetIn(before, range.first), range.count);
   absl::Status status = co_await WriteSlot(held->slot, &drawn, deadline);
   if (!status.ok()) co_return status;
-  if (!RunsWithin(before.runs, OffsetIn(before, range.first), range.count).empty()) {
+  if (replaces) {
     // Pages that are lost: their responsible node forgets that, as it forgets all of what is unallocated.
     const uint32_t on = LeastReplicas(before.runs, OffsetIn(before, range.first), range.count, options_.members());
     status = co_await pages_->DropExtent(range, NewestConfig(before), on, deadline);

@@ -178,6 +178,26 @@ TEST_F(RegionTableFaults, AfterAFailureAtAnyStepTheOperationCanBeRepeated) { Try
 
 TEST_F(RegionTableFaults, AfterAFailureAndACrashTheOperationCanBeRepeated) { TryAll(Kind::kFailureThenCrash); }
 
+// Nobody knows that they were lost any more, once they are dropped.
+TEST_F(RegionTableFaults, LostPagesAreAllocatedAnewAfterAFailureAtAnyStep) {
+  const PageId first = ReserveSmall();
+  ASSERT_TRUE(Allocate({first, 10}).ok());
+  bool happened = true;
+  for (int step = 1; happened; ++step) {
+    for (uint64_t i = 2; i < 5; ++i) pages_.lost.insert((first + i).value);
+    const int drops = pages_.drops;
+    pages_.ArmFault({.step = step, .effect = Effect::kNone});
+    absl::Status status = Allocate({first + 2, 3});
+    happened = pages_.fault_happened();
+    pages_.Disarm();
+    if (pages_.drops != drops) pages_.lost.clear();
+    if (!status.ok()) status = Allocate({first + 2, 3});
+    pages_.lost.clear();
+    EXPECT_TRUE(status.ok()) << "step " << step << ": " << status;
+    EXPECT_TRUE(Check({first, 10}).ok()) << step;
+  }
+}
+
 TEST_F(RegionTableFaults, T5ExtentsOfAnAllocationThatDidNotEndAreDroppedWithTheRegion) {
   const PageId first = ReserveSmall();
   (void)Open("r");
