@@ -3,8 +3,8 @@
 //
 //   is full           nothing is free: what is flushed here is refused
 //   is low            less than 15 % of what the node may use is free
-//   lacks headroom    if another node is lost for ever, what of it comes to this disk does not fit. Where it is kept, the node then
-//                     takes no more pages (PageEngine::CheckMayPut, PeerEviction::Own)
+//   lacks headroom    if another node is lost for ever, what of it comes to this disk does not fit. Where it is kept, no more
+//                     pages are taken there (PeerEviction::HasDiskRoom)
 //
 // Each is over only when there is somewhat more room than where it begins, so that a disk at a bound says so once.
 

@@ -18,16 +18,6 @@ namespace {
 // How long an acknowledgement waits for another message to the same node: no more than the hold time.
 constexpr DurationNs kLateSend = 100 * kMicrosecond;
 
-// Of many segments each disk keeps some.
-bool KeepsSomeOf(const Disks& disks, NodeId node, const Message& put) {
-  constexpr uint64_t kSegmentsLookedAt = 64;
-  if (put.count > kSegmentsLookedAt * kSegmentPages) return true;
-  for (uint64_t i = 0; i < put.count; i += kSegmentPages) {
-    if (disks.Keeps(node, put.page + i, put.replicas)) return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 void PageEngine::Post(NodeId to, Message message) {
@@ -213,36 +203,18 @@ void PageEngine::NoteAllocated(PageRange range, ConfigNumber config) {
   while (told != told_fresh_.end() && told->second.range.Overlaps(range)) told = told_fresh_.erase(told);
 }
 
-// What a disk gets back, when others have it, it takes as long as there is room at all: for that the headroom is.
-absl::Status PageEngine::CheckMayPut(const Message& message) const {
-  if (message.kind != MessageKind::kPutExtent) return absl::OkStatus();
-  const PageRange range{message.page, message.count};
-  if (IsDiscarded(range, message.config)) {
-    return absl::FailedPreconditionError(absl::StrCat(ToString(range), " was unallocated meanwhile"));
-  }
-  const Extent* const same = core_.Find(range.first);
-  const bool is_new = same == nullptr || same->config != message.config;
-  if (message.complete || message.is_volatile || !is_new || !KeepsSomeOf(disks_, options_.self.node, message))
-    return absl::OkStatus();
-  if (peer_eviction_.Own().free_bytes >= options_.least_free_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "the disk of ", ToString(options_.self.node), " has no room for more pages beside what it keeps free",
-      options_.keep_headroom ? ", and for repair when another disk is lost" : "",
-      ": unallocate pages, enlarge the disks, or let another node join"));
-}
-
 void PageEngine::AskCoreHolder(const Message& message, NodeInstance from) {
   auto reply = [this, to = from.node, alive = alive_](Message answer) {
     if (*alive) PostAnswer(to, std::move(answer));
   };
   const PageRange range{message.page, message.count};
-  if (const absl::Status refused = CheckMayPut(message); !refused.ok()) {
+  if (message.kind == MessageKind::kPutExtent && IsDiscarded(range, message.config)) {
     Message answer;
     answer.kind = MessageKind::kDone;
     answer.page = message.page;
     answer.count = message.count;
     answer.request = message.request;
-    answer.SetStatus(refused);
+    answer.SetStatus(absl::FailedPreconditionError(absl::StrCat(ToString(range), " was unallocated meanwhile")));
     reply(std::move(answer));
     return;
   }

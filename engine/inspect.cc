@@ -330,7 +330,8 @@ std::string LocalOperations::InspectForPeer(PageId page) const {
   const StoreUsage usage = store_->Usage();
   const uint64_t free = engine_->peer_eviction().Own().free_bytes;
   PeerReport report{.disk_used_bytes = usage.used_bytes,
-                    .disk_free_bytes = free - std::min(free, config_->disk_reserve_bytes),
+                    .disk_free_bytes = usage.free_bytes - std::min(usage.free_bytes, config_->disk_reserve_bytes),
+                    .disk_kept_bytes = usage.free_bytes - free,
                     .home_known = summary.home_known,
                     .home_state = summary.home_state,
                     .owner = summary.owner.node};
@@ -409,7 +410,7 @@ Task<absl::StatusOr<SpaceTotals>> LocalOperations::Space(TimeNs deadline) {
     const absl::StatusOr<PeerReport> report = co_await AskPeer(node, kSuperRootPage, deadline);
     if (!report.ok() && !engine_->view().members.contains(node)) continue;  // It has gone meanwhile.
     if (!report.ok()) co_return report.status();
-    totals.free_bytes += report->disk_free_bytes;
+    totals.free_bytes += report->disk_free_bytes - std::min(report->disk_free_bytes, report->disk_kept_bytes);
     totals.total_bytes += report->disk_free_bytes + report->disk_used_bytes;
   }
   totals.free_bytes /= config_->replicas;

@@ -81,7 +81,10 @@ json RangesOf(const RangeSummary& summary) {
 }
 
 std::string EncodePeerReport(const PeerReport& report) {
-  json document{{"disk", {{"used_bytes", report.disk_used_bytes}, {"free_bytes", report.disk_free_bytes}}},
+  json document{{"disk",
+                 {{"used_bytes", report.disk_used_bytes},
+                  {"free_bytes", report.disk_free_bytes},
+                  {"kept_bytes", report.disk_kept_bytes}}},
                 {"home", nullptr},
                 {"allocated", report.allocated},
                 {"volatile", report.is_volatile},
@@ -105,6 +108,7 @@ absl::StatusOr<PeerReport> DecodePeerReport(const std::string& from, const std::
     const json disk = document.value("disk", json::object());
     report.disk_used_bytes = disk.value("used_bytes", uint64_t{0});
     report.disk_free_bytes = disk.value("free_bytes", uint64_t{0});
+    report.disk_kept_bytes = disk.value("kept_bytes", uint64_t{0});
     ReadHome(document.value("home", json(nullptr)), report);
     report.allocated = document.value("allocated", false);
     report.is_volatile = document.value("volatile", false);

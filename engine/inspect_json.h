@@ -32,6 +32,7 @@ struct DiskRepair {
 struct PeerReport {
   uint64_t disk_used_bytes = 0;
   uint64_t disk_free_bytes = 0;
+  uint64_t disk_kept_bytes = 0;  // Of these, for repair.
   // As the responsible node.
   bool home_known = false;
   std::string home_state;

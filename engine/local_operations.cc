@@ -139,8 +139,38 @@ Task<absl::StatusOr<std::vector<RegionInfo>>> LocalOperations::ListRegions(TimeN
   co_return std::move(list->regions);
 }
 
+// As far as the disks that are to keep the range have said lately. Of many segments each disk keeps some.
+absl::Status LocalOperations::CheckDisksHaveRoom(PageRange range, const AllocateOptions& options) const {
+  if (!options.persistent) return absl::OkStatus();
+  constexpr uint64_t kSegmentsLookedAt = 64;
+  const Disks& disks = engine_->disks();
+  std::set<NodeId> keepers;
+  if (range.count > kSegmentsLookedAt * kSegmentPages) {
+    keepers = engine_->view().wanted_disks();
+  } else {
+    const uint32_t replicas = options.replicas == 0 ? config_->replicas : options.replicas;
+    for (PageId page = SegmentStart(range.first); page < range.end(); page = page + kSegmentPages) {
+      for (NodeId disk : disks.Storing(page, replicas)) keepers.insert(disk);
+    }
+  }
+  for (NodeId disk : keepers) {
+    if (engine_->peer_eviction().HasDiskRoom(disk)) continue;
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the disk of ", NameOf(disk), " has no room for more pages beside what it keeps free, also for repair when ",
+        "another disk is lost: unallocate pages, enlarge the disks, or let another node join"));
+  }
+  return absl::OkStatus();
+}
+
 Task<absl::Status> LocalOperations::Allocate(Credentials who, PageRange range, AllocateOptions options,
                                              TimeNs deadline) {
+  if (const absl::Status refused = CheckDisksHaveRoom(range, options); !refused.ok()) co_return refused;
+  const absl::Status status = co_await AllocateAhead(std::move(who), range, options, deadline);
+  co_return status;
+}
+
+Task<absl::Status> LocalOperations::AllocateAhead(Credentials who, PageRange range, AllocateOptions options,
+                                                  TimeNs deadline) {
   if (const absl::Status refused = engine_->CheckQuorum(range.first); !refused.ok()) co_return refused;
   const absl::Status status = co_await table_->Allocate(std::move(who), range, options, deadline);
   if (status.ok()) lost_.erase(lost_.lower_bound(range.first), lost_.lower_bound(range.end()));

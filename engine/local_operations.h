@@ -56,6 +56,8 @@ class LocalOperations final : public NodeOperations {
   Task<absl::StatusOr<std::vector<RegionInfo>>> ListRegions(TimeNs deadline) override;
   Task<absl::StatusOr<SpaceTotals>> Space(TimeNs deadline) override;
   Task<absl::Status> Allocate(Credentials who, PageRange range, AllocateOptions options, TimeNs deadline) override;
+  absl::Status CheckDisksHaveRoom(PageRange range, const AllocateOptions& options) const;
+  Task<absl::Status> AllocateAhead(Credentials who, PageRange range, AllocateOptions options, TimeNs deadline) override;
   Task<absl::Status> Unallocate(Credentials who, PageRange range, TimeNs deadline) override;
   Task<absl::StatusOr<PageAttributes>> GetAttributes(PageId page, TimeNs deadline) override;
   Task<absl::Status> SetAttributes(Credentials who, PageRange range, PageAttributesChange change,

@@ -60,6 +60,7 @@ PageEngineOptions EngineOptionsOf(const NodeConfig& config, NodeInstance self) {
   PageEngineOptions options;
   options.self = self;
   options.system_replicas = SystemReplicasOf(config);
+  options.replicas = config.replicas;
   options.cache_pages = config.cache_size_bytes / kPageBytes;
   options.evict_to_peers = config.evict_to_peers;
   options.least_free_bytes = config.disk_reserve_bytes + config.disk_reserve_bytes / 4;
@@ -88,7 +89,7 @@ struct Node::State final : public FaultService, public ViewEvents {
   void Stop();
   void OnView(const View& view) override {
     engine->OnView(view);
-    if (view.members.contains(config.self().id)) KeepSystemReplicas();
+    if (view.Has(instance)) KeepSystemReplicas();
     if (transactions) transactions->OnView();
   }
   void OnRoster(const Roster& roster) override;
@@ -111,6 +112,7 @@ struct Node::State final : public FaultService, public ViewEvents {
   bool loop_started = false;
   bool transport_started = false;
   bool has_kept_system_replicas = false;
+  NodeInstance instance;
   std::unique_ptr<RocksStore> store;
   std::unique_ptr<RegionMemory> memory;
   ChannelSwitch channels;
@@ -233,7 +235,8 @@ void Node::State::KeepSystemReplicas() {
   has_kept_system_replicas = true;
   StoreBatch batch;
   batch.records.push_back({kSystemReplicasKey, std::to_string(SystemReplicasOf(config))});
-  store->Commit(std::move(batch), [](const absl::Status& status) {
+  store->Commit(std::move(batch), [this](const absl::Status& status) {
+    has_kept_system_replicas = status.ok();  // Or in the next view.
     if (!status.ok()) LogError("the number of the copies of the cluster's own pages is not kept: ", status.message());
   });
 }
@@ -246,7 +249,7 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
   fabric.levels = config.levels;
   fabric.lease_ms = config.lease_ms;
   fabric.system_replicas = static_cast<uint8_t>(SystemReplicasOf(config));
-  fabric.self = {config.self().id, incarnation};
+  fabric.self = instance = {config.self().id, incarnation};
   fabric.listen_address = config.self().address;
   fabric.provider = config.provider;
   PageEngineOptions options = EngineOptionsOf(config, fabric.self);
@@ -306,7 +309,7 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
 // Once there are operations.
 void Node::State::WatchDisk() {
   disk_watch = std::make_unique<DiskWatch>(&loop, store.get(), [this] {
-    return DiskWatch::Spread{engine->view().wanted_disks().size(), config.replicas, config.disk_reserve_bytes};
+    return DiskWatch::Spread{engine->view().disks.size(), config.replicas, config.disk_reserve_bytes};
   });
   disk_watch->SetSink([this](const DiskWatch::Found& found) { membership->SetDiskMib(DiskMibOf(found.usage)); });
   operations->SetDiskWatch(disk_watch.get());

@@ -55,6 +55,9 @@ class NodeOperations {
   virtual Task<absl::StatusOr<SpaceTotals>> Space(TimeNs deadline) = 0;
 
   virtual Task<absl::Status> Allocate(Credentials who, PageRange range, AllocateOptions options, TimeNs deadline) = 0;
+  // For who uses pages only where PeerEviction::HasDiskRoom, or to free others: it is not refused for want of room.
+  virtual Task<absl::Status> AllocateAhead(Credentials who, PageRange range, AllocateOptions options,
+                                           TimeNs deadline) = 0;
   virtual Task<absl::Status> Unallocate(Credentials who, PageRange range, TimeNs deadline) = 0;
   virtual Task<absl::StatusOr<PageAttributes>> GetAttributes(PageId page, TimeNs deadline) = 0;
   virtual Task<absl::Status> SetAttributes(Credentials who, PageRange range, PageAttributesChange change,

@@ -263,7 +263,6 @@ class PageEngine final : public TransportEvents {
   void DispatchRun(const Message& run, NodeInstance from);
   void DispatchHome(const Message& message, NodeInstance from);
   void NoteAllocated(PageRange range, ConfigNumber config);
-  absl::Status CheckMayPut(const Message& message) const;
   void AskCoreHolder(const Message& message, NodeInstance from);
   void AskOwnDisk(const Message& message, CoreHolder::Reply reply);
   void TakeWhatIsKnown(const Message& run, const CoreHolder::Reply& reply);

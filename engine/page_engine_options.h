@@ -29,8 +29,10 @@ struct PageEngineOptions {
   // included; 0: never. It stays there for a while.
   uint32_t move_after = 32;
   DurationNs move_stay = kSecond;
-  bool evict_to_peers = true;     // Pages that do not fit go to other nodes that have room, and theirs come here.
-  uint64_t least_free_bytes = 0;  // Of this node's disk, for it to take more pages.
+  bool evict_to_peers = true;  // Pages that do not fit go to other nodes that have room, and theirs come here.
+  uint32_t replicas = 2;       // Core holders of most pages.
+  uint64_t least_free_bytes =
+      0;                       // Of a disk, for it to take more pages: what was written already may still come there.
   bool keep_headroom = false;  // Beside these, what comes here if another disk is lost for ever (engine/disk_watch.h).
   uint64_t repair_bytes_per_second = 0;  // Of pages that are copied to this disk since it lacks them; 0: not limited.
   DirectoryLimits directory_limits = {};

@@ -34,11 +34,15 @@ NodeResources PeerEviction::Own() const {
   const uint64_t used = engine_->charged_ + accepted_ + EvictionMargin(cache) + reserve;
   const StoreUsage usage = engine_->store_->Usage();
   const PageEngineOptions& options = engine_->options_;
-  const uint64_t kept =
-      options.keep_headroom ? HeadroomBytes(usage, engine_->view_.wanted_disks().size(), options.system_replicas) : 0;
+  const uint64_t kept = options.keep_headroom ? HeadroomBytes(usage, engine_->view_.disks.size(), options.replicas) : 0;
   NodeResources own{.free_bytes = usage.free_bytes - std::min(usage.free_bytes, kept), .load = load_};
   if (IsOn() && !takes_none_ && used < cache) own.free_pages = cache - used;
   return own;
+}
+
+bool PeerEviction::HasDiskRoom(NodeId disk) const {
+  const std::optional<NodeResources> its = disk == engine_->options_.self.node ? Own() : Of(disk);
+  return !its || its->free_bytes >= engine_->options_.least_free_bytes;
 }
 
 std::optional<NodeResources> PeerEviction::Of(NodeId peer) const { return room_.Find(peer, engine_->clock_->Now()); }

@@ -72,6 +72,8 @@ class PeerEviction {
   void HearResources(const Message& message, NodeInstance from);
   NodeResources Own() const;
   std::optional<NodeResources> Of(NodeId peer) const;
+  // For more pages than it keeps. True also of one that has said nothing lately.
+  bool HasDiskRoom(NodeId disk) const;
 
   // --- As the owner of what does not fit ---
 

@@ -221,9 +221,7 @@ bool EnginePages::HasRoom(uint64_t page) const {
   const PageId id = region_.first + page;
   const Extent* const extent = engine.core_holder().Find(id);
   for (const NodeId disk : engine.disks().Holders(id, extent == nullptr ? 1 : extent->replicas)) {
-    const std::optional<NodeResources> its =
-        disk == node_.self ? engine.peer_eviction().Own() : engine.peer_eviction().Of(disk);
-    if (its && its->free_bytes < node_.least_free_bytes) return false;
+    if (!engine.peer_eviction().HasDiskRoom(disk)) return false;
   }
   return true;
 }

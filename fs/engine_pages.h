@@ -37,11 +37,9 @@ struct EnginePagesNode {
   NodeId self;
   uint64_t incarnation = 0;
   std::function<int64_t()> wall_ns;  // Nanoseconds since 1970.
-  // As NodeOperations' of these names.
-  AllocatePages allocate;
+  AllocatePages allocate;            // NodeOperations::AllocateAhead.
+  // As NodeOperations' of this name.
   std::function<Task<absl::StatusOr<SpaceTotals>>(TimeNs deadline)> space;
-  // A disk that has fewer free is full for new data: it has to have room for what was written already, and is not there yet.
-  uint64_t least_free_bytes = 0;
 };
 
 class EnginePages final : public Pages {

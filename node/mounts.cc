@@ -96,10 +96,8 @@ Mounts::Mounts(Node* node) : node_(node), next_client_(kFirstClient) {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
   };
   engine.allocate = [operations](PageRange pages, AllocateOptions options, TimeNs deadline) {
-    return operations->Allocate({.uid = 0, .gid = 0, .groups = {}}, pages, options, deadline);
+    return operations->AllocateAhead({.uid = 0, .gid = 0, .groups = {}}, pages, options, deadline);
   };
-  const uint64_t reserve_bytes = node->config().disk_reserve_bytes;
-  engine.least_free_bytes = reserve_bytes + reserve_bytes / 4;
   engine.space = [operations](TimeNs deadline) { return operations->Space(deadline); };
   super_root_ = std::make_unique<fs::SuperRoot>(engine, operations, [this] { return next_client_++; });
   checks_ = std::make_unique<FileChecks>(node->loop(), [this](std::string name, fs::CheckOptions options) {

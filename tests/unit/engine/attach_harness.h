@@ -60,6 +60,10 @@ class TestNode final : public NodeOperations, public FaultService {
   Task<absl::StatusOr<std::vector<RegionInfo>>> ListRegions(TimeNs deadline) override;
   Task<absl::StatusOr<SpaceTotals>> Space(TimeNs deadline) override;
   Task<absl::Status> Allocate(Credentials who, PageRange range, AllocateOptions options, TimeNs deadline) override;
+  Task<absl::Status> AllocateAhead(Credentials who, PageRange range, AllocateOptions options,
+                                   TimeNs deadline) override {
+    return Allocate(std::move(who), range, options, deadline);
+  }
   Task<absl::Status> Unallocate(Credentials who, PageRange range, TimeNs deadline) override;
   Task<absl::StatusOr<PageAttributes>> GetAttributes(PageId page, TimeNs deadline) override;
   Task<absl::Status> SetAttributes(Credentials who, PageRange range, PageAttributesChange change,
