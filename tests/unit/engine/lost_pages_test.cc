@@ -29,20 +29,21 @@ class LostPagesTest : public testing::Test {
 
   void Watch(uint64_t node) {
     EngineHost& host = cluster_.host(node);
-    watches_[node] =
-        std::make_unique<LostPages>(NodeId(node), &cluster_.clock, host.engine.get(), &host.store,
-                                    [this](NodeId asked, PageId page) -> Task<absl::StatusOr<bool>> {
-                                      ++asked_[{asked, page}];
-                                      ++waits_;
-                                      most_waits_ = std::max(most_waits_, waits_);
-                                      co_await SleepUntil(&cluster_.clock, cluster_.clock.Now() + kAnswerIn);
-                                      --waits_;
-                                      if (fails_ > 0) {
-                                        --fails_;
-                                        co_return absl::UnavailableError("no answer");
-                                      }
-                                      co_return is_learned_elsewhere_;
-                                    });
+    watches_[node] = std::make_unique<LostPages>(NodeId(node), &cluster_.clock, host.engine.get(), &host.store,
+                                                 [this](NodeId asked, PageId page) { return Answer(asked, page); });
+  }
+  // Goes on after who asked has been destroyed.
+  Task<absl::StatusOr<bool>> Answer(NodeId asked, PageId page) {
+    ++asked_[{asked, page}];
+    ++waits_;
+    most_waits_ = std::max(most_waits_, waits_);
+    co_await SleepUntil(&cluster_.clock, cluster_.clock.Now() + kAnswerIn);
+    --waits_;
+    if (fails_ > 0) {
+      --fails_;
+      co_return absl::UnavailableError("no answer");
+    }
+    co_return is_learned_elsewhere_;
   }
   void Look() { cluster_.RunFor(2 * LostPages::kLookAgain); }
   void LookOnce() { cluster_.RunFor(LostPages::kLookAgain + LostPages::kLookAgain / 2); }
@@ -77,14 +78,15 @@ class LostPagesTest : public testing::Test {
 
   static constexpr DurationNs kAnswerIn = 10 * kMillisecond;
 
-  EngineCluster cluster_{3};
+  // Questions that are under way end with the cluster.
   std::map<std::pair<NodeId, PageId>, int> asked_;  // How often, about which extent.
   int fails_ = 0;                                   // Of the next questions.
   size_t waits_ = 0;
   size_t most_waits_ = 0;
-  std::map<uint64_t, std::unique_ptr<LostPages>> watches_;
-  uint64_t config_ = 10;
   bool is_learned_elsewhere_ = true;
+  uint64_t config_ = 10;
+  EngineCluster cluster_{3};
+  std::map<uint64_t, std::unique_ptr<LostPages>> watches_;
 };
 
 TEST_F(LostPagesTest, WhatOnlyALostDiskHadIsNamedUntilItIsWrittenOrAllocatedAnew) {
