@@ -39,6 +39,8 @@ constexpr DurationNs kBurstSpan = 500 * kMicrosecond;
 constexpr DurationNs kWatchInterval = 100 * kMicrosecond;
 constexpr int kLooksInVain = 4;
 constexpr int kTurnsPerLook = 16;
+// Past this a caller that leaves takes a turn.
+constexpr DurationNs kLongestWithoutTurn = kMillisecond;
 
 void Pause() {
 #if defined(__x86_64__)
@@ -188,9 +190,15 @@ void Loop::State::Leave() {
   EndDriving();
 }
 
+// I6. By the time when this caller began to drive: a clock is not read for it.
+void Loop::State::TurnIfDue() {
+  if (turn_now - last_turn >= kLongestWithoutTurn) Turn(turn_now);
+}
+
 // Ends a visit: what came of `start` at once is done, the rest is that caller's. The sources are left alone, unless the
 // visit has queued something there: what else there is for them wakes the sleeper.
 void Loop::State::EndVisit() {
+  TurnIfDue();
   for (int turn = 0; turn < kTurnsOfVisit && (RunPosts() || RunSoon() || PollQueued()); ++turn) {
   }
   SyncTimerFd();
@@ -202,6 +210,7 @@ void Loop::State::EndVisit() {
 
 // A caller's Leave.
 void Loop::State::LeaveAsCaller() {
+  TurnIfDue();
   if (!watching.load(std::memory_order_relaxed)) {
     if (CallersComeOften()) wants_watch = true;
     return Leave();

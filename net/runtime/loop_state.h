@@ -20,6 +20,8 @@
 //      looks every kWatchInterval, or when it is called (`watch_call`), and drives if nobody does and no caller is on duty;
 //      callers leave without a system call, if nothing is left to do. It stops watching, and arms, when no caller has come
 //      since its last look, or one stays on duty. `watching` changes under the driver's mutex.
+//  I6  Callers that come one after the other, and are through with what they wanted at once, take turns for the others: no
+//      timer and no source waits for the own thread, which may never have the mutex (TurnIfDue).
 
 #pragma once
 
@@ -95,6 +97,7 @@ struct Loop::State {
   bool TakeDuty();
   void Leave();
   void EndVisit();
+  void TurnIfDue();
   bool MayPoll() const { return waiting.load(std::memory_order_relaxed) == 0; }
   void LeaveAsCaller();
   bool CallersComeOften();
@@ -132,7 +135,8 @@ struct Loop::State {
   size_t handlers = 0;  // Entries of `fds` with a handler.
   uint32_t next_generation = 1;
   TimeNs next_fd_poll = 0;
-  TimeNs turn_now = 0;  // When the turn began.
+  TimeNs turn_now = 0;   // When the turn, or this driving, began.
+  TimeNs last_turn = 0;  // When the last turn began.
   int expected_posts = 0;
   bool armed = false;
   const Completion* sleeper = nullptr;  // What the caller that sleeps on the inner descriptor waits for.

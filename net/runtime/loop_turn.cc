@@ -82,6 +82,7 @@ void Loop::State::Unwatch(int fd) {
 // Runs what was posted, due at `now`, deferred or polled. Returns whether there was anything.
 bool Loop::State::Turn(TimeNs now, const Completion* until) {
   turn_now = now;
+  last_turn = now;
   bool any = RunPosts();
   any |= RunTimers(now);
   any |= RunSoon();

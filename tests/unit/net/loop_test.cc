@@ -502,6 +502,27 @@ TEST_P(LoopTest, AShortWaitIsNotTold) {
 }
 
 // What a visitor has queued in a source is handled although the sleeper's descriptors do not tell of it.
+// Each call is over when it has begun, and the next one comes before another thread has the driver's mutex.
+TEST_P(LoopTest, CallersThatNeverPauseKeepNoTimerAway) {
+  constexpr DurationNs kCallTakes = 2 * kMillisecond;
+  constexpr DurationNs kEvery = 10 * kMillisecond;
+  constexpr DurationNs kFor = kSecond;
+  int fired = 0;
+  std::function<void()> fire = [&] {
+    ++fired;
+    loop_.CallAt(loop_.Now() + kEvery, fire);
+  };
+  OnLoop([&] { fire(); });
+  const TimeNs end = loop_.ExactNow() + kFor;
+  while (loop_.ExactNow() < end) {
+    OnLoop([&] {
+      for (const TimeNs until = loop_.ExactNow() + kCallTakes; loop_.ExactNow() < until;) {
+      }
+    });
+  }
+  OnLoop([&] { EXPECT_GE(fired, kFor / kEvery / 4); });
+}
+
 TEST_P(LoopTest, WhatAVisitorQueuesInASourceIsHandled) {
   struct Source final : PollSource {
     bool Poll() override {
