@@ -39,7 +39,7 @@ absl::Status CheckBounds(const Envelope& e, size_t wire_bytes) {
   }
   if (e.page_count > kMaxMessagePages) return Corrupt("page count", e.page_count, "at most ", kMaxMessagePages);
   if (e.first_slot >= kPageSlots) return Corrupt("first slot", e.first_slot, "less than ", kPageSlots);
-  const bool bare = e.kind == EnvelopeKind::kCredit;
+  const bool bare = e.kind != EnvelopeKind::kMessage;
   if (bare && e.message_bytes != 0) return Corrupt("message length of a credit", e.message_bytes, "", 0);
   if (bare && e.page_count != 0) return Corrupt("page count of a credit", e.page_count, "", 0);
   if (bare && e.channel != Channel::kPages) {
@@ -111,8 +111,8 @@ absl::StatusOr<ParsedMessage> ParseMessage(std::span<const std::byte> wire) {
   e.first_slot = LoadLittle<uint16_t>(from + kFirstSlotAt);
   e.slots_returned = LoadLittle<uint32_t>(from + kSlotsReturnedAt);
   e.number = LoadLittle<uint32_t>(from + kNumberAt);
-  if (e.kind != EnvelopeKind::kMessage && e.kind != EnvelopeKind::kCredit) {
-    return Corrupt("kind", static_cast<int>(kind), "", "1 or 2");
+  if (kind < static_cast<uint8_t>(EnvelopeKind::kMessage) || kind > static_cast<uint8_t>(EnvelopeKind::kQuestion)) {
+    return Corrupt("kind", static_cast<int>(kind), "", "1 to 3");
   }
   if ((flags & ~kFlagInlinePages) != 0) return Corrupt("flags", static_cast<int>(flags), "", "0 or 1");
   const auto zero = LoadLittle<uint8_t>(from + kZeroAt);

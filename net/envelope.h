@@ -31,13 +31,14 @@ constexpr uint32_t kPageSlots = 128;
 
 enum class EnvelopeKind : uint8_t {
   kMessage = 1,
-  kCredit = 2,  // Only returns slots.
+  kCredit = 2,    // Only returns slots.
+  kQuestion = 3,  // A credit that asks for one. Level 2 of Subsystem::kNet.
 };
 
 struct Envelope {
   EnvelopeKind kind = EnvelopeKind::kMessage;
   bool inline_pages = false;
-  Channel channel = Channel::kPages;  // kPages in a credit, which is for no channel.
+  Channel channel = Channel::kPages;  // kPages in a credit or a question, which are for no channel.
   Epoch epoch;
   uint32_t message_bytes = 0;
   uint16_t page_count = 0;

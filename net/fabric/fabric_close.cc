@@ -124,8 +124,29 @@ void FabricCore::Settle(Connection& connection) {
   }
 }
 
+// Not of a peer whose level says that it does not answer.
+void FabricCore::MindSilence(Connection& c, TimeNs now, bool stood_still) {
+  const uint64_t sent = c.next_send_sequence;
+  const uint64_t received = c.next_receive_sequence;
+  if (stood_still) return c.silence.Reset(now, sent, received);
+  if (c.levels[static_cast<size_t>(Subsystem::kNet)] < kQuestionsLevel) return;
+  const DurationNs patience = PatienceOf(std::max(c.own.lease_ms, c.theirs.lease_ms));
+  const DurationNs when_idle = AskWhenIdle(patience, members_.size());
+  switch (c.silence.Judge(now, sent, received, patience, when_idle)) {
+    case Silence::Verdict::kFine: return;
+    case Silence::Verdict::kAsk:
+      if (SendBare(c, EnvelopeKind::kQuestion) == Outcome::kDone) c.silence.Asked(now);
+      return;
+    case Silence::Verdict::kGone:
+      return Fail(c, absl::DeadlineExceededError(absl::StrCat("nothing has come of it for ",
+                                                              (now - c.silence.heard()) / kMillisecond,
+                                                              " ms, and it does not answer")));
+  }
+}
+
 void FabricCore::Tick() {
   const TimeNs now = loop_->Now();
+  const bool stood_still = now - std::exchange(last_tick_, now) >= 2 * kTickInterval;
   tick_timer_ = loop_->CallAt(now + kTickInterval, [this] { Tick(); });
   ++depth_;
   for (auto& [serial, connection] : connections_) {
@@ -142,6 +163,8 @@ void FabricCore::Tick() {
       Fail(c, absl::DeadlineExceededError("the peer took nothing for 5 s"));
       continue;
     }
+    MindSilence(c, now, stood_still);
+    if (c.state == ConnectionState::kFailed) continue;
     if (!c.queue.empty()) Drain(c);
     ReturnSlots(c);
     // Small messages tell nothing when they are out: now and then something that does follows them.

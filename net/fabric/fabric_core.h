@@ -43,6 +43,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "net/envelope.h"
+#include "net/fabric/silence.h"
 #include "net/fabric_transport.h"
 #include "net/handshake.h"
 #include "net/log.h"
@@ -191,6 +192,8 @@ struct Connection {
   Fid<fid_mr> receive_registration;
   Fid<fid_mr> slot_registration;
   Fid<fid_ep> endpoint;
+
+  Silence silence;
 
   // Receiving.
   uint64_t next_receive_sequence = 0;
@@ -377,7 +380,8 @@ class FabricCore {
   void CountSent(Connection& connection, const Envelope& envelope);
   void Enqueue(Connection& connection, std::unique_ptr<OutMessage> message);
   void Drain(Connection& connection);
-  void SendCredit(Connection& connection);
+  Outcome SendBare(Connection& connection, EnvelopeKind kind);
+  void SendCredit(Connection& connection) { SendBare(connection, EnvelopeKind::kCredit); }
   void ReturnSlots(Connection& connection);
   Outcome OutcomeOf(Connection& connection, ssize_t result, const char* what);
   void* Register(OutMessage& message, const void* data, size_t bytes);
@@ -399,6 +403,7 @@ class FabricCore {
   void Reap();
   void Destroy(Connection& connection);
   void Settle(Connection& connection);
+  void MindSilence(Connection& connection, TimeNs now, bool stood_still);
   void Tick();
 
   Connection* FindConnection(uint64_t serial);
@@ -441,6 +446,7 @@ class FabricCore {
   int depth_ = 0;                 // Of the transport's callbacks on the stack.
   Clock::TimerId reap_timer_ = 0;
   Clock::TimerId tick_timer_ = 0;
+  TimeNs last_tick_ = 0;
   std::vector<std::unique_ptr<OutMessage>> spare_messages_;
 };
 

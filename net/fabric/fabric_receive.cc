@@ -91,6 +91,8 @@ absl::Status FabricCore::OnWire(Connection& c, std::span<std::byte> wire) {
     if (absl::Status status = OnMessage(c, *parsed); !status.ok()) return status;
   }
   if (freed > 0 && !c.queue.empty()) Drain(c);
+  // One that finds no room follows what does, and says as much.
+  if (envelope.kind == EnvelopeKind::kQuestion) SendCredit(c);
   return absl::OkStatus();
 }
 

@@ -89,7 +89,7 @@ FabricCore::Outcome FabricCore::OutcomeOf(Connection& c, ssize_t result, const c
 
 FabricCore::Outcome FabricCore::SendSmall(Connection& c, EnvelopeKind kind, Channel channel,
                                           std::span<const std::byte> message) {
-  const uint32_t reserve = kind == EnvelopeKind::kCredit ? 0 : kOpsForCredits;
+  const uint32_t reserve = kind == EnvelopeKind::kMessage ? kOpsForCredits : 0;
   if (c.outstanding_ops + 1 + reserve > max_ops_) return Outcome::kBlocked;
   std::array<std::byte, kMaxInjectBytes> buffer;
   const std::span<std::byte> head = std::span(buffer).first(kEnvelopeBytes + message.size());
@@ -98,7 +98,7 @@ FabricCore::Outcome FabricCore::SendSmall(Connection& c, EnvelopeKind kind, Chan
   EncodeEnvelope(envelope, head.first<kEnvelopeBytes>());
   SealMessage(c.session->seal_messages, c.next_send_sequence, head);
   // Credits are also what asks after small messages that nothing followed, see Tick.
-  const bool tell = c.silent_ops + 1 >= kOpsPerCompletion || kind == EnvelopeKind::kCredit;
+  const bool tell = c.silent_ops + 1 >= kOpsPerCompletion || kind != EnvelopeKind::kMessage;
   ssize_t result = 0;
   if (tell) {
     iovec iov{head.data(), head.size()};
@@ -127,7 +127,9 @@ void FabricCore::NoteSent(Connection& c, bool told) {
   c.silent_pages = 0;
 }
 
-void FabricCore::SendCredit(Connection& c) { SendSmall(c, EnvelopeKind::kCredit, Channel::kPages, {}); }
+FabricCore::Outcome FabricCore::SendBare(Connection& c, EnvelopeKind kind) {
+  return SendSmall(c, kind, Channel::kPages, {});
+}
 
 // Tells the peer which slots are free again, where no message of ours has done it: when half of them are. If the queue is
 // full just now, the next completion or tick tries again.

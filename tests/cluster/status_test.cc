@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -234,6 +236,39 @@ TEST(StatusOfACluster, WhoIsOutsideSaysThatTheClusterHasItsQuorumAndWhomItDoesNo
   })) << first_line(outside);
   EXPECT_THAT(first_line(inside), StartsWith(Name(outside) + " is MISSING"));
   (*network)->Heal(inside);
+  cluster.AwaitConnected();
+}
+
+// Nothing is sent between them, and nothing but silence says that the cable is cut.
+// Covers: C02, C07
+TEST(StatusOfACluster, ACableThatIsCutBetweenTwoIdleNodesIsNoticedAndOneOfThemLeaves) {
+  const auto network = NodeNetwork::Make(3);
+  ASSERT_TRUE(network.ok()) << network.status() << ": this test needs root, iproute2 and nftables";
+  Cluster cluster({.nodes = 3, .hosts = (*network)->hosts(), .launchers = (*network)->launchers()});
+  cluster.StartAll();
+  cluster.AwaitConnected();
+  const std::string leader = cluster.Ask(1, {"status"})["membership"]["leader"];
+  std::vector<int> others;
+  for (int node = 1; node <= 3; ++node) {
+    if (Name(node) != leader) others.push_back(node);
+  }
+  const auto first_line = [&](int node) {
+    const std::string text = Do(cluster, node, {"status"}).out;
+    return text.substr(0, text.find('\n'));
+  };
+  const auto says_so = testing::AnyOf(HasSubstr("does not reach"), HasSubstr("is MISSING"), StartsWith("THIS NODE IS"));
+  ASSERT_THAT(first_line(others[0]), Not(says_so));
+  (*network)->CutPair(others[0], others[1]);
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_TRUE(Eventually([&] { return testing::Value(first_line(others[0]), says_so); })) << first_line(others[0]);
+  const std::chrono::duration<double> noticed = std::chrono::steady_clock::now() - began;
+  std::cout << "noticed after " << noticed.count() << " s\n";
+  EXPECT_LT(noticed.count(), 2 + 4) << "two seconds, and four for a busy machine";
+  // One of the two goes on with the leader, and says who is away.
+  EXPECT_TRUE(Eventually([&] {
+    return Lists(cluster, others[0], "missing", others[1]) || Lists(cluster, others[1], "missing", others[0]);
+  }));
+  (*network)->Heal(others[0]);
   cluster.AwaitConnected();
 }
 

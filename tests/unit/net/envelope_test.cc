@@ -188,7 +188,8 @@ TEST(Envelope, WhatIsOutOfBoundsIsRefusedByNameThoughItWasSealed) {
   };
   const std::vector<Case> cases = {
       {"magic", [](std::byte* w) { StoreLittle<uint32_t>(w, 1); }},
-      {"kind", [](std::byte* w) { StoreLittle<uint8_t>(w + 4, 3); }},
+      {"kind", [](std::byte* w) { StoreLittle<uint8_t>(w + 4, 4); }},
+      {"kind", [](std::byte* w) { StoreLittle<uint8_t>(w + 4, 0); }},
       {"flags", [](std::byte* w) { StoreLittle<uint8_t>(w + 5, 2); }},
       {"channel", [](std::byte* w) { StoreLittle<uint8_t>(w + 6, kChannels); }},
       {"reserved", [](std::byte* w) { StoreLittle<uint8_t>(w + 7, 1); }},
@@ -200,6 +201,7 @@ TEST(Envelope, WhatIsOutOfBoundsIsRefusedByNameThoughItWasSealed) {
       {"length on the wire", [](std::byte* w) { StoreLittle<uint8_t>(w + 5, 1); }},
       {"length on the wire", [](std::byte* w) { StoreLittle<uint16_t>(w + 20, 0); }},
       {"message length of a credit", [](std::byte* w) { StoreLittle<uint8_t>(w + 4, 2); }},
+      {"message length of a credit", [](std::byte* w) { StoreLittle<uint8_t>(w + 4, 3); }},
       {"page count of a credit",
        [](std::byte* w) {
          StoreLittle<uint8_t>(w + 4, 2);

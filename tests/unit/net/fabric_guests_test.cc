@@ -97,7 +97,10 @@ TEST_F(FabricGuests, AGuestAndTheNodeOfItsTokenTalkOnTheirChannel) {
   ASSERT_TRUE(guest->WaitFor([&] { return !guest->received.empty(); }));
   EXPECT_EQ(TextOf(guest->received[0]), answer);
   EXPECT_EQ(guest->received[0].from, (NodeInstance{NodeId(1), Incarnation(1)}));
-  guest->OnLoop([&] { EXPECT_EQ(guest->transport->LevelOf(NodeId(1), Subsystem::kNet), 1); });
+  guest->OnLoop([&] {
+    EXPECT_EQ(guest->transport->LevelOf(NodeId(1), Subsystem::kNet),
+              kOwnLevels[static_cast<size_t>(Subsystem::kNet)].high);
+  });
 }
 
 TEST_F(FabricGuests, AGuestIsNoPeerAndNoEventTellsOfIt) {
