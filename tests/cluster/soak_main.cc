@@ -23,6 +23,7 @@
 #include "tests/cluster/cluster.h"
 #include "tests/cluster/node_disks.h"
 #include "tests/cluster/node_network.h"
+#include "tests/cluster/soak_words.h"
 #include "tests/cluster/soak_work.h"
 
 namespace mangrove::cluster_test {
@@ -80,17 +81,34 @@ CommandLine Parse(int argc, char** argv) {
   return line;
 }
 
-enum class Kind { kKill, kKillLeader, kKillMonitor, kKillAll, kShortPause, kLongPause, kShortCut, kLongCut, kFullDisk };
+// Each node is responsible for, owner of and core holder of some of the pages: who kills a node kills all of that.
+enum class Kind {
+  kKill,
+  kKillLeader,
+  kKillMonitor,
+  kKillAll,
+  kShortPause,
+  kLongPause,
+  kShortCut,
+  kLongCut,
+  kCutPair,  // Two do not hear each other, and the others hear both.
+  kFullDisk,
+  kEmptyDisk,  // It dies, and what comes back has lost its disk.
+};
 
 bool Pauses(Kind kind) { return kind == Kind::kShortPause || kind == Kind::kLongPause; }
 bool Cuts(Kind kind) { return kind == Kind::kShortCut || kind == Kind::kLongCut; }
 
 struct Fault {
   Kind kind = Kind::kKill;
-  int node = 0;  // 0: all.
+  int node = 0;   // 0: all.
+  int other = 0;  // Of a pair; 0: there is none.
   Cut cut = Cut::kBoth;
   int64_t lasts_ms = 0;
   std::string text;
+
+  // Whether its programs are to be served while the fault lasts.
+  bool Spares(int which) const { return which != node && which != other; }
 };
 
 struct Program {
@@ -172,6 +190,7 @@ class Soak {
       SetUpSoak(cluster_.socket(1), line_.nodes, shared_);
       return 0;
     });
+    MakeCorpus(corpus_.path(), line_.nodes, random_());
     if (set_up.AwaitEnd() != 0) throw std::runtime_error("the regions cannot be made");
     for (int program = 0; program < line_.nodes; ++program) {
       const std::string socket = cluster_.socket(program + 1);
@@ -185,6 +204,10 @@ class Soak {
       add(absl::StrCat("the mover of money on node-", program + 1),
           [=, this] { return MoveMoney(socket, program, ~seed, shared_); });
     }
+    programs_.push_back({.name = "the counter of words",
+                         .body = [this] { return CountWords(cluster_.sockets(), corpus_.path(), shared_); },
+                         .child = nullptr});
+    programs_.back().Start();
     AwaitServed("before the first fault");
   }
 
@@ -194,14 +217,15 @@ class Soak {
 
   // The same number of draws whatever comes of them.
   Fault Draw() {
-    std::vector<Kind> kinds{Kind::kKill,    Kind::kKill,       Kind::kKillLeader,
-                            Kind::kKillAll, Kind::kShortPause, Kind::kLongPause};
+    std::vector<Kind> kinds{Kind::kKill,       Kind::kKill,      Kind::kKillLeader, Kind::kKillAll,
+                            Kind::kShortPause, Kind::kLongPause, Kind::kEmptyDisk};
     if (line_.has_monitors()) kinds.push_back(Kind::kKillMonitor);
-    if (network_.ok()) kinds.insert(kinds.end(), {Kind::kShortCut, Kind::kLongCut, Kind::kLongCut});
+    if (network_.ok()) kinds.insert(kinds.end(), {Kind::kShortCut, Kind::kLongCut, Kind::kLongCut, Kind::kCutPair});
     if (disks_.ok()) kinds.push_back(Kind::kFullDisk);
     Fault fault{.kind = kinds[random_() % kinds.size()]};
     fault.cut = static_cast<Cut>(Between(0, 2));
     fault.node = static_cast<int>(Between(1, line_.nodes));
+    const auto next = static_cast<int>(Between(0, line_.nodes - 2));
     const uint64_t share = random_() % 1000;
     const auto lasts = [&](int64_t least_ms, int64_t most_ms) {
       fault.lasts_ms = least_ms + (most_ms - least_ms) * static_cast<int64_t>(share) / 1000;
@@ -215,23 +239,34 @@ class Soak {
       case Kind::kLongPause: lasts(1500, 4000); break;
       case Kind::kShortCut: lasts(100, 700); break;
       case Kind::kLongCut: lasts(1500, 6000); break;
+      case Kind::kCutPair: lasts(1500, 6000); break;
       case Kind::kFullDisk: lasts(500, 5000); break;
+      case Kind::kEmptyDisk: lasts(50, 4000); break;
     }
+    if (fault.kind == Kind::kCutPair) fault.other = (fault.node + next) % line_.nodes + 1;
     const int leader = Leader();
     const int monitor = Monitor(leader);
     if (fault.kind == Kind::kKillLeader) fault.node = leader;
     if (fault.kind == Kind::kKillMonitor) fault.node = monitor;
     if (fault.kind == Kind::kKillAll) fault.node = 0;
+    fault.text = TextOf(fault, leader, monitor);
+    return fault;
+  }
+
+  static std::string TextOf(const Fault& fault, int leader, int monitor) {
     constexpr const char* kCutTexts[] = {"", ", whom nobody hears,", ", which hears nobody,"};
+    const auto name = [&](int node) {
+      return absl::StrCat("node-", node, node == leader ? " (leader)" : "", node == monitor ? " (monitor)" : "");
+    };
     const char* what = "kill ";
     if (Pauses(fault.kind)) what = "pause ";
     if (Cuts(fault.kind)) what = "cut off ";
+    if (fault.kind == Kind::kCutPair) what = "cut the cable between ";
     if (fault.kind == Kind::kFullDisk) what = "fill the disk of ";
-    fault.text = absl::StrCat(
-        what, fault.node == 0 ? "all" : absl::StrCat("node-", fault.node), fault.node == leader ? " (leader)" : "",
-        fault.node == monitor && fault.node != 0 ? " (monitor)" : "",
-        Cuts(fault.kind) ? kCutTexts[static_cast<int>(fault.cut)] : "", " for ", fault.lasts_ms, " ms");
-    return fault;
+    if (fault.kind == Kind::kEmptyDisk) what = "kill, and take the disk of, ";
+    return absl::StrCat(what, fault.node == 0 ? "all" : name(fault.node),
+                        fault.other != 0 ? absl::StrCat(" and ", name(fault.other)) : "",
+                        Cuts(fault.kind) ? kCutTexts[static_cast<int>(fault.cut)] : "", " for ", fault.lasts_ms, " ms");
   }
 
   int Leader() {
@@ -324,12 +359,12 @@ class Soak {
     return done;
   }
 
-  // "", or a program that has not got on since. Those of node `but` need not.
-  std::string WhoIsNotServed(const std::vector<uint64_t>& since, int but) const {
+  // "", or a program that has not got on since, of those that the fault spares.
+  std::string WhoIsNotServed(const std::vector<uint64_t>& since, const Fault& fault) const {
     const std::vector<uint64_t> done = Done();
     for (size_t i = 0; i < done.size(); ++i) {
       const int node = static_cast<int>(i / 2) + 1;
-      if (node == but || done[i] >= since[i] + kOperations) continue;
+      if (!fault.Spares(node) || done[i] >= since[i] + kOperations) continue;
       return absl::StrCat("the ", i % 2 == 0 ? "checker" : "mover of money", " on node-", node, " has done ",
                           done[i] - since[i], " operations, expected ", kOperations);
     }
@@ -341,15 +376,17 @@ class Soak {
     const bool served = Eventually(
         [&] {
           ThrowIfFailed();
-          return WhoIsNotServed(since, 0).empty();
+          return WhoIsNotServed(since, {}).empty();
         },
         kWholeWithinS);
-    if (!served) throw std::runtime_error(absl::StrCat(when, ": in ", kWholeWithinS, " s ", WhoIsNotServed(since, 0)));
+    if (!served) throw std::runtime_error(absl::StrCat(when, ": in ", kWholeWithinS, " s ", WhoIsNotServed(since, {})));
   }
 
   void BeginFault(const Fault& fault) {
     if (Cuts(fault.kind)) {
       (*network_)->CutOff(fault.node, fault.cut);
+    } else if (fault.kind == Kind::kCutPair) {
+      (*network_)->CutPair(fault.node, fault.other);
     } else if (fault.kind == Kind::kFullDisk) {
       filled_ = fault.node;
       (*disks_)->Fill(fault.node);
@@ -359,11 +396,18 @@ class Soak {
       cluster_.KillAll();
     } else {
       cluster_.Kill(fault.node);
+      if (fault.kind == Kind::kEmptyDisk) EmptyDisk(fault.node);
+    }
+  }
+
+  void EmptyDisk(int node) const {
+    for (const auto& entry : std::filesystem::directory_iterator(absl::StrCat(cluster_.directory(), "/data-", node))) {
+      std::filesystem::remove_all(entry);
     }
   }
 
   void EndFault(const Fault& fault) {
-    if (Cuts(fault.kind)) return (*network_)->Heal(fault.node);
+    if (Cuts(fault.kind) || fault.kind == Kind::kCutPair) return (*network_)->Heal(fault.node);
     if (fault.kind == Kind::kFullDisk) (*disks_)->Free(fault.node);
     for (int node = 1; node <= line_.nodes; ++node) {
       if (fault.node != 0 && fault.node != node) continue;
@@ -394,7 +438,7 @@ class Soak {
     double served = -1;
     const auto look = [&] {
       ThrowIfFailed();
-      if (served < 0 && WhoIsNotServed(done, fault.node).empty()) served = since.Seconds();
+      if (served < 0 && WhoIsNotServed(done, fault).empty()) served = since.Seconds();
       return served >= 0;
     };
     Eventually([&] { return look(), since.Seconds() >= ends; }, static_cast<int>(ends) + 2);
@@ -404,7 +448,7 @@ class Soak {
     while (!(lacks = WhatIsNotWhole()).empty() || !look()) {
       RestartFilled();
       if (ended.Seconds() <= kWholeWithinS) continue;
-      if (lacks.empty()) lacks = WhoIsNotServed(done, fault.node);
+      if (lacks.empty()) lacks = WhoIsNotServed(done, fault);
       throw std::runtime_error(
           absl::StrCat("fault ", number, " (", fault.text, "): not whole after ", kWholeWithinS, " s: ", lacks));
     }
@@ -430,6 +474,8 @@ class Soak {
       if (check.AwaitEnd() != 0) throw std::runtime_error(absl::StrCat("at the end, node-", node, " serves nobody"));
       ThrowIfFailed();
     }
+    const std::string wrong = WhatIsWrongWithWords(cluster_.sockets(), corpus_.path(), "words at the end");
+    if (!wrong.empty()) throw std::runtime_error(absl::StrCat("at the end, ", wrong));
   }
 
   void Summarize() const {
@@ -439,6 +485,8 @@ class Soak {
         "%.0f s; pages: %lu writes, %lu flushes acknowledged, %lu reads verified; accounts: %ld moves, %lu sums\n",
         run_.Seconds(), shared_.writes.load(), shared_.flushes.load(), shared_.reads.load(), moves,
         shared_.sums.load());
+    std::printf("words: counted %lu times, all right; %lu times a fault came between\n", shared_.word_counts.load(),
+                shared_.word_counts_cut_short.load());
     std::printf("errors:");
     for (int code = 0; code < kSoakCodes; ++code) {
       uint64_t count = 0;
@@ -470,6 +518,7 @@ class Soak {
   const absl::StatusOr<std::unique_ptr<NodeNetwork>> network_;
   Cluster cluster_;
   const absl::StatusOr<std::unique_ptr<NodeDisks>> disks_;
+  const TemporaryDirectory corpus_;
   std::vector<Program> programs_;
   int filled_ = 0;  // The node whose disk is, or was just now, full.
   int ended_for_their_disks_ = 0;

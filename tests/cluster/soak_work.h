@@ -44,7 +44,8 @@ struct SoakShared {
   Program movers[kSoakMostNodes];
   std::atomic<uint64_t> writes, flushes, reads;
   std::atomic<uint64_t> sums;
-  std::atomic<int64_t> moves_acknowledged[kSoakMostNodes];  // As the program's own page counts them.
+  std::atomic<uint64_t> word_counts, word_counts_cut_short;  // Of the counter of words.
+  std::atomic<int64_t> moves_acknowledged[kSoakMostNodes];   // As the program's own page counts them.
   std::atomic<int64_t> moves_begun[kSoakMostNodes];
 
   static SoakShared& Make();

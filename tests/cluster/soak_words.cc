@@ -1,0 +1,102 @@
+#include "tests/cluster/soak_words.h"
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+
+namespace mangrove::cluster_test {
+namespace {
+
+constexpr size_t kDifferentWords = 4'000;
+constexpr size_t kWordsOfFile = 30'000;
+constexpr uint64_t kMostLetters = 20;
+constexpr int kEndsWithinS = 120;
+
+std::string CorpusIn(const std::string& directory) { return directory + "/corpus"; }
+std::string ExpectedIn(const std::string& directory) { return directory + "/expected"; }
+
+std::string ReadWhole(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// Nothing: it ended with an error, which `output` has.
+std::optional<std::string> Count(const std::string& sockets, const std::string& directory, const std::string& region,
+                                 Output* output) {
+  const std::string words = directory + "/words";
+  *output = RunProgram({"examples/wordcount", "--sockets", sockets, "--region", region, "--arena-mib", "1", "--output",
+                        words, CorpusIn(directory)},
+                       kEndsWithinS);
+  if (output->exit_code != 0) return std::nullopt;
+  return ReadWhole(words);
+}
+
+// "", or the first line that differs.
+std::string Difference(const std::string& counted, const std::string& expected) {
+  const auto [a, b] = std::mismatch(counted.begin(), counted.end(), expected.begin(), expected.end());
+  if (a == counted.end() && b == expected.end()) return "";
+  const auto line_at = [](const std::string& text, std::string::const_iterator at) {
+    const auto place = static_cast<size_t>(at - text.begin());
+    const size_t begin = place == 0 ? 0 : text.rfind('\n', place - 1) + 1;
+    return text.substr(begin, text.find('\n', place) - begin);
+  };
+  return absl::StrCat("words are miscounted: \"", line_at(counted, a), "\", expected \"", line_at(expected, b), "\"");
+}
+
+}  // namespace
+
+void MakeCorpus(const std::string& directory, int nodes, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<std::string> different;
+  for (size_t i = 0; i < kDifferentWords; ++i) {
+    std::string word(1 + random() % kMostLetters, ' ');
+    for (char& letter : word) letter = static_cast<char>((random() % 8 == 0 ? 'A' : 'a') + random() % 26);
+    different.push_back(word);
+  }
+  std::filesystem::create_directory(CorpusIn(directory));
+  std::map<std::string, uint64_t> counts;
+  for (int node = 1; node <= nodes; ++node) {
+    std::ofstream file(absl::StrCat(CorpusIn(directory), "/", node));
+    for (size_t i = 0; i < kWordsOfFile; ++i) {
+      const std::string& word = different[random() % different.size()];
+      file << word << (random() % 10 == 0 ? ".\n" : " ");
+      ++counts[absl::AsciiStrToLower(word)];
+    }
+  }
+  std::ofstream expected(ExpectedIn(directory));
+  for (const auto& [word, count] : counts) expected << count << ' ' << word << '\n';
+}
+
+int CountWords(const std::string& sockets, const std::string& directory, SoakShared& shared) {
+  const std::string expected = ReadWhole(ExpectedIn(directory));
+  for (;;) {
+    Output output;
+    const std::optional<std::string> counted = Count(sockets, directory, "words", &output);
+    if (output.exit_code == -1) {
+      shared.Fail(absl::StrCat("the counter of words does not end within ", kEndsWithinS, " s"));
+    } else if (!counted.has_value()) {
+      shared.word_counts_cut_short.fetch_add(1);
+    } else if (const std::string wrong = Difference(*counted, expected); !wrong.empty()) {
+      shared.Fail(wrong);
+    } else {
+      shared.word_counts.fetch_add(1);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+}
+
+std::string WhatIsWrongWithWords(const std::string& sockets, const std::string& directory, const std::string& region) {
+  Output output;
+  const std::optional<std::string> counted = Count(sockets, directory, region, &output);
+  if (!counted.has_value()) return absl::StrCat("words are not counted: ", output.err);
+  return Difference(*counted, ReadWhole(ExpectedIn(directory)));
+}
+
+}  // namespace mangrove::cluster_test
