@@ -96,7 +96,8 @@ absl::Status FabricCore::CheckHello(const Hello& hello, const HelloProof& proof,
     *reason = is_guest ? RefusalReason::kToken : RefusalReason::kKey;
   } else if (peer->we_connect) {
     *reason = RefusalReason::kDirection;
-  } else if (hello.from.incarnation < peer->newest || hello.from.incarnation.value == 0) {
+  } else if (hello.from.incarnation.value == 0 ||
+             (hello.from.incarnation < peer->newest && hello.from.incarnation > peer->expelled)) {
     *reason = RefusalReason::kOldIncarnation;
   } else if (!proof.is_fresh || peer->hello_nonces.size() >= kHellosPerChallenge) {
     *reason = RefusalReason::kChallenge;
@@ -159,10 +160,10 @@ void FabricCore::DropOldestHandshake(Peer& peer) {
 
 absl::Status FabricCore::FinishAccepting(Connection& connection) {
   Peer* peer = FindPeer(connection.peer);
+  if (connection.facts.connector.incarnation <= peer->expelled) return SayExpelled(connection);
   if (connection.facts.connector.incarnation < peer->newest) {
     return absl::FailedPreconditionError("a newer incarnation of the peer came first");
   }
-  if (connection.facts.connector.incarnation <= peer->expelled) return SayExpelled(connection);
   // The connector is to find out as well where they cannot agree, from a Ready without slots, and closes.
   connection.verdict = Agree(connection);
   if (!connection.verdict.ok()) return SendFirst(connection, HandshakeStep::kReady);
@@ -209,13 +210,14 @@ absl::Status FabricCore::OnAccept(Connection& connection, std::span<const std::b
     return absl::PermissionDeniedError(
         absl::StrCat("the node there does not hold the ", connection.of_guest ? "token" : "cluster", "'s key"));
   }
-  if (accept->from.incarnation < peer->newest) {
+  const bool is_expelled = accept->from.incarnation <= peer->expelled;
+  if (accept->from.incarnation < peer->newest && !is_expelled) {
     ++counters_.peers_refused;
     return absl::PermissionDeniedError(
         absl::StrCat(ToString(accept->from), " answered, but incarnation ", peer->newest.value, " has been seen"));
   }
   connection.state = ConnectionState::kProving;
-  if (accept->from.incarnation <= peer->expelled) return SayExpelled(connection);
+  if (is_expelled) return SayExpelled(connection);
   return SendFirst(connection, HandshakeStep::kProof);
 }
 

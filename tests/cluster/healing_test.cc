@@ -152,6 +152,22 @@ TEST_F(Healing, ADiskThatWasReplacedGetsEverythingBackFromTheOthers) {
   }
 }
 
+// Its count of incarnations is ahead of the clock, and is lost with the disk.
+// Covers: C06, C10
+TEST_F(Healing, ANodeThatStartedManyTimesInAMinuteMayLoseItsDisk) {
+  cluster_.StartAll();
+  cluster_.AwaitConnected();
+  for (int i = 0; i < 5; ++i) {
+    cluster_.Kill(3);
+    cluster_.Start(3);
+    cluster_.AwaitConnected();
+  }
+  cluster_.Kill(3);
+  ASSERT_GT(std::filesystem::remove_all(cluster_.directory() + "/data-3"), 0u);
+  cluster_.Start(3);
+  cluster_.AwaitConnected();
+}
+
 // Covers: C09
 TEST_F(Healing, ANodeThatWasStoppedForLongStartsAnewAndItsProgramsAttachAgain) {
   cluster_.StartAll();

@@ -186,6 +186,11 @@ class Expelling : public FabricTrust, public ::testing::WithParamInterface<uint6
     AwaitConnected();
   }
   NodeInstance expelled() const { return {NodeId(3 - GetParam()), Incarnation(1)}; }
+  void StartOtherAs(uint64_t incarnation) {
+    other().Stop();
+    (GetParam() == 1 ? b_ : a_) = std::make_unique<TestNode>(Config(expelled().node.value, incarnation));
+    other().Start();
+  }
   TestNode& by() { return GetParam() == 1 ? *a_ : *b_; }
   TestNode& other() { return GetParam() == 1 ? *b_ : *a_; }
 };
@@ -205,15 +210,26 @@ TEST_P(Expelling, ANewerIncarnationIsLetIn) {
   by().OnLoop([&] { by().transport->Expel(expelled()); });
   ASSERT_TRUE(other().WaitFor([&] { return !other().expelled_by.empty(); }));
   const uint64_t node = expelled().node.value;
-  other().Stop();
-  (GetParam() == 1 ? b_ : a_) = std::make_unique<TestNode>(Config(node, 2));
-  other().Start();
+  StartOtherAs(2);
   ASSERT_TRUE(by().WaitForPeer(node, 2));
   ASSERT_TRUE(other().WaitForPeer(GetParam()));
   // Late news of the older one change nothing.
   by().OnLoop([&] { by().transport->Expel(expelled()); });
   other().Send(GetParam(), "from the newer one");
   EXPECT_TRUE(by().WaitFor([&] { return by().received.size() == 1; }));
+}
+
+// Its disk was lost, and its count with it: it comes to a newer one only if it is told.
+TEST_P(Expelling, AnOlderIncarnationIsToldToo) {
+  const NodeInstance newest{expelled().node, Incarnation(4)};
+  StartOtherAs(4);
+  ASSERT_TRUE(by().WaitForPeer(newest.node.value, 4));
+  by().OnLoop([&] { by().transport->Expel(newest); });
+  StartOtherAs(2);
+  EXPECT_TRUE(other().WaitFor([&] { return !other().expelled_by.empty(); }));
+  EXPECT_TRUE(other().history.empty());
+  StartOtherAs(5);
+  EXPECT_TRUE(by().WaitForPeer(newest.node.value, 5));
 }
 
 // What has come in by then, and was not handed on, never is.
