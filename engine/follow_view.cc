@@ -58,6 +58,7 @@ void PageEngine::OnView(const View& view) {
   const View before = std::exchange(view_, view);
   disks_.Follow(view, *options_.bugs);
   transport_->SetEpoch(view.epoch);
+  if (!options_.bugs->acks_across_views) EndStores();
   next_txn_ = std::max(next_txn_, view.epoch.value << kTxnBits);  // V2
   grant_epoch_ = std::max(grant_epoch_, Epoch(view.epoch.value << kGrantEpochBits));
   FollowLosses(before);
@@ -126,13 +127,27 @@ void PageEngine::ForgetOwners(const std::vector<NodeInstance>& gone) {
   }
 }
 
+// A store is of one view (D1 of engine/disks.h), and whoever wants it begins anew. It is not repeated in this one: a disk that has begun to
+// learn takes whatever it is told of, of a page that it has not stored since, and this may be older than what was acknowledged.
+void PageEngine::EndStores() {
+  const absl::Status why = absl::AbortedError("others keep the page on disk by now");
+  for (auto& [request, call] : std::exchange(store_calls_, {})) call.End(call.left, why);
+  std::vector<Message> completions;
+  for (const auto& [request, call] : calls_) {
+    if (call.message.kind != MessageKind::kStore) continue;
+    completions.push_back(call.message);
+    completions.back().data = nullptr;
+    completions.back().SetStatus(why);
+  }
+  for (const Message& completion : completions) EndCall(completion);
+}
+
 // What was asked of who is gone is not answered any more; whoever asked begins anew in this view.
 void PageEngine::EndCallsToTheGone(const std::set<NodeId>& gone) {
   const auto why = [](NodeId node) { return absl::AbortedError(absl::StrCat(ToString(node), " is gone")); };
   std::vector<Message> answers;
   for (const auto& [request, call] : calls_) {
     switch (call.message.kind) {
-      case MessageKind::kStore:
       case MessageKind::kQueryStored:
       case MessageKind::kPutExtent:
       case MessageKind::kDropExtent:
@@ -149,11 +164,6 @@ void PageEngine::EndCallsToTheGone(const std::set<NodeId>& gone) {
     }
   }
   for (const Message& answer : answers) EndCall(answer);
-  for (auto it = store_calls_.begin(); it != store_calls_.end();) {
-    StoreCall& call = it->second;
-    const bool is_over = gone.contains(call.to) && !IsHere(call.to) && call.End(call.left, why(call.to));
-    it = is_over ? store_calls_.erase(it) : std::next(it);
-  }
 }
 
 // What a node that is gone was responsible for is void, and what waits for it is asked for where it belongs now.

@@ -418,6 +418,7 @@ class PageEngine final : public TransportEvents {
   bool IsHere(NodeId node) const { return view_.members.contains(node); }
   static NodeId FixedResponsible(const View& view, PageId page);
   void FollowLosses(const View& before);
+  void EndStores();
   void EndCallsToTheGone(const std::set<NodeId>& gone);
   void ForgetOwners(const std::vector<NodeInstance>& gone);
   void ForgetResponsibles(const View& before, const std::set<NodeId>& gone);

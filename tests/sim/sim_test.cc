@@ -49,6 +49,8 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"stragglers", 531},
     {"stragglers", 750},
     {"stragglers", 817},
+    // A store of an earlier view was repeated to a disk that was behind, and had stored what came after it.
+    {"stragglers", 98700000096},
     {"pauses", 5},
     {"pauses", 38},
     {"locks", 6},

@@ -494,5 +494,31 @@ TEST_F(PageEngineDisks, WhoWasBehindIsSoWhenItStartsAnewWithinTheView) {
   EXPECT_THAT(WaitsFor(3), ElementsAre(NodeId(2)));
 }
 
+// The holder is behind, so what it has from before does not count with it; and an older store than its last one has not been answered.
+TEST_F(PageEngineDisks, AStoreIsNotRepeatedToAHolderThatStartsAnew) {
+  cluster_.Leave(3);
+  bool loses_stores = true;
+  cluster_.lost = [&](const Message& m) {
+    return m.kind == MessageKind::kStoredList || (m.kind == MessageKind::kStore && loses_stores);
+  };
+  Back(3);
+  ASSERT_TRUE(cluster_.Write(1, page_, 7).ok());
+  const Pending older = BeginFlush(1, page_);
+  cluster_.RunFor(kMillisecond);
+  loses_stores = false;
+  ASSERT_TRUE(WriteAndFlush(1, page_, 8).ok());
+  ASSERT_EQ(ByteOnDisk(3, page_), 8);
+  ASSERT_FALSE(older->has_value());
+  Back(3);
+  ASSERT_FALSE(IsCurrent(3));
+  cluster_.RunFor(2 * kSecond);
+  EXPECT_EQ(ByteOnDisk(3, page_), 8);
+  cluster_.lost = nullptr;
+  cluster_.RunFor(2 * kSecond);
+  EXPECT_TRUE(IsCurrent(3));
+  EXPECT_EQ(ByteOnDisk(3, page_), 8);
+  EXPECT_TRUE(IsOk(older)) << Show(older);
+}
+
 }  // namespace
 }  // namespace mangrove
