@@ -67,14 +67,30 @@ std::unique_ptr<fs::EnginePages> FilesWork::PagesOn(SimHost& host) {
   node.incarnation = host.life;
   node.wall_ns = [clock = host.clock.get()] { return clock->Now(); };
   node.space = [](TimeNs) -> Task<absl::StatusOr<SpaceTotals>> { co_return SpaceTotals{}; };
-  // As the table of regions does it: what is allocated stays so.
-  node.allocate = [this, &host](PageRange pages, AllocateOptions options, TimeNs deadline) -> Task<absl::Status> {
-    if (options.persistent && allocated_.contains(pages.first)) co_return absl::AlreadyExistsError("it is allocated");
-    const absl::Status status = co_await host.node->AllocateAs(pages, !options.persistent, deadline);
-    if (status.ok() && options.persistent) allocated_.insert(pages.first);
-    co_return status;
+  node.allocate = [this, &host](PageRange pages, AllocateOptions options, TimeNs deadline) {
+    return Allocate(&host, pages, options, deadline);
   };
   return std::make_unique<fs::EnginePages>(node, kFilesetRegion, ++next_client_);
+}
+
+// As the table of regions does it: one at a time, until its node dies; and what is allocated stays so.
+Task<absl::Status> FilesWork::Allocate(SimHost* host, PageRange pages, AllocateOptions options, TimeNs deadline) {
+  if (!options.persistent) co_return co_await host->node->AllocateAs(pages, /*is_volatile=*/true, deadline);
+  Clock* const clock = host->clock.get();
+  const auto is_held = [&] {
+    const auto holder = allocating_.find(pages.first);
+    return holder != allocating_.end() && holder->second.host->up() && holder->second.host->life == holder->second.life;
+  };
+  while (is_held()) {
+    if (clock->Now() >= deadline) co_return absl::UnavailableError("another node allocates it");
+    co_await SleepUntil(clock, clock->Now() + kMillisecond);
+  }
+  if (allocated_.contains(pages.first)) co_return absl::AlreadyExistsError("it is allocated");
+  allocating_[pages.first] = {.host = host, .life = host->life};
+  const absl::Status status = co_await host->node->AllocateAs(pages, /*is_volatile=*/false, deadline);
+  allocating_.erase(pages.first);
+  if (status.ok()) allocated_.insert(pages.first);
+  co_return status;
 }
 
 Task<absl::StatusOr<FilesWork::HomePtr>> FilesWork::OpenOn(SimHost* host) {

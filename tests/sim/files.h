@@ -69,6 +69,7 @@ class FilesWork final : public Work {
 
   uint64_t Losses() const;
   std::unique_ptr<fs::EnginePages> PagesOn(SimHost& host);
+  Task<absl::Status> Allocate(SimHost* host, PageRange pages, AllocateOptions options, TimeNs deadline);
   Task<absl::StatusOr<HomePtr>> OpenOn(SimHost* host);
   Task<bool> RunHost(SimHost* host);
   Task<bool> RunUser(HomePtr home, User* user);
@@ -100,6 +101,11 @@ class FilesWork final : public Work {
   const FilesOptions options_;
   std::vector<std::unique_ptr<User>> users_;
   std::map<int, std::weak_ptr<Home>> homes_;  // By their slots.
+  struct Allocating {
+    const SimHost* host = nullptr;
+    uint64_t life = 0;
+  };
+  std::map<PageId, Allocating> allocating_;
   std::set<PageId> allocated_;
   uint64_t next_client_ = 0;
   int users_running_ = 0;
