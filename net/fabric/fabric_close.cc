@@ -126,13 +126,12 @@ void FabricCore::Settle(Connection& connection) {
 
 // Not of a peer whose level says that it does not answer.
 void FabricCore::MindSilence(Connection& c, TimeNs now, bool stood_still) {
-  const uint64_t sent = c.next_send_sequence;
   const uint64_t received = c.next_receive_sequence;
-  if (stood_still) return c.silence.Reset(now, sent, received);
+  if (stood_still) return c.silence.Reset(now, received);
   if (c.levels[static_cast<size_t>(Subsystem::kNet)] < kQuestionsLevel) return;
   const DurationNs patience = PatienceOf(std::max(c.own.lease_ms, c.theirs.lease_ms));
   const DurationNs when_idle = AskWhenIdle(patience, members_.size());
-  switch (c.silence.Judge(now, sent, received, patience, when_idle)) {
+  switch (c.silence.Judge(now, received, c.messages_sent != c.sent_when_heard, patience, when_idle)) {
     case Silence::Verdict::kFine: return;
     case Silence::Verdict::kAsk:
       if (SendBare(c, EnvelopeKind::kQuestion) == Outcome::kDone) c.silence.Asked(now);

@@ -194,6 +194,8 @@ struct Connection {
   Fid<fid_ep> endpoint;
 
   Silence silence;
+  uint64_t messages_sent = 0;    // Neither credits nor questions.
+  uint64_t sent_when_heard = 0;  // Of these, when something came last.
 
   // Receiving.
   uint64_t next_receive_sequence = 0;

@@ -356,7 +356,7 @@ void FabricCore::BringUp(Connection& connection) {
   connection.state = ConnectionState::kUp;
   connection.was_up = true;
   connection.up_since = loop_->Now();
-  connection.silence.Reset(connection.up_since, 0, 0);
+  connection.silence.Reset(connection.up_since, 0);
   peer->up = &connection;
   peer->last_error.clear();
   peer->refusal.reset();

@@ -78,6 +78,7 @@ absl::Status FabricCore::OnWire(Connection& c, std::span<std::byte> wire) {
     return status;
   }
   ++c.next_receive_sequence;
+  c.sent_when_heard = c.messages_sent;
   auto parsed = ParseMessage(wire);
   if (!parsed.ok()) return parsed.status();
   const Envelope& envelope = parsed->envelope;
@@ -92,7 +93,7 @@ absl::Status FabricCore::OnWire(Connection& c, std::span<std::byte> wire) {
   }
   if (freed > 0 && !c.queue.empty()) Drain(c);
   // One that finds no room follows what does, and says as much.
-  if (envelope.kind == EnvelopeKind::kQuestion) SendCredit(c);
+  if (envelope.kind == EnvelopeKind::kQuestion && c.state == ConnectionState::kUp) SendCredit(c);
   return absl::OkStatus();
 }
 

@@ -73,6 +73,7 @@ void FabricCore::CountSent(Connection& c, const Envelope& envelope) {
   ++c.next_send_sequence;
   c.slots_announced = envelope.slots_returned;
   if (envelope.kind != EnvelopeKind::kMessage) return;
+  ++c.messages_sent;
   ++counters_.messages_sent;
   counters_.pages_sent += envelope.page_count;
 }

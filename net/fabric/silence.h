@@ -1,10 +1,10 @@
 // Whether a peer is still there, of which nothing says that it is not: a cable that is cut, or a packet filter, breaks no
 // connection. Pure; one per connection.
 //
-//  N1  Who has sent something, and heard nothing since, asks after a quarter of its patience; on an idle connection it asks now
+//  N1  Who has sent a message, and heard nothing since, asks after a quarter of its patience; on an idle connection it asks now
 //      and then (AskWhenIdle). A peer that speaks level 2 of kNet answers at once, with a credit.
-//  N2  Who asked, and has heard nothing at all for its patience, takes the connection for broken. Time in which this process did not run
-//      does not count.
+//  N2  Who asked, and has heard nothing at all for its patience, takes the connection for broken. Where this process did not run for two
+//      ticks or more, that time does not count.
 
 #pragma once
 
@@ -25,7 +25,7 @@ constexpr DurationNs PatienceOf(uint32_t lease_ms) {
   return std::max<DurationNs>(lease_ms * kMillisecond, kLeastPatience);
 }
 
-// What one node asks of all idle peers together costs the same in a cluster of any size: at most 64 questions a second.
+// Of all peers together with which nothing is exchanged a node asks at most 64 a second, in a cluster of any size.
 constexpr DurationNs AskWhenIdle(DurationNs patience, size_t members) {
   return std::max<DurationNs>(patience / 4, static_cast<DurationNs>(members) * kSecond / 64);
 }
@@ -39,21 +39,19 @@ class Silence {
   };
 
   // REQUIRES: before Judge. Also when time has passed of which nothing is known.
-  void Reset(TimeNs now, uint64_t sent, uint64_t received) {
+  void Reset(TimeNs now, uint64_t received) {
     heard_ = now;
     asked_ = false;
-    sent_ = sent;
     received_ = received;
   }
-  // `sent` and `received` count the messages of the connection in each direction, credits and questions among them.
-  Verdict Judge(TimeNs now, uint64_t sent, uint64_t received, DurationNs patience, DurationNs when_idle) {
+  // `received`: how many messages have come, credits and questions among them. `waits`: some have been sent since the last one came.
+  Verdict Judge(TimeNs now, uint64_t received, bool waits, DurationNs patience, DurationNs when_idle) {
     if (received != received_) {
-      Reset(now, sent, received);
+      Reset(now, received);
       return Verdict::kFine;
     }
     if (asked_) return now - asked_at_ >= patience ? Verdict::kGone : Verdict::kFine;
-    const bool is_idle = sent == sent_;
-    return now - heard_ >= (is_idle ? when_idle : patience / 4) ? Verdict::kAsk : Verdict::kFine;
+    return now - heard_ >= (waits ? patience / 4 : when_idle) ? Verdict::kAsk : Verdict::kFine;
   }
   void Asked(TimeNs now) {
     asked_ = true;
@@ -66,8 +64,7 @@ class Silence {
   TimeNs heard_ = 0;
   bool asked_ = false;  // Nothing has come since.
   TimeNs asked_at_ = 0;
-  uint64_t sent_ = 0;      // When something came last.
-  uint64_t received_ = 0;  // Likewise.
+  uint64_t received_ = 0;
 };
 
 }  // namespace mangrove

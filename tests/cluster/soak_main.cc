@@ -373,13 +373,17 @@ class Soak {
 
   void AwaitServed(const std::string& when) {
     const std::vector<uint64_t> since = Done();
+    const uint64_t word_counts = shared_.word_counts;
+    std::string lacks;
     const bool served = Eventually(
         [&] {
           ThrowIfFailed();
-          return WhoIsNotServed(since, {}).empty();
+          lacks = WhoIsNotServed(since, {});
+          if (lacks.empty() && shared_.word_counts == word_counts) lacks = "the counter of words has not ended well";
+          return lacks.empty();
         },
         kWholeWithinS);
-    if (!served) throw std::runtime_error(absl::StrCat(when, ": in ", kWholeWithinS, " s ", WhoIsNotServed(since, {})));
+    if (!served) throw std::runtime_error(absl::StrCat(when, ": in ", kWholeWithinS, " s ", lacks));
   }
 
   void BeginFault(const Fault& fault) {

@@ -81,6 +81,8 @@ int CountWords(const std::string& sockets, const std::string& directory, SoakSha
     const std::optional<std::string> counted = Count(sockets, directory, "words", &output);
     if (output.exit_code == -1) {
       shared.Fail(absl::StrCat("the counter of words does not end within ", kEndsWithinS, " s"));
+    } else if (output.exit_code > 1) {
+      shared.Fail(absl::StrCat("the counter of words ends with ", output.exit_code, ": ", output.err));
     } else if (!counted.has_value()) {
       shared.word_counts_cut_short.fetch_add(1);
     } else if (const std::string wrong = Difference(*counted, expected); !wrong.empty()) {

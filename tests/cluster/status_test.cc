@@ -37,6 +37,21 @@ Output Do(Cluster& cluster, int node, const std::vector<std::string>& words) {
   return RunProgram(command);
 }
 
+std::string FirstLine(Cluster& cluster, int node) {
+  const std::string text = Do(cluster, node, {"status"}).out;
+  return text.substr(0, text.find('\n'));
+}
+
+// Of three, the two that do not lead the anchors.
+std::vector<int> Followers(Cluster& cluster) {
+  const std::string leader = cluster.Ask(1, {"status"})["membership"]["leader"];
+  std::vector<int> followers;
+  for (int node = 1; node <= 3; ++node) {
+    if (Name(node) != leader) followers.push_back(node);
+  }
+  return followers;
+}
+
 bool Lists(Cluster& cluster, int node, const char* what, int other) {
   const json names = cluster.Ask(node, {"status"})["membership"][what];
   return std::find(names.begin(), names.end(), Name(other)) != names.end();
@@ -214,17 +229,10 @@ TEST(StatusOfACluster, WhoIsOutsideSaysThatTheClusterHasItsQuorumAndWhomItDoesNo
   Cluster cluster({.nodes = 3, .hosts = (*network)->hosts(), .launchers = (*network)->launchers()});
   cluster.StartAll();
   cluster.AwaitConnected();
-  const std::string leader = cluster.Ask(1, {"status"})["membership"]["leader"];
-  std::vector<int> others;
-  for (int node = 1; node <= 3; ++node) {
-    if (Name(node) != leader) others.push_back(node);
-  }
+  const std::vector<int> others = Followers(cluster);
   const int inside = others[0];
   const int outside = others[1];
-  const auto first_line = [&](int node) {
-    const std::string text = Do(cluster, node, {"status"}).out;
-    return text.substr(0, text.find('\n'));
-  };
+  const auto first_line = [&](int node) { return FirstLine(cluster, node); };
   cluster.Kill(outside);
   ASSERT_TRUE(Eventually([&] { return Lists(cluster, inside, "missing", outside); }));
   (*network)->CutPair(inside, outside);
@@ -247,15 +255,8 @@ TEST(StatusOfACluster, ACableThatIsCutBetweenTwoIdleNodesIsNoticedAndOneOfThemLe
   Cluster cluster({.nodes = 3, .hosts = (*network)->hosts(), .launchers = (*network)->launchers()});
   cluster.StartAll();
   cluster.AwaitConnected();
-  const std::string leader = cluster.Ask(1, {"status"})["membership"]["leader"];
-  std::vector<int> others;
-  for (int node = 1; node <= 3; ++node) {
-    if (Name(node) != leader) others.push_back(node);
-  }
-  const auto first_line = [&](int node) {
-    const std::string text = Do(cluster, node, {"status"}).out;
-    return text.substr(0, text.find('\n'));
-  };
+  const std::vector<int> others = Followers(cluster);
+  const auto first_line = [&](int node) { return FirstLine(cluster, node); };
   const auto says_so = testing::AnyOf(HasSubstr("does not reach"), HasSubstr("is MISSING"), StartsWith("THIS NODE IS"));
   ASSERT_THAT(first_line(others[0]), Not(says_so));
   (*network)->CutPair(others[0], others[1]);

@@ -39,9 +39,9 @@ class FabricSilence : public ::testing::Test {
     ASSERT_TRUE(a_->WaitForPeer(2));
     ASSERT_TRUE(b_->WaitForPeer(1));
   }
-  // Of the second one, as for a process that is stopped: its kernel takes what is sent, and keeps the connection.
-  void StandStill(milliseconds duration) {
-    b_->OnLoop([&] { std::this_thread::sleep_for(duration); });
+  // As a process that is stopped: its kernel takes what is sent, and keeps the connection.
+  static void StandStill(TestNode& node, milliseconds duration) {
+    node.OnLoop([&] { std::this_thread::sleep_for(duration); });
   }
   // Whether anything has gone down, or come up again.
   static bool IsUndisturbed(TestNode& node) {
@@ -56,7 +56,7 @@ class FabricSilence : public ::testing::Test {
 
 TEST_F(FabricSilence, WhoDoesNotAnswerIsDownAndComesBackWhenItDoes) {
   StartPair();
-  std::thread still([&] { StandStill(2 * kLong); });
+  std::jthread still([&] { StandStill(*b_, 2 * kLong); });
   const auto began = steady_clock::now();
   EXPECT_TRUE(a_->WaitForDown(2));
   EXPECT_LT(steady_clock::now() - began, 2 * kLong) << "while it stood still";
@@ -70,10 +70,16 @@ TEST_F(FabricSilence, WhoDoesNotAnswerIsDownAndComesBackWhenItDoes) {
   EXPECT_TRUE(b_->WaitFor([&] { return b_->Up(1) == 1; }));
 }
 
-TEST_F(FabricSilence, WhoStoodStillItselfHearsItsPeersAsBefore) {
+// It has asked before that, and the answer comes when it runs again.
+TEST_F(FabricSilence, WhoStoodStillItselfTakesNobodyForGone) {
+  constexpr milliseconds kUntilItHasAsked{600};
   StartPair();
-  StandStill(milliseconds(700));
+  std::jthread other([&] { StandStill(*b_, kUntilItHasAsked + kLong); });
+  std::this_thread::sleep_for(kUntilItHasAsked);
+  StandStill(*a_, kLong);
+  other.join();
   std::this_thread::sleep_for(kLong);
+  EXPECT_TRUE(IsUndisturbed(*a_));
   EXPECT_TRUE(IsUndisturbed(*b_));
 }
 
@@ -89,7 +95,7 @@ TEST_F(FabricSilence, WhoOnlySpeaksTheLevelBeforeIsNotAsked) {
   LevelTable levels = kOwnLevels;
   levels[static_cast<size_t>(Subsystem::kNet)] = {1, 1};
   StartPair(levels);
-  StandStill(kLong);
+  StandStill(*b_, kLong);
   EXPECT_TRUE(IsUndisturbed(*a_));
 }
 
