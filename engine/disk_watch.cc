@@ -1,6 +1,7 @@
 #include "engine/disk_watch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -35,8 +36,11 @@ DiskRoom RoomOf(const StoreUsage& usage, uint64_t headroom_bytes, const DiskRoom
 }
 
 // 0 would say nothing.
-uint32_t DiskMibOf(const StoreUsage& usage) {
-  return static_cast<uint32_t>(std::clamp<uint64_t>((usage.used_bytes + usage.free_bytes) >> 20, 1, UINT32_MAX));
+DiskSize DiskSizeOf(const StoreUsage& usage) {
+  const uint64_t all = usage.used_bytes + usage.free_bytes;
+  const double used = all == 0 ? 1 : static_cast<double>(usage.used_bytes) / static_cast<double>(all);
+  return {.mib = static_cast<uint32_t>(std::clamp<uint64_t>(all >> 20, 1, UINT32_MAX)),
+          .used = static_cast<uint16_t>(1 + std::lround(used * (DiskSize::kAllUsed - 1)))};
 }
 
 std::string AdviceOn(const DiskRoom& room, const StoreUsage& usage, uint64_t headroom_bytes) {

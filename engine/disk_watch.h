@@ -18,6 +18,7 @@
 
 #include "engine/page_store.h"
 #include "net/runtime/clock.h"
+#include "recovery/messages.h"
 
 namespace mangrove {
 
@@ -35,8 +36,8 @@ uint64_t HeadroomBytes(const StoreUsage& usage, size_t disks, uint32_t replicas)
 // `before`: what was found last.
 DiskRoom RoomOf(const StoreUsage& usage, uint64_t headroom_bytes, const DiskRoom& before);
 
-// What pages may take of the disk, as pulses say it: what they take, and what is free.
-uint32_t DiskMibOf(const StoreUsage& usage);
+// As pulses say it.
+DiskSize DiskSizeOf(const StoreUsage& usage);
 
 // What is to be done about it; empty where there is enough room.
 std::string AdviceOn(const DiskRoom& room, const StoreUsage& usage, uint64_t headroom_bytes);

@@ -34,6 +34,8 @@ struct HomeExtent {
 struct SegmentUse {
   NodeId user;
   uint32_t lead = 0;
+  uint64_t group = 0;  // GroupOf; the same of its nodes together.
+  uint32_t group_lead = 0;
   uint64_t turn = 0;    // In which it was counted last: what comes together counts once.
   TimeNs offer_at = 0;  // Not before.
   DurationNs wait = 0;  // After the last offer.

@@ -157,7 +157,7 @@ json ReadOnlyOf(std::optional<TimeNs> since, TimeNs now, const std::map<PageId, 
 }
 
 int64_t PulseMs(const NodeConfig& config) {
-  return TimingOf(config.lease_ms * kMillisecond, config.replace_after_s * kSecond).pulse / kMillisecond;
+  return TimingOf(config).pulse / kMillisecond;
 }
 
 json DiskRoomOf(DiskWatch* watch) {
@@ -258,7 +258,8 @@ Task<absl::StatusOr<std::string>> LocalOperations::InspectStatus(TimeNs deadline
        {"timing",
         {{"lease_ms", config_->lease_ms},
          {"pulse_ms", PulseMs(*config_)},
-         {"replace_after_s", config_->replace_after_s}}},
+         {"replace_after_s", config_->replace_after_s},
+          {"reweigh_after_s", config_->reweigh_after_s}}},
        {"membership", MembershipOf(*membership_, *transport_, {self.id, incarnation_})},
        {"losses", LossesOf(told)},
        {"repair", RepairOf(told)},

@@ -86,7 +86,7 @@ void Membership::Begin(Roster roster, std::optional<StoredLog> log) {
   participant_ = std::make_unique<Participant>(member, std::move(anchor), std::move(stored.records),
                                                std::move(stored.durable), clock_->Now());
   participant_->SetDisk(disk_);
-  participant_->SetDiskMib(disk_mib_);
+  participant_->SetDiskSize(disk_size_);
   if (events_ != nullptr) events_->OnRoster(roster);
 }
 
@@ -120,9 +120,9 @@ void Membership::SetDisk(const DiskState& disk) {
   if (timer_ != 0) ArmTimer();  // Otherwise Start will, or what calls this.
 }
 
-void Membership::SetDiskMib(uint32_t disk_mib) {
-  disk_mib_ = disk_mib;
-  if (participant_ != nullptr) participant_->SetDiskMib(disk_mib);
+void Membership::SetDiskSize(const DiskSize& size) {
+  disk_size_ = size;
+  if (participant_ != nullptr) participant_->SetDiskSize(size);
 }
 
 void Membership::Request(const NodeRequest& request) {

@@ -80,7 +80,7 @@ class Membership final : public TransportEvents {
   void Leave(absl::AnyInvocable<void()> done);
   // At any time; as Member::SetDisk.
   void SetDisk(const DiskState& disk);
-  void SetDiskMib(uint32_t disk_mib);
+  void SetDiskSize(const DiskSize& size);
 
   // TransportEvents.
   void OnDelivery(const Delivery& delivery) override;
@@ -155,7 +155,7 @@ class Membership final : public TransportEvents {
   bool becoming_anchor_ = false;  // Its log is being read.
   TimeNs become_anchor_at_ = 0;   // Not before; the log could not be read.
   DiskState disk_;                // As SetDisk said, for Begin.
-  uint32_t disk_mib_ = 0;         // The same.
+  DiskSize disk_size_;            // The same.
   std::optional<Awaited> hand_over_;
   std::optional<Awaited> leave_;
   LogOnce said_once_;

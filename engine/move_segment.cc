@@ -1,4 +1,5 @@
-// Responsibility for a segment goes to the node that asks for its pages most.
+// Responsibility for a segment goes to the node that asks for its pages most; where no node does, but the nodes of another group together
+// do, to one of these, and among them later to the one that does most.
 //
 //   the one that is responsible (H)          the one that takes it (R)
 //   counts who asks; one leads by far
@@ -41,6 +42,19 @@ constexpr DurationNs kTellTimeout = 2 * kSecond;
 constexpr DurationNs kOfferAgain = kSecond;
 constexpr DurationNs kOfferSeldom = 60 * kSecond;
 
+// Who has most of all votes leads in the end, if it has more than half of them (Boyer and Moore).
+template <typename Candidate>
+void Vote(const Candidate& candidate, uint32_t most, Candidate& leader, uint32_t& lead) {
+  if (leader == candidate) {
+    lead = std::min(lead + 1, most);  // What was long ago does not count for ever.
+  } else if (lead > 0) {
+    --lead;
+  } else {
+    leader = candidate;
+    lead = 1;
+  }
+}
+
 }  // namespace
 
 // What R was told.
@@ -56,16 +70,12 @@ void PageEngine::CountUse(PageId page, NodeId user) {
   if (options_.move_after == 0 || IsFixed(page)) return;
   SegmentUse& use = Segment(page).use;
   if (std::exchange(use.turn, turns_) == turns_) return;
-  if (use.user == user) {
-    use.lead = std::min(use.lead + 1, options_.move_after);  // What was long ago does not count for ever.
-  } else if (use.lead > 0) {
-    --use.lead;
-    return;
-  } else {
-    use.user = user;
-    use.lead = 1;
-  }
-  if (user == options_.self.node || use.lead < options_.move_after || clock_->Now() < use.offer_at) return;
+  Vote(user, options_.move_after, use.user, use.lead);
+  Vote(GroupOf(user), options_.move_after, use.group, use.group_lead);
+  const bool leads = use.user == user && use.lead >= options_.move_after;
+  const bool its_group_leads =
+      use.group == GroupOf(user) && use.group_lead >= options_.move_after && use.group != GroupOf(options_.self.node);
+  if (user == options_.self.node || !(leads || its_group_leads) || clock_->Now() < use.offer_at) return;
   if (!IsServed(page) || !up_.contains(user)) return;
   use.wait = use.wait == 0 ? kOfferAgain : std::min(2 * use.wait, kOfferSeldom);
   use.offer_at = clock_->Now() + use.wait;

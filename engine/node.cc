@@ -257,7 +257,7 @@ absl::Status Node::State::StartEngine(Incarnation incarnation) {
   MembershipOptions members{.self = fabric.self,
                             .nodes = NodesOf(config),
                             .may_found = may_found,
-                            .timing = TimingOf(config.lease_ms * kMillisecond, config.replace_after_s * kSecond),
+                            .timing = TimingOf(config),
                             .few_nodes = config.monitors_above};
   for (const auto& [node, record] : members.nodes) {
     fabric.members.push_back({node, record.name, record.address});
@@ -311,7 +311,8 @@ void Node::State::WatchDisk() {
   disk_watch = std::make_unique<DiskWatch>(&loop, store.get(), [this] {
     return DiskWatch::Spread{engine->view().disks.size(), config.replicas, config.disk_reserve_bytes};
   });
-  disk_watch->SetSink([this](const DiskWatch::Found& found) { membership->SetDiskMib(DiskMibOf(found.usage)); });
+  disk_watch->SetSink([this](const DiskWatch::Found& found) { membership->SetDiskSize(DiskSizeOf(found.usage)); });
+  disk_watch->Look();  // The first pulse says it already: a disk has its weight from the moment on that it is to keep pages.
   operations->SetDiskWatch(disk_watch.get());
   lost_pages =
       std::make_unique<LostPages>(config.self().id, &loop, engine.get(), store.get(),

@@ -44,6 +44,7 @@ constexpr Bounds kRepairLimitMib{1, int64_t{1} << 20, " MiB/s"};
 constexpr Bounds kFoundBefore{0, int64_t{1} << 40, " s"};
 constexpr Bounds kLeaseMs{kLeastLeaseMs, kMostLeaseMs, " ms"};
 constexpr Bounds kReplaceAfterS{kLeastReplaceAfterS, kMostReplaceAfterS, " s"};
+constexpr Bounds kReweighAfterS{0, kMostReplaceAfterS, " s"};
 constexpr Bounds kReplicas{1, kMaxMembers, ""};
 constexpr Bounds kSystemReplicas{1, kMostSystemReplicas, ""};
 constexpr Bounds kId{1, kMaxNodeId, ""};
@@ -229,6 +230,7 @@ Finding FindProblem(const NodeConfig& config) {
   }
   if (Finding f = CheckNumber("cluster.lease_ms", config.lease_ms, kLeaseMs, 1)) return f;
   if (Finding f = CheckNumber("cluster.replace_after_s", config.replace_after_s, kReplaceAfterS, 1)) return f;
+  if (Finding f = CheckNumber("cluster.reweigh_after_s", config.reweigh_after_s, kReweighAfterS, 1)) return f;
   if (Finding f = CheckMounts(config.mounts)) return f;
   return CheckMembers(config);
 }
@@ -323,6 +325,7 @@ std::vector<Key> ClusterKeys(NodeConfig* config) {
       NumberKey("found_before", false, kFoundBefore, 1, &config->found_before),
       NumberKey("lease_ms", false, kLeaseMs, 1, &config->lease_ms),
       NumberKey("replace_after_s", false, kReplaceAfterS, 1, &config->replace_after_s),
+      NumberKey("reweigh_after_s", false, kReweighAfterS, 1, &config->reweigh_after_s),
   };
 }
 
@@ -467,6 +470,10 @@ const MemberConfig& NodeConfig::self() const {
   const auto member = std::find_if(members.begin(), members.end(), [&](const auto& m) { return m.name == name; });
   CHECK(member != members.end());
   return *member;
+}
+
+RecoveryTiming TimingOf(const NodeConfig& config) {
+  return TimingOf(config.lease_ms * kMillisecond, config.replace_after_s * kSecond, config.reweigh_after_s * kSecond);
 }
 
 uint32_t SystemReplicasOf(const NodeConfig& config) {

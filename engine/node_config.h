@@ -74,6 +74,8 @@ struct NodeConfig {
   int64_t found_before = 0;
   uint32_t lease_ms = kDefaultLeaseMs;               // How fast a loss is noticed; the same on all nodes.
   uint32_t replace_after_s = kDefaultReplaceAfterS;  // Then others keep what a node kept that is away.
+  uint32_t reweigh_after_s =
+      kDefaultReweighAfterS;  // Then disks of unlike sizes get weights that are worth it. 0: they get none.
   // [[members]]
   std::vector<MemberConfig> members;
   // [[mounts]]
@@ -83,6 +85,8 @@ struct NodeConfig {
 
   const MemberConfig& self() const;  // REQUIRES: validated.
 };
+
+RecoveryTiming TimingOf(const NodeConfig& config);
 
 // Core holders of the cluster's own pages: the root page, the region table, the logs of transactions.
 uint32_t SystemReplicasOf(const NodeConfig& config);

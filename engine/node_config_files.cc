@@ -124,6 +124,9 @@ std::string FormatNodeConfig(const NodeConfig& config) {
   if (config.replace_after_s != defaults.replace_after_s) {
     absl::StrAppend(&text, "replace_after_s = ", config.replace_after_s, "\n");
   }
+  if (config.reweigh_after_s != defaults.reweigh_after_s) {
+    absl::StrAppend(&text, "reweigh_after_s = ", config.reweigh_after_s, "\n");
+  }
   if (config.security != defaults.security) absl::StrAppend(&text, "security = ", quoted(config.security), "\n");
   absl::StrAppend(
       &text,

@@ -142,7 +142,9 @@ void PeerEviction::HearResources(const Message& message, NodeInstance from) {
 
 bool PeerEviction::IsOn() const { return engine_->options_.evict_to_peers && engine_->members_.size() > 1; }
 
-bool PeerEviction::HasRoomyPeer() const { return IsOn() && room_.MostRoom(engine_->clock_->Now()).value != 0; }
+bool PeerEviction::HasRoomyPeer() const {
+  return IsOn() && room_.MostRoomNear(engine_->options_.self.node, engine_->clock_->Now()).value != 0;
+}
 
 bool PeerEviction::CanOffer(PageId page, const CacheEntry& entry) const {
   if (!entry.IsOwner() || IsRamDirectoryPage(page) || !HasRoomyPeer()) return false;
@@ -180,7 +182,7 @@ void PeerEviction::Offer(std::vector<PageId> pages) {
   NodeId to;
   for (PageId page : pages) {
     const std::optional<NodeResources> its = room_.Find(to, now);
-    if (!its || its->free_pages == 0) to = room_.MostRoom(now);
+    if (!its || its->free_pages == 0) to = room_.MostRoomNear(engine_->options_.self.node, now);
     if (to.value == 0) return;  // They are evicted in another way, when their turn comes again.
     room_.Promise(to);
     offers_[page] = {.to = to, .until = now + kOfferTime, .again_at = now + kOfferTime + kOfferAgain};

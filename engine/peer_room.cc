@@ -1,8 +1,18 @@
 #include "engine/peer_room.h"
 
 #include <algorithm>
+#include <bit>
+#include <tuple>
 
 namespace mangrove {
+namespace {
+
+// Through how many groups within each other a way between the two leads: 1 within a group, 2 to another group of the same group of groups.
+int LevelsApart(NodeId a, NodeId b) {
+  return (static_cast<int>(std::bit_width(a.value ^ b.value)) + kGroupBits - 1) / kGroupBits;
+}
+
+}  // namespace
 
 std::optional<NodeResources> PeerRoom::Find(NodeId node, TimeNs now) const {
   const auto it = peers_.find(node);
@@ -10,15 +20,17 @@ std::optional<NodeResources> PeerRoom::Find(NodeId node, TimeNs now) const {
   return it->second.resources;
 }
 
-NodeId PeerRoom::MostRoom(TimeNs now) const {
+NodeId PeerRoom::MostRoomNear(NodeId self, TimeNs now) const {
   NodeId best;
-  NodeResources most;
+  auto order = std::tuple(false, 0, uint64_t{0}, uint32_t{0});
   for (const auto& [node, peer] : peers_) {
-    const NodeResources& r = peer.resources;
-    if (peer.until <= now || now < peer.distrusted_until || r.free_pages == 0) continue;
-    if (r.free_pages < most.free_pages || (r.free_pages == most.free_pages && r.load >= most.load)) continue;
+    const NodeResources& its = peer.resources;
+    if (peer.until <= now || now < peer.distrusted_until || its.free_pages == 0) continue;
+    const bool is_enough = its.free_pages >= kEnough;
+    const auto own = std::tuple(is_enough, is_enough ? -LevelsApart(self, node) : 0, its.free_pages, ~its.load);
+    if (best.value != 0 && own <= order) continue;
     best = node;
-    most = r;
+    order = own;
   }
   return best;
 }

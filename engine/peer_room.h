@@ -31,6 +31,9 @@ class PeerRoom {
   static constexpr DurationNs kDistrust = kSecond;
   static constexpr DurationNs kMostDistrust = 60 * kSecond;
 
+  // With less a node is passed over for one that is farther away.
+  static constexpr uint64_t kEnough = 256;
+
   void Note(NodeId node, const NodeResources& resources, TimeNs now) {
     peers_[node].resources = resources;
     peers_[node].until = now + kExpires;
@@ -39,8 +42,9 @@ class PeerRoom {
 
   // What the node has said, unless that was too long ago.
   std::optional<NodeResources> Find(NodeId node, TimeNs now) const;
-  // Who has room for most pages, of equals the least loaded; 0: nobody has any.
-  NodeId MostRoom(TimeNs now) const;
+  // Of those that are nearest to a node among the groups and have enough room, who has room for most pages, of equals the least loaded.
+  // Where nobody has enough, who has most; 0: nobody has any.
+  NodeId MostRoomNear(NodeId self, TimeNs now) const;
   // A page was offered: until the node speaks again, it has room for one less.
   void Promise(NodeId node);
   // It did not answer an offer, or took one.

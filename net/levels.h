@@ -39,7 +39,7 @@ using LevelTable = std::array<LevelRange, kLevelPlaces>;  // By the subsystem's 
 using Levels = std::array<uint8_t, kLevelPlaces>;
 
 // What this build speaks.
-constexpr LevelTable kOwnLevels = {{{1, 2}, {1, 2}, {1, 3}, {1, 1}}};
+constexpr LevelTable kOwnLevels = {{{1, 2}, {1, 2}, {1, 4}, {1, 1}}};
 
 // "pages"; "subsystem 6" for one that this build does not know.
 std::string NameOfSubsystem(size_t number);

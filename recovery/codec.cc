@@ -34,8 +34,9 @@ void Fill(wire::Pulse::Builder out, const Pulse& pulse) {
   out.setMoved(pulse.moved.value);
   out.setRoster(pulse.roster);
   out.setKnowsWeights(pulse.knows_weights);
-  out.setDiskMib(pulse.disk_mib);
+  out.setDiskMib(pulse.disk.mib);
   out.setLeaves(pulse.leaves);
+  out.setDiskUsed(pulse.disk.used);
   if (!pulse.unreachable.empty()) FillIds(out.initUnreachable(SizeOf(pulse.unreachable)), pulse.unreachable);
 }
 
@@ -161,8 +162,12 @@ absl::Status Read(wire::Pulse::Reader in, Pulse& pulse) {
   pulse.moved = Epoch(in.getMoved());
   pulse.roster = in.getRoster();
   pulse.knows_weights = in.getKnowsWeights();
-  pulse.disk_mib = in.getDiskMib();
+  pulse.disk.mib = in.getDiskMib();
   pulse.leaves = in.getLeaves();
+  pulse.disk.used = in.getDiskUsed();
+  if (pulse.disk.used > DiskSize::kAllUsed) {
+    return Bad("Pulse says that pages take ", pulse.disk.used, " of a disk, more than ", DiskSize::kAllUsed);
+  }
   const auto unreachable = in.getUnreachable();
   if (absl::Status s = CheckLength("Pulse", unreachable, Pulse::kMostUnreachable); !s.ok()) return s;
   for (uint64_t node : unreachable) pulse.unreachable.emplace_back(node);

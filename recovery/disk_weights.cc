@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "net/check.h"
 
@@ -66,6 +67,38 @@ uint64_t MostAskedOf(const DiskRooms& rooms, const DiskWeights& weights) {
     most = std::max(most, 1000 * WeightOf(weights, node) * sums.room / (sums.weight * room));
   }
   return most;
+}
+
+// Each disk draws a time for a page, exponential with its weight as the rate, and the first one keeps the page (directory/locator.h). The
+// draws are the same before and afterwards, but for their rates; so a disk keeps what it kept if it is first by either, which has the
+// probability 1 / sum over all disks of the larger one of their weights, by its own, of either time.
+bool Fit(const DiskRooms& rooms, const DiskRooms& used, const DiskWeights& now, const DiskWeights& then) {
+  constexpr double kSpare = 1.25;
+  constexpr double kMayBeFull = 15.0 / 16;
+  const auto weight = [](const DiskWeights& weights, NodeId node) {
+    return static_cast<double>(WeightOf(weights, node));
+  };
+  std::map<std::pair<double, double>, double> alike;  // How many disks go from one weight to another one.
+  double all_used = 0;
+  for (const auto& [node, room] : rooms) {
+    ++alike[{weight(now, node), weight(then, node)}];
+    all_used += used.at(node);
+  }
+  std::map<std::pair<double, double>, double> gains;  // Of all pages, for each of them.
+  for (const auto& [own, count] : alike) {
+    double afterwards = 0;
+    double either = 0;
+    for (const auto& [other, others] : alike) {
+      afterwards += others * other.second / own.second;
+      either += others * std::max(other.first / own.first, other.second / own.second);
+    }
+    gains[own] = 1 / afterwards - 1 / either;
+  }
+  return std::all_of(rooms.begin(), rooms.end(), [&](const auto& disk) {
+    const auto& [node, room] = disk;
+    const double gain = gains.at({weight(now, node), weight(then, node)});
+    return gain <= 1e-9 || used.at(node) + kSpare * gain * all_used <= kMayBeFull * room;
+  });
 }
 
 bool AreWorthAMove(const DiskRooms& rooms, const DiskWeights& now, const DiskWeights& then) {

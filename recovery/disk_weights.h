@@ -11,7 +11,7 @@
 
 namespace mangrove {
 
-// What pages may take of each disk, in MiB. Never 0.
+// What pages may take of each disk, or take, in MiB. The former is never 0.
 using DiskRooms = std::map<NodeId, uint32_t>;
 
 // The largest disk has the full weight, and others the step that is nearest to their part of it; one of less than a sixteenth has more
@@ -24,6 +24,10 @@ uint8_t WeightBeside(const DiskRooms& rooms, const DiskWeights& weights, uint32_
 // Of all disks the most that one is asked for beside its part of the whole room, in thousandths: 2000 where the first disk is full while
 // the room is half full.
 uint64_t MostAskedOf(const DiskRooms& rooms, const DiskWeights& weights);
+
+// Whether each disk has room for what comes to it where weights go from `now` to `then`, beside what it has: what it loses it keeps
+// until everything has moved. With room to spare, for this is an estimate, of as many copies of a page as there are.
+bool Fit(const DiskRooms& rooms, const DiskRooms& used, const DiskWeights& now, const DiskWeights& then);
 
 // Whether so much more fits with other weights that pages should move for it.
 bool AreWorthAMove(const DiskRooms& rooms, const DiskWeights& now, const DiskWeights& then);

@@ -18,9 +18,11 @@ constexpr uint32_t kMostLeaseMs = 10'000;
 constexpr uint32_t kDefaultReplaceAfterS = 600;
 constexpr uint32_t kLeastReplaceAfterS = 10;
 constexpr uint32_t kMostReplaceAfterS = 30 * 24 * 3600;
+// RecoveryTiming::reweigh_after, the same.
+constexpr uint32_t kDefaultReweighAfterS = 600;
 
 // All that goes with leases is in proportion to them.
-constexpr RecoveryTiming TimingOf(DurationNs lease, DurationNs replace_after) {
+constexpr RecoveryTiming TimingOf(DurationNs lease, DurationNs replace_after, DurationNs reweigh_after) {
   const RecoveryTiming usual;
   const auto scaled = [&](DurationNs duration) {
     return duration / kMillisecond * lease / (usual.lease / kMillisecond);
@@ -31,6 +33,7 @@ constexpr RecoveryTiming TimingOf(DurationNs lease, DurationNs replace_after) {
   timing.silent = scaled(usual.silent);
   timing.unreachable = scaled(usual.unreachable);
   timing.replace_after = replace_after;
+  timing.reweigh_after = reweigh_after;
   timing.heartbeat = scaled(usual.heartbeat);
   timing.election = scaled(usual.election);
   return timing;

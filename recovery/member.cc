@@ -49,7 +49,7 @@ void Member::SendPulses(TimeNs now) {
                     .caught_up = caught_up_,
                     .moved = moved_,
                     .knows_weights = true,
-                    .disk_mib = disk_mib_,
+                    .disk = disk_size_,
                     .roster = roster_.version,
                     .leaves = leaves_};
   if (leaves_) {

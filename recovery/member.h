@@ -93,8 +93,8 @@ class Member {
   // What pulses say of this node's disk from now on: was it empty when the node started, and does it have all of its pages that was
   // ever acknowledged? Once it does, it goes on to while its node is in the view.
   void SetDisk(const DiskState& disk);
-  // The same, of what pages may take of it; 0: nothing.
-  void SetDiskMib(uint32_t disk_mib) { disk_mib_ = disk_mib; }
+  // The same, of how large it is.
+  void SetDiskSize(const DiskSize& size) { disk_size_ = size; }
   const View& view() const { return history_.view(); }
   const Roster& roster() const { return roster_; }
   const ViewHistory& history() const { return history_; }
@@ -134,7 +134,7 @@ class Member {
   bool blank_ = false;  // See Pulse.
   bool caught_up_ = false;
   Epoch moved_;
-  uint32_t disk_mib_ = 0;
+  DiskSize disk_size_;
   std::optional<Stopping> stopping_;
   bool leaves_ = false;
   struct OtherStops {

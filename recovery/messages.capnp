@@ -70,6 +70,10 @@ struct Pulse {
   leaves @9 :Bool;
   # N has given its lease up, and serves nothing any more, as this incarnation for ever. Level 3: a pulse that says so is not sent to
   # nodes of an earlier one, which would give N a lease for it.
+
+  diskUsed @10 :UInt16;
+  # Of diskMib, what pages take, in thousandths, and 1: 1 to 1001. 0: N says nothing of it. Level 4: nodes of an earlier one leave it
+  # out, and pass it over.
 }
 
 struct PulseAnswer {

@@ -30,6 +30,14 @@
 
 namespace mangrove {
 
+// How large a node's disk is for pages.
+struct DiskSize {
+  static constexpr uint16_t kAllUsed = 1001;
+  uint32_t mib = 0;   // What pages may take of it: what they take, and what is free. 0: it says nothing of it.
+  uint16_t used = 0;  // What they take of that, in thousandths, and 1. 0: it says nothing of it.
+  friend bool operator==(const DiskSize&, const DiskSize&) = default;
+};
+
 struct Pulse {
   static constexpr size_t kMostUnreachable = 64;  // Named in one pulse.
 
@@ -40,8 +48,7 @@ struct Pulse {
   bool caught_up = false;           // Its disk has all of its pages that was ever acknowledged, as of now.
   Epoch moved;                 // It has all that it is to keep after the move of that view. 0: it says nothing of it.
   bool knows_weights = false;  // It is of a version that goes by the weights of disks.
-  uint32_t disk_mib =
-      0;                // What pages may take of its disk: what they take, and what is free. 0: it says nothing of it.
+  DiskSize disk;
   uint64_t roster = 0;  // The nodes that it knows are those up to this change (D6); 0: those of its configuration.
   bool leaves = false;  // It has given its lease up, and serves nothing any more, as this incarnation for ever.
   friend bool operator==(const Pulse&, const Pulse&) = default;

@@ -36,7 +36,7 @@ class Participant {
   void PeerUp(NodeId peer);
   void PeerDown(NodeId peer, TimeNs now);
   void SetDisk(const DiskState& disk);
-  void SetDiskMib(uint32_t disk_mib) { member_.SetDiskMib(disk_mib); }
+  void SetDiskSize(const DiskSize& size) { member_.SetDiskSize(size); }
   // For whoever operates the cluster. FailedPrecondition: this node is no anchor; and as Anchor::HandOver.
   absl::Status HandOver(NodeId to, TimeNs now);
   // To an anchor that does not stop, as far as that can be.

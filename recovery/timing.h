@@ -16,8 +16,7 @@ struct RecoveryTiming {
   DurationNs unreachable = kSecond;
   // Who keeps pages and is away for longer is given up for the time being: others keep what it kept.
   DurationNs replace_after = 600 * kSecond;
-  // Weights of disks change when nothing else has for so long: no disk was behind, none came or went, no pages moved. 0: there are none
-  // (docs/DISKS.md says what has to be mended before nodes have another value).
+  // Weights of disks change when nothing else has for so long: no disk was behind, none came or went, no pages moved. 0: there are none.
   DurationNs reweigh_after = 0;
   // Of the anchors' log, see RaftOptions. A leader is lost and another one elected well within a lease.
   DurationNs heartbeat = 50 * kMillisecond;

@@ -88,6 +88,7 @@ void ViewKeeper::Elected(TimeNs now) {
   requests_.clear();
   away_since_.clear();
   calm_since_.reset();
+  to_weigh_.clear();
   has_news_ = true;
 }
 
@@ -114,7 +115,7 @@ bool ViewKeeper::OnPulse(NodeInstance from, const Pulse& pulse, const View& view
   heard.caught_up = pulse.caught_up || (bugs_.caught_up_stays && had_caught_up);
   heard.moved = pulse.moved;
   heard.knows_weights = pulse.knows_weights;
-  heard.disk_mib = pulse.disk_mib;
+  heard.disk = pulse.disk;
   if (!view.Has(from)) return true;
   // One at a time: with a newer pulse always in its place none would be confirmed where the anchors are slow.
   if (heard.sent_at != 0 && now - heard.came_at < timing_.lease / 4) return true;
@@ -425,7 +426,7 @@ void ViewKeeper::WeighPlaced(const NodeDatabase& database, ViewChange& change) c
   DiskRooms rooms;
   const auto room_of = [this](NodeId node) {
     const auto found = heard_.find(node);
-    return found == heard_.end() ? 0 : found->second.disk_mib;
+    return found == heard_.end() ? 0 : found->second.disk.mib;
   };
   for (NodeId node : view.wanted_disks()) {
     if (room_of(node) != 0) rooms[node] = room_of(node);
@@ -441,7 +442,7 @@ bool ViewKeeper::AllDisksAreWell(const View& view, TimeNs now) const {
   return std::all_of(view.disks.begin(), view.disks.end(), [&](NodeId node) {
     const auto member = view.members.find(node);
     if (member == view.members.end() || view.behind.contains(node)) return false;
-    return IsHeard({node, member->second}, now) && heard_.at(node).disk_mib != 0;
+    return IsHeard({node, member->second}, now) && heard_.at(node).disk.mib != 0;
   });
 }
 
@@ -449,29 +450,59 @@ bool ViewKeeper::AllDisksAreWell(const View& view, TimeNs now) const {
 void ViewKeeper::DecideWeights(const NodeDatabase& database, TimeNs now, ViewChange& change) {
   const View& view = database.view();
   if (timing_.reweigh_after == 0) return;
+  if (!to_weigh_.empty()) return WeighOn(database, change);
   const bool is_calm = change.empty() && !view.disks.empty() && view.next_disks.empty() && leaving_.empty() &&
                        AllDisksAreWell(view, now);
-  if (!is_calm) {
-    calm_since_.reset();
-    return;
+  if (!is_calm) return calm_since_.reset();
+  if (!calm_since_ || !AreOfOneSizeSince(view)) {
+    calm_since_ = now;
+    calm_rooms_.clear();
+    for (NodeId node : view.disks) calm_rooms_[node] = heard_.at(node).disk.mib;
   }
-  if (!calm_since_) calm_since_ = now;
   if (now - *calm_since_ < timing_.reweigh_after || !AllKnowWeights(database, change)) return;
+  to_weigh_ = WeightsWorthAMove(view);
+  WeighOn(database, change);
+}
+
+// What a change has no room for comes with the next one: the disks to come then are others before any has learned much.
+void ViewKeeper::WeighOn(const NodeDatabase& database, ViewChange& change) {
+  if (!change.empty()) return;
+  std::erase_if(to_weigh_, [&](const DiskWeight& disk) { return !database.view().wanted_disks().contains(disk.node); });
+  if (!AllKnowWeights(database, change)) to_weigh_.clear();
+  const auto end = to_weigh_.begin() + static_cast<ptrdiff_t>(std::min(to_weigh_.size(), ViewChange::kMostNodes));
+  change.weigh.assign(to_weigh_.begin(), end);
+  to_weigh_.erase(to_weigh_.begin(), end);
+}
+
+// Somewhat may be taken by others, or left.
+bool ViewKeeper::AreOfOneSizeSince(const View& view) const {
+  return std::all_of(view.disks.begin(), view.disks.end(), [&](NodeId node) {
+    const auto then = calm_rooms_.find(node);
+    const uint64_t now = heard_.at(node).disk.mib;
+    return then != calm_rooms_.end() && 8 * now <= 9 * uint64_t{then->second} && 8 * uint64_t{then->second} <= 9 * now;
+  });
+}
+
+std::vector<DiskWeight> ViewKeeper::WeightsWorthAMove(const View& view) const {
   DiskRooms rooms;
-  for (NodeId node : view.disks) rooms[node] = heard_.at(node).disk_mib;
+  DiskRooms used;
+  for (NodeId node : view.disks) {
+    const DiskSize& size = heard_.at(node).disk;
+    if (size.used == 0) return {};  // Of an earlier version.
+    rooms[node] = size.mib;
+    used[node] = static_cast<uint32_t>(uint64_t{size.mib} * (size.used - 1) / (DiskSize::kAllUsed - 1));
+  }
   const DiskWeights wanted = WeightsFor(rooms);
-  DiskWeights then = view.weights;
+  const auto weight_in = [](const DiskWeights& weights, NodeId node) {
+    const auto found = weights.find(node);
+    return found == weights.end() ? kFullDiskWeight : found->second;
+  };
+  if (!AreWorthAMove(rooms, view.weights, wanted) || !Fit(rooms, used, view.weights, wanted)) return {};
   std::vector<DiskWeight> weigh;
   for (NodeId node : view.disks) {
-    const auto found = wanted.find(node);
-    const uint8_t weight = found == wanted.end() ? kFullDiskWeight : found->second;
-    const auto before = view.weights.find(node);
-    if (weight == (before == view.weights.end() ? kFullDiskWeight : before->second)) continue;
-    if (weigh.size() == ViewChange::kMostNodes) break;  // The others, if it is still worth it, later.
-    weigh.push_back({node, weight});
-    then[node] = weight;
+    if (weight_in(wanted, node) != weight_in(view.weights, node)) weigh.push_back({node, weight_in(wanted, node)});
   }
-  if (AreWorthAMove(rooms, view.weights, then)) change.weigh = std::move(weigh);
+  return weigh;
 }
 
 }  // namespace mangrove

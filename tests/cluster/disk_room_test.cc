@@ -12,6 +12,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "tests/cluster/cluster.h"
 #include "tests/cluster/node_disks.h"
 
@@ -127,6 +128,46 @@ TEST_F(SmallDisks, KeepRoomForWhatComesWhenOneIsLost) {
     EXPECT_TRUE(got.ok()) << part << ": " << got;
     EXPECT_TRUE(read == Content(part)) << part;
   }
+}
+
+// Covers: G13
+TEST(DiskWeightsOfACluster, ASmallDiskGetsFewerPagesAfterAWhileAndOneThatComesAtOnce) {
+  Cluster cluster({.nodes = 3, .node_settings = "disk_reserve_mib = 64\n"});
+  for (int node = 1; node <= 3; ++node) {
+    const char* const settings = "[cluster]\nreweigh_after_s = 3\nreplace_after_s = 10\n";
+    cluster.WriteConfig(node, absl::StrReplaceAll(cluster.ConfigText(node), {{"[cluster]\n", settings}}));
+  }
+  const auto disks = NodeDisks::Make(cluster.directory(), 3);
+  ASSERT_TRUE(disks.ok()) << disks.status();
+  for (int node = 1; node <= 2; ++node) ASSERT_TRUE((*disks)->Resize(node, 2048).ok());
+  cluster.StartAll();
+  constexpr uint64_t kBytes = uint64_t{96} << 20;
+  const std::vector<std::byte> content(kBytes, std::byte(7));
+  const auto region = Take(cluster.Attach(1, 30'000)->Reserve({.name = "r", .size_bytes = kBytes}));
+  ASSERT_TRUE(region->Allocate(0, kBytes, {}).ok());
+  ASSERT_TRUE(region->Write(0, content).ok());
+  ASSERT_TRUE(region->Flush(0, kBytes).ok());
+  const auto membership = [&] { return cluster.Ask(1, {"status"})["membership"]; };
+  // (2048 - 64) / (512 - 64) is 4.4: the nearest step to 16 / 4.4.
+  const nlohmann::json weights{{"node-3", 4}};
+  ASSERT_TRUE(Eventually([&] { return membership()["weights"] == weights; })) << membership().dump();
+  ASSERT_TRUE(Eventually([&] { return membership()["next_disks"].empty(); })) << membership().dump();
+  EXPECT_THAT(StatusOf(cluster, 1), HasSubstr("node-3 4"));
+  const auto used = [&](int node) { return cluster.Ask(node, {"status"})["disk"]["used_bytes"].get<uint64_t>(); };
+  EXPECT_TRUE(Eventually([&] { return 2 * used(3) < used(1) && 2 * used(3) < used(2); }))
+      << used(1) << " " << used(2) << " " << used(3);
+  std::vector<std::byte> read(kBytes);
+  ASSERT_TRUE(region->Read(0, read).ok());
+  EXPECT_TRUE(read == content);
+
+  // When others have taken its place it comes back as any other would, and is weighed as it comes.
+  cluster.Kill(3);
+  ASSERT_TRUE(Eventually([&] { return membership()["disks"].size() == 2u; }, 40)) << membership().dump();
+  EXPECT_TRUE(membership()["weights"].empty());
+  cluster.Start(3);
+  ASSERT_TRUE(Eventually([&] { return !membership()["next_disks"].empty() || membership()["disks"].size() == 3u; }));
+  const nlohmann::json then = membership();
+  EXPECT_EQ(then["next_disks"].empty() ? then["weights"] : then["next_weights"], weights) << then.dump();
 }
 
 // Covers: B14

@@ -50,6 +50,12 @@ absl::Status NodeDisks::Mount(int node) {
   return absl::OkStatus();
 }
 
+absl::Status NodeDisks::Resize(int node, int mib) const {
+  const std::string options = absl::StrCat("size=", mib, "m");
+  if (mount(nullptr, Of(node).c_str(), nullptr, MS_REMOUNT, options.c_str()) == 0) return absl::OkStatus();
+  return Error(absl::StrCat("remount of ", Of(node)));
+}
+
 void NodeDisks::Fill(int node) const {
   const int fd = open(Ballast(node).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) throw std::runtime_error(Error(absl::StrCat("open of ", Ballast(node))).ToString());

@@ -18,6 +18,8 @@ class NodeDisks {
   NodeDisks& operator=(const NodeDisks&) = delete;
   ~NodeDisks();  // What a node has open there it keeps.
 
+  // They begin with 512 MiB.
+  absl::Status Resize(int node, int mib) const;
   // Until there is no room for a byte. Throws if that cannot be done.
   void Fill(int node) const;
   void Free(int node) const;

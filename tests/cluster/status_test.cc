@@ -161,7 +161,7 @@ TEST(StatusOfACluster, SaysToWhatItIsSetAndGoesByIt) {
     cluster.WriteConfig(node, absl::StrReplaceAll(cluster.ConfigText(node), {{"[cluster]\n", settings}}));
   }
   cluster.StartAll();
-  const json expected{{"lease_ms", 2000}, {"pulse_ms", 300}, {"replace_after_s", 10}};
+  const json expected{{"lease_ms", 2000}, {"pulse_ms", 300}, {"replace_after_s", 10}, {"reweigh_after_s", 600}};
   EXPECT_EQ(cluster.Ask(1, {"status"})["timing"], expected);
   EXPECT_GT(cluster.Ask(1, {"status"})["membership"]["lease_left_ms"], 1000);
   const Stopwatch watch;

@@ -41,7 +41,7 @@ class EngineNode final : public SimNode, public ViewEvents {
         membership_(MembersOf(setup), doors.clock, doors.transport, doors.store, doors.entropy) {
     serve_until_(0);
     membership_.SetEvents(this);
-    membership_.SetDiskMib(setup.disk_mib);
+    membership_.SetDiskSize({.mib = setup.disk_mib, .used = 1});  // The pages of a simulation fit on each.
     engine_.SetDiskSink([this](const DiskState& disk) { membership_.SetDisk(disk); });
     channels_.Set(Channel::kPages, &engine_);
     channels_.Set(Channel::kMembership, &membership_);

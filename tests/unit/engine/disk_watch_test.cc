@@ -40,9 +40,10 @@ TEST(DiskWatch, WhatComesIfANodeIsLostIsItsShareOfOneDisk) {
 }
 
 TEST(DiskWatch, PulsesSayWhatPagesMayTakeAndNever0) {
-  EXPECT_EQ(DiskMibOf(Usage(60, 40)), 100U << 10);
-  EXPECT_EQ(DiskMibOf(Usage(0, 0)), 1U);
-  EXPECT_EQ(DiskMibOf(Usage(uint64_t{1} << 33, 0)), UINT32_MAX);
+  EXPECT_EQ(DiskSizeOf(Usage(60, 40)), (DiskSize{.mib = 100U << 10, .used = 601}));
+  EXPECT_EQ(DiskSizeOf(Usage(0, 0)), (DiskSize{.mib = 1, .used = DiskSize::kAllUsed}));
+  EXPECT_EQ(DiskSizeOf(Usage(uint64_t{1} << 33, 0)), (DiskSize{.mib = UINT32_MAX, .used = DiskSize::kAllUsed}));
+  EXPECT_EQ(DiskSizeOf(Usage(0, 1)).used, 1U);
 }
 
 TEST(DiskWatch, TheWorstIsSaidWithWhatToDo) {

@@ -211,7 +211,7 @@ TEST(MembershipStops, WhoIsElectedWhileItLeavesHandsOver) {
 // Nobody answers: it waits in proportion to the lease.
 TEST(MembershipStops, WhoIsNotHeardWaitsAsLongAsItsLeaseSays) {
   for (const int64_t lease_s : {1, 4}) {
-    Anchors anchors(3, 1, TimingOf(lease_s * kSecond, 600 * kSecond));
+    Anchors anchors(3, 1, TimingOf(lease_s * kSecond, 600 * kSecond, 0));
     const uint64_t leader = anchors.Leader();
     for (uint64_t node = 1; node <= 3; ++node) {
       if (node != leader) anchors.Vanish(node);

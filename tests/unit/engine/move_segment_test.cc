@@ -57,6 +57,23 @@ TEST_F(MoveSegment, StaysWhereNobodyAsksMost) {
   EXPECT_EQ(Responsible(1), NodeId(2));
 }
 
+// No node of it asks for most.
+TEST(MoveSegmentByGroups, GoesToTheGroupWhoseNodesAskMostTogether) {
+  SetLogLevel(LogLevel::kOff);
+  EngineCluster cluster(std::vector<uint64_t>{1, 2, 65, 66, 67},
+                        [](PageEngineOptions& options) { options.move_after = 8; });
+  const PageId first = cluster.SegmentOf(2);
+  cluster.Allocate({first, kSegmentPages});
+  // As often as those of its own group: it stays.
+  for (uint64_t i = 0; i < 100; ++i) ASSERT_TRUE(cluster.Read(i % 2 == 0 ? 1 : 65 + i / 2 % 3, first + i).ok());
+  cluster.RunFor(kSecond);
+  EXPECT_EQ(cluster.engine(2).ResponsibleFor(first), NodeId(2));
+  for (uint64_t i = 100; i < 160; ++i) ASSERT_TRUE(cluster.Read(65 + i % 3, first + i).ok());
+  cluster.RunFor(kSecond);
+  EXPECT_EQ(GroupOf(cluster.engine(2).ResponsibleFor(first)), 1u);
+  EXPECT_EQ(*cluster.Read(66, first), *cluster.Read(1, first));
+}
+
 TEST_F(MoveSegment, WhoJustGotItKeepsItForAWhile) {
   Ask();
   StepUntil([&] { return Responsible(2) == NodeId(1); });

@@ -123,13 +123,13 @@ TEST(NodeConfig, AnUnknownKeyIsNamedWithItsLineAndTheKeyThatWasMeant) {
             "x.toml:7: cluster.keyfile is not a known key; did you mean 'key_file'?");
   EXPECT_EQ(ErrorOf(With("key_file", "colour")),
             "x.toml:7: cluster.colour is not a known key; expected one of name, key_file, security, replicas, "
-            "system_replicas, found_before, lease_ms, replace_after_s");
+            "system_replicas, found_before, lease_ms, replace_after_s, reweigh_after_s");
   EXPECT_EQ(ErrorOf(With("[cluster]", "[clusters]")), "x.toml:5: clusters is not a known key; did you mean 'cluster'?");
   EXPECT_EQ(ErrorOf(With("address = \"127.0.0.1:7102\"", "adress = \"127.0.0.1:7102\"")),
             "x.toml:17: members[2].adress is not a known key; did you mean 'address'?");
   EXPECT_EQ(ErrorOf(With("key_file", "\"\\u0007\\n\"")),
             "x.toml:7: cluster.\\x07\\n is not a known key; expected one of name, key_file, security, replicas, "
-            "system_replicas, found_before, lease_ms, replace_after_s");
+            "system_replicas, found_before, lease_ms, replace_after_s, reweigh_after_s");
 }
 
 TEST(NodeConfig, TwoMembersShareNoIdNameOrAddress) {
@@ -180,14 +180,19 @@ TEST(NodeConfig, TheTimesOfALossHaveBoundsAndUsualValues) {
   ASSERT_TRUE(usual.ok()) << usual.status();
   EXPECT_EQ(usual->lease_ms, 1000u);
   EXPECT_EQ(usual->replace_after_s, 600u);
-  const auto set = ParseNodeConfig(With("[cluster]", "[cluster]\nlease_ms = 2500\nreplace_after_s = 10"), "x.toml");
+  EXPECT_EQ(usual->reweigh_after_s, 600u);
+  const auto set = ParseNodeConfig(
+      With("[cluster]", "[cluster]\nlease_ms = 2500\nreplace_after_s = 10\nreweigh_after_s = 0"), "x.toml");
   ASSERT_TRUE(set.ok()) << set.status();
   EXPECT_EQ(set->lease_ms, 2500u);
   EXPECT_EQ(set->replace_after_s, 10u);
+  EXPECT_EQ(set->reweigh_after_s, 0u);
+  EXPECT_EQ(TimingOf(*set).reweigh_after, 0);
   const auto again = ParseNodeConfig(FormatNodeConfig(*set), "y.toml");
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->lease_ms, 2500u);
   EXPECT_EQ(again->replace_after_s, 10u);
+  EXPECT_EQ(again->reweigh_after_s, 0u);
   for (const char* value : {"999", "10001", "1.5", "\"1 s\""}) {
     EXPECT_EQ(ErrorOf(With("[cluster]", absl::StrCat("[cluster]\nlease_ms = ", value))),
               absl::StrCat("x.toml:6: cluster.lease_ms is ", value, ", expected a whole number from 1000 to 10000 ms"));

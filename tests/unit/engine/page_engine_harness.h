@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <utility>
@@ -152,11 +153,14 @@ struct EngineHost {
   std::unique_ptr<PageEngine> engine;
 };
 
-// Nodes are numbered from 1 on.
+// Nodes are numbered from 1 on, if nothing else is said.
 class EngineCluster {
  public:
-  explicit EngineCluster(int nodes, std::function<void(PageEngineOptions&)> change = {}) : change_(std::move(change)) {
-    for (int i = 1; i <= nodes; ++i) members_.push_back(NodeId(static_cast<uint64_t>(i)));
+  explicit EngineCluster(int nodes, std::function<void(PageEngineOptions&)> change = {})
+      : EngineCluster(NumbersUpTo(nodes), std::move(change)) {}
+  explicit EngineCluster(const std::vector<uint64_t>& nodes, std::function<void(PageEngineOptions&)> change = {})
+      : change_(std::move(change)) {
+    for (uint64_t node : nodes) members_.emplace_back(node);
     view_.disks.insert(members_.begin(), members_.end());
     locator_ = Locator(view_.disks);
     for (NodeId member : members_) Start({member, Incarnation(1)});
@@ -413,6 +417,12 @@ class EngineCluster {
   std::function<bool(const Message&)> lost;  // These as well.
 
  private:
+  static std::vector<uint64_t> NumbersUpTo(int nodes) {
+    std::vector<uint64_t> numbers(static_cast<size_t>(nodes));
+    std::iota(numbers.begin(), numbers.end(), 1);
+    return numbers;
+  }
+
   struct OnWire {
     NodeId to;
     NodeInstance from;

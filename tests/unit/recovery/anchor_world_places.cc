@@ -23,7 +23,8 @@ void AnchorWorld::SetDisk(Node& node) {
   constexpr uint32_t kRoomMib = 1000;
   constexpr uint64_t kSizes = 8;
   if (options_.faults) {
-    node.part->SetDiskMib(static_cast<uint32_t>(kRoomMib >> ((node.id.value * 5 + node.incarnation) % kSizes)));
+    node.part->SetDiskSize(
+        {.mib = static_cast<uint32_t>(kRoomMib >> ((node.id.value * 5 + node.incarnation) % kSizes)), .used = 100});
   }
 }
 
@@ -31,7 +32,7 @@ void AnchorWorld::SetDisk(Node& node) {
 RecoveryMessage AnchorWorld::WithoutWeights(RecoveryMessage message) {
   const auto forget = [](Pulse& pulse) {
     pulse.knows_weights = false;
-    pulse.disk_mib = 0;
+    pulse.disk = {};
   };
   if (auto* pulse = std::get_if<Pulse>(&message)) forget(*pulse);
   if (auto* batch = std::get_if<PulseBatch>(&message)) {

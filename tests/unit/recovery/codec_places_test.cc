@@ -125,7 +125,7 @@ TEST(RecoveryCodecPlaces, WhatNodesAndAnchorsSayIsReadBack) {
   Pulse pulse;
   pulse.moved = Epoch(UINT64_MAX);
   pulse.knows_weights = true;
-  pulse.disk_mib = UINT32_MAX;
+  pulse.disk = {.mib = UINT32_MAX, .used = DiskSize::kAllUsed};
   ExpectReadBack(pulse);
   pulse.leaves = true;
   ExpectReadBack(pulse);

@@ -6,7 +6,12 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <map>
+#include <set>
 #include <vector>
+
+#include "directory/address.h"
+#include "directory/locator.h"
 
 namespace mangrove {
 namespace {
@@ -55,6 +60,49 @@ TEST(DiskWeights, ChangesAreWorthAMoveOnlyIfMarkedlyMoreFits) {
   EXPECT_FALSE(AreWorthAMove(Rooms({1000, 1000, 800}), {}, WeightsFor(Rooms({1000, 1000, 800}))));
   EXPECT_FALSE(AreWorthAMove(Rooms({1000, 100}), {{NodeId(2), 2}}, {{NodeId(2), 2}}));
   EXPECT_FALSE(AreWorthAMove(Rooms({1000, 1000}), {}, {{NodeId(2), 8}}));
+}
+
+TEST(DiskWeights, AMoveHasToFit) {
+  const DiskRooms rooms = Rooms({1000, 1000, 100});
+  const DiskWeights then = {{NodeId(3), 2}};
+  // What the small one loses comes to the others.
+  EXPECT_TRUE(Fit(rooms, Rooms({500, 500, 100}), {}, then));
+  EXPECT_FALSE(Fit(rooms, Rooms({930, 500, 100}), {}, then));
+  EXPECT_FALSE(Fit(rooms, Rooms({500, 930, 100}), {}, then));
+  // And the other way round: a fifth of a half, or so, of all.
+  EXPECT_FALSE(Fit(rooms, Rooms({300, 300, 30}), then, {}));
+  EXPECT_TRUE(Fit(Rooms({1000, 1000, 1000}), Rooms({300, 300, 30}), then, {}));
+  // Who gets nothing may be full: and what does not change gets nothing.
+  EXPECT_TRUE(Fit(rooms, Rooms({1000, 1000, 100}), then, then));
+}
+
+// What is reckoned against what the locator does, of one copy. (Of two a small disk gets somewhat more, for which room is spared.)
+TEST(DiskWeights, WhatComesToADiskIsReckonedAsItComes) {
+  constexpr uint64_t kSegments = 20'000;
+  const std::set<NodeId> nodes{NodeId(1), NodeId(2), NodeId(3), NodeId(4)};
+  const DiskWeights now{{NodeId(2), 8}, {NodeId(3), 3}};
+  const DiskWeights then{{NodeId(1), 12}, {NodeId(2), 4}, {NodeId(3), 6}};
+  const Locator before(nodes, now);
+  const Locator after(nodes, then);
+  std::map<NodeId, uint32_t> comes;
+  for (uint64_t i = 0; i < kSegments; ++i) {
+    const PageId page(i * kSegmentPages);
+    const NodeId to = after.CoreHolders(page, 1).at(0);
+    if (before.CoreHolders(page, 1).at(0) != to) ++comes[to];
+  }
+  // Room for a bit more, or a bit less, than a quarter more than that, of a disk of which a sixteenth stays free.
+  const auto fits = [&](NodeId node, double share) {
+    DiskRooms rooms = Rooms({1'000'000, 1'000'000, 1'000'000, 1'000'000});
+    rooms[node] = static_cast<uint32_t>(1.25 * share * comes[node] * 16 / 15);
+    DiskRooms used = Rooms({0, 0, 0, 0});
+    used[node == NodeId(1) ? NodeId(2) : NodeId(1)] = kSegments;
+    return Fit(rooms, used, now, then);
+  };
+  EXPECT_EQ(comes.count(NodeId(2)), 0u);
+  for (const uint64_t node : {1, 3, 4}) {
+    EXPECT_TRUE(fits(NodeId(node), 1.06)) << node;
+    EXPECT_FALSE(fits(NodeId(node), 0.94)) << node;
+  }
 }
 
 // However sizes drift: what was changed to is not changed at once again.

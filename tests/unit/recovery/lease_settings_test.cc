@@ -13,7 +13,8 @@ namespace {
 
 TEST(RecoveryTiming, TheUsualLeaseGivesTheUsualTiming) {
   const RecoveryTiming usual;
-  const RecoveryTiming timing = TimingOf(kDefaultLeaseMs * kMillisecond, kDefaultReplaceAfterS * kSecond);
+  const RecoveryTiming timing =
+      TimingOf(kDefaultLeaseMs * kMillisecond, kDefaultReplaceAfterS * kSecond, kDefaultReweighAfterS * kSecond);
   EXPECT_EQ(timing.pulse, usual.pulse);
   EXPECT_EQ(timing.lease, usual.lease);
   EXPECT_EQ(timing.silent, usual.silent);
@@ -25,9 +26,10 @@ TEST(RecoveryTiming, TheUsualLeaseGivesTheUsualTiming) {
 
 TEST(RecoveryTiming, ALongerLeaseIsLongerInAllThatGoesWithIt) {
   for (const uint32_t lease_ms : {kLeastLeaseMs, 1001U, 2500U, kMostLeaseMs}) {
-    const RecoveryTiming timing = TimingOf(lease_ms * kMillisecond, 20 * kSecond);
+    const RecoveryTiming timing = TimingOf(lease_ms * kMillisecond, 20 * kSecond, 30 * kSecond);
     EXPECT_EQ(timing.lease, lease_ms * kMillisecond);
     EXPECT_EQ(timing.replace_after, 20 * kSecond);
+    EXPECT_EQ(timing.reweigh_after, 30 * kSecond);
     EXPECT_EQ(timing.silent, 3 * timing.pulse);
     EXPECT_EQ(timing.election, 6 * timing.heartbeat);
     EXPECT_LT(timing.silent, timing.lease / 2);
@@ -41,7 +43,7 @@ TEST(RecoveryTiming, WhoStopsIsAsPatientAsItsLeaseIsLong) {
   EXPECT_EQ(HandOverPatience(usual), 300 * kMillisecond);
   EXPECT_EQ(LeavePatience(usual), 500 * kMillisecond);
   for (const uint32_t lease_ms : {1500U, 4000U, kMostLeaseMs}) {
-    const RecoveryTiming timing = TimingOf(lease_ms * kMillisecond, 20 * kSecond);
+    const RecoveryTiming timing = TimingOf(lease_ms * kMillisecond, 20 * kSecond, 30 * kSecond);
     EXPECT_EQ(HandOverPatience(timing), HandOverPatience(usual) * lease_ms / kDefaultLeaseMs);
     EXPECT_EQ(LeavePatience(timing), LeavePatience(usual) * lease_ms / kDefaultLeaseMs);
     // What is said once more when it was lost: a heartbeat, and a third of a pulse (recovery/member.cc).

@@ -103,10 +103,10 @@ TEST_F(MemberDisks, PulsesSayWhatTheDiskIs) {
 TEST_F(MemberDisks, PulsesSayHowMuchTheDiskHoldsAndThatWeightsAreKnown) {
   const Pulse first = Pulses().at(0).second;
   EXPECT_TRUE(first.knows_weights);
-  EXPECT_EQ(first.disk_mib, 0U);
-  member_.SetDiskMib(7000);
+  EXPECT_EQ(first.disk, DiskSize());
+  member_.SetDiskSize({.mib = 7000, .used = 500});
   EXPECT_EQ(member_.next_tick(), now_ + timing_.pulse);  // There is time.
-  EXPECT_EQ(At(member_.next_tick()).at(0).second.disk_mib, 7000U);
+  EXPECT_EQ(At(member_.next_tick()).at(0).second.disk, (DiskSize{.mib = 7000, .used = 500}));
 }
 
 // A leader drops two of the same time.

@@ -6,6 +6,9 @@
 
 #include <cstdint>
 #include <map>
+#include <numeric>
+#include <set>
+#include <vector>
 
 #include "tests/unit/recovery/view_keeper_places_steps.h"
 
@@ -26,8 +29,13 @@ class ViewKeeperWeights : public ViewKeeperPlacesTest {
   void HearRoom(uint64_t node, uint64_t incarnation = 1) {
     Pulse pulse{.sent_at = 0, .epoch = view_.epoch, .unreachable = {}};
     pulse.knows_weights = !old_.contains(node);
-    pulse.disk_mib = pulse.knows_weights ? rooms_.at(node) << 10 : 0;
-    pulse.moved = view_.move;
+    if (pulse.knows_weights) {
+      const auto used = used_percent_.find(node);
+      pulse.disk = {.mib = rooms_.at(node) << 10,
+                    .used = static_cast<uint16_t>(used == used_percent_.end() ? 1 : 10 * used->second + 1)};
+      if (silent_.contains(node)) pulse.disk.used = 0;
+    }
+    if (moves_) pulse.moved = view_.move;
     Hear(Instance(node, incarnation), pulse);
   }
   // Nothing but pulses, for so long.
@@ -43,6 +51,9 @@ class ViewKeeperWeights : public ViewKeeperPlacesTest {
   static bool Changes(const ViewChange& change) { return !change.weigh.empty(); }
 
   std::map<uint64_t, uint32_t> rooms_;
+  std::map<uint64_t, uint32_t> used_percent_;
+  bool moves_ = true;  // It has all that comes to it by the time that it is heard.
+  std::set<uint64_t> silent_;
   std::set<uint64_t> old_;  // Of an earlier version.
   const DurationNs wait_ = timing_.reweigh_after;
 };
@@ -118,6 +129,66 @@ TEST_F(ViewKeeperWeights, ALeaderThatWasJustElectedWaitsAnew) {
   keeper_.Elected(now_);
   EXPECT_TRUE(After(wait_ - kBeat).empty());
   EXPECT_TRUE(Changes(After(2 * kBeat)));
+}
+
+TEST_F(ViewKeeperWeights, NothingChangesBeforeDisksHaveKeptTheirSizes) {
+  Begin({1, 2, 3});
+  rooms_ = {{1, 1000}, {2, 1000}, {3, 100}};
+  EXPECT_TRUE(After(wait_ - kBeat).empty());
+  rooms_[2] = 500;  // For a moment.
+  EXPECT_TRUE(After(kBeat).empty());
+  rooms_[2] = 1000;
+  EXPECT_TRUE(After(wait_ - kBeat).empty());
+  rooms_[2] = 950;  // That is no other size.
+  EXPECT_TRUE(Changes(After(3 * kBeat)));
+}
+
+TEST_F(ViewKeeperWeights, NothingMovesToADiskThatHasNoRoomForIt) {
+  Begin({1, 2, 3});
+  rooms_ = {{1, 1000}, {2, 1000}, {3, 100}};
+  used_percent_ = {{1, 50}, {2, 91}, {3, 100}};
+  EXPECT_TRUE(After(3 * wait_).empty());
+  used_percent_[2] = 60;
+  EXPECT_TRUE(Changes(After(2 * kBeat)));
+}
+
+TEST_F(ViewKeeperWeights, NothingMovesWhereADiskDoesNotSayHowFullItIs) {
+  Begin({1, 2});
+  rooms_ = {{1, 1000}, {2, 100}};
+  silent_ = {1};
+  EXPECT_TRUE(After(2 * wait_).empty());
+  silent_.clear();
+  EXPECT_TRUE(Changes(After(2 * kBeat)));
+}
+
+// With the weights of some alone more would be asked of the others than before.
+TEST_F(ViewKeeperWeights, WhatAChangeHasNoRoomForComesWithTheNextOne) {
+  constexpr uint64_t kLarge = 100;
+  constexpr uint64_t kNodes = kLarge + ViewChange::kMostNodes + 40;
+  std::vector<uint64_t> nodes(kNodes);
+  std::iota(nodes.begin(), nodes.end(), 1);
+  Begin(nodes);
+  for (uint64_t node = 1; node <= kNodes; ++node) rooms_[node] = node <= kLarge ? 1600 : 200;
+  moves_ = false;
+  EXPECT_EQ(Follow(After(wait_ + kBeat)).weigh.size(), ViewChange::kMostNodes);
+  EXPECT_EQ(Follow(After(kBeat)).weigh.size(), kNodes - kLarge - ViewChange::kMostNodes);
+  EXPECT_EQ(view_.next_weights.size(), kNodes - kLarge);
+  for (const auto& [node, weight] : view_.next_weights) EXPECT_EQ(weight, 2) << node.value;
+}
+
+TEST_F(ViewKeeperWeights, ALeaderThatIsElectedMeanwhileWeighsAnew) {
+  constexpr uint64_t kLarge = 100;
+  constexpr uint64_t kNodes = kLarge + ViewChange::kMostNodes + 40;
+  std::vector<uint64_t> nodes(kNodes);
+  std::iota(nodes.begin(), nodes.end(), 1);
+  Begin(nodes);
+  for (uint64_t node = 1; node <= kNodes; ++node) rooms_[node] = node <= kLarge ? 1600 : 200;
+  Follow(After(wait_ + kBeat));
+  keeper_.Elected(now_);
+  for (int beat = 0; beat < 4 && !view_.next_disks.empty(); ++beat) Follow(After(kBeat));  // They move, part by part.
+  ASSERT_EQ(view_.next_disks, Nodes());
+  EXPECT_EQ(view_.weights.size(), ViewChange::kMostNodes);
+  EXPECT_EQ(Follow(After(wait_ + 2 * kBeat)).weigh.size(), kNodes - kLarge - ViewChange::kMostNodes);
 }
 
 TEST_F(ViewKeeperWeights, WhoComesIsWeighedAtOnce) {
