@@ -156,9 +156,7 @@ json ReadOnlyOf(std::optional<TimeNs> since, TimeNs now, const std::map<PageId, 
   return {{"regions", names}, {"for_ms", (now - *since) / kMillisecond}};
 }
 
-int64_t PulseMs(const NodeConfig& config) {
-  return TimingOf(config).pulse / kMillisecond;
-}
+int64_t PulseMs(const NodeConfig& config) { return TimingOf(config).pulse / kMillisecond; }
 
 json DiskRoomOf(DiskWatch* watch) {
   if (watch == nullptr) return nullptr;
@@ -259,7 +257,7 @@ Task<absl::StatusOr<std::string>> LocalOperations::InspectStatus(TimeNs deadline
         {{"lease_ms", config_->lease_ms},
          {"pulse_ms", PulseMs(*config_)},
          {"replace_after_s", config_->replace_after_s},
-          {"reweigh_after_s", config_->reweigh_after_s}}},
+         {"reweigh_after_s", config_->reweigh_after_s}}},
        {"membership", MembershipOf(*membership_, *transport_, {self.id, incarnation_})},
        {"losses", LossesOf(told)},
        {"repair", RepairOf(told)},

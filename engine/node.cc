@@ -312,7 +312,8 @@ void Node::State::WatchDisk() {
     return DiskWatch::Spread{engine->view().disks.size(), config.replicas, config.disk_reserve_bytes};
   });
   disk_watch->SetSink([this](const DiskWatch::Found& found) { membership->SetDiskSize(DiskSizeOf(found.usage)); });
-  disk_watch->Look();  // The first pulse says it already: a disk has its weight from the moment on that it is to keep pages.
+  disk_watch
+      ->Look();  // The first pulse says it already: a disk has its weight from the moment on that it is to keep pages.
   operations->SetDiskWatch(disk_watch.get());
   lost_pages =
       std::make_unique<LostPages>(config.self().id, &loop, engine.get(), store.get(),
