@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -131,6 +132,23 @@ TEST_F(Joining, NodesJoinIntoGroupsWithinGroupsAndCopiesAreInDifferentOnesOfTheH
     EXPECT_EQ(holders.size(), 2u);
     EXPECT_EQ(std::count(holders.begin(), holders.end(), "node-1"), 1) << holders;
   }
+}
+
+// Covers: C13
+TEST_F(Joining, ATokenWhoseTimeIsOverIsRefusedAndChangesNothing) {
+  FoundFirst();
+  const std::string token = cluster_.Ask(1, {"node", "token", "--valid", "1"})["token"].get<std::string>();
+  ASSERT_TRUE(Eventually([&] { return cluster_.LinesOf(1, "the time of the token") == 1; }));
+  const Output late = RunProgram({"mangrove", "node", "join", token, "--name", "node-2", "--address",
+                                  absl::StrCat("127.0.0.1:", cluster_.port(2)), "--dir",
+                                  absl::StrCat(cluster_.directory(), "/by-hand-2"), "--timeout", "5"});
+  EXPECT_EQ(late.exit_code, 1);
+  EXPECT_THAT(late.err, HasSubstr("token"));
+  EXPECT_FALSE(std::filesystem::exists(cluster_.directory() + "/by-hand-2/cluster.key"));
+  EXPECT_TRUE(Membership(1)["joining"].empty());
+  EXPECT_EQ(cluster_.LinesOf(1, "wants to join"), 0u);
+  // Another one is good.
+  EXPECT_EQ(cluster_.Join(2, 1).exit_code, 0);
 }
 
 // Covers: C08, C13
