@@ -94,6 +94,14 @@ class Soak {
     std::string fault;
     double seconds;
   };
+  struct Work {
+    std::vector<uint64_t> done;  // By checkers and movers.
+    uint64_t word_counts = 0;
+  };
+  struct Whole {
+    double since_s = -1;
+    Work work;  // What had been done by then.
+  };
 
   void Begin() {
     std::printf("seed %lu, %d nodes and one that joins, %d faults in %.0f s at most, %s monitors\n", options_.seed,
@@ -115,7 +123,7 @@ class Soak {
     MakeCorpus(corpus_.path(), options_.nodes, random_());
     if (set_up.AwaitEnd() != 0) throw std::runtime_error("the regions cannot be made");
     StartPrograms();
-    AwaitServed("before the first fault");
+    AwaitServed("before the first fault", Now());
   }
 
   void StartPrograms() {
@@ -180,25 +188,29 @@ class Soak {
     return "";
   }
 
-  void AwaitServed(const std::string& when) {
-    const std::vector<uint64_t> since = Done();
-    const uint64_t word_counts = shared_.word_counts;
+  Work Now() const { return {.done = Done(), .word_counts = shared_.word_counts}; }
+
+  // All of them: each has got on since, and words have been counted.
+  void AwaitServed(const std::string& when, const Work& since) {
     std::string lacks;
     const bool served = Eventually(
         [&] {
           ThrowIfFailed();
-          lacks = WhoIsNotServed(since, {});
-          if (lacks.empty() && shared_.word_counts == word_counts) lacks = "the counter of words has not ended well";
+          lacks = WhoIsNotServed(since.done, {});
+          if (lacks.empty() && shared_.word_counts == since.word_counts) {
+            lacks = "the counter of words has not ended well";
+          }
           return lacks.empty();
         },
         kWholeWithinS);
     if (!served) throw std::runtime_error(absl::StrCat(when, ": in ", kWholeWithinS, " s ", lacks));
   }
 
-  // Returns since when it is, by `since`: nothing has changed for longer than a lease then.
-  double AwaitWhole(const std::string& when, const Stopwatch& since,
-                    const std::function<std::string()>& who_is_not_served) {
+  // Nothing has changed for longer than a lease when it returns.
+  Whole AwaitWhole(const std::string& when, const Stopwatch& since,
+                   const std::function<std::string()>& who_is_not_served) {
     WholeWatch watch(kStandsS);
+    Whole whole;
     std::string lacks;
     const bool is_whole = Eventually(
         [&] {
@@ -206,11 +218,13 @@ class Soak {
           nodes_.RestartFilled();
           const WholeLook look = nodes_.Look();
           const bool stands = watch.Add(since.Seconds(), look);
+          if (watch.since_s() != whole.since_s) whole = {.since_s = watch.since_s(), .work = Now()};
           lacks = look.lacks.empty() ? who_is_not_served() : look.lacks;
+          view_ = look.view;
           return stands && lacks.empty();
         },
         kWholeWithinS);
-    if (is_whole) return watch.since_s();
+    if (is_whole) return whole;
     if (lacks.empty()) lacks = "views change";
     throw std::runtime_error(absl::StrCat(when, ": not whole after ", kWholeWithinS, " s: ", lacks));
   }
@@ -218,9 +232,10 @@ class Soak {
   // No fault has come since everything was whole; a disk may be taken only if it still is.
   void LookAgain(const std::string& fault) {
     const WholeLook look = nodes_.Look();
-    if (look.lacks.empty()) return;
+    if (look.lacks.empty() && look.view == view_) return;
     ++disturbed_;
-    std::printf("           before \"%s\", with no fault: %s\n", fault.c_str(), look.lacks.c_str());
+    std::printf("           before \"%s\", with no fault: %s\n", fault.c_str(),
+                look.lacks.empty() ? "another view" : look.lacks.c_str());
     const Stopwatch since;
     AwaitWhole(absl::StrCat("before \"", fault, "\", with no fault"), since, [] { return ""; });
   }
@@ -258,12 +273,12 @@ class Soak {
     if (!is_over) throw std::runtime_error(absl::StrCat(fault_, " has not come to its end in ", kWholeWithinS, " s"));
     nodes_.End(fault);
     const Stopwatch ended;
-    const double whole = AwaitWhole(fault_, ended, who_is_not_served);
+    const Whole whole = AwaitWhole(fault_, ended, who_is_not_served);
     nodes_.NoteWhole();
     shared_.epoch.fetch_add(1);
-    std::printf("; served after %.2f s, whole %.2f s after its end\n", served, whole);
+    std::printf("; served after %.2f s, whole %.2f s after its end\n", served, whole.since_s);
     std::fflush(stdout);
-    AwaitServed(absl::StrCat("after ", fault_, ", which was whole"));
+    AwaitServed(absl::StrCat("after ", fault_, ", which was whole"), whole.work);
     taken_.push_back({std::exchange(fault_, ""), since.Seconds()});
     std::this_thread::sleep_for(std::chrono::milliseconds(fault.rest_ms));  // Drawn: where the next one hits.
   }
@@ -333,6 +348,7 @@ class Soak {
   std::string fault_;   // The one under way.
   double began_s_ = 0;  // When it did.
   std::vector<Taken> taken_;
+  uint64_t view_ = 0;  // In which everything was whole.
   int disturbed_ = 0;
 };
 
