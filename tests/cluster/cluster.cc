@@ -124,14 +124,34 @@ bool Eventually(const std::function<bool()>& condition, int timeout_s) {
   return true;
 }
 
-Output RunProgram(const std::vector<std::string>& command, int timeout_s) {
+std::vector<Output> RunPrograms(const std::vector<std::vector<std::string>>& commands, int timeout_s) {
   const TemporaryDirectory directory;
-  Output output;
-  output.exit_code = Await(Spawn(command, directory / "out", directory / "err"), timeout_s);
-  EXPECT_NE(output.exit_code, -1) << absl::StrJoin(command, " ") << " does not end in " << timeout_s << " s";
-  output.out = ReadFile(directory / "out");
-  output.err = ReadFile(directory / "err");
-  return output;
+  std::vector<pid_t> pids;
+  for (const auto& command : commands) {
+    const std::string place = directory / std::to_string(pids.size());
+    pids.push_back(Spawn(command, place + ".out", place + ".err"));
+  }
+  std::vector<Output> outputs(commands.size());
+  size_t ended = 0;
+  try {
+    for (; ended < pids.size(); ++ended) outputs[ended].exit_code = Await(pids[ended], timeout_s);
+  } catch (const Stopped&) {
+    while (++ended < pids.size()) {
+      kill(pids[ended], SIGKILL);
+      waitpid(pids[ended], nullptr, 0);
+    }
+    throw;
+  }
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    EXPECT_NE(outputs[i].exit_code, -1) << absl::StrJoin(commands[i], " ") << " does not end in " << timeout_s << " s";
+    outputs[i].out = ReadFile(directory / absl::StrCat(i, ".out"));
+    outputs[i].err = ReadFile(directory / absl::StrCat(i, ".err"));
+  }
+  return outputs;
+}
+
+Output RunProgram(const std::vector<std::string>& command, int timeout_s) {
+  return RunPrograms({command}, timeout_s).front();
 }
 
 size_t LinesWith(const std::string& path, const std::string& words) {

@@ -45,6 +45,8 @@ struct Output {
 
 // Runs a program to its end; a test failure if that takes longer. What does not begin with '/' is in build/bin.
 Output RunProgram(const std::vector<std::string>& command, int timeout_s = 60);
+// Several at once.
+std::vector<Output> RunPrograms(const std::vector<std::vector<std::string>>& commands, int timeout_s = 60);
 
 class Stopwatch {
  public:

@@ -187,35 +187,34 @@ void SoakNodes::RestartFilled() {
 
 // --- What they say ----------------------------------------------------------------------------------------------------
 
-// An object without members, if the node does not answer.
-nlohmann::json SoakNodes::Status(int node) const {
-  const Output output = RunProgram({"mangrove", "--socket", socket(node), "--json", "status"});
-  if (output.exit_code != 0) return nlohmann::json::object();
-  return nlohmann::json::parse(output.out);
+// Of all nodes, in order, asked at once; an object without members of one that does not answer.
+std::vector<nlohmann::json> SoakNodes::Statuses() const {
+  std::vector<std::vector<std::string>> commands;
+  for (int node = 1; node <= all_; ++node) {
+    commands.push_back({"mangrove", "--socket", socket(node), "--json", "status"});
+  }
+  std::vector<nlohmann::json> statuses;
+  for (const Output& output : RunPrograms(commands)) {
+    statuses.push_back(output.exit_code == 0 ? nlohmann::json::parse(output.out) : nlohmann::json::object());
+  }
+  return statuses;
 }
 
-WholeLook SoakNodes::Look() const {
-  std::vector<nlohmann::json> statuses;
-  for (int node = 1; node <= all_; ++node) {
-    statuses.push_back(Status(node));
-    if (statuses.back().empty()) return {.lacks = absl::StrCat(NameOf(node), " does not answer")};
-  }
-  return LookAtStatuses(statuses, kSoakAnchors);
-}
+WholeLook SoakNodes::Look() const { return LookAtStatuses(Statuses(), kSoakAnchors); }
 
 SoakRoles SoakNodes::Roles() {
   SoakRoles roles;
-  const auto number_of = [](const nlohmann::json& name) {
+  const auto number_of = [](const nlohmann::json& status, const char* role) {
+    if (status.empty()) return 0;
+    const nlohmann::json& name = status.at("membership").at(role);
     int number = 0;
     return name.is_string() && absl::SimpleAtoi(name.get<std::string>().substr(5), &number) ? number : 0;
   };
   // A monitor that does not lead, if there is one.
   const bool are_known = Eventually([&] {
-    for (int node = 1; node <= all_; ++node) {
-      const nlohmann::json status = Status(node);
-      if (status.empty()) return false;
-      if (node == 1) roles.leader = number_of(status["membership"]["leader"]);
-      const int monitor = number_of(status["membership"]["monitor"]);
+    for (const nlohmann::json& status : Statuses()) {
+      if (roles.leader == 0) roles.leader = number_of(status, "leader");
+      const int monitor = number_of(status, "monitor");
       if (monitor != 0 && (roles.monitor == 0 || roles.monitor == roles.leader)) roles.monitor = monitor;
     }
     return roles.leader != 0 && (roles.monitor != 0 || !options_.has_monitors());

@@ -62,7 +62,7 @@ class SoakNodes {
  private:
   ClusterOptions Options() const;
   std::string DataOf(int node) const;
-  nlohmann::json Status(int node) const;
+  std::vector<nlohmann::json> Statuses() const;
   bool MayHaveEnded(int node, const siginfo_t& info) const;
   void EmptyDisk(int node) const;
   void JoinAgain();
