@@ -110,8 +110,11 @@ int CountWords(const std::string& sockets, const std::string& directory, SoakSha
     if (!counted.has_value()) {
       KeepError(directory, shared, output);
       const std::string why = WhyItMayNotEndSo(output, is_quiet);
-      if (!why.empty()) shared.Fail(absl::StrCat("the counter of words ", why, ": ", output.err));
-      shared.word_counts_cut_short.fetch_add(1);
+      if (why.empty()) {
+        shared.word_counts_cut_short.fetch_add(1);
+      } else {
+        shared.Fail(absl::StrCat("the counter of words ", why, ": ", output.err));
+      }
     } else if (const std::string wrong = Difference(*counted, expected); !wrong.empty()) {
       shared.Fail(wrong);
     } else {
