@@ -27,6 +27,17 @@ namespace {
 
 constexpr int kStopLimitS = 30;
 constexpr int kStartLimitS = 60;
+constexpr int kStopSignals[] = {SIGINT, SIGTERM, SIGHUP};
+
+volatile sig_atomic_t g_stop_signal = 0;  // That Eventually has not thrown yet.
+volatile sig_atomic_t g_first_stop_signal = 0;
+bool g_throws_on_signals = false;
+
+extern "C" void OnStopSignal(int signal) {
+  if (g_first_stop_signal != 0) _exit(128 + signal);
+  g_first_stop_signal = signal;
+  g_stop_signal = signal;
+}
 
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -66,11 +77,16 @@ pid_t Spawn(const std::vector<std::string>& command, const std::string& out, con
 // The exit code, or 128 + the signal's number; -1 and killed if it does not end in time.
 int Await(pid_t pid, int timeout_s) {
   int status = 0;
-  const bool ended = Eventually([&] { return waitpid(pid, &status, WNOHANG) == pid; }, timeout_s);
-  if (!ended) {
+  const auto end = [&] {
     kill(pid, SIGKILL);
     waitpid(pid, &status, 0);
     return -1;
+  };
+  try {
+    if (!Eventually([&] { return waitpid(pid, &status, WNOHANG) == pid; }, timeout_s)) return end();
+  } catch (const Stopped&) {
+    end();
+    throw;
   }
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
@@ -88,23 +104,54 @@ TemporaryDirectory::~TemporaryDirectory() {
   std::filesystem::remove_all(path_, ignored);
 }
 
+void ThrowOnSignals() {
+  g_throws_on_signals = true;
+  struct sigaction action {};
+  action.sa_handler = OnStopSignal;
+  action.sa_flags = SA_RESTART;  // Who waits for something short gets it.
+  for (const int signal : kStopSignals) sigaction(signal, &action, nullptr);
+}
+
+int StopSignal() { return g_first_stop_signal; }
+
 bool Eventually(const std::function<bool()>& condition, int timeout_s) {
   const Stopwatch watch;
   while (!condition()) {
+    if (const int signal = std::exchange(g_stop_signal, 0); signal != 0) throw Stopped(signal);
     if (watch.Seconds() > timeout_s) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   return true;
 }
 
-Output RunProgram(const std::vector<std::string>& command, int timeout_s) {
+std::vector<Output> RunPrograms(const std::vector<std::vector<std::string>>& commands, int timeout_s) {
   const TemporaryDirectory directory;
-  Output output;
-  output.exit_code = Await(Spawn(command, directory / "out", directory / "err"), timeout_s);
-  EXPECT_NE(output.exit_code, -1) << absl::StrJoin(command, " ") << " does not end in " << timeout_s << " s";
-  output.out = ReadFile(directory / "out");
-  output.err = ReadFile(directory / "err");
-  return output;
+  std::vector<pid_t> pids;
+  for (const auto& command : commands) {
+    const std::string place = directory / std::to_string(pids.size());
+    pids.push_back(Spawn(command, place + ".out", place + ".err"));
+  }
+  std::vector<Output> outputs(commands.size());
+  size_t ended = 0;
+  try {
+    for (; ended < pids.size(); ++ended) outputs[ended].exit_code = Await(pids[ended], timeout_s);
+  } catch (const Stopped&) {
+    while (++ended < pids.size()) {
+      kill(pids[ended], SIGKILL);
+      waitpid(pids[ended], nullptr, 0);
+    }
+    throw;
+  }
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    EXPECT_NE(outputs[i].exit_code, -1) << absl::StrJoin(commands[i], " ") << " does not end in " << timeout_s << " s";
+    outputs[i].out = ReadFile(directory / absl::StrCat(i, ".out"));
+    outputs[i].err = ReadFile(directory / absl::StrCat(i, ".err"));
+  }
+  return outputs;
+}
+
+Output RunProgram(const std::vector<std::string>& command, int timeout_s) {
+  return RunPrograms({command}, timeout_s).front();
 }
 
 size_t LinesWith(const std::string& path, const std::string& words) {
@@ -117,7 +164,7 @@ size_t LinesWith(const std::string& path, const std::string& words) {
 
 Cluster::Cluster(const ClusterOptions& options) : options_(options), ports_(FreePorts(options.nodes)) {
   WriteKeys({std::string(64, 'a')});
-  for (int node = 1; node <= size(); ++node) WriteConfig(node, ConfigText(node));
+  for (int node = 1; node <= named(); ++node) WriteConfig(node, ConfigText(node));
 }
 
 Cluster::~Cluster() {
@@ -134,6 +181,7 @@ std::string Cluster::config(int node) const {
   const auto made = set_up_.find(node);
   return made != set_up_.end() ? made->second + "/mangroved.toml" : directory_ / absl::StrCat("node-", node, ".toml");
 }
+std::string Cluster::MadeConfig(int node) const { return ReadFile(config(node)); }
 std::string Cluster::log(int node) const { return ReadFile(directory_ / absl::StrCat("node-", node, ".log")); }
 
 size_t Cluster::LinesOf(int node, const std::string& words) const {
@@ -156,7 +204,7 @@ std::string Cluster::ConfigText(int node) const {
       socket(node), "\"\ncache_size_mib = ", options_.cache_size_mib,
       "\nfault_timeout_ms = ", options_.fault_timeout_ms, "\n", options_.node_settings,
       "\n[cluster]\nname = \"test\"\nkey_file = \"", directory_ / "key", "\"\nreplicas = ", options_.replicas, "\n");
-  for (int member = 1; member <= size(); ++member) {
+  for (int member = 1; member <= named(); ++member) {
     const int id = options_.ids.empty() ? member : options_.ids.at(static_cast<size_t>(member) - 1);
     absl::StrAppend(&text, "[[members]]\nid = ", id, "\nname = \"node-", member, "\"\naddress = \"", HostOf(member),
                     ":", ports_[static_cast<size_t>(member) - 1], "\"\n");
@@ -185,11 +233,16 @@ void Cluster::Start(int node, const std::vector<std::string>& flags) {
 Output Cluster::SetUp(int node, std::vector<std::string> command, const std::vector<std::string>& flags) {
   const std::string directory = directory_ / absl::StrCat("made-", node);
   for (const std::string& word : {std::string("--name"), absl::StrCat("node-", node), std::string("--address"),
-                                  absl::StrCat("127.0.0.1:", port(node)), std::string("--dir"), directory,
+                                  absl::StrCat(HostOf(node), ":", port(node)), std::string("--dir"), directory,
                                   std::string("--socket"), socket(node)}) {
     command.push_back(word);
   }
   command.insert(command.end(), flags.begin(), flags.end());
+  if (!options_.launchers.empty()) {
+    command[0] = absl::StrCat(MANGROVE_BIN_DIR, "/", command[0]);
+    const std::vector<std::string>& launcher = options_.launchers.at(static_cast<size_t>(node) - 1);
+    command.insert(command.begin(), launcher.begin(), launcher.end());
+  }
   Output output = RunProgram(command);
   if (output.exit_code == 0) set_up_[node] = directory;
   return output;
@@ -205,8 +258,16 @@ Output Cluster::Join(int node, int via, const std::vector<std::string>& flags) {
   return SetUp(node, {"mangrove", "node", "join", NewToken(via)}, flags);
 }
 
+std::vector<int> Cluster::Startable() const {
+  std::vector<int> nodes;
+  for (int node = 1; node <= size(); ++node) {
+    if (node <= named() || set_up_.contains(node)) nodes.push_back(node);
+  }
+  return nodes;
+}
+
 void Cluster::StartAll() {
-  for (int node = 1; node <= size(); ++node) Start(node);
+  for (const int node : Startable()) Start(node);
   AwaitConnected();
 }
 
@@ -216,9 +277,10 @@ Output Cluster::GiveUp(int via, const std::string& name) {
 }
 
 int Cluster::AwaitEnd(int node) {
-  const int code = Await(processes_.at(node), kStopLimitS);
-  EXPECT_NE(code, -1) << "node-" << node << " does not end";
+  const pid_t pid = processes_.at(node);
   processes_.erase(node);
+  const int code = Await(pid, kStopLimitS);
+  EXPECT_NE(code, -1) << "node-" << node << " does not end";
   return code;
 }
 
@@ -240,6 +302,11 @@ void Cluster::Kill(int node) {
   EXPECT_EQ(AwaitEnd(node), 128 + SIGKILL);
 }
 
+void Cluster::KillAtOnce(const std::vector<int>& nodes) {
+  for (const int node : nodes) kill(processes_.at(node), SIGKILL);
+  for (const int node : nodes) EXPECT_EQ(AwaitEnd(node), 128 + SIGKILL);
+}
+
 void Cluster::KillAll() {
   for (const auto& [node, pid] : processes_) kill(pid, SIGKILL);
   for (const auto& [node, pid] : processes_) waitpid(pid, nullptr, 0);
@@ -253,7 +320,7 @@ void Cluster::AwaitConnected() {
     const nlohmann::json document = nlohmann::json::parse(status.out);
     size_t connected = 0;
     for (const auto& peer : document["peers"]) connected += peer["connected"].get<bool>() ? 1 : 0;
-    const bool all_run = static_cast<int>(processes_.size()) == size();
+    const bool all_run = processes_.size() == Startable().size();
     const auto& membership = document["membership"];
     const bool all_are_here =
         membership["has_lease"].get<bool>() && membership["missing"].empty() && membership["behind"].empty();
@@ -301,6 +368,9 @@ Child::Child(const std::function<int(const Tell& tell)>& body) {
   if (pid_ == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(127);
+    if (g_throws_on_signals) {
+      for (const int signal : kStopSignals) ::signal(signal, SIG_DFL);
+    }
     const auto tell = [fd = ends[1]](char what) {
       if (write(fd, &what, 1) != 1) _exit(127);
     };

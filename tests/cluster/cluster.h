@@ -45,6 +45,8 @@ struct Output {
 
 // Runs a program to its end; a test failure if that takes longer. What does not begin with '/' is in build/bin.
 Output RunProgram(const std::vector<std::string>& command, int timeout_s = 60);
+// Several at once.
+std::vector<Output> RunPrograms(const std::vector<std::vector<std::string>>& commands, int timeout_s = 60);
 
 class Stopwatch {
  public:
@@ -54,6 +56,23 @@ class Stopwatch {
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+// A signal that asks this process to end, as an exception: so what was made is removed.
+class Stopped : public std::exception {
+ public:
+  explicit Stopped(int signal) : signal_(signal) {}
+  int signal() const { return signal_; }
+  const char* what() const noexcept override { return "stopped by a signal"; }
+
+ private:
+  const int signal_;
+};
+
+// From now on the first SIGINT, SIGTERM or SIGHUP makes Eventually, and what waits by it, throw Stopped, once; a second one ends the
+// process at once. Each Child has the usual handlers.
+void ThrowOnSignals();
+// The one that has come; 0: none.
+int StopSignal();
+
 // Waits until `condition` holds; false if it does not in time.
 bool Eventually(const std::function<bool()>& condition, int timeout_s = 20);
 
@@ -62,6 +81,7 @@ size_t LinesWith(const std::string& path, const std::string& words);
 
 struct ClusterOptions {
   int nodes = 3;
+  int joiners = 0;  // So many of them, the last ones, are in no configuration that the test writes: they join.
   int replicas = 2;
   int cache_size_mib = 64;
   int fault_timeout_ms = 3000;
@@ -85,6 +105,7 @@ class Cluster {
   std::string socket(int node) const;
   std::string sockets() const;  // Of all, with commas between.
   std::string config(int node) const;
+  std::string MadeConfig(int node) const;  // Its text.
   int port(int node) const { return ports_[static_cast<size_t>(node) - 1]; }
   std::string log(int node) const;                           // What it has written there.
   size_t LinesOf(int node, const std::string& words) const;  // Of its log.
@@ -92,11 +113,12 @@ class Cluster {
   bool IsRunning(int node) const { return processes_.contains(node); }
 
   void Start(int node, const std::vector<std::string>& flags = {});
-  void StartAll();
+  void StartAll();  // But for those that have not joined.
   // SIGTERM, or another signal; returns the exit code.
   int Stop(int node, int signal = 0);
   void StopAll();  // All at once.
   void Kill(int node);
+  void KillAtOnce(const std::vector<int>& nodes);
   void KillAll();
   // Until every running node is connected to every other, and, if all of them run, is ready and in one view with them, in
   // which every disk is current.
@@ -128,6 +150,8 @@ class Cluster {
 
  private:
   std::string HostOf(int node) const;
+  int named() const { return options_.nodes - options_.joiners; }
+  std::vector<int> Startable() const;
 
   const ClusterOptions options_;
   const TemporaryDirectory directory_;

@@ -125,9 +125,14 @@ void NodeNetwork::CutOff(int node, Cut cut) {
   MustDo(Within(node, {"nft", rules}));
 }
 
-void NodeNetwork::CutPair(int node, int other) {
-  MustDo(Within(node, {"nft", absl::StrCat("add rule inet soak in ip saddr ", Host(other),
-                                           " drop; add rule inet soak out ip daddr ", Host(other), " drop")}));
+void NodeNetwork::Separate(const std::vector<int>& some, const std::vector<int>& others) {
+  std::vector<std::string> hosts;
+  for (const int other : others) hosts.push_back(Host(other));
+  const std::string all = absl::StrJoin(hosts, ", ");
+  for (const int node : some) {
+    MustDo(Within(node, {"nft", absl::StrCat("add rule inet soak in ip saddr { ", all,
+                                             " } drop; add rule inet soak out ip daddr { ", all, " } drop")}));
+  }
 }
 
 void NodeNetwork::Heal(int node) { MustDo(Within(node, {"nft", "flush table inet soak"})); }

@@ -27,8 +27,9 @@ class NodeNetwork {
 
   // Packets are dropped without an answer, those of connections that there are already too. Throws if that cannot be done.
   void CutOff(int node, Cut cut);
-  // Of the two, as seen by the first.
-  void CutPair(int node, int other);
+  // Some from the others, none of which is among them: all that passes between is dropped, at the former.
+  void Separate(const std::vector<int>& some, const std::vector<int>& others);
+  // What was cut or dropped at this node.
   void Heal(int node);
 
  private:
