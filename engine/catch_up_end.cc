@@ -161,7 +161,7 @@ Task<absl::Status> CatchUp::Finish() {
   if (!status.ok()) co_return status;
   const absl::StatusOr<Coverage> all = co_await LookAtAll();
   if (!all.ok()) co_return all.status();
-  uncovered_ = all->waits;
+  uncovered_.insert(all->waits.begin(), all->waits.end());
   const bool has_all = uncovered_.empty();
   const absl::Status waits = absl::UnavailableError("disks that keep what is to come here are not there");
   // U9

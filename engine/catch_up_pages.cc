@@ -15,6 +15,15 @@ namespace {
 constexpr DurationNs kAnswerIn = 2 * kSecond;
 constexpr size_t kVersionsAtOnce = 1024;
 
+// Of a page that comes to `self` with a move: disks that keep it now, and are away or behind. What they have goes with the move's end.
+std::vector<NodeId> OthersThatMayHave(const Disks& disks, const View& view, NodeId self, PageId page,
+                                      uint32_t replicas) {
+  if (!disks.Gains(self, page, replicas)) return {};
+  std::vector<NodeId> nodes = disks.Holders(page, replicas);
+  std::erase_if(nodes, [&](NodeId node) { return disks.IsCurrent(node) || view.lost.contains(node); });
+  return nodes;
+}
+
 }  // namespace
 
 Message CatchUp::AskOf(PageId page) {
@@ -176,11 +185,11 @@ Task<absl::Status> CatchUp::Copy(NodeId source, std::vector<StoredVersion> pages
   co_return status;
 }
 
-// U5. Another disk may be able to read what one could not.
+// U5. Another disk may be able to read what one could not. Of what stays open `uncovered_` says whose disks have to be current first.
 Task<absl::Status> CatchUp::Settle() {
   const uint64_t round = round_;
-  while (!unreadable_.empty()) {
-    const auto [page, version] = *unreadable_.begin();
+  uncovered_.clear();
+  for (const auto& [page, version] : std::map<PageId, Version>(unreadable_)) {
     const absl::StatusOr<bool> copied = co_await CopyFromAny(page);
     if (absl::Status status = CheckGoesOn(round); !status.ok()) co_return status;
     if (!copied.ok()) co_return copied.status();
@@ -190,7 +199,12 @@ Task<absl::Status> CatchUp::Settle() {
       if (!here.ok()) co_return here.status();
       const auto own = here->versions.find(page);
       const bool is_here = own != here->versions.end() && own->second == version && version != kUnknownVersion;
-      if (!is_here && engine_->core_.Find(page) != nullptr && !engine_->core_.WasStoredSince(page)) {
+      const Extent* const extent = engine_->core_.Find(page);
+      if (!is_here && extent != nullptr && !engine_->core_.WasStoredSince(page)) {
+        const std::vector<NodeId> others =
+            OthersThatMayHave(engine_->disks_, engine_->view_, engine_->options_.self.node, page, extent->replicas);
+        uncovered_.insert(others.begin(), others.end());
+        if (!others.empty()) continue;
         auto [marked, done] = Await<absl::Status>();
         engine_->core_.MarkLost(page, version, std::move(done));
         absl::Status status = co_await marked.Get();

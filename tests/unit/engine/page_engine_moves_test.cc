@@ -310,5 +310,42 @@ TEST_F(PageEngineMoves, NobodyWaitsForALostDisk) {
   EXPECT_THAT(WaitsFor(2), IsEmpty());
 }
 
+// One of a page's two disks cannot read it, and the other one, which is to keep it no more, is away for a moment.
+class PageEngineMovesOfACorruptPage : public PageEngineMoves {
+ protected:
+  PageEngineMovesOfACorruptPage() : page_(PageOn({2, 3})) {
+    CHECK(WriteAndFlush(1, page_, 8).ok());
+    PlantLost(2, page_, VersionOnDisk(2, page_));
+    cluster_.Leave(3);
+    for (const uint64_t node : {1, 2, 4}) Back(node);  // Nothing is in RAM.
+    cluster_.RunFor(kSecond);
+    const std::vector<NodeId> next = Locator({NodeId(1), NodeId(2), NodeId(4)}).CoreHolders(page_, 2);
+    gains_ = next[next[0] == NodeId(2) ? 1 : 0].value;
+    cluster_.Place({1, 2, 4});
+    cluster_.RunFor(2 * kSecond);
+  }
+
+  const PageId page_;
+  uint64_t gains_ = 0;
+};
+
+TEST_F(PageEngineMovesOfACorruptPage, WaitsForTheDiskThatMayHaveIt) {
+  EXPECT_FALSE(HasMoved());
+  EXPECT_THAT(WaitsFor(gains_), ElementsAre(NodeId(3)));
+  Back(3);
+  RunUntilMoved();
+  EXPECT_EQ(cluster_.engine(gains_).catch_up().pages_lost, 0u);
+  EXPECT_EQ(ByteOnDisk(gains_, page_), 8);
+  EXPECT_EQ(cluster_.Read(1, page_).value_or(-1), 8);
+}
+
+TEST_F(PageEngineMovesOfACorruptPage, DoesNotWaitForALostDisk) {
+  ASSERT_FALSE(HasMoved());
+  GiveUp({NodeId(3)});
+  RunUntilMoved();
+  EXPECT_EQ(cluster_.engine(gains_).catch_up().pages_lost, 1u);
+  EXPECT_EQ(cluster_.Read(1, page_).status().code(), absl::StatusCode::kDataLoss);
+}
+
 }  // namespace
 }  // namespace mangrove
