@@ -235,7 +235,7 @@ TEST(StatusOfACluster, WhoIsOutsideSaysThatTheClusterHasItsQuorumAndWhomItDoesNo
   const auto first_line = [&](int node) { return FirstLine(cluster, node); };
   cluster.Kill(outside);
   ASSERT_TRUE(Eventually([&] { return Lists(cluster, inside, "missing", outside); }));
-  (*network)->CutPair(inside, outside);
+  (*network)->Separate({inside}, {outside});
   cluster.Start(outside);
   EXPECT_TRUE(Eventually([&] {
     return testing::Value(first_line(outside),
@@ -259,7 +259,7 @@ TEST(StatusOfACluster, ACableThatIsCutBetweenTwoIdleNodesIsNoticedAndOneOfThemLe
   const auto first_line = [&](int node) { return FirstLine(cluster, node); };
   const auto says_so = testing::AnyOf(HasSubstr("does not reach"), HasSubstr("is MISSING"), StartsWith("THIS NODE IS"));
   ASSERT_THAT(first_line(others[0]), Not(says_so));
-  (*network)->CutPair(others[0], others[1]);
+  (*network)->Separate({others[0]}, {others[1]});
   const auto began = std::chrono::steady_clock::now();
   EXPECT_TRUE(Eventually([&] { return testing::Value(first_line(others[0]), says_so); })) << first_line(others[0]);
   const std::chrono::duration<double> noticed = std::chrono::steady_clock::now() - began;
