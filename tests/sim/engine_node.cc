@@ -182,6 +182,7 @@ MembershipOptions MembersOf(const NodeSetup& setup) {
   for (NodeId node : setup.nodes) {
     options.nodes[node] = RecordOf(node);
   }
+    options.nodes[node].votes = setup.anchors.contains(node) ? 1 : 0;
   return options;
 }
 

@@ -61,7 +61,7 @@ ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, SimRandom 
   }
   if ((scenario.traits & kSizes) != 0) cluster.reweigh_after = directory.Spread(50 * kMillisecond, 2 * kSecond);
   if ((scenario.traits & kNewAnchors) != 0) {
-    cluster.nodes = 2 * kAnchors + static_cast<int>(directory.Between(1, 2));
+    cluster.nodes = 2 * kAnchors + cluster.late + static_cast<int>(directory.Between(1, 2));
     cluster.replace_after =
         directory.Spread(100 * kMillisecond, 3 * kSecond);  // Or who is away holds up that others leave.
   }
@@ -124,7 +124,7 @@ ClusterOptions WithReaders(ClusterOptions cluster, const Scenario& scenario, Sim
 ClusterOptions WithLogs(ClusterOptions cluster, const Scenario& scenario, SimRandom random) {
   if ((scenario.traits & (kAccounts | kFiles)) == 0) return cluster;
   cluster.log_pages = static_cast<uint64_t>(random.Spread(8, 100));
-  cluster.nodes = std::min(cluster.nodes, 5);
+  if ((scenario.traits & kMoves) == 0) cluster.nodes = std::min(cluster.nodes, 5);
   // What the operations of all users lock at a time has to fit.
   if ((scenario.traits & kFiles) != 0) cluster.cache_pages = std::max<size_t>(cluster.cache_pages, 256);
   if ((scenario.traits & kLostNames) == 0) return cluster;
@@ -157,7 +157,8 @@ FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes, st
   // Every node makes events; a large cluster must get something done between two faults as well.
   const uint64_t size = static_cast<uint64_t>(std::max(nodes, 4));
   faults.mean_events = size * static_cast<uint64_t>(random.Between(100, 400));
-  if ((scenario.traits & (kAccounts | kFiles)) != 0) faults.mean_events *= 2;  // A transfer takes many.
+  // A transfer takes many; and most events of many nodes are none of it.
+  if ((scenario.traits & (kAccounts | kFiles)) != 0 && (scenario.traits & kMoves) == 0) faults.mean_events *= 2;
   faults.max_down = random.Spread(20 * kMillisecond, 5 * kSecond);
   faults.max_cut = random.Spread(50 * kMillisecond, 4 * kSecond);
   faults.max_pause = random.Spread(200 * kMillisecond, 4 * kSecond);
@@ -410,6 +411,8 @@ const Scenario* FindScenario(std::string_view name) {
   const auto it = std::find_if(all.begin(), all.end(), [name](const Scenario& s) { return s.name == name; });
   return it == all.end() ? nullptr : &*it;
 }
+      {"upheaval", "transactions go on while nodes come, go and stop, and all anchors become others", kMixed,
+       {15, 4, 2, 6, 2, 4, 4, 3, 6, 6, 2, 1, 4, 14, 6, 12, 40, 0, 12}, kAccounts | kMoves | kJoins | kNewAnchors},
 
 const std::vector<PlantedBug>& AllPlantedBugs() {
   static const std::vector<PlantedBug> kBugs{

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -48,6 +49,7 @@ struct NodeSetup {
   NodeInstance self;
   std::vector<NodeId> nodes;   // All of the cluster, this one included.
   uint32_t replicas = 2;       // Core holders of each page.
+  std::set<NodeId> anchors;    // Of these.
   size_t cache_pages = 64;     // That the node keeps in memory.
   bool evict_to_peers = true;  // What does not fit goes to other nodes.
   DirectoryLimits directory;   // Small ones, so that it has levels.
