@@ -151,6 +151,7 @@ class EngineNode final : public SimNode, public ViewEvents {
   }
   void EndClient(uint64_t client) override { engine_.EndClient(client); }
   Transactions* transactions() override { return transactions_ ? &*transactions_ : nullptr; }
+  const Anchor* anchor() const override { return is_open_ ? membership_.anchor() : nullptr; }
   View view() const override { return engine_.view(); }
   uint64_t PagesMoved() const override { return engine_.counters().pages_moved_out; }
 
@@ -181,8 +182,8 @@ MembershipOptions MembersOf(const NodeSetup& setup) {
   if (setup.reweigh_after != 0) options.timing.reweigh_after = setup.reweigh_after;
   for (NodeId node : setup.nodes) {
     options.nodes[node] = RecordOf(node);
-  }
     options.nodes[node].votes = setup.anchors.contains(node) ? 1 : 0;
+  }
   return options;
 }
 

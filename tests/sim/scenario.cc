@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
+#include "recovery/anchor.h"
 #include "tests/sim/accounts.h"
+#include "tests/sim/anchors_oracle.h"
 #include "tests/sim/disk_copies.h"
 #include "tests/sim/engine_node.h"
 #include "tests/sim/files.h"
@@ -200,6 +202,7 @@ class Run {
         world_(seed),
         random_(world_.Fork("scenario")),
         oracle_(&world_),
+        anchors_(&world_),
         cluster_(&world_, &oracle_,
                  WithRepairLimit(
                      WithReaders(WithLogs(WithRoom(ClusterOf(scenario, random_, world_.Fork("directory"), options),
@@ -213,6 +216,7 @@ class Run {
     world_.SetVerbose(options.verbose);
     world_.SetAfterEvent([this] {
       oracle_.AfterEvent();
+      LookAtAnchors();
       const bool is_fault_next = faults_.AfterEvent(work_->counters().ended);
       const bool is_view_new = std::exchange(checked_in_, cluster_.newest_epoch()) != cluster_.newest_epoch();
       if (is_fault_next || is_view_new || world_.events() % kEventsPerLook == 0) CheckCurrentCopies();
@@ -283,6 +287,14 @@ class Run {
     CheckCopies();
   }
 
+  void LookAtAnchors() {
+    for (int slot = 0; slot < cluster_.nodes(); ++slot) {
+      const SimHost& host = cluster_.host(slot);
+      const Anchor* const anchor = host.up() ? host.node->anchor() : nullptr;
+      if (anchor != nullptr && anchor->has_log()) anchors_.OnAnchor(slot, host.life, *anchor->raft());
+    }
+  }
+
   // No disk is behind, and nothing moves.
   void KeepPages() {
     RunUntil("all nodes keep pages", 120 * kSecond, [this] { return cluster_.AllNodesKeepPages(); });
@@ -349,6 +361,8 @@ class Run {
     result.stale_loads = oracle_.stale_loads();
     result.weighed = cluster_.weighed();
     result.moved = cluster_.pages_moved();
+    result.leaders = anchors_.leaders();
+    result.committed = anchors_.committed();
     result.simulated = world_.now();
     result.nodes = cluster_.nodes();
     result.replicas = cluster_.options().replicas;
@@ -359,6 +373,7 @@ class Run {
   SimWorld world_;
   SimRandom random_;
   Oracle oracle_;
+  AnchorsOracle anchors_;
   SimCluster cluster_;
   std::unique_ptr<sim::Work> work_;
   FaultInjector faults_;
@@ -396,6 +411,8 @@ const std::vector<Scenario>& Scenarios() {
       {"accounts", "transactions move money while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kAccounts},
       {"names", "the page that names the logs of transactions is lost", kMixed, {50, 12, 8, 0, 0, 6, 6, 4, 10, 10, 2, 2, 6, 0, 0, 0, 0, 30}, kAccounts | kLostNames},
       {"anchors", "all anchors become others while a node is away", kFlushes, {20, 4, 2, 0, 0, 6, 6, 3, 8, 8, 3, 2, 4, 0, 0, 0, 25}, kMoves | kNewAnchors},
+      {"upheaval", "transactions go on while nodes come, go and stop, and all anchors become others", kMixed,
+       {15, 4, 2, 6, 2, 4, 4, 3, 6, 6, 2, 1, 4, 14, 6, 12, 40, 0, 12}, kAccounts | kMoves | kJoins | kNewAnchors},
       {"readers", "regions are read by nodes that are cut off", kMixed, {6, 1, 1, 0, 0, 15, 20, 30, 8, 15, 0, 0, 10}, kReaders},
       {"stops", "nodes are stopped in order and started again", kMixed, {12, 3, 1, 0, 0, 4, 4, 2, 12, 6, 2, 1, 5, 0, 0, 0, 0, 0, 60}},
       {"files", "users work with files while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kFiles},
@@ -411,8 +428,6 @@ const Scenario* FindScenario(std::string_view name) {
   const auto it = std::find_if(all.begin(), all.end(), [name](const Scenario& s) { return s.name == name; });
   return it == all.end() ? nullptr : &*it;
 }
-      {"upheaval", "transactions go on while nodes come, go and stop, and all anchors become others", kMixed,
-       {15, 4, 2, 6, 2, 4, 4, 3, 6, 6, 2, 1, 4, 14, 6, 12, 40, 0, 12}, kAccounts | kMoves | kJoins | kNewAnchors},
 
 const std::vector<PlantedBug>& AllPlantedBugs() {
   static const std::vector<PlantedBug> kBugs{

@@ -28,6 +28,7 @@
 #include "recovery/view.h"
 
 namespace mangrove {
+class Anchor;
 class PageEngine;
 class Transactions;
 }  // namespace mangrove
@@ -48,8 +49,8 @@ struct NodeDoors {
 struct NodeSetup {
   NodeInstance self;
   std::vector<NodeId> nodes;   // All of the cluster, this one included.
-  uint32_t replicas = 2;       // Core holders of each page.
   std::set<NodeId> anchors;    // Of these.
+  uint32_t replicas = 2;       // Core holders of each page.
   size_t cache_pages = 64;     // That the node keeps in memory.
   bool evict_to_peers = true;  // What does not fit goes to other nodes.
   DirectoryLimits directory;   // Small ones, so that it has levels.
@@ -98,6 +99,8 @@ class SimNode {
   virtual PageEngine* engine() { return nullptr; }
   // Null: it has none.
   virtual Transactions* transactions() { return nullptr; }
+  // Null: it is none, or not yet.
+  virtual const Anchor* anchor() const { return nullptr; }
   // To other nodes, since there was no room for them.
   virtual uint64_t PagesMoved() const { return 0; }
   // The newest that it knows.

@@ -175,6 +175,8 @@ TEST_P(ScenarioTest, HoldsForItsFirstSeeds) {
     ASSERT_EQ(result.failure, "") << Replay(GetParam(), seed);
     EXPECT_GE(result.operations, 2000u);
     EXPECT_GE(result.faults, 20u);
+    EXPECT_GT(result.leaders, 0u);
+    EXPECT_GE(result.committed, 5u);
     // Where nodes die all the time, and each is missed for a second, little succeeds; nor do transactions of several pages.
     const uint64_t one_of = (GetParam().traits & kStragglers) != 0 ? 20 : (GetParam().traits & kAccounts) != 0 ? 6 : 4;
     EXPECT_GT(result.succeeded, result.operations / one_of) << Replay(GetParam(), seed);
