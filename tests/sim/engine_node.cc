@@ -8,6 +8,7 @@
 #include "engine/transactions/transactions.h"
 #include "net/channel_switch.h"
 #include "net/check.h"
+#include "tests/sim/old_pages.h"
 #include "tests/sim/sim_world.h"
 
 namespace mangrove::sim {
@@ -24,6 +25,7 @@ class EngineNode final : public SimNode, public ViewEvents {
         follows_(setup.follows),
         expelled_(setup.expelled),
         dismissed_(setup.dismissed),
+        old_pages_(setup.old_pages),
         replicas_(setup.replicas),
         next_config_(setup.next_config),
         engine_({.self = setup.self,
@@ -92,6 +94,7 @@ class EngineNode final : public SimNode, public ViewEvents {
     engine_.OnLease(until);
     if (until == 0 || is_ready_) return;
     is_ready_ = true;
+    if (bugs_.keep_old_pages) old_pages_->GiveBack(engine_);
     ready_(absl::OkStatus());
   }
   void OnExpelled() override {
@@ -166,6 +169,7 @@ class EngineNode final : public SimNode, public ViewEvents {
   absl::AnyInvocable<void(absl::Status)> ready_;  // Called when it has its first lease.
   bool is_ready_ = false;
   bool is_open_ = false;
+  OldPages* const old_pages_;
   const uint32_t replicas_;
   uint64_t* const next_config_;
   PageEngine engine_;

@@ -447,6 +447,7 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"step_unlike_copies", &PlantedBugs::step_unlike_copies, "default"},
       {"mix_views", &PlantedBugs::mix_views, "stragglers"},
       {"no_fence", &PlantedBugs::no_fence, "pauses"},
+      {"keep_old_pages", &PlantedBugs::keep_old_pages, "pauses"},
       {"take_over_unasked", &PlantedBugs::take_over_unasked, "partitions"},
       {"catch_up_without_pages", &PlantedBugs::catch_up_without_pages, "crashes"},
       {"trust_old_disk", &PlantedBugs::trust_old_disk, "storage"},

@@ -297,7 +297,14 @@ void SimCluster::Start(int slot) {
                         life.memory->ServeUntil(life.clock->WorldTimeOf(until));
                       },
                   .follows = [this, slot](const View& view) { OnFollows(slot, view); },
-                  .expelled = [this, slot, life = h.life] { EndProcess(slot, life); },
+                  .expelled =
+                      [this, slot, life = h.life] {
+                        SimHost& host_of = host(slot);
+                        if (options_.bugs != nullptr && options_.bugs->keep_old_pages) {
+                          host_of.old_pages.Take(*host_of.node->engine(), *host_of.memory);
+                        }
+                        EndProcess(slot, life);
+                      },
                   .dismissed =
                       [this, slot, life = h.life](bool is_removed) {
                         if (is_removed) Retire(slot);
@@ -306,6 +313,7 @@ void SimCluster::Start(int slot) {
                   .replace_after = options_.replace_after,
                   .reweigh_after = options_.reweigh_after,
                   .disk_mib = PickDiskMib(),
+                  .old_pages = &h.old_pages,
                   .next_config = &next_config_,
                   .bugs = options_.bugs};
   Configure(slot, setup);

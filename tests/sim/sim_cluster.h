@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/sim/applets.h"
+#include "tests/sim/old_pages.h"
 #include "tests/sim/oracle.h"
 #include "tests/sim/sim_memory.h"
 #include "tests/sim/sim_node.h"
@@ -61,6 +62,7 @@ struct SimHost {
   std::unique_ptr<SimMemory> memory;
   std::unique_ptr<SimEntropy> entropy;
   std::unique_ptr<SimNode> node;
+  OldPages old_pages;
   AppletGroup applets;
 
   bool up() const { return node != nullptr; }

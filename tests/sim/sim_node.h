@@ -29,6 +29,7 @@
 
 namespace mangrove {
 class Anchor;
+class OldPages;
 class PageEngine;
 class Transactions;
 }  // namespace mangrove
@@ -68,6 +69,7 @@ struct NodeSetup {
   DurationNs replace_after = 0;  // These two as RecoveryTiming's; 0: its default.
   DurationNs reweigh_after = 0;
   uint32_t disk_mib = 0;            // How large it says that its disk is; 0: it does not say.
+  OldPages* old_pages = nullptr;    // Those of a life that was expelled, for keep_old_pages.
   uint64_t* next_config = nullptr;  // Of the cluster: the last configuration number that was given.
   const PlantedBugs* bugs = nullptr;
 };
