@@ -24,6 +24,7 @@ struct PlantedBugs {
   bool step_unlike_copies = false;       // Neighbouring copies are taken to be of one version without a look.
   bool mix_views = false;                // A message of another view than the receiver's is taken.
   bool no_fence = false;                 // Programs go on without a lease.
+  bool keep_old_pages = false;           // A node that was expelled comes back with what it had in RAM, and says so.
   bool take_over_unasked = false;        // Who takes a segment over does not ask who holds pages of it.
   bool catch_up_without_pages = false;   // A disk that is behind takes the others' extents for all that it lacks.
   bool trust_old_disk = false;           // Who catches up keeps what it has itself, if that looks newer.

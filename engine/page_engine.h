@@ -94,8 +94,7 @@ class PageEngine final : public TransportEvents {
   void SetMembers(const std::vector<NodeId>& members) { members_.insert(members.begin(), members.end()); }
   // Also those that it does not have any more, as far as this node has heard of them.
   const std::set<NodeId>& members() const { return members_; }
-  // What Membership says. A node begins without a view and without a lease.
-  // The cluster goes on as `view`: an incarnation that is not in it any more is gone for ever.
+  // What Membership says; a node begins without either. The cluster goes on as `view`: an incarnation that is not in it is gone.
   void OnView(const View& view);
   // Until then, by its own clock, this node acts for others, and its programs use what is here; 0: they do not.
   void OnLease(TimeNs until);
@@ -181,9 +180,10 @@ class PageEngine final : public TransportEvents {
   uint64_t cache_pages() const { return options_.cache_pages; }
 
  private:
-  struct Frozen;   // flush.cc
-  struct Freezes;  // flush.cc
-  struct Storing;  // flush.cc
+  friend class OldPages;  // tests/sim/old_pages.h
+  struct Frozen;          // flush.cc
+  struct Freezes;         // flush.cc
+  struct Storing;         // flush.cc
 
   class Turn;
   friend class CatchUp;

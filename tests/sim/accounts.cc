@@ -256,7 +256,9 @@ Task<bool> AccountsWork::PrepareAll(ClientPtr client) {
     co_return false;
   }
   prepared_ = true;
-  for (int slot = 0; slot < cluster_->nodes(); ++slot) OnReady(cluster_->host(slot));
+  for (int slot = 0; slot < cluster_->nodes(); ++slot) {
+    if (cluster_->host(slot).ready) OnReady(cluster_->host(slot));
+  }
   co_return true;
 }
 

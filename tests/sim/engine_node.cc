@@ -8,6 +8,7 @@
 #include "engine/transactions/transactions.h"
 #include "net/channel_switch.h"
 #include "net/check.h"
+#include "tests/sim/old_pages.h"
 #include "tests/sim/sim_world.h"
 
 namespace mangrove::sim {
@@ -24,6 +25,7 @@ class EngineNode final : public SimNode, public ViewEvents {
         follows_(setup.follows),
         expelled_(setup.expelled),
         dismissed_(setup.dismissed),
+        old_pages_(setup.old_pages),
         replicas_(setup.replicas),
         next_config_(setup.next_config),
         engine_({.self = setup.self,
@@ -92,6 +94,7 @@ class EngineNode final : public SimNode, public ViewEvents {
     engine_.OnLease(until);
     if (until == 0 || is_ready_) return;
     is_ready_ = true;
+    if (bugs_.keep_old_pages) old_pages_->GiveBack(engine_);
     ready_(absl::OkStatus());
   }
   void OnExpelled() override {
@@ -151,6 +154,7 @@ class EngineNode final : public SimNode, public ViewEvents {
   }
   void EndClient(uint64_t client) override { engine_.EndClient(client); }
   Transactions* transactions() override { return transactions_ ? &*transactions_ : nullptr; }
+  const Anchor* anchor() const override { return is_open_ ? membership_.anchor() : nullptr; }
   View view() const override { return engine_.view(); }
   uint64_t PagesMoved() const override { return engine_.counters().pages_moved_out; }
 
@@ -165,6 +169,7 @@ class EngineNode final : public SimNode, public ViewEvents {
   absl::AnyInvocable<void(absl::Status)> ready_;  // Called when it has its first lease.
   bool is_ready_ = false;
   bool is_open_ = false;
+  OldPages* const old_pages_;
   const uint32_t replicas_;
   uint64_t* const next_config_;
   PageEngine engine_;
@@ -181,6 +186,7 @@ MembershipOptions MembersOf(const NodeSetup& setup) {
   if (setup.reweigh_after != 0) options.timing.reweigh_after = setup.reweigh_after;
   for (NodeId node : setup.nodes) {
     options.nodes[node] = RecordOf(node);
+    options.nodes[node].votes = setup.anchors.contains(node) ? 1 : 0;
   }
   return options;
 }

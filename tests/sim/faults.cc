@@ -22,13 +22,16 @@ FaultInjector::FaultInjector(SimCluster* cluster, const FaultOptions& options)
     : cluster_(cluster), world_(&cluster->world()), options_(options), random_(world_->Fork("faults")) {
   std::vector<int> slots;
   for (int slot = 0; slot < cluster->nodes(); ++slot) slots.push_back(slot);
+  // Those that are anchors, or are to become some.
+  const bool others_follow = options.weights[static_cast<size_t>(FaultKind::kNewAnchors)] > 0;
+  const int anchors = others_follow ? 2 * kAnchors : kAnchors;
   while (victims_.size() + 1 < cluster->options().replicas && slots.size() > 1) {
     const auto at = slots.begin() + static_cast<ptrdiff_t>(random_.Below(slots.size()));
     victims_.push_back(*at);
-    const bool is_anchor = *at < kAnchors;
+    const bool is_anchor = *at < anchors;
     slots.erase(at);
     // The log of most anchors, once lost, is lost for ever: one of three may lose its disk.
-    if (is_anchor) std::erase_if(slots, [](int slot) { return slot < kAnchors; });
+    if (is_anchor) std::erase_if(slots, [anchors](int slot) { return slot < anchors; });
   }
 }
 
@@ -111,16 +114,17 @@ int FaultInjector::PickUp() {
   return up.empty() ? kNoNode : up[random_.Below(up.size())];
 }
 
-// The log of two anchors needs both.
+// The log of two anchors needs both. While anchors become others it is now of these and now of those.
 int FaultInjector::PickVictim() {
-  if (victims_.empty()) return kNoNode;
+  if (victims_.empty() || cluster_->IsReplacingAnchors()) return kNoNode;
   const int slot = victims_[random_.Below(victims_.size())];
   int anchors = 0;
   const View view = cluster_->NewestView();
-  for (int other = 0; other < kAnchors; ++other) {
+  for (int other = 0; other < cluster_->nodes(); ++other) {
+    if (!cluster_->IsAnchor(other)) continue;
     anchors += !cluster_->host(other).in_service() || view.draining.contains(NodeOfSlot(other)) ? 0 : 1;
   }
-  const bool is_needed = slot < kAnchors && anchors < kAnchors;
+  const bool is_needed = cluster_->IsAnchor(slot) && anchors < kAnchors;
   return !cluster_->host(slot).in_service() || is_needed ? kNoNode : slot;
 }
 
@@ -308,9 +312,15 @@ int FaultInjector::Staying() const {
   return staying - std::max<int>(3, static_cast<int>(cluster_->options().replicas) + 1);
 }
 
+// It is to be an anchor, or to be followed by another one.
+bool FaultInjector::HasToStay(int slot) const {
+  const bool others_follow = options_.weights[static_cast<size_t>(FaultKind::kNewAnchors)] > 0;
+  return others_follow && slot < 2 * kAnchors && !cluster_->AreAnchorsReplaced();
+}
+
 bool FaultInjector::GiveUp() {
   const int slot = PickVictim();
-  if (slot == kNoNode || !cluster_->AllDisksCount() || Staying() <= 0) return false;
+  if (slot == kNoNode || HasToStay(slot) || !cluster_->AllDisksCount() || Staying() <= 0) return false;
   world_->Trace("fault: node ", slot + 1, " goes for ever");
   cluster_->Crash(slot);
   cluster_->Retire(slot);
@@ -322,7 +332,8 @@ bool FaultInjector::GiveUp() {
 bool FaultInjector::Join() {
   for (int slot = 0; slot < cluster_->nodes(); ++slot) {
     if (cluster_->host(slot).place != SimHost::Place::kOutside) continue;
-    if (cluster_->NewestView().epoch.value == 0) return false;
+    // It knows those that are anchors when it comes.
+    if (cluster_->NewestView().epoch.value == 0 || cluster_->IsReplacingAnchors()) return false;
     world_->Trace("fault: node ", slot + 1, " is to join");
     cluster_->Join(slot);
     return true;
@@ -341,9 +352,9 @@ bool FaultInjector::HoldAllOf(const std::vector<NodeId>& holders, PageId page) c
 
 // Once in a run.
 bool FaultInjector::ReplaceAnchors() {
-  if (anchors_replaced_ || !cluster_->AllDisksCount()) return false;
-  anchors_replaced_ = true;
+  if (!cluster_->MayReplaceAnchors()) return false;
   const int away = static_cast<int>(random_.Between(2 * kAnchors, cluster_->nodes() - 1));
+  if (!cluster_->host(away).in_service()) return false;
   const bool leave = random_.PerMille(600);
   world_->Trace("fault: while node ", away + 1, " is away, others become anchors", leave ? ", and these leave" : "");
   cluster_->ReplaceAnchors(away, leave);
@@ -389,7 +400,8 @@ bool FaultInjector::LoseLogs() {
 bool FaultInjector::Drain() {
   const View view = cluster_->NewestView();
   const int slot = PickUp();
-  if (slot == kNoNode || view.epoch.value == 0) return false;
+  if (slot == kNoNode || view.epoch.value == 0 || cluster_->IsReplacingAnchors()) return false;
+  if (HasToStay(slot)) return false;
   const NodeId node = NodeOfSlot(slot);
   const bool is_draining = view.draining.contains(node);
   if (!is_draining && Staying() <= 0) return false;

@@ -90,6 +90,7 @@ class FaultInjector {
   bool FailWrite();
   bool FalseAlarm();
   int Staying() const;
+  bool HasToStay(int slot) const;
   bool Drain();
   bool GiveUp();
   bool Join();
@@ -106,8 +107,7 @@ class FaultInjector {
   SimWorld* const world_;
   const FaultOptions options_;
   SimRandom random_;
-  std::vector<int> victims_;  // Whose disks may be damaged.
-  bool anchors_replaced_ = false;
+  std::vector<int> victims_;   // Whose disks may be damaged.
   int lost_anchor_ = kNoNode;  // The one whose disk kLoseLogs hits.
   bool active_ = false;
   uint64_t countdown_ = 0;

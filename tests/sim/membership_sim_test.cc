@@ -1,5 +1,5 @@
 // The membership of nodes over the simulated doors: the real driver and its log on disks that fill, fail and are lost, with every kind
-// of fault. That nobody has a lease who is not in the newest view is looked at after each event.
+// of fault. That nobody has a lease who is not in the newest view, and the anchors' log, is looked at after each event.
 // Covers: C03, C04
 
 #include <gtest/gtest.h>
@@ -13,6 +13,7 @@
 #include "engine/membership.h"
 #include "net/channel_switch.h"
 #include "net/log.h"
+#include "tests/sim/anchors_oracle.h"
 #include "tests/sim/engine_node.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/sim_cluster.h"
@@ -79,6 +80,7 @@ class MembershipRun {
   explicit MembershipRun(uint64_t seed)
       : world_(seed),
         oracle_(&world_),
+        anchors_(&world_),
         cluster_(&world_, &oracle_, OptionsOf(world_.Fork("options")),
                  [](const NodeDoors& doors, const NodeSetup& setup) {
                    return std::make_unique<MembershipNode>(doors, setup);
@@ -106,6 +108,7 @@ class MembershipRun {
   uint64_t faults() const { return faults_.injected(); }
   uint64_t views() const { return views_.size(); }
   uint64_t blank_disks() const { return blank_disks_; }
+  uint64_t leaders() const { return anchors_.leaders(); }
 
  private:
   static ClusterOptions OptionsOf(SimRandom random) {
@@ -139,7 +142,9 @@ class MembershipRun {
     for (int slot = 0; slot < cluster_.nodes(); ++slot) {
       const MembershipNode* node = NodeOf(slot);
       if (node == nullptr || node->membership() == nullptr || node->membership()->anchor() == nullptr) continue;
-      const View& view = node->membership()->anchor()->database().view();
+      const Anchor& anchor = *node->membership()->anchor();
+      if (anchor.has_log()) anchors_.OnAnchor(slot, cluster_.host(slot).life, *anchor.raft());
+      const View& view = anchor.database().view();
       const auto [known, is_new] = views_.try_emplace(view.epoch, view);
       blank_disks_ += is_new && std::any_of(view.behind.begin(), view.behind.end(),
                                             [](const auto& disk) { return disk.second == kBlankDisk; });
@@ -156,6 +161,7 @@ class MembershipRun {
 
   SimWorld world_;
   Oracle oracle_;
+  AnchorsOracle anchors_;
   SimCluster cluster_;
   FaultInjector faults_;
   std::map<Epoch, View> views_;
@@ -167,17 +173,20 @@ TEST(MembershipSim, NoFaultBreaksIt) {
   uint64_t faults = 0;
   uint64_t views = 0;
   uint64_t blank_disks = 0;
+  uint64_t leaders = 0;
   for (uint64_t seed = 1; seed <= 100; ++seed) {
     MembershipRun run(seed);
     ASSERT_EQ(run.Go(), "") << "seed " << seed;
     faults += run.faults();
     views += run.views();
     blank_disks += run.blank_disks();
+    leaders += run.leaders();
   }
   // It was not because nothing happened.
   EXPECT_GT(faults, 100 * 20u);
   EXPECT_GT(views, 100 * 10u);
   EXPECT_GT(blank_disks, 100 * 5u);
+  EXPECT_GT(leaders, 100 * 5u);
 }
 
 }  // namespace

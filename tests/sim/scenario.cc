@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
+#include "recovery/anchor.h"
 #include "tests/sim/accounts.h"
+#include "tests/sim/anchors_oracle.h"
 #include "tests/sim/disk_copies.h"
 #include "tests/sim/engine_node.h"
 #include "tests/sim/files.h"
@@ -61,7 +63,7 @@ ClusterOptions ClusterOf(const Scenario& scenario, SimRandom& random, SimRandom 
   }
   if ((scenario.traits & kSizes) != 0) cluster.reweigh_after = directory.Spread(50 * kMillisecond, 2 * kSecond);
   if ((scenario.traits & kNewAnchors) != 0) {
-    cluster.nodes = 2 * kAnchors + static_cast<int>(directory.Between(1, 2));
+    cluster.nodes = 2 * kAnchors + cluster.late + static_cast<int>(directory.Between(1, 2));
     cluster.replace_after =
         directory.Spread(100 * kMillisecond, 3 * kSecond);  // Or who is away holds up that others leave.
   }
@@ -124,7 +126,7 @@ ClusterOptions WithReaders(ClusterOptions cluster, const Scenario& scenario, Sim
 ClusterOptions WithLogs(ClusterOptions cluster, const Scenario& scenario, SimRandom random) {
   if ((scenario.traits & (kAccounts | kFiles)) == 0) return cluster;
   cluster.log_pages = static_cast<uint64_t>(random.Spread(8, 100));
-  cluster.nodes = std::min(cluster.nodes, 5);
+  if ((scenario.traits & kMoves) == 0) cluster.nodes = std::min(cluster.nodes, 5);
   // What the operations of all users lock at a time has to fit.
   if ((scenario.traits & kFiles) != 0) cluster.cache_pages = std::max<size_t>(cluster.cache_pages, 256);
   if ((scenario.traits & kLostNames) == 0) return cluster;
@@ -157,7 +159,8 @@ FaultOptions FaultsOf(const Scenario& scenario, SimRandom& random, int nodes, st
   // Every node makes events; a large cluster must get something done between two faults as well.
   const uint64_t size = static_cast<uint64_t>(std::max(nodes, 4));
   faults.mean_events = size * static_cast<uint64_t>(random.Between(100, 400));
-  if ((scenario.traits & (kAccounts | kFiles)) != 0) faults.mean_events *= 2;  // A transfer takes many.
+  // A transfer takes many; and most events of many nodes are none of it.
+  if ((scenario.traits & (kAccounts | kFiles)) != 0 && (scenario.traits & kMoves) == 0) faults.mean_events *= 2;
   faults.max_down = random.Spread(20 * kMillisecond, 5 * kSecond);
   faults.max_cut = random.Spread(50 * kMillisecond, 4 * kSecond);
   faults.max_pause = random.Spread(200 * kMillisecond, 4 * kSecond);
@@ -199,6 +202,7 @@ class Run {
         world_(seed),
         random_(world_.Fork("scenario")),
         oracle_(&world_),
+        anchors_(&world_),
         cluster_(&world_, &oracle_,
                  WithRepairLimit(
                      WithReaders(WithLogs(WithRoom(ClusterOf(scenario, random_, world_.Fork("directory"), options),
@@ -212,6 +216,7 @@ class Run {
     world_.SetVerbose(options.verbose);
     world_.SetAfterEvent([this] {
       oracle_.AfterEvent();
+      LookAtAnchors();
       const bool is_fault_next = faults_.AfterEvent(work_->counters().ended);
       const bool is_view_new = std::exchange(checked_in_, cluster_.newest_epoch()) != cluster_.newest_epoch();
       if (is_fault_next || is_view_new || world_.events() % kEventsPerLook == 0) CheckCurrentCopies();
@@ -282,6 +287,14 @@ class Run {
     CheckCopies();
   }
 
+  void LookAtAnchors() {
+    for (int slot = 0; slot < cluster_.nodes(); ++slot) {
+      const SimHost& host = cluster_.host(slot);
+      const Anchor* const anchor = host.up() ? host.node->anchor() : nullptr;
+      if (anchor != nullptr && anchor->has_log()) anchors_.OnAnchor(slot, host.life, *anchor->raft());
+    }
+  }
+
   // No disk is behind, and nothing moves.
   void KeepPages() {
     RunUntil("all nodes keep pages", 120 * kSecond, [this] { return cluster_.AllNodesKeepPages(); });
@@ -348,6 +361,8 @@ class Run {
     result.stale_loads = oracle_.stale_loads();
     result.weighed = cluster_.weighed();
     result.moved = cluster_.pages_moved();
+    result.leaders = anchors_.leaders();
+    result.committed = anchors_.committed();
     result.simulated = world_.now();
     result.nodes = cluster_.nodes();
     result.replicas = cluster_.options().replicas;
@@ -358,6 +373,7 @@ class Run {
   SimWorld world_;
   SimRandom random_;
   Oracle oracle_;
+  AnchorsOracle anchors_;
   SimCluster cluster_;
   std::unique_ptr<sim::Work> work_;
   FaultInjector faults_;
@@ -395,6 +411,8 @@ const std::vector<Scenario>& Scenarios() {
       {"accounts", "transactions move money while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kAccounts},
       {"names", "the page that names the logs of transactions is lost", kMixed, {50, 12, 8, 0, 0, 6, 6, 4, 10, 10, 2, 2, 6, 0, 0, 0, 0, 30}, kAccounts | kLostNames},
       {"anchors", "all anchors become others while a node is away", kFlushes, {20, 4, 2, 0, 0, 6, 6, 3, 8, 8, 3, 2, 4, 0, 0, 0, 25}, kMoves | kNewAnchors},
+      {"upheaval", "transactions go on while nodes come, go and stop, and all anchors become others", kMixed,
+       {15, 4, 2, 6, 2, 4, 4, 3, 6, 6, 2, 1, 4, 14, 6, 12, 40, 0, 12}, kAccounts | kMoves | kJoins | kNewAnchors},
       {"readers", "regions are read by nodes that are cut off", kMixed, {6, 1, 1, 0, 0, 15, 20, 30, 8, 15, 0, 0, 10}, kReaders},
       {"stops", "nodes are stopped in order and started again", kMixed, {12, 3, 1, 0, 0, 4, 4, 2, 12, 6, 2, 1, 5, 0, 0, 0, 0, 0, 60}},
       {"files", "users work with files while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kFiles},
@@ -429,6 +447,7 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"step_unlike_copies", &PlantedBugs::step_unlike_copies, "default"},
       {"mix_views", &PlantedBugs::mix_views, "stragglers"},
       {"no_fence", &PlantedBugs::no_fence, "pauses"},
+      {"keep_old_pages", &PlantedBugs::keep_old_pages, "pauses"},
       {"take_over_unasked", &PlantedBugs::take_over_unasked, "partitions"},
       {"catch_up_without_pages", &PlantedBugs::catch_up_without_pages, "crashes"},
       {"trust_old_disk", &PlantedBugs::trust_old_disk, "storage"},

@@ -74,6 +74,8 @@ struct RunResult {
   uint64_t stale_loads = 0;  // Without a lease.
   uint64_t weighed = 0;      // Views in which disks were to have other weights.
   uint64_t moved = 0;        // Pages, to other nodes, since there was no room for them.
+  uint64_t leaders = 0;      // Of the anchors, one for each term that had one.
+  uint64_t committed = 0;    // Entries of their log.
   TimeNs simulated = 0;
   int nodes = 0;
   uint32_t replicas = 0;

@@ -145,8 +145,16 @@ void SimCluster::Join(int slot) {
 
 // --- Other anchors ----------------------------------------------------------------------------------------------------
 
+bool SimCluster::MayReplaceAnchors() const {
+  if (nodes() <= 2 * kAnchors || replacement_ || first_anchor_ != 0) return false;
+  const auto is_inside = [](const auto& h) { return h->in_service(); };
+  const auto is_joining = [](const auto& h) { return h->place == SimHost::Place::kJoining; };
+  return std::all_of(hosts_.begin(), hosts_.begin() + 2 * kAnchors, is_inside) &&
+         std::none_of(hosts_.begin(), hosts_.end(), is_joining) && AllNodesKeepPages();
+}
+
 void SimCluster::ReplaceAnchors(int away, bool leave) {
-  CHECK(nodes() > 2 * kAnchors && away >= 2 * kAnchors && !replacement_);
+  CHECK(MayReplaceAnchors() && away >= 2 * kAnchors);
   replacement_ = Replacement{.away = away, .leave = leave};
   if (host(away).up()) Crash(away);
   GoOnReplacing();
@@ -178,6 +186,7 @@ void SimCluster::GoOnReplacing() {
     return;
   }
   world_->Trace("all anchors are others");
+  first_anchor_ = kAnchors;
   const int away = r.away;
   if (!r.leave) CutFromOldAnchors(away);
   replacement_.reset();
@@ -210,15 +219,16 @@ bool SimCluster::SetVotes(int slot, uint32_t votes) {
   return false;
 }
 
-// The nodes that the cluster is made with; of one that joins, its anchors and itself.
-std::vector<NodeId> SimCluster::ConfiguredFor(int slot) const {
-  const int first = options_.nodes - options_.late;
-  std::vector<NodeId> nodes;
-  for (int other = 0; other < (slot < first ? first : std::min(first, kAnchors)); ++other) {
-    nodes.push_back(NodeOfSlot(other));
+// The nodes that the cluster is made with, and its first anchors; of one that joins, the anchors of now and itself.
+void SimCluster::Configure(int slot, NodeSetup& setup) const {
+  const int made_with = options_.nodes - options_.late;
+  const bool joins = slot >= made_with;
+  for (int other = 0; other < made_with; ++other) {
+    const bool is_anchor = joins ? IsAnchor(other) : other < kAnchors;
+    if (is_anchor) setup.anchors.insert(NodeOfSlot(other));
+    if (is_anchor || !joins) setup.nodes.push_back(NodeOfSlot(other));
   }
-  if (slot >= first) nodes.push_back(NodeOfSlot(slot));
-  return nodes;
+  if (joins) setup.nodes.push_back(NodeOfSlot(slot));
 }
 
 uint64_t SimCluster::pages_moved() const {
@@ -270,6 +280,7 @@ void SimCluster::Start(int slot) {
   h.entropy = std::make_unique<SimEntropy>(world_->Fork("entropy", h.life * kMaxNodes + static_cast<uint64_t>(slot)));
   NodeSetup setup{.self = self,
                   .nodes = {},
+                  .anchors = {},
                   .replicas = options_.replicas,
                   .cache_pages = std::max(options_.cache_pages, slot % 2 == 1 ? options_.large_cache_pages : 0),
                   .evict_to_peers = options_.evict_to_peers,
@@ -286,7 +297,14 @@ void SimCluster::Start(int slot) {
                         life.memory->ServeUntil(life.clock->WorldTimeOf(until));
                       },
                   .follows = [this, slot](const View& view) { OnFollows(slot, view); },
-                  .expelled = [this, slot, life = h.life] { EndProcess(slot, life); },
+                  .expelled =
+                      [this, slot, life = h.life] {
+                        SimHost& host_of = host(slot);
+                        if (options_.bugs != nullptr && options_.bugs->keep_old_pages) {
+                          host_of.old_pages.Take(*host_of.node->engine(), *host_of.memory);
+                        }
+                        EndProcess(slot, life);
+                      },
                   .dismissed =
                       [this, slot, life = h.life](bool is_removed) {
                         if (is_removed) Retire(slot);
@@ -295,9 +313,10 @@ void SimCluster::Start(int slot) {
                   .replace_after = options_.replace_after,
                   .reweigh_after = options_.reweigh_after,
                   .disk_mib = PickDiskMib(),
+                  .old_pages = &h.old_pages,
                   .next_config = &next_config_,
                   .bugs = options_.bugs};
-  setup.nodes = ConfiguredFor(slot);
+  Configure(slot, setup);
   h.node = factory_({h.clock.get(), h.transport.get(), h.store.get(), h.memory.get(), h.entropy.get()}, setup);
   oracle_->OnNodeUp(slot);
   h.node->Start([this, slot, life = h.life](absl::Status status) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/sim/applets.h"
+#include "tests/sim/old_pages.h"
 #include "tests/sim/oracle.h"
 #include "tests/sim/sim_memory.h"
 #include "tests/sim/sim_node.h"
@@ -61,6 +62,7 @@ struct SimHost {
   std::unique_ptr<SimMemory> memory;
   std::unique_ptr<SimEntropy> entropy;
   std::unique_ptr<SimNode> node;
+  OldPages old_pages;
   AppletGroup applets;
 
   bool up() const { return node != nullptr; }
@@ -99,9 +101,15 @@ class SimCluster {
   // The same for a node to be let in, which starts then. REQUIRES: it is the first that is outside.
   void Join(int slot);
   // Other nodes become anchors instead of those that are, one after the other, and `away` is down until then: it starts when that is
-  // done, and the old ones have left (`leave`) or cannot be reached. REQUIRES: `away` is behind the first 2 * kAnchors; not called twice.
+  // done, and the old ones have left (`leave`) or cannot be reached. REQUIRES: MayReplaceAnchors, and `away` is behind the first
+  // 2 * kAnchors.
   void ReplaceAnchors(int away, bool leave);
+  // All of these are in the cluster, nobody comes or goes, and it was not done before.
+  bool MayReplaceAnchors() const;
   bool IsReplacingAnchors() const { return replacement_.has_value(); }
+  bool AreAnchorsReplaced() const { return first_anchor_ != 0; }
+  // Those that the cluster has, as far as faults have to do with it.
+  bool IsAnchor(int slot) const { return first_anchor_ <= slot && slot < first_anchor_ + kAnchors; }
   // Evicted from one node's cache to another's, since the world began.
   uint64_t pages_moved() const;
   // Moves that give disks other weights.
@@ -134,7 +142,7 @@ class SimCluster {
   uint32_t PickDiskMib();
   void OnFollows(int slot, const View& view);
   void Ask(const NodeRequest& request, int tries);
-  std::vector<NodeId> ConfiguredFor(int slot) const;
+  void Configure(int slot, NodeSetup& setup) const;
   void OnStartFailed(int slot, const absl::Status& status);
   // At once after the current event; and it is started again after a while.
   void EndProcess(int slot, uint64_t life);
@@ -150,7 +158,8 @@ class SimCluster {
   std::map<NodeId, NodeRequest::Kind> wanted_;  // By an operator, the last.
   int asking_ = 0;
   std::optional<Replacement> replacement_;
-  uint64_t moved_ = 0;  // By lives that are over.
+  int first_anchor_ = 0;  // The others are the slots behind it.
+  uint64_t moved_ = 0;    // By lives that are over.
   uint64_t weighed_ = 0;
   Epoch weighed_in_;
   Epoch newest_epoch_;

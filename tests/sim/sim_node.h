@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -27,6 +28,8 @@
 #include "recovery/view.h"
 
 namespace mangrove {
+class Anchor;
+class OldPages;
 class PageEngine;
 class Transactions;
 }  // namespace mangrove
@@ -47,6 +50,7 @@ struct NodeDoors {
 struct NodeSetup {
   NodeInstance self;
   std::vector<NodeId> nodes;   // All of the cluster, this one included.
+  std::set<NodeId> anchors;    // Of these.
   uint32_t replicas = 2;       // Core holders of each page.
   size_t cache_pages = 64;     // That the node keeps in memory.
   bool evict_to_peers = true;  // What does not fit goes to other nodes.
@@ -65,6 +69,7 @@ struct NodeSetup {
   DurationNs replace_after = 0;  // These two as RecoveryTiming's; 0: its default.
   DurationNs reweigh_after = 0;
   uint32_t disk_mib = 0;            // How large it says that its disk is; 0: it does not say.
+  OldPages* old_pages = nullptr;    // Those of a life that was expelled, for keep_old_pages.
   uint64_t* next_config = nullptr;  // Of the cluster: the last configuration number that was given.
   const PlantedBugs* bugs = nullptr;
 };
@@ -96,6 +101,8 @@ class SimNode {
   virtual PageEngine* engine() { return nullptr; }
   // Null: it has none.
   virtual Transactions* transactions() { return nullptr; }
+  // Null: it is none, or not yet.
+  virtual const Anchor* anchor() const { return nullptr; }
   // To other nodes, since there was no room for them.
   virtual uint64_t PagesMoved() const { return 0; }
   // The newest that it knows.

@@ -169,26 +169,32 @@ class ScenarioTest : public testing::TestWithParam<Scenario> {
 
 TEST_P(ScenarioTest, HoldsForItsFirstSeeds) {
   uint64_t moved = 0;
-  uint64_t new_anchors = 0;
+  std::array<uint64_t, kFaultKinds> faults{};
   uint64_t stale_loads = 0;
   for (uint64_t seed = 1; seed <= (kSanitized ? 3 : 10); ++seed) {
     const RunResult result = RunSeed(seed, GetParam(), {});
     ASSERT_EQ(result.failure, "") << Replay(GetParam(), seed);
     EXPECT_GE(result.operations, 2000u);
     EXPECT_GE(result.faults, 20u);
+    EXPECT_GT(result.leaders, 0u);
+    EXPECT_GE(result.committed, 5u);
     // Where nodes die all the time, and each is missed for a second, little succeeds; nor do transactions of several pages.
     const uint64_t one_of = (GetParam().traits & kStragglers) != 0 ? 20 : (GetParam().traits & kAccounts) != 0 ? 6 : 4;
     EXPECT_GT(result.succeeded, result.operations / one_of) << Replay(GetParam(), seed);
     moved += result.moved;
     stale_loads += result.stale_loads;
-    new_anchors += result.faults_by_kind[static_cast<size_t>(FaultKind::kNewAnchors)];
+    for (size_t kind = 0; kind < faults.size(); ++kind) faults[kind] += result.faults_by_kind[kind];
     if ((GetParam().traits & kLostNames) != 0) {
       EXPECT_GT(result.faults_by_kind[static_cast<size_t>(FaultKind::kLoseLogs)], 0u) << Replay(GetParam(), seed);
     }
   }
   if (kSanitized) return;  // Those say what ten seeds meet.
   if ((GetParam().traits & kNewAnchors) != 0) {
-    EXPECT_GE(new_anchors, 7u);  // One in a run, where that is long enough for it.
+    EXPECT_GE(faults[static_cast<size_t>(FaultKind::kNewAnchors)], 7u);  // One in a run that is long enough for it.
+  }
+  for (size_t kind = 0; kind < faults.size(); ++kind) {
+    if (GetParam().faults[kind] < 10) continue;
+    EXPECT_GT(faults[kind], 0u) << Name(static_cast<FaultKind>(kind));
   }
   if ((GetParam().traits & kReaders) != 0) {
     EXPECT_GT(stale_loads, 300u);  // Few seeds cut a node off for long.
