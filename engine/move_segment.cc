@@ -40,6 +40,7 @@ constexpr DurationNs kLookEvery = 50 * kMillisecond;
 constexpr DurationNs kLookTimeout = 2 * kSecond;
 constexpr DurationNs kTellTimeout = 2 * kSecond;
 constexpr DurationNs kOfferAgain = kSecond;
+constexpr uint32_t kGroupsLead = 4;
 constexpr DurationNs kOfferSeldom = 60 * kSecond;
 
 // Who has most of all votes leads in the end, if it has more than half of them (Boyer and Moore).
@@ -71,10 +72,12 @@ void PageEngine::CountUse(PageId page, NodeId user) {
   SegmentUse& use = Segment(page).use;
   if (std::exchange(use.turn, turns_) == turns_) return;
   Vote(user, options_.move_after, use.user, use.lead);
-  Vote(GroupOf(user), options_.move_after, use.group, use.group_lead);
+  // Two groups that ask as often have leads that come and go: what is far apart moves for more of it.
+  const uint32_t of_group = kGroupsLead * options_.move_after;
+  Vote(GroupOf(user), of_group, use.group, use.group_lead);
   const bool leads = use.user == user && use.lead >= options_.move_after;
   const bool its_group_leads =
-      use.group == GroupOf(user) && use.group_lead >= options_.move_after && use.group != GroupOf(options_.self.node);
+      use.group == GroupOf(user) && use.group_lead >= of_group && use.group != GroupOf(options_.self.node);
   if (user == options_.self.node || !(leads || its_group_leads) || clock_->Now() < use.offer_at) return;
   if (!IsServed(page) || !up_.contains(user)) return;
   use.wait = use.wait == 0 ? kOfferAgain : std::min(2 * use.wait, kOfferSeldom);

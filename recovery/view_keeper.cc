@@ -75,6 +75,12 @@ bool Joins(const ViewChange& change, NodeId node) {
                      [node](const NodeInstance& other) { return other.node == node; });
 }
 
+// Of several groups each keeps a copy of a page, as far as that goes, and what weights change is within each: the reckoning of
+// disk_weights.h is of one.
+bool AreOfOneGroup(const std::set<NodeId>& disks) {
+  return disks.empty() || GroupOf(*disks.begin()) == GroupOf(*disks.rbegin());
+}
+
 bool HasWeights(const View& view) { return !view.weights.empty() || !view.next_weights.empty(); }
 
 }  // namespace
@@ -88,7 +94,6 @@ void ViewKeeper::Elected(TimeNs now) {
   requests_.clear();
   away_since_.clear();
   calm_since_.reset();
-  to_weigh_.clear();
   has_news_ = true;
 }
 
@@ -358,8 +363,9 @@ void ViewKeeper::DecidePlaces(const NodeDatabase& database, TimeNs now, ViewChan
       ++stay;
     }
   }
+  const bool may_weigh = timing_.reweigh_after == 0 || AreAllHeard(view);  // Otherwise in a moment, with its weight.
   for (const auto& [node, incarnation] : view.members) {
-    if (!has_room() || wanted.contains(node) || view.draining.contains(node)) continue;
+    if (!has_room() || !may_weigh || wanted.contains(node) || view.draining.contains(node)) continue;
     change.place.push_back(node);
     ++stay;
   }
@@ -398,10 +404,18 @@ void ViewKeeper::DecideMoved(const View& view, TimeNs now, ViewChange& change) c
 
 // --- Weights --------------------------------------------------------------------------------------------------------------
 
+// K8. Who has not been heard as what it is in the view either is soon or leaves the view.
+bool ViewKeeper::AreAllHeard(const View& view) const {
+  return std::all_of(view.members.begin(), view.members.end(), [this](const auto& member) {
+    const auto found = heard_.find(member.first);
+    return found != heard_.end() && found->second.incarnation == member.second;
+  });
+}
+
 // K8
 bool ViewKeeper::AllKnowWeights(const NodeDatabase& database, const ViewChange& change) const {
-  if (bugs_.weigh_unasked) return true;
   const View& view = database.view();
+  if (bugs_.weigh_unasked) return true;
   const auto knows = [this](NodeInstance node) {
     const auto found = heard_.find(node.node);
     return found != heard_.end() && found->second.incarnation == node.incarnation && found->second.knows_weights;
@@ -422,7 +436,10 @@ bool ViewKeeper::AllKnowWeights(const NodeDatabase& database, const ViewChange& 
 // Those that come to others. So they get no more than fits from the beginning.
 void ViewKeeper::WeighPlaced(const NodeDatabase& database, ViewChange& change) const {
   const View& view = database.view();
-  if (timing_.reweigh_after == 0 || change.place.empty() || !AllKnowWeights(database, change)) return;
+  if ((timing_.reweigh_after == 0 && !HasWeights(view)) || change.place.empty()) return;
+  std::set<NodeId> disks = view.wanted_disks();
+  disks.insert(change.place.begin(), change.place.end());
+  if (!AreOfOneGroup(disks) || !(HasWeights(view) || AllKnowWeights(database, change))) return;
   DiskRooms rooms;
   const auto room_of = [this](NodeId node) {
     const auto found = heard_.find(node);
@@ -449,8 +466,7 @@ bool ViewKeeper::AllDisksAreWell(const View& view, TimeNs now) const {
 // K8
 void ViewKeeper::DecideWeights(const NodeDatabase& database, TimeNs now, ViewChange& change) {
   const View& view = database.view();
-  if (timing_.reweigh_after == 0) return;
-  if (!to_weigh_.empty()) return WeighOn(database, change);
+  if (timing_.reweigh_after == 0 || !AreOfOneGroup(view.disks)) return;
   const bool is_calm = change.empty() && !view.disks.empty() && view.next_disks.empty() && leaving_.empty() &&
                        AllDisksAreWell(view, now);
   if (!is_calm) return calm_since_.reset();
@@ -460,18 +476,8 @@ void ViewKeeper::DecideWeights(const NodeDatabase& database, TimeNs now, ViewCha
     for (NodeId node : view.disks) calm_rooms_[node] = heard_.at(node).disk.mib;
   }
   if (now - *calm_since_ < timing_.reweigh_after || !AllKnowWeights(database, change)) return;
-  to_weigh_ = WeightsWorthAMove(view);
-  WeighOn(database, change);
-}
-
-// What a change has no room for comes with the next one: the disks to come then are others before any has learned much.
-void ViewKeeper::WeighOn(const NodeDatabase& database, ViewChange& change) {
-  if (!change.empty()) return;
-  std::erase_if(to_weigh_, [&](const DiskWeight& disk) { return !database.view().wanted_disks().contains(disk.node); });
-  if (!AllKnowWeights(database, change)) to_weigh_.clear();
-  const auto end = to_weigh_.begin() + static_cast<ptrdiff_t>(std::min(to_weigh_.size(), ViewChange::kMostNodes));
-  change.weigh.assign(to_weigh_.begin(), end);
-  to_weigh_.erase(to_weigh_.begin(), end);
+  change.weigh = WeightsWorthAMove(view);
+  calm_since_ = now;  // What is not worth it now is judged again in a while.
 }
 
 // Somewhat may be taken by others, or left.

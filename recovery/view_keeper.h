@@ -17,7 +17,7 @@
 //  K7  Each member keeps pages that is neither to leave for good nor lost, and each other node that has been away for no longer than
 //      RecoveryTiming::replace_after. Where that is not so, pages move; they have moved when each node that is to keep any is a
 //      current member, and has said of this very move, knowing this view, that it has all of its own.
-//  K8  A disk that comes to others has the weight that is nearest to theirs by what it says of its room. Those of all disks change when
+//  K8  Weights are of disks that are all of one group. A disk that comes to others has the weight that is nearest to theirs by what it says of its room. Those of all disks change when
 //      markedly more fits with others (recovery/disk_weights.h), each disk has room for what the move brings it, and nothing else has
 //      happened for RecoveryTiming::reweigh_after, each of them being current and of about one size. No view has weights that has a member which does not know them, or could have one: nobody joins who
 //      does not, and where there are none yet, every disk and every anchor is there and does.
@@ -109,12 +109,12 @@ class ViewKeeper {
   void TakeRequests(const NodeDatabase& database, const Votes& votes, ViewChange& change);
   void DecidePlaces(const NodeDatabase& database, TimeNs now, ViewChange& change);
   void DecideMoved(const View& view, TimeNs now, ViewChange& change) const;
+  bool AreAllHeard(const View& view) const;
   bool AllKnowWeights(const NodeDatabase& database, const ViewChange& change) const;
   void WeighPlaced(const NodeDatabase& database, ViewChange& change) const;
   bool AllDisksAreWell(const View& view, TimeNs now) const;
   bool AreOfOneSizeSince(const View& view) const;
   std::vector<DiskWeight> WeightsWorthAMove(const View& view) const;
-  void WeighOn(const NodeDatabase& database, ViewChange& change);
   void DecideWeights(const NodeDatabase& database, TimeNs now, ViewChange& change);
   TimeNs LeaseEnds(NodeId node) const;
   std::set<NodeId> Misfits(const NodeDatabase& database, TimeNs now) const;
@@ -132,7 +132,6 @@ class ViewKeeper {
   std::vector<NodeRequest> requests_;
   std::map<NodeId, TimeNs> away_since_;  // Of those that are to keep pages and are not in the view.
   std::optional<TimeNs> calm_since_;     // K8: since when nothing was to be changed. Nothing: something was.
-  std::vector<DiskWeight> to_weigh_;     // K8: what is decided, and no change has yet.
   DiskRooms calm_rooms_;                 // K8: what pages could take of each disk then.
 };
 

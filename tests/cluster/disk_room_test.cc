@@ -139,7 +139,8 @@ TEST(DiskWeightsOfACluster, ASmallDiskGetsFewerPagesAfterAWhileAndOneThatComesAt
   }
   const auto disks = NodeDisks::Make(cluster.directory(), 3);
   ASSERT_TRUE(disks.ok()) << disks.status();
-  for (int node = 1; node <= 2; ++node) ASSERT_TRUE((*disks)->Resize(node, 2048).ok());
+  for (const auto& [node, mib] : {std::pair(1, 2048), {2, 2048}, {3, 560}})
+    ASSERT_TRUE((*disks)->Resize(node, mib).ok());
   cluster.StartAll();
   constexpr uint64_t kBytes = uint64_t{96} << 20;
   const std::vector<std::byte> content(kBytes, std::byte(7));
@@ -148,7 +149,7 @@ TEST(DiskWeightsOfACluster, ASmallDiskGetsFewerPagesAfterAWhileAndOneThatComesAt
   ASSERT_TRUE(region->Write(0, content).ok());
   ASSERT_TRUE(region->Flush(0, kBytes).ok());
   const auto membership = [&] { return cluster.Ask(1, {"status"})["membership"]; };
-  // (2048 - 64) / (512 - 64) is 4.4: the nearest step to 16 / 4.4.
+  // 64 MiB of each are not for pages: a quarter of the others' is left.
   const nlohmann::json weights{{"node-3", 4}};
   ASSERT_TRUE(Eventually([&] { return membership()["weights"] == weights; })) << membership().dump();
   ASSERT_TRUE(Eventually([&] { return membership()["next_disks"].empty(); })) << membership().dump();
