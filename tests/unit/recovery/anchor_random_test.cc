@@ -67,7 +67,7 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   EXPECT_GT(weighed, kHistories / 3);  // Of those without groups, which are half of them.
   EXPECT_GT(left, kHistories);
   EXPECT_GT(removed, kHistories * 2 / 3);
-  EXPECT_GT(added, kHistories / 2);
+  EXPECT_GT(added, kHistories / 3);
   EXPECT_GT(vote_changes, kHistories * 5 / 6);
 }
 
