@@ -99,10 +99,16 @@ TEST_F(FabricTrust, WhoDoesNotSayOnHowManyDisksTheClustersOwnPagesAreIsNotRefuse
 
 TEST_F(FabricTrust, ASubsystemWithoutACommonLevelIsRefusedAndBothSidesNameItAndBothRanges) {
   FabricTransportConfig newer = Config(1);
-  newer.levels[static_cast<size_t>(Subsystem::kMembership)] = {4, 5};
+  const LevelRange own = kOwnLevels[static_cast<size_t>(Subsystem::kMembership)];
+  const LevelRange beyond{static_cast<uint8_t>(own.high + 1), static_cast<uint8_t>(own.high + 2)};
+  newer.levels[static_cast<size_t>(Subsystem::kMembership)] = beyond;
   Start(newer, Config(2));
-  EXPECT_TRUE(Says(*a_, "of membership this node speaks levels 4 to 5 and the other levels 1 to 3"));
-  EXPECT_TRUE(Says(*b_, "of membership this node speaks levels 1 to 3 and the other levels 4 to 5"));
+  const auto says = [](const LevelRange& mine, const LevelRange& other) {
+    return absl::StrCat("of membership this node speaks levels ", mine.low, " to ", mine.high, " and the other levels ",
+                        other.low, " to ", other.high);
+  };
+  EXPECT_TRUE(Says(*a_, says(beyond, own)));
+  EXPECT_TRUE(Says(*b_, says(own, beyond)));
   EXPECT_TRUE(a_->history.empty());
   EXPECT_TRUE(b_->history.empty());
 }
