@@ -414,8 +414,8 @@ bool ViewKeeper::AreAllHeard(const View& view) const {
 
 // K8
 bool ViewKeeper::AllKnowWeights(const NodeDatabase& database, const ViewChange& change) const {
-  const View& view = database.view();
   if (bugs_.weigh_unasked) return true;
+  const View& view = database.view();
   const auto knows = [this](NodeInstance node) {
     const auto found = heard_.find(node.node);
     return found != heard_.end() && found->second.incarnation == node.incarnation && found->second.knows_weights;

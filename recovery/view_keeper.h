@@ -17,10 +17,12 @@
 //  K7  Each member keeps pages that is neither to leave for good nor lost, and each other node that has been away for no longer than
 //      RecoveryTiming::replace_after. Where that is not so, pages move; they have moved when each node that is to keep any is a
 //      current member, and has said of this very move, knowing this view, that it has all of its own.
-//  K8  Weights are of disks that are all of one group. A disk that comes to others has the weight that is nearest to theirs by what it says of its room. Those of all disks change when
-//      markedly more fits with others (recovery/disk_weights.h), each disk has room for what the move brings it, and nothing else has
-//      happened for RecoveryTiming::reweigh_after, each of them being current and of about one size. No view has weights that has a member which does not know them, or could have one: nobody joins who
-//      does not, and where there are none yet, every disk and every anchor is there and does.
+//  K8  Weights are given where all disks are of one group. A disk that comes to others has the weight that is nearest to theirs by what
+//      it says of its room; while a member has not been heard as what it is in the view nobody comes, since it may not know weights.
+//      Those of all disks change when markedly more fits with others (recovery/disk_weights.h), each disk has room for what the move
+//      brings it, and nothing else has happened for RecoveryTiming::reweigh_after, each of them being current and of about one size.
+//      No view has weights that has a member which does not know them, or could have one: nobody joins who does not, and where there
+//      are none yet, every disk and every anchor is there and does.
 //
 // An anchor that does not lead hears pulses too, when members look for a leader: who is elected then gives leases at once. Pure.
 // Owned by one thread.
