@@ -4,6 +4,9 @@
 // Otherwise (this node has become responsible for it, or the owner was lost) the disks may differ: every one in the view is asked, and
 // sealed against late stores of the lost owner; the newest version is completed on all of them, and only then handed out. What a
 // holder has that is not in the view is void (D3).
+//
+// A record that is corrupt where a current disk has none was never acknowledged, and gives way to one of zeros on all of them:
+// whoever catches up with the corrupt one alone could not tell, and would hold the page lost.
 
 #include <algorithm>
 #include <set>
@@ -20,6 +23,9 @@ namespace {
 absl::Status NotAllocated(PageId page) {
   return absl::FailedPreconditionError(absl::StrCat("page ", ToString(page), " is not allocated"));
 }
+
+// Zeros that disks have a record of: newer than none, and older than all that is ever written.
+constexpr Version kRecordedZeros{.epoch = Epoch(0), .counter = 1};
 
 // How long a page that waits for a disk is waited for: longer than a node that has died stays in the view.
 constexpr DurationNs kPatience = 4 * kSecond;
@@ -249,8 +255,9 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenEveryCopy(PageId page, const Ho
     Count(answers.back(), is_current[answers.size() - 1], all);
   }
   if (!MayOpen(page)) co_return NotResponsibleAnyMore(page);
-  const absl::StatusOr<Message> newest = NewestOf(page, answers, all, all_there);
+  absl::StatusOr<Message> newest = NewestOf(page, answers, all, all_there);
   if (!newest.ok()) co_return newest.status();
+  if (newest->version == Version{} && !all.corrupt.ok() && !version_only) newest->version = kRecordedZeros;
   const bool skip = options_.bugs && options_.bugs->skip_completion;
   if (!version_only && !skip) {
     const absl::Status completed = co_await Complete(page, *newest, holders, answers);

@@ -396,6 +396,26 @@ TEST_F(PageEngineCatchUp, SoDoesAnUnallocation) {
   ExpectFromDisk(2, page_, 0);
 }
 
+// One has a record that it cannot read, and the other one, which counts, none: nothing was acknowledged, and who asks gets zeros. So
+// does who learns from the first alone later.
+TEST_F(PageEngineCatchUp, WhatWasNeverAcknowledgedAndIsCorruptGivesWayToZeros) {
+  const PageId page = page_ + 1;
+  PlantLost(1, page, {Epoch(1), 1});
+  for (const uint64_t node : {1, 2}) Back(node);  // Nothing is in RAM.
+  cluster_.RunFor(kSecond);
+  ASSERT_TRUE(IsCurrent(2));
+  ASSERT_EQ(cluster_.Read(1, page).value_or(-1), 0);
+  cluster_.Leave(2);
+  Back(1);
+  Back(2);
+  ExpectCurrentSoon(2);
+  EXPECT_EQ(cluster_.engine(2).catch_up().pages_lost, 0u);
+  EXPECT_EQ(cluster_.Read(2, page).value_or(-1), 0);
+  // It is older than whatever is written.
+  ASSERT_TRUE(WriteAndFlush(2, page, 9).ok());
+  ExpectFromDisk(1, page, 9);
+}
+
 // The mark itself is learned by the next one.
 TEST_F(PageEngineCatchUp, ThatAPageIsLostIsLearned) {
   Miss(1);
