@@ -68,8 +68,11 @@ TEST(MoveSegmentByGroups, GoesToTheGroupWhoseNodesAskMostTogether) {
   cluster.Allocate({first, kSegmentPages});
   // As often as those of its own group, in any order: it stays.
   std::mt19937_64 random(7);
-  for (uint64_t i = 0; i < 200; ++i)
-    ASSERT_TRUE(cluster.Read(random() % 2 == 0 ? 1 : 65 + random() % 3, first + i).ok());
+  for (uint64_t i = 0; i < 200; ++i) {
+    const uint64_t own = 1 + random() % 2;
+    const uint64_t other = 65 + random() % 3;
+    ASSERT_TRUE(cluster.Read(random() % 2 == 0 ? own : other, first + i).ok());
+  }
   cluster.RunFor(kSecond);
   EXPECT_EQ(cluster.engine(2).ResponsibleFor(first), NodeId(2));
   for (uint64_t i = 200; i < 300; ++i) ASSERT_TRUE(cluster.Read(65 + i % 3, first + i).ok());
