@@ -15,11 +15,7 @@
 namespace mangrove {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int64_t kLongestStepNs = kSecond;
-#else
 constexpr int64_t kLongestStepNs = 10 * kMillisecond;
-#endif
 // Of the last ones, enough to split a page above the leaves, so that whoever is appointed to them has stored the root.
 constexpr uint64_t kLastSegments = 14'000;
 
