@@ -5,8 +5,8 @@
 // sealed against late stores of the lost owner; the newest version is completed on all of them, and only then handed out. What a
 // holder has that is not in the view is void (D3).
 //
-// A record that is corrupt where a current disk has none was never acknowledged, and gives way to one of zeros on all of them:
-// whoever catches up with the corrupt one alone could not tell, and would hold the page lost.
+// A record that is corrupt where a current disk has none was never acknowledged, and gives way to one of zeros on all of them as soon
+// as the page is opened: whoever catches up with the corrupt one alone could not tell, and would hold the page lost.
 
 #include <algorithm>
 #include <set>
@@ -257,11 +257,13 @@ Task<absl::StatusOr<LoadedPage>> PageEngine::OpenEveryCopy(PageId page, const Ho
   if (!MayOpen(page)) co_return NotResponsibleAnyMore(page);
   absl::StatusOr<Message> newest = NewestOf(page, answers, all, all_there);
   if (!newest.ok()) co_return newest.status();
-  if (newest->version == Version{} && !all.corrupt.ok() && !version_only) newest->version = kRecordedZeros;
+  const bool is_zeros = newest->version == Version{} && !all.corrupt.ok() && !version_only;
+  if (is_zeros) newest->version = kRecordedZeros;
   const bool skip = options_.bugs && options_.bugs->skip_completion;
   if (!version_only && !skip) {
     const absl::Status completed = co_await Complete(page, *newest, holders, answers);
-    if (!completed.ok()) co_return completed;
+    // Zeros are had on a full disk too, and written when it is opened again.
+    if (!completed.ok() && !(is_zeros && absl::IsResourceExhausted(completed))) co_return completed;
     if (view != view_.epoch) co_return absl::AbortedError("others keep the page on disk by now");  // D1
   }
   co_return LoadedPage{

@@ -403,8 +403,9 @@ TEST_F(PageEngineCatchUp, WhatWasNeverAcknowledgedAndIsCorruptGivesWayToZeros) {
   PlantLost(1, page, {Epoch(1), 1});
   for (const uint64_t node : {1, 2}) Back(node);  // Nothing is in RAM.
   cluster_.RunFor(kSecond);
-  ASSERT_TRUE(IsCurrent(2));
+  ASSERT_TRUE(IsCurrent(1) && IsCurrent(2));
   ASSERT_EQ(cluster_.Read(1, page).value_or(-1), 0);
+  EXPECT_EQ(VersionOnDisk(1, page), VersionOnDisk(2, page));
   cluster_.Leave(2);
   Back(1);
   Back(2);
