@@ -2,8 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <set>
 #include <utility>
+#include <vector>
 
+#include "directory/address.h"
+#include "directory/locator.h"
 #include "net/check.h"
 
 namespace mangrove {
@@ -69,35 +74,45 @@ uint64_t MostAskedOf(const DiskRooms& rooms, const DiskWeights& weights) {
   return most;
 }
 
-// Each disk draws a time for a page, exponential with its weight as the rate, and the first one keeps the page (directory/locator.h). The
-// draws are the same before and afterwards, but for their rates; so a disk keeps what it kept if it is first by either, which has the
-// probability 1 / sum over all disks of the larger one of their weights, by its own, of either time.
+// By what the locator makes of some segments, of one copy, of two, and of three: how many pages have is not known, and where disks are of
+// several groups what comes to one may come from all of them, or from its own group alone.
 bool Fit(const DiskRooms& rooms, const DiskRooms& used, const DiskWeights& now, const DiskWeights& then) {
+  constexpr uint64_t kDraws = 65'536;  // Of a disk for a segment: milliseconds.
+  constexpr uint64_t kMostSegments = 2'048;
+  constexpr uint32_t kMostCopies = 3;
   constexpr double kSpare = 1.25;
+  constexpr double kDeviations = 3;  // What chance makes of a sample.
   constexpr double kMayBeFull = 15.0 / 16;
-  const auto weight = [](const DiskWeights& weights, NodeId node) {
-    return static_cast<double>(WeightOf(weights, node));
-  };
-  std::map<std::pair<double, double>, double> alike;  // How many disks go from one weight to another one.
+  if (rooms.empty()) return true;
+  std::set<NodeId> disks;
   double all_used = 0;
   for (const auto& [node, room] : rooms) {
-    ++alike[{weight(now, node), weight(then, node)}];
+    disks.insert(node);
     all_used += used.at(node);
   }
-  std::map<std::pair<double, double>, double> gains;  // Of all pages, for each of them.
-  for (const auto& [own, count] : alike) {
-    double afterwards = 0;
-    double either = 0;
-    for (const auto& [other, others] : alike) {
-      afterwards += others * other.second / own.second;
-      either += others * std::max(other.first / own.first, other.second / own.second);
+  const Locator before(disks, now);
+  const Locator after(disks, then);
+  std::map<NodeId, std::array<uint32_t, kMostCopies>> comes;
+  const uint64_t segments = std::min(kDraws / rooms.size() + 1, kMostSegments);
+  for (uint64_t i = 0; i < segments; ++i) {
+    const PageId page(i * kSegmentPages);
+    const std::vector<NodeId> had = before.CoreHolders(page, kMostCopies);
+    const std::vector<NodeId> has = after.CoreHolders(page, kMostCopies);
+    for (size_t at = 0; at < has.size(); ++at) {
+      const auto had_at = static_cast<size_t>(std::find(had.begin(), had.end(), has[at]) - had.begin());
+      // Of so many copies it has one afterwards, and had none.
+      for (size_t copies = at + 1; copies <= std::min(had_at, has.size()); ++copies) ++comes[has[at]][copies - 1];
     }
-    gains[own] = 1 / afterwards - 1 / either;
   }
-  return std::all_of(rooms.begin(), rooms.end(), [&](const auto& disk) {
-    const auto& [node, room] = disk;
-    const double gain = gains.at({weight(now, node), weight(then, node)});
-    return gain <= 1e-9 || used.at(node) + kSpare * gain * all_used <= kMayBeFull * room;
+  return std::all_of(comes.begin(), comes.end(), [&](const auto& disk) {
+    const auto& [node, counts] = disk;
+    double most = 0;
+    for (size_t i = 0; i < kMostCopies; ++i) {
+      const double count = counts[i];
+      const double share = (count + kDeviations * std::sqrt(count)) / static_cast<double>(segments * (i + 1));
+      most = std::max(most, kSpare * share * all_used);
+    }
+    return used.at(node) + most <= kMayBeFull * rooms.at(node);
   });
 }
 

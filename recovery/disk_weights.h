@@ -26,7 +26,8 @@ uint8_t WeightBeside(const DiskRooms& rooms, const DiskWeights& weights, uint32_
 uint64_t MostAskedOf(const DiskRooms& rooms, const DiskWeights& weights);
 
 // Whether each disk has room for what comes to it where weights go from `now` to `then`, beside what it has: what it loses it keeps
-// until everything has moved. With room to spare, for this is an estimate, of as many copies of a page as there are.
+// until everything has moved. With room to spare, for this is an estimate, of as many copies of a page as there are; disks may be of
+// several groups (directory/locator.h).
 bool Fit(const DiskRooms& rooms, const DiskRooms& used, const DiskWeights& now, const DiskWeights& then);
 
 // Whether so much more fits with other weights that pages should move for it.

@@ -75,11 +75,8 @@ bool Joins(const ViewChange& change, NodeId node) {
                      [node](const NodeInstance& other) { return other.node == node; });
 }
 
-// Of several groups each keeps a copy of a page, as far as that goes, and what weights change is within each: the reckoning of
-// disk_weights.h is of one.
-bool AreOfOneGroup(const std::set<NodeId>& disks) {
-  return disks.empty() || GroupOf(*disks.begin()) == GroupOf(*disks.rbegin());
-}
+// A change has room for all of their weights: with those of some alone more could be asked of the others than before.
+bool AreFew(const std::set<NodeId>& disks) { return disks.size() <= ViewChange::kMostNodes; }
 
 bool HasWeights(const View& view) { return !view.weights.empty() || !view.next_weights.empty(); }
 
@@ -439,7 +436,7 @@ void ViewKeeper::WeighPlaced(const NodeDatabase& database, ViewChange& change) c
   if ((timing_.reweigh_after == 0 && !HasWeights(view)) || change.place.empty()) return;
   std::set<NodeId> disks = view.wanted_disks();
   disks.insert(change.place.begin(), change.place.end());
-  if (!AreOfOneGroup(disks) || !(HasWeights(view) || AllKnowWeights(database, change))) return;
+  if (!AreFew(disks) || !(HasWeights(view) || AllKnowWeights(database, change))) return;
   DiskRooms rooms;
   const auto room_of = [this](NodeId node) {
     const auto found = heard_.find(node);
@@ -466,7 +463,7 @@ bool ViewKeeper::AllDisksAreWell(const View& view, TimeNs now) const {
 // K8
 void ViewKeeper::DecideWeights(const NodeDatabase& database, TimeNs now, ViewChange& change) {
   const View& view = database.view();
-  if (timing_.reweigh_after == 0 || !AreOfOneGroup(view.disks)) return;
+  if (timing_.reweigh_after == 0 || !AreFew(view.disks)) return;
   const bool is_calm = change.empty() && !view.disks.empty() && view.next_disks.empty() && leaving_.empty() &&
                        AllDisksAreWell(view, now);
   if (!is_calm) return calm_since_.reset();

@@ -17,7 +17,7 @@
 //  K7  Each member keeps pages that is neither to leave for good nor lost, and each other node that has been away for no longer than
 //      RecoveryTiming::replace_after. Where that is not so, pages move; they have moved when each node that is to keep any is a
 //      current member, and has said of this very move, knowing this view, that it has all of its own.
-//  K8  Weights are given where all disks are of one group. A disk that comes to others has the weight that is nearest to theirs by what
+//  K8  Weights are given where a change has room for those of all disks. A disk that comes to others has the weight that is nearest to theirs by what
 //      it says of its room; while a member has not been heard as what it is in the view nobody comes, since it may not know weights.
 //      Those of all disks change when markedly more fits with others (recovery/disk_weights.h), each disk has room for what the move
 //      brings it, and nothing else has happened for RecoveryTiming::reweigh_after, each of them being current and of about one size.

@@ -64,7 +64,7 @@ TEST(AnchorRandom, NoFaultBreaksIt) {
   EXPECT_GT(blank, kHistories);
   EXPECT_GT(caught_up, kHistories * 3);
   EXPECT_GT(moves, kHistories);
-  EXPECT_GT(weighed, kHistories / 3);  // Of those without groups, which are half of them.
+  EXPECT_GT(weighed, kHistories * 2 / 3);
   EXPECT_GT(left, kHistories);
   EXPECT_GT(removed, kHistories * 2 / 3);
   EXPECT_GT(added, kHistories / 3);

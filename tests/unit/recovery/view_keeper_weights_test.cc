@@ -6,7 +6,9 @@
 
 #include <cstdint>
 #include <map>
+#include <numeric>
 #include <set>
+#include <vector>
 
 #include "tests/unit/recovery/view_keeper_places_steps.h"
 
@@ -158,15 +160,34 @@ TEST_F(ViewKeeperWeights, NothingMovesWhereADiskDoesNotSayHowFullItIs) {
   EXPECT_TRUE(Changes(After(wait_ + 2 * kBeat)));
 }
 
-// Of several groups each is to have a copy of its own: its small disk gets what the group gets, whatever its weight.
-TEST_F(ViewKeeperWeights, DisksOfSeveralGroupsAreNotWeighed) {
-  Begin({1, 2, 65});
-  rooms_ = {{1, 1000}, {2, 100}, {65, 1000}, {66, 100}, {3, 100}};
-  EXPECT_TRUE(After(3 * wait_).empty());
-  AddMember(66);
+TEST_F(ViewKeeperWeights, DisksOfSeveralGroupsAreWeighedTogether) {
+  Begin({1, 2, 65, 66});
+  rooms_ = {{1, 1000}, {2, 250}, {65, 1000}, {66, 500}, {67, 250}};
+  EXPECT_THAT(Follow(After(wait_ + kBeat)).weigh, ElementsAre(DiskWeight{NodeId(2), 4}, DiskWeight{NodeId(66), 8}));
+  EXPECT_TRUE(Follow(After(kBeat)).placed);
+  AddMember(67);
   const ViewChange change = Follow(After(kBeat));
-  EXPECT_THAT(change.place, ElementsAre(NodeId(66)));
-  EXPECT_THAT(change.weigh, IsEmpty());
+  EXPECT_THAT(change.place, ElementsAre(NodeId(67)));
+  EXPECT_THAT(change.weigh, ElementsAre(DiskWeight{NodeId(67), 4}));
+}
+
+// What a small disk loses comes to the other one of its group, which is too full for it.
+TEST_F(ViewKeeperWeights, NothingMovesWithinAGroupThatHasNoRoomForIt) {
+  Begin({1, 2, 65, 66});
+  rooms_ = {{1, 1000}, {2, 250}, {65, 1000}, {66, 1000}};
+  used_percent_ = {{1, 80}, {2, 90}, {65, 30}, {66, 30}};
+  EXPECT_TRUE(After(3 * wait_).empty());
+  used_percent_[1] = 30;
+  EXPECT_TRUE(Changes(After(wait_ + 2 * kBeat)));
+}
+
+// The weights of some alone would ask more of others.
+TEST_F(ViewKeeperWeights, MoreDisksThanAChangeHasRoomForAreNotWeighed) {
+  std::vector<uint64_t> nodes(ViewChange::kMostNodes + 1);
+  std::iota(nodes.begin(), nodes.end(), 1);
+  Begin(nodes);
+  for (uint64_t node : nodes) rooms_[node] = node % 2 == 0 ? 1000 : 250;
+  EXPECT_TRUE(After(2 * wait_).empty());
 }
 
 // A member that starts anew is another incarnation than the view has for a moment.
