@@ -362,7 +362,9 @@ void ViewKeeper::DecidePlaces(const NodeDatabase& database, TimeNs now, ViewChan
   }
   const bool may_weigh = timing_.reweigh_after == 0 || AreAllHeard(view);  // Otherwise in a moment, with its weight.
   for (const auto& [node, incarnation] : view.members) {
-    if (!has_room() || !may_weigh || wanted.contains(node) || view.draining.contains(node)) continue;
+    const bool has_room_for_both =
+        change.size() + change.place.size() + 1 < ViewChange::kMostNodes;  // With its weight.
+    if (!has_room_for_both || !may_weigh || wanted.contains(node) || view.draining.contains(node)) continue;
     change.place.push_back(node);
     ++stay;
   }
@@ -434,9 +436,7 @@ bool ViewKeeper::AllKnowWeights(const NodeDatabase& database, const ViewChange& 
 void ViewKeeper::WeighPlaced(const NodeDatabase& database, ViewChange& change) const {
   const View& view = database.view();
   if ((timing_.reweigh_after == 0 && !HasWeights(view)) || change.place.empty()) return;
-  std::set<NodeId> disks = view.wanted_disks();
-  disks.insert(change.place.begin(), change.place.end());
-  if (!AreFew(disks) || !(HasWeights(view) || AllKnowWeights(database, change))) return;
+  if (!(HasWeights(view) || AllKnowWeights(database, change))) return;
   DiskRooms rooms;
   const auto room_of = [this](NodeId node) {
     const auto found = heard_.find(node);
