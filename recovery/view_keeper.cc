@@ -362,9 +362,7 @@ void ViewKeeper::DecidePlaces(const NodeDatabase& database, TimeNs now, ViewChan
   }
   const bool may_weigh = timing_.reweigh_after == 0 || AreAllHeard(view);  // Otherwise in a moment, with its weight.
   for (const auto& [node, incarnation] : view.members) {
-    const bool has_room_for_both =
-        change.size() + change.place.size() + 1 < ViewChange::kMostNodes;  // With its weight.
-    if (!has_room_for_both || !may_weigh || wanted.contains(node) || view.draining.contains(node)) continue;
+    if (!has_room() || !may_weigh || wanted.contains(node) || view.draining.contains(node)) continue;
     change.place.push_back(node);
     ++stay;
   }
@@ -432,7 +430,8 @@ bool ViewKeeper::AllKnowWeights(const NodeDatabase& database, const ViewChange& 
   });
 }
 
-// Those that come to others. So they get no more than fits from the beginning.
+// Those that come to others. So they get no more than fits from the beginning. For whose weight there is no room comes with the next
+// change.
 void ViewKeeper::WeighPlaced(const NodeDatabase& database, ViewChange& change) const {
   const View& view = database.view();
   if ((timing_.reweigh_after == 0 && !HasWeights(view)) || change.place.empty()) return;
@@ -445,10 +444,13 @@ void ViewKeeper::WeighPlaced(const NodeDatabase& database, ViewChange& change) c
   for (NodeId node : view.wanted_disks()) {
     if (room_of(node) != 0) rooms[node] = room_of(node);
   }
-  for (NodeId node : change.place) {
-    if (room_of(node) == 0 || change.size() == ViewChange::kMostNodes) continue;
+  for (size_t i = 0; i < change.place.size(); ++i) {
+    const NodeId node = change.place[i];
+    if (room_of(node) == 0) continue;
     const uint8_t weight = WeightBeside(rooms, view.wanted_weights(), room_of(node));
-    if (weight != kFullDiskWeight) change.weigh.push_back({node, weight});
+    if (weight == kFullDiskWeight) continue;
+    if (change.size() == ViewChange::kMostNodes) change.place.pop_back();
+    if (i < change.place.size()) change.weigh.push_back({node, weight});
   }
 }
 

@@ -53,7 +53,7 @@ std::vector<int> FreePorts(int count) {
 // Returns the process. It dies with this thread.
 pid_t Spawn(const std::vector<std::string>& command, const std::string& out, const std::string& err) {
   std::vector<std::string> words = command;
-  if (words[0].front() != '/') words[0] = absl::StrCat(MANGROVE_BIN_DIR, "/", words[0]);
+  if (words[0].front() != '/') words[0] = ProgramPath(words[0]);
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
@@ -92,6 +92,8 @@ int Await(pid_t pid, int timeout_s) {
 }
 
 }  // namespace
+
+std::string ProgramPath(const std::string& program) { return absl::StrCat(MANGROVE_BIN_DIR, "/", program); }
 
 TemporaryDirectory::TemporaryDirectory() {
   std::string pattern = std::filesystem::temp_directory_path() / "mangrove_cluster_XXXXXX";
@@ -225,7 +227,7 @@ void Cluster::Start(int node, const std::vector<std::string>& flags) {
   const std::string log = directory_ / absl::StrCat("node-", node, ".log");
   std::vector<std::string> command;
   if (!options_.launchers.empty()) command = options_.launchers.at(static_cast<size_t>(node) - 1);
-  command.insert(command.end(), {absl::StrCat(MANGROVE_BIN_DIR, "/mangroved"), "--config", config(node)});
+  command.insert(command.end(), {ProgramPath("mangroved"), "--config", config(node)});
   command.insert(command.end(), flags.begin(), flags.end());
   processes_[node] = Spawn(command, log, log);
 }
@@ -239,7 +241,7 @@ Output Cluster::SetUp(int node, std::vector<std::string> command, const std::vec
   }
   command.insert(command.end(), flags.begin(), flags.end());
   if (!options_.launchers.empty()) {
-    command[0] = absl::StrCat(MANGROVE_BIN_DIR, "/", command[0]);
+    command[0] = ProgramPath(command[0]);
     const std::vector<std::string>& launcher = options_.launchers.at(static_cast<size_t>(node) - 1);
     command.insert(command.begin(), launcher.begin(), launcher.end());
   }

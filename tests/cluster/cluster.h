@@ -43,6 +43,9 @@ struct Output {
   std::string err;
 };
 
+// Where the programs of this build are.
+std::string ProgramPath(const std::string& program);
+
 // Runs a program to its end; a test failure if that takes longer. What does not begin with '/' is in build/bin.
 Output RunProgram(const std::vector<std::string>& command, int timeout_s = 60);
 // Several at once.

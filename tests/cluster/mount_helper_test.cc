@@ -37,9 +37,7 @@ class MountHelper : public testing::Test {
     ASSERT_EQ(unshare(CLONE_NEWNS), 0);
     ASSERT_EQ(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
     ASSERT_EQ(mkdir((directory_ / "sbin").c_str(), 0755), 0);
-    ASSERT_EQ(
-        symlink(absl::StrCat(MANGROVE_BIN_DIR, "/mangrove").c_str(), (directory_ / "sbin/mount.fuse.mangrove").c_str()),
-        0);
+    ASSERT_EQ(symlink(ProgramPath("mangrove").c_str(), (directory_ / "sbin/mount.fuse.mangrove").c_str()), 0);
     ASSERT_EQ(mount((directory_ / "sbin").c_str(), "/sbin", nullptr, MS_BIND, nullptr), 0);
     ASSERT_EQ(mkdir(At("").c_str(), 0755), 0);
     cluster_.StartAll();

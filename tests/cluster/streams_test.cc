@@ -44,7 +44,7 @@ class StreamCommands : public testing::Test {
   }
   static Output Put(const std::string& path, const std::string& name, const std::string& from) {
     return RunProgram({"/bin/sh", "-c", absl::StrCat("exec \"$0\" stream put \"$1\" \"$2\" < \"$3\""),
-                       absl::StrCat(MANGROVE_BIN_DIR, "/mangrove"), path, name, from});
+                       ProgramPath("mangrove"), path, name, from});
   }
   static void Write(const std::string& path, const std::string& text) {
     std::ofstream out(path, std::ios::binary);

@@ -181,6 +181,24 @@ TEST_F(ViewKeeperWeights, NothingMovesWithinAGroupThatHasNoRoomForIt) {
   EXPECT_TRUE(Changes(After(wait_ + 2 * kBeat)));
 }
 
+// Each in as many changes as it takes, and with its weight.
+TEST_F(ViewKeeperWeights, ManyThatComeAreAllWeighed) {
+  Begin({1, 2});
+  rooms_ = {{1, 1000}, {2, 1000}};
+  std::set<NodeId> weighed;
+  for (uint64_t node = 3; node < 3 + ViewChange::kMostNodes; ++node) {
+    rooms_[node] = 250;
+    AddMember(node);
+  }
+  for (int changes = 0; changes < 3 && weighed.size() < ViewChange::kMostNodes; ++changes) {
+    const ViewChange change = Follow(After(2 * kBeat));
+    EXPECT_LE(change.size(), ViewChange::kMostNodes);
+    EXPECT_EQ(change.place.size(), change.weigh.size());
+    for (const DiskWeight& disk : change.weigh) weighed.insert(disk.node);
+  }
+  EXPECT_EQ(weighed.size(), ViewChange::kMostNodes);
+}
+
 // The weights of some alone would ask more of others.
 TEST_F(ViewKeeperWeights, MoreDisksThanAChangeHasRoomForAreNotWeighed) {
   std::vector<uint64_t> nodes(ViewChange::kMostNodes + 1);

@@ -18,11 +18,7 @@
 namespace mangrove {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int64_t kLongestStepNs = kSecond;
-#else
 constexpr int64_t kLongestStepNs = 10 * kMillisecond;
-#endif
 constexpr NodeId kMe{1};
 
 int64_t ProcessorTime() {
