@@ -184,12 +184,11 @@ class DirectoryScaleWorld {
   absl::flat_hash_map<NodeId, size_t> slots_;
   std::vector<Node> nodes_;
   size_t responsible_ = 0;      // So many of the nodes are, the first ones.
-  const uint64_t segments_;     // Of each of these.
   std::vector<NodeId> owners_;  // By segment.
 };
 
 DirectoryScaleWorld::DirectoryScaleWorld(const std::vector<NodeId>& nodes, uint64_t seed)
-    : entropy_(seed), random_(seed), nodes_(nodes.size()), segments_(SegmentsOfANode(nodes.size())) {
+    : entropy_(seed), random_(seed), nodes_(nodes.size()) {
   CHECK(nodes.size() >= 8);
   View view;
   view.epoch = Epoch(2);
@@ -269,10 +268,10 @@ void DirectoryScaleWorld::Touch(size_t node, uint64_t segment) {
 
 // The nodes of a stretch one after the other, each in order.
 void DirectoryScaleWorld::TouchAll() {
-  owners_.resize((responsible_ + 1) / 2 * 2 * segments_);
+  owners_.resize((responsible_ + 1) / 2 * 2 * kSegmentsOfANode);
   for (size_t node = 0; node < responsible_; ++node) {
-    const uint64_t first = node / 2 * 2 * segments_ + node % 2;
-    for (uint64_t i = 0; i < segments_; ++i) Touch(node, first + 2 * i);
+    const uint64_t first = node / 2 * 2 * kSegmentsOfANode + node % 2;
+    for (uint64_t i = 0; i < kSegmentsOfANode; ++i) Touch(node, first + 2 * i);
   }
 }
 
@@ -317,7 +316,7 @@ size_t DirectoryScaleWorld::EndEngine(size_t node) {
 DirectoryScaleResult DirectoryScaleWorld::Run() {
   DirectoryScaleResult result;
   TouchAll();
-  result.segments = responsible_ * segments_;
+  result.segments = responsible_ * kSegmentsOfANode;
   RunFor(kQuiet);
   idle_sends_ = 0;
   RunFor(kCalm);

@@ -1,13 +1,12 @@
 // What the directory costs in clusters of many nodes: one real page engine for each node, all in one view, over a network where each
 // message takes kHop and nothing else takes any time. They have no disks, since the RAM directory has none.
 //
-// Each node but a few is responsible for as many segments (SegmentsOfANode), and has appointed itself, one by one. Two nodes at a time have every
+// Each node but a few is responsible for kSegmentsOfANode segments, and has appointed itself, one by one. Two nodes at a time have every
 // other segment of a stretch of the space, so no two neighbours are alike and each segment is an entry of its own: the
 // largest directory that so many segments can have. The nodes that have none look segments up that are chosen by chance.
 
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -17,10 +16,7 @@
 
 namespace mangrove::sim {
 
-// What an engine takes of memory grows with the nodes, since it knows all others: of very many each has fewer segments.
-constexpr uint64_t SegmentsOfANode(size_t nodes) {
-  return nodes <= 1'024 ? 1'000 : std::max<uint64_t>(400'000 / nodes, 1);
-}
+constexpr uint64_t kSegmentsOfANode = 1'000;
 constexpr int kLookups = 1'000;  // Of each node that looks up.
 constexpr DurationNs kHop = kMillisecond;
 
@@ -42,7 +38,7 @@ struct DirectoryScaleResult {
   double idle_sends = 0;
   // Allocated for one page engine, in bytes.
   size_t idle_bytes = 0;         // That has only heard of the view.
-  size_t responsible_bytes = 0;  // That is responsible for SegmentsOfANode segments.
+  size_t responsible_bytes = 0;  // That is responsible for kSegmentsOfANode segments.
   size_t asking_bytes = 0;       // That has looked kLookups segments up.
 };
 
