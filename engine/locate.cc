@@ -18,6 +18,7 @@ constexpr DurationNs kWalkTimeout = 2 * kSecond;
 constexpr size_t kMaxUnsure = 1024;
 // Locations of segments of which nothing is here.
 constexpr size_t kMaxLocations = size_t{1} << 16;
+constexpr size_t kFewLocations = size_t{1} << 12;
 
 }  // namespace
 
@@ -46,8 +47,8 @@ bool PageEngine::IsLocated(PageId page) const {
 }
 
 void PageEngine::NoteLocation(PageId page, NodeId node, uint32_t term) {
-  // At once, for all that there may be: to grow with so many would be a step of 10 ms, most of it for fresh memory.
-  if (locations_.capacity() < kMaxLocations) locations_.reserve(kMaxLocations);
+  // Beyond a few at once for all that there may be: to grow with so many would be a step of 10 ms, most of it for fresh memory.
+  if (locations_.size() == kFewLocations && locations_.capacity() < kMaxLocations) locations_.reserve(kMaxLocations);
   if (locations_.size() >= kMaxLocations) {  // Those of segments that have no page here are found again.
     absl::erase_if(locations_, [](const auto& location) { return location.second.pages == 0; });
   }

@@ -18,11 +18,13 @@ constexpr DurationNs kOfferAgain = kSecond;
 // Since it was used last. See P2.
 constexpr uint32_t kMaxMoves = 2;
 
-// What changes is told with the next message to each peer, or after the first; all is told again after the second.
+// What changes is told with the next message to each neighbour, or after the first; it is told again after the second.
 constexpr DurationNs kTellAfter = 20 * kMillisecond;
 // Who has just joined may not have its lease yet, and then hears nothing.
 constexpr DurationNs kTellNewcomer = 300 * kMillisecond;
 constexpr DurationNs kTellAgain = PeerRoom::kExpires / 3;
+// So many who are no neighbours are told each time, so that what it costs a node does not grow with the cluster.
+constexpr size_t kOthersAtOnce = kGroupNodes;
 
 }  // namespace
 
@@ -54,14 +56,14 @@ void PeerEviction::OnCharge() {
   const uint64_t change = charged > told_charged_ ? charged - told_charged_ : told_charged_ - charged;
   if (change < worth_telling) return;
   told_charged_ = charged;
-  untold_ = engine_->up_;
+  untold_.merge(Neighbours());
   TellAt(engine_->clock_->Now() + kTellAfter);
 }
 
 void PeerEviction::OnPeerUp(NodeId peer) {
   room_.Forget(peer);
   untold_.insert(peer);
-  tell_all_at_ = engine_->clock_->Now() + kTellNewcomer;
+  tell_again_at_ = engine_->clock_->Now() + kTellNewcomer;
   TellAt(engine_->clock_->Now() + kTellAfter);
 }
 
@@ -90,6 +92,25 @@ Task<absl::Status> PeerEviction::StopTaking(TimeNs deadline) {
   co_return absl::OkStatus();
 }
 
+std::set<NodeId> PeerEviction::Neighbours() const {
+  const std::set<NodeId>& up = engine_->up_;
+  if (up.size() < kGroupNodes) return up;
+  const uint64_t group = GroupOf(engine_->options_.self.node);
+  return {up.lower_bound(NodeId(group << kGroupBits)), up.lower_bound(NodeId((group + 1) << kGroupBits))};
+}
+
+std::set<NodeId> PeerEviction::NextToTell() {
+  std::set<NodeId> next = Neighbours();
+  const std::set<NodeId>& up = engine_->up_;
+  const size_t most = std::min(next.size() + kOthersAtOnce, up.size());
+  for (auto it = up.upper_bound(told_up_to_); next.size() < most; ++it) {
+    if (it == up.end()) it = up.begin();
+    next.insert(*it);
+    told_up_to_ = *it;
+  }
+  return next;
+}
+
 void PeerEviction::TellAt(TimeNs at) {
   if (engine_->stopped_ || (timer_ != 0 && timer_at_ <= at)) return;
   engine_->clock_->Cancel(timer_);
@@ -103,9 +124,9 @@ void PeerEviction::TellAt(TimeNs at) {
 
 void PeerEviction::Tell() {
   const TimeNs now = engine_->clock_->Now();
-  if (now >= tell_all_at_) {
-    tell_all_at_ = now + kTellAgain;
-    untold_ = engine_->up_;
+  if (now >= tell_again_at_) {
+    tell_again_at_ = now + kTellAgain;
+    untold_.merge(NextToTell());
     const PageEngineCounters& c = engine_->counters_;
     const uint64_t count = c.read_requests + c.write_requests + c.pages_given;
     const uint64_t ms = static_cast<uint64_t>(std::max<DurationNs>((now - counted_at_) / kMillisecond, 1));
@@ -118,7 +139,7 @@ void PeerEviction::Tell() {
     const NodeId peer = *untold_.begin();
     engine_->Post(peer, NewsFor(peer));
   }
-  if (!engine_->up_.empty()) TellAt(tell_all_at_);
+  if (!engine_->up_.empty()) TellAt(tell_again_at_);
 }
 
 Message PeerEviction::NewsFor(NodeId peer) {
@@ -134,8 +155,11 @@ Message PeerEviction::NewsFor(NodeId peer) {
 
 void PeerEviction::HearResources(const Message& message, NodeInstance from) {
   if (!engine_->IsCurrent(from) || from == engine_->options_.self) return;
+  // Who is no neighbour speaks once in so many rounds.
+  const bool is_near = engine_->up_.size() < kGroupNodes || GroupOf(from.node) == GroupOf(engine_->options_.self.node);
+  const auto rounds = static_cast<DurationNs>(is_near ? 1 : 1 + engine_->up_.size() / kOthersAtOnce);
   room_.Note(from.node, {.free_pages = message.count, .free_bytes = message.version.counter, .load = message.replicas},
-             engine_->clock_->Now());
+             engine_->clock_->Now(), rounds * PeerRoom::kExpires);
 }
 
 // --- As the owner of what does not fit -----------------------------------------------------------------------------------

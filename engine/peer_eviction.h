@@ -121,6 +121,10 @@ class PeerEviction {
     uint32_t moves = 0;
   };
 
+  // Those of its own group; all, where there are few.
+  std::set<NodeId> Neighbours() const;
+  // Those, and some of the others in turn.
+  std::set<NodeId> NextToTell();
   void TellAt(TimeNs at);
   void Tell();
   // `peer`: the one that was chosen; if the offer was `routed`, the owner.
@@ -137,7 +141,8 @@ class PeerEviction {
   uint32_t load_ = 0;
   uint64_t told_charged_ = 0;  // Frames in use, when they were last worth telling.
   std::set<NodeId> untold_;    // Peers that have not been told since.
-  TimeNs tell_all_at_ = 0;
+  NodeId told_up_to_;          // Of the others, in their order.
+  TimeNs tell_again_at_ = 0;
   uint64_t counted_ = 0;   // Pages asked for and given away, when the load was last computed …
   TimeNs counted_at_ = 0;  // … which was then.
   Clock::TimerId timer_ = 0;

@@ -24,7 +24,7 @@ struct NodeResources {
 
 class PeerRoom {
  public:
-  // A node says it anew three times within this.
+  // A neighbour says it anew three times within this.
   static constexpr DurationNs kExpires = 12 * kSecond;
 
   // A node that did not take what it was offered is offered nothing for so long, doubled each time, up to the second.
@@ -34,9 +34,10 @@ class PeerRoom {
   // With less a node is passed over for one that is farther away.
   static constexpr uint64_t kEnough = 256;
 
-  void Note(NodeId node, const NodeResources& resources, TimeNs now) {
+  // `lasts`: until it counts no more.
+  void Note(NodeId node, const NodeResources& resources, TimeNs now, DurationNs lasts = kExpires) {
     peers_[node].resources = resources;
-    peers_[node].until = now + kExpires;
+    peers_[node].until = now + lasts;
   }
   void Forget(NodeId node) { peers_.erase(node); }
 

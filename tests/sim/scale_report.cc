@@ -57,9 +57,6 @@ std::string GroupsOf(const std::vector<NodeId>& nodes) {
 
 double Kib(size_t bytes) { return static_cast<double>(bytes) / 1024; }
 
-// What each takes grows with their number, since each knows all others: 4,096 take more than 23 GiB.
-constexpr size_t kMostEngines = 1024;
-
 template <typename Run>
 auto WithProgress(const char* what, const ScaledCluster& cluster, Run run) {
   std::fprintf(stderr, "%s, %s: ", cluster.name.c_str(), what);
@@ -128,11 +125,6 @@ void PrintScale(const std::vector<ScaledCluster>& clusters) {
       "idle | responsible | after 1,000 lookups |",
       13);
   for (size_t i = 0; i < clusters.size(); ++i) {
-    if (clusters[i].nodes.size() > kMostEngines) {
-      std::fprintf(stderr, "%s, directory: not run, as so many page engines do not fit into one machine's memory\n",
-                   clusters[i].name.c_str());
-      continue;
-    }
     const DirectoryScaleResult directory =
         WithProgress("directory", clusters[i], [&] { return RunDirectoryScale(clusters[i].nodes, kSeed); });
     PrintDirectory(clusters[i], memberships[i], directory);
