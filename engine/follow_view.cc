@@ -13,6 +13,8 @@
 //      when the lease was about to end. It does not change until there is a lease again, under which all of it still counts, or
 //      the node is expelled, which ends its programs' mappings: so what they see never goes back. Whatever else they want of such
 //      a region is refused at once.
+//  V6  A page that was flushed to disks which are given up, or come back empty, and of whose disks none counts, may be nowhere but in
+//      its owner's RAM: it counts as not flushed, so that the next flush stores it again.
 
 #include <algorithm>
 #include <utility>
@@ -44,6 +46,36 @@ std::vector<NodeInstance> GoneSince(const View& before, const View& view) {
   return gone;
 }
 
+// Whose disks were there, and have nothing any more of what they had.
+std::set<NodeId> EmptiedSince(const View& before, const View& view) {
+  const auto is_blank = [](const View& v, NodeId node) {
+    const auto found = v.behind.find(node);
+    return v.lost.contains(node) || (found != v.behind.end() && found->second == kBlankDisk);
+  };
+  std::set<NodeId> emptied;
+  for (NodeId node : before.disks) {
+    if (is_blank(view, node) && !is_blank(before, node)) emptied.insert(node);
+  }
+  return emptied;
+}
+
+// V6: of what is owned here, or was and is on its way to another owner.
+void DoubtFlushes(PageMap<CachedPage>& cache, const Disks& before, const Disks& now, const std::set<NodeId>& emptied) {
+  const auto is_emptied = [&](NodeId node) { return emptied.contains(node); };
+  const auto has_it = [&](NodeId node) { return !is_emptied(node) && now.IsCurrent(node); };
+  for (const auto& [page, cached] : cache) {
+    CacheEntry& entry = cached->entry;
+    const bool was_owner = entry.retained && entry.retained->owner;
+    const uint32_t replicas = was_owner ? entry.retained->answer.replicas : entry.replicas;
+    if (replicas == 0 || entry.state == CacheState::kEvicting) continue;
+    const std::vector<NodeId> holders = before.Holders(page, replicas);
+    if (std::none_of(holders.begin(), holders.end(), is_emptied)) continue;
+    if (std::any_of(holders.begin(), holders.end(), has_it)) continue;
+    entry.flushed = Version();
+    if (was_owner) entry.retained->flushed = entry.retained->answer.flushed = Version();
+  }
+}
+
 }  // namespace
 
 Epoch PageEngine::ViewOf(Txn txn) { return Epoch(txn.value >> kTxnBits); }
@@ -56,7 +88,10 @@ void PageEngine::OnView(const View& view) {
   FlushOutboxes();
   Turn turn(this);
   const View before = std::exchange(view_, view);
+  const std::set<NodeId> emptied = EmptiedSince(before, view);
+  const Disks disks_before = emptied.empty() ? Disks() : disks_;
   disks_.Follow(view, *options_.bugs);
+  if (!emptied.empty()) DoubtFlushes(cache_, disks_before, disks_, emptied);
   transport_->SetEpoch(view.epoch);
   if (!options_.bugs->acks_across_views) EndStores();
   next_txn_ = std::max(next_txn_, view.epoch.value << kTxnBits);  // V2
