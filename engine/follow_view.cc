@@ -17,7 +17,10 @@
 //      its owner's RAM: it counts as not flushed, so that the next flush stores it again.
 
 #include <algorithm>
+#include <set>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/page_engine.h"
@@ -63,14 +66,21 @@ std::set<NodeId> EmptiedSince(const View& before, const View& view) {
 void DoubtFlushes(PageMap<CachedPage>& cache, const Disks& before, const Disks& now, const std::set<NodeId>& emptied) {
   const auto is_emptied = [&](NodeId node) { return emptied.contains(node); };
   const auto has_it = [&](NodeId node) { return !is_emptied(node) && now.IsCurrent(node); };
+  const auto is_in_doubt = [&](PageId page, uint32_t replicas) {
+    const std::vector<NodeId> holders = before.Holders(page, replicas);
+    return std::any_of(holders.begin(), holders.end(), is_emptied) &&
+           std::none_of(holders.begin(), holders.end(), has_it);
+  };
+  std::tuple<PageId, uint32_t, bool> last{};  // Of a segment's pages all are alike that have as many copies.
   for (const auto& [page, cached] : cache) {
     CacheEntry& entry = cached->entry;
     const bool was_owner = entry.retained && entry.retained->owner;
     const uint32_t replicas = was_owner ? entry.retained->answer.replicas : entry.replicas;
     if (replicas == 0 || entry.state == CacheState::kEvicting) continue;
-    const std::vector<NodeId> holders = before.Holders(page, replicas);
-    if (std::none_of(holders.begin(), holders.end(), is_emptied)) continue;
-    if (std::any_of(holders.begin(), holders.end(), has_it)) continue;
+    auto& [segment, copies, in_doubt] = last;
+    if (segment != SegmentStart(page) || copies != replicas)
+      last = {SegmentStart(page), replicas, is_in_doubt(page, replicas)};
+    if (!in_doubt) continue;
     entry.flushed = Version();
     if (was_owner) entry.retained->flushed = entry.retained->answer.flushed = Version();
   }

@@ -244,6 +244,18 @@ class PageEngineCatchUpOfThree : public PageEngineCatchUp {
   }
 };
 
+// Each of the two has something else: it is not said which, nor now this and now that.
+TEST_F(PageEngineCatchUpOfThree, WhatTwoHaveOfALaterVersionIsLostAsWell) {
+  PlantLost(1, page_, VersionOnDisk(1, page_));
+  Plant(2, page_, 98);
+  cluster_.Leave(2);
+  Back(1);
+  for (const uint64_t node : {2, 3}) Back(node);
+  ExpectCurrentSoon(2);
+  ExpectCurrentSoon(3);
+  EXPECT_EQ(cluster_.Read(1, page_).status().code(), absl::StatusCode::kDataLoss);
+}
+
 // And node 1 may have had more, in pages that it alone kept meanwhile.
 TEST_F(PageEngineCatchUpOfThree, AnotherTakesThePlaceOfOneThatLeaves) {
   Hold(MessageKind::kStoredInfo);
@@ -373,6 +385,20 @@ TEST_F(PageEngineCatchUp, APageThatNobodyCanReadIsLostAndNotOlder) {
   LeaveOnlyTheDiskOf(2, page_);  // The other one may be mended.
   EXPECT_EQ(cluster_.Read(2, page_).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(cluster_.Read(2, page_ + 1).value_or(-1), 8);
+}
+
+// The flush of it failed on the other disk: it has all that was acknowledged, and is what there is.
+TEST_F(PageEngineCatchUp, ALaterVersionThanThatWhichNobodyCanReadStays) {
+  ASSERT_TRUE(WriteAndFlush(1, page_, 7).ok());
+  PlantLost(1, page_, VersionOnDisk(1, page_));
+  Plant(2, page_, 99);
+  cluster_.Leave(2);
+  Back(1);  // Nothing is in RAM.
+  Back(2);
+  ExpectCurrentSoon(2);
+  EXPECT_EQ(cluster_.engine(2).catch_up().pages_lost, 0u);
+  EXPECT_EQ(cluster_.Read(1, page_).value_or(-1), 99);
+  EXPECT_EQ(ByteOnDisk(1, page_), 99);  // Mended from there.
 }
 
 TEST_F(PageEngineCatchUp, AStoreEndsThatAPageIsLost) {
