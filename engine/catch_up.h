@@ -10,8 +10,8 @@
 //  U4  A disk that is behind waits for every one that fell behind later, since that one may have what no other has; and, having
 //      nothing, for every one that was never heard of. One that is to keep more waits for a current one of each page's. Nobody waits for
 //      what is lost. Then it has all, and says so; a later view makes it current, or ends the move.
-//  U5  A page that no current disk can read, and that is not here in the same version, is marked as lost (a later one stays, where no other
-//      disk of it is behind). So are pages whose disks are all lost: what is not here does not mean zeros. Of a page that comes with a
+//  U5  A page that no current disk can read, and that is not here in the same version, is marked as lost: it is not answered for
+//      with what may be older. So are pages whose disks are all lost: what is not here does not mean zeros. Of a page that comes with a
 //      move every disk that keeps it, and is not lost, has to be current first: at the move's end what it has goes.
 //  U6  When the view is another one, with another goal, it begins anew; what it was about to write of before is not written.
 //  U7  Of pages that this disk neither keeps nor is to keep what it has is deleted, sooner or later.

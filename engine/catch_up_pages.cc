@@ -24,15 +24,6 @@ std::vector<NodeId> OthersThatMayHave(const Disks& disks, const View& view, Node
   return nodes;
 }
 
-// What one disk alone has more than a current one that cannot read its copy has all that was acknowledged, if it was written
-// later. Where others of the page's are behind too, each may have something else.
-bool IsOneBehind(const Disks& disks, NodeId self, PageId page, uint32_t replicas) {
-  const std::vector<NodeId> holders = disks.Holders(page, replicas);
-  return disks.Keeps(self, page, replicas) && std::all_of(holders.begin(), holders.end(), [&](NodeId node) {
-           return node == self || disks.IsCurrent(node);
-         });
-}
-
 }  // namespace
 
 Message CatchUp::AskOf(PageId page) {
@@ -207,11 +198,8 @@ Task<absl::Status> CatchUp::Settle() {
       if (absl::Status status = CheckGoesOn(round); !status.ok()) co_return status;
       if (!here.ok()) co_return here.status();
       const auto own = here->versions.find(page);
+      const bool is_here = own != here->versions.end() && own->second == version && version != kUnknownVersion;
       const Extent* const extent = engine_->core_.Find(page);
-      const bool is_known = own != here->versions.end() && version != kUnknownVersion;
-      const bool is_later = is_known && version < own->second && extent != nullptr &&
-                            IsOneBehind(engine_->disks_, engine_->options_.self.node, page, extent->replicas);
-      const bool is_here = is_later || (is_known && own->second == version);
       if (!is_here && extent != nullptr && !engine_->core_.WasStoredSince(page)) {
         const std::vector<NodeId> others =
             OthersThatMayHave(engine_->disks_, engine_->view_, engine_->options_.self.node, page, extent->replicas);

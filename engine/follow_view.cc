@@ -63,26 +63,30 @@ std::set<NodeId> EmptiedSince(const View& before, const View& view) {
 }
 
 // V6: of what is owned here, or was and is on its way to another owner.
-void DoubtFlushes(PageMap<CachedPage>& cache, const Disks& before, const Disks& now, const std::set<NodeId>& emptied) {
+void DoubtFlushes(PageMap<CachedPage>& cache, const std::set<NodeId>& disks, const Disks& before, const Disks& now,
+                  const std::set<NodeId>& emptied) {
   const auto is_emptied = [&](NodeId node) { return emptied.contains(node); };
-  const auto has_it = [&](NodeId node) { return !is_emptied(node) && now.IsCurrent(node); };
+  const auto has_it = [&](NodeId node) { return !is_emptied(node) && before.IsCurrent(node) && now.IsCurrent(node); };
   const auto is_in_doubt = [&](PageId page, uint32_t replicas) {
     const std::vector<NodeId> holders = before.Holders(page, replicas);
     return std::any_of(holders.begin(), holders.end(), is_emptied) &&
            std::none_of(holders.begin(), holders.end(), has_it);
   };
+  // Of so many copies one at least is on a disk that has it.
+  const auto having = static_cast<size_t>(std::count_if(disks.begin(), disks.end(), has_it));
+  const size_t safe = having == 0 ? SIZE_MAX : disks.size() - having + 1;
   std::tuple<PageId, uint32_t, bool> last{};  // Of a segment's pages all are alike that have as many copies.
   for (const auto& [page, cached] : cache) {
     CacheEntry& entry = cached->entry;
-    const bool was_owner = entry.retained && entry.retained->owner;
-    const uint32_t replicas = was_owner ? entry.retained->answer.replicas : entry.replicas;
-    if (replicas == 0 || entry.state == CacheState::kEvicting) continue;
+    if (entry.replicas == 0 || entry.replicas >= safe) continue;
     auto& [segment, copies, in_doubt] = last;
-    if (segment != SegmentStart(page) || copies != replicas)
-      last = {SegmentStart(page), replicas, is_in_doubt(page, replicas)};
+    if (segment != SegmentStart(page) || copies != entry.replicas)
+      last = {SegmentStart(page), entry.replicas, is_in_doubt(page, entry.replicas)};
     if (!in_doubt) continue;
+    if (entry.state == CacheState::kEvicting)
+      entry.state = CacheState::kOwned;  // It would go without having been stored.
     entry.flushed = Version();
-    if (was_owner) entry.retained->flushed = entry.retained->answer.flushed = Version();
+    if (entry.retained) entry.retained->flushed = entry.retained->answer.flushed = Version();
   }
 }
 
@@ -101,7 +105,7 @@ void PageEngine::OnView(const View& view) {
   const std::set<NodeId> emptied = EmptiedSince(before, view);
   const Disks disks_before = emptied.empty() ? Disks() : disks_;
   disks_.Follow(view, *options_.bugs);
-  if (!emptied.empty()) DoubtFlushes(cache_, disks_before, disks_, emptied);
+  if (!emptied.empty()) DoubtFlushes(cache_, before.disks, disks_before, disks_, emptied);
   transport_->SetEpoch(view.epoch);
   if (!options_.bugs->acks_across_views) EndStores();
   next_txn_ = std::max(next_txn_, view.epoch.value << kTxnBits);  // V2

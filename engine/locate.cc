@@ -48,7 +48,7 @@ bool PageEngine::IsLocated(PageId page) const {
 
 void PageEngine::NoteLocation(PageId page, NodeId node, uint32_t term) {
   // Beyond a few at once for all that there may be: to grow with so many would be a step of 10 ms, most of it for fresh memory.
-  if (locations_.size() == kFewLocations && locations_.capacity() < kMaxLocations) locations_.reserve(kMaxLocations);
+  if (locations_.size() >= kFewLocations && locations_.capacity() < kMaxLocations) locations_.reserve(kMaxLocations);
   if (locations_.size() >= kMaxLocations) {  // Those of segments that have no page here are found again.
     absl::erase_if(locations_, [](const auto& location) { return location.second.pages == 0; });
   }

@@ -20,6 +20,8 @@
 namespace mangrove::cluster_test {
 namespace {
 
+using nlohmann::literals::operator""_json_pointer;
+
 constexpr char kUsage[] =
     "usage: mangrove-kill-times [--kills N] [--whom member|leader|monitor]\n"
     "  --kills N  how often (default 50)\n"
@@ -118,15 +120,17 @@ class Untouched {
   std::thread thread_;
 };
 
-// Asks a node for its status, again and again, until that says that another one is missing.
+// Asks a node for its status, again and again, until that says after a kill that another one is missing.
 class StatusWatch {
  public:
   StatusWatch(Cluster& cluster, int node, int missing)
       : socket_(cluster.socket(node)), missing_(absl::StrCat("node-", missing)), thread_([this] { Run(); }) {}
   ~StatusWatch() {
+    ends_ = true;
     if (thread_.joinable()) thread_.join();
   }
-  // From the watch's begin.
+  void Killed() { killed_ = std::chrono::steady_clock::now().time_since_epoch().count(); }
+  // From the kill.
   double Seconds() {
     thread_.join();
     return seconds_;
@@ -134,21 +138,27 @@ class StatusWatch {
 
  private:
   void Run() {
-    while (since_.Seconds() < kServedWithinS) {
+    while (!ends_ && seconds_ < kServedWithinS) {
+      const auto killed = std::chrono::steady_clock::duration(killed_.load());
       const Output status = RunProgram({"mangrove", "--socket", socket_, "status", "--json"});
-      seconds_ = since_.Seconds();
-      const auto said = nlohmann::json::parse(status.out, nullptr, false);
-      if (status.exit_code == 0 && said.is_object()) {
-        const nlohmann::json& names = said["membership"]["missing"];
-        if (std::find(names.begin(), names.end(), missing_) != names.end()) return;
+      if (killed.count() != 0) {
+        const std::chrono::duration<double> since = std::chrono::steady_clock::now().time_since_epoch() - killed;
+        seconds_ = since.count();
+        if (SaysIt(nlohmann::json::parse(status.out, nullptr, false))) return;
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
   }
+  bool SaysIt(const nlohmann::json& status) const {
+    const nlohmann::json names =
+        status.is_object() ? status.value("/membership/missing"_json_pointer, nlohmann::json()) : nlohmann::json();
+    return std::find(names.begin(), names.end(), missing_) != names.end();
+  }
 
   const std::string socket_;
   const std::string missing_;
-  const Stopwatch since_;
+  std::atomic<bool> ends_ = false;
+  std::atomic<std::chrono::steady_clock::rep> killed_ = 0;  // When; 0: not yet.
   double seconds_ = 0;
   std::thread thread_;
 };
@@ -217,12 +227,13 @@ void KillOnce(Cluster& cluster, int number, Whom whom, Times& times) {
   {
     // Two nodes that take the pages from each other.
     Untouched untouched[] = {Untouched(*own), Untouched(*shared)};
+    StatusWatch status(cluster, third, victim);
     for (Untouched& each : untouched) each.Begin(false);
     std::this_thread::sleep_for(kWatched);
     for (Untouched& each : untouched) each.Begin(true);
     cluster.Kill(victim);
     const Stopwatch since;
-    StatusWatch status(cluster, third, victim);
+    status.Killed();
     for (uint64_t page = 0; page < kPages; ++page) {
       while (!SetWord(*region, page, page + 1000).ok()) {
         if (since.Seconds() > kServedWithinS) throw std::runtime_error("the pages are not served again");

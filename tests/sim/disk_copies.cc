@@ -41,8 +41,9 @@ std::vector<DiskCopy> DiskCopies::Of(PageId page) const {
     copy.is_lost = disk.records().contains(LostKey(page));
     copy.is_damaged = disk.IsDamaged(page);
     const StoredPage* const stored = disk.Durable(page);
-    if (stored == nullptr || copy.is_damaged) continue;
+    if (stored == nullptr) continue;
     copy.version = stored->version;
+    if (copy.is_damaged) continue;
     copy.config = stored->config;
     copy.data = stored->data;
   }

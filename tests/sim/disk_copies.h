@@ -25,9 +25,9 @@ struct DiskCopy {
   std::optional<Extent> extent;  // That has the page.
   bool is_lost = false;          // The page is marked so.
   bool is_damaged = false;       // Its record cannot be read.
-  Version version;               // Of the record; {0, 0}: there is none, or it is damaged.
-  ConfigNumber config;           // The same.
-  PageBuffer data;               // The same. Null: zeros.
+  Version version;               // Of the record; {0, 0}: there is none.
+  ConfigNumber config;           // The same; 0: it is damaged.
+  PageBuffer data;               // The same. Null: zeros, or it is damaged.
 };
 
 // By the newest view that a node follows. Void when the world goes on.

@@ -25,7 +25,8 @@
 //      the page no older version than the last flushed one, nor one that died with its node; no disk has an extent of a free page. Two
 //      records of one version are alike. What was damaged by hand is left out.
 //  O12 At any time the same is on the disk of each core holder that serves and is current (D2 of engine/disks.h), by the newest view that
-//      a node follows: an extent of its own, no record of another, and no older version than the last flushed one.
+//      a node follows: an extent of its own, no record of another, and no older version than the last flushed one. It may be lost where
+//      another disk's copy was damaged by hand, and what is here is later: of a flush that failed there, before this disk fell behind.
 //
 // Pages that Manage has not named are checked for O1 only.
 

@@ -1,5 +1,6 @@
 // What the oracle asks of disks (O11, O12).
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -31,12 +32,26 @@ void Oracle::CheckCopies(absl::FunctionRef<std::vector<DiskCopy>(PageId)> copies
   }
 }
 
+namespace {
+
+// One copy is damaged, and the place of this one was taken by what a flush that failed on the other disk brought here.
+bool IsLostForGood(const DiskCopy& copy, const std::vector<DiskCopy>& copies) {
+  return copy.is_lost && std::any_of(copies.begin(), copies.end(), [&](const DiskCopy& other) {
+           return other.keeps && other.is_damaged && other.version < copy.version;
+         });
+}
+
+}  // namespace
+
 void Oracle::CheckCurrentCopies(absl::FunctionRef<std::vector<DiskCopy>(PageId)> copies_of) {
   for (uint32_t index = 0; index < pages_.size(); ++index) {
-    const Page& page = pages_[index];
+    Page& page = pages_[index];
     if (!page.managed || page.may_be_lost || page.allocation != Allocation::kAllocated) continue;
-    for (const DiskCopy& copy : copies_of(page.id)) {
+    const std::vector<DiskCopy> copies = copies_of(page.id);
+    for (const DiskCopy& copy : copies) {
       if (!copy.is_current || !copy.keeps) continue;
+      page.may_be_lost = IsLostForGood(copy, copies);
+      if (page.may_be_lost) break;
       const std::string what = CheckCopy(page, index, copy);
       if (what.empty()) continue;
       return Fail(page, absl::StrCat("O12: the disk of node ", copy.node + 1, " ", what, "; ", ToString(copy)));

@@ -168,6 +168,23 @@ TEST_F(OracleCopiesTest, WhatWasDamagedIsLeftOut) {
   EXPECT_EQ(Check(), "");
 }
 
+TEST_F(OracleCopiesTest, APageMayBeLostWhereALaterVersionTookThePlaceOfTheOtherCopy) {
+  Keep(0, Flushed(), 2);
+  Keep(1, nullptr, 1);
+  copies_[0].is_lost = copies_[0].is_current = true;
+  copies_[1].is_damaged = copies_[1].is_current = true;
+  EXPECT_EQ(CheckCurrent(), "");
+  EXPECT_TRUE(oracle_.MayBeLost(kPage));
+}
+
+TEST_F(OracleCopiesTest, NotWhereBothHadTheSame) {
+  Keep(0, Flushed(), 1);
+  Keep(1, nullptr, 1);
+  copies_[0].is_lost = copies_[0].is_current = true;
+  copies_[1].is_damaged = copies_[1].is_current = true;
+  ExpectThat(CheckCurrent(), "O12", "node 1 has the page as lost");
+}
+
 TEST_F(OracleCopiesTest, DisksThatDoNotKeepThePageNeedNoRecordOfIt) {
   KeepBoth(Flushed(), 1);
   Keep(2, Flushed(), 2);

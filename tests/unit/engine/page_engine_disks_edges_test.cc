@@ -2,7 +2,7 @@
 // Covers: C06
 
 #include "absl/strings/str_cat.h"
-#include "tests/unit/engine/page_engine_views.h"
+#include "tests/unit/engine/page_engine_disks.h"
 
 namespace mangrove {
 namespace {
@@ -227,6 +227,87 @@ TEST_F(CoreHolderTest, LearningEndsWhenAnEarlierAttemptHasFailed) {
   store_.FinishAll();
   Restart();
   EXPECT_FALSE(holder_->Find(kBase)->learned);
+}
+
+class PageEngineDisksOfFive : public DisksTest {
+ protected:
+  PageEngineDisksOfFive() : DisksTest(5) {}
+};
+
+// V6 of engine/follow_view.cc: the owner's copy is all that there is, so that what a flush says is true only if it stores it.
+TEST_F(PageEngineDisksOfFive, WhatWasFlushedToDisksThatAreGivenUpIsFlushedAnew) {
+  const PageId page = PageOn({2, 3});
+  ASSERT_TRUE(WriteAndFlush(1, page, 7).ok());
+  LeaveTogether({2, 3});
+  const Pending early = BeginFlush(1, page, kSecond);
+  cluster_.RunFor(100 * kMillisecond);
+  EXPECT_TRUE(IsOk(early)) << "they may come back with it: " << Show(early);
+  cluster_.ChangeView({.epoch = {}, .joins = {}, .leaves = {}, .lost = {NodeId(2), NodeId(3)}});
+  cluster_.Place({1, 4, 5});
+  cluster_.RunFor(2 * kSecond);
+  ASSERT_FALSE(cluster_.view().disks.contains(NodeId(2)));
+  ASSERT_TRUE(Flush(cluster_, 1, page).ok());
+  cluster_.Leave(1);
+  const absl::StatusOr<int> read = cluster_.Read(4, page);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, 7);
+}
+
+TEST_F(PageEngineDisksOfFive, AlsoWhereTheyComeBackEmpty) {
+  const PageId page = PageOn({2, 3});
+  ASSERT_TRUE(WriteAndFlush(1, page, 7).ok());
+  LeaveTogether({2, 3});
+  BackWithAnEmptyDisk(2);
+  BackWithAnEmptyDisk(3);
+  cluster_.RunFor(2 * kSecond);
+  ASSERT_TRUE(Flush(cluster_, 1, page).ok());
+  cluster_.Leave(1);
+  const absl::StatusOr<int> read = cluster_.Read(4, page);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, 7);
+}
+
+class PageEngineDisksOfFiveWithLittleRam : public DisksTest {
+ protected:
+  static constexpr uint64_t kCache = 32;
+  PageEngineDisksOfFiveWithLittleRam()
+      : DisksTest(5, [](PageEngineOptions& options) {
+          options.cache_pages = kCache;
+          options.evict_to_peers = false;
+        }) {}
+};
+
+// What its owner has asked to drop, since it was flushed, it does not drop.
+TEST_F(PageEngineDisksOfFiveWithLittleRam, SoIsWhatWasAboutToBeEvicted) {
+  const PageId page = PageOn({2, 3});
+  const PageId other = PageOn({4, 5});
+  for (const PageId first : {page, other}) ASSERT_TRUE(cluster_.Read(4, first + kCache).ok());  // It is responsible.
+  constexpr uint64_t kPages = 24;
+  for (uint64_t i = 0; i < kPages; ++i) ASSERT_TRUE(WriteAndFlush(1, page + i, 7).ok());
+  cluster_.dropped.insert(MessageKind::kEvictGrant);
+  const auto fill = [&] {
+    for (uint64_t i = 0; i < kCache / 2; ++i) {
+      Spawn<absl::Status>(cluster_.engine(1).Acquire({other + i, 1}, Rights::kWrite, cluster_.In(kSecond)),
+                          [](const absl::Status&) {});
+    }
+  };
+  fill();
+  cluster_.RunFor(100 * kMillisecond);
+  int evicting = 0;
+  for (uint64_t i = 0; i < kPages; ++i) evicting += cluster_.engine(1).Describe(page + i).cache_state == "Evicting";
+  ASSERT_GT(evicting, 0);
+  LeaveTogether({2, 3});
+  cluster_.ChangeView({.epoch = {}, .joins = {}, .leaves = {}, .lost = {NodeId(2), NodeId(3)}});
+  cluster_.dropped.clear();
+  cluster_.Place({1, 4, 5});
+  cluster_.RunFor(2 * kSecond);
+  ASSERT_TRUE(cluster_.Wait(cluster_.engine(1).Flush({page, kPages}, cluster_.In(5 * kSecond))).ok());
+  cluster_.Leave(1);
+  for (uint64_t i = 0; i < kPages; ++i) {
+    const absl::StatusOr<int> read = cluster_.Read(4, page + i);
+    ASSERT_TRUE(read.ok()) << i << " " << read.status();
+    EXPECT_EQ(*read, 7) << i;
+  }
 }
 
 }  // namespace

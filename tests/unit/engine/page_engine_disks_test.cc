@@ -520,43 +520,5 @@ TEST_F(PageEngineDisks, AStoreIsNotRepeatedToAHolderThatStartsAnew) {
   EXPECT_TRUE(IsOk(older)) << Show(older);
 }
 
-class PageEngineDisksOfFive : public DisksTest {
- protected:
-  PageEngineDisksOfFive() : DisksTest(5) {}
-};
-
-// V6 of engine/follow_view.cc: the owner's copy is all that there is, so that what a flush says is true only if it stores it.
-TEST_F(PageEngineDisksOfFive, WhatWasFlushedToDisksThatAreGivenUpIsFlushedAnew) {
-  const PageId page = PageOn({2, 3});
-  ASSERT_TRUE(WriteAndFlush(1, page, 7).ok());
-  LeaveTogether({2, 3});
-  const Pending early = BeginFlush(1, page, kSecond);
-  cluster_.RunFor(100 * kMillisecond);
-  EXPECT_TRUE(IsOk(early)) << "they may come back with it: " << Show(early);
-  cluster_.ChangeView({.epoch = {}, .joins = {}, .leaves = {}, .lost = {NodeId(2), NodeId(3)}});
-  cluster_.Place({1, 4, 5});
-  cluster_.RunFor(2 * kSecond);
-  ASSERT_FALSE(cluster_.view().disks.contains(NodeId(2)));
-  ASSERT_TRUE(Flush(cluster_, 1, page).ok());
-  cluster_.Leave(1);
-  const absl::StatusOr<int> read = cluster_.Read(4, page);
-  ASSERT_TRUE(read.ok()) << read.status();
-  EXPECT_EQ(*read, 7);
-}
-
-TEST_F(PageEngineDisksOfFive, AlsoWhereTheyComeBackEmpty) {
-  const PageId page = PageOn({2, 3});
-  ASSERT_TRUE(WriteAndFlush(1, page, 7).ok());
-  LeaveTogether({2, 3});
-  BackWithAnEmptyDisk(2);
-  BackWithAnEmptyDisk(3);
-  cluster_.RunFor(2 * kSecond);
-  ASSERT_TRUE(Flush(cluster_, 1, page).ok());
-  cluster_.Leave(1);
-  const absl::StatusOr<int> read = cluster_.Read(4, page);
-  ASSERT_TRUE(read.ok()) << read.status();
-  EXPECT_EQ(*read, 7);
-}
-
 }  // namespace
 }  // namespace mangrove
