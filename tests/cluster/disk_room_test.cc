@@ -15,6 +15,7 @@
 #include "absl/strings/str_replace.h"
 #include "tests/cluster/cluster.h"
 #include "tests/cluster/node_disks.h"
+#include "tests/cluster/words.h"
 
 namespace mangrove::cluster_test {
 namespace {
@@ -176,6 +177,98 @@ TEST(DiskRoom, ADiskWithRoomIsNotTalkedOf) {
   Cluster cluster({.nodes = 1, .replicas = 1});
   cluster.StartAll();
   EXPECT_THAT(StatusOf(cluster, 1), Not(HasSubstr("\nDISK")));
+}
+
+// Leaves a node so much of its disk beside what is there.
+void LeaveFree(const NodeDisks& disks, const Cluster& cluster, int node, uint64_t mib) {
+  struct statvfs info;
+  if (statvfs(absl::StrCat(cluster.directory(), "/data-", node).c_str(), &info) != 0)
+    throw std::runtime_error("statvfs");
+  const uint64_t used_mib = ((info.f_blocks - info.f_bfree) * info.f_frsize) >> 20;
+  const absl::Status resized = disks.Resize(node, static_cast<int>(used_mib + mib));
+  if (!resized.ok()) throw std::runtime_error(resized.ToString());
+}
+
+std::shared_ptr<Region> MakeFull(Session& session, uint64_t size_bytes, std::byte content) {
+  auto region = MakeRegion(session, "r", size_bytes);
+  EXPECT_TRUE(region->Write(0, std::vector<std::byte>(size_bytes, content)).ok());
+  EXPECT_TRUE(Eventually([&] { return region->Flush(0, size_bytes).ok(); }));
+  return region;
+}
+
+// Covers: B14
+TEST(DiskRoom, ADiskThatGetsLowIsSaidBeforeItIsFullUntilThereIsRoom) {
+  Cluster cluster({.nodes = 1, .replicas = 1, .node_settings = "disk_reserve_mib = 64\n"});
+  const auto disks = NodeDisks::Make(cluster.directory(), 1);
+  ASSERT_TRUE(disks.ok()) << disks.status();
+  cluster.StartAll();
+  const auto session = cluster.Attach(1, 30'000);
+  const auto region = MakeFull(*session, uint64_t{32} << 20, std::byte(1));
+  EXPECT_THAT(StatusOf(cluster, 1), Not(HasSubstr("\nDISK")));
+  LeaveFree(**disks, cluster, 1, 64 + 4);
+  const auto room = [&] { return cluster.Ask(1, {"status"})["disk_room"]; };
+  EXPECT_TRUE(Eventually([&] { return room()["is_low"].get<bool>(); })) << room();
+  EXPECT_FALSE(room()["is_full"].get<bool>());
+  EXPECT_THAT(StatusOf(cluster, 1),
+              testing::ContainsRegex("\nDISK LOW: [0-9]+ % of this node's disk, [1-9][0-9]* MiB, is free: let another "
+                                     "node join, or enlarge the disk, before it is full\n"));
+  EXPECT_EQ(cluster.LinesOf(1, "before it is full"), 1u);
+  // It is a warning: pages are still taken.
+  EXPECT_TRUE(SetWord(*region, 0, 2).ok());
+  EXPECT_TRUE(region->Flush(0, kPageBytes).ok());
+  ASSERT_TRUE((*disks)->Resize(1, 512).ok());
+  EXPECT_TRUE(Eventually([&] { return !room()["is_low"].get<bool>(); })) << room();
+  EXPECT_THAT(StatusOf(cluster, 1), Not(HasSubstr("\nDISK")));
+  EXPECT_EQ(cluster.LinesOf(1, "this node's disk has room again"), 1u);
+}
+
+// Covers: C06, B14
+TEST(DiskRoom, RepairThatAFullDiskHoldsUpGoesOnAndEndsWhenThereIsRoom) {
+  constexpr uint64_t kBytes = uint64_t{96}
+                              << 20;  // Half of it on each disk, and a third more when one of four is lost.
+  Cluster cluster({.nodes = 4, .node_settings = "disk_reserve_mib = 64\nkeep_headroom = false\n"});
+  const auto disks = NodeDisks::Make(cluster.directory(), 4);
+  ASSERT_TRUE(disks.ok()) << disks.status();
+  cluster.StartAll();
+  const auto session = cluster.Attach(2, 30'000);
+  const auto region = MakeFull(*session, kBytes, std::byte(7));
+  const auto status = [&](int node) { return cluster.Ask(node, {"status"}); };
+  const auto membership = [&] { return status(2)["membership"]; };
+
+  cluster.Kill(4);
+  ASSERT_TRUE(Eventually([&] { return membership()["missing"].size() == 1u; }));
+  LeaveFree(**disks, cluster, 1, 64 + 2);
+  const Output lost = cluster.GiveUp(2, "node-4");
+  ASSERT_EQ(lost.exit_code, 0) << lost.err;
+  const nlohmann::json others{"node-2", "node-3"};
+  ASSERT_TRUE(Eventually([&] { return membership()["moved"] == others; })) << membership();
+  ASSERT_TRUE(Eventually([&] {
+    return testing::Value(status(1)["disk"]["trouble"].get<std::string>(), HasSubstr("disk full"));
+  })) << status(1)["disk"];
+  EXPECT_THAT(StatusOf(cluster, 1), testing::ContainsRegex("gets the pages that it is to keep: [0-9]+ %.*; it tries "
+                                                           "again: .*disk full"));
+  EXPECT_THAT(StatusOf(cluster, 1), HasSubstr("\nDISK "));
+  // It is said everywhere, and is no more than held up: what is there is used.
+  EXPECT_THAT(StatusOf(cluster, 3),
+              HasSubstr("\nREPAIR: pages move, so that they are kept by node-1, node-2, node-3: 2 of "
+                        "3 have theirs"));
+  const nlohmann::json repair = status(3)["repair"];
+  ASSERT_EQ(repair["disks"].size(), 1u) << repair;
+  EXPECT_EQ(repair["disks"][0]["name"], "node-1");
+  EXPECT_LT(repair["disks"][0]["done_percent"], 100);
+  EXPECT_FALSE(membership()["next_disks"].empty());
+
+  ASSERT_TRUE((*disks)->Resize(1, 512).ok());
+  EXPECT_TRUE(Eventually([&] { return membership()["next_disks"].empty() && membership()["disks"].size() == 3u; }))
+      << status(1)["disk"];
+  EXPECT_TRUE(Eventually([&] { return status(3)["repair"].is_null(); })) << status(3)["repair"];
+  EXPECT_EQ(status(1)["disk"]["trouble"], "");
+  EXPECT_THAT(StatusOf(cluster, 1), Not(HasSubstr("\nDISK")));
+  // Each page has two copies again, of which one may go.
+  cluster.Kill(3);
+  std::vector<std::byte> read(kBytes);
+  EXPECT_TRUE(Eventually([&] { return region->Read(0, read).ok(); }));
+  EXPECT_TRUE(read == std::vector<std::byte>(kBytes, std::byte(7)));
 }
 
 }  // namespace
