@@ -4,10 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdio>
 #include <random>
+#include <utility>
 
 #include "absl/strings/str_replace.h"
 #include "tests/cluster/cluster.h"
+#include "tests/cluster/words.h"
 
 namespace mangrove::cluster_test {
 namespace {
@@ -72,6 +75,38 @@ TEST_F(Room, SoDoVolatileOnes) {
   const auto region = MakeRegion(*session_, "volatile", kPages * kPageBytes, {.persistent = false});
   CountUp(*region, 4);
   EXPECT_GT(Counter(2, "pages_taken_in"), kPages - kCachePages);
+}
+
+// Nodes 1 and 2 are of one group, 3 and 4 of another, where there is more room.
+// Covers: G13
+TEST(RoomOfTwoGroups, PagesGoToTheNodeOfTheOwnGroupAsLongAsItHasRoom) {
+  constexpr uint64_t kRegionPages = 3 * kCachePages;
+  Cluster cluster({.nodes = 4, .cache_size_mib = 64, .ids = {1, 2, 65, 66}});
+  for (const auto& [node, setting] : {std::pair(1, "cache_size_mib = 1"), {2, "cache_size_mib = 16"}}) {
+    cluster.WriteConfig(node, absl::StrReplaceAll(cluster.ConfigText(node), {{"cache_size_mib = 64", setting}}));
+  }
+  cluster.StartAll();
+  for (const char* const peer : {"node-2", "node-3", "node-4"}) {
+    EXPECT_TRUE(Eventually([&] { return !cluster.PeerOf(1, peer).at("resources").is_null(); }));
+  }
+  const auto room = [&](const char* peer) {
+    return cluster.PeerOf(1, peer).at("resources").at("cache_room_bytes").get<uint64_t>();
+  };
+  EXPECT_LT(room("node-2"), room("node-3"));
+  EXPECT_LT(room("node-2"), room("node-4"));
+  const auto taken_in = [&](int node) {
+    return cluster.Ask(node, {"status"}).at("counters").at("pages_taken_in").get<uint64_t>();
+  };
+  const auto session = cluster.Attach(1);
+  const auto region = MakeRegion(*session, "r", kRegionPages * kPageBytes);
+  for (uint64_t page = 0; page < kRegionPages; ++page) ASSERT_TRUE(SetWord(*region, page * kPageBytes, page).ok());
+  const uint64_t near = taken_in(2);
+  const uint64_t far = taken_in(3) + taken_in(4);
+  std::printf("%llu pages went to the own group, %llu to the other\n", static_cast<unsigned long long>(near),
+              static_cast<unsigned long long>(far));
+  EXPECT_GT(near, kRegionPages / 2);
+  EXPECT_LT(far, near / 10);
+  for (uint64_t page = 0; page < kRegionPages; ++page) ASSERT_EQ(Take(Word(*region, page * kPageBytes)), page);
 }
 
 }  // namespace
