@@ -47,12 +47,14 @@ FilesWork::FilesWork(SimCluster* cluster, const FilesOptions& options)
 
 // --- Nodes ------------------------------------------------------------------------------------------------------------
 
-// Another number than before when a node was lost meanwhile.
+// Another number than before when a node was lost meanwhile: one that has ended, or that the others go on without, since it stands still.
 uint64_t FilesWork::Losses() const {
+  const View view = cluster_->NewestView();
   uint64_t losses = 0;
   for (int slot = 0; slot < cluster_->nodes(); ++slot) {
     const SimHost& host = cluster_->host(slot);
-    losses += 2 * host.life + (host.up() ? 0 : 1);
+    const bool is_there = host.up() && view.Has({NodeOfSlot(slot), Incarnation(host.life)});
+    losses += 2 * host.life + (is_there ? 0 : 1);
   }
   return losses;
 }

@@ -87,6 +87,8 @@ constexpr auto kRegressions = std::to_array<Regression>({
     {"storage", 88222733136225},
     // A corrupt record that was never acknowledged stayed where another disk had none, and later counted alone.
     {"storage", 99600000014},
+    // What was written was in the RAM of another node that stood still, and was expelled.
+    {"files", 100000000128},
     // One copy is damaged, and the other disk fell behind with what a flush had brought there alone.
     {"default", 99900000102},
     {"latecomers", 287},

@@ -286,27 +286,6 @@ class PeerEvictionOfThree : public PeerEvictionTest {
   PeerEvictionOfThree() : PeerEvictionTest(3) {}
 };
 
-class PeerEvictionOfMany : public PeerEvictionTest {
- protected:
-  PeerEvictionOfMany() : PeerEvictionTest(150) {}
-};
-
-// What it costs a node does not grow with their number: those of its group, and 64 of the others each time, in turn.
-TEST_F(PeerEvictionOfMany, EachIsToldByAllAndNobodyTellsAllAtOnce) {
-  cluster_.RunFor(30 * kSecond);
-  const int before = cluster_.sent[MessageKind::kResources];
-  for (int round = 0; round < 5; ++round) {
-    cluster_.RunFor(6 * kSecond);
-    for (uint64_t node = 2; node <= nodes_; ++node) {
-      EXPECT_TRUE(cluster_.engine(1).peer_eviction().Of(NodeId(node)).has_value()) << node;
-      EXPECT_TRUE(cluster_.engine(node).peer_eviction().Of(NodeId(1)).has_value()) << node;
-    }
-  }
-  const double in_a_second = (cluster_.sent[MessageKind::kResources] - before) / 30.0 / static_cast<double>(nodes_);
-  EXPECT_LT(in_a_second, (kGroupNodes + 64) / 4.0 + 1);
-  EXPECT_GT(in_a_second, (kGroupNodes + 64) / 8.0);
-}
-
 // W2 of engine/given_away.h: a flush that begins after the host was lost says so too.
 TEST_F(PeerEvictionOfThree, WhatWasMovedAndIsLostWithItsHostAFlushSays) {
   const PageId first = cluster_.SegmentOf(3);
