@@ -16,9 +16,9 @@ constexpr DurationNs kTryAgain = 20 * kMillisecond;
 constexpr DurationNs kWalkTimeout = 2 * kSecond;
 // Messages that wait until it is known whether this node is responsible.
 constexpr size_t kMaxUnsure = 1024;
-// Locations of segments of which nothing is here.
-constexpr size_t kMaxLocations = size_t{1} << 16;
-constexpr size_t kFewLocations = size_t{1} << 12;
+// Locations of segments: as many as there may be with pages here, within these.
+constexpr uint64_t kFewLocations = uint64_t{1} << 10;
+constexpr uint64_t kMostLocations = uint64_t{1} << 16;
 
 }  // namespace
 
@@ -47,9 +47,10 @@ bool PageEngine::IsLocated(PageId page) const {
 }
 
 void PageEngine::NoteLocation(PageId page, NodeId node, uint32_t term) {
-  // Beyond a few at once for all that there may be: to grow with so many would be a step of 10 ms, most of it for fresh memory.
-  if (locations_.size() >= kFewLocations && locations_.capacity() < kMaxLocations) locations_.reserve(kMaxLocations);
-  if (locations_.size() >= kMaxLocations) {  // Those of segments that have no page here are found again.
+  // At once, for all that there may be: to grow with thousands would be a step of 10 ms and more, most of it for fresh memory.
+  const size_t most = std::clamp(options_.cache_pages, kFewLocations, kMostLocations);
+  if (locations_.capacity() < most) locations_.reserve(most);
+  if (locations_.size() >= most) {  // Those of segments that have no page here are found again.
     absl::erase_if(locations_, [](const auto& location) { return location.second.pages == 0; });
   }
   Location& location = locations_[SegmentStart(page)];

@@ -23,6 +23,8 @@ constexpr DurationNs kTellAfter = 20 * kMillisecond;
 // Who has just joined may not have its lease yet, and then hears nothing.
 constexpr DurationNs kTellNewcomer = 300 * kMillisecond;
 constexpr DurationNs kTellAgain = PeerRoom::kExpires / 3;
+// That its disk is full, or has room again, all are told so soon: they refuse, or try, what would need it.
+constexpr DurationNs kLookAtDisk = 200 * kMillisecond;
 // So many who are no neighbours are told each time, so that what it costs a node does not grow with the cluster.
 constexpr size_t kOthersAtOnce = kGroupNodes;
 
@@ -124,6 +126,10 @@ void PeerEviction::TellAt(TimeNs at) {
 
 void PeerEviction::Tell() {
   const TimeNs now = engine_->clock_->Now();
+  if (HasDiskRoom(engine_->options_.self.node) != told_disk_room_) {
+    told_disk_room_ = !told_disk_room_;
+    untold_ = engine_->up_;
+  }
   if (now >= tell_again_at_) {
     tell_again_at_ = now + kTellAgain;
     untold_.merge(NextToTell());
@@ -139,7 +145,7 @@ void PeerEviction::Tell() {
     const NodeId peer = *untold_.begin();
     engine_->Post(peer, NewsFor(peer));
   }
-  if (!engine_->up_.empty()) TellAt(tell_again_at_);
+  if (!engine_->up_.empty()) TellAt(std::min(tell_again_at_, now + kLookAtDisk));
 }
 
 Message PeerEviction::NewsFor(NodeId peer) {

@@ -139,9 +139,10 @@ class PeerEviction {
   PageEngine* const engine_;
   PeerRoom room_;
   uint32_t load_ = 0;
-  uint64_t told_charged_ = 0;  // Frames in use, when they were last worth telling.
-  std::set<NodeId> untold_;    // Peers that have not been told since.
-  NodeId told_up_to_;          // Of the others, in their order.
+  uint64_t told_charged_ = 0;   // Frames in use, when they were last worth telling.
+  std::set<NodeId> untold_;     // Peers that have not been told since.
+  NodeId told_up_to_;           // Of the others, in their order.
+  bool told_disk_room_ = true;  // HasDiskRoom of its own disk, when it was looked at last.
   TimeNs tell_again_at_ = 0;
   uint64_t counted_ = 0;   // Pages asked for and given away, when the load was last computed …
   TimeNs counted_at_ = 0;  // … which was then.

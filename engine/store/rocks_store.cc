@@ -37,7 +37,7 @@ using store::RocksDb;
 using store::StoreStamp;
 using Task = absl::AnyInvocable<void()>;
 
-constexpr std::chrono::seconds kUsageAge{2};
+constexpr std::chrono::milliseconds kUsageAge{200};
 // A segment is a part of what may be garbage, so that it is taken back in parts.
 constexpr uint64_t kSegmentsOfSlack = 2;
 

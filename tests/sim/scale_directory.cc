@@ -23,7 +23,8 @@ namespace {
 constexpr DurationNs kQuiet = 50 * kMillisecond;
 constexpr DurationNs kLimit = 600 * kSecond;
 constexpr DurationNs kCalm = 40 * kSecond;
-constexpr size_t kMostAsking = 8;  // Besides the one that does nothing.
+constexpr uint64_t kCachePages = 4096;  // More than lookups need: what a node takes of RAM goes by that too.
+constexpr size_t kMostAsking = 8;       // Besides the one that does nothing.
 
 constexpr PageId Segment(uint64_t n) { return kFirstReservablePage + n * kSegmentPages; }
 
@@ -204,7 +205,7 @@ DirectoryScaleWorld::DirectoryScaleWorld(const std::vector<NodeId>& nodes, uint6
     slots_[mixed[i]] = i;
     view.members[mixed[i]] = node.self.incarnation;
     node.wire = std::make_unique<Wire>(this, node.self);
-    const PageEngineOptions options{.self = node.self, .members = nodes};
+    const PageEngineOptions options{.self = node.self, .members = nodes, .cache_pages = kCachePages};
     node.engine = std::make_unique<PageEngine>(options, &clock_, node.wire.get(), &disk_, &memory_, &entropy_);
     node.engine->Open([](const absl::Status& opened) { CHECK(opened.ok()); });
   }
