@@ -38,6 +38,8 @@ struct PlantedBugs {
   bool write_without_quorum = false;  // In regions that are read without a lease, rights to store stay as well.
   bool tell_nobody = false;  // A page that went back to an older version is given to others before its writers know.
   bool leave_before_fence = false;  // A node that stops says that it leaves while programs still use what is there.
+  bool lock_unasked = false;        // A lock of a file is given before all nodes have said which ones they hold.
+  bool forget_own_locks = false;    // A node makes a bucket of locks anew without its own.
   bool replay_ignores_sequences = false;  // Replay applies every record to its pages, whatever they have.
 };
 

@@ -118,6 +118,7 @@ void PageEngine::OnView(const View& view) {
     if (view.Has({node, incarnation}) && !up_.contains(node)) PeerIsUp({node, incarnation});
   }
   catch_up_.OnView();
+  watches_->TellView();
 }
 
 void PageEngine::FollowLosses(const View& before) {

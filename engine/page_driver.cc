@@ -193,17 +193,14 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
     case Kind::kProtect: {
       auto step = std::make_shared<int>(1);  // 2 if the callback of the call below came while it was running.
       MemoryOf(page)->Protect(page, [step, resume] {
-        if (*step == 1) {
-          *step = 2;
-        } else {
-          resume();
-        }
+        if (std::exchange(*step, 2) != 1) resume();
       });
       return std::exchange(*step, 0) == 2;
     }
     case Kind::kTake:
     case Kind::kTakeRetain: {
       const bool retain = effect.kind == Kind::kTakeRetain;
+      watches_->TellLeft(page);
       if (retain) NoteGivenAway(page, cached.entry);
       auto step = std::make_shared<int>(1);  // As above.
       ++counters_.invalidations;
@@ -213,11 +210,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
           CachedPage& owner = Cached(page);
           if (owner.entry.retained) owner.entry.retained->data = std::move(data);
         }
-        if (*step == 1) {
-          *step = 2;
-        } else {
-          resume();
-        }
+        if (std::exchange(*step, 2) != 1) resume();
       });
       return std::exchange(*step, 0) == 2;
     }

@@ -58,6 +58,7 @@
 #include "engine/page_map.h"
 #include "engine/page_memory.h"
 #include "engine/page_store.h"
+#include "engine/page_watches.h"
 #include "engine/peer_eviction.h"
 #include "engine/range_set.h"
 #include "engine/read_ahead.h"
@@ -153,6 +154,7 @@ class PageEngine final : public TransportEvents {
   bool IsKeptInRam(PageId page) const { return keep_in_ram_.Contains(page); }
   // Pages that are read to be changed: Acquire brings them with the right to store where that can be had at once, for speed alone.
   void SetMigratory(PageRange range, bool migratory) { migratory_.Set(range, migratory); }
+  const std::shared_ptr<PageWatches>& watches() { return watches_; }
   // Called with each region event (reverted, lost) that this node hears of.
   void SetEventSink(absl::AnyInvocable<void(const NodeOperations::Event&)> sink) { event_sink_ = std::move(sink); }
 
@@ -561,17 +563,7 @@ class PageEngine final : public TransportEvents {
   std::map<NodeId, Incarnation> connected_;
   std::set<NodeId> up_;  // Of the view, those that are connected.
 
-  // Ranges that were unallocated: nothing of them is opened, as long as late messages of the allocation may be on their way.
-  struct Discarded {
-    PageRange range;
-    ConfigNumber config;
-    TimeNs until;
-  };
   std::vector<Discarded> discarded_;
-  struct Discard {
-    size_t left = 0;  // Pages.
-    absl::AnyInvocable<void()> done;
-  };
   std::map<RequestId, Discard> discards_;
   RangeSet keep_in_ram_;
   RangeSet migratory_;
@@ -588,6 +580,7 @@ class PageEngine final : public TransportEvents {
   CatchUp catch_up_{this};
 
   PageLocks locks_;
+  std::shared_ptr<PageWatches> watches_ = std::make_shared<PageWatches>();
 
   absl::AnyInvocable<void(const NodeOperations::Event&)> event_sink_;
   absl::AnyInvocable<std::string(PageId)> inspector_;

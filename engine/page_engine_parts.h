@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "directory/address.h"
 #include "directory/messages.h"
 #include "engine/node_operations.h"
@@ -50,6 +51,18 @@ struct ToldFresh {
   PageRange range;
   NodeInstance asker;
   Epoch since;
+};
+
+// A range that was unallocated: nothing of it is opened, as long as late messages of the allocation may be on their way.
+struct Discarded {
+  PageRange range;
+  ConfigNumber config;
+  TimeNs until;
+};
+
+struct Discard {
+  size_t left = 0;  // Pages.
+  absl::AnyInvocable<void()> done;
 };
 
 // Who is responsible for a segment, as far as this node has heard.

@@ -25,6 +25,7 @@ EnginePages::EnginePages(const EnginePagesNode& node, PageRange region, ClientId
       region_(region),
       client_(client),
       table_(node.engine, node.clock, region, node.self),
+      locks_(node.engine, node.clock, region, node.self, &table_, *node.bugs),
       renewed_in_(node.engine->view().epoch) {}
 
 TimeNs EnginePages::Deadline() const { return node_.clock->Now() + kTimeout; }
@@ -234,7 +235,12 @@ Task<absl::StatusOr<Space>> EnginePages::GetSpace() {
 
 // --- Who has what open ------------------------------------------------------------------------------------------------
 
-Task<absl::Status> EnginePages::PublishOpen(InodeNumber inode, bool open) { return table_.Publish(inode, open); }
+Task<absl::Status> EnginePages::PublishOpen(InodeNumber inode, bool open) {
+  const bool had_begun = table_.HasBegun();
+  absl::Status status = co_await table_.Publish(inode, open);
+  if (!had_begun) locks_.TellNews();
+  co_return status;
+}
 
 Task<absl::StatusOr<bool>> EnginePages::RenewOpens() {
   const Epoch view = node_.engine->view().epoch;
@@ -243,7 +249,10 @@ Task<absl::StatusOr<bool>> EnginePages::RenewOpens() {
   co_return std::exchange(renewed_in_, view) != view;
 }
 
-Task<absl::Status> EnginePages::EndOpens() { return table_.Retire(); }
+Task<absl::Status> EnginePages::EndOpens() {
+  co_await locks_.Retire();
+  co_return co_await table_.Retire();
+}
 
 Task<absl::StatusOr<bool>> EnginePages::IsOpenElsewhere(InodeNumber inode) {
   // The places of the nodes that are there; what the others had open is not open any more.

@@ -10,7 +10,9 @@
 #include <memory>
 #include <vector>
 
+#include "directory/planted_bugs.h"
 #include "engine/node_operations.h"
+#include "fs/locks/lock_table.h"
 #include "fs/open_table.h"
 #include "fs/pages.h"
 #include "net/ids.h"
@@ -38,6 +40,7 @@ struct EnginePagesNode {
   uint64_t incarnation = 0;
   std::function<int64_t()> wall_ns;  // Nanoseconds since 1970.
   AllocatePages allocate;            // NodeOperations::AllocateAhead.
+  const PlantedBugs* bugs = &kNoPlantedBugs;
   // As NodeOperations' of this name.
   std::function<Task<absl::StatusOr<SpaceTotals>>(TimeNs deadline)> space;
 };
@@ -67,6 +70,8 @@ class EnginePages final : public Pages {
   Task<absl::StatusOr<bool>> RenewOpens() override;
   Task<absl::Status> EndOpens() override;
   Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) override;
+  FileLocks* locks() override { return &locks_; }
+  LockTable& lock_table() { return locks_; }
   Task<absl::Status> BackOff(int attempt) override;
   uint64_t NodePlace() const override { return node_.self.value % kNodePlaces; }
   uint64_t Incarnation() const override { return node_.incarnation; }
@@ -84,6 +89,7 @@ class EnginePages final : public Pages {
   const PageRange region_;
   const ClientId client_;
   OpenTable table_;
+  LockTable locks_;
   Epoch renewed_in_;  // The view.
   // Transactions that are open, and who waits for one to end.
   int open_ = 0;

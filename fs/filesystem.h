@@ -25,6 +25,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "fs/attributes.h"
+#include "fs/locks/file_lock.h"
 #include "net/runtime/task.h"
 
 namespace mangrove::fs {
@@ -108,6 +109,9 @@ class Filesystem {
   virtual Task<absl::StatusOr<uint64_t>> Seek(FoundFile file, uint64_t offset, int whence) = 0;
   // OK: everything that any instance wrote to the file before, and what is needed to find it, is durable.
   virtual Task<absl::Status> Sync(FoundFile file) = 0;
+
+  // Locks of files that are open, for all mounts of this node.
+  virtual FileLocks* locks() = 0;
 
   virtual Task<absl::StatusOr<Space>> GetSpace() = 0;
 };

@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "fs/attributes.h"
+#include "fs/locks/file_lock.h"
 #include "net/runtime/task.h"
 
 namespace mangrove::fs {
@@ -85,6 +86,9 @@ class Pages {
   virtual Task<absl::Status> EndOpens() = 0;
   // Whether another node that is there has said so; true where that cannot be found out, for the time being.
   virtual Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) = 0;
+
+  // Those of the fileset's files, for this node.
+  virtual FileLocks* locks() = 0;
 
   // Waits before a transaction is tried for the `attempt`th time, from 1 on. An error ends the operation.
   virtual Task<absl::Status> BackOff(int attempt) = 0;

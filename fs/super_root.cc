@@ -451,6 +451,25 @@ Task<absl::StatusOr<CheckReport>> SuperRoot::Check(std::string name, CheckOption
   co_return report;
 }
 
+void OpenFileset::BeginUpkeep(Clock* clock) {
+  const std::string name = absl::StrCat("fileset \"", info.name, "\"");
+  upkeep = std::make_unique<Upkeep>(clock,
+                                    Upkeep::Chore{.trouble = absl::StrCat(name, ": what was removed is not freed yet"),
+                                                  .run = [of = instance.get()] { return of->TakeCare(); },
+                                                  .end = [of = instance.get()] { of->StopCare(); }});
+  LockTable* const locks = &pages->lock_table();
+  lock_upkeep = std::make_unique<Upkeep>(
+      clock, Upkeep::Chore{.trouble = absl::StrCat(name, ": other nodes do not know this one's locks yet"),
+                           .run = [locks] { return locks->Renew(); }});
+  locks->SetNews([of = lock_upkeep.get()] { of->Hurry(); });
+}
+
+Task<bool> OpenFileset::EndUpkeep() {
+  pages->lock_table().SetNews(nullptr);
+  co_await lock_upkeep->Stop();
+  co_return co_await upkeep->Stop();
+}
+
 Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string name) {
   absl::Status status = co_await Ready();
   if (!status.ok()) co_return status;
@@ -476,7 +495,7 @@ Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string n
     LogWarning("fileset \"", entry->info.name, "\": what was removed is not freed yet: ", status.message());
   status = co_await FinishQuota(opened->pages.get());
   if (!status.ok()) LogWarning("fileset \"", entry->info.name, "\": its quota is not in force yet: ", status.message());
-  opened->upkeep = std::make_unique<Upkeep>(node_.clock, entry->info.name, opened->instance.get());
+  opened->BeginUpkeep(node_.clock);
   co_return opened;
 }
 

@@ -60,7 +60,13 @@ struct OpenFileset {
   FilesetInfo info;
   std::unique_ptr<EnginePages> pages;
   std::unique_ptr<Instance> instance;
-  std::unique_ptr<Upkeep> upkeep;
+  std::unique_ptr<Upkeep> upkeep;       // Of what was removed,
+  std::unique_ptr<Upkeep> lock_upkeep;  // and of locks.
+
+  // `clock` outlives it.
+  void BeginUpkeep(Clock* clock);
+  // From when it returns none is at work. Once.
+  Task<bool> EndUpkeep();
 };
 
 inline constexpr char kDefaultFileset[] = "default";

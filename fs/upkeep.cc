@@ -12,9 +12,8 @@ constexpr DurationNs kPeriod = kSecond;
 
 }  // namespace
 
-Upkeep::Upkeep(Clock* clock, std::string name, Instance* instance)
-    : clock_(clock), name_(std::move(name)), instance_(instance) {
-  Wait();
+Upkeep::Upkeep(Clock* clock, Chore chore) : clock_(clock), chore_(std::move(chore)) {
+  WaitUntil(clock_->Now() + kPeriod);
 }
 
 Upkeep::~Upkeep() {
@@ -22,29 +21,39 @@ Upkeep::~Upkeep() {
   clock_->Cancel(timer_);
 }
 
-void Upkeep::Wait() {
-  timer_ = clock_->CallAt(clock_->Now() + kPeriod, [this] {
+void Upkeep::WaitUntil(TimeNs when) {
+  timer_ = clock_->CallAt(when, [this] {
     timer_ = 0;
     is_at_work_ = true;
-    Spawn<absl::Status>(instance_->TakeCare(), [this](const absl::Status& status) { OnDone(status); });
+    Spawn<absl::Status>(chore_.run(), [this](const absl::Status& status) { OnDone(status); });
   });
+}
+
+void Upkeep::Hurry() {
+  if (stopped_) return;
+  if (is_at_work_) {
+    is_in_a_hurry_ = true;
+  } else {
+    clock_->Cancel(std::exchange(timer_, 0));
+    WaitUntil(clock_->Now());
+  }
 }
 
 void Upkeep::OnDone(const absl::Status& status) {
   is_at_work_ = false;
-  if (!status.ok() && status != last_) {
-    LogWarning("fileset \"", name_, "\": what was removed is not freed yet: ", status.message());
-  }
+  if (!status.ok() && status != last_) LogWarning(chore_.trouble, ": ", status.message());
   last_ = status;
-  if (!stopped_) return Wait();
-  stopped_->Set(true);
+  if (stopped_) return stopped_->Set(true);
+  // What has failed would fail again at once.
+  const bool at_once = std::exchange(is_in_a_hurry_, false) && status.ok();
+  WaitUntil(clock_->Now() + (at_once ? 0 : kPeriod));
 }
 
 Task<bool> Upkeep::Stop() {
   clock_->Cancel(std::exchange(timer_, 0));
   stopped_.emplace(clock_);
   if (!is_at_work_) co_return true;
-  instance_->StopCare();
+  if (chore_.end) chore_.end();
   co_return co_await stopped_->Get();
 }
 

@@ -350,7 +350,7 @@ Task<bool> Mounts::EndUse(std::shared_ptr<fs::OpenFileset> fileset) {
   const bool is_last = ending_ || fileset.use_count() == 1;
   if (is_last) {
     open_.erase(fileset->info.number);
-    co_await fileset->upkeep->Stop();
+    co_await fileset->EndUpkeep();
     // At the end of the node it does not wait for a lease.
     if (!ending_ || node_->engine()->Serves()) status = co_await fileset->instance->EndUse();
   }
@@ -400,6 +400,7 @@ void Mounts::OnEnded(const Entry* entry) {
       co_await SleepUntil(mounts->node_->loop(), mounts->node_->loop()->Now() + kLookAgain);
     }
     std::shared_ptr<fs::OpenFileset> fileset = ended->fileset;
+    co_await fileset->instance->locks()->ClearMount(ended->mount->number());
     ended = nullptr;
     co_await mounts->EndUse(std::move(fileset));
     --mounts->under_way_;

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
@@ -128,6 +129,7 @@ void Mount::State::End() {
   if (fd < 0) return;
   loop->RemoveFd(fd);
   fd = -1;
+  for (LockWait* wait : lock_waits) wait->Cancel();
   fuse_session_exit(session);
 }
 
@@ -199,6 +201,8 @@ void Mount::Stop() {
 
 void Mount::Serve(Loop* loop, Filesystem* filesystem, std::function<void()> ended) {
   CHECK(state_->loop == nullptr);
+  static std::atomic<uint16_t> last_number = 0;
+  state_->number = ++last_number;
   state_->loop = loop;
   state_->filesystem = filesystem;
   state_->known.SetRoot(filesystem->root());
@@ -216,6 +220,7 @@ absl::Status Mount::Unmount(const std::string& directory, bool by_force) {
 }
 
 const MountOptions& Mount::options() const { return state_->options; }
+uint16_t Mount::number() const { return state_->number; }
 size_t Mount::under_way() const { return state_->under_way; }
 size_t Mount::known_files() const { return state_->known.size(); }
 

@@ -55,6 +55,8 @@ class Mount {
   static absl::Status Unmount(const std::string& directory, bool by_force);
 
   const MountOptions& options() const;
+  // By which its locks are known (LockOwner::mount), of those that this process has.
+  uint16_t number() const;
   // Operations that are under way.
   size_t under_way() const;
   // Files that the kernel has not forgotten.

@@ -12,14 +12,11 @@
 #include <string>
 #include <vector>
 
-#include "fs/mount/session.h"
+#include "fs/mount/answer.h"
 #include "fs/status.h"
-#include "net/log.h"
 
 namespace mangrove::fs {
 namespace {
-
-using State = Mount::State;
 
 constexpr uint64_t kNsPerSecond = 1'000'000'000;
 // "." and ".." are listed first; entries of the filesystem have cookies behind these.
@@ -30,9 +27,6 @@ constexpr size_t kLeastEntryBytes = 32;
 constexpr size_t kLeastEntryPlusBytes = 160;
 constexpr size_t kMostEntries = 512;
 
-State* StateOf(fuse_req_t request) { return static_cast<State*>(fuse_req_userdata(request)); }
-
-FoundFile FileOf(const State* state, fuse_ino_t number) { return state->known.Find(number); }
 // As programs see it.
 ino_t InodeOf(const State* state, InodeNumber inode) {
   return inode == state->filesystem->root() ? FUSE_ROOT_ID : inode.value;
@@ -84,42 +78,6 @@ fuse_entry_param EntryOf(State* state, const Attributes& a) {
   entry.generation = a.generation;
   entry.attr = StatOf(state, a);
   return entry;
-}
-
-// Damage is in the log too, with what to do about it: a program gets no more than a number. What is said again is not.
-void ReplyError(fuse_req_t request, const absl::Status& status) {
-  const int error = ErrnoOf(status);
-  State* const state = StateOf(request);
-  if ((error == EIO || error == EUCLEAN) && state->damage_said != status.message()) {
-    state->damage_said = std::string(status.message());
-    LogWarning("fileset \"", state->options.source, "\": ", status.message(), "; mangrove fsck ", state->options.source,
-               " says more, and with --repair mends what can be mended");
-  }
-  fuse_reply_err(request, error);
-}
-
-// Runs the operation; `reply(state, value)` answers it if it went well. M2
-template <typename T, typename Reply>
-void Answer(fuse_req_t request, Task<absl::StatusOr<T>> task, Reply reply) {
-  auto state = StateOf(request)->shared_from_this();
-  ++state->under_way;
-  Spawn<absl::StatusOr<T>>(std::move(task), [state, request, reply](absl::StatusOr<T> result) {
-    --state->under_way;
-    if (result.ok()) {
-      reply(state.get(), *std::move(result));
-    } else {
-      ReplyError(request, result.status());
-    }
-  });
-}
-
-void Answer(fuse_req_t request, Task<absl::Status> task) {
-  auto state = StateOf(request)->shared_from_this();
-  ++state->under_way;
-  Spawn<absl::Status>(std::move(task), [state, request](const absl::Status& status) {
-    --state->under_way;
-    ReplyError(request, status);
-  });
 }
 
 void AnswerEntry(fuse_req_t request, Task<absl::StatusOr<Attributes>> task) {
@@ -353,8 +311,9 @@ void RemoveXattr(fuse_req_t request, fuse_ino_t inode, const char* name) {
 
 // --- Data -------------------------------------------------------------------------------------------------------------
 
-fuse_file_info OpenedFile(const State* state, const fuse_file_info* info) {
+fuse_file_info OpenedFile(State* state, const fuse_file_info* info) {
   fuse_file_info file = *info;
+  file.fh = ++state->last_handle;
   file.direct_io = state->has_direct_io ? 1 : 0;
   return file;
 }
@@ -401,7 +360,7 @@ Task<absl::StatusOr<Attributes>> MakeAndOpen(Filesystem* filesystem, Caller call
 }
 
 void Create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
-  const State* const state = StateOf(request);
+  State* const state = StateOf(request);
   Answer<Attributes>(request,
                      MakeAndOpen(state->filesystem, CallerOf(request), FileOf(state, parent), name, mode, info->flags),
                      [request, file = OpenedFile(state, info)](State* mount, const Attributes& attributes) {
@@ -412,7 +371,17 @@ void Create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
                      });
 }
 
-void Release(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
+// With it the locks go that were set by this file and are nobody's: of flock, and of open files.
+Task<absl::Status> CloseHandle(Filesystem* filesystem, FoundFile file, uint16_t mount, uint64_t handle) {
+  co_await filesystem->locks()->ClearHandle(mount, handle);
+  co_return co_await filesystem->Close(file);
+}
+
+void Release(fuse_req_t request, fuse_ino_t inode, fuse_file_info* info) {
+  const State* const state = StateOf(request);
+  Answer(request, CloseHandle(state->filesystem, FileOf(state, inode), state->number, info->fh));
+}
+void ReleaseDirectory(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
   const State* const state = StateOf(request);
   Answer(request, state->filesystem->Close(FileOf(state, inode)));
 }
@@ -481,7 +450,7 @@ void Begin(void*, fuse_conn_info* connection) {
   // Without FUSE_CAP_ATOMIC_O_TRUNC: the kernel forgets set-id bits when it leaves the truncation to an open.
   const unsigned wanted = FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_AUTO_INVAL_DATA |
                           FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-                          FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO;
+                          FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS;
   connection->want = connection->capable & wanted;
   connection->max_write = 1 << 20;
 }
@@ -508,7 +477,7 @@ const fuse_lowlevel_ops& FuseOperations() {
     all.create = Create;
     all.release = Release;
     all.opendir = OpenDirectory;
-    all.releasedir = Release;
+    all.releasedir = ReleaseDirectory;
     all.read = Read;
     all.write = Write;
     all.fsync = Sync;
@@ -522,6 +491,7 @@ const fuse_lowlevel_ops& FuseOperations() {
     all.removexattr = RemoveXattr;
     all.fallocate = Allocate;
     all.lseek = Seek;
+    AddLockOperations(&all);
     return all;
   }();
   return operations;

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -31,6 +32,9 @@ struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   KnownFiles known;
   size_t under_way = 0;
   bool keeps_access_times = false;
+  uint16_t number = 0;             // Of this mount, for its locks.
+  uint64_t last_handle = 0;        // Of an open file.
+  std::set<LockWait*> lock_waits;  // That are under way.
   // kernel_channel.h
   uint64_t first_request = 0;
   bool can_map_direct_io = false;

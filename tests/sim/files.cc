@@ -34,6 +34,19 @@ std::string ParentOf(const std::string& path) {
 
 }  // namespace
 
+fs::EnginePagesNode EnginePagesNodeOf(const SimHost& host) {
+  fs::EnginePagesNode node;
+  node.engine = host.node->engine();
+  node.transactions = host.node->transactions();
+  node.clock = host.clock.get();
+  node.entropy = host.entropy.get();
+  node.self = NodeOfSlot(host.slot);
+  node.incarnation = host.life;
+  node.wall_ns = [clock = host.clock.get()] { return clock->Now(); };
+  node.space = [](TimeNs) -> Task<absl::StatusOr<SpaceTotals>> { co_return SpaceTotals{}; };
+  return node;
+}
+
 FilesWork::FilesWork(SimCluster* cluster, const FilesOptions& options)
     : cluster_(cluster), world_(&cluster->world()), options_(options) {
   for (int slot = 0; slot < cluster->nodes(); ++slot) {
@@ -60,15 +73,7 @@ uint64_t FilesWork::Losses() const {
 }
 
 std::unique_ptr<fs::EnginePages> FilesWork::PagesOn(SimHost& host) {
-  fs::EnginePagesNode node;
-  node.engine = host.node->engine();
-  node.transactions = host.node->transactions();
-  node.clock = host.clock.get();
-  node.entropy = host.entropy.get();
-  node.self = NodeId(static_cast<uint64_t>(host.slot) + 1);
-  node.incarnation = host.life;
-  node.wall_ns = [clock = host.clock.get()] { return clock->Now(); };
-  node.space = [](TimeNs) -> Task<absl::StatusOr<SpaceTotals>> { co_return SpaceTotals{}; };
+  fs::EnginePagesNode node = EnginePagesNodeOf(host);
   node.allocate = [this, &host](PageRange pages, AllocateOptions options, TimeNs deadline) {
     return Allocate(&host, pages, options, deadline);
   };

@@ -22,6 +22,9 @@ namespace mangrove::sim {
 // Where the fileset is: segments of its own.
 constexpr PageRange kFilesetRegion{PageId(absl::uint128(1) << 40), fs::kRegionPages};
 
+// All but `allocate`.
+fs::EnginePagesNode EnginePagesNodeOf(const SimHost& host);
+
 struct FilesOptions {
   int users_per_node = 2;
   DurationNs min_think = 100 * kMicrosecond;

@@ -11,6 +11,7 @@
 #include "tests/sim/anchors_oracle.h"
 #include "tests/sim/disk_copies.h"
 #include "tests/sim/engine_node.h"
+#include "tests/sim/file_locks.h"
 #include "tests/sim/files.h"
 
 namespace mangrove::sim {
@@ -124,11 +125,11 @@ ClusterOptions WithReaders(ClusterOptions cluster, const Scenario& scenario, Sim
 
 // How full the logs of transactions are.
 ClusterOptions WithLogs(ClusterOptions cluster, const Scenario& scenario, SimRandom random) {
-  if ((scenario.traits & (kAccounts | kFiles)) == 0) return cluster;
+  if ((scenario.traits & (kAccounts | kFiles | kFileLocks)) == 0) return cluster;
   cluster.log_pages = static_cast<uint64_t>(random.Spread(8, 100));
   if ((scenario.traits & kMoves) == 0) cluster.nodes = std::min(cluster.nodes, 5);
   // What the operations of all users lock at a time has to fit.
-  if ((scenario.traits & kFiles) != 0) cluster.cache_pages = std::max<size_t>(cluster.cache_pages, 256);
+  if ((scenario.traits & (kFiles | kFileLocks)) != 0) cluster.cache_pages = std::max<size_t>(cluster.cache_pages, 256);
   if ((scenario.traits & kLostNames) == 0) return cluster;
   const bool small = random.PerMille(600);
   cluster.nodes = small ? 5 : 8;
@@ -142,6 +143,12 @@ std::unique_ptr<Work> MakeWork(SimCluster* cluster, const Scenario& scenario, Si
     files.users_per_node = static_cast<int>(random.Between(1, 3));
     files.max_think = random.Spread(kMillisecond, 20 * kMillisecond);
     return std::make_unique<FilesWork>(cluster, files);
+  }
+  if ((scenario.traits & kFileLocks) != 0) {
+    FileLocksOptions locks;
+    locks.owners_per_node = static_cast<int>(random.Between(1, 4));
+    locks.max_think = random.Spread(kMillisecond, 20 * kMillisecond);
+    return std::make_unique<FileLocksWork>(cluster, locks);
   }
   if ((scenario.traits & kAccounts) == 0) return std::make_unique<Workload>(cluster, WorkloadOf(scenario, random));
   AccountsOptions accounts;
@@ -416,6 +423,7 @@ const std::vector<Scenario>& Scenarios() {
       {"readers", "regions are read by nodes that are cut off", kMixed, {6, 1, 1, 0, 0, 15, 20, 30, 8, 15, 0, 0, 10}, kReaders},
       {"stops", "nodes are stopped in order and started again", kMixed, {12, 3, 1, 0, 0, 4, 4, 2, 12, 6, 2, 1, 5, 0, 0, 0, 0, 0, 60}},
       {"files", "users work with files while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kFiles},
+      {"filelocks", "owners on all nodes lock files", kMixed, {40, 10, 6, 0, 0, 8, 8, 6, 12, 12, 0, 0, 8}, kFileLocks},
   };
   // clang-format on
   return kScenarios;
@@ -462,6 +470,8 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"write_without_quorum", &PlantedBugs::write_without_quorum, "readers"},
       {"leave_before_fence", &PlantedBugs::leave_before_fence, "stops"},
       {"replay_ignores_sequences", &PlantedBugs::replay_ignores_sequences, "accounts"},
+      {"lock_unasked", &PlantedBugs::lock_unasked, "filelocks"},
+      {"forget_own_locks", &PlantedBugs::forget_own_locks, "filelocks"},
   };
   return kBugs;
 }

@@ -27,6 +27,7 @@ constexpr uint32_t kReaders = 512;     // Regions are read without a lease.
 constexpr uint32_t kSizes = 1024;      // Disks are of many sizes, and weighed soon.
 constexpr uint32_t kLostNames = 64;    // No log is on those disks alone that keep the page that names the logs.
 constexpr uint32_t kReturns = 2048;    // Nodes come back whose disks are behind, and others are not heard.
+constexpr uint32_t kFileLocks = 8192;  // Owners lock files; nothing else is done.
 constexpr uint32_t kReuse = 4096;      // Most pages are freed and allocated again, and stores are late.
 
 struct Scenario {

@@ -31,6 +31,7 @@ class HookedFilesystem final : public Filesystem {
   std::atomic<size_t> waiting = 0;
 
   InodeNumber root() const override { return below_->root(); }
+  FileLocks* locks() override { return below_->locks(); }
   Task<absl::StatusOr<Attributes>> Lookup(FoundFile directory, std::string name) override {
     if (absl::Status s = co_await Pass("lookup"); !s.ok()) co_return s;
     co_return co_await below_->Lookup(directory, std::move(name));

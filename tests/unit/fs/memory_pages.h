@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "fs/pages.h"
 #include "net/check.h"
+#include "tests/unit/fs/memory_locks.h"
 
 namespace mangrove::fs {
 
@@ -171,6 +172,7 @@ class MemoryPages final : public Pages {
   Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) override {
     co_return opened_elsewhere_.contains(inode.value);
   }
+  MemoryLocks* locks() override { return &locks_; }
   Task<absl::Status> BackOff(int attempt) override {
     co_await Turns{};
     co_return attempt < 100 ? Alive() : absl::UnavailableError("aborted 100 times");
@@ -206,6 +208,7 @@ class MemoryPages final : public Pages {
     return absl::OkStatus();
   }
 
+  MemoryLocks locks_;
   std::map<uint64_t, std::string> metadata_;
   std::map<uint64_t, std::string> data_;
   std::map<uint64_t, std::string> durable_data_;

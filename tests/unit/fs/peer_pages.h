@@ -58,6 +58,7 @@ class PeerPages : public Pages {
     const std::multiset<uint64_t>& places = (*open_)[inode.value];
     co_return places.size() > places.count(place_);
   }
+  FileLocks* locks() override { return below_->locks(); }
   Task<absl::Status> BackOff(int attempt) override { return below_->BackOff(attempt); }
   uint64_t NodePlace() const override { return place_; }
   uint64_t Incarnation() const override { return below_->Incarnation(); }
