@@ -25,7 +25,7 @@ EnginePages::EnginePages(const EnginePagesNode& node, PageRange region, ClientId
       region_(region),
       client_(client),
       table_(node.engine, node.clock, region, node.self),
-      locks_(node.engine, node.clock, region, node.self, &table_, *node.bugs),
+      locks_(node.engine, node.clock, region, node.self, *node.bugs),
       renewed_in_(node.engine->view().epoch) {}
 
 TimeNs EnginePages::Deadline() const { return node_.clock->Now() + kTimeout; }
@@ -235,12 +235,7 @@ Task<absl::StatusOr<Space>> EnginePages::GetSpace() {
 
 // --- Who has what open ------------------------------------------------------------------------------------------------
 
-Task<absl::Status> EnginePages::PublishOpen(InodeNumber inode, bool open) {
-  const bool had_begun = table_.HasBegun();
-  absl::Status status = co_await table_.Publish(inode, open);
-  if (!had_begun) locks_.TellNews();
-  co_return status;
-}
+Task<absl::Status> EnginePages::PublishOpen(InodeNumber inode, bool open) { return table_.Publish(inode, open); }
 
 Task<absl::StatusOr<bool>> EnginePages::RenewOpens() {
   const Epoch view = node_.engine->view().epoch;
@@ -250,8 +245,9 @@ Task<absl::StatusOr<bool>> EnginePages::RenewOpens() {
 }
 
 Task<absl::Status> EnginePages::EndOpens() {
-  co_await locks_.Retire();
-  co_return co_await table_.Retire();
+  absl::Status status = co_await locks_.Retire();
+  if (status.ok()) status = co_await table_.Retire();
+  co_return status;
 }
 
 Task<absl::StatusOr<bool>> EnginePages::IsOpenElsewhere(InodeNumber inode) {

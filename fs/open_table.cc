@@ -117,18 +117,6 @@ Task<absl::Status> OpenTable::Retire() {
   co_return co_await Make({});
 }
 
-Task<absl::StatusOr<bool>> OpenTable::IsInUse(uint64_t place, Incarnation life, TimeNs deadline) {
-  const PageId page = region_.first + PagesOf(place).first;
-  while (engine_->RightsOf(page) == Rights::kNone) {
-    const absl::Status status = co_await engine_->Acquire({page, 1}, Rights::kRead, deadline);
-    if (absl::IsDataLoss(status)) co_return true;
-    if (!status.ok()) co_return status;
-  }
-  std::array<std::byte, kCountersAt> head;
-  engine_->Load(page, 0, head);
-  co_return LoadLittle<uint64_t>(head.data() + kLifeAt) == life.value;
-}
-
 Task<absl::StatusOr<bool>> OpenTable::IsPublished(uint64_t place, InodeNumber inode) {
   const uint64_t counter = CounterOf(inode);
   const PageId page = region_.first + (PagesOf(place).first + counter / kCountersOfPage);

@@ -52,10 +52,6 @@ class OpenTable {
   Task<absl::Status> Renew();
   // Nothing is open, and others need not wait for this node to say so. REQUIRES: nothing is published.
   Task<absl::Status> Retire();
-  // Whether this node has published anything since it began, or has retired.
-  bool HasBegun() const { return life_ != Incarnation{}; }
-  // Whether the node of that place, in this life, has begun, and not retired; also where that cannot be read.
-  Task<absl::StatusOr<bool>> IsInUse(uint64_t place, Incarnation life, TimeNs deadline);
   // Whether the node of that place may have published it.
   Task<absl::StatusOr<bool>> IsPublished(uint64_t place, InodeNumber inode);
 

@@ -465,9 +465,9 @@ void OpenFileset::BeginUpkeep(Clock* clock) {
 }
 
 Task<bool> OpenFileset::EndUpkeep() {
+  co_await upkeep->Stop();
   pages->lock_table().SetNews(nullptr);
-  co_await lock_upkeep->Stop();
-  co_return co_await upkeep->Stop();
+  co_return co_await lock_upkeep->Stop();
 }
 
 Task<absl::StatusOr<std::unique_ptr<OpenFileset>>> SuperRoot::Open(std::string name) {

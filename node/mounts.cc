@@ -30,6 +30,7 @@ constexpr char kPrefix[] = "fs ";
 constexpr DurationNs kLookAgain = 10 * kMillisecond;
 constexpr uint64_t kMostReplicas = 64;
 constexpr DurationNs kMountAgain = 500 * kMillisecond;
+constexpr DurationNs kEndAgain = kSecond;
 
 nlohmann::json DocumentOf(const fs::FilesetInfo& info, const fs::SuperRoot& super_root) {
   nlohmann::json document{{"name", info.name},
@@ -353,6 +354,11 @@ Task<bool> Mounts::EndUse(std::shared_ptr<fs::OpenFileset> fileset) {
     co_await fileset->EndUpkeep();
     // At the end of the node it does not wait for a lease.
     if (!ending_ || node_->engine()->Serves()) status = co_await fileset->instance->EndUse();
+    // Others wait for what a node that uses the fileset has not said: where that cannot be taken back yet, it is tried again.
+    while (!ending_ && (fs::ErrnoOf(status) == EAGAIN || fs::ErrnoOf(status) == ETIMEDOUT)) {
+      co_await SleepUntil(node_->loop(), node_->loop()->Now() + kEndAgain);
+      status = co_await fileset->instance->EndUse();
+    }
   }
   at_work_.erase(name);
   if (!status.ok())

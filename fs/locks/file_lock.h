@@ -87,13 +87,14 @@ class FileLocks {
   // OK: it is the owner's, and nobody else has what conflicts with it. What the owner had of these bytes has become this.
   // EAGAIN: another owner has what conflicts, and `wait` is null. EINTR: the wait was cancelled.
   // EDEADLK: of ranges; whoever has it waits, maybe by others, for what this owner has.
-  // ENOLCK: there are too many locks, or the other nodes that may have some cannot be heard for now.
+  // ENOLCK: there are too many locks; or, without `wait`, the other nodes that may have some cannot be heard for now.
   // `wait` is for this call alone.
   virtual Task<absl::Status> Set(FileLock lock, std::shared_ptr<LockWait> wait) = 0;
   // A lock that would be in the way of this one. Nothing: there is none.
   virtual Task<absl::StatusOr<std::optional<FileLock>>> Find(FileLock lock) = 0;
   // The owner has none of these bytes any more, and the others hear of it: at the latest when they can be heard again.
-  virtual Task<bool> Clear(FileLock range) = 0;
+  // ENOLCK: it would have two locks instead of one, and there are too many; nothing has changed.
+  virtual Task<absl::Status> Clear(FileLock range) = 0;
   // The same for all that one of these has.
   virtual Task<bool> ClearHandle(uint16_t mount, uint64_t handle) = 0;
   virtual Task<bool> ClearMount(uint16_t mount) = 0;

@@ -10,11 +10,13 @@
 //       later view it leaves alone, until it has heard of that.
 //   L4  With each write a node's locks in the bucket become those that it knows of, and its place is among those that have put theirs in.
 //   L5  A lock is given, or said not to be there, when each place is in that may have had one before the view: of the nodes that are
-//       in the view, and use the fileset.
-//   L6  A node puts its own in, in every bucket, soon after each new view, and after it has begun to use the fileset.
+//       in the view, and marked. A node is marked, durably, before it sets its first lock. Who has found no mark in this view need not look
+//       again: what a node sets that is marked later is in buckets of this view, or of a later one, since pages come from nodes of one's
+//       own view alone.
+//   L6  A marked node puts its own in, in every bucket, soon after each new view.
 //
 // So a node that leaves the view has no locks any more, and a lock that somebody has is given to nobody else as long as he is in
-// the view. What leaves it, its programs can use no longer (docs/MEMBERSHIP.md, "Expelled").
+// the view. What leaves it, its programs can use no longer (docs/MEMBERSHIP.md, "Expelled"). A node without locks pays nothing.
 //
 // Owned by the loop.
 
@@ -22,11 +24,9 @@
 
 #include <array>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -37,7 +37,6 @@
 #include "fs/locks/file_lock.h"
 #include "fs/locks/lock_list.h"
 #include "fs/locks/lock_page.h"
-#include "fs/open_table.h"
 #include "fs/pages.h"
 #include "net/ids.h"
 #include "net/runtime/clock.h"
@@ -54,32 +53,29 @@ class LockTable final : public FileLocks {
  public:
   static constexpr uint64_t kBuckets = 64;
   static constexpr uint64_t kPagesOfBucket = 8;
-  // In the zone of what describes the fileset, behind the tables of open files; first the buckets' first pages, then the others. They have
-  // storage since the fileset was made.
+  // In the zone of what describes the fileset, behind the tables of open files; all have storage since it was made. Marks, a page for each
+  // place: 0 the life of its node that has locks 8. Then the buckets' first pages, and the others.
+  static constexpr PageSpan kMarks{4352, kNodePlaces};
   static constexpr PageSpan kPages{4608, kBuckets* kPagesOfBucket};
 
-  // `region`: the fileset's pages. `opens` says who uses it. All outlive it.
-  LockTable(PageEngine* engine, Clock* clock, PageRange region, NodeId self, OpenTable* opens,
-            const PlantedBugs& bugs = kNoPlantedBugs);
+  // `region`: the fileset's pages. All outlive it.
+  LockTable(PageEngine* engine, Clock* clock, PageRange region, NodeId self, const PlantedBugs& bugs = kNoPlantedBugs);
   ~LockTable() override;
   LockTable(const LockTable&) = delete;
   LockTable& operator=(const LockTable&) = delete;
 
   Task<absl::Status> Set(FileLock lock, std::shared_ptr<LockWait> wait) override;
   Task<absl::StatusOr<std::optional<FileLock>>> Find(FileLock lock) override;
-  Task<bool> Clear(FileLock range) override;
+  Task<absl::Status> Clear(FileLock range) override;
   Task<bool> ClearHandle(uint16_t mount, uint64_t handle) override;
   Task<bool> ClearMount(uint16_t mount) override;
 
   // L6, and what others could not hear before. To be called now and then, and when `news` says so.
   Task<absl::Status> Renew();
-  // Nothing is held here any more; before the table of open files retires.
-  Task<bool> Retire();
+  // Nothing is held here any more, and nobody has to ask. REQUIRES: no other call is under way.
+  Task<absl::Status> Retire();
   // In the middle of the engine's work.
   void SetNews(std::function<void()> news) { news_ = std::move(news); }
-  void TellNews() const {
-    if (news_) news_();
-  }
 
  private:
   struct Bucket {
@@ -97,34 +93,49 @@ class LockTable final : public FileLocks {
   Task<absl::Status> Hold(uint64_t bucket, uint64_t pages, Rights rights, TimeNs deadline);
   Task<absl::StatusOr<Bucket>> Enter(uint64_t bucket, Rights rights, TimeNs deadline);
   Task<absl::StatusOr<Bucket>> EnterWhenAllAreIn(uint64_t bucket, Rights rights);
-  Task<absl::Status> FindUsers(TimeNs deadline);
+  Task<absl::StatusOr<Bucket>> TryToEnter(uint64_t bucket, Rights rights, TimeNs deadline);
   Bucket Load(uint64_t bucket, const LockBucketHead& head) const;
   LockBucketHead LoadHead(uint64_t bucket) const;
   bool WriteBack(uint64_t number, Bucket* bucket);
+  // lock_marks.cc
+  Incarnation OwnLife() const;
+  Task<absl::Status> Mark(Incarnation life);
+  Task<absl::Status> Begin();
+  Task<absl::StatusOr<bool>> IsMarked(uint64_t place, Incarnation life, TimeNs deadline);
+  Task<absl::Status> FindMarked(TimeNs deadline);
+  bool IsDue(uint64_t bucket) const;
   Task<absl::Status> PutIn(uint64_t bucket, TimeNs deadline);
-  Task<bool> TellOthers(uint64_t bucket);
+  Task<absl::Status> PutAllIn(TimeNs deadline);
+  Task<bool> TellOthers(std::vector<uint64_t> buckets);
+  // lock_waits.cc
   Task<absl::Status> TryToSet(FileLock lock, bool is_again);
+  Task<absl::Status> SetOrWait(FileLock lock, std::shared_ptr<LockWait> wait);
   Task<absl::Status> WaitToSet(FileLock lock, std::shared_ptr<LockWait> wait);
   Task<absl::StatusOr<bool>> IsInARing(FileLock lock);
   Task<bool> ClearAll(std::function<bool(const FileLock&)> is);
+  Task<absl::Status> CheckRoomToSplit(FileLock range);
   void RingAt(uint64_t bucket) const;
+  void TellNews() const {
+    if (news_) news_();
+  }
 
   PageEngine* const engine_;
   Clock* const clock_;
   const PageRange pages_;
+  const PageRange marks_;
   const NodeId self_;
   const uint8_t place_;
-  OpenTable* const opens_;
   const PlantedBugs& bugs_;
   const std::shared_ptr<PageWatches> watches_;
   uint64_t watch_ = 0;
   std::function<void()> news_;
+  Incarnation life_;                      // That is marked; 0: none.
   std::array<LockList, kBuckets> own_;    // L4
   std::array<Epoch, kBuckets> put_in_{};  // In which view this node's were.
   std::set<uint64_t> behind_;             // Buckets in which they are not as they are here.
   std::vector<Waiter> waiters_;
-  Epoch users_of_;      // The view,
-  uint64_t users_ = 0;  // and the places that L5  is about, but for this node's.
+  Epoch marked_of_;      // The view,
+  uint64_t marked_ = 0;  // and the places that L5 is about, but for this node's.
 };
 
 }  // namespace mangrove::fs

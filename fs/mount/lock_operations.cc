@@ -52,15 +52,10 @@ void AnswerLock(fuse_req_t request, const FileLock& lock, bool waits) {
   });
 }
 
-Task<absl::Status> Clear(FileLocks* locks, FileLock lock) {
-  co_await locks->Clear(lock);
-  co_return absl::OkStatus();
-}
-
 void SetRange(fuse_req_t request, fuse_ino_t number, fuse_file_info* info, struct flock* range, int waits) {
   const FileLock lock = RangeOf(request, number, info, *range);
   if (range->l_type == F_UNLCK) {
-    Answer(request, Clear(StateOf(request)->filesystem->locks(), lock));
+    Answer(request, StateOf(request)->filesystem->locks()->Clear(lock));
   } else {
     AnswerLock(request, lock, waits != 0);
   }
@@ -87,7 +82,7 @@ void GetRange(fuse_req_t request, fuse_ino_t number, fuse_file_info* info, struc
 void SetFile(fuse_req_t request, fuse_ino_t number, fuse_file_info* info, int what) {
   FileLock lock = LockOf(request, number, info, LockKind::kFile);
   if ((what & LOCK_UN) != 0) {
-    Answer(request, Clear(StateOf(request)->filesystem->locks(), lock));
+    Answer(request, StateOf(request)->filesystem->locks()->Clear(lock));
   } else {
     lock.exclusive = (what & LOCK_EX) != 0;
     AnswerLock(request, lock, (what & LOCK_NB) == 0);
@@ -96,7 +91,7 @@ void SetFile(fuse_req_t request, fuse_ino_t number, fuse_file_info* info, int wh
 
 // Somebody closes a descriptor: what its process has locked of the file is not locked any more.
 void Flush(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
-  Answer(request, Clear(StateOf(request)->filesystem->locks(), LockOf(request, number, info, LockKind::kRange)));
+  Answer(request, StateOf(request)->filesystem->locks()->Clear(LockOf(request, number, info, LockKind::kRange)));
 }
 
 }  // namespace

@@ -144,12 +144,17 @@ Task<bool> FileLocksWork::RunOwner(HomePtr home, Owner owner) {
     ++counters_.ended;
     if (choice < 250) {
       held_.Clear(lock);
-      co_await home->pages->locks()->Clear(lock);
+      const absl::Status status = co_await home->pages->locks()->Clear(lock);
+      if (!status.ok()) world_->Fail(absl::StrCat(ToString(lock), " cannot be given back: ", status.ToString()));
       ++counters_.succeeded;
     } else if (choice < 350) {
       co_await FindOne(home, lock);
-    } else if (choice < 400) {
+    } else if (choice < 390) {
       co_await ClearAll(home, owner.number);
+    } else if (choice < 395 &&
+               home->setting == 0) {  // As if it had been unmounted by force, when nothing is under way.
+      held_.EraseIf([&](const fs::FileLock& other) { return other.owner.place == lock.owner.place; });
+      co_await home->pages->locks()->ClearMount(lock.owner.mount);
     } else {
       co_await SetOne(home, &owner, lock);
     }
@@ -164,7 +169,7 @@ Task<bool> FileLocksWork::ClearAll(HomePtr home, uint64_t owner) {
       fs::FileLock lock{.inode = {fs::kGroupPages + 1 + file}, .kind = kind};
       lock.owner = {.place = static_cast<uint8_t>(home->host->slot + 1), .mount = 1, .id = owner};
       held_.Clear(lock);
-      co_await home->pages->locks()->Clear(lock);
+      (co_await home->pages->locks()->Clear(lock)).IgnoreError();
     }
   }
   co_return true;
@@ -174,6 +179,18 @@ Task<bool> FileLocksWork::CancelIn(SimHost* host, std::shared_ptr<fs::LockWait> 
   co_await SleepUntil(host->clock.get(), host->clock->Now() + in);
   wait->Cancel();
   co_return true;
+}
+
+// That somebody else waited since then, or that it was not known yet that he did not. Of a node that is dead that is known with the view.
+bool FileLocksWork::OthersWaited(uint64_t call, TimeNs since) {
+  constexpr DurationNs kToTell = 2 * kSecond;
+  std::erase_if(waits_, [&](const auto& one) {
+    const Wait& wait = one.second;
+    return wait.ended != 0 ? wait.ended + kBound < since : !IsThere(wait.place, wait.life);
+  });
+  return std::any_of(waits_.begin(), waits_.end(), [&](const auto& one) {
+    return one.first != call && (one.second.ended == 0 || one.second.ended + kToTell >= since);
+  });
 }
 
 Task<bool> FileLocksWork::SetOne(HomePtr home, Owner* owner, fs::FileLock lock) {
@@ -186,19 +203,26 @@ Task<bool> FileLocksWork::SetOne(HomePtr home, Owner* owner, fs::FileLock lock) 
     host->applets.Run(CancelIn(host, wait, in));
   }
   held_.Clear(lock);  // Less than what was there it may be from now on.
-  const TimeNs begun = host->clock->Now();
+  const TimeNs begun = world_->now();
+  const uint64_t number = ++calls_;
+  if (wait != nullptr) waits_[number] = {.place = lock.owner.place, .life = home->life};
   world_->Trace("node ", host->slot + 1, ": ", wait ? "waits for " : "tries ", ToString(lock));
+  ++home->setting;
   const absl::Status status = co_await home->pages->locks()->Set(lock, wait);
+  --home->setting;
   const int error = fs::ErrnoOf(status);
+  if (wait != nullptr) waits_[number].ended = world_->now();
   world_->Trace("node ", host->slot + 1, ": ", ToString(lock), " ends: ", error, " ", status.message());
-  if (host->clock->Now() - begun >= kBound) {
+  if (world_->now() - begun >= kBound) {
     world_->Fail(absl::StrCat("nobody lets somebody have ", ToString(lock), " for long: ", error));
   }
   if (error == 0) {
     ++counters_.succeeded;
     NoteSet(*home, lock);
   } else if (error == EDEADLK) {
-    ++rings_;
+    if (!OthersWaited(number, begun)) {
+      world_->Fail(absl::StrCat(ToString(lock), " is in a ring of those who wait, and nobody else waits"));
+    }
     co_await ClearAll(home, owner->number);
   } else if (error != EAGAIN && error != ENOLCK && error != EINTR) {
     world_->Fail(absl::StrCat(ToString(lock), " ends with errno ", error, ": ", status.message()));
@@ -260,7 +284,7 @@ Task<bool> FileLocksWork::CheckProgress(SimHost* host, DurationNs bound) {
     NoteSet(*home, lock);
     co_await SleepUntil(clock, clock->Now() + kMillisecond);
     held_.Clear(lock);
-    co_await home->pages->locks()->Clear(lock);
+    (co_await home->pages->locks()->Clear(lock)).IgnoreError();
   }
   --checks_running_;
   co_return true;

@@ -44,16 +44,18 @@ class FileLocksWork final : public Work {
     uint64_t life = 0;
     std::unique_ptr<fs::EnginePages> pages;
     bool has_news = true;
+    int setting = 0;  // Of owners.
   };
   using HomePtr = std::shared_ptr<Home>;
   struct Owner {
     uint64_t number = 0;
     SimRandom random;
   };
-  // Which are in `call` for longer than anything may take.
-  struct Call {
-    TimeNs begun = 0;
-    fs::FileLock lock;
+
+  struct Wait {
+    uint64_t place = 0;
+    uint64_t life = 0;
+    TimeNs ended = 0;  // 0: it has not.
   };
 
   Task<bool> PrepareAll(SimHost* host);
@@ -67,6 +69,7 @@ class FileLocksWork final : public Work {
   fs::FileLock SomeLock(const Home& home, Owner* owner) const;
   bool IsThere(uint64_t place, uint64_t life) const;
   void DropTheGone();
+  bool OthersWaited(uint64_t call, TimeNs since);
   void NoteSet(const Home& home, fs::FileLock lock);
   bool StillHas(const fs::FileLock& lock) const;
 
@@ -78,7 +81,8 @@ class FileLocksWork final : public Work {
   std::map<uint64_t, uint64_t> lives_;  // Of the places that have something.
   uint64_t handles_ = 0;
   uint64_t next_client_ = 0;
-  uint64_t rings_ = 0;
+  uint64_t calls_ = 0;
+  std::map<uint64_t, Wait> waits_;  // By their calls.
   int owners_running_ = 0;
   int checks_running_ = 0;
   bool prepared_ = false;

@@ -5,9 +5,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "fs/status.h"
 #include "tests/sim/fileset_test.h"
@@ -27,8 +29,13 @@ class LockTableTest : public FilesetTest {
     MakeOpen(1, "b");
     Renew();
   }
-  // What upkeep does.
+  // What upkeep does when the node has heard of the view.
   void Renew() {
+    RunUntil([&] {
+      return std::all_of(homes_.begin(), homes_.end(), [&](const auto& home) {
+        return cluster_.host(home.first).node->engine()->view().epoch == cluster_.NewestView().epoch;
+      });
+    });
     for (auto& [slot, home] : homes_) {
       const absl::Status status = On(slot, home.pages->lock_table().Renew());
       EXPECT_TRUE(status.ok()) << status;
@@ -39,6 +46,7 @@ class LockTableTest : public FilesetTest {
     return {.inode = file_, .owner = {.mount = 1, .id = owner}, .first = first, .last = last, .exclusive = true};
   }
   int Set(int slot, const fs::FileLock& lock) { return fs::ErrnoOf(On(slot, LocksAt(slot)->Set(lock, nullptr))); }
+  bool Clear(int slot, const fs::FileLock& lock) { return On(slot, LocksAt(slot)->Clear(lock)).ok(); }
   std::shared_ptr<fs::LockWait> Wait(int slot, const fs::FileLock& lock, Result* result) {
     auto wait = std::make_shared<fs::LockWait>(cluster_.host(slot).clock.get());
     cluster_.host(slot).applets.Run(Into(LocksAt(slot)->Set(lock, wait), result));
@@ -57,7 +65,7 @@ TEST_F(LockTableTest, WhatOneNodeHasIsInTheWayOfTheOther) {
   ASSERT_TRUE(found.ok() && found->has_value());
   EXPECT_EQ((*found)->first, uint64_t{0});
   EXPECT_EQ((*found)->last, uint64_t{9});
-  EXPECT_TRUE(On(0, LocksAt(0)->Clear(LockOf(1, 3, 20))));
+  EXPECT_TRUE(Clear(0, (LockOf(1, 3, 20))));
   EXPECT_EQ(Set(1, LockOf(1, 3, 9)), 0);
   EXPECT_EQ(Set(1, LockOf(1, 2, 2)), EAGAIN);
 }
@@ -69,7 +77,7 @@ TEST_F(LockTableTest, WhoWaitsIsToldByTheChange) {
   Pass(3 * kSecond);
   EXPECT_FALSE(result.has_value());
   const TimeNs freed = world_.now();
-  EXPECT_TRUE(On(0, LocksAt(0)->Clear(LockOf(1, 0))));
+  EXPECT_TRUE(Clear(0, (LockOf(1, 0))));
   RunUntil([&] { return result.has_value(); });
   EXPECT_TRUE(result->ok()) << *result;
   EXPECT_LT(world_.now() - freed, 50 * kMillisecond);  // Not when it looks again by itself.
@@ -100,10 +108,6 @@ TEST_F(LockTableTest, WhatIsHeldStaysThoughThePageIsLostWithAnotherNode) {
   ASSERT_EQ(Set(0, LockOf(1, 0, 9)), 0);
   TakePages(2, kHeads);
   Lose(2);
-  RunUntil([&] {
-    return cluster_.host(1).node->engine()->view().epoch == cluster_.NewestView().epoch &&
-           cluster_.host(0).node->engine()->view().epoch == cluster_.NewestView().epoch;
-  });
   // As long as the first has not said what it holds nothing is given, and nothing is said not to be there.
   EXPECT_EQ(Set(1, LockOf(1, 0, 9)), ENOLCK);
   EXPECT_EQ(Set(1, LockOf(1, 20, 29)), ENOLCK);
@@ -121,7 +125,7 @@ TEST_F(LockTableTest, ANodeThatHasUnmountedKeepsNobodyWaiting) {
   Lose(2);
   Renew();
   EXPECT_EQ(Set(1, LockOf(2, 5)), EAGAIN);
-  EXPECT_TRUE(On(1, LocksAt(1)->Clear(LockOf(1, 0))));
+  EXPECT_TRUE(Clear(1, (LockOf(1, 0))));
   EXPECT_EQ(Set(1, LockOf(2, 5)), 0);
 }
 
@@ -141,9 +145,9 @@ TEST_F(LockTableTest, ARingOfThoseWhoWaitIsFound) {
   RunUntil([&] { return third.has_value(); });
   EXPECT_EQ(fs::ErrnoOf(*third), EDEADLK);
   EXPECT_FALSE(first.has_value() || second.has_value());
-  EXPECT_TRUE(On(1, LocksAt(1)->Clear(LockOf(2, 0))));
+  EXPECT_TRUE(Clear(1, (LockOf(2, 0))));
   RunUntil([&] { return second.has_value(); });
-  EXPECT_TRUE(On(1, LocksAt(1)->Clear(LockOf(1, 1, 1))));
+  EXPECT_TRUE(Clear(1, (LockOf(1, 1, 1))));
   RunUntil([&] { return first.has_value(); });
   EXPECT_TRUE(first->ok() && second->ok());
 }
@@ -159,8 +163,55 @@ TEST_F(LockTableTest, OfTooManyTheLastIsRefusedAndTheOthersStay) {
   EXPECT_EQ(set, fs::LockTable::kPagesOfBucket * fs::kLocksOfPage);
   EXPECT_EQ(Set(1, LockOf(1, 0, 0)), EAGAIN);
   EXPECT_EQ(Set(1, LockOf(1, 2 * set - 2, 2 * set - 2)), EAGAIN);
-  EXPECT_TRUE(On(0, LocksAt(0)->Clear(LockOf(7, 14, 14))));
+  EXPECT_TRUE(Clear(0, (LockOf(7, 14, 14))));
   EXPECT_EQ(Set(1, LockOf(1, 14, 14)), 0);
+}
+
+TEST_F(LockTableTest, WhereThereIsNoRoomALockIsNotCutInTwo) {
+  ASSERT_EQ(Set(0, LockOf(1, 0, 2)), 0);
+  for (uint64_t i = 1; i < fs::LockTable::kPagesOfBucket * fs::kLocksOfPage; ++i) {
+    ASSERT_EQ(Set(0, LockOf(i, 10 * i, 10 * i)), 0);
+  }
+  EXPECT_EQ(fs::ErrnoOf(On(0, LocksAt(0)->Clear(LockOf(1, 1, 1)))), ENOLCK);
+  EXPECT_EQ(Set(1, LockOf(1, 1, 1)), EAGAIN);
+  Lose(2);
+  Renew();
+  EXPECT_EQ(Set(1, LockOf(1, 1, 1)), EAGAIN);
+  EXPECT_TRUE(Clear(0, LockOf(1, 0, 1)));
+  EXPECT_EQ(Set(1, LockOf(1, 2, 2)), EAGAIN);
+}
+
+TEST_F(LockTableTest, MoreMayWaitThanCanBeNamed) {
+  ASSERT_EQ(Set(0, LockOf(1, 0)), 0);
+  constexpr uint64_t kWaiters = fs::LockTable::kPagesOfBucket * fs::kLocksOfPage + 50;
+  std::vector<Result> results(kWaiters);
+  std::vector<std::shared_ptr<fs::LockWait>> waits;
+  for (uint64_t i = 0; i < kWaiters; ++i) waits.push_back(Wait(1, LockOf(i + 2, i, i), &results[i]));
+  Pass(kSecond);
+  Lose(2);
+  Renew();
+  Pass(kSecond);
+  for (const Result& result : results) ASSERT_FALSE(result.has_value()) << *result;
+  EXPECT_TRUE(Clear(0, LockOf(1, 0)));
+  RunUntil([&] { return std::all_of(results.begin(), results.end(), [](const Result& r) { return r.has_value(); }); });
+  uint64_t had = 0;
+  for (const Result& result : results) had += result->ok() ? 1 : 0;
+  EXPECT_EQ(had, fs::LockTable::kPagesOfBucket * fs::kLocksOfPage);  // As many locks as there may be.
+}
+
+// What was given back while nobody could hear it: the pages were with a node that is dead, and in the view still.
+TEST_F(LockTableTest, WhatCouldNotBeToldIsToldWhenTheFilesetIsLeft) {
+  ASSERT_EQ(Set(0, LockOf(1, 0)), 0);
+  TakePages(2, kHeads);
+  cluster_.Crash(2);
+  std::optional<bool> told;
+  cluster_.host(0).applets.Run(Into(LocksAt(0)->ClearMount(1), &told));
+  RunUntil([&] { return told.has_value(); });
+  EXPECT_FALSE(*told);
+  RunUntil([&] { return !cluster_.NewestView().members.contains(NodeId(3)); });
+  EXPECT_TRUE(On(0, At(0).EndUse()).ok());
+  homes_.erase(0);
+  EXPECT_EQ(Set(1, LockOf(1, 0)), 0);
 }
 
 }  // namespace

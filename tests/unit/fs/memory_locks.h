@@ -35,10 +35,10 @@ class MemoryLocks final : public FileLocks {
     if (found == nullptr) co_return std::optional<FileLock>();
     co_return std::optional<FileLock>(*found);
   }
-  Task<bool> Clear(FileLock range) override {
+  Task<absl::Status> Clear(FileLock range) override {
     locks_.Clear(range);
     Ring();
-    co_return true;
+    co_return absl::OkStatus();
   }
   Task<bool> ClearHandle(uint16_t mount, uint64_t handle) override {
     locks_.EraseIf([=](const FileLock& lock) { return lock.owner.mount == mount && lock.handle == handle; });
