@@ -313,6 +313,9 @@ void Sync(fuse_req_t request, fuse_ino_t, int data_only, fuse_file_info* info) {
   AnswerError(request, data_only != 0 ? fdatasync(fd) : fsync(fd));
 }
 
+// The kernel asks at each close, where that may give locks back.
+void Flush(fuse_req_t request, fuse_ino_t, fuse_file_info*) { fuse_reply_err(request, 0); }
+
 // --- The session ------------------------------------------------------------------------------------------------------
 
 // What fs/mount/operations.cc asks for.
@@ -342,6 +345,7 @@ fuse_lowlevel_ops Operations() {
   all.link = Link;
   all.open = Open;
   all.create = Create;
+  all.flush = Flush;
   all.release = Release;
   all.read = Read;
   all.write = Write;
