@@ -45,8 +45,8 @@ void Upkeep::OnDone(const absl::Status& status) {
   last_ = status;
   if (stopped_) return stopped_->Set(true);
   // What has failed would fail again at once.
-  const bool at_once = std::exchange(is_in_a_hurry_, false) && status.ok();
-  WaitUntil(clock_->Now() + (at_once ? 0 : kPeriod));
+  const DurationNs in_a_hurry = status.ok() ? 0 : kPeriod / 10;
+  WaitUntil(clock_->Now() + (std::exchange(is_in_a_hurry_, false) ? in_a_hurry : kPeriod));
 }
 
 Task<bool> Upkeep::Stop() {

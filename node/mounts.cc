@@ -31,6 +31,8 @@ constexpr DurationNs kLookAgain = 10 * kMillisecond;
 constexpr uint64_t kMostReplicas = 64;
 constexpr DurationNs kMountAgain = 500 * kMillisecond;
 constexpr DurationNs kEndAgain = kSecond;
+// Of another mount, or the end of one.
+constexpr DurationNs kLongestTurn = 20 * kSecond;
 
 nlohmann::json DocumentOf(const fs::FilesetInfo& info, const fs::SuperRoot& super_root) {
   nlohmann::json document{{"name", info.name},
@@ -317,7 +319,12 @@ Task<Mounts::Answer> Mounts::Mount(std::string argument) {
 }
 
 Task<absl::StatusOr<std::shared_ptr<fs::OpenFileset>>> Mounts::OpenFileset(std::string name) {
+  const TimeNs deadline = node_->loop()->Now() + kLongestTurn;
   while (!at_work_.insert(name).second) {
+    if (node_->loop()->Now() >= deadline) {
+      co_return absl::UnavailableError(
+          absl::StrCat("this node is still opening fileset \"", name, "\", or giving it up; try it again"));
+    }
     co_await SleepUntil(node_->loop(), node_->loop()->Now() + kLookAgain);
   }
   absl::StatusOr<std::shared_ptr<fs::OpenFileset>> opened = co_await FindOrOpen(name);
@@ -357,6 +364,7 @@ Task<bool> Mounts::EndUse(std::shared_ptr<fs::OpenFileset> fileset) {
     // Others wait for what a node that uses the fileset has not said: where that cannot be taken back yet, it is tried again.
     while (!ending_ && (fs::ErrnoOf(status) == EAGAIN || fs::ErrnoOf(status) == ETIMEDOUT)) {
       co_await SleepUntil(node_->loop(), node_->loop()->Now() + kEndAgain);
+      if (ending_ && !node_->engine()->Serves()) break;
       status = co_await fileset->instance->EndUse();
     }
   }
@@ -429,12 +437,13 @@ Task<Mounts::Answer> Mounts::Unmount(std::string argument) {
   const std::string directory = co_await resolved.Get();
   const auto it = mounts_.find(directory);
   if (it == mounts_.end()) co_return absl::NotFoundError(absl::StrCat("this node has no mount at ", given));
-  const std::shared_ptr<Entry> entry = it->second;
+  // Only looked at: whoever has the fileset's last mount gives it up, and that is not this call.
+  const std::weak_ptr<Entry> entry = it->second;
   std::function<absl::Status()> unmount = [directory, by_force] { return fs::Mount::Unmount(directory, by_force); };
   Outcome<absl::Status> unmounted = OnThread<absl::Status>(std::move(unmount));
   const absl::Status status = co_await unmounted.Get();
   if (!status.ok()) co_return status;
-  Detach(entry.get());
+  if (const std::shared_ptr<Entry> there = entry.lock()) Detach(there.get());
   co_return List();
 }
 

@@ -41,22 +41,32 @@ Task<absl::Status> LockTable::Mark(Incarnation life) {
   co_return status;
 }
 
-// Before the first lock of a life.
+// An earlier table of this life may not have been able to take its mark back: then others wait for what this one has.
+Task<absl::Status> LockTable::LookAtOwnMark(TimeNs deadline) {
+  const Incarnation life = OwnLife();
+  const absl::StatusOr<bool> is_marked = co_await IsMarked(place_, life, deadline);
+  if (!is_marked.ok()) co_return is_marked.status();
+  knows_mark_ = true;
+  if (*is_marked && life_ == Incarnation{}) life_ = life;
+  co_return absl::OkStatus();
+}
+
+// Before the first lock of a life. What of it cannot be put in now is with the next Renew.
 Task<absl::Status> LockTable::Begin() {
   const Incarnation life = OwnLife();
   if (life == Incarnation{}) co_return absl::UnavailableError("this node is not in the view");
   if (life_ == life) co_return absl::OkStatus();
   engine_->SetKeepInRam(pages_, true);
-  absl::Status status = co_await Mark(life);
+  const absl::Status status = co_await Mark(life);
   if (!status.ok()) co_return status;
-  co_return co_await PutAllIn(clock_->Now() + kToMark);
+  if (!(co_await PutAllIn(clock_->Now() + kSecond)).ok()) TellNews();
+  co_return absl::OkStatus();
 }
 
 Task<absl::StatusOr<bool>> LockTable::IsMarked(uint64_t place, Incarnation life, TimeNs deadline) {
   const PageId page = marks_.first + place;
   while (engine_->RightsOf(page) == Rights::kNone) {
     const absl::Status status = co_await engine_->Acquire({page, 1}, Rights::kRead, deadline);
-    if (absl::IsDataLoss(status)) co_return true;
     if (!status.ok()) co_return status;
   }
   std::array<std::byte, kMarkBytes> bytes;
@@ -93,7 +103,7 @@ Task<absl::Status> LockTable::PutIn(uint64_t bucket, TimeNs deadline) {
   co_return absl::OkStatus();
 }
 
-// A bucket that is in the way keeps nobody from the others. The first one's error.
+// A bucket that is in the way keeps nobody from the others. The first one's error; EIO only if there is no other.
 Task<absl::Status> LockTable::PutAllIn(TimeNs deadline) {
   uint64_t due = 0;
   for (uint64_t bucket = 0; bucket < kBuckets; ++bucket) due += IsDue(bucket) ? 1 : 0;
@@ -104,14 +114,19 @@ Task<absl::Status> LockTable::PutAllIn(TimeNs deadline) {
   for (uint64_t bucket = 0; bucket < kBuckets; ++bucket) {
     if (!IsDue(bucket)) continue;
     const absl::Status status = co_await PutIn(bucket, deadline);
-    if (first.ok()) first = status;
+    if (first.ok() || (ErrnoOf(first) == EIO && !status.ok())) first = status;
   }
   co_return first;
 }
 
 Task<absl::Status> LockTable::Renew() {
+  const TimeNs deadline = clock_->Now() + kSecond;
+  if (!knows_mark_) {
+    const absl::Status status = co_await LookAtOwnMark(deadline);
+    if (!status.ok()) co_return status;
+  }
   if (life_ == Incarnation{}) co_return absl::OkStatus();
-  co_return co_await PutAllIn(clock_->Now() + kSecond);
+  co_return co_await PutAllIn(deadline);
 }
 
 // This node's have changed: others are to know, now or with the next Renew.
@@ -134,12 +149,10 @@ Task<absl::Status> LockTable::Retire() {
   for (uint64_t bucket = 0; bucket < kBuckets; ++bucket) {
     if (own_[bucket].EraseIf([](const FileLock&) { return true; })) behind_.insert(bucket);
   }
-  const TimeNs deadline = clock_->Now() + kSecond;
-  for (const uint64_t bucket : std::vector<uint64_t>(behind_.begin(), behind_.end())) {
-    const absl::Status status = co_await PutIn(bucket, deadline);
-    if (!status.ok()) co_return status;
-  }
   if (life_ == Incarnation{}) co_return absl::OkStatus();
+  const absl::Status status = co_await PutAllIn(clock_->Now() + kSecond);
+  // What is lost, or damaged, nobody can find there.
+  if (!status.ok() && ErrnoOf(status) != EIO) co_return status;
   engine_->SetKeepInRam(pages_, false);
   co_return co_await Mark({});
 }

@@ -141,10 +141,12 @@ bool LockTable::WriteBack(uint64_t number, Bucket* bucket) {
   return true;
 }
 
-// L5. What is in the way for a moment is waited for. Unavailable: it was for longer.
-Task<absl::StatusOr<LockTable::Bucket>> LockTable::EnterWhenAllAreIn(uint64_t bucket, Rights rights) {
-  const TimeNs deadline = clock_->Now() + kLockPatience;
+// L5. What is in the way for a moment is waited for. Unavailable: it was for longer, or `wait` is cancelled; who has one comes again.
+Task<absl::StatusOr<LockTable::Bucket>> LockTable::EnterWhenAllAreIn(uint64_t bucket, Rights rights,
+                                                                     const LockWait* wait) {
+  const TimeNs deadline = clock_->Now() + (wait == nullptr ? kLockPatience : kSecond);
   while (true) {
+    if (wait != nullptr && wait->is_cancelled()) co_return absl::UnavailableError("nobody waits any more");
     absl::StatusOr<Bucket> entered = co_await TryToEnter(bucket, rights, deadline);
     if (entered.ok() || ErrnoOf(entered.status()) == EIO) co_return entered;
     if (clock_->Now() >= deadline) co_return absl::UnavailableError(entered.status().message());
@@ -173,7 +175,7 @@ void LockTable::RingAt(uint64_t bucket) const {
 
 Task<absl::StatusOr<std::optional<FileLock>>> LockTable::Find(FileLock lock) {
   lock.owner.place = place_;
-  const absl::StatusOr<Bucket> bucket = co_await EnterWhenAllAreIn(BucketOf(lock.inode), Rights::kRead);
+  const absl::StatusOr<Bucket> bucket = co_await EnterWhenAllAreIn(BucketOf(lock.inode), Rights::kRead, nullptr);
   if (!bucket.ok()) co_return NoLockNow(bucket.status());
   const FileLock* const other = bucket->locks.FindConflict(lock);
   if (other == nullptr) co_return std::optional<FileLock>();
@@ -185,23 +187,28 @@ Task<absl::StatusOr<std::optional<FileLock>>> LockTable::Find(FileLock lock) {
 // --- Locks are given back ---------------------------------------------------------------------------------------------
 
 // What is cut in two is one more.
-Task<absl::Status> LockTable::CheckRoomToSplit(FileLock range) {
+Task<absl::Status> LockTable::CutInTwo(FileLock range) {
   const uint64_t bucket = BucketOf(range.inode);
-  LockList after = own_[bucket];
-  after.Clear(range);
-  if (after.size() <= own_[bucket].size()) co_return absl::OkStatus();
-  const absl::StatusOr<Bucket> entered = co_await Enter(bucket, Rights::kRead, clock_->Now() + kSecond);
-  if (entered.ok() && entered->locks.size() >= kMostLocks) co_return TooManyLocks();
+  absl::StatusOr<Bucket> entered = co_await Enter(bucket, Rights::kWrite, clock_->Now() + kLockPatience);
+  if (!entered.ok()) co_return NoLockNow(entered.status());
+  const LockList before = own_[bucket];
+  own_[bucket].Clear(range);
+  if (!WriteBack(bucket, &*entered)) {
+    own_[bucket] = before;
+    co_return TooManyLocks();
+  }
+  RingAt(bucket);
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> LockTable::Clear(FileLock range) {
   range.owner.place = place_;
   const uint64_t bucket = BucketOf(range.inode);
-  if (own_[bucket].empty()) co_return absl::OkStatus();
-  const absl::Status status = co_await CheckRoomToSplit(range);
-  if (!status.ok()) co_return status;
-  if (own_[bucket].Clear(range)) co_await TellOthers(std::vector<uint64_t>(1, bucket));
+  LockList after = own_[bucket];
+  if (!after.Clear(range)) co_return absl::OkStatus();
+  if (after.size() > own_[bucket].size()) co_return co_await CutInTwo(range);
+  own_[bucket] = std::move(after);
+  co_await TellOthers(std::vector<uint64_t>(1, bucket));
   co_return absl::OkStatus();
 }
 

@@ -92,7 +92,7 @@ class LockTable final : public FileLocks {
   bool Has(PageId page, Rights rights) const;
   Task<absl::Status> Hold(uint64_t bucket, uint64_t pages, Rights rights, TimeNs deadline);
   Task<absl::StatusOr<Bucket>> Enter(uint64_t bucket, Rights rights, TimeNs deadline);
-  Task<absl::StatusOr<Bucket>> EnterWhenAllAreIn(uint64_t bucket, Rights rights);
+  Task<absl::StatusOr<Bucket>> EnterWhenAllAreIn(uint64_t bucket, Rights rights, const LockWait* wait);
   Task<absl::StatusOr<Bucket>> TryToEnter(uint64_t bucket, Rights rights, TimeNs deadline);
   Bucket Load(uint64_t bucket, const LockBucketHead& head) const;
   LockBucketHead LoadHead(uint64_t bucket) const;
@@ -100,6 +100,7 @@ class LockTable final : public FileLocks {
   // lock_marks.cc
   Incarnation OwnLife() const;
   Task<absl::Status> Mark(Incarnation life);
+  Task<absl::Status> LookAtOwnMark(TimeNs deadline);
   Task<absl::Status> Begin();
   Task<absl::StatusOr<bool>> IsMarked(uint64_t place, Incarnation life, TimeNs deadline);
   Task<absl::Status> FindMarked(TimeNs deadline);
@@ -108,12 +109,12 @@ class LockTable final : public FileLocks {
   Task<absl::Status> PutAllIn(TimeNs deadline);
   Task<bool> TellOthers(std::vector<uint64_t> buckets);
   // lock_waits.cc
-  Task<absl::Status> TryToSet(FileLock lock, bool is_again);
+  Task<absl::Status> TryToSet(FileLock lock, bool is_again, const LockWait* wait);
   Task<absl::Status> SetOrWait(FileLock lock, std::shared_ptr<LockWait> wait);
   Task<absl::Status> WaitToSet(FileLock lock, std::shared_ptr<LockWait> wait);
-  Task<absl::StatusOr<bool>> IsInARing(FileLock lock);
+  Task<absl::StatusOr<bool>> IsInARing(FileLock lock, const LockWait* wait);
   Task<bool> ClearAll(std::function<bool(const FileLock&)> is);
-  Task<absl::Status> CheckRoomToSplit(FileLock range);
+  Task<absl::Status> CutInTwo(FileLock range);
   void RingAt(uint64_t bucket) const;
   void TellNews() const {
     if (news_) news_();
@@ -130,6 +131,7 @@ class LockTable final : public FileLocks {
   uint64_t watch_ = 0;
   std::function<void()> news_;
   Incarnation life_;                      // That is marked; 0: none.
+  bool knows_mark_ = false;               // What an earlier table of this node has left.
   std::array<LockList, kBuckets> own_;    // L4
   std::array<Epoch, kBuckets> put_in_{};  // In which view this node's were.
   std::set<uint64_t> behind_;             // Buckets in which they are not as they are here.

@@ -172,5 +172,30 @@ TEST_F(Locks, WhatIsHeldStaysThoughAnotherNodeDies) {
   for (const int fd : {first, second, third}) close(fd);
 }
 
+// Again and again, since the kernel's word that a mount has gone and the command's own race.
+TEST_F(Locks, ANodeThatHasUnmountedIsNotWaitedFor) {
+  StartMounted();
+  for (int round = 0; round < 10; ++round) {
+    const int first = OpenAt(1, "a");
+    EXPECT_EQ(Lock(first, F_SETLK, F_WRLCK), 0);
+    close(first);
+    const Output output = RunProgram({"mangrove", "--socket", cluster_.socket(1), "unmount", DirectoryOf(1)});
+    EXPECT_EQ(output.exit_code, 0) << output.err;
+    if (round < 9) Mount(1);
+  }
+  const int second = OpenAt(2, "a");
+  EXPECT_EQ(Lock(second, F_SETLK, F_WRLCK), 0);
+  cluster_.Kill(3);
+  const Clock::time_point end = Clock::now() + std::chrono::seconds(4);
+  while (Clock::now() < end) {
+    EXPECT_EQ(Lock(second, F_SETLKW, F_WRLCK), 0);
+    EXPECT_EQ(Lock(second, F_SETLKW, F_UNLCK), 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // A question now and then.
+  }
+  EXPECT_EQ(Lock(second, F_SETLK, F_WRLCK), 0);
+  EXPECT_EQ(cluster_.log(1).find("is left as if"), std::string::npos);
+  close(second);
+}
+
 }  // namespace
 }  // namespace mangrove::cluster_test

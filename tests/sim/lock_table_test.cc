@@ -129,6 +129,36 @@ TEST_F(LockTableTest, ANodeThatHasUnmountedKeepsNobodyWaiting) {
   EXPECT_EQ(Set(1, LockOf(2, 5)), 0);
 }
 
+// Its mark stays, and what it had is nobody's any more.
+TEST_F(LockTableTest, ANodeThatCouldNotUnmountInOrderMountsAgain) {
+  ASSERT_EQ(Set(0, LockOf(1, 0)), 0);
+  homes_.erase(0);
+  Open(0);
+  EXPECT_EQ(Set(1, LockOf(1, 0)), EAGAIN);
+  Renew();
+  EXPECT_EQ(Set(1, LockOf(1, 0)), 0);
+  Lose(2);
+  Renew();
+  EXPECT_EQ(Set(0, LockOf(1, 0)), EAGAIN);
+  EXPECT_TRUE(Clear(1, LockOf(1, 0)));
+  EXPECT_EQ(Set(0, LockOf(1, 0)), 0);
+}
+
+TEST_F(LockTableTest, OfTwoWhoShareAFileAndBothWantItAloneOneHasIt) {
+  fs::FileLock lock{.inode = file_, .kind = fs::LockKind::kFile, .owner = {.mount = 1, .id = 1}};
+  ASSERT_EQ(Set(0, lock), 0);
+  ASSERT_EQ(Set(1, lock), 0);
+  lock.exclusive = true;
+  Result first;
+  Result second;
+  Wait(0, lock, &first);
+  Wait(1, lock, &second);
+  RunUntil([&] { return first.has_value() || second.has_value(); });
+  EXPECT_TRUE(Clear(first.has_value() ? 0 : 1, lock));
+  RunUntil([&] { return first.has_value() && second.has_value(); });
+  EXPECT_TRUE(first->ok() && second->ok());
+}
+
 TEST_F(LockTableTest, ARingOfThoseWhoWaitIsFound) {
   ASSERT_EQ(Set(0, LockOf(1, 0, 0)), 0);
   ASSERT_EQ(Set(1, LockOf(1, 1, 1)), 0);
