@@ -44,6 +44,7 @@ Task<absl::Status> LockTable::Mark(Incarnation life) {
 // An earlier table of this life may not have been able to take its mark back: then others wait for what this one has.
 Task<absl::Status> LockTable::LookAtOwnMark(TimeNs deadline) {
   const Incarnation life = OwnLife();
+  if (life == Incarnation{}) co_return absl::OkStatus();  // Not in the view yet: the next time.
   const absl::StatusOr<bool> is_marked = co_await IsMarked(place_, life, deadline);
   if (!is_marked.ok()) co_return is_marked.status();
   knows_mark_ = true;
