@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 #include <optional>
@@ -19,11 +20,14 @@ class MemoryLocks final : public FileLocks {
   size_t waiting() const { return waiting_.size(); }
 
   Task<absl::Status> Set(FileLock lock, std::shared_ptr<LockWait> wait) override {
+    if (wait != nullptr && IsInARing(lock)) co_return PosixError(EDEADLK, "its owner waits for what this one has");
     if (wait != nullptr) waiting_.push_back(wait.get());
+    if (wait != nullptr) wanted_.push_back(lock);
     while (locks_.FindConflict(lock) != nullptr && wait != nullptr && !wait->is_cancelled()) {
       co_await wait->Listen(std::numeric_limits<TimeNs>::max() / 2);
     }
     if (wait != nullptr) std::erase(waiting_, wait.get());
+    if (wait != nullptr) wanted_.erase(std::find(wanted_.begin(), wanted_.end(), lock));
     if (wait != nullptr && wait->is_cancelled()) co_return PosixError(EINTR, "the wait was ended");
     if (locks_.FindConflict(lock) != nullptr) co_return PosixError(EAGAIN, "another lock is in the way");
     locks_.Set(lock);
@@ -52,11 +56,26 @@ class MemoryLocks final : public FileLocks {
   }
 
  private:
+  bool IsInARing(const FileLock& lock) const {
+    if (lock.kind != LockKind::kRange) return false;
+    std::vector<LockOwner> owners = locks_.OwnersInTheWay(lock);
+    for (size_t i = 0; i < owners.size(); ++i) {
+      if (owners[i] == lock.owner) return true;
+      for (const FileLock& other : wanted_) {
+        if (other.owner != owners[i]) continue;
+        for (const LockOwner& next : locks_.OwnersInTheWay(other)) {
+          if (std::find(owners.begin(), owners.end(), next) == owners.end()) owners.push_back(next);
+        }
+      }
+    }
+    return false;
+  }
   void Ring() const {
     for (LockWait* wait : waiting_) wait->Ring();
   }
 
   LockList locks_;
+  std::vector<FileLock> wanted_;
   std::vector<LockWait*> waiting_;
 };
 
