@@ -40,6 +40,10 @@ struct PlantedBugs {
   bool leave_before_fence = false;  // A node that stops says that it leaves while programs still use what is there.
   bool lock_unasked = false;        // A lock of a file is given before all nodes have said which ones they hold.
   bool forget_own_locks = false;    // A node makes a bucket of locks anew without its own.
+  bool leave_undropped = false;     // A page leaves while the kernel keeps what it was told by it.
+  bool tell_of_before = false;      // The kernel may keep what was looked for before the page had left.
+  bool tell_beyond_lease = false;   // The kernel may keep it for longer than this node has a lease for sure.
+  bool keep_old_bytes = false;      // Attributes are told though the kernel may have bytes from before the last change.
   bool replay_ignores_sequences = false;  // Replay applies every record to its pages, whatever they have.
 };
 

@@ -204,14 +204,21 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
       if (retain) NoteGivenAway(page, cached.entry);
       auto step = std::make_shared<int>(1);  // As above.
       ++counters_.invalidations;
-      MemoryOf(page)->Take(page, retain, [this, page, retain, step, resume, alive = alive_](PageBuffer data) {
+      auto taken = [this, page, retain, step, resume, alive = alive_](PageBuffer data) {
         if (!*alive) return;
         if (retain) {
           CachedPage& owner = Cached(page);
           if (owner.entry.retained) owner.entry.retained->data = std::move(data);
         }
         if (std::exchange(*step, 2) != 1) resume();
-      });
+      };
+      if (!watches_->IsGuarded(page)) {
+        MemoryOf(page)->Take(page, retain, std::move(taken));
+      } else {
+        watches_->WhenMayLeave(page, [this, page, retain, taken = std::move(taken), alive = alive_] {
+          if (*alive) MemoryOf(page)->Take(page, retain, taken);
+        });
+      }
       return std::exchange(*step, 0) == 2;
     }
     case Kind::kInstall:

@@ -43,6 +43,7 @@ struct Attributes {
   int64_t modified_ns = 0;
   int64_t changed_ns = 0;
   int64_t born_ns = 0;
+  bool is_of_streams = false;  // Some of it is its owner's, on another page.
 };
 
 // Those that have a value change. Times: nullopt_t stays.

@@ -28,6 +28,26 @@ EnginePages::EnginePages(const EnginePagesNode& node, PageRange region, ClientId
       locks_(node.engine, node.clock, region, node.self, *node.bugs),
       renewed_in_(node.engine->view().epoch) {}
 
+// --- Copies -----------------------------------------------------------------------------------------------------------
+
+EnginePages::Copies::Copies(EnginePages* pages) : pages_(pages), watches_(pages->node_.engine->watches()) {}
+
+DurationNs EnginePages::Copies::UsableFor() const {
+  const PageEngine* const engine = pages_->node_.engine;
+  if (!engine->Serves()) return 0;
+  return std::max<DurationNs>(engine->mapped_until() - pages_->node_.clock->ExactNow(), 0);
+}
+
+void EnginePages::Copies::OnFirst() {
+  const PageId first = pages_->region_.first;
+  guard_ = watches_->AddGuard(
+      pages_->region_, [this, first](PageId page, std::function<void()> go) { Leave(page - first, std::move(go)); });
+}
+
+void EnginePages::Copies::OnNone() {
+  if (guard_ != 0) watches_->Remove(std::exchange(guard_, 0));
+}
+
 TimeNs EnginePages::Deadline() const { return node_.clock->Now() + kTimeout; }
 
 // --- Transactions -----------------------------------------------------------------------------------------------------

@@ -12,8 +12,10 @@
 
 #include "directory/planted_bugs.h"
 #include "engine/node_operations.h"
+#include "engine/page_watches.h"
 #include "fs/locks/lock_table.h"
 #include "fs/open_table.h"
+#include "fs/page_copies.h"
 #include "fs/pages.h"
 #include "net/ids.h"
 #include "net/runtime/clock.h"
@@ -72,6 +74,7 @@ class EnginePages final : public Pages {
   Task<absl::StatusOr<bool>> IsOpenElsewhere(InodeNumber inode) override;
   FileLocks* locks() override { return &locks_; }
   LockTable& lock_table() { return locks_; }
+  PageCopies* copies() override { return &copies_; }
   Task<absl::Status> BackOff(int attempt) override;
   uint64_t NodePlace() const override { return node_.self.value % kNodePlaces; }
   uint64_t Incarnation() const override { return node_.incarnation; }
@@ -79,6 +82,21 @@ class EnginePages final : public Pages {
   uint64_t Random() override;
 
  private:
+  class Copies final : public PageCopies {
+   public:
+    explicit Copies(EnginePages* pages);
+    ~Copies() override { OnNone(); }
+    bool Has(uint64_t page) const override { return pages_->Glance(page).has_value(); }
+    DurationNs UsableFor() const override;
+
+   private:
+    void OnFirst() override;
+    void OnNone() override;
+    EnginePages* const pages_;
+    const std::shared_ptr<PageWatches> watches_;
+    uint64_t guard_ = 0;
+  };
+
   void LetIn();
   Task<absl::Status> FlushAll(std::vector<PageSpan> pages);
   std::vector<PageRange> RangesAround(std::vector<uint64_t> pages, bool and_around) const;
@@ -90,6 +108,7 @@ class EnginePages final : public Pages {
   const ClientId client_;
   OpenTable table_;
   LockTable locks_;
+  Copies copies_{this};
   Epoch renewed_in_;  // The view.
   // Transactions that are open, and who waits for one to end.
   int open_ = 0;

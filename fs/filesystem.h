@@ -26,6 +26,7 @@
 #include "absl/status/statusor.h"
 #include "fs/attributes.h"
 #include "fs/locks/file_lock.h"
+#include "fs/page_copies.h"
 #include "net/runtime/task.h"
 
 namespace mangrove::fs {
@@ -112,6 +113,10 @@ class Filesystem {
 
   // Locks of files that are open, for all mounts of this node.
   virtual FileLocks* locks() = 0;
+
+  // Copies of pages that this node has, by which it knows files: each by the page of its number (Attributes::is_of_streams says of which that
+  // is not all), names in a directory by the directory's. Null: nothing may be kept of it.
+  virtual PageCopies* copies() { return nullptr; }
 
   virtual Task<absl::StatusOr<Space>> GetSpace() = 0;
 };

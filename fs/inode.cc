@@ -39,7 +39,8 @@ Attributes Inode::attributes() const {
           .accessed_ns = accessed(),
           .modified_ns = modified(),
           .changed_ns = changed(),
-          .born_ns = static_cast<int64_t>(Load<uint64_t>(88))};
+          .born_ns = static_cast<int64_t>(Load<uint64_t>(88)),
+          .is_of_streams = IsOfStreams()};
 }
 
 void Inode::Initialize(const Attributes& attributes, InodeNumber parent) {

@@ -85,6 +85,7 @@ class Instance final : public Filesystem {
   Task<absl::StatusOr<uint64_t>> Seek(FoundFile file, uint64_t offset, int whence) override;
   Task<absl::Status> Sync(FoundFile file) override;
   FileLocks* locks() override { return pages_->locks(); }
+  PageCopies* copies() override { return pages_->copies(); }
   Task<absl::StatusOr<Space>> GetSpace() override;
 
   // Before anything else: this node uses the fileset from now on. If it did when it was lost, what that left behind is put in order.

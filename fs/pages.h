@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "fs/attributes.h"
 #include "fs/locks/file_lock.h"
+#include "fs/page_copies.h"
 #include "net/runtime/task.h"
 
 namespace mangrove::fs {
@@ -89,6 +90,8 @@ class Pages {
 
   // Those of the fileset's files, for this node.
   virtual FileLocks* locks() = 0;
+  // What is here of its pages; null: who keeps something of them would not hear when they change.
+  virtual PageCopies* copies() { return nullptr; }
 
   // Waits before a transaction is tried for the `attempt`th time, from 1 on. An error ends the operation.
   virtual Task<absl::Status> BackOff(int attempt) = 0;

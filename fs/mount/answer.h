@@ -2,7 +2,10 @@
 
 #pragma once
 
+#include <sys/stat.h>
+
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -35,7 +38,27 @@ void Answer(fuse_req_t request, Task<absl::StatusOr<T>> task, Reply reply) {
 
 void Answer(fuse_req_t request, Task<absl::Status> task);
 
-// Locks: lock_operations.cc.
+// As programs see it.
+ino_t InodeOf(const State* state, InodeNumber inode);
+struct stat StatOf(const State* state, const Attributes& attributes);
+Caller CallerOf(fuse_req_t request);
+inline double SecondsOf(DurationNs time) { return static_cast<double>(time) / kSecond; }
+
+// An answer about a file, which the kernel is told of by it (M3), and may keep for no time.
+fuse_entry_param EntryOf(State* state, const Attributes& attributes);
+// The kernel does not take the answer, or has forgotten it.
+void ForgetEntry(State* state, fuse_ino_t number, uint64_t times = 1);
+
+// What has changed the names of directories, or a file beside them, whether it went well or not: K4.
+template <typename T>
+Task<T> AndNote(State* state, std::vector<fuse_ino_t> changed, Task<T> task) {
+  T result = co_await std::move(task);
+  for (const fuse_ino_t number : changed) state->cache.Changed(number);
+  co_return result;
+}
+
+// data_operations.cc, lock_operations.cc
+void AddDataOperations(fuse_lowlevel_ops* operations);
 void AddLockOperations(fuse_lowlevel_ops* operations);
 
 }  // namespace mangrove::fs

@@ -12,16 +12,26 @@ uint64_t KnownFiles::Tell(FoundFile file) {
   return number;
 }
 
-void KnownFiles::Forget(uint64_t number, uint64_t times) {
+bool KnownFiles::Forget(uint64_t number, uint64_t times) {
   const auto it = files_.find(number);
-  if (it == files_.end()) return;
+  if (it == files_.end()) return false;
   if (it->second.told > times) {
     it->second.told -= times;
-    return;
+    return false;
   }
   const FoundFile file = it->second.file;
   numbers_.erase({file.inode.value, file.generation});
   files_.erase(it);
+  return true;
+}
+
+absl::InlinedVector<uint64_t, 2> KnownFiles::NumbersOf(InodeNumber inode) const {
+  absl::InlinedVector<uint64_t, 2> numbers;
+  if (inode == root_) numbers.push_back(kRoot);
+  for (auto it = numbers_.lower_bound({inode.value, 0}); it != numbers_.end() && it->first.first == inode.value; ++it) {
+    numbers.push_back(it->second);
+  }
+  return numbers;
 }
 
 FoundFile KnownFiles::Find(uint64_t number) const {

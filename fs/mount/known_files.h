@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <utility>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
 #include "fs/attributes.h"
 
 namespace mangrove::fs {
@@ -22,8 +24,10 @@ class KnownFiles {
   void SetRoot(InodeNumber root) { root_ = root; }
   // The file's number, which the kernel is told once more.
   uint64_t Tell(FoundFile file);
-  // It has forgotten that it was told so many times; or it was not told after all.
-  void Forget(uint64_t number, uint64_t times);
+  // It has forgotten that it was told so many times; or it was not told after all. True: it does not know the file any more.
+  bool Forget(uint64_t number, uint64_t times);
+  // Those of all that have, or had, that inode.
+  absl::InlinedVector<uint64_t, 2> NumbersOf(InodeNumber inode) const;
   // Of a number that the kernel was not told: nobody's.
   FoundFile Find(uint64_t number) const;
   size_t size() const { return files_.size(); }
@@ -37,7 +41,7 @@ class KnownFiles {
   InodeNumber root_;
   uint64_t last_ = kRoot;
   absl::flat_hash_map<uint64_t, Known> files_;
-  absl::flat_hash_map<std::pair<uint64_t, uint64_t>, uint64_t> numbers_;  // By number and generation.
+  absl::btree_map<std::pair<uint64_t, uint64_t>, uint64_t> numbers_;  // By inode and generation.
 };
 
 }  // namespace mangrove::fs

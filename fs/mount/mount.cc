@@ -130,6 +130,7 @@ void Mount::State::End() {
   loop->RemoveFd(fd);
   fd = -1;
   for (LockWait* wait : lock_waits) wait->Cancel();
+  cache.Stop();
   fuse_session_exit(session);
 }
 
@@ -192,7 +193,10 @@ absl::StatusOr<std::unique_ptr<Mount>> Mount::Create(MountOptions options) {
   return std::unique_ptr<Mount>(new Mount(std::move(state)));
 }
 
-Mount::~Mount() { fuse_session_unmount(state_->session); }
+Mount::~Mount() {
+  state_->notices.Stop();
+  fuse_session_unmount(state_->session);
+}
 
 void Mount::Stop() {
   state_->ended = nullptr;
@@ -208,6 +212,8 @@ void Mount::Serve(Loop* loop, Filesystem* filesystem, std::function<void()> ende
   state_->known.SetRoot(filesystem->root());
   state_->ended = std::move(ended);
   state_->fd = fuse_session_fd(state_->session);
+  state_->notices.Begin(state_->fd, loop);
+  state_->cache.Begin(loop, filesystem->copies());
   loop->AddFd(state_->fd, EPOLLIN, [state = state_.get()](uint32_t events) { state->ReadRequests(events); });
 }
 

@@ -10,15 +10,17 @@
 #include <algorithm>
 #include <cerrno>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
+#include "fs/directory.h"
 #include "fs/mount/answer.h"
 #include "fs/status.h"
 
 namespace mangrove::fs {
 namespace {
 
-constexpr uint64_t kNsPerSecond = 1'000'000'000;
 // "." and ".." are listed first; entries of the filesystem have cookies behind these.
 constexpr off_t kBehindDot = 1;
 constexpr off_t kBehindDotDot = 2;
@@ -27,118 +29,107 @@ constexpr size_t kLeastEntryBytes = 32;
 constexpr size_t kLeastEntryPlusBytes = 160;
 constexpr size_t kMostEntries = 512;
 
-// As programs see it.
-ino_t InodeOf(const State* state, InodeNumber inode) {
-  return inode == state->filesystem->root() ? FUSE_ROOT_ID : inode.value;
-}
-
-Caller CallerOf(fuse_req_t request) {
-  const fuse_ctx* const context = fuse_req_ctx(request);
-  return {.uid = context->uid, .gid = context->gid, .umask = context->umask};
-}
-
-timespec TimeOf(int64_t ns) {
-  int64_t seconds = ns / static_cast<int64_t>(kNsPerSecond);
-  int64_t rest = ns % static_cast<int64_t>(kNsPerSecond);
-  if (rest < 0) {
-    --seconds;
-    rest += kNsPerSecond;
-  }
-  return {.tv_sec = seconds, .tv_nsec = rest};
-}
-int64_t NsOf(const timespec& time) { return time.tv_sec * static_cast<int64_t>(kNsPerSecond) + time.tv_nsec; }
+int64_t NsOf(const timespec& time) { return time.tv_sec * int64_t{kSecond} + time.tv_nsec; }
 int64_t NowNs() {
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
   return NsOf(now);
 }
 
-struct stat StatOf(const State* state, const Attributes& a) {
-  constexpr uint64_t kBlocksOfPage = 8;
-  struct stat s {};
-  s.st_ino = InodeOf(state, a.inode);
-  s.st_mode = a.mode;
-  s.st_nlink = a.links;
-  s.st_uid = a.uid;
-  s.st_gid = a.gid;
-  s.st_rdev = a.device;
-  s.st_size = static_cast<off_t>(a.size_bytes);
-  s.st_blocks = static_cast<blkcnt_t>(((S_ISDIR(a.mode) ? 1 : 0) + a.pages) * kBlocksOfPage);
-  s.st_blksize = 4096;
-  s.st_atim = TimeOf(a.accessed_ns);
-  s.st_mtim = TimeOf(a.modified_ns);
-  s.st_ctim = TimeOf(a.changed_ns);
-  return s;
+// Which the kernel is to keep as long as it may.
+void ReplyEntry(fuse_req_t request, State* state, fuse_entry_param entry, DurationNs names, DurationNs attributes) {
+  entry.entry_timeout = SecondsOf(names);
+  entry.attr_timeout = SecondsOf(attributes);
+  if (fuse_reply_entry(request, &entry) != 0 && entry.ino != 0) ForgetEntry(state, entry.ino);
 }
 
-// The kernel is told of the file by it: M3. Who could not hand it over has it forgotten.
-fuse_entry_param EntryOf(State* state, const Attributes& a) {
-  fuse_entry_param entry{};
-  entry.ino = state->known.Tell(a.id());
-  entry.generation = a.generation;
-  entry.attr = StatOf(state, a);
-  return entry;
+// A new file. What is said of it is of the step in which it was made, or for no time.
+void AnswerMade(fuse_req_t request, fuse_ino_t parent, Task<absl::StatusOr<Attributes>> task) {
+  State* const before = StateOf(request);
+  Answer<Attributes>(request, AndNote(before, {parent}, std::move(task)),
+                     [request, parent, mark = before->cache.Mark() + 1](State* state, const Attributes& a) {
+                       const fuse_entry_param entry = EntryOf(state, a);
+                       const DurationNs attributes = state->cache.TellAttributes(entry.ino, !a.is_of_streams, mark);
+                       ReplyEntry(request, state, entry, state->cache.TellNames(parent, mark), attributes);
+                     });
 }
 
-void AnswerEntry(fuse_req_t request, Task<absl::StatusOr<Attributes>> task) {
-  Answer<Attributes>(request, std::move(task), [request](State* state, const Attributes& attributes) {
-    const fuse_entry_param entry = EntryOf(state, attributes);
-    if (fuse_reply_entry(request, &entry) != 0) state->known.Forget(entry.ino, 1);
-  });
-}
-
-void AnswerAttributes(fuse_req_t request, Task<absl::StatusOr<Attributes>> task) {
-  Answer<Attributes>(request, std::move(task), [request](State* state, const Attributes& attributes) {
+// `tell`: the kernel sees to it that no older answer comes behind it.
+void AnswerAttributes(fuse_req_t request, fuse_ino_t number, bool tell, Task<absl::StatusOr<Attributes>> task) {
+  const uint64_t mark = StateOf(request)->cache.Mark();
+  Answer<Attributes>(request, std::move(task), [=](State* state, const Attributes& attributes) {
     const struct stat s = StatOf(state, attributes);
-    fuse_reply_attr(request, &s, 0);
+    const DurationNs time = tell ? state->cache.TellAttributes(number, !attributes.is_of_streams, mark) : 0;
+    fuse_reply_attr(request, &s, SecondsOf(time));
   });
 }
 
 // --- Names ------------------------------------------------------------------------------------------------------------
 
 void Lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
-  const State* const state = StateOf(request);
-  AnswerEntry(request, state->filesystem->Lookup(FileOf(state, parent), name));
+  auto state = StateOf(request)->shared_from_this();
+  ++state->under_way;
+  // Of streams the directory does not know all (docs/FILESYSTEM.md).
+  const bool tell = !std::string_view(name).starts_with(kStreamsPrefix);
+  Spawn<absl::StatusOr<Attributes>>(
+      state->filesystem->Lookup(FileOf(state.get(), parent), name),
+      [state, request, parent, tell, mark = state->cache.Mark()](const absl::StatusOr<Attributes>& found) {
+        --state->under_way;
+        const bool is_nothing = ErrnoOf(found.status()) == ENOENT;
+        if (!found.ok() && !is_nothing) return ReplyError(request, found.status());
+        const DurationNs names = tell ? state->cache.TellNames(parent, mark) : 0;
+        if (is_nothing && names == 0) return ReplyError(request, found.status());
+        if (is_nothing) return ReplyEntry(request, state.get(), {}, names, 0);
+        const fuse_entry_param entry = EntryOf(state.get(), *found);
+        const DurationNs attributes = state->cache.TellAttributes(entry.ino, !found->is_of_streams, mark);
+        ReplyEntry(request, state.get(), entry, names, attributes);
+      });
 }
 
 void MakeNode(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {
   const State* const state = StateOf(request);
-  AnswerEntry(request, state->filesystem->MakeNode(CallerOf(request), FileOf(state, parent), name, mode, device));
+  AnswerMade(request, parent,
+             state->filesystem->MakeNode(CallerOf(request), FileOf(state, parent), name, mode, device));
 }
 
 void MakeDirectory(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode) {
   const State* const state = StateOf(request);
-  AnswerEntry(request, state->filesystem->MakeDirectory(CallerOf(request), FileOf(state, parent), name, mode));
+  AnswerMade(request, parent, state->filesystem->MakeDirectory(CallerOf(request), FileOf(state, parent), name, mode));
 }
 
 void MakeSymlink(fuse_req_t request, const char* target, fuse_ino_t parent, const char* name) {
   const State* const state = StateOf(request);
-  AnswerEntry(request, state->filesystem->MakeSymlink(CallerOf(request), FileOf(state, parent), name, target));
+  AnswerMade(request, parent, state->filesystem->MakeSymlink(CallerOf(request), FileOf(state, parent), name, target));
 }
 
+// The kernel has the file already, and takes its attributes in whatever it knows by then.
 void Link(fuse_req_t request, fuse_ino_t inode, fuse_ino_t parent, const char* name) {
-  const State* const state = StateOf(request);
-  AnswerEntry(request, state->filesystem->Link(FileOf(state, inode), FileOf(state, parent), name));
+  State* const before = StateOf(request);
+  Answer<Attributes>(
+      request,
+      AndNote(before, {parent, inode}, before->filesystem->Link(FileOf(before, inode), FileOf(before, parent), name)),
+      [request](State* state, const Attributes& a) { ReplyEntry(request, state, EntryOf(state, a), 0, 0); });
 }
 
 void Unlink(fuse_req_t request, fuse_ino_t parent, const char* name) {
-  const State* const state = StateOf(request);
-  Answer(request, state->filesystem->Unlink(FileOf(state, parent), name));
+  State* const state = StateOf(request);
+  Answer(request, AndNote(state, {parent}, state->filesystem->Unlink(FileOf(state, parent), name)));
 }
 
 void RemoveDirectory(fuse_req_t request, fuse_ino_t parent, const char* name) {
-  const State* const state = StateOf(request);
-  Answer(request, state->filesystem->RemoveDirectory(FileOf(state, parent), name));
+  State* const state = StateOf(request);
+  Answer(request, AndNote(state, {parent}, state->filesystem->RemoveDirectory(FileOf(state, parent), name)));
 }
 
 void Rename(fuse_req_t request, fuse_ino_t from, const char* name, fuse_ino_t to, const char* new_name,
             unsigned flags) {
-  const State* const state = StateOf(request);
-  Answer(request, state->filesystem->Rename(FileOf(state, from), name, FileOf(state, to), new_name, flags));
+  State* const state = StateOf(request);
+  Answer(request, AndNote(state, {from, to},
+                          state->filesystem->Rename(FileOf(state, from), name, FileOf(state, to), new_name, flags)));
 }
 
 void Forget(fuse_req_t request, fuse_ino_t inode, uint64_t times) {
-  StateOf(request)->known.Forget(inode, times);
+  ForgetEntry(StateOf(request), inode, times);
   fuse_reply_none(request);
 }
 
@@ -175,18 +166,23 @@ Task<absl::StatusOr<Listing>> List(Filesystem* filesystem, FoundFile directory, 
 // Entries of a listing in the kernel's form, as many as go into `size` bytes.
 class ListingBuffer {
  public:
-  ListingBuffer(fuse_req_t request, size_t size, bool with_attributes)
-      : request_(request), bytes_(size, '\0'), with_attributes_(with_attributes) {}
+  // `names`: how long the kernel may keep them; `mark`: of when they were looked for.
+  ListingBuffer(fuse_req_t request, size_t size, bool with_attributes, DurationNs names, uint64_t mark)
+      : request_(request), bytes_(size, '\0'), with_attributes_(with_attributes), names_(names), mark_(mark) {}
 
   bool Add(State* state, const DirectoryEntry& entry) {
     // Of a number 0 the kernel takes the name and the type alone.
     fuse_entry_param answer{};
     answer.attr = StatOf(state, entry.attributes);
     const bool is_told = with_attributes_ && entry.is_readable;
-    if (is_told) answer = EntryOf(state, entry.attributes);
+    if (is_told) {
+      answer = EntryOf(state, entry.attributes);
+      answer.entry_timeout = SecondsOf(names_);
+      answer.attr_timeout = SecondsOf(state->cache.TellAttributes(answer.ino, !entry.attributes.is_of_streams, mark_));
+    }
     const bool fits = Add(entry.name.c_str(), answer, static_cast<off_t>(entry.cookie));
     if (is_told && fits) told_.push_back(answer.ino);
-    if (is_told && !fits) state->known.Forget(answer.ino, 1);
+    if (is_told && !fits) ForgetEntry(state, answer.ino);
     return fits;
   }
   bool Add(const char* name, const fuse_entry_param& entry, off_t next) {
@@ -200,7 +196,7 @@ class ListingBuffer {
   }
   void Reply(State* state) {
     if (fuse_reply_buf(request_, bytes_.data(), used_) == 0) return;
-    for (const fuse_ino_t number : told_) state->known.Forget(number, 1);
+    for (const fuse_ino_t number : told_) ForgetEntry(state, number);
   }
 
  private:
@@ -208,6 +204,8 @@ class ListingBuffer {
   std::string bytes_;
   size_t used_ = 0;
   bool with_attributes_;
+  DurationNs names_;
+  uint64_t mark_;
   std::vector<fuse_ino_t> told_;
 };
 
@@ -216,8 +214,9 @@ void AnswerListing(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offs
   const size_t least_bytes = with_attributes ? kLeastEntryPlusBytes : kLeastEntryBytes;
   const size_t most = std::clamp<size_t>(size / least_bytes, 1, kMostEntries);
   Answer<Listing>(request, List(state->filesystem, FileOf(state, inode), offset, most),
-                  [=](State* mount, const Listing& listing) {
-                    ListingBuffer buffer(request, size, with_attributes);
+                  [=, mark = state->cache.Mark()](State* mount, const Listing& listing) {
+                    const DurationNs names = with_attributes ? mount->cache.TellListedNames(inode, mark) : 0;
+                    ListingBuffer buffer(request, size, with_attributes, names, mark);
                     // No inode is looked up by these two: they have numbers of their own kind in the answer.
                     fuse_entry_param dot{};
                     dot.attr.st_mode = S_IFDIR;
@@ -247,13 +246,22 @@ void ReadDirectoryPlus(fuse_req_t request, fuse_ino_t inode, size_t size, off_t 
 
 // --- Attributes -------------------------------------------------------------------------------------------------------
 
-void GetAttributes(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
-  const State* const state = StateOf(request);
-  AnswerAttributes(request, state->filesystem->GetAttributes(FileOf(state, inode)));
+// With a file that is open the kernel asks whether the bytes that it has are right still.
+void GetAttributes(fuse_req_t request, fuse_ino_t inode, fuse_file_info* info) {
+  auto state = StateOf(request)->shared_from_this();
+  const auto answer = [state, request, inode] {
+    AnswerAttributes(request, inode, true, state->filesystem->GetAttributes(FileOf(state.get(), inode)));
+  };
+  if (info == nullptr) return answer();
+  ++state->under_way;
+  state->cache.WhenBytesAreRight(inode, [state, answer] {
+    answer();
+    --state->under_way;
+  });
 }
 
 void SetAttributes(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, int what, fuse_file_info*) {
-  const State* const state = StateOf(request);
+  State* const state = StateOf(request);
   AttributesChange change;
   if ((what & FUSE_SET_ATTR_MODE) != 0) change.mode = wanted->st_mode & 07777;
   if ((what & FUSE_SET_ATTR_UID) != 0) change.uid = wanted->st_uid;
@@ -263,18 +271,22 @@ void SetAttributes(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, in
   if ((what & FUSE_SET_ATTR_MTIME) != 0) change.modified_ns = NsOf(wanted->st_mtim);
   if ((what & FUSE_SET_ATTR_ATIME_NOW) != 0) change.accessed_ns = NowNs();
   if ((what & FUSE_SET_ATTR_MTIME_NOW) != 0) change.modified_ns = NowNs();
-  AnswerAttributes(request, state->filesystem->SetAttributes(FileOf(state, inode), change));
+  // With new times the next read is one that this filesystem is to hear of.
+  if (change.accessed_ns || change.modified_ns) state->cache.Wrote(inode);
+  AnswerAttributes(request, inode, false,
+                   AndNote(state, {inode}, state->filesystem->SetAttributes(FileOf(state, inode), change)));
 }
 
 void SetXattr(fuse_req_t request, fuse_ino_t inode, const char* name, const char* value, size_t size, int flags) {
-  const State* const state = StateOf(request);
+  State* const state = StateOf(request);
   constexpr int kCreate = 1;   // XATTR_CREATE,
   constexpr int kReplace = 2;  // XATTR_REPLACE.
   const XattrMode mode = (flags & kCreate) != 0    ? XattrMode::kCreate
                          : (flags & kReplace) != 0 ? XattrMode::kReplace
                                                    : XattrMode::kAny;
-  Answer(request, state->filesystem->SetXattr(FileOf(state, inode), name, std::string(value, size),
-                                              {mode, state->clears_set_gid}));
+  Answer(request, AndNote(state, {inode},
+                          state->filesystem->SetXattr(FileOf(state, inode), name, std::string(value, size),
+                                                      {mode, state->clears_set_gid})));
 }
 
 // With size 0 the kernel asks how long the answer is.
@@ -289,7 +301,8 @@ void ReplySized(fuse_req_t request, const std::string& bytes, size_t size) {
 }
 
 void GetXattr(fuse_req_t request, fuse_ino_t inode, const char* name, size_t size) {
-  const State* const state = StateOf(request);
+  State* const state = StateOf(request);
+  if (std::string_view(name).starts_with("system.posix_acl_")) state->cache.TellAcl(inode);
   Answer<std::string>(request, state->filesystem->GetXattr(FileOf(state, inode), name),
                       [request, size](State*, const std::string& value) { ReplySized(request, value, size); });
 }
@@ -305,130 +318,8 @@ void ListXattr(fuse_req_t request, fuse_ino_t inode, size_t size) {
 }
 
 void RemoveXattr(fuse_req_t request, fuse_ino_t inode, const char* name) {
-  const State* const state = StateOf(request);
-  Answer(request, state->filesystem->RemoveXattr(FileOf(state, inode), name));
-}
-
-// --- Data -------------------------------------------------------------------------------------------------------------
-
-fuse_file_info OpenedFile(State* state, const fuse_file_info* info) {
-  fuse_file_info file = *info;
-  file.fh = ++state->last_handle;
-  file.direct_io = state->has_direct_io ? 1 : 0;
-  return file;
-}
-
-// The kernel did not take the answer, so it does not have the file open, and will not close it.
-void CloseUnheard(State* state, FoundFile file) {
-  auto keep = state->shared_from_this();
-  ++state->under_way;
-  Spawn<absl::Status>(state->filesystem->Close(file), [keep](const absl::Status&) { --keep->under_way; });
-}
-
-void AnswerOpen(fuse_req_t request, fuse_ino_t number, fuse_file_info opened) {
-  auto state = StateOf(request)->shared_from_this();
-  const FoundFile file = FileOf(state.get(), number);
-  ++state->under_way;
-  Spawn<absl::Status>(state->filesystem->Open(file), [state, request, file, opened](const absl::Status& status) {
-    --state->under_way;
-    if (!status.ok()) {
-      fuse_reply_err(request, ErrnoOf(status));
-    } else if (fuse_reply_open(request, &opened) != 0) {
-      CloseUnheard(state.get(), file);
-    }
-  });
-}
-
-void Open(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
-  AnswerOpen(request, number, OpenedFile(StateOf(request), info));
-}
-// libfuse would answer it too, and the directory would go though it is open.
-void OpenDirectory(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) { AnswerOpen(request, number, *info); }
-
-// Where a name that the kernel has not found was made meanwhile it has to look again, and to check whether the caller may open what it is:
-// of the answer to a creation it checks nothing.
-Task<absl::StatusOr<Attributes>> MakeAndOpen(Filesystem* filesystem, Caller caller, FoundFile directory,
-                                             std::string name, mode_t mode, int flags) {
-  absl::StatusOr<Attributes> file = co_await filesystem->MakeNode(caller, directory, name, S_IFREG | (mode & 07777), 0);
-  if (ErrnoOf(file.status()) == EEXIST && (flags & O_EXCL) == 0) {
-    co_return PosixError(ESTALE, "the name was made meanwhile");
-  }
-  if (!file.ok()) co_return file;
-  const absl::Status status = co_await filesystem->Open(file->id());
-  if (!status.ok()) co_return status;
-  co_return file;
-}
-
-void Create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
   State* const state = StateOf(request);
-  Answer<Attributes>(request,
-                     MakeAndOpen(state->filesystem, CallerOf(request), FileOf(state, parent), name, mode, info->flags),
-                     [request, file = OpenedFile(state, info)](State* mount, const Attributes& attributes) {
-                       const fuse_entry_param entry = EntryOf(mount, attributes);
-                       if (fuse_reply_create(request, &entry, &file) == 0) return;
-                       mount->known.Forget(entry.ino, 1);
-                       CloseUnheard(mount, attributes.id());
-                     });
-}
-
-// With it the locks go that were set by this file and are nobody's: of flock, and of open files.
-Task<absl::Status> CloseHandle(Filesystem* filesystem, FoundFile file, uint16_t mount, uint64_t handle) {
-  co_await filesystem->locks()->ClearHandle(mount, handle);
-  co_return co_await filesystem->Close(file);
-}
-
-void Release(fuse_req_t request, fuse_ino_t inode, fuse_file_info* info) {
-  const State* const state = StateOf(request);
-  Answer(request, CloseHandle(state->filesystem, FileOf(state, inode), state->number, info->fh));
-}
-void ReleaseDirectory(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
-  const State* const state = StateOf(request);
-  Answer(request, state->filesystem->Close(FileOf(state, inode)));
-}
-
-void Read(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offset, fuse_file_info*) {
-  const State* const state = StateOf(request);
-  const auto place = static_cast<uint64_t>(offset);
-  Answer<std::string>(
-      request,
-      state->keeps_access_times ? state->filesystem->ReadUnnoticed(FileOf(state, inode), place, size)
-                                : state->filesystem->Read(FileOf(state, inode), place, size),
-      [request](State*, const std::string& bytes) { fuse_reply_buf(request, bytes.data(), bytes.size()); });
-}
-
-void Write(fuse_req_t request, fuse_ino_t inode, const char* bytes, size_t size, off_t offset, fuse_file_info* info) {
-  auto state = StateOf(request)->shared_from_this();
-  ++state->under_way;
-  // What the kernel writes back of a mapping has its place.
-  const WriteOptions options{.append = (info->flags & O_APPEND) != 0 && info->writepage == 0,
-                             .clears_set_id = state->clears_set_id};
-  Spawn<absl::Status>(state->filesystem->Write(FileOf(state.get(), inode), static_cast<uint64_t>(offset),
-                                               std::string(bytes, size), options),
-                      [state, request, size](const absl::Status& status) {
-                        --state->under_way;
-                        if (status.ok()) {
-                          fuse_reply_write(request, size);
-                        } else {
-                          fuse_reply_err(request, ErrnoOf(status));
-                        }
-                      });
-}
-
-void Sync(fuse_req_t request, fuse_ino_t inode, int, fuse_file_info*) {
-  const State* const state = StateOf(request);
-  Answer(request, state->filesystem->Sync(FileOf(state, inode)));
-}
-
-void Allocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offset, off_t length, fuse_file_info*) {
-  const State* const state = StateOf(request);
-  Answer(request, state->filesystem->Allocate(FileOf(state, inode), mode, static_cast<uint64_t>(offset),
-                                              static_cast<uint64_t>(length)));
-}
-
-void Seek(fuse_req_t request, fuse_ino_t inode, off_t offset, int whence, fuse_file_info*) {
-  const State* const state = StateOf(request);
-  Answer<uint64_t>(request, state->filesystem->Seek(FileOf(state, inode), static_cast<uint64_t>(offset), whence),
-                   [request](State*, uint64_t found) { fuse_reply_lseek(request, static_cast<off_t>(found)); });
+  Answer(request, AndNote(state, {inode}, state->filesystem->RemoveXattr(FileOf(state, inode), name)));
 }
 
 void GetSpace(fuse_req_t request, fuse_ino_t) {
@@ -473,15 +364,6 @@ const fuse_lowlevel_ops& FuseOperations() {
     all.symlink = MakeSymlink;
     all.rename = Rename;
     all.link = Link;
-    all.open = Open;
-    all.create = Create;
-    all.release = Release;
-    all.opendir = OpenDirectory;
-    all.releasedir = ReleaseDirectory;
-    all.read = Read;
-    all.write = Write;
-    all.fsync = Sync;
-    all.fsyncdir = Sync;
     all.readdir = ReadDirectory;
     all.readdirplus = ReadDirectoryPlus;
     all.statfs = GetSpace;
@@ -489,8 +371,7 @@ const fuse_lowlevel_ops& FuseOperations() {
     all.getxattr = GetXattr;
     all.listxattr = ListXattr;
     all.removexattr = RemoveXattr;
-    all.fallocate = Allocate;
-    all.lseek = Seek;
+    AddDataOperations(&all);
     AddLockOperations(&all);
     return all;
   }();

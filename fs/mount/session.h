@@ -11,11 +11,16 @@
 #include <string>
 #include <utility>
 
+#include "fs/mount/kernel_cache.h"
+#include "fs/mount/kernel_notices.h"
 #include "fs/mount/known_files.h"
 #include "fs/mount/mount.h"
 #include "net/runtime/task.h"
 
 namespace mangrove::fs {
+
+// In a handle: what is read by it the kernel may keep.
+constexpr uint64_t kKeepsBytes = uint64_t{1} << 63;
 
 struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   ~State();
@@ -30,10 +35,12 @@ struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   Filesystem* filesystem = nullptr;
   std::function<void()> ended;
   KnownFiles known;
+  KernelNotices notices;
+  KernelCache cache{&known, &notices};
   size_t under_way = 0;
   bool keeps_access_times = false;
   uint16_t number = 0;             // Of this mount, for its locks.
-  uint64_t last_handle = 0;        // Of an open file.
+  uint64_t last_handle = 0;        // Of an open file; kKeepsBytes comes on top.
   std::set<LockWait*> lock_waits;  // That are under way.
   // kernel_channel.h
   uint64_t first_request = 0;

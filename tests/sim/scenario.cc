@@ -13,6 +13,7 @@
 #include "tests/sim/engine_node.h"
 #include "tests/sim/file_locks.h"
 #include "tests/sim/files.h"
+#include "tests/sim/kernel_caches.h"
 
 namespace mangrove::sim {
 
@@ -125,11 +126,12 @@ ClusterOptions WithReaders(ClusterOptions cluster, const Scenario& scenario, Sim
 
 // How full the logs of transactions are.
 ClusterOptions WithLogs(ClusterOptions cluster, const Scenario& scenario, SimRandom random) {
-  if ((scenario.traits & (kAccounts | kFiles | kFileLocks)) == 0) return cluster;
+  if ((scenario.traits & (kAccounts | kFiles | kFileLocks | kKernelCaches)) == 0) return cluster;
   cluster.log_pages = static_cast<uint64_t>(random.Spread(8, 100));
   if ((scenario.traits & kMoves) == 0) cluster.nodes = std::min(cluster.nodes, 5);
   // What the operations of all users lock at a time has to fit.
-  if ((scenario.traits & (kFiles | kFileLocks)) != 0) cluster.cache_pages = std::max<size_t>(cluster.cache_pages, 256);
+  if ((scenario.traits & (kFiles | kFileLocks | kKernelCaches)) != 0)
+    cluster.cache_pages = std::max<size_t>(cluster.cache_pages, 256);
   if ((scenario.traits & kLostNames) == 0) return cluster;
   const bool small = random.PerMille(600);
   cluster.nodes = small ? 5 : 8;
@@ -149,6 +151,12 @@ std::unique_ptr<Work> MakeWork(SimCluster* cluster, const Scenario& scenario, Si
     locks.owners_per_node = static_cast<int>(random.Between(1, 4));
     locks.max_think = random.Spread(kMillisecond, 20 * kMillisecond);
     return std::make_unique<FileLocksWork>(cluster, locks);
+  }
+  if ((scenario.traits & kKernelCaches) != 0) {
+    KernelCachesOptions caches;
+    caches.programs_per_node = static_cast<int>(random.Between(1, 3));
+    caches.max_think = random.Spread(kMillisecond, 30 * kMillisecond);
+    return std::make_unique<KernelCachesWork>(cluster, caches);
   }
   if ((scenario.traits & kAccounts) == 0) return std::make_unique<Workload>(cluster, WorkloadOf(scenario, random));
   AccountsOptions accounts;
@@ -424,6 +432,7 @@ const std::vector<Scenario>& Scenarios() {
       {"stops", "nodes are stopped in order and started again", kMixed, {12, 3, 1, 0, 0, 4, 4, 2, 12, 6, 2, 1, 5, 0, 0, 0, 0, 0, 60}},
       {"files", "users work with files while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kFiles},
       {"filelocks", "owners on all nodes lock files", kMixed, {40, 10, 6, 0, 0, 8, 8, 6, 12, 12, 0, 0, 8}, kFileLocks},
+      {"kernelcaches", "kernels on all nodes keep what they were told", kMixed, {20, 6, 4, 0, 0, 12, 12, 8, 12, 30, 0, 0, 8}, kKernelCaches},
   };
   // clang-format on
   return kScenarios;
@@ -472,6 +481,10 @@ const std::vector<PlantedBug>& AllPlantedBugs() {
       {"replay_ignores_sequences", &PlantedBugs::replay_ignores_sequences, "accounts"},
       {"lock_unasked", &PlantedBugs::lock_unasked, "filelocks"},
       {"forget_own_locks", &PlantedBugs::forget_own_locks, "filelocks"},
+      {"leave_undropped", &PlantedBugs::leave_undropped, "kernelcaches"},
+      {"tell_of_before", &PlantedBugs::tell_of_before, "kernelcaches"},
+      {"tell_beyond_lease", &PlantedBugs::tell_beyond_lease, "kernelcaches"},
+      {"keep_old_bytes", &PlantedBugs::keep_old_bytes, "kernelcaches"},
   };
   return kBugs;
 }

@@ -15,20 +15,21 @@
 
 namespace mangrove::sim {
 
-constexpr uint32_t kSmallCaches = 1;   // More pages than fit.
-constexpr uint32_t kStragglers = 2;    // Many messages are late, and nodes come back soon.
-constexpr uint32_t kUnevenCaches = 4;  // Every other node has room for more.
-constexpr uint32_t kMoves = 8;         // More nodes, and often others keep soon what one keeps that is away.
-constexpr uint32_t kAccounts = 16;     // Transactions move money between accounts; nothing else is done.
-constexpr uint32_t kJoins = 32;        // Some nodes come later.
-constexpr uint32_t kFiles = 256;       // Users work with files; nothing else is done.
-constexpr uint32_t kNewAnchors = 128;  // Enough nodes for all anchors to be others, and one more.
-constexpr uint32_t kReaders = 512;     // Regions are read without a lease.
-constexpr uint32_t kSizes = 1024;      // Disks are of many sizes, and weighed soon.
-constexpr uint32_t kLostNames = 64;    // No log is on those disks alone that keep the page that names the logs.
-constexpr uint32_t kReturns = 2048;    // Nodes come back whose disks are behind, and others are not heard.
-constexpr uint32_t kFileLocks = 8192;  // Owners lock files; nothing else is done.
-constexpr uint32_t kReuse = 4096;      // Most pages are freed and allocated again, and stores are late.
+constexpr uint32_t kSmallCaches = 1;       // More pages than fit.
+constexpr uint32_t kStragglers = 2;        // Many messages are late, and nodes come back soon.
+constexpr uint32_t kUnevenCaches = 4;      // Every other node has room for more.
+constexpr uint32_t kMoves = 8;             // More nodes, and often others keep soon what one keeps that is away.
+constexpr uint32_t kAccounts = 16;         // Transactions move money between accounts; nothing else is done.
+constexpr uint32_t kJoins = 32;            // Some nodes come later.
+constexpr uint32_t kFiles = 256;           // Users work with files; nothing else is done.
+constexpr uint32_t kNewAnchors = 128;      // Enough nodes for all anchors to be others, and one more.
+constexpr uint32_t kReaders = 512;         // Regions are read without a lease.
+constexpr uint32_t kSizes = 1024;          // Disks are of many sizes, and weighed soon.
+constexpr uint32_t kLostNames = 64;        // No log is on those disks alone that keep the page that names the logs.
+constexpr uint32_t kReturns = 2048;        // Nodes come back whose disks are behind, and others are not heard.
+constexpr uint32_t kFileLocks = 8192;      // Owners lock files; nothing else is done.
+constexpr uint32_t kKernelCaches = 16384;  // Kernels keep what they were told of files; nothing else is done.
+constexpr uint32_t kReuse = 4096;          // Most pages are freed and allocated again, and stores are late.
 
 struct Scenario {
   std::string_view name;

@@ -32,6 +32,7 @@ class HookedFilesystem final : public Filesystem {
 
   InodeNumber root() const override { return below_->root(); }
   FileLocks* locks() override { return below_->locks(); }
+  PageCopies* copies() override { return below_->copies(); }
   Task<absl::StatusOr<Attributes>> Lookup(FoundFile directory, std::string name) override {
     if (absl::Status s = co_await Pass("lookup"); !s.ok()) co_return s;
     co_return co_await below_->Lookup(directory, std::move(name));
