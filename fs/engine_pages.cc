@@ -7,6 +7,7 @@
 
 #include "engine/page_engine.h"
 #include "engine/transactions/transactions.h"
+#include "fs/space.h"
 #include "fs/status.h"
 
 namespace mangrove::fs {
@@ -38,10 +39,23 @@ DurationNs EnginePages::Copies::UsableFor() const {
   return std::max<DurationNs>(engine->mapped_until() - pages_->node_.clock->ExactNow(), 0);
 }
 
+// Of metadata. What is on other pages changes with them.
 void EnginePages::Copies::OnFirst() {
   const PageId first = pages_->region_.first;
+  constexpr PageSpan kMetadata = PagesOf(Zone::kMetadata);
+  const PageRange range{first, std::min(pages_->region_.count, kMetadata.first + kMetadata.count)};
   guard_ = watches_->AddGuard(
-      pages_->region_, [this, first](PageId page, std::function<void()> go) { Leave(page - first, std::move(go)); });
+      range, [this, first](PageId page, std::function<void()> go) { Leave(page - first, std::move(go)); });
+}
+
+void EnginePages::Copies::NoteEnd(uint64_t transaction, bool happened) {
+  const auto it = written_.find(transaction);
+  if (it == written_.end()) return;
+  const std::set<uint64_t> pages = std::move(it->second);
+  written_.erase(it);
+  for (const uint64_t page : pages) {
+    if (happened) Change(page);
+  }
 }
 
 void EnginePages::Copies::OnNone() {
@@ -83,6 +97,7 @@ std::optional<std::string> EnginePages::Glance(uint64_t page) {
 }
 
 Task<absl::Status> EnginePages::Write(uint64_t transaction, uint64_t page, uint32_t offset, std::string bytes) {
+  copies_.NoteWrite(transaction, page);
   return node_.transactions->Write(client_, transaction, PlaceOf(page) + offset, std::move(bytes));
 }
 
@@ -132,6 +147,7 @@ Task<absl::Status> EnginePages::Commit(uint64_t transaction) {
   LetIn();
   // The log has no room yet: nothing has happened.
   if (absl::IsResourceExhausted(status)) status = absl::AbortedError(status.message());
+  copies_.NoteEnd(transaction, !absl::IsAborted(status));
   co_return status;
 }
 
@@ -139,6 +155,7 @@ Task<absl::Status> EnginePages::SyncTransactions() { return node_.transactions->
 
 void EnginePages::Abort(uint64_t transaction) {
   node_.transactions->Abort(client_, transaction).IgnoreError();  // It may have ended by itself.
+  copies_.NoteEnd(transaction, false);
   LetIn();
 }
 

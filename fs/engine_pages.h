@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "directory/planted_bugs.h"
@@ -88,6 +90,11 @@ class EnginePages final : public Pages {
     ~Copies() override { OnNone(); }
     bool Has(uint64_t page) const override { return pages_->Glance(page).has_value(); }
     DurationNs UsableFor() const override;
+    void NoteWrite(uint64_t transaction, uint64_t page) {
+      if (HasKeepers()) written_[transaction].insert(page);
+    }
+    // It has ended; or, with `happened` false, nothing of it has happened.
+    void NoteEnd(uint64_t transaction, bool happened);
 
    private:
     void OnFirst() override;
@@ -95,6 +102,7 @@ class EnginePages final : public Pages {
     EnginePages* const pages_;
     const std::shared_ptr<PageWatches> watches_;
     uint64_t guard_ = 0;
+    std::map<uint64_t, std::set<uint64_t>> written_;  // Pages by transactions that are open.
   };
 
   void LetIn();

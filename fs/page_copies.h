@@ -23,7 +23,9 @@ class PageCopies {
     // The page is wanted elsewhere, or its room here: it leaves when `go` is called, once, and by nobody is read here any more. In the middle
     // of the engine's work.
     virtual void OnLeaving(uint64_t page, std::function<void()> go) = 0;
-    // From now on there is another one: what it changes here leaves no page.
+    // A transaction of this node has changed the page, or may have. Before anybody is told that it has ended.
+    virtual void OnChanged(uint64_t page) = 0;
+    // From now on there is another one beside it.
     virtual void OnOther() = 0;
   };
 
@@ -51,8 +53,13 @@ class PageCopies {
   // Its pages are watched from the first keeper to the last.
   virtual void OnFirst() {}
   virtual void OnNone() {}
+  bool HasKeepers() const { return !keepers_.empty(); }
+  void Change(uint64_t page) {
+    for (Keeper* each : keepers_) each->OnChanged(page);
+  }
   // `go` once all of them have let it go.
   void Leave(uint64_t page, std::function<void()> go) {
+    if (keepers_.empty()) return go();
     if (keepers_.size() == 1) return keepers_.front()->OnLeaving(page, std::move(go));
     auto left = std::make_shared<size_t>(keepers_.size());
     const std::vector<Keeper*> keepers = keepers_;

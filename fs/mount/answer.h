@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -48,14 +47,6 @@ inline double SecondsOf(DurationNs time) { return static_cast<double>(time) / kS
 fuse_entry_param EntryOf(State* state, const Attributes& attributes);
 // The kernel does not take the answer, or has forgotten it.
 void ForgetEntry(State* state, fuse_ino_t number, uint64_t times = 1);
-
-// What has changed the names of directories, or a file beside them, whether it went well or not: K4.
-template <typename T>
-Task<T> AndNote(State* state, std::vector<fuse_ino_t> changed, Task<T> task) {
-  T result = co_await std::move(task);
-  for (const fuse_ino_t number : changed) state->cache.Changed(number);
-  co_return result;
-}
 
 // data_operations.cc, lock_operations.cc
 void AddDataOperations(fuse_lowlevel_ops* operations);

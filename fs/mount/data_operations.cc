@@ -15,6 +15,8 @@ namespace {
 
 bool MayWrite(const fuse_file_info* info) { return (info->flags & O_ACCMODE) != O_RDONLY; }
 
+bool MayKeep(const fuse_file_info& file) { return (file.fh & kKeepsBytes) != 0; }
+
 // In the step that answers it.
 fuse_file_info OpenedFile(State* state, fuse_ino_t number, fuse_file_info file) {
   const bool keeps = state->cache.Open(number, MayWrite(&file));
@@ -31,15 +33,25 @@ void CloseUnheard(State* state, FoundFile file) {
   Spawn<absl::Status>(state->filesystem->Close(file), [keep](const absl::Status&) { --keep->under_way; });
 }
 
+// For KernelNotices: who opens a file without keeping its bytes has the kernel drop them.
+void OpenToDrop(fuse_req_t request, fuse_file_info file) {
+  file.fh = kDropsBytes;
+  file.keep_cache = 0;
+  file.direct_io = 1;
+  file.noflush = 1;
+  fuse_reply_open(request, &file);
+}
+
 void Open(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
   auto state = StateOf(request)->shared_from_this();
+  if (state->notices.IsOwn(fuse_req_ctx(request)->pid)) return OpenToDrop(request, *info);
   const FoundFile file = FileOf(state.get(), number);
   const auto reply = [state, request, number, file, wanted = *info](const absl::Status& status) {
     --state->under_way;
     if (!status.ok()) return ReplyError(request, status);
     const fuse_file_info opened = OpenedFile(state.get(), number, wanted);
     if (fuse_reply_open(request, &opened) == 0) return;
-    state->cache.Close(number, MayWrite(&opened));
+    state->cache.Close(number, MayWrite(&opened), MayKeep(opened));
     CloseUnheard(state.get(), file);
   };
   ++state->under_way;
@@ -51,6 +63,7 @@ void Open(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
 void OpenDirectory(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
   auto state = StateOf(request)->shared_from_this();
   const FoundFile file = FileOf(state.get(), number);
+  if (state->notices.IsOwn(fuse_req_ctx(request)->pid)) return OpenToDrop(request, *info);
   ++state->under_way;
   Spawn<absl::Status>(state->filesystem->Open(file),
                       [state, request, file, opened = *info](const absl::Status& status) {
@@ -78,21 +91,27 @@ Task<absl::StatusOr<Attributes>> MakeAndOpen(Filesystem* filesystem, Caller call
 }
 
 void Create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
-  State* const before = StateOf(request);
-  Answer<Attributes>(
-      request,
-      AndNote(before, {parent},
-              MakeAndOpen(before->filesystem, CallerOf(request), FileOf(before, parent), name, mode, info->flags)),
-      [request, parent, wanted = *info, mark = before->cache.Mark() + 1](State* state, const Attributes& a) {
-        fuse_entry_param entry = EntryOf(state, a);
-        const fuse_file_info file = OpenedFile(state, entry.ino, wanted);
-        entry.attr_timeout = SecondsOf(state->cache.TellAttributes(entry.ino, !a.is_of_streams, mark));
-        entry.entry_timeout = SecondsOf(state->cache.TellNames(parent, mark));
-        if (fuse_reply_create(request, &entry, &file) == 0) return;
-        state->cache.Close(entry.ino, MayWrite(&file));
-        ForgetEntry(state, entry.ino);
-        CloseUnheard(state, a.id());
-      });
+  auto state = StateOf(request)->shared_from_this();
+  ++state->under_way;
+  const auto reply = [state, request, parent, wanted = *info,
+                      begun = state->cache.Now()](const absl::StatusOr<Attributes>& made) {
+    --state->under_way;
+    if (!made.ok()) {
+      state->cache.DropNames();  // It may be there all the same, and not be open.
+      return ReplyError(request, made.status());
+    }
+    const KernelCache::Mark mark = state->cache.OfMade(begun);
+    fuse_entry_param entry = EntryOf(state.get(), *made);
+    const fuse_file_info file = OpenedFile(state.get(), entry.ino, wanted);
+    entry.attr_timeout = SecondsOf(state->cache.TellAttributes(entry.ino, !made->is_of_streams, mark));
+    entry.entry_timeout = SecondsOf(state->cache.TellNames(parent, mark));
+    if (fuse_reply_create(request, &entry, &file) == 0) return;
+    state->cache.Close(entry.ino, MayWrite(&file), MayKeep(file));
+    ForgetEntry(state.get(), entry.ino);
+    CloseUnheard(state.get(), made->id());
+  };
+  Spawn<absl::StatusOr<Attributes>>(
+      MakeAndOpen(state->filesystem, CallerOf(request), FileOf(state.get(), parent), name, mode, info->flags), reply);
 }
 
 // With it the locks go that were set by this file and are nobody's: of flock, and of open files.
@@ -103,17 +122,19 @@ Task<absl::Status> CloseHandle(Filesystem* filesystem, FoundFile file, uint16_t 
 
 void Release(fuse_req_t request, fuse_ino_t inode, fuse_file_info* info) {
   State* const state = StateOf(request);
-  state->cache.Close(inode, MayWrite(info));
+  if (info->fh == kDropsBytes) return static_cast<void>(fuse_reply_err(request, 0));
+  state->cache.Close(inode, MayWrite(info), MayKeep(*info));
   Answer(request, CloseHandle(state->filesystem, FileOf(state, inode), state->number, info->fh));
 }
-void ReleaseDirectory(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
+void ReleaseDirectory(fuse_req_t request, fuse_ino_t inode, fuse_file_info* info) {
+  if (info->fh == kDropsBytes) return static_cast<void>(fuse_reply_err(request, 0));
   const State* const state = StateOf(request);
   Answer(request, state->filesystem->Close(FileOf(state, inode)));
 }
 
 void Read(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offset, fuse_file_info* info) {
   State* const state = StateOf(request);
-  state->cache.Read(inode, (info->fh & kKeepsBytes) != 0);
+  state->cache.Read(inode, MayKeep(*info));
   const auto place = static_cast<uint64_t>(offset);
   Answer<std::string>(
       request,

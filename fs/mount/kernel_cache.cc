@@ -12,8 +12,9 @@ namespace {
 constexpr DurationNs kAskAgain = 100 * kMicrosecond;
 // Less is not worth a drop.
 constexpr DurationNs kLeastTime = kMillisecond;
-// Who lists a directory with attributes asks for the attributes at once.
+// Who lists a directory with attributes asks for the attributes at once. The kernel counts time in ticks of up to 10 ms.
 constexpr DurationNs kListedTime = 5 * kMillisecond;
+constexpr DurationNs kListedStays = 20 * kMillisecond;
 
 }  // namespace
 
@@ -31,8 +32,11 @@ void KernelCache::Begin(Clock* clock, PageCopies* copies) {
 }
 
 void KernelCache::Stop() {
-  if (copies_ != nullptr) std::exchange(copies_, nullptr)->Remove(this);
+  if (copies_ == nullptr) return;
+  std::exchange(copies_, nullptr)->Remove(this);
+  DropNames();
   for (auto& [number, kept] : std::exchange(kept_, {})) {
+    Drop(number, &kept);
     LetGo(&kept);
     for (auto& [doubts, then] : std::exchange(kept.waiting, {})) then();
   }
@@ -40,18 +44,22 @@ void KernelCache::Stop() {
 
 // --- What is told -----------------------------------------------------------------------------------------------------
 
-DurationNs KernelCache::TimeToTell(uint64_t page, uint64_t mark) const {
-  if (!IsOn() || (mark != left_ && !bugs_->tell_of_before) || !copies_->Has(page)) return 0;
+bool KernelCache::IsOn() {
+  if (copies_ == nullptr || is_shared_) return false;
+  if (!std::exchange(has_tried_names_, true)) can_drop_names_ = kernel_->DropNames();
+  return can_drop_names_;
+}
+
+DurationNs KernelCache::TimeToTell(uint64_t number, Mark mark) {
+  if (!IsOn() || (mark != Now() && !bugs_->tell_of_before)) return 0;
+  if (!copies_->Has(known_->Find(number).inode.value)) return 0;
   const DurationNs time = bugs_->tell_beyond_lease ? 10 * kSecond : copies_->UsableFor() / 2;  // K1
   return time < kLeastTime ? 0 : time;
 }
 
-DurationNs KernelCache::TellNames(uint64_t directory, uint64_t mark) {
-  if (!can_drop_names_) return 0;
-  const DurationNs time = TimeToTell(known_->Find(directory).inode.value, mark);
+DurationNs KernelCache::TellNames(uint64_t directory, Mark mark) {
+  const DurationNs time = TimeToTell(directory, mark);
   if (time == 0) return 0;
-  if (!std::exchange(has_tried_names_, true)) can_drop_names_ = kernel_->DropNames();
-  if (!can_drop_names_) return 0;
   Kept& kept = kept_[directory];
   if (!kept.is_alone && directory != KnownFiles::kRoot) return 0;
   kept.names_told_in = names_dropped_;
@@ -59,22 +67,26 @@ DurationNs KernelCache::TellNames(uint64_t directory, uint64_t mark) {
 }
 
 // Names of a listing are as old as the kernel's mark when it takes them in, not when it asked: a drop before that does not reach them.
-DurationNs KernelCache::TellListedNames(uint64_t directory, uint64_t mark) {
+DurationNs KernelCache::TellListedNames(uint64_t directory, Mark mark) {
   const DurationNs time = std::min(TellNames(directory, mark), kListedTime);
-  if (time > 0) kept_[directory].listed_until = clock_->Now() + 2 * time;
+  if (time > 0) kept_[directory].listed_until = clock_->Now() + kListedStays;
   return time;
 }
 
-DurationNs KernelCache::TellAttributes(uint64_t number, bool is_alone, uint64_t mark) {
+DurationNs KernelCache::TellAttributes(uint64_t number, bool is_alone, Mark mark) {
   if (!IsOn()) return 0;
   Kept& kept = kept_[number];
   kept.is_alone = is_alone;
-  const DurationNs time = is_alone ? TimeToTell(known_->Find(number).inode.value, mark) : 0;
-  if (time == 0) return 0;
-  if (kept.writers > 0 || !AreBytesRight(number, &kept)) return 0;  // K2, K3
+  const DurationNs time = is_alone ? TimeToTell(number, mark) : 0;
+  if (time == 0 || kept.writers > 0 || !AreBytesRight(number, &kept)) return 0;  // K2, K3
   kept.attributes = true;
   longest_ = std::max(longest_, time);
   return time;
+}
+
+void KernelCache::DropNames() {
+  ++names_dropped_;
+  if (has_tried_names_ && can_drop_names_) can_drop_names_ = kernel_->DropNames();
 }
 
 void KernelCache::TellAcl(uint64_t number) {
@@ -89,19 +101,22 @@ bool KernelCache::Open(uint64_t number, bool may_write) {
     kept.has_bytes = true;
     Doubt(number, &kept);
   }
-  const bool may_keep = IsOn() && !may_write && kept.writers == 0 && AreBytesRight(number, &kept);
+  const bool may_keep =
+      IsOn() && kernel_->CanDropBytes() && !may_write && kept.writers == 0 && AreBytesRight(number, &kept);
   ++kept.handles;
+  if (may_keep) ++kept.keepers;
   if (!may_write) return may_keep;
   ++kept.writers;
   if (std::exchange(kept.attributes, false)) kernel_->DropAttributes(number);
   return false;
 }
 
-void KernelCache::Close(uint64_t number, bool may_write) {
+void KernelCache::Close(uint64_t number, bool may_write, bool may_keep) {
   const auto it = kept_.find(number);
   if (it == kept_.end()) return;
   if (it->second.handles > 0) --it->second.handles;
   if (may_write && it->second.writers > 0) --it->second.writers;
+  if (may_keep && it->second.keepers > 0) --it->second.keepers;
 }
 
 void KernelCache::Read(uint64_t number, bool may_keep) {
@@ -111,7 +126,7 @@ void KernelCache::Read(uint64_t number, bool may_keep) {
 
 void KernelCache::WhenBytesAreRight(uint64_t number, std::function<void()> then) {
   const auto it = kept_.find(number);
-  if (it == kept_.end()) return then();
+  if (it == kept_.end() || copies_ == nullptr) return then();
   Kept& kept = it->second;
   if (is_shared_) Doubt(number, &kept);
   if (AreBytesRight(number, &kept)) return then();
@@ -122,17 +137,6 @@ void KernelCache::Wrote(uint64_t number) {
   Kept& kept = kept_[number];
   kept.has_others = true;
   Doubt(number, &kept);
-}
-
-// The kernel has the file in its hands: it does not wait for one that it is about to forget.
-void KernelCache::Changed(uint64_t number) {
-  ++left_;  // What is looked for meanwhile may be of before.
-  const auto it = kept_.find(number);
-  if (it == kept_.end() || (!it->second.is_alone && number != KnownFiles::kRoot)) {
-    DropAll();  // Who knows what else that has changed.
-  } else if (std::exchange(it->second.attributes, false)) {
-    kernel_->DropAttributes(number);
-  }
 }
 
 void KernelCache::Forget(uint64_t number) {
@@ -147,8 +151,9 @@ void KernelCache::Forget(uint64_t number) {
 // --- What changes -----------------------------------------------------------------------------------------------------
 
 void KernelCache::Doubt(uint64_t number, Kept* kept) {
-  if (!kept->has_bytes) return;
-  kept->has_bytes = false;
+  const bool has_some = kept->has_bytes || (kept->has_others && kept->keepers > 0);
+  if (!has_some || copies_ == nullptr) return;
+  kept->has_bytes = kept->has_others = false;
   ++kept->doubts;
   if (kept->handles > 0 && !kept->is_dropping) DropBytesBesideReads(number, kept);
 }
@@ -183,12 +188,26 @@ void KernelCache::DropBytesBesideReads(uint64_t number, Kept* kept) {
 }
 
 bool KernelCache::Drop(uint64_t number, Kept* kept) {
-  if (kept->names_told_in == names_dropped_) {
-    ++names_dropped_;
-    can_drop_names_ = kernel_->DropNames();
-  }
+  const bool is_over = clock_->Now() >= kept->listed_until;
+  if (kept->names_told_in == names_dropped_ || (is_over && kept->listed_until != 0)) DropNames();
+  if (is_over) kept->listed_until = 0;
   if (kept->attributes && kernel_->DropAttributes(number)) kept->attributes = false;
-  return !kept->attributes && clock_->Now() >= kept->listed_until;
+  return is_over && !kept->attributes;
+}
+
+// K4. Attributes that are looked for now, and will be told behind this, are of before.
+void KernelCache::OnChanged(uint64_t page) {
+  const auto numbers = known_->NumbersOf(InodeNumber{page});
+  if (!numbers.empty()) ++changed_;
+  for (const uint64_t number : numbers) {
+    const auto it = kept_.find(number);
+    if (it == kept_.end() || !it->second.attributes) continue;
+    if (kernel_->DropAttributes(number)) {
+      it->second.attributes = false;
+    } else {
+      AskUntilDropped(number, &it->second);
+    }
+  }
 }
 
 void KernelCache::OnLeaving(uint64_t page, std::function<void()> go) {
@@ -208,14 +227,15 @@ void KernelCache::OnLeaving(uint64_t page, std::function<void()> go) {
     kept.leaving.push_back([left, go] {
       if (--*left == 0) go();
     });
-    if (kept.leaving.size() == 1) AskUntilDropped(number, &kept);
+    AskUntilDropped(number, &kept);
   }
 }
 
 // At the latest when the kernel has taken the answer in, or has not been there for it, and what was told is over.
 void KernelCache::AskUntilDropped(uint64_t number, Kept* kept) {
+  const bool asks = clock_->Now() < kept->asks_until;
   kept->asks_until = std::max(clock_->Now() + 2 * longest_, kept->listed_until);
-  AskAgain(number);
+  if (!asks) AskAgain(number);
 }
 
 void KernelCache::AskAgain(uint64_t number) {
@@ -225,6 +245,7 @@ void KernelCache::AskAgain(uint64_t number) {
     if (it == kept_.end()) return;
     if (!Drop(number, &it->second) && clock_->Now() < it->second.asks_until) return AskAgain(number);
     it->second.attributes = false;
+    it->second.asks_until = 0;
     LetGo(&it->second);
   });
 }
@@ -241,6 +262,7 @@ void KernelCache::OnOther() {
 
 void KernelCache::DropAll() {
   for (auto& [number, kept] : kept_) {
+    Doubt(number, &kept);
     if (!Drop(number, &kept)) AskUntilDropped(number, &kept);
   }
 }

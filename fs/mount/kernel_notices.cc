@@ -4,17 +4,19 @@
 #include <linux/fuse.h>
 #include <poll.h>
 #include <sched.h>
-#include <sys/ioctl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <vector>
 
-#include "absl/strings/str_cat.h"
+#include "fs/status.h"
+#include "net/check.h"
 #include "net/log.h"
 
 namespace mangrove::fs {
@@ -23,6 +25,9 @@ namespace {
 // Linux 6.16 and later: names that were found before are looked up again.
 constexpr int32_t kIncrementEpoch = 8;
 constexpr int64_t kAttributesAlone = -1;
+// A read of a node that is away keeps a thread for seconds.
+constexpr size_t kMostThreads = 4;
+constexpr size_t kLongestRequest = (1 << 20) + 4096;
 
 // The error that the kernel answers; 0: it is done.
 int Notify(int fd, int32_t code, const void* argument, size_t size) {
@@ -43,28 +48,27 @@ int DropInode(int fd, uint64_t number, int64_t from) {
   return Notify(fd, FUSE_NOTIFY_INVAL_INODE, &what, sizeof(what));
 }
 
-// Another descriptor of the session; the thread that calls it has no others from then on. Below 0: it cannot be had.
-int DescriptorOfItsOwn(int fd) {
-  const int own = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-  if (own < 0) return -1;
-  auto session = static_cast<uint32_t>(fd);
-  if (ioctl(own, FUSE_DEV_IOC_CLONE, &session) != 0 || unshare(CLONE_FILES) != 0) {
-    close(own);
-    return -1;
-  }
-  const auto kept = static_cast<unsigned>(own);
-  if (kept > 0) close_range(0, kept - 1, 0);
-  close_range(kept + 1, ~0U, 0);
-  return own;
+// A file of FUSE by its number, in whatever mount `directory` is of. Below 0: errno.
+int OpenByNumber(int directory, uint64_t number, uint64_t generation, int flags) {
+  constexpr int kFuseHandle = 0x81;  // Of three words.
+  struct {
+    file_handle head;
+    std::array<uint32_t, 3> words;
+  } handle{};
+  static_assert(offsetof(decltype(handle), words) == sizeof(file_handle));
+  handle.head.handle_bytes = sizeof(handle.words);
+  handle.head.handle_type = kFuseHandle;
+  handle.words = {static_cast<uint32_t>(number >> 32), static_cast<uint32_t>(number),
+                  static_cast<uint32_t>(generation)};
+  return open_by_handle_at(directory, &handle.head, flags);
 }
 
 // What came since nobody serves the session.
-void AnswerWithErrors(int fd) {
-  constexpr size_t kLongestRequest = (1 << 20) + 4096;
-  std::vector<char> request(kLongestRequest);
-  while (read(fd, request.data(), request.size()) >= static_cast<ssize_t>(sizeof(fuse_in_header))) {
+void AnswerWithErrors(int fd, std::vector<char>* request) {
+  request->resize(kLongestRequest);
+  while (read(fd, request->data(), request->size()) >= static_cast<ssize_t>(sizeof(fuse_in_header))) {
     fuse_in_header in;
-    std::memcpy(&in, request.data(), sizeof(in));
+    std::memcpy(&in, request->data(), sizeof(in));
     if (in.opcode == FUSE_FORGET || in.opcode == FUSE_BATCH_FORGET || in.opcode == FUSE_INTERRUPT) continue;
     const fuse_out_header out{.len = sizeof(out), .error = -EIO, .unique = in.unique};
     if (write(fd, &out, sizeof(out)) < 0) continue;  // Its caller has gone.
@@ -73,30 +77,67 @@ void AnswerWithErrors(int fd) {
 
 }  // namespace
 
+KernelNotices::~KernelNotices() {
+  Stop();
+  if (done_fd_ >= 0) close(done_fd_);
+}
+
+absl::Status KernelNotices::Prepare(std::string directory) {
+  directory_ = std::move(directory);
+  done_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (done_fd_ < 0) return PosixError(errno, "a descriptor for events cannot be had");
+  const int place = open(directory_.c_str(), O_PATH | O_CLOEXEC);
+  if (place < 0) return PosixError(errno, "the mount cannot be looked at");
+  struct statx s {};
+  // Nobody serves the mount yet, and nobody is asked.
+  if (statx(place, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &s) == 0)
+    device_ = makedev(s.stx_dev_major, s.stx_dev_minor);
+  close(place);
+  // Who may do it is told that there is no such file.
+  const int root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int opened = root < 0 ? -1 : OpenByNumber(root, 0, 0, O_PATH | O_CLOEXEC);
+  can_open_ = opened >= 0 || (errno != EPERM && errno != ENOSYS);
+  if (!can_open_) LogWarning(directory_, ": the kernel keeps no bytes of files: CAP_DAC_READ_SEARCH is missing");
+  if (opened >= 0) close(opened);
+  if (root >= 0) close(root);
+  return absl::OkStatus();
+}
+
 void KernelNotices::Begin(int fd, Loop* loop) {
   fd_ = fd;
   loop_ = loop;
+  loop->AddFd(done_fd_, EPOLLIN, [this](uint32_t) { Finish(); });
+}
+
+void KernelNotices::End() {
+  loop_->RemoveFd(done_fd_);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ends_ = true;
+  bytes_.clear();
+  wanted_.notify_all();
 }
 
 void KernelNotices::Stop() {
-  if (!thread_.joinable()) return;
-  {
+  std::vector<char> request;
+  const auto is_running = [this] {
     const std::lock_guard<std::mutex> lock(mutex_);
-    ends_ = true;
-    bytes_.clear();
-    wanted_.notify_one();
-  }
-  while (true) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (has_ended_) break;
-    }
-    AnswerWithErrors(fd_);
+    return !running_.empty();
+  };
+  while (!threads_.empty() && is_running()) {
+    AnswerWithErrors(fd_, &request);
     pollfd waits{.fd = fd_, .events = POLLIN, .revents = 0};
     constexpr int kLookAgainMs = 1;
-    poll(&waits, 1, kLookAgainMs);
+    // An event of the session's end would come at once, each time.
+    if (poll(&waits, 1, kLookAgainMs) > 0 && (waits.revents & POLLERR) != 0) poll(nullptr, 0, kLookAgainMs);
   }
-  thread_.join();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+bool KernelNotices::IsOwn(pid_t thread) {
+  if (threads_.empty()) return false;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return running_.contains(thread);
 }
 
 bool KernelNotices::DropAttributes(uint64_t number) { return DropInode(fd_, number, kAttributesAlone) != ENOENT; }
@@ -107,40 +148,66 @@ void KernelNotices::DropBytes(uint64_t number) { DropInode(fd_, number, 0); }
 
 void KernelNotices::DropBytesBesideReads(uint64_t number, std::function<void()> done) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  bytes_.emplace_back(number, std::move(done));
-  loop_->ExpectPosts(1);
-  if (!thread_.joinable()) {
-    thread_ = std::thread([this] { Run(); });
-  } else {
-    wanted_.notify_one();
+  if (ends_) return;
+  bytes_.push_back({.number = number, .generation = known_->Find(number).generation, .done = std::move(done)});
+  if (idle_ < bytes_.size() && threads_.size() < kMostThreads) threads_.emplace_back([this] { Run(); });
+  wanted_.notify_one();
+}
+
+void KernelNotices::Finish() {
+  uint64_t times = 0;
+  if (read(done_fd_, &times, sizeof(times)) < 0) return;
+  std::vector<std::function<void()>> done;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    done.swap(done_);
   }
+  for (auto& one : done) one();
+}
+
+// Where the mount is not in the tree any more, nobody gets at it by its place, and its files cannot be opened anew: then the kernel goes by their
+// times and sizes alone.
+bool KernelNotices::OpenOnce(const Wanted& wanted) const {
+  const int root = open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (root < 0) return false;
+  struct statx s {};
+  const bool is_it = statx(root, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &s) == 0 &&
+                     makedev(s.stx_dev_major, s.stx_dev_minor) == device_;
+  const int file = is_it ? OpenByNumber(root, wanted.number, wanted.generation, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
+  const bool is_forgotten = is_it && file < 0 && errno == ESTALE;
+  if (file >= 0) close(file);
+  close(root);
+  return file >= 0 || is_forgotten;
 }
 
 void KernelNotices::Run() {
-  int own = DescriptorOfItsOwn(fd_);
-  if (own < 0) {
-    LogWarning("a second descriptor of /dev/fuse cannot be had: ", std::strerror(errno));
-    own = fd_;
+  const bool is_alone = unshare(CLONE_FILES) == 0;
+  if (is_alone) {
+    const auto kept = static_cast<unsigned>(done_fd_);
+    if (kept > 0) close_range(0, kept - 1, 0);
+    close_range(kept + 1, ~0U, 0);
   }
   std::unique_lock<std::mutex> lock(mutex_);
+  running_.insert(gettid());
   while (!ends_) {
     if (bytes_.empty()) {
+      ++idle_;
       wanted_.wait(lock);
+      --idle_;
       continue;
     }
-    auto [number, done] = std::move(bytes_.front());
+    Wanted wanted = std::move(bytes_.front());
     bytes_.pop_front();
     lock.unlock();
-    // ENOENT: it has forgotten the file, bytes and all.
-    DropInode(own, number, 0);
-    loop_->Post([loop = loop_, done = std::move(done)] {
-      loop->ExpectPosts(-1);
-      done();
-    });
+    const bool is_dropped = is_alone && OpenOnce(wanted);
     lock.lock();
+    if (!is_dropped)
+      done_.emplace_back([] { LogDebug("bytes of a file in a mount that is not there cannot be dropped"); });
+    done_.push_back(std::move(wanted.done));
+    constexpr uint64_t kOnce = 1;
+    CHECK(write(done_fd_, &kOnce, sizeof(kOnce)) == sizeof(kOnce));
   }
-  if (own != fd_) close(own);
-  has_ended_ = true;
+  running_.erase(gettid());
 }
 
 }  // namespace mangrove::fs

@@ -131,6 +131,7 @@ void Mount::State::End() {
   fd = -1;
   for (LockWait* wait : lock_waits) wait->Cancel();
   cache.Stop();
+  notices.End();
   fuse_session_exit(session);
 }
 
@@ -179,6 +180,10 @@ absl::StatusOr<std::unique_ptr<Mount>> Mount::Create(MountOptions options) {
   if (fuse_session_mount(state->session, state->options.directory.c_str()) != 0) {
     return PosixError(EACCES,
                       absl::StrCat("mounting at ", state->options.directory, " failed: it takes root, and /dev/fuse"));
+  }
+  if (absl::Status s = state->notices.Prepare(state->options.directory); !s.ok()) {
+    fuse_session_unmount(state->session);
+    return s;
   }
   const int fd = fuse_session_fd(state->session);
   if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0) {

@@ -43,11 +43,11 @@ void ReplyEntry(fuse_req_t request, State* state, fuse_entry_param entry, Durati
   if (fuse_reply_entry(request, &entry) != 0 && entry.ino != 0) ForgetEntry(state, entry.ino);
 }
 
-// A new file. What is said of it is of the step in which it was made, or for no time.
+// A new file.
 void AnswerMade(fuse_req_t request, fuse_ino_t parent, Task<absl::StatusOr<Attributes>> task) {
-  State* const before = StateOf(request);
-  Answer<Attributes>(request, AndNote(before, {parent}, std::move(task)),
-                     [request, parent, mark = before->cache.Mark() + 1](State* state, const Attributes& a) {
+  Answer<Attributes>(request, std::move(task),
+                     [request, parent, begun = StateOf(request)->cache.Now()](State* state, const Attributes& a) {
+                       const KernelCache::Mark mark = state->cache.OfMade(begun);
                        const fuse_entry_param entry = EntryOf(state, a);
                        const DurationNs attributes = state->cache.TellAttributes(entry.ino, !a.is_of_streams, mark);
                        ReplyEntry(request, state, entry, state->cache.TellNames(parent, mark), attributes);
@@ -56,7 +56,7 @@ void AnswerMade(fuse_req_t request, fuse_ino_t parent, Task<absl::StatusOr<Attri
 
 // `tell`: the kernel sees to it that no older answer comes behind it.
 void AnswerAttributes(fuse_req_t request, fuse_ino_t number, bool tell, Task<absl::StatusOr<Attributes>> task) {
-  const uint64_t mark = StateOf(request)->cache.Mark();
+  const KernelCache::Mark mark = StateOf(request)->cache.Now();
   Answer<Attributes>(request, std::move(task), [=](State* state, const Attributes& attributes) {
     const struct stat s = StatOf(state, attributes);
     const DurationNs time = tell ? state->cache.TellAttributes(number, !attributes.is_of_streams, mark) : 0;
@@ -73,7 +73,7 @@ void Lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   const bool tell = !std::string_view(name).starts_with(kStreamsPrefix);
   Spawn<absl::StatusOr<Attributes>>(
       state->filesystem->Lookup(FileOf(state.get(), parent), name),
-      [state, request, parent, tell, mark = state->cache.Mark()](const absl::StatusOr<Attributes>& found) {
+      [state, request, parent, tell, mark = state->cache.Now()](const absl::StatusOr<Attributes>& found) {
         --state->under_way;
         const bool is_nothing = ErrnoOf(found.status()) == ENOENT;
         if (!found.ok() && !is_nothing) return ReplyError(request, found.status());
@@ -104,28 +104,34 @@ void MakeSymlink(fuse_req_t request, const char* target, fuse_ino_t parent, cons
 
 // The kernel has the file already, and takes its attributes in whatever it knows by then.
 void Link(fuse_req_t request, fuse_ino_t inode, fuse_ino_t parent, const char* name) {
-  State* const before = StateOf(request);
+  const State* const before = StateOf(request);
   Answer<Attributes>(
-      request,
-      AndNote(before, {parent, inode}, before->filesystem->Link(FileOf(before, inode), FileOf(before, parent), name)),
+      request, before->filesystem->Link(FileOf(before, inode), FileOf(before, parent), name),
       [request](State* state, const Attributes& a) { ReplyEntry(request, state, EntryOf(state, a), 0, 0); });
 }
 
 void Unlink(fuse_req_t request, fuse_ino_t parent, const char* name) {
-  State* const state = StateOf(request);
-  Answer(request, AndNote(state, {parent}, state->filesystem->Unlink(FileOf(state, parent), name)));
+  const State* const state = StateOf(request);
+  Answer(request, state->filesystem->Unlink(FileOf(state, parent), name));
 }
 
 void RemoveDirectory(fuse_req_t request, fuse_ino_t parent, const char* name) {
-  State* const state = StateOf(request);
-  Answer(request, AndNote(state, {parent}, state->filesystem->RemoveDirectory(FileOf(state, parent), name)));
+  const State* const state = StateOf(request);
+  Answer(request, state->filesystem->RemoveDirectory(FileOf(state, parent), name));
+}
+
+// What is moved the kernel would keep for as long as it was told of its old place.
+Task<absl::Status> AndDropNames(State* state, Task<absl::Status> task) {
+  const absl::Status status = co_await std::move(task);
+  state->cache.DropNames();
+  co_return status;
 }
 
 void Rename(fuse_req_t request, fuse_ino_t from, const char* name, fuse_ino_t to, const char* new_name,
             unsigned flags) {
   State* const state = StateOf(request);
-  Answer(request, AndNote(state, {from, to},
-                          state->filesystem->Rename(FileOf(state, from), name, FileOf(state, to), new_name, flags)));
+  Answer(request,
+         AndDropNames(state, state->filesystem->Rename(FileOf(state, from), name, FileOf(state, to), new_name, flags)));
 }
 
 void Forget(fuse_req_t request, fuse_ino_t inode, uint64_t times) {
@@ -167,7 +173,7 @@ Task<absl::StatusOr<Listing>> List(Filesystem* filesystem, FoundFile directory, 
 class ListingBuffer {
  public:
   // `names`: how long the kernel may keep them; `mark`: of when they were looked for.
-  ListingBuffer(fuse_req_t request, size_t size, bool with_attributes, DurationNs names, uint64_t mark)
+  ListingBuffer(fuse_req_t request, size_t size, bool with_attributes, DurationNs names, KernelCache::Mark mark)
       : request_(request), bytes_(size, '\0'), with_attributes_(with_attributes), names_(names), mark_(mark) {}
 
   bool Add(State* state, const DirectoryEntry& entry) {
@@ -205,7 +211,7 @@ class ListingBuffer {
   size_t used_ = 0;
   bool with_attributes_;
   DurationNs names_;
-  uint64_t mark_;
+  KernelCache::Mark mark_;
   std::vector<fuse_ino_t> told_;
 };
 
@@ -214,7 +220,7 @@ void AnswerListing(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offs
   const size_t least_bytes = with_attributes ? kLeastEntryPlusBytes : kLeastEntryBytes;
   const size_t most = std::clamp<size_t>(size / least_bytes, 1, kMostEntries);
   Answer<Listing>(request, List(state->filesystem, FileOf(state, inode), offset, most),
-                  [=, mark = state->cache.Mark()](State* mount, const Listing& listing) {
+                  [=, mark = state->cache.Now()](State* mount, const Listing& listing) {
                     const DurationNs names = with_attributes ? mount->cache.TellListedNames(inode, mark) : 0;
                     ListingBuffer buffer(request, size, with_attributes, names, mark);
                     // No inode is looked up by these two: they have numbers of their own kind in the answer.
@@ -260,6 +266,13 @@ void GetAttributes(fuse_req_t request, fuse_ino_t inode, fuse_file_info* info) {
   });
 }
 
+// With new times the next read is one that this filesystem is to hear of.
+Task<absl::StatusOr<Attributes>> SetAndNote(State* state, fuse_ino_t inode, AttributesChange change) {
+  absl::StatusOr<Attributes> changed = co_await state->filesystem->SetAttributes(FileOf(state, inode), change);
+  if (change.accessed_ns || change.modified_ns) state->cache.Wrote(inode);
+  co_return changed;
+}
+
 void SetAttributes(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, int what, fuse_file_info*) {
   State* const state = StateOf(request);
   AttributesChange change;
@@ -271,10 +284,7 @@ void SetAttributes(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, in
   if ((what & FUSE_SET_ATTR_MTIME) != 0) change.modified_ns = NsOf(wanted->st_mtim);
   if ((what & FUSE_SET_ATTR_ATIME_NOW) != 0) change.accessed_ns = NowNs();
   if ((what & FUSE_SET_ATTR_MTIME_NOW) != 0) change.modified_ns = NowNs();
-  // With new times the next read is one that this filesystem is to hear of.
-  if (change.accessed_ns || change.modified_ns) state->cache.Wrote(inode);
-  AnswerAttributes(request, inode, false,
-                   AndNote(state, {inode}, state->filesystem->SetAttributes(FileOf(state, inode), change)));
+  AnswerAttributes(request, inode, false, SetAndNote(state, inode, change));
 }
 
 void SetXattr(fuse_req_t request, fuse_ino_t inode, const char* name, const char* value, size_t size, int flags) {
@@ -284,9 +294,8 @@ void SetXattr(fuse_req_t request, fuse_ino_t inode, const char* name, const char
   const XattrMode mode = (flags & kCreate) != 0    ? XattrMode::kCreate
                          : (flags & kReplace) != 0 ? XattrMode::kReplace
                                                    : XattrMode::kAny;
-  Answer(request, AndNote(state, {inode},
-                          state->filesystem->SetXattr(FileOf(state, inode), name, std::string(value, size),
-                                                      {mode, state->clears_set_gid})));
+  Answer(request, state->filesystem->SetXattr(FileOf(state, inode), name, std::string(value, size),
+                                              {mode, state->clears_set_gid}));
 }
 
 // With size 0 the kernel asks how long the answer is.
@@ -319,7 +328,7 @@ void ListXattr(fuse_req_t request, fuse_ino_t inode, size_t size) {
 
 void RemoveXattr(fuse_req_t request, fuse_ino_t inode, const char* name) {
   State* const state = StateOf(request);
-  Answer(request, AndNote(state, {inode}, state->filesystem->RemoveXattr(FileOf(state, inode), name)));
+  Answer(request, state->filesystem->RemoveXattr(FileOf(state, inode), name));
 }
 
 void GetSpace(fuse_req_t request, fuse_ino_t) {

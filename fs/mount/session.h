@@ -21,6 +21,8 @@ namespace mangrove::fs {
 
 // In a handle: what is read by it the kernel may keep.
 constexpr uint64_t kKeepsBytes = uint64_t{1} << 63;
+// The handle of those that KernelNotices opens.
+constexpr uint64_t kDropsBytes = uint64_t{1} << 62;
 
 struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   ~State();
@@ -35,7 +37,7 @@ struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   Filesystem* filesystem = nullptr;
   std::function<void()> ended;
   KnownFiles known;
-  KernelNotices notices;
+  KernelNotices notices{&known};
   KernelCache cache{&known, &notices};
   size_t under_way = 0;
   bool keeps_access_times = false;

@@ -275,7 +275,7 @@ Task<bool> KernelCachesWork::LookUp(HomePtr home, Program* program, size_t file)
   };
   auto found = std::make_shared<Answered>();
   const auto serve = [](HomePtr of, size_t which, std::shared_ptr<Answered> out) -> Task<bool> {
-    const uint64_t mark = of->cache.Mark();
+    const fs::KernelCache::Mark mark = of->cache.Now();
     const std::optional<uint64_t> value = co_await Get(of, InodeOf(which));
     if (!value) co_return false;
     *out = {.number = of->known.Tell(fs::FoundFile({InodeOf(which)}, 1)), .value = *value};
@@ -300,7 +300,7 @@ Task<bool> KernelCachesWork::Stat(HomePtr home, Program* program, uint64_t numbe
   const uint64_t asked_in = home->kernel.version();
   auto told = std::make_shared<std::pair<std::optional<uint64_t>, DurationNs>>();
   const auto serve = [](HomePtr of, uint64_t n, uint64_t p, decltype(told) out) -> Task<bool> {
-    const uint64_t mark = of->cache.Mark();
+    const fs::KernelCache::Mark mark = of->cache.Now();
     out->first = co_await Get(of, p);
     if (out->first) out->second = of->cache.TellAttributes(n, true, mark);
     co_return true;
@@ -328,7 +328,7 @@ Task<bool> KernelCachesWork::Open(HomePtr home, Program* program, Found* file) {
 Task<bool> KernelCachesWork::Close(HomePtr home, Found* file) {
   file->is_open = false;
   world_->After(kMicrosecond, home->host->slot, EventKind::kClient,
-                [home, number = file->number] { home->cache.Close(number, false); });
+                [home, number = file->number, keeps = file->may_keep] { home->cache.Close(number, false, keeps); });
   co_return true;
 }
 
@@ -342,7 +342,7 @@ Task<bool> KernelCachesWork::ReadBytes(HomePtr home, Program* program, size_t fi
       Outcome<bool> right(of->host->clock.get());
       of->cache.WhenBytesAreRight(n, [right]() mutable { right.Set(true); });
       co_await right.Get();
-      const uint64_t mark = of->cache.Mark();
+      const fs::KernelCache::Mark mark = of->cache.Now();
       out->first = co_await Get(of, p);
       if (out->first) out->second = of->cache.TellAttributes(n, true, mark);
       co_return true;
@@ -383,7 +383,7 @@ Task<bool> KernelCachesWork::Write(HomePtr home, Program* program, size_t file) 
   co_await Ask(home, program, serve(this, home, number, file));
   home->kernel.Wrote(number);
   world_->After(kMicrosecond, home->host->slot, EventKind::kClient,
-                [home, number] { home->cache.Close(number, true); });
+                [home, number] { home->cache.Close(number, true, false); });
   co_return true;
 }
 
@@ -401,7 +401,7 @@ Task<bool> KernelCachesWork::LookAtNames(HomePtr home, Program* program, bool by
   const uint64_t asked_in = home->kernel.epoch();
   auto told = std::make_shared<std::pair<std::optional<uint64_t>, DurationNs>>();
   const auto serve = [](HomePtr of, bool list, decltype(told) out) -> Task<bool> {
-    const uint64_t mark = of->cache.Mark();
+    const fs::KernelCache::Mark mark = of->cache.Now();
     out->first = co_await Get(of, kDirectory);
     // What is listed is read behind the names.
     for (size_t file = 0; list && file < kFiles; ++file) co_await Get(of, InodeOf(file));
@@ -423,7 +423,6 @@ Task<bool> KernelCachesWork::ChangeNames(HomePtr home, Program* program) {
   const auto serve = [](KernelCachesWork* work, HomePtr of) -> Task<bool> {
     std::vector<uint64_t> names(1, kDirectory);
     co_await work->Raise(of, std::move(names));
-    of->cache.Changed(fs::KnownFiles::kRoot);
     co_return true;
   };
   co_await Ask(home, program, serve(this, home));

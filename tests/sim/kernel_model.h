@@ -46,6 +46,7 @@ class KernelModel final : public fs::KernelCache::Kernel {
   bool DropNames() override;
   void DropBytes(uint64_t number) override;
   void DropBytesBesideReads(uint64_t number, std::function<void()> done) override;
+  bool CanDropBytes() const override { return true; }
 
  private:
   struct Told {

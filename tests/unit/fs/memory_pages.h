@@ -32,9 +32,27 @@ struct Turns {
   void await_resume() const noexcept {}
 };
 
+// Copies of pages in memory: they are here until a test takes them.
+class MemoryCopies final : public PageCopies {
+ public:
+  // 0, as at first: nothing may be kept of them.
+  void SetUsableFor(DurationNs time) { usable_for_ = time; }
+  // As if another node changed the page: it leaves, and is back at once. `gone`, once nothing is kept of it.
+  void Take(uint64_t page, std::function<void()> gone) { Leave(page, std::move(gone)); }
+
+  void NoteChange(uint64_t page) { Change(page); }
+
+  bool Has(uint64_t) const override { return true; }
+  DurationNs UsableFor() const override { return usable_for_; }
+
+ private:
+  DurationNs usable_for_ = 0;
+};
+
 class MemoryPages final : public Pages {
  public:
   // --- For the test
+  MemoryCopies& memory_copies() { return copies_; }
   // The power goes: what is not durable is lost, open transactions too. Then it is back.
   void LosePower() {
     data_ = durable_data_;
@@ -78,6 +96,7 @@ class MemoryPages final : public Pages {
   }
 
   // --- Pages
+  PageCopies* copies() override { return &copies_; }
   Task<absl::StatusOr<uint64_t>> Begin() override {
     if (absl::Status s = Alive(); !s.ok()) co_return s;
     open_[++last_] = {};
@@ -113,7 +132,10 @@ class MemoryPages final : public Pages {
     open_.erase(transaction);
     if (writes.empty()) co_return absl::OkStatus();
     if (absl::Status s = Change(); !s.ok()) co_return s;
-    for (auto& [page, bytes] : writes) metadata_[page] = std::move(bytes);
+    for (auto& [page, bytes] : writes) {
+      metadata_[page] = std::move(bytes);
+      copies_.NoteChange(page);
+    }
     co_return absl::OkStatus();
   }
   Task<absl::Status> SyncTransactions() override { co_return Alive(); }
@@ -229,6 +251,7 @@ class MemoryPages final : public Pages {
   uint64_t random_ = 0;
   uint64_t incarnation_ = 1;
   int64_t now_ns_ = 1'000'000'000'000;
+  MemoryCopies copies_;
 };
 
 // The result of an operation over MemoryPages.

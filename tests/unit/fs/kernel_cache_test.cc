@@ -1,0 +1,296 @@
+// What the kernel keeps of a mount, and when it asks again: of a fileset in memory whose pages others take, as a test says.
+// Covers: F16
+
+#include <gmock/gmock.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <future>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "tests/unit/fs/mount_harness.h"
+
+namespace mangrove::fs {
+namespace {
+
+class KernelCacheTest : public MountTest {
+ protected:
+  void SetUp() override {
+    MountTest::SetUp();
+    if (HasFatalFailure()) return;
+    OnLoop([&] {
+      first_.filesystem->before = [this](const std::string& operation) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        ++asked_[operation];
+        pages_.SetNow(WallNs());
+        return absl::OkStatus();
+      };
+      pages_.memory_copies().SetUsableFor(20 * kSecond);
+    });
+  }
+
+  // Of these operations since the last time.
+  std::map<std::string, int> Asked() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return std::exchange(asked_, {});
+  }
+  int AskedFor(const std::string& operation) { return Asked()[operation]; }
+  uint64_t InodeOf(const std::string& name) const { return Stat(name).st_ino; }
+  // Somebody else takes the page, and has it when this returns. False: he waits for long.
+  bool Take(uint64_t page) {
+    auto gone = std::make_shared<std::promise<void>>();
+    OnLoop([&] { pages_.memory_copies().Take(page, [gone] { gone->set_value(); }); });
+    return gone->get_future().wait_for(std::chrono::seconds(10)) == std::future_status::ready;
+  }
+  // The file's inode is changed as another node does it, and its page leaves before.
+  void ChangeElsewhere(const std::string& name, absl::FunctionRef<void(InodeNumber)> change) {
+    const uint64_t page = InodeOf(name);
+    ASSERT_TRUE(Take(page));
+    OnLoop([&] { change(InodeNumber{page}); });
+  }
+  void WriteElsewhere(const std::string& name, const std::string& bytes) {
+    ChangeElsewhere(name,
+                    [&](InodeNumber inode) { EXPECT_TRUE(Do(first_.instance->Write(inode, 0, bytes, {})).ok()); });
+  }
+
+  std::mutex mutex_;
+  std::map<std::string, int> asked_;
+};
+
+TEST_F(KernelCacheTest, WhoIsAloneAsksNobodyASecondTime) {
+  WriteFile("file", "bytes");
+  const Descriptor file = Open("file", O_RDONLY);
+  char bytes[5];
+  ASSERT_EQ(pread(file, bytes, 5, 0), 5);
+  Stat("file");
+  EXPECT_EQ(StatError("none"), ENOENT);
+  Asked();
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(Stat("file").st_size, 5);
+    EXPECT_EQ(StatError("none"), ENOENT);
+    EXPECT_EQ(pread(file, bytes, 5, 0), 5);
+  }
+  EXPECT_THAT(Asked(), testing::IsEmpty());
+}
+
+TEST_F(KernelCacheTest, WhatOthersChangeIsAskedForAgain) {
+  WriteFile("file", "bytes");
+  EXPECT_EQ(Stat("file").st_mode & 07777, mode_t{0644});
+  ChangeElsewhere("file", [&](InodeNumber inode) {
+    AttributesChange change;
+    change.mode = 0600;
+    EXPECT_TRUE(Do(first_.instance->SetAttributes(inode, change)).ok());
+  });
+  EXPECT_EQ(Stat("file").st_mode & 07777, mode_t{0600});
+
+  EXPECT_EQ(StatError("new"), ENOENT);
+  ASSERT_TRUE(Take(first_.instance->root().value));
+  OnLoop([&] {
+    EXPECT_TRUE(Do(first_.instance->MakeNode({}, first_.instance->root(), "new", S_IFREG | 0644, 0)).ok());
+    EXPECT_TRUE(Do(first_.instance->Unlink(first_.instance->root(), "file")).ok());
+  });
+  EXPECT_EQ(StatError("new"), 0);
+  EXPECT_EQ(StatError("file"), ENOENT);
+}
+
+TEST_F(KernelCacheTest, BytesThatOthersWriteAreReadByWhoeverHasTheFileOpen) {
+  WriteFile("file", "before");
+  const Descriptor file = Open("file", O_RDONLY);
+  const struct stat before = Stat("file");
+  char bytes[7] = {};
+  ASSERT_EQ(pread(file, bytes, 6, 0), 6);
+  EXPECT_STREQ(bytes, "before");
+  WriteElsewhere("file", "behind");
+  // As `touch -d` would: the time of change says nothing.
+  ChangeElsewhere("file", [&](InodeNumber inode) {
+    AttributesChange change;
+    change.modified_ns = before.st_mtim.tv_sec * int64_t{kSecond} + before.st_mtim.tv_nsec;
+    EXPECT_TRUE(Do(first_.instance->SetAttributes(inode, change)).ok());
+  });
+  ASSERT_EQ(pread(file, bytes, 6, 0), 6);
+  EXPECT_STREQ(bytes, "behind");
+  EXPECT_EQ(ReadFile("file"), "behind");
+}
+
+TEST_F(KernelCacheTest, BytesThatWereReadByAHandleOfBeforeAreNotKeptForTheNext) {
+  WriteFile("file", "before");
+  EXPECT_EQ(ReadFile("file"), "before");
+  Asked();
+  EXPECT_EQ(ReadFile("file"), "before");
+  EXPECT_EQ(AskedFor("read"), 0);
+  WriteElsewhere("file", "behind");
+  EXPECT_EQ(ReadFile("file"), "behind");
+}
+
+TEST_F(KernelCacheTest, AMappingSeesWhatOthersWriteSoon) {
+  WriteFile("file", "before");
+  const Descriptor file = Open("file", O_RDONLY);
+  auto* const mapped = static_cast<const char*>(mmap(nullptr, 4096, PROT_READ, MAP_SHARED, file, 0));
+  ASSERT_NE(mapped, MAP_FAILED);
+  EXPECT_EQ(std::string(mapped, 6), "before");
+  WriteElsewhere("file", "behind");
+  EXPECT_TRUE(Comes([&] { return std::string(mapped, 6) == "behind"; }));
+  munmap(const_cast<char*>(mapped), 4096);
+}
+
+TEST_F(KernelCacheTest, WhoWritesToAFileSeesItAsItIs) {
+  WriteFile("file", "before");
+  const Descriptor reader = Open("file", O_RDONLY);
+  char bytes[7] = {};
+  ASSERT_EQ(pread(reader, bytes, 6, 0), 6);
+  const Descriptor writer = Open("file", O_RDWR);
+  ASSERT_EQ(pwrite(writer, "behind", 6, 0), 6);
+  ASSERT_EQ(pread(reader, bytes, 6, 0), 6);
+  EXPECT_STREQ(bytes, "behind");
+  ASSERT_EQ(ftruncate(writer, 3), 0);
+  EXPECT_EQ(pread(reader, bytes, 6, 0), 3);
+  EXPECT_EQ(Stat("file").st_size, 3);
+  const Descriptor appends = Open("file", O_WRONLY | O_APPEND);
+  ASSERT_EQ(write(appends, "x", 1), 1);
+  EXPECT_EQ(pread(reader, bytes, 6, 0), 4);
+}
+
+TEST_F(KernelCacheTest, ATimeThatIsOverIsAskedForAgain) {
+  OnLoop([&] { pages_.memory_copies().SetUsableFor(400 * kMillisecond); });
+  WriteFile("file", "bytes");
+  Stat("file");
+  Asked();
+  EXPECT_TRUE(Comes([&] {
+    Stat("file");
+    return AskedFor("lookup") > 0;
+  }));
+}
+
+TEST_F(KernelCacheTest, WithoutALeaseNothingIsKept) {
+  OnLoop([&] { pages_.memory_copies().SetUsableFor(0); });
+  WriteFile("file", "bytes");
+  Stat("file");
+  Asked();
+  Stat("file");
+  EXPECT_GT(AskedFor("lookup"), 0);
+}
+
+// K5
+TEST_F(KernelCacheTest, TwoMountsOfOneNodeKeepNothing) {
+  WriteFile("file", "bytes");
+  EXPECT_EQ(ReadFile("file"), "bytes");
+  MountHere(&second_);
+  ASSERT_EQ(chmod(SecondPath("file").c_str(), 0600), 0);
+  EXPECT_EQ(Stat("file").st_mode & 07777, mode_t{0600});
+  ASSERT_EQ(rename(SecondPath("file").c_str(), SecondPath("other").c_str()), 0);
+  EXPECT_EQ(StatError("file"), ENOENT);
+  EXPECT_EQ(ReadFile("other"), "bytes");
+  const Descriptor writer(open(SecondPath("other").c_str(), O_WRONLY));
+  ASSERT_EQ(pwrite(writer, "BYTES", 5, 0), 5);
+  EXPECT_EQ(ReadFile("other"), "BYTES");
+}
+
+// A page that leaves waits for no read, and who has the bytes dropped waits for that alone.
+TEST_F(KernelCacheTest, APageLeavesWhileAReadWaits) {
+  WriteFile("file", std::string(1 << 20, 'a'));
+  const Descriptor file = Open("file", O_RDONLY);
+  char byte = 0;
+  ASSERT_EQ(pread(file, &byte, 1, 0), 1);
+  OnLoop([&] { first_.filesystem->Hold("read"); });
+  auto reads = std::async(std::launch::async, [&] {
+    char far = 0;
+    return pread(file, &far, 1, (1 << 20) - 1);
+  });
+  ASSERT_TRUE(Comes([&] { return first_.filesystem->waiting > 0; }));
+  EXPECT_TRUE(Take(InodeOf("file")));
+  auto stats = std::async(std::launch::async, [&] { return Stat("file").st_size; });
+  EXPECT_EQ(stats.get(), 1 << 20);
+  OnLoop([&] { first_.filesystem->Release(); });
+  EXPECT_EQ(reads.get(), 1);
+}
+
+TEST_F(KernelCacheTest, AMountEndsWhileBytesAreDropped) {
+  WriteFile("file", std::string(1 << 20, 'a'));
+  auto file = std::make_unique<Descriptor>(Open("file", O_RDONLY));
+  char byte = 0;
+  ASSERT_EQ(pread(*file, &byte, 1, 0), 1);
+  OnLoop([&] { first_.filesystem->Hold("read"); });
+  auto reads = std::async(std::launch::async, [&] {
+    char far = 0;
+    const ssize_t read = pread(*file, &far, 1, (1 << 20) - 1);
+    file.reset();
+    return read;
+  });
+  ASSERT_TRUE(Comes([&] { return first_.filesystem->waiting > 0; }));
+  EXPECT_TRUE(Take(InodeOf("file")));
+  EndMount(&first_);
+  reads.wait();
+}
+
+// A process of its own that serves a mount at MANGROVE_TEST_MOUNT, and is killed by the test below while the kernel waits for it.
+class ServedAlone : public KernelCacheTest {
+ protected:
+  void TearDown() override {}
+};
+
+TEST_F(ServedAlone, DISABLED_UntilItIsKilled) {
+  const char* const report = std::getenv("MANGROVE_TEST_REPORT");
+  ASSERT_NE(report, nullptr);
+  WriteFile("file", std::string(1 << 20, 'a'));
+  const uint64_t page = InodeOf("file");
+  std::ofstream(report) << first_.point.path() << std::endl;
+  // The test opens the file, and reads its first byte; then it wants its last one.
+  ASSERT_TRUE(Comes([&] { return AskedFor("read") > 0; }));
+  OnLoop([&] { first_.filesystem->Hold("read"); });
+  std::ofstream(report, std::ios::app) << "holds" << std::endl;
+  ASSERT_TRUE(Comes([&] { return first_.filesystem->waiting > 0; }));
+  EXPECT_TRUE(Take(page));
+  // The thread has begun to wait by then, or will in a moment; either way it is to end.
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  raise(SIGKILL);
+}
+
+TEST(KilledMount, KeepsNobodyWaiting) {
+  ASSERT_TRUE(CanMount());
+  std::string report = "/tmp/mangrove_report_XXXXXX";
+  close(mkstemp(report.data()));
+  std::array<std::string, 3> words{"/proc/self/exe", "--gtest_also_run_disabled_tests",
+                                   "--gtest_filter=ServedAlone.DISABLED_UntilItIsKilled"};
+  std::array<char*, 4> argv{words[0].data(), words[1].data(), words[2].data(), nullptr};
+  std::string variable = "MANGROVE_TEST_REPORT=" + report;
+  std::array<char*, 2> environment{variable.data(), nullptr};
+  pid_t child = 0;
+  ASSERT_EQ(posix_spawn(&child, words[0].c_str(), nullptr, nullptr, argv.data(), environment.data()), 0);
+  const auto line = [&](int number) {
+    std::ifstream in(report);
+    std::string text;
+    for (int i = 0; i <= number && std::getline(in, text); ++i) continue;
+    return in.good() ? text : std::string();
+  };
+  const auto comes = [](const std::function<bool()>& what) {
+    for (int look = 0; look < 20'000 && !what(); ++look) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return what();
+  };
+  ASSERT_TRUE(comes([&] { return !line(0).empty(); }));
+  const std::string directory = line(0);
+  auto reads = std::async(std::launch::async, [&] {
+    const Descriptor file(open((directory + "/file").c_str(), O_RDONLY));
+    char byte = 0;
+    if (pread(file, &byte, 1, 0) != 1) return -1;
+    if (!comes([&] { return line(1) == "holds"; })) return -2;
+    return pread(file, &byte, 1, (1 << 20) - 1) == -1 ? errno : 0;
+  });
+  ASSERT_EQ(reads.wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  EXPECT_GT(reads.get(), 0);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  struct stat s {};
+  EXPECT_EQ(ErrorOf(stat((directory + "/nothing").c_str(), &s)), ENOTCONN);
+  umount2(directory.c_str(), MNT_DETACH);
+  rmdir(directory.c_str());
+  unlink(report.c_str());
+}
+
+}  // namespace
+}  // namespace mangrove::fs
