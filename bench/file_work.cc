@@ -24,6 +24,7 @@ namespace {
 constexpr size_t kSmallBytes = 1024;
 constexpr size_t kPage = 4096;
 constexpr size_t kMib = 1 << 20;
+constexpr uint64_t kWarmRounds = 100;
 constexpr uint64_t kFilePages = 4096;  // Where pages are read and written at random.
 constexpr char kFile[] = "file";
 constexpr mode_t kFileMode = 0644;
@@ -144,6 +145,18 @@ double StatRate(const std::string& parent, uint64_t count) {
               [&](uint64_t i) { Must(fstatat(work.fd(), NameOf(order[i]).c_str(), &s, AT_SYMLINK_NOFOLLOW), "stat"); });
 }
 
+double StatWarmRate(const std::string& parent, uint64_t count) {
+  const WorkDirectory work(parent);
+  MakeFiles(work.fd(), count);
+  const std::vector<uint64_t> order = Shuffled(count);
+  struct stat s;
+  const auto look = [&](uint64_t i) {
+    Must(fstatat(work.fd(), NameOf(order[i % count]).c_str(), &s, AT_SYMLINK_NOFOLLOW), "stat");
+  };
+  for (uint64_t i = 0; i < count; ++i) look(i);
+  return Rate(kWarmRounds * count, look);
+}
+
 double RenameRate(const std::string& parent, uint64_t count) {
   const WorkDirectory work(parent);
   MakeFiles(work.fd(), count);
@@ -190,6 +203,17 @@ double ReadPageRate(const std::string& parent, uint64_t count) {
     std::array<char, kPage> bytes;
     return Rate(count, [&](uint64_t) { next([&](const OpenFile& file, uint64_t at) { file.Read(bytes, at); }); });
   });
+}
+
+double ReadPageWarmRate(const std::string& parent, uint64_t count) {
+  constexpr uint64_t kLargeMib = 16;
+  const WorkDirectory work(parent);
+  WriteLarge(work.fd(), kLargeMib);
+  ReadLargeRate(work.fd(), kLargeMib);
+  const OpenFile file(work.fd(), kFile, O_RDONLY);
+  const std::vector<uint64_t> order = Shuffled(kLargeMib * kMib / kPage);
+  std::array<char, kPage> bytes;
+  return Rate(kWarmRounds * count, [&](uint64_t i) { file.Read(bytes, order[i % order.size()] * kPage); });
 }
 
 double WritePageRate(const std::string& parent, uint64_t count) {

@@ -34,12 +34,15 @@ double CreateRate(const std::string& parent, uint64_t count);         // An empt
 double CreateSmallRate(const std::string& parent, uint64_t count);    // A file of 1 KiB: open, write and close.
 double OpenReadCloseRate(const std::string& parent, uint64_t count);  // Of 1 KiB.
 double StatRate(const std::string& parent, uint64_t count);           // In random order.
+double StatWarmRate(const std::string& parent, uint64_t count);       // The same again and again.
 double RenameRate(const std::string& parent, uint64_t count);         // In a directory.
 double UnlinkRate(const std::string& parent, uint64_t count);         // Of empty files.
 double MakeDirectoryRate(const std::string& parent, uint64_t count);
 
 // In a file of 16 MiB, at random places; operations per second.
 double ReadPageRate(const std::string& parent, uint64_t count);
+double ReadPageWarmRate(const std::string& parent,
+                        uint64_t count);  // Which was read before, by who does not write to it.
 double WritePageRate(const std::string& parent, uint64_t count);
 // Of a write and an fsync; the median, in us.
 double WritePageAndSyncUs(const std::string& parent, uint64_t count);

@@ -3,11 +3,9 @@
 
 #include <gmock/gmock.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-#include <array>
 #include <future>
 #include <map>
 #include <mutex>
@@ -227,40 +225,38 @@ TEST_F(KernelCacheTest, AMountEndsWhileBytesAreDropped) {
   reads.wait();
 }
 
-// A process of its own that serves a mount at MANGROVE_TEST_MOUNT, and is killed by the test below while the kernel waits for it.
+// In a process of its own, which ends while the kernel waits for it.
 class ServedAlone : public KernelCacheTest {
- protected:
-  void TearDown() override {}
-};
+ public:
+  void ServeUntilKilled(const std::string& report) {
+    SetUp();
+    WriteFile("file", std::string(1 << 20, 'a'));
+    const uint64_t page = InodeOf("file");
+    std::ofstream(report) << first_.point.path() << std::endl;
+    // The test opens the file, and reads its first byte; then it wants its last one.
+    if (!Comes([&] { return AskedFor("read") > 0; })) return;
+    OnLoop([&] { first_.filesystem->Hold("read"); });
+    std::ofstream(report, std::ios::app) << "holds" << std::endl;
+    if (!Comes([&] { return first_.filesystem->waiting > 0; }) || !Take(page)) return;
+    // The thread has begun to wait by then, or will in a moment; either way it is to end.
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    raise(SIGKILL);
+  }
 
-TEST_F(ServedAlone, DISABLED_UntilItIsKilled) {
-  const char* const report = std::getenv("MANGROVE_TEST_REPORT");
-  ASSERT_NE(report, nullptr);
-  WriteFile("file", std::string(1 << 20, 'a'));
-  const uint64_t page = InodeOf("file");
-  std::ofstream(report) << first_.point.path() << std::endl;
-  // The test opens the file, and reads its first byte; then it wants its last one.
-  ASSERT_TRUE(Comes([&] { return AskedFor("read") > 0; }));
-  OnLoop([&] { first_.filesystem->Hold("read"); });
-  std::ofstream(report, std::ios::app) << "holds" << std::endl;
-  ASSERT_TRUE(Comes([&] { return first_.filesystem->waiting > 0; }));
-  EXPECT_TRUE(Take(page));
-  // The thread has begun to wait by then, or will in a moment; either way it is to end.
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  raise(SIGKILL);
-}
+ private:
+  void TestBody() override {}
+};
 
 TEST(KilledMount, KeepsNobodyWaiting) {
   ASSERT_TRUE(CanMount());
   std::string report = "/tmp/mangrove_report_XXXXXX";
   close(mkstemp(report.data()));
-  std::array<std::string, 3> words{"/proc/self/exe", "--gtest_also_run_disabled_tests",
-                                   "--gtest_filter=ServedAlone.DISABLED_UntilItIsKilled"};
-  std::array<char*, 4> argv{words[0].data(), words[1].data(), words[2].data(), nullptr};
-  std::string variable = "MANGROVE_TEST_REPORT=" + report;
-  std::array<char*, 2> environment{variable.data(), nullptr};
-  pid_t child = 0;
-  ASSERT_EQ(posix_spawn(&child, words[0].c_str(), nullptr, nullptr, argv.data(), environment.data()), 0);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    ServedAlone().ServeUntilKilled(report);
+    _exit(1);
+  }
   const auto line = [&](int number) {
     std::ifstream in(report);
     std::string text;
