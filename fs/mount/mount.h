@@ -1,12 +1,9 @@
 // A mount of a fileset in this host's tree: the kernel's FUSE requests, served by the node's loop itself. A request is read, its operation
 // begun and its answer written on the loop, so that nothing is handed from thread to thread.
 //
-// The kernel keeps nothing that could be stale: names and attributes for no time at all, and no bytes of files: these have direct I/O, and can
-// be mapped all the same where the kernel allows that (kernel_channel.h). Each read then is one request, and whole; it was measured against
-// pages that the kernel keeps until it sees another time of change, which were slower for all sizes of reads and writes, and stale where a
-// program sets the time back. Without that kernel they are kept so.
-// What is mapped is the kernel's until it is unmapped, or read or written by calls on this host. Permissions and ACLs the kernel checks itself,
-// by attributes that it has just asked for.
+// The kernel keeps names, attributes and bytes of files that are open for reading while this node has their pages (kernel_cache.h). Files that are
+// open for writing have direct I/O, and can be mapped all the same where the kernel allows that (kernel_channel.h): each read is one request,
+// and whole. Permissions and ACLs the kernel checks itself, by attributes that it keeps or has just asked for.
 //
 //   M1  Every request is answered once, or the mount has ended.
 //   M2  What is under way keeps the session; it goes with the last of it.
