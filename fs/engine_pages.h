@@ -90,9 +90,7 @@ class EnginePages final : public Pages {
     ~Copies() override { OnNone(); }
     bool Has(uint64_t page) const override { return pages_->Glance(page).has_value(); }
     DurationNs UsableFor() const override;
-    void NoteWrite(uint64_t transaction, uint64_t page) {
-      if (HasKeepers()) written_[transaction].insert(page);
-    }
+    void NoteWrite(uint64_t transaction, uint64_t page) { written_[transaction].insert(page); }
     // It has ended; or, with `happened` false, nothing of it has happened.
     void NoteEnd(uint64_t transaction, bool happened);
 

@@ -53,7 +53,6 @@ class PageCopies {
   // Its pages are watched from the first keeper to the last.
   virtual void OnFirst() {}
   virtual void OnNone() {}
-  bool HasKeepers() const { return !keepers_.empty(); }
   void Change(uint64_t page) {
     for (Keeper* each : keepers_) each->OnChanged(page);
   }

@@ -415,6 +415,14 @@ void Mounts::OnEnded(const Entry* entry) {
     }
     std::shared_ptr<fs::OpenFileset> fileset = ended->fileset;
     co_await fileset->instance->locks()->ClearMount(ended->mount->number());
+    // It may wait for threads, and these for other mounts.
+    auto mount = std::make_shared<std::unique_ptr<fs::Mount>>(std::move(ended->mount));
+    std::function<bool()> destroy = [mount] {
+      *mount = nullptr;
+      return true;
+    };
+    Outcome<bool> destroyed = mounts->OnThread<bool>(std::move(destroy));
+    co_await destroyed.Get();
     ended = nullptr;
     co_await mounts->EndUse(std::move(fileset));
     --mounts->under_way_;

@@ -80,6 +80,17 @@ int FdOf(fuse_ino_t number) {
   return file->fd;
 }
 
+// One that is known by its path has another one now.
+void Follow(int directory, const char* name) {
+  if (tree().opened.size() < kMostDescriptors) return;
+  struct stat s;
+  if (fstatat(directory, name, &s, AT_SYMLINK_NOFOLLOW) != 0) return;
+  const auto found = tree().files.find({s.st_dev, s.st_ino});
+  if (found == tree().files.end() || found->second->fd >= 0) return;
+  found->second->fd = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  tree().opened.push_back(found->first);
+}
+
 std::string PathOf(fuse_ino_t number) { return NameOfDescriptor(FdOf(number)); }
 
 void AnswerError(fuse_req_t request, int result) { fuse_reply_err(request, result == 0 ? 0 : errno); }
@@ -160,7 +171,11 @@ void RemoveDirectory(fuse_req_t request, fuse_ino_t parent, const char* name) {
 }
 void Rename(fuse_req_t request, fuse_ino_t from, const char* name, fuse_ino_t to, const char* new_name,
             unsigned flags) {
-  AnswerError(request, renameat2(FdOf(from), name, FdOf(to), new_name, flags));
+  const int result = renameat2(FdOf(from), name, FdOf(to), new_name, flags);
+  const int error = errno;
+  if (result == 0) Follow(FdOf(to), new_name);
+  errno = error;
+  AnswerError(request, result);
 }
 void ReadLink(fuse_req_t request, fuse_ino_t number) {
   std::array<char, 4096> target;

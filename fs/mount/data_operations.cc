@@ -46,17 +46,16 @@ void Open(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
   auto state = StateOf(request)->shared_from_this();
   if (state->notices.IsOwn(fuse_req_ctx(request)->pid)) return OpenToDrop(request, *info);
   const FoundFile file = FileOf(state.get(), number);
-  const auto reply = [state, request, number, file, wanted = *info](const absl::Status& status) {
-    --state->under_way;
-    if (!status.ok()) return ReplyError(request, status);
-    const fuse_file_info opened = OpenedFile(state.get(), number, wanted);
-    if (fuse_reply_open(request, &opened) == 0) return;
-    state->cache.Close(number, MayWrite(&opened), MayKeep(opened));
-    CloseUnheard(state.get(), file);
-  };
   ++state->under_way;
-  state->cache.WhenBytesAreRight(number,
-                                 [state, file, reply] { Spawn<absl::Status>(state->filesystem->Open(file), reply); });
+  Spawn<absl::Status>(state->filesystem->Open(file),
+                      [state, request, number, file, wanted = *info](const absl::Status& status) {
+                        --state->under_way;
+                        if (!status.ok()) return ReplyError(request, status);
+                        const fuse_file_info opened = OpenedFile(state.get(), number, wanted);
+                        if (fuse_reply_open(request, &opened) == 0) return;
+                        state->cache.Close(number, MayWrite(&opened), MayKeep(opened));
+                        CloseUnheard(state.get(), file);
+                      });
 }
 
 // libfuse would answer it too, and the directory would go though it is open.
@@ -91,27 +90,17 @@ Task<absl::StatusOr<Attributes>> MakeAndOpen(Filesystem* filesystem, Caller call
 }
 
 void Create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
-  auto state = StateOf(request)->shared_from_this();
-  ++state->under_way;
-  const auto reply = [state, request, parent, wanted = *info,
-                      begun = state->cache.Now()](const absl::StatusOr<Attributes>& made) {
-    --state->under_way;
-    if (!made.ok()) {
-      state->cache.DropNames();  // It may be there all the same, and not be open.
-      return ReplyError(request, made.status());
-    }
-    const KernelCache::Mark mark = state->cache.OfMade(begun);
-    fuse_entry_param entry = EntryOf(state.get(), *made);
-    const fuse_file_info file = OpenedFile(state.get(), entry.ino, wanted);
-    entry.attr_timeout = SecondsOf(state->cache.TellAttributes(entry.ino, !made->is_of_streams, mark));
-    entry.entry_timeout = SecondsOf(state->cache.TellNames(parent, mark));
-    if (fuse_reply_create(request, &entry, &file) == 0) return;
-    state->cache.Close(entry.ino, MayWrite(&file), MayKeep(file));
-    ForgetEntry(state.get(), entry.ino);
-    CloseUnheard(state.get(), made->id());
-  };
-  Spawn<absl::StatusOr<Attributes>>(
-      MakeAndOpen(state->filesystem, CallerOf(request), FileOf(state.get(), parent), name, mode, info->flags), reply);
+  const State* const before = StateOf(request);
+  Answer<Attributes>(
+      request, MakeAndOpen(before->filesystem, CallerOf(request), FileOf(before, parent), name, mode, info->flags),
+      [request, wanted = *info](State* state, const Attributes& attributes) {
+        const fuse_entry_param entry = EntryOf(state, attributes);
+        const fuse_file_info file = OpenedFile(state, entry.ino, wanted);
+        if (fuse_reply_create(request, &entry, &file) == 0) return;
+        state->cache.Close(entry.ino, MayWrite(&file), MayKeep(file));
+        ForgetEntry(state, entry.ino);
+        CloseUnheard(state, attributes.id());
+      });
 }
 
 // With it the locks go that were set by this file and are nobody's: of flock, and of open files.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "net/check.h"
+#include "net/log.h"
 
 namespace mangrove::fs {
 namespace {
@@ -12,9 +13,10 @@ namespace {
 constexpr DurationNs kAskAgain = 100 * kMicrosecond;
 // Less is not worth a drop.
 constexpr DurationNs kLeastTime = kMillisecond;
-// Who lists a directory with attributes asks for the attributes at once. The kernel counts time in ticks of up to 10 ms.
-constexpr DurationNs kListedTime = 5 * kMillisecond;
-constexpr DurationNs kListedStays = 20 * kMillisecond;
+// After a change the caller goes on by then.
+constexpr DurationNs kSettles = 20 * kMillisecond;
+// Reads that keep bytes from being dropped end by then, as operations do.
+constexpr DurationNs kLongestWait = 10 * kSecond;
 
 }  // namespace
 
@@ -23,70 +25,42 @@ KernelCache::~KernelCache() {
   *alive_ = false;
 }
 
-void KernelCache::Begin(Clock* clock, PageCopies* copies) {
+void KernelCache::Begin(Clock* clock, PageCopies* copies, bool keeps_bytes) {
   CHECK(clock_ == nullptr);
   clock_ = clock;
   if (copies == nullptr) return;
   copies_ = copies;
+  keeps_bytes_ = keeps_bytes;
   copies->Add(this);
 }
 
 void KernelCache::Stop() {
   if (copies_ == nullptr) return;
+  *alive_ = false;
   std::exchange(copies_, nullptr)->Remove(this);
-  DropNames();
   for (auto& [number, kept] : std::exchange(kept_, {})) {
     Drop(number, &kept);
     LetGo(&kept);
-    for (auto& [doubts, then] : std::exchange(kept.waiting, {})) then();
+    for (const auto& then : kept.waiting) {
+      if (*then) std::exchange(*then, nullptr)();
+    }
   }
 }
 
 // --- What is told -----------------------------------------------------------------------------------------------------
 
-bool KernelCache::IsOn() {
-  if (copies_ == nullptr || is_shared_) return false;
-  if (!std::exchange(has_tried_names_, true)) can_drop_names_ = kernel_->DropNames();
-  return can_drop_names_;
-}
-
-DurationNs KernelCache::TimeToTell(uint64_t number, Mark mark) {
-  if (!IsOn() || (mark != Now() && !bugs_->tell_of_before)) return 0;
+DurationNs KernelCache::TellAttributes(uint64_t number, bool is_alone, Mark mark) {
+  if (!IsOn() || !is_alone || (mark != Now() && !bugs_->tell_of_before)) return 0;
   if (!copies_->Has(known_->Find(number).inode.value)) return 0;
   const DurationNs time = bugs_->tell_beyond_lease ? 10 * kSecond : copies_->UsableFor() / 2;  // K1
-  return time < kLeastTime ? 0 : time;
-}
-
-DurationNs KernelCache::TellNames(uint64_t directory, Mark mark) {
-  const DurationNs time = TimeToTell(directory, mark);
-  if (time == 0) return 0;
-  Kept& kept = kept_[directory];
-  if (!kept.is_alone && directory != KnownFiles::kRoot) return 0;
-  kept.names_told_in = names_dropped_;
-  return time;
-}
-
-// Names of a listing are as old as the kernel's mark when it takes them in, not when it asked: a drop before that does not reach them.
-DurationNs KernelCache::TellListedNames(uint64_t directory, Mark mark) {
-  const DurationNs time = std::min(TellNames(directory, mark), kListedTime);
-  if (time > 0) kept_[directory].listed_until = clock_->Now() + kListedStays;
-  return time;
-}
-
-DurationNs KernelCache::TellAttributes(uint64_t number, bool is_alone, Mark mark) {
-  if (!IsOn()) return 0;
+  if (time < kLeastTime) return 0;
   Kept& kept = kept_[number];
-  kept.is_alone = is_alone;
-  const DurationNs time = is_alone ? TimeToTell(number, mark) : 0;
-  if (time == 0 || kept.writers > 0 || !AreBytesRight(number, &kept)) return 0;  // K2, K3
+  if (kept.writers > 0 || !Settle(number, &kept)) return 0;  // K2, K3
+  if (!keeps_bytes_ && kept.keepers > 0) return 0;
+  if (kept.changed_at != 0 && clock_->Now() - kept.changed_at < kSettles) return 0;  // K4
   kept.attributes = true;
   longest_ = std::max(longest_, time);
   return time;
-}
-
-void KernelCache::DropNames() {
-  ++names_dropped_;
-  if (has_tried_names_ && can_drop_names_) can_drop_names_ = kernel_->DropNames();
 }
 
 void KernelCache::TellAcl(uint64_t number) {
@@ -101,8 +75,8 @@ bool KernelCache::Open(uint64_t number, bool may_write) {
     kept.has_bytes = true;
     Doubt(number, &kept);
   }
-  const bool may_keep =
-      IsOn() && kernel_->CanDropBytes() && !may_write && kept.writers == 0 && AreBytesRight(number, &kept);
+  const bool are_right = Settle(number, &kept);
+  const bool may_keep = IsOn() && keeps_bytes_ && !may_write && kept.writers == 0 && are_right;
   ++kept.handles;
   if (may_keep) ++kept.keepers;
   if (!may_write) return may_keep;
@@ -128,9 +102,13 @@ void KernelCache::WhenBytesAreRight(uint64_t number, std::function<void()> then)
   const auto it = kept_.find(number);
   if (it == kept_.end() || copies_ == nullptr) return then();
   Kept& kept = it->second;
-  if (is_shared_) Doubt(number, &kept);
-  if (AreBytesRight(number, &kept)) return then();
-  kept.waiting.emplace_back(kept.doubts, std::move(then));
+  if (is_off_) Doubt(number, &kept);
+  if (Settle(number, &kept)) return then();
+  auto waits = std::make_shared<std::function<void()>>(std::move(then));
+  kept.waiting.push_back(waits);
+  clock_->CallAt(clock_->Now() + kLongestWait, [waits] {
+    if (*waits) std::exchange(*waits, nullptr)();
+  });
 }
 
 void KernelCache::Wrote(uint64_t number) {
@@ -145,54 +123,56 @@ void KernelCache::Forget(uint64_t number) {
   Kept kept = std::move(it->second);
   kept_.erase(it);
   LetGo(&kept);
-  for (auto& [doubts, then] : kept.waiting) then();
+  for (const auto& then : kept.waiting) {
+    if (*then) std::exchange(*then, nullptr)();
+  }
 }
 
-// --- What changes -----------------------------------------------------------------------------------------------------
+// --- Bytes ------------------------------------------------------------------------------------------------------------
 
+// They are from before something that has changed.
 void KernelCache::Doubt(uint64_t number, Kept* kept) {
   const bool has_some = kept->has_bytes || (kept->has_others && kept->keepers > 0);
   if (!has_some || copies_ == nullptr) return;
   kept->has_bytes = kept->has_others = false;
-  ++kept->doubts;
-  if (kept->handles > 0 && !kept->is_dropping) DropBytesBesideReads(number, kept);
+  kept->bytes =
+      kept->bytes == Bytes::kDropping || kept->bytes == Bytes::kWrongAgain ? Bytes::kWrongAgain : Bytes::kWrong;
+  if (kept->handles > 0) Settle(number, kept);
 }
 
-// Or can be made so at once.
-bool KernelCache::AreBytesRight(uint64_t number, Kept* kept) {
-  if (kept->doubts == kept->dropped || bugs_->keep_old_bytes) return true;
-  if (kept->handles > 0 || kept->is_dropping) return false;
-  kernel_->DropBytes(number);
-  kept->dropped = kept->doubts;
-  return true;
-}
-
-void KernelCache::DropBytesBesideReads(uint64_t number, Kept* kept) {
-  kept->is_dropping = true;
-  kernel_->DropBytesBesideReads(number, [this, number, seen_to = kept->doubts, alive = alive_] {
-    if (!*alive) return;
-    const auto it = kept_.find(number);
-    if (it == kept_.end()) return;
-    Kept& dropped = it->second;
-    dropped.is_dropping = false;
-    dropped.dropped = seen_to;
-    if (dropped.doubts != seen_to) DropBytesBesideReads(number, &dropped);
-    std::vector<std::function<void()>> right;
-    std::erase_if(dropped.waiting, [&](auto& one) {
-      if (one.first > seen_to) return false;
-      right.push_back(std::move(one.second));
-      return true;
+bool KernelCache::Settle(uint64_t number, Kept* kept) {
+  if (bugs_->keep_old_bytes) return true;
+  if (kept->bytes == Bytes::kWrong && kept->handles == 0) {
+    kernel_->DropBytes(number);
+    kept->bytes = Bytes::kRight;
+  } else if (kept->bytes == Bytes::kWrong) {
+    kept->bytes = Bytes::kDropping;
+    kernel_->DropBytesBesideReads(number, [this, number, alive = alive_](bool dropped) {
+      if (*alive) OnDropped(number, dropped);
     });
-    for (auto& then : right) then();
-  });
+  }
+  return kept->bytes == Bytes::kRight;
 }
+
+void KernelCache::OnDropped(uint64_t number, bool dropped) {
+  if (!dropped && std::exchange(keeps_bytes_, false)) {
+    LogWarning("bytes that the kernel keeps of a file cannot be dropped; it keeps none from now on");
+  }
+  const auto it = kept_.find(number);
+  if (it == kept_.end()) return;
+  Kept& kept = it->second;
+  kept.bytes = kept.bytes == Bytes::kWrongAgain ? Bytes::kWrong : Bytes::kRight;
+  if (!Settle(number, &kept)) return;
+  for (const auto& then : std::exchange(kept.waiting, {})) {
+    if (*then) std::exchange(*then, nullptr)();
+  }
+}
+
+// --- What changes -----------------------------------------------------------------------------------------------------
 
 bool KernelCache::Drop(uint64_t number, Kept* kept) {
-  const bool is_over = clock_->Now() >= kept->listed_until;
-  if (kept->names_told_in == names_dropped_ || (is_over && kept->listed_until != 0)) DropNames();
-  if (is_over) kept->listed_until = 0;
   if (kept->attributes && kernel_->DropAttributes(number)) kept->attributes = false;
-  return is_over && !kept->attributes;
+  return !kept->attributes;
 }
 
 // K4. Attributes that are looked for now, and will be told behind this, are of before.
@@ -201,12 +181,9 @@ void KernelCache::OnChanged(uint64_t page) {
   if (!numbers.empty()) ++changed_;
   for (const uint64_t number : numbers) {
     const auto it = kept_.find(number);
-    if (it == kept_.end() || !it->second.attributes) continue;
-    if (kernel_->DropAttributes(number)) {
-      it->second.attributes = false;
-    } else {
-      AskUntilDropped(number, &it->second);
-    }
+    if (it == kept_.end()) continue;
+    it->second.changed_at = clock_->Now();
+    if (!Drop(number, &it->second)) AskUntilDropped(number, &it->second);
   }
 }
 
@@ -234,7 +211,7 @@ void KernelCache::OnLeaving(uint64_t page, std::function<void()> go) {
 // At the latest when the kernel has taken the answer in, or has not been there for it, and what was told is over.
 void KernelCache::AskUntilDropped(uint64_t number, Kept* kept) {
   const bool asks = clock_->Now() < kept->asks_until;
-  kept->asks_until = std::max(clock_->Now() + 2 * longest_, kept->listed_until);
+  kept->asks_until = clock_->Now() + 2 * longest_;
   if (!asks) AskAgain(number);
 }
 
@@ -254,13 +231,9 @@ void KernelCache::LetGo(Kept* kept) {
   for (auto& go : std::exchange(kept->leaving, {})) go();
 }
 
-void KernelCache::OnOther() {
-  is_shared_ = true;
+void KernelCache::KeepNothing() {
+  is_off_ = true;
   ++left_;
-  DropAll();
-}
-
-void KernelCache::DropAll() {
   for (auto& [number, kept] : kept_) {
     Doubt(number, &kept);
     if (!Drop(number, &kept)) AskUntilDropped(number, &kept);

@@ -1,22 +1,25 @@
-// What the kernel may keep of a mount's files, and for how long: names, attributes and bytes, about which it asks nobody then.
+// What the kernel may keep of a mount's files, and for how long: attributes and bytes, about which it asks nobody then.
 //
-// It is bound to the copies of pages that this node has. A directory's page changes with every name in it, a file's with its attributes and
-// with every write: who changes one takes the page from all other nodes first, and here it leaves only when the kernel has dropped what it had
-// been told by it. So a change is seen by all from its end on, and who is alone with a file asks nobody.
+// It is bound to the copies of inodes' pages that this node has. A file's page changes with its attributes and with every write, a directory's
+// with every name in it: who changes one takes the page from all other nodes first, and here it leaves only when the kernel has dropped what
+// it had been told by it. So a change is seen by all from its end on, and who is alone with a file asks nobody.
 //
-//   K1  Names and attributes are told with a time only if their page is here in that very step, and nothing has left or changed since they were
-//       looked for; and for half of the time for which this node may use its pages without hearing from others. So what a daemon that stands
+//   K1  Attributes are told with a time only if their page is here in that very step, and nothing has left or changed since they were looked
+//       for; and for half of the time for which this node may use its pages without hearing from others. So what a daemon that stands
 //       still has told is over before others go on without it, even if the kernel takes as long again to take it in.
 //   K2  Attributes of a file that somebody may write to by this mount are told for no time. So the kernel has nothing of it to write back, and
 //       drops the attributes without waiting for anybody: a page that leaves waits for no lock of the kernel's.
-//   K3  Where the kernel asks whether bytes that it keeps are right, it is answered when those from before a change are dropped; also who opens
-//       the file. That waits for reads that are under way, so it is done beside the loop; but where nobody has the file open there are none.
+//   K3  Where the kernel asks whether bytes that it keeps are right, it is answered when those from before a change are dropped. That waits for
+//       reads that are under way, so it is done beside the loop; but where nobody has the file open there are none.
 //       Nobody asks for what is mapped, or spliced (sendfile): such bytes are of before for as long as the drop takes.
-//   K4  What this node's own transactions change the kernel is told to drop before they are answered: it does not know of all of it, nor does
-//       it mark what it knows so that older answers do not come behind it.
+//   K4  What this node's own transactions change the kernel is told to drop before they are answered, and for a moment nothing is told anew: it
+//       does not know of all of it, and what it knows it counts down by itself only when its caller goes on.
 //   K5  With a second mount of a fileset on one node both keep nothing: neither would see the other's changes as pages that leave.
 //
-// It needs Linux 6.16 or later, where all names can be dropped without a lock; with an older one the kernel keeps nothing.
+// Names are told for no time. The kernel can drop all names of a mount at once, without a lock (FUSE_NOTIFY_INC_EPOCH): but then it forgets
+// directories that are somebody's working directory, too, for as long as it takes to look them up again, and what is mounted on them for ever.
+// To drop one name takes the lock of its directory, and who has that may wait for the page.
+//
 // Pure but for the kernel, which it reaches by KernelCache::Kernel. Owned by the loop.
 
 #pragma once
@@ -41,14 +44,10 @@ class KernelCache final : public PageCopies::Keeper {
     virtual ~Kernel() = default;
     // False: the kernel does not know the file: not yet, an answer is on its way, or not any more.
     virtual bool DropAttributes(uint64_t number) = 0;
-    // All of them. False: this kernel cannot.
-    virtual bool DropNames() = 0;
     // Of a file that nobody has open.
     virtual void DropBytes(uint64_t number) = 0;
-    // The same of any file. `done`: on the loop, later.
-    virtual void DropBytesBesideReads(uint64_t number, std::function<void()> done) = 0;
-    // Whether the latter can be had; it stays so.
-    virtual bool CanDropBytes() const = 0;
+    // The same of any file. `done(dropped)`: on the loop, later.
+    virtual void DropBytesBesideReads(uint64_t number, std::function<void(bool dropped)> done) = 0;
   };
 
   // When an answer began to be looked for.
@@ -63,33 +62,27 @@ class KernelCache final : public PageCopies::Keeper {
       : known_(known), kernel_(kernel), bugs_(bugs) {}
   ~KernelCache() override;
 
-  // Until then, and without `copies`, the kernel keeps nothing. Both outlive the cache, or its Stop. Once.
-  void Begin(Clock* clock, PageCopies* copies);
+  // Until then, and without `copies`, the kernel keeps nothing. Both outlive the cache, or its Stop. Once. `keeps_bytes`: they can be dropped.
+  void Begin(Clock* clock, PageCopies* copies, bool keeps_bytes);
+  // For good: bytes are dropped before each read of who had been told that it may keep some.
+  void KeepNothing();
   // The mount ends: the kernel keeps nothing, and no page waits for it any more.
   void Stop();
 
   Mark Now() const { return {left_, changed_}; }
-  // Of what a transaction of this node has made since, and no other one has changed.
-  Mark OfMade(Mark begun) const { return begun.left == left_ && changed_ <= begun.changed + 1 ? Now() : begun; }
-  // How long the kernel may keep what an answer of this step says: the names of a directory, or that it has none,
-  DurationNs TellNames(uint64_t directory, Mark mark);
-  // the same of a listing with attributes, which the kernel takes in as of later: for a moment alone, and until that is over names stay,
-  DurationNs TellListedNames(uint64_t directory, Mark mark);
-  // and the attributes of a file. `is_alone`: they are on its own page, all of them.
+  // How long the kernel may keep a file's attributes, which an answer of this step says. `is_alone`: they are on its own page, all of them.
   DurationNs TellAttributes(uint64_t number, bool is_alone, Mark mark);
-  // Before it is answered: names are not where they were, or may be there though an error says otherwise.
-  void DropNames();
-
   // Before an ACL is looked for: the kernel keeps it until its attributes are dropped or have run out.
   void TellAcl(uint64_t number);
 
-  // A file is opened, in the step that answers it. True: the kernel may keep bytes that are read so.
+  // A file is opened, in the step that answers it. True: the kernel may keep bytes that are read so. Otherwise it drops what it has, in the
+  // opener's name.
   bool Open(uint64_t number, bool may_write);
   // `may_keep`: what Open said.
   void Close(uint64_t number, bool may_write, bool may_keep);
   // Bytes are asked for by somebody whose Open gave `may_keep`. Of others the kernel may keep them for a mapping.
   void Read(uint64_t number, bool may_keep);
-  // Calls `then` when the kernel has no bytes from before now that may not be used; at once, mostly.
+  // Calls `then` when the kernel has no bytes from before now that may not be used; at once, mostly, and after 10 s in any case.
   void WhenBytesAreRight(uint64_t number, std::function<void()> then);
   // Bytes were changed by this mount. Before it is answered.
   void Wrote(uint64_t number);
@@ -99,48 +92,43 @@ class KernelCache final : public PageCopies::Keeper {
   // PageCopies::Keeper
   void OnLeaving(uint64_t page, std::function<void()> go) override;
   void OnChanged(uint64_t page) override;
-  void OnOther() override;
+  void OnOther() override { KeepNothing(); }  // K5
 
  private:
+  // B1  Bytes that are wrong of a file that is open are being dropped.
+  enum class Bytes : uint8_t { kRight, kWrong, kDropping, kWrongAgain };
   struct Kept {
-    bool attributes = false;     // It was told some, with a time, or is asking for its ACL,
-    uint64_t names_told_in = 0;  // and names; of now, if all were dropped so often.
-    TimeNs listed_until = 0;
-    bool is_alone = false;    // Its page says everything about it.
-    bool has_bytes = false;   // It may have some, of after the last drop that was begun.
-    bool has_others = false;  // It may have some that nobody looked after.
-    bool is_dropping = false;
-    uint64_t doubts = 0;                         // Changes since which bytes may be of before,
-    uint64_t dropped = 0;                        // and how many of them a drop has seen to.
+    bool attributes = false;  // It was told some, with a time, or is asking for its ACL.
+    TimeNs changed_at = 0;    // By this node.
+    Bytes bytes = Bytes::kRight;
+    bool has_bytes = false;                      // It may have some, of after the last drop that was begun.
+    bool has_others = false;                     // It may have some that nobody looked after.
     uint32_t handles = 0;                        // By which it is open,
     uint32_t writers = 0;                        // of these may write,
     uint32_t keepers = 0;                        // and of these have the kernel keep bytes.
     std::vector<std::function<void()>> leaving;  // Pages that wait for the kernel to take an answer in.
     TimeNs asks_until = 0;                       // No longer than until then.
-    std::vector<std::pair<uint64_t, std::function<void()>>> waiting;  // Until so many doubts are seen to.
+    std::vector<std::shared_ptr<std::function<void()>>> waiting;  // Until bytes are right; null: it was called.
   };
 
-  bool IsOn();
-  DurationNs TimeToTell(uint64_t number, Mark mark);
+  bool IsOn() const { return copies_ != nullptr && !is_off_; }
   // False: the kernel may take in an answer yet.
   bool Drop(uint64_t number, Kept* kept);
   void AskUntilDropped(uint64_t number, Kept* kept);
   void AskAgain(uint64_t number);
   void LetGo(Kept* kept);
   void Doubt(uint64_t number, Kept* kept);
-  bool AreBytesRight(uint64_t number, Kept* kept);
-  void DropBytesBesideReads(uint64_t number, Kept* kept);
-  void DropAll();
+  // B1, and whether they are right.
+  bool Settle(uint64_t number, Kept* kept);
+  void OnDropped(uint64_t number, bool dropped);
 
   const KnownFiles* const known_;
   Kernel* const kernel_;
   const PlantedBugs* const bugs_;
   Clock* clock_ = nullptr;
   PageCopies* copies_ = nullptr;
-  bool is_shared_ = false;      // Or was: K5.
-  bool can_drop_names_ = true;  // As far as is known.
-  bool has_tried_names_ = false;
-  uint64_t names_dropped_ = 1;                // How often.
+  bool keeps_bytes_ = false;
+  bool is_off_ = false;                       // KeepNothing.
   uint64_t left_ = 0;                         // Pages have left so often,
   uint64_t changed_ = 0;                      // and transactions of this node have changed one, inodes alone.
   DurationNs longest_ = 0;                    // That was told.

@@ -14,6 +14,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 #include "fs/status.h"
 #include "net/check.h"
@@ -22,30 +23,24 @@
 namespace mangrove::fs {
 namespace {
 
-// Linux 6.16 and later: names that were found before are looked up again.
-constexpr int32_t kIncrementEpoch = 8;
 constexpr int64_t kAttributesAlone = -1;
 // A read of a node that is away keeps a thread for seconds.
 constexpr size_t kMostThreads = 4;
 constexpr size_t kLongestRequest = (1 << 20) + 4096;
 
 // The error that the kernel answers; 0: it is done.
-int Notify(int fd, int32_t code, const void* argument, size_t size) {
-  fuse_out_header header{};
-  header.len = static_cast<uint32_t>(sizeof(header) + size);
-  header.error = code;
-  std::array<iovec, 2> parts{{{&header, sizeof(header)}, {const_cast<void*>(argument), size}}};
-  while (writev(fd, parts.data(), size == 0 ? 1 : 2) < 0) {
-    if (errno != EINTR) return errno;
-  }
-  return 0;
-}
-
 int DropInode(int fd, uint64_t number, int64_t from) {
   fuse_notify_inval_inode_out what{};
   what.ino = number;
   what.off = from;
-  return Notify(fd, FUSE_NOTIFY_INVAL_INODE, &what, sizeof(what));
+  fuse_out_header header{};
+  header.len = sizeof(header) + sizeof(what);
+  header.error = FUSE_NOTIFY_INVAL_INODE;
+  const std::array<iovec, 2> parts{{{&header, sizeof(header)}, {&what, sizeof(what)}}};
+  while (writev(fd, parts.data(), parts.size()) < 0) {
+    if (errno != EINTR) return errno;
+  }
+  return 0;
 }
 
 // A file of FUSE by its number, in whatever mount `directory` is of. Below 0: errno.
@@ -63,10 +58,12 @@ int OpenByNumber(int directory, uint64_t number, uint64_t generation, int flags)
   return open_by_handle_at(directory, &handle.head, flags);
 }
 
-// What came since nobody serves the session.
+// Some of what came since nobody serves the session.
 void AnswerWithErrors(int fd, std::vector<char>* request) {
+  constexpr int kAtATime = 64;
   request->resize(kLongestRequest);
-  while (read(fd, request->data(), request->size()) >= static_cast<ssize_t>(sizeof(fuse_in_header))) {
+  for (int i = 0; i < kAtATime; ++i) {
+    if (read(fd, request->data(), request->size()) < static_cast<ssize_t>(sizeof(fuse_in_header))) return;
     fuse_in_header in;
     std::memcpy(&in, request->data(), sizeof(in));
     if (in.opcode == FUSE_FORGET || in.opcode == FUSE_BATCH_FORGET || in.opcode == FUSE_INTERRUPT) continue;
@@ -142,16 +139,30 @@ bool KernelNotices::IsOwn(pid_t thread) {
 
 bool KernelNotices::DropAttributes(uint64_t number) { return DropInode(fd_, number, kAttributesAlone) != ENOENT; }
 
-bool KernelNotices::DropNames() { return Notify(fd_, kIncrementEpoch, nullptr, 0) == 0; }
-
 void KernelNotices::DropBytes(uint64_t number) { DropInode(fd_, number, 0); }
 
-void KernelNotices::DropBytesBesideReads(uint64_t number, std::function<void()> done) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+void KernelNotices::DropBytesBesideReads(uint64_t number, std::function<void(bool)> done) {
+  std::unique_lock<std::mutex> lock(mutex_);
   if (ends_) return;
   bytes_.push_back({.number = number, .generation = known_->Find(number).generation, .done = std::move(done)});
-  if (idle_ < bytes_.size() && threads_.size() < kMostThreads) threads_.emplace_back([this] { Run(); });
+  const bool has_idle = idle_ >= bytes_.size();
   wanted_.notify_one();
+  lock.unlock();
+  if (has_idle || threads_.size() == kMostThreads) return;
+  try {
+    threads_.emplace_back([this] { Run(); });
+  } catch (const std::system_error& error) {
+    if (!threads_.empty()) return;  // They take turns.
+    lock.lock();
+    for (Wanted& wanted : bytes_) done_.emplace_back([end = std::move(wanted.done)] { end(false); });
+    bytes_.clear();
+    Wake();
+  }
+}
+
+void KernelNotices::Wake() {
+  constexpr uint64_t kOnce = 1;
+  CHECK(write(done_fd_, &kOnce, sizeof(kOnce)) == sizeof(kOnce));
 }
 
 void KernelNotices::Finish() {
@@ -201,11 +212,8 @@ void KernelNotices::Run() {
     lock.unlock();
     const bool is_dropped = is_alone && OpenOnce(wanted);
     lock.lock();
-    if (!is_dropped)
-      done_.emplace_back([] { LogDebug("bytes of a file in a mount that is not there cannot be dropped"); });
-    done_.push_back(std::move(wanted.done));
-    constexpr uint64_t kOnce = 1;
-    CHECK(write(done_fd_, &kOnce, sizeof(kOnce)) == sizeof(kOnce));
+    done_.emplace_back([end = std::move(wanted.done), is_dropped] { end(is_dropped); });
+    Wake();
   }
   running_.erase(gettid());
 }

@@ -46,20 +46,21 @@ class KernelNotices final : public KernelCache::Kernel {
   bool IsOwn(pid_t thread);
 
   bool DropAttributes(uint64_t number) override;
-  bool DropNames() override;
   void DropBytes(uint64_t number) override;
-  void DropBytesBesideReads(uint64_t number, std::function<void()> done) override;
-  bool CanDropBytes() const override { return can_open_; }
+  void DropBytesBesideReads(uint64_t number, std::function<void(bool dropped)> done) override;
+  // As far as is known after Prepare.
+  bool CanDropBytes() const { return can_open_; }
 
  private:
   // As the kernel names a file for who has no path.
   struct Wanted {
     uint64_t number = 0;
     uint64_t generation = 0;
-    std::function<void()> done;
+    std::function<void(bool)> done;
   };
   void Run();
   void Finish();
+  void Wake();
   // False: it could not be opened.
   bool OpenOnce(const Wanted& wanted) const;
 

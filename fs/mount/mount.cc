@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -218,13 +219,21 @@ void Mount::Serve(Loop* loop, Filesystem* filesystem, std::function<void()> ende
   state_->ended = std::move(ended);
   state_->fd = fuse_session_fd(state_->session);
   state_->notices.Begin(state_->fd, loop);
-  state_->cache.Begin(loop, filesystem->copies());
+  state_->cache.Begin(loop, filesystem->copies(), state_->notices.CanDropBytes());
   loop->AddFd(state_->fd, EPOLLIN, [state = state_.get()](uint32_t events) { state->ReadRequests(events); });
 }
 
 absl::Status Mount::Unmount(const std::string& directory, bool by_force) {
-  if (umount2(directory.c_str(), by_force ? MNT_DETACH : 0) == 0) return absl::OkStatus();
-  const int error = errno;
+  // The daemon itself has a file open for some moments, at times (kernel_notices.h).
+  constexpr int kTries = 5;
+  constexpr int kAgainMs = 20;
+  int error = 0;
+  for (int i = 0; i < kTries; ++i) {
+    if (umount2(directory.c_str(), by_force ? MNT_DETACH : 0) == 0) return absl::OkStatus();
+    error = errno;
+    if (error != EBUSY) break;
+    poll(nullptr, 0, kAgainMs);
+  }
   return PosixError(error,
                     absl::StrCat(directory, error == EBUSY ? " is in use: unmount it by force, or end what uses it"
                                                            : absl::StrCat(" cannot be unmounted: ", strerror(error))));

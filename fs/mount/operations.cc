@@ -14,7 +14,6 @@
 #include <utility>
 #include <vector>
 
-#include "fs/directory.h"
 #include "fs/mount/answer.h"
 #include "fs/status.h"
 
@@ -36,22 +35,17 @@ int64_t NowNs() {
   return NsOf(now);
 }
 
-// Which the kernel is to keep as long as it may.
-void ReplyEntry(fuse_req_t request, State* state, fuse_entry_param entry, DurationNs names, DurationNs attributes) {
-  entry.entry_timeout = SecondsOf(names);
+// Of names the kernel keeps none (kernel_cache.h).
+void ReplyEntry(fuse_req_t request, State* state, fuse_entry_param entry, DurationNs attributes) {
   entry.attr_timeout = SecondsOf(attributes);
-  if (fuse_reply_entry(request, &entry) != 0 && entry.ino != 0) ForgetEntry(state, entry.ino);
+  if (fuse_reply_entry(request, &entry) != 0) ForgetEntry(state, entry.ino);
 }
 
-// A new file.
-void AnswerMade(fuse_req_t request, fuse_ino_t parent, Task<absl::StatusOr<Attributes>> task) {
-  Answer<Attributes>(request, std::move(task),
-                     [request, parent, begun = StateOf(request)->cache.Now()](State* state, const Attributes& a) {
-                       const KernelCache::Mark mark = state->cache.OfMade(begun);
-                       const fuse_entry_param entry = EntryOf(state, a);
-                       const DurationNs attributes = state->cache.TellAttributes(entry.ino, !a.is_of_streams, mark);
-                       ReplyEntry(request, state, entry, state->cache.TellNames(parent, mark), attributes);
-                     });
+// A file that was made or linked: the kernel takes its attributes in whatever it knows by then, so it does not keep them.
+void AnswerMade(fuse_req_t request, Task<absl::StatusOr<Attributes>> task) {
+  Answer<Attributes>(request, std::move(task), [request](State* state, const Attributes& attributes) {
+    ReplyEntry(request, state, EntryOf(state, attributes), 0);
+  });
 }
 
 // `tell`: the kernel sees to it that no older answer comes behind it.
@@ -67,47 +61,34 @@ void AnswerAttributes(fuse_req_t request, fuse_ino_t number, bool tell, Task<abs
 // --- Names ------------------------------------------------------------------------------------------------------------
 
 void Lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
-  auto state = StateOf(request)->shared_from_this();
-  ++state->under_way;
-  // Of streams the directory does not know all (docs/FILESYSTEM.md).
-  const bool tell = !std::string_view(name).starts_with(kStreamsPrefix);
-  Spawn<absl::StatusOr<Attributes>>(
-      state->filesystem->Lookup(FileOf(state.get(), parent), name),
-      [state, request, parent, tell, mark = state->cache.Now()](const absl::StatusOr<Attributes>& found) {
-        --state->under_way;
-        const bool is_nothing = ErrnoOf(found.status()) == ENOENT;
-        if (!found.ok() && !is_nothing) return ReplyError(request, found.status());
-        const DurationNs names = tell ? state->cache.TellNames(parent, mark) : 0;
-        if (is_nothing && names == 0) return ReplyError(request, found.status());
-        if (is_nothing) return ReplyEntry(request, state.get(), {}, names, 0);
-        const fuse_entry_param entry = EntryOf(state.get(), *found);
-        const DurationNs attributes = state->cache.TellAttributes(entry.ino, !found->is_of_streams, mark);
-        ReplyEntry(request, state.get(), entry, names, attributes);
-      });
+  const State* const before = StateOf(request);
+  const KernelCache::Mark mark = before->cache.Now();
+  Answer<Attributes>(request, before->filesystem->Lookup(FileOf(before, parent), name),
+                     [request, mark](State* state, const Attributes& found) {
+                       const fuse_entry_param entry = EntryOf(state, found);
+                       ReplyEntry(request, state, entry,
+                                  state->cache.TellAttributes(entry.ino, !found.is_of_streams, mark));
+                     });
 }
 
 void MakeNode(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {
   const State* const state = StateOf(request);
-  AnswerMade(request, parent,
-             state->filesystem->MakeNode(CallerOf(request), FileOf(state, parent), name, mode, device));
+  AnswerMade(request, state->filesystem->MakeNode(CallerOf(request), FileOf(state, parent), name, mode, device));
 }
 
 void MakeDirectory(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode) {
   const State* const state = StateOf(request);
-  AnswerMade(request, parent, state->filesystem->MakeDirectory(CallerOf(request), FileOf(state, parent), name, mode));
+  AnswerMade(request, state->filesystem->MakeDirectory(CallerOf(request), FileOf(state, parent), name, mode));
 }
 
 void MakeSymlink(fuse_req_t request, const char* target, fuse_ino_t parent, const char* name) {
   const State* const state = StateOf(request);
-  AnswerMade(request, parent, state->filesystem->MakeSymlink(CallerOf(request), FileOf(state, parent), name, target));
+  AnswerMade(request, state->filesystem->MakeSymlink(CallerOf(request), FileOf(state, parent), name, target));
 }
 
-// The kernel has the file already, and takes its attributes in whatever it knows by then.
 void Link(fuse_req_t request, fuse_ino_t inode, fuse_ino_t parent, const char* name) {
-  const State* const before = StateOf(request);
-  Answer<Attributes>(
-      request, before->filesystem->Link(FileOf(before, inode), FileOf(before, parent), name),
-      [request](State* state, const Attributes& a) { ReplyEntry(request, state, EntryOf(state, a), 0, 0); });
+  const State* const state = StateOf(request);
+  AnswerMade(request, state->filesystem->Link(FileOf(state, inode), FileOf(state, parent), name));
 }
 
 void Unlink(fuse_req_t request, fuse_ino_t parent, const char* name) {
@@ -120,18 +101,10 @@ void RemoveDirectory(fuse_req_t request, fuse_ino_t parent, const char* name) {
   Answer(request, state->filesystem->RemoveDirectory(FileOf(state, parent), name));
 }
 
-// What is moved the kernel would keep for as long as it was told of its old place.
-Task<absl::Status> AndDropNames(State* state, Task<absl::Status> task) {
-  const absl::Status status = co_await std::move(task);
-  state->cache.DropNames();
-  co_return status;
-}
-
 void Rename(fuse_req_t request, fuse_ino_t from, const char* name, fuse_ino_t to, const char* new_name,
             unsigned flags) {
-  State* const state = StateOf(request);
-  Answer(request,
-         AndDropNames(state, state->filesystem->Rename(FileOf(state, from), name, FileOf(state, to), new_name, flags)));
+  const State* const state = StateOf(request);
+  Answer(request, state->filesystem->Rename(FileOf(state, from), name, FileOf(state, to), new_name, flags));
 }
 
 void Forget(fuse_req_t request, fuse_ino_t inode, uint64_t times) {
@@ -172,9 +145,9 @@ Task<absl::StatusOr<Listing>> List(Filesystem* filesystem, FoundFile directory, 
 // Entries of a listing in the kernel's form, as many as go into `size` bytes.
 class ListingBuffer {
  public:
-  // `names`: how long the kernel may keep them; `mark`: of when they were looked for.
-  ListingBuffer(fuse_req_t request, size_t size, bool with_attributes, DurationNs names, KernelCache::Mark mark)
-      : request_(request), bytes_(size, '\0'), with_attributes_(with_attributes), names_(names), mark_(mark) {}
+  // `mark`: of when they were looked for.
+  ListingBuffer(fuse_req_t request, size_t size, bool with_attributes, KernelCache::Mark mark)
+      : request_(request), bytes_(size, '\0'), with_attributes_(with_attributes), mark_(mark) {}
 
   bool Add(State* state, const DirectoryEntry& entry) {
     // Of a number 0 the kernel takes the name and the type alone.
@@ -183,7 +156,6 @@ class ListingBuffer {
     const bool is_told = with_attributes_ && entry.is_readable;
     if (is_told) {
       answer = EntryOf(state, entry.attributes);
-      answer.entry_timeout = SecondsOf(names_);
       answer.attr_timeout = SecondsOf(state->cache.TellAttributes(answer.ino, !entry.attributes.is_of_streams, mark_));
     }
     const bool fits = Add(entry.name.c_str(), answer, static_cast<off_t>(entry.cookie));
@@ -210,7 +182,6 @@ class ListingBuffer {
   std::string bytes_;
   size_t used_ = 0;
   bool with_attributes_;
-  DurationNs names_;
   KernelCache::Mark mark_;
   std::vector<fuse_ino_t> told_;
 };
@@ -221,8 +192,7 @@ void AnswerListing(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offs
   const size_t most = std::clamp<size_t>(size / least_bytes, 1, kMostEntries);
   Answer<Listing>(request, List(state->filesystem, FileOf(state, inode), offset, most),
                   [=, mark = state->cache.Now()](State* mount, const Listing& listing) {
-                    const DurationNs names = with_attributes ? mount->cache.TellListedNames(inode, mark) : 0;
-                    ListingBuffer buffer(request, size, with_attributes, names, mark);
+                    ListingBuffer buffer(request, size, with_attributes, mark);
                     // No inode is looked up by these two: they have numbers of their own kind in the answer.
                     fuse_entry_param dot{};
                     dot.attr.st_mode = S_IFDIR;
@@ -346,7 +316,10 @@ void GetSpace(fuse_req_t request, fuse_ino_t) {
   });
 }
 
-void Begin(void*, fuse_conn_info* connection) {
+void Begin(void* user, fuse_conn_info* connection) {
+  // Linux 6.14. Before it, an answer about a file that the kernel has forgotten meanwhile is taken in as if it were new.
+  constexpr unsigned kMarksForgotten = 42;
+  if (connection->proto_minor < kMarksForgotten) static_cast<State*>(user)->cache.KeepNothing();
   // Without FUSE_CAP_ATOMIC_O_TRUNC: the kernel forgets set-id bits when it leaves the truncation to an open.
   const unsigned wanted = FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_AUTO_INVAL_DATA |
                           FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |

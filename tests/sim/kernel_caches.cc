@@ -21,6 +21,7 @@ constexpr uint64_t InodeOf(size_t file) { return kFirst + 2 * file; }
 constexpr uint64_t BytesOf(size_t file) { return kFirst + 2 * file + 1; }
 std::vector<uint64_t> PagesOf(size_t file) { return {InodeOf(file), BytesOf(file)}; }
 constexpr DurationNs kPrepareBound = 60 * kSecond;
+constexpr DurationNs kForgetTime = 300 * kMicrosecond;
 constexpr DurationNs kAgain = 10 * kMillisecond;
 constexpr int kMostAttempts = 40;
 
@@ -84,7 +85,7 @@ void KernelCachesWork::OnReady(SimHost& host) {
   node.allocate = [](PageRange, AllocateOptions, TimeNs) -> Task<absl::Status> { co_return absl::OkStatus(); };
   home->pages = std::make_unique<fs::EnginePages>(node, kFilesetRegion, ++next_client_);
   home->known.SetRoot({kDirectory});
-  home->cache.Begin(host.clock.get(), home->pages->copies());
+  home->cache.Begin(host.clock.get(), home->pages->copies(), true);
   homes_[host.slot] = home;
   for (int i = 0; i < options_.programs_per_node; ++i) {
     const auto number = static_cast<uint64_t>(host.slot * options_.programs_per_node + i);
@@ -207,7 +208,7 @@ Task<bool> KernelCachesWork::Answer(HomePtr home, CallPtr call, Task<bool> task)
   co_await std::move(task);
   // Whoever waits is woken some time after the answer was written.
   const DurationNs time =
-      (world_->events() % 16 == 0 ? 40 : 1) * static_cast<DurationNs>(10 + world_->events() % 90) * kMicrosecond;
+      (world_->events() % 16 == 0 ? 100 : 1) * static_cast<DurationNs>(10 + world_->events() % 90) * kMicrosecond;
   Pass(home, time, [call] { call->End(); });
   co_return true;
 }
@@ -238,8 +239,13 @@ Task<bool> KernelCachesWork::RunProgram(HomePtr home, Program program) {
     const size_t file = random.Below(program.files.size());
     Found& found = program.files[file];
     const uint64_t choice = random.Below(1'000);
-    if (choice < 150) {
-      co_await LookAtNames(home, &program, choice < 30);
+    if (world_->IsPaused(home->host->slot) && choice < 900) {
+      // Mostly what needs no answer of a daemon that stands still.
+      if (home->kernel.Attributes(found.number)) co_await Stat(home, &program, found.number, InodeOf(file));
+      continue;
+    }
+    if (choice < 60) {
+      co_await List(home, &program);
     } else if (choice < 190) {
       co_await ChangeNames(home, &program);
     } else if (choice < 230) {
@@ -251,7 +257,7 @@ Task<bool> KernelCachesWork::RunProgram(HomePtr home, Program program) {
     } else if (choice < 500) {
       co_await Stat(home, &program, found.number, InodeOf(file));
     } else if (!found.is_open) {
-      if (choice < 520) found = {};  // It is looked up again.
+      if (choice < 520) Forget(home, &found, file);
       if (choice >= 520) co_await Open(home, &program, &found);
     } else if (choice < 540) {
       co_await Close(home, &found);
@@ -285,9 +291,22 @@ Task<bool> KernelCachesWork::LookUp(HomePtr home, Program* program, size_t file)
   co_await Ask(home, program, serve(home, file, found));
   if (found->number == 0) co_return false;
   home->kernel.TakeAttributes(found->number, asked_in, found->value, found->time);
+  ++home->looked_up[found->number];
+  if (program->files[file].number == 0) ++home->users[file];
   program->files[file].number = found->number;
   Check(*home, InodeOf(file), begun, found->value, "a file that it looks up");
   co_return true;
+}
+
+// It is looked up again. With the last program the kernel forgets the file, and says so later.
+void KernelCachesWork::Forget(const HomePtr& home, Found* found, size_t file) {
+  const uint64_t number = std::exchange(*found, {}).number;
+  if (--home->users[file] > 0) return;
+  home->kernel.Forget(number);
+  world_->After(kForgetTime, home->host->slot, EventKind::kClient,
+                [home, number, times = std::exchange(home->looked_up[number], 0)] {
+                  if (home->known.Forget(number, times)) home->cache.Forget(number);
+                });
 }
 
 Task<bool> KernelCachesWork::Stat(HomePtr home, Program* program, uint64_t number, uint64_t page) {
@@ -314,14 +333,13 @@ Task<bool> KernelCachesWork::Stat(HomePtr home, Program* program, uint64_t numbe
 
 Task<bool> KernelCachesWork::Open(HomePtr home, Program* program, Found* file) {
   const auto serve = [](HomePtr of, Found* out) -> Task<bool> {
-    Outcome<bool> right(of->host->clock.get());
-    of->cache.WhenBytesAreRight(out->number, [right]() mutable { right.Set(true); });
-    co_await right.Get();
+    co_await Get(of, kDirectory);  // That it is open others have to know first.
     out->may_keep = of->cache.Open(out->number, false);
     out->is_open = true;
     co_return true;
   };
   co_await Ask(home, program, serve(home, file));
+  if (!file->may_keep) home->kernel.OpenWithoutKeeping(file->number);
   co_return true;
 }
 
@@ -375,6 +393,7 @@ Task<bool> KernelCachesWork::ReadBytes(HomePtr home, Program* program, size_t fi
 Task<bool> KernelCachesWork::Write(HomePtr home, Program* program, size_t file) {
   const uint64_t number = program->files[file].number;
   const auto serve = [](KernelCachesWork* work, HomePtr of, uint64_t n, size_t which) -> Task<bool> {
+    co_await Get(of, kDirectory);
     of->cache.Open(n, true);
     co_await work->Raise(of, PagesOf(which));
     of->cache.Wrote(n);
@@ -387,39 +406,39 @@ Task<bool> KernelCachesWork::Write(HomePtr home, Program* program, size_t file) 
   co_return true;
 }
 
-// The kernel has nobody look for names that it asks for while somebody changes some.
-Task<bool> KernelCachesWork::LookAtNames(HomePtr home, Program* program, bool by_list) {
-  if (home->changes_names) co_return false;
+// The files of a listing are found, and told of when all have been.
+Task<bool> KernelCachesWork::List(HomePtr home, Program* program) {
+  using Told = std::array<std::pair<uint64_t, DurationNs>, kFiles>;
   const TimeNs begun = world_->now();
-  const std::optional<uint64_t> kept = by_list ? std::nullopt : home->kernel.Names();
-  if (kept) {
-    ++hits_;
-    Check(*home, kDirectory, begun, *kept, "names that its kernel keeps");
-    co_return true;
-  }
-  const Counted looks(&home->looking);
-  const uint64_t asked_in = home->kernel.epoch();
-  auto told = std::make_shared<std::pair<std::optional<uint64_t>, DurationNs>>();
-  const auto serve = [](HomePtr of, bool list, decltype(told) out) -> Task<bool> {
+  const uint64_t asked_in = home->kernel.version();
+  auto told = std::make_shared<std::optional<Told>>();
+  std::array<uint64_t, kFiles> numbers{};
+  for (size_t file = 0; file < kFiles; ++file) numbers[file] = program->files[file].number;
+  const auto serve = [](HomePtr of, std::array<uint64_t, kFiles> which, decltype(told) out) -> Task<bool> {
     const fs::KernelCache::Mark mark = of->cache.Now();
-    out->first = co_await Get(of, kDirectory);
-    // What is listed is read behind the names.
-    for (size_t file = 0; list && file < kFiles; ++file) co_await Get(of, InodeOf(file));
-    if (!out->first) co_return false;
-    out->second = list ? of->cache.TellListedNames(fs::KnownFiles::kRoot, mark)
-                       : of->cache.TellNames(fs::KnownFiles::kRoot, mark);
+    Told found{};
+    for (size_t file = 0; file < kFiles; ++file) {
+      const std::optional<uint64_t> value = co_await Get(of, InodeOf(file));
+      if (!value) co_return false;
+      found[file].first = *value;
+    }
+    for (size_t file = 0; file < kFiles; ++file) {
+      if (which[file] != 0) found[file].second = of->cache.TellAttributes(which[file], true, mark);
+    }
+    *out = found;
     co_return true;
   };
-  co_await Ask(home, program, serve(home, by_list, told));
-  if (!told->first) co_return false;
-  home->kernel.TakeNames(by_list ? home->kernel.epoch() : asked_in, *told->first, told->second);
-  Check(*home, kDirectory, begun, *told->first, "names");
+  co_await Ask(home, program, serve(home, numbers, told));
+  if (!told->has_value()) co_return false;
+  for (size_t file = 0; file < kFiles; ++file) {
+    if (numbers[file] == 0) continue;
+    home->kernel.TakeAttributes(numbers[file], asked_in, (**told)[file].first, (**told)[file].second);
+    Check(*home, InodeOf(file), begun, (**told)[file].first, "a file of a listing");
+  }
   co_return true;
 }
 
 Task<bool> KernelCachesWork::ChangeNames(HomePtr home, Program* program) {
-  if (home->changes_names || home->looking > 0) co_return false;
-  home->changes_names = true;
   const auto serve = [](KernelCachesWork* work, HomePtr of) -> Task<bool> {
     std::vector<uint64_t> names(1, kDirectory);
     co_await work->Raise(of, std::move(names));
@@ -427,7 +446,6 @@ Task<bool> KernelCachesWork::ChangeNames(HomePtr home, Program* program) {
   };
   co_await Ask(home, program, serve(this, home));
   home->kernel.ChangedNames(fs::KnownFiles::kRoot);
-  home->changes_names = false;
   co_return true;
 }
 

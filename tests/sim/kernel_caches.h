@@ -44,6 +44,7 @@ class KernelCachesWork final : public Work {
   uint64_t hits() const { return hits_; }
 
  private:
+  static constexpr size_t kFiles = 3;
   // What a node has.
   struct Home {
     Home(SimWorld* world, SimHost* of, const PlantedBugs* bugs)
@@ -54,11 +55,10 @@ class KernelCachesWork final : public Work {
     fs::KnownFiles known;
     KernelModel kernel;
     fs::KernelCache cache;
-    int looking = 0;  // For names, at the moment.
-    bool changes_names = false;
+    std::array<int, kFiles> users{};         // Programs that have found the file.
+    std::map<uint64_t, uint64_t> looked_up;  // How often, by numbers.
   };
   using HomePtr = std::shared_ptr<Home>;
-  static constexpr size_t kFiles = 3;
   // A file as a program has found it.
   struct Found {
     uint64_t number = 0;
@@ -85,11 +85,12 @@ class KernelCachesWork final : public Work {
   Task<bool> RunProgram(HomePtr home, Program program);
   Task<bool> LookUp(HomePtr home, Program* program, size_t file);
   Task<bool> Stat(HomePtr home, Program* program, uint64_t number, uint64_t page);
+  void Forget(const HomePtr& home, Found* found, size_t file);
   Task<bool> Open(HomePtr home, Program* program, Found* file);
   Task<bool> Close(HomePtr home, Found* file);
   Task<bool> ReadBytes(HomePtr home, Program* program, size_t file);
   Task<bool> Write(HomePtr home, Program* program, size_t file);
-  Task<bool> LookAtNames(HomePtr home, Program* program, bool by_list);
+  Task<bool> List(HomePtr home, Program* program);
   Task<bool> ChangeNames(HomePtr home, Program* program);
   Task<bool> CheckProgress(SimHost* host, DurationNs bound);
 

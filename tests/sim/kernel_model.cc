@@ -9,6 +9,9 @@ namespace {
 
 // A thread is woken, and wakes the loop.
 constexpr DurationNs kDropTime = 100 * kMicrosecond;
+// It counts in ticks, rounded up, and what runs out in a tick is there until its end.
+constexpr DurationNs kTick = 4 * kMillisecond;
+TimeNs EndOf(TimeNs now, DurationNs time) { return time == 0 ? 0 : ((now + time) / kTick + 2) * kTick; }
 
 }  // namespace
 
@@ -16,11 +19,6 @@ std::optional<uint64_t> KernelModel::Attributes(uint64_t number) const {
   const auto it = files_.find(number);
   if (it == files_.end() || world_->now() >= it->second.attributes.until) return std::nullopt;
   return it->second.attributes.value;
-}
-
-std::optional<uint64_t> KernelModel::Names() const {
-  if (names_.epoch != epoch_ || world_->now() >= names_.until) return std::nullopt;
-  return names_.value;
 }
 
 std::optional<uint64_t> KernelModel::Bytes(uint64_t number) const {
@@ -31,12 +29,8 @@ std::optional<uint64_t> KernelModel::Bytes(uint64_t number) const {
 void KernelModel::TakeAttributes(uint64_t number, uint64_t asked_in, uint64_t value, DurationNs time) {
   File& file = files_[number];
   if (file.version > asked_in) return;
-  file.attributes = {.value = value, .until = world_->now() + time, .epoch = 0};
+  file.attributes = {.value = value, .until = EndOf(world_->now(), time)};
   file.version = ++version_;
-}
-
-void KernelModel::TakeNames(uint64_t asked_in, uint64_t value, DurationNs time) {
-  names_ = {.value = value, .until = world_->now() + time, .epoch = asked_in};
 }
 
 void KernelModel::EndRead(uint64_t number, std::optional<uint64_t> value) {
@@ -54,9 +48,7 @@ void KernelModel::Wrote(uint64_t number) {
   it->second.attributes.until = 0;
 }
 
-// Without a mark that what was asked for before is older.
 void KernelModel::ChangedNames(uint64_t directory) {
-  names_.until = 0;
   const auto it = files_.find(directory);
   if (it != files_.end()) it->second.attributes.until = 0;
 }
@@ -68,11 +60,6 @@ bool KernelModel::DropAttributes(uint64_t number) {
   return true;
 }
 
-bool KernelModel::DropNames() {
-  ++epoch_;
-  return true;
-}
-
 void KernelModel::DropBytes(uint64_t number) {
   const auto it = files_.find(number);
   if (it == files_.end()) return;
@@ -80,21 +67,28 @@ void KernelModel::DropBytes(uint64_t number) {
   it->second.bytes.reset();
 }
 
-void KernelModel::DropBytesBesideReads(uint64_t number, std::function<void()> done) {
+void KernelModel::OpenWithoutKeeping(uint64_t number) {
   const auto it = files_.find(number);
+  if (it != files_.end() && it->second.reads == 0) it->second.bytes.reset();
+}
+
+void KernelModel::DropBytesBesideReads(uint64_t number, std::function<void(bool)> done) {
+  const auto it = files_.find(number);
+  auto end = [done = std::move(done)] { done(true); };
   if (it == files_.end()) {
-    world_->After(kDropTime, slot_, EventKind::kClient, std::move(done));
+    world_->After(kDropTime, slot_, EventKind::kClient, std::move(end));
     return;
   }
-  it->second.drops.push_back(std::move(done));
+  it->second.drops.emplace_back(std::move(end));
   EndDrops(&it->second);
 }
 
 void KernelModel::EndDrops(File* file) {
   if (file->reads > 0 || file->drops.empty()) return;
   file->bytes.reset();
-  for (auto& done : std::exchange(file->drops, {}))
+  for (auto& done : std::exchange(file->drops, {})) {
     world_->After(kDropTime, slot_, EventKind::kClient, std::move(done));
+  }
 }
 
 }  // namespace mangrove::sim

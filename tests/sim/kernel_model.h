@@ -1,7 +1,7 @@
-// A node's kernel as far as it keeps what a mount told it: attributes and bytes of files, and the names of one directory.
+// A node's kernel as far as it keeps what a mount told it: attributes and bytes of files.
 //
 // It goes on while the daemon stands still, and takes answers in when it pleases, as Linux does: an answer that was asked for before the
-// attributes were dropped is not taken in, unless the file was not known then; names are of the epoch in which they were asked for.
+// attributes were dropped is not taken in, unless the file was not known then.
 
 #pragma once
 
@@ -23,36 +23,32 @@ class KernelModel final : public fs::KernelCache::Kernel {
 
   // When something is asked for.
   uint64_t version() const { return version_; }
-  uint64_t epoch() const { return epoch_; }
 
   // What it has, if it need not ask.
   std::optional<uint64_t> Attributes(uint64_t number) const;
-  std::optional<uint64_t> Names() const;
   std::optional<uint64_t> Bytes(uint64_t number) const;
 
   // Answers are taken in.
   void TakeAttributes(uint64_t number, uint64_t asked_in, uint64_t value, DurationNs time);
-  void TakeNames(uint64_t asked_in, uint64_t value, DurationNs time);
   // The bytes are locked between these two. Nothing: they could not be read.
   void BeginRead(uint64_t number) { ++files_[number].reads; }
   void EndRead(uint64_t number, std::optional<uint64_t> value);
-  // It has changed the file, or names of the directory, itself.
+  // It has changed the file itself, with a mark that what was asked for before is older, or names in the directory, without.
   void Wrote(uint64_t number);
   void ChangedNames(uint64_t directory);
+  // Who opens a file without keeping its bytes drops them.
+  void OpenWithoutKeeping(uint64_t number);
   void Forget(uint64_t number) { files_.erase(number); }
 
   // fs::KernelCache::Kernel
   bool DropAttributes(uint64_t number) override;
-  bool DropNames() override;
   void DropBytes(uint64_t number) override;
-  void DropBytesBesideReads(uint64_t number, std::function<void()> done) override;
-  bool CanDropBytes() const override { return true; }
+  void DropBytesBesideReads(uint64_t number, std::function<void(bool)> done) override;
 
  private:
   struct Told {
     uint64_t value = 0;
     TimeNs until = 0;
-    uint64_t epoch = 0;
   };
   struct File {
     uint64_t version = 0;
@@ -67,8 +63,6 @@ class KernelModel final : public fs::KernelCache::Kernel {
   SimWorld* const world_;
   const int slot_;
   uint64_t version_ = 1;
-  uint64_t epoch_ = 1;
-  Told names_;
   std::map<uint64_t, File> files_;
 };
 
