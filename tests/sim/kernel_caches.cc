@@ -244,7 +244,7 @@ Task<bool> KernelCachesWork::RunProgram(HomePtr home, Program program) {
       if (home->kernel.Attributes(found.number)) co_await Stat(home, &program, found.number, InodeOf(file));
       continue;
     }
-    if (choice < 60) {
+    if (choice < 130) {
       co_await List(home, &program);
     } else if (choice < 190) {
       co_await ChangeNames(home, &program);
@@ -422,6 +422,7 @@ Task<bool> KernelCachesWork::List(HomePtr home, Program* program) {
       if (!value) co_return false;
       found[file].first = *value;
     }
+    co_await Get(of, kDirectory);
     for (size_t file = 0; file < kFiles; ++file) {
       if (which[file] != 0) found[file].second = of->cache.TellAttributes(which[file], true, mark);
     }

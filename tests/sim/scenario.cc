@@ -432,7 +432,7 @@ const std::vector<Scenario>& Scenarios() {
       {"stops", "nodes are stopped in order and started again", kMixed, {12, 3, 1, 0, 0, 4, 4, 2, 12, 6, 2, 1, 5, 0, 0, 0, 0, 0, 60}},
       {"files", "users work with files while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kFiles},
       {"filelocks", "owners on all nodes lock files", kMixed, {40, 10, 6, 0, 0, 8, 8, 6, 12, 12, 0, 0, 8}, kFileLocks},
-      {"kernelcaches", "kernels on all nodes keep what they were told", kMixed, {20, 6, 4, 0, 0, 12, 12, 8, 12, 30, 0, 0, 8}, kKernelCaches},
+      {"kernelcaches", "kernels on all nodes keep what they were told", kMixed, {15, 4, 3, 0, 0, 8, 8, 6, 12, 100, 0, 0, 8}, kKernelCaches},
   };
   // clang-format on
   return kScenarios;
