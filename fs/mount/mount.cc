@@ -33,6 +33,8 @@ namespace {
 constexpr char kType[] = "fuse.mangrove";
 // In one turn of the loop.
 constexpr int kMostRequests = 32;
+// Less than what a lease is given up before it ends (PageEngine::mapped_until).
+constexpr DurationNs kLongTurn = 5 * kMillisecond;
 
 // What /proc says is mounted there: its type. Empty: nothing.
 std::string TypeOfMount(const std::string& directory) {
@@ -138,11 +140,20 @@ void Mount::State::End() {
 
 void Mount::State::ReadRequests(uint32_t events) {
   const auto keep = shared_from_this();
-  for (int i = 0; i < kMostRequests && fd >= 0; ++i) {
+  for (int i = 0; i < kMostRequests && fd >= 0 && !has_late_request; ++i) {
     const int bytes = fuse_session_receive_buf(session, &buffer);
     if (bytes == -EAGAIN || bytes == -EINTR) break;
     if (bytes <= 0) {
       End();
+      break;
+    }
+    // The process may have stood still since this turn of the loop began, and its time is of then: others may have gone on without this node.
+    if (loop->ExactNow() - loop->Now() > kLongTurn) {
+      has_late_request = true;
+      loop->CallAt(loop->ExactNow(), [keep] {
+        keep->has_late_request = false;
+        if (keep->fd >= 0) fuse_session_process_buf(keep->session, &keep->buffer);
+      });
       break;
     }
     fuse_session_process_buf(session, &buffer);

@@ -33,6 +33,7 @@ struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   fuse_session* session = nullptr;
   int fd = -1;  // The session's.
   fuse_buf buffer{};
+  bool has_late_request = false;  // That was read, and is answered in the next turn of the loop.
   Loop* loop = nullptr;
   Filesystem* filesystem = nullptr;
   std::function<void()> ended;
