@@ -54,8 +54,8 @@ TEST_F(KernelCaches, WhoIsAloneAsksNoOtherNode) {
   use();
   const uint64_t before = MessagesFrom(1);
   for (int i = 0; i < 1000; ++i) use();
-  EXPECT_LT(MessagesFrom(1) - before, 100u)
-      << "of 52,000 calls; what nodes say to each other all the time is among them";
+  // What nodes say to each other all the time is among them.
+  EXPECT_LT(MessagesFrom(1) - before, 520u) << "one for each 100 calls";
   close(file);
 }
 
