@@ -32,11 +32,15 @@ uint64_t ValueOf(const std::string& page) {
 }
 std::string BytesOfValue(uint64_t value) { return {reinterpret_cast<const char*>(&value), sizeof(value)}; }
 
+// What K1 relies on: a host that stands still as a whole, just between an answer and its being taken in, would keep it for longer.
+DurationNs InTime(DurationNs late, DurationNs time) { return late > time ? 0 : time; }
+
 }  // namespace
 
 // Until the kernel has the daemon's answer.
 struct KernelCachesWork::Call {
   bool is_over = false;
+  TimeNs answered = 0;
   std::coroutine_handle<> waiter;
 
   void End() {
@@ -209,17 +213,18 @@ Task<bool> KernelCachesWork::Answer(HomePtr home, CallPtr call, Task<bool> task)
   // Whoever waits is woken some time after the answer was written.
   const DurationNs time =
       (world_->events() % 16 == 0 ? 100 : 1) * static_cast<DurationNs>(10 + world_->events() % 90) * kMicrosecond;
+  call->answered = world_->now();
   Pass(home, time, [call] { call->End(); });
   co_return true;
 }
 
-Task<bool> KernelCachesWork::Ask(HomePtr home, Program* program, Task<bool> task) {
+Task<DurationNs> KernelCachesWork::Ask(HomePtr home, Program* program, Task<bool> task) {
   auto call = std::make_shared<Call>();
   auto shared = std::make_shared<Task<bool>>(std::move(task));
   world_->After(program->random.Spread(5 * kMicrosecond, 50 * kMicrosecond), home->host->slot, EventKind::kClient,
                 [this, home, call, shared] { home->host->applets.Run(Answer(home, call, std::move(*shared))); });
   co_await Call::Ends(call);
-  co_return true;
+  co_return world_->now() - call->answered;
 }
 
 // --- Programs ---------------------------------------------------------------------------------------------------------
@@ -288,9 +293,9 @@ Task<bool> KernelCachesWork::LookUp(HomePtr home, Program* program, size_t file)
     out->time = of->cache.TellAttributes(out->number, true, mark);
     co_return true;
   };
-  co_await Ask(home, program, serve(home, file, found));
+  const DurationNs late = co_await Ask(home, program, serve(home, file, found));
   if (found->number == 0) co_return false;
-  home->kernel.TakeAttributes(found->number, asked_in, found->value, found->time);
+  home->kernel.TakeAttributes(found->number, asked_in, found->value, InTime(late, found->time));
   ++home->looked_up[found->number];
   if (program->files[file].number == 0) ++home->users[file];
   program->files[file].number = found->number;
@@ -324,9 +329,9 @@ Task<bool> KernelCachesWork::Stat(HomePtr home, Program* program, uint64_t numbe
     if (out->first) out->second = of->cache.TellAttributes(n, true, mark);
     co_return true;
   };
-  co_await Ask(home, program, serve(home, number, page, told));
+  const DurationNs late = co_await Ask(home, program, serve(home, number, page, told));
   if (!told->first) co_return false;
-  home->kernel.TakeAttributes(number, asked_in, *told->first, told->second);
+  home->kernel.TakeAttributes(number, asked_in, *told->first, InTime(late, told->second));
   Check(*home, page, begun, *told->first, "attributes");
   co_return true;
 }
@@ -365,9 +370,9 @@ Task<bool> KernelCachesWork::ReadBytes(HomePtr home, Program* program, size_t fi
       if (out->first) out->second = of->cache.TellAttributes(n, true, mark);
       co_return true;
     };
-    co_await Ask(home, program, serve(home, found.number, InodeOf(file), told));
+    const DurationNs late = co_await Ask(home, program, serve(home, found.number, InodeOf(file), told));
     if (!told->first) co_return false;
-    home->kernel.TakeAttributes(found.number, asked_in, *told->first, told->second);
+    home->kernel.TakeAttributes(found.number, asked_in, *told->first, InTime(late, told->second));
   }
   const std::optional<uint64_t> kept = found.may_keep ? home->kernel.Bytes(found.number) : std::nullopt;
   if (kept) {
@@ -429,11 +434,11 @@ Task<bool> KernelCachesWork::List(HomePtr home, Program* program) {
     *out = found;
     co_return true;
   };
-  co_await Ask(home, program, serve(home, numbers, told));
+  const DurationNs late = co_await Ask(home, program, serve(home, numbers, told));
   if (!told->has_value()) co_return false;
   for (size_t file = 0; file < kFiles; ++file) {
     if (numbers[file] == 0) continue;
-    home->kernel.TakeAttributes(numbers[file], asked_in, (**told)[file].first, (**told)[file].second);
+    home->kernel.TakeAttributes(numbers[file], asked_in, (**told)[file].first, InTime(late, (**told)[file].second));
     Check(*home, InodeOf(file), begun, (**told)[file].first, "a file of a listing");
   }
   co_return true;

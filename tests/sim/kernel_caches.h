@@ -100,8 +100,8 @@ class KernelCachesWork final : public Work {
   Task<bool> Raise(HomePtr home, std::vector<uint64_t> pages);
   Task<bool> MakeDurable(HomePtr home, std::vector<uint64_t> pages);
   Task<bool> Answer(HomePtr home, CallPtr call, Task<bool> task);
-  // Runs `task` on the node, while that does not stand still, and `taken_in` in its kernel some time after.
-  Task<bool> Ask(HomePtr home, Program* program, Task<bool> task);
+  // Runs `task` on the node, while that does not stand still, and then goes on in its kernel: so long after the answer.
+  Task<DurationNs> Ask(HomePtr home, Program* program, Task<bool> task);
 
   void Pass(const HomePtr& home, DurationNs time, std::function<void()> then);
   uint64_t LeastAt(uint64_t page, TimeNs begun) const;
