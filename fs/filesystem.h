@@ -115,7 +115,7 @@ class Filesystem {
   virtual FileLocks* locks() = 0;
 
   // Copies of pages that this node has, by which it knows files: each by the page of its number (Attributes::is_of_streams says of which that
-  // is not all), names in a directory by the directory's. Null: nothing may be kept of it.
+  // is not all). Null: nothing may be kept of it.
   virtual PageCopies* copies() { return nullptr; }
 
   virtual Task<absl::StatusOr<Space>> GetSpace() = 0;

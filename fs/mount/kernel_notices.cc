@@ -176,8 +176,7 @@ void KernelNotices::Finish() {
   for (auto& one : done) one();
 }
 
-// Where the mount is not in the tree any more, nobody gets at it by its place, and its files cannot be opened anew: then the kernel goes by their
-// times and sizes alone.
+// Where the mount is not in the tree any more its files cannot be opened anew.
 bool KernelNotices::OpenOnce(const Wanted& wanted) const {
   const int root = open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (root < 0) return false;
