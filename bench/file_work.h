@@ -60,7 +60,7 @@ double ReadLargeRate(int directory, uint64_t mib);
 
 // Empty files "f0" and so on.
 void MakeFiles(int directory, uint64_t count);
-// Everything is listed, and then asked for its attributes, as `ls -l` does, in ms. Ends the process if it is not `expected` names.
+// Everything is listed, and each name asked for its attributes at once, as `ls -l` does, in ms. Ends the process if it is not `expected` names.
 double ListMs(int directory, uint64_t expected);
 
 }  // namespace mangrove::bench

@@ -33,16 +33,16 @@ constexpr size_t kMostDescriptors = 8192;
 
 // A file that the kernel knows; its address is the kernel's number for it.
 struct File {
-  int fd = -1;       // O_PATH; -1: only
-  std::string path;  // is known, as it was.
-  std::pair<dev_t, ino_t> key;
+  int fd = -1;         // O_PATH, or none.
+  std::string handle;  // Of the local filesystem's: another file with the same inode has another one.
   uint64_t lookups = 0;
 };
 
 struct Tree {
   File root;
-  std::map<std::pair<dev_t, ino_t>, File*> files;
-  std::deque<std::pair<dev_t, ino_t>> opened;  // Those that have descriptors, and some that are gone.
+  int mount = -1;  // The root, where files are opened by their handles.
+  std::map<std::string, File*> files;
+  std::deque<std::string> opened;  // Those that have descriptors, and some that are gone.
   std::vector<char> buffer = std::vector<char>(kMostBytes);
 };
 
@@ -57,38 +57,39 @@ File* FileOf(fuse_ino_t number) {
 
 std::string NameOfDescriptor(int fd) { return absl::StrCat("/proc/self/fd/", fd); }
 
-// Where there are many files, those that were opened first are known by their paths alone.
-void LimitDescriptors() {
+// Room for a file_handle of any length.
+struct HandleRoom {
+  alignas(file_handle) std::array<char, sizeof(file_handle) + MAX_HANDLE_SZ> bytes{};
+  file_handle* get() { return reinterpret_cast<file_handle*>(bytes.data()); }
+};
+
+// Empty: there is none, and errno says why.
+std::string HandleOf(int fd) {
+  HandleRoom room;
+  room.get()->handle_bytes = MAX_HANDLE_SZ;
+  int mount_id = 0;
+  if (name_to_handle_at(fd, "", room.get(), &mount_id, AT_EMPTY_PATH) != 0) return {};
+  return {room.bytes.data(), sizeof(file_handle) + room.get()->handle_bytes};
+}
+
+// Where there are many files, those that were opened first are known by their handles alone.
+void NoteOpened(const std::string& handle) {
+  tree().opened.push_back(handle);
   while (tree().opened.size() > kMostDescriptors) {
     const auto found = tree().files.find(tree().opened.front());
     tree().opened.pop_front();
-    if (found == tree().files.end() || found->second->fd < 0) continue;
-    std::array<char, 4096> path;
-    const ssize_t length = readlink(NameOfDescriptor(found->second->fd).c_str(), path.data(), path.size());
-    if (length <= 0) continue;
-    found->second->path.assign(path.data(), static_cast<size_t>(length));
-    close(std::exchange(found->second->fd, -1));
+    if (found != tree().files.end() && found->second->fd >= 0) close(std::exchange(found->second->fd, -1));
   }
 }
 
 int FdOf(fuse_ino_t number) {
   File* const file = FileOf(number);
   if (file->fd >= 0) return file->fd;
-  file->fd = open(file->path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC);
-  tree().opened.push_back(file->key);
-  LimitDescriptors();
+  HandleRoom room;
+  std::copy(file->handle.begin(), file->handle.end(), room.bytes.begin());
+  file->fd = open_by_handle_at(tree().mount, room.get(), O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  NoteOpened(file->handle);
   return file->fd;
-}
-
-// One that is known by its path has another one now.
-void Follow(int directory, const char* name) {
-  if (tree().opened.size() < kMostDescriptors) return;
-  struct stat s;
-  if (fstatat(directory, name, &s, AT_SYMLINK_NOFOLLOW) != 0) return;
-  const auto found = tree().files.find({s.st_dev, s.st_ino});
-  if (found == tree().files.end() || found->second->fd >= 0) return;
-  found->second->fd = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-  tree().opened.push_back(found->first);
 }
 
 std::string PathOf(fuse_ino_t number) { return NameOfDescriptor(FdOf(number)); }
@@ -105,12 +106,17 @@ int FindFile(int directory, const char* name, fuse_entry_param* entry) {
     close(fd);
     return error;
   }
-  const std::pair<dev_t, ino_t> key{entry->attr.st_dev, entry->attr.st_ino};
-  const auto [it, is_new] = tree().files.try_emplace(key, nullptr);
-  if (is_new) {
-    it->second = new File{.fd = fd, .path = {}, .key = key};
-    tree().opened.push_back(key);
-    LimitDescriptors();
+  std::string handle = HandleOf(fd);
+  if (handle.empty()) {
+    const int error = errno;
+    close(fd);
+    return error;
+  }
+  const auto [it, is_new] = tree().files.try_emplace(std::move(handle), nullptr);
+  if (is_new || it->second->fd < 0) {
+    if (is_new) it->second = new File{.fd = -1, .handle = it->first};
+    it->second->fd = fd;
+    NoteOpened(it->first);
   } else {
     close(fd);
   }
@@ -123,7 +129,7 @@ void Forget(fuse_ino_t number, uint64_t lookups) {
   File* const file = FileOf(number);
   if (file == &tree().root || (file->lookups -= lookups) > 0) return;
   if (file->fd >= 0) close(file->fd);
-  tree().files.erase(file->key);
+  tree().files.erase(file->handle);
   delete file;
 }
 
@@ -171,11 +177,7 @@ void RemoveDirectory(fuse_req_t request, fuse_ino_t parent, const char* name) {
 }
 void Rename(fuse_req_t request, fuse_ino_t from, const char* name, fuse_ino_t to, const char* new_name,
             unsigned flags) {
-  const int result = renameat2(FdOf(from), name, FdOf(to), new_name, flags);
-  const int error = errno;
-  if (result == 0) Follow(FdOf(to), new_name);
-  errno = error;
-  AnswerError(request, result);
+  AnswerError(request, renameat2(FdOf(from), name, FdOf(to), new_name, flags));
 }
 void ReadLink(fuse_req_t request, fuse_ino_t number) {
   std::array<char, 4096> target;
@@ -381,7 +383,7 @@ void Serve(const std::string& source, const std::string& mount, int ready) {
   descriptors.rlim_cur = descriptors.rlim_max;
   Must(setrlimit(RLIMIT_NOFILE, &descriptors), "allowing for many descriptors");
   umask(0);  // Modes come as they are to be.
-  tree().root.fd = static_cast<int>(Must(open(source.c_str(), O_PATH | O_CLOEXEC), source));
+  tree().mount = tree().root.fd = static_cast<int>(Must(open(source.c_str(), O_RDONLY | O_CLOEXEC), source));
   std::string program = "pass-through";
   std::string flag = "-o";
   std::string words = "default_permissions,allow_other,fsname=pass-through";
