@@ -33,7 +33,7 @@ enum class Zone : uint8_t { kMetadata = 0, kData = 1, kSingleCopy = 2 };
 constexpr size_t kZones = 3;
 
 constexpr uint64_t kGroupPages = 8192;  // 32 MiB.
-// 8 TiB: a daemon maps the frames of every region that it has open, and has 128 TiB of addresses for all of them.
+// 8 TiB.
 constexpr uint64_t kRegionPages = uint64_t{1} << 31;
 // The first page of all is the fileset's; behind it are the nodes' places.
 constexpr uint64_t kFilesetPage = 0;

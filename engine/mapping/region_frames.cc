@@ -45,22 +45,6 @@ absl::StatusOr<UniqueFd> MakeFile(const char* name, uint64_t size_bytes) {
   return file;
 }
 
-// Children of fork do not get it, and a frame never becomes a part of a huge page. Nothing may touch all of it, which would
-// make frames: neither a core dump nor a process that locks its memory.
-absl::StatusOr<std::byte*> MapForOneself(int frames, uint64_t size_bytes) {
-  void* base = mmap(nullptr, size_bytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE, frames, 0);
-  if (base == MAP_FAILED) return Errno(errno, absl::StrCat("mapping the frames of ", size_bytes, " bytes"));
-  const bool made = munlock(base, size_bytes) == 0 && mprotect(base, size_bytes, PROT_READ | PROT_WRITE) == 0 &&
-                    madvise(base, size_bytes, MADV_DONTFORK) == 0 && madvise(base, size_bytes, MADV_DONTDUMP) == 0;
-  if (!made) {
-    const int error = errno;
-    munmap(base, size_bytes);
-    return Errno(error, absl::StrCat("setting up the mapping of the frames of ", size_bytes, " bytes"));
-  }
-  madvise(base, size_bytes, MADV_NOHUGEPAGE);  // Fails where the kernel has none.
-  return static_cast<std::byte*>(base);
-}
-
 // Memory of the program that is not there yet comes before the pin is taken.
 void Touch(std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
@@ -93,9 +77,9 @@ absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pag
   if (!frames.ok()) return frames.status();
   region->frames_ = *std::move(frames);
   if (fcntl(region->frames_.get(), F_ADD_SEALS, F_SEAL_SEAL) != 0) return Errno(errno, "sealing memfd");
-  auto base = MapForOneself(region->frames_.get(), region->size_bytes());
-  if (!base.ok()) return base.status();
-  region->base_ = *base;
+  auto windows = FrameWindows::Create(region->frames_.get(), region->size_bytes());
+  if (!windows.ok()) return windows.status();
+  region->windows_ = *std::move(windows);
 
   void* ready = mmap(nullptr, pages.count * sizeof(uint64_t), PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -120,7 +104,6 @@ RegionFrames::~RegionFrames() {
   CountSpares(-static_cast<int64_t>(spare_count_));
   if (states_ != nullptr) munmap(states_, pages_.count);
   if (ready_ != nullptr) munmap(ready_, pages_.count * sizeof(uint64_t));
-  if (base_ != nullptr) munmap(base_, size_bytes());
 }
 
 absl::StatusOr<UniqueFd> RegionFrames::OpenFrames() const {

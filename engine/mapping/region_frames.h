@@ -20,6 +20,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "directory/address.h"
+#include "engine/mapping/frame_windows.h"
 #include "engine/mapping/page_state.h"
 #include "engine/mapping/unique_fd.h"
 
@@ -67,7 +68,7 @@ class RegionFrames {
 
   // The frame as this process has it mapped for itself, beside the mappings that programs use. The loop's, while the page has
   // a right or is getting one, and nobody else's but through the two functions below.
-  std::byte* FrameOf(PageId page) { return base_ + OffsetOf(page); }
+  std::byte* FrameOf(PageId page) { return windows_->At(OffsetOf(page)); }
 
   // Copies from (to) the page, for a call of this process (page_state.h, I7). False: the page has not the right for it, or
   // the region is fenced. Any thread but the loop's driver. REQUIRES: the page is in the region, the bytes in the page.
@@ -131,7 +132,7 @@ class RegionFrames {
 
   PageRange pages_;
   UniqueFd frames_;
-  std::byte* base_ = nullptr;
+  std::unique_ptr<FrameWindows> windows_;
   UniqueFd states_fd_;
   std::atomic<uint8_t>* states_ = nullptr;
   FrameRequests requests_;

@@ -360,6 +360,29 @@ TEST_F(RegionMemoryTest, LargestRegionCostsNothing) {
   EXPECT_EQ(memory_->RightsOf(last), Rights::kRead);
 }
 
+// As many as filesets that a node mounts one after another. Each is 8 TiB, and used in three places.
+TEST_F(RegionMemoryTest, ManyRegionsOfMoreAddressesThanAProcessHas) {
+  constexpr uint64_t kLarge = uint64_t{1} << 31;
+  constexpr uint64_t kRegions = 300;
+  const auto pages_of = [](uint64_t region) { return PageRange{kFirst + (region + 1) * kLarge, kLarge}; };
+  const auto places_of = [](PageRange pages) {
+    return std::array{pages.first, pages.first + pages.count / 2, pages.first + (pages.count - 1)};
+  };
+  for (uint64_t region = 0; region < kRegions; ++region) {
+    const absl::Status added = memory_->AddRegion(pages_of(region));
+    ASSERT_TRUE(added.ok()) << region << ": " << added;
+    for (const PageId page : places_of(pages_of(region))) Install(page, static_cast<uint8_t>(region), Rights::kWrite);
+  }
+  for (uint64_t region = 0; region < kRegions; ++region) {
+    for (const PageId page : places_of(pages_of(region))) {
+      std::array<std::byte, 2> end;
+      memory_->Load(page, kPageBytes - end.size(), end);
+      ASSERT_THAT(end, testing::Each(std::byte{static_cast<uint8_t>(region)}));
+    }
+    memory_->RemoveRegion(pages_of(region));
+  }
+}
+
 TEST_F(RegionMemoryTest, StatesCannotBeWritten) {
   auto states = region_->OpenStates();
   ASSERT_TRUE(states.ok());
