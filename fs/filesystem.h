@@ -71,6 +71,9 @@ class Filesystem {
                                                          mode_t mode) = 0;
   virtual Task<absl::StatusOr<Attributes>> MakeSymlink(Caller caller, FoundFile directory, std::string name,
                                                        std::string target) = 0;
+  // A regular file that has no name and is open here, once: it takes after the directory as one that is made in it. `may_be_named`: by Link.
+  virtual Task<absl::StatusOr<Attributes>> MakeUnnamed(Caller caller, FoundFile directory, mode_t mode,
+                                                       bool may_be_named) = 0;
   virtual Task<absl::StatusOr<Attributes>> Link(FoundFile file, FoundFile directory, std::string name) = 0;
   virtual Task<absl::Status> Unlink(FoundFile directory, std::string name) = 0;
   virtual Task<absl::Status> RemoveDirectory(FoundFile directory, std::string name) = 0;

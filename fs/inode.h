@@ -37,12 +37,13 @@ uint64_t NewGeneration(Pages* pages);
 class Inode {
  public:
   enum Flag : uint32_t {
-    kShrinking = 1,  // It has extents behind its end that are to be freed.
-    kOldTail = 2,    // Its last page has bytes of before behind the end.
-    kOneCopy = 4,    // What it takes from now on is kept on one disk. Of a directory: what is made in it is so.
-    kStreams = 8,    // It is a directory of named streams,
-    kStream = 16,    // or one of these.
-    kDamaged = 32,   // A directory that a check could not repair: nobody uses it.
+    kShrinking = 1,    // It has extents behind its end that are to be freed.
+    kOldTail = 2,      // Its last page has bytes of before behind the end.
+    kOneCopy = 4,      // What it takes from now on is kept on one disk. Of a directory: what is made in it is so.
+    kStreams = 8,      // It is a directory of named streams,
+    kStream = 16,      // or one of these.
+    kDamaged = 32,     // A directory that a check could not repair: nobody uses it.
+    kMayBeNamed = 64,  // It was made without a name, and may be given one whenever it has none.
   };
 
   explicit Inode(EditPage* page) : page_(page) {}

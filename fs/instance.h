@@ -61,6 +61,8 @@ class Instance final : public Filesystem {
                                                  mode_t mode) override;
   Task<absl::StatusOr<Attributes>> MakeSymlink(Caller caller, FoundFile directory, std::string name,
                                                std::string target) override;
+  Task<absl::StatusOr<Attributes>> MakeUnnamed(Caller caller, FoundFile directory, mode_t mode,
+                                               bool may_be_named) override;
   Task<absl::StatusOr<Attributes>> Link(FoundFile file, FoundFile directory, std::string name) override;
   Task<absl::Status> Unlink(FoundFile directory, std::string name) override;
   Task<absl::Status> RemoveDirectory(FoundFile directory, std::string name) override;
@@ -119,6 +121,7 @@ class Instance final : public Filesystem {
   // listing.cc
   Task<absl::StatusOr<std::vector<DirectoryEntry>>> ListSome(FoundFile directory, uint64_t cookie, size_t most);
   // remove.cc
+  Task<absl::Status> OpenMade(FoundFile file, bool is_unnamed);
   Task<absl::Status> DropLink(Edit* edit, Inode inode);
   Task<absl::Status> RemoveOrKeep(Edit* edit, Inode inode);
   Task<absl::StatusOr<bool>> FreeSome(Edit* edit, Inode inode);

@@ -10,6 +10,8 @@ namespace {
 
 constexpr size_t kMostTargetBytes = 4095;
 constexpr size_t kTargetChunk = 1000;
+// Who sweeps up what nodes leave behind meets a file between its making and its opening at most now and then.
+constexpr int kMostAttempts = 8;
 
 absl::Status NoSuchName(absl::string_view name) {
   return PosixError(ENOENT, absl::StrCat("there is no \"", name, "\""));
@@ -148,6 +150,33 @@ Task<absl::StatusOr<Attributes>> Instance::MakeFile(FoundFile directory, std::st
   co_return made;
 }
 
+// An orphan from the start, so that no loss leaves it behind. Others may take it for one until it is open: then another one is made.
+Task<absl::StatusOr<Attributes>> Instance::MakeUnnamed(Caller caller, FoundFile directory, mode_t mode,
+                                                       bool may_be_named) {
+  Attributes made;
+  auto body = [&](Edit& edit) -> Task<absl::Status> {
+    const absl::StatusOr<Inode> parent = co_await GetDirectory(&edit, directory, Intent::kRead);
+    if (!parent.ok()) co_return parent.status();
+    if (parent->IsOfStreams()) co_return PosixError(EPERM, "a stream has a name");
+    NewFile file{.caller = caller, .mode = S_IFREG | (mode & 07777)};
+    absl::StatusOr<Inode> inode = co_await MakeInode(&edit, *parent, std::move(file));
+    if (!inode.ok()) co_return inode.status();
+    inode->set_links(0);
+    inode->Set(Inode::kMayBeNamed, may_be_named);
+    made = inode->attributes();
+    co_return co_await MakeOrphan(&edit, *inode);
+  };
+  absl::Status status;
+  for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
+    status = co_await RunEdit(pages_, body);
+    if (!status.ok()) co_return status;
+    status = co_await OpenMade(made.id(), true);
+    if (status.ok()) co_return made;
+    if (ErrnoOf(status) != ESTALE) break;
+  }
+  co_return status;
+}
+
 Task<absl::StatusOr<Attributes>> Instance::MakeNode(Caller caller, FoundFile directory, std::string name, mode_t mode,
                                                     dev_t device) {
   const mode_t type = mode & S_IFMT;
@@ -188,10 +217,14 @@ Task<absl::StatusOr<Attributes>> Instance::Link(FoundFile file, FoundFile direct
     if (entry->has_value()) co_return PosixError(EEXIST, absl::StrCat("there is a \"", name, "\""));
     if (inode->IsDirectory()) co_return PosixError(EPERM, "a directory has one name only");
     if (inode->IsOfStreams() || parent->IsOfStreams()) co_return PosixError(EPERM, "a stream has one name only");
-    if (inode->links() == 0) co_return PosixError(ESTALE, "the file's last name was removed");
+    if (inode->links() == 0 && !inode->Has(Inode::kMayBeNamed)) {
+      co_return PosixError(ESTALE, "the file's last name was removed");
+    }
     if (inode->links() >= kMostLinks) co_return PosixError(EMLINK, absl::StrCat("a file with ", kMostLinks, " names"));
     edit.SetGrows();
-    const absl::Status status = co_await entries.Add(name, inode->number(), inode->mode() & S_IFMT);
+    absl::Status status = co_await entries.Add(name, inode->number(), inode->mode() & S_IFMT);
+    if (!status.ok()) co_return status;
+    if (inode->links() == 0 && !inode->Has(Inode::kShrinking)) status = co_await EndOrphan(&edit, *inode);
     if (!status.ok()) co_return status;
     inode->set_links(inode->links() + 1);
     inode->set_changed(pages_->NowNs());

@@ -161,7 +161,9 @@ Task<absl::Status> Instance::RemoveDirectory(FoundFile directory, std::string na
   co_return status;
 }
 
-Task<absl::Status> Instance::Open(FoundFile file) {
+Task<absl::Status> Instance::Open(FoundFile file) { return OpenMade(file, false); }
+
+Task<absl::Status> Instance::OpenMade(FoundFile file, bool is_unnamed) {
   const InodeNumber number = file.inode;
   absl::Status status = co_await pages_->PublishOpen(number, true);
   if (!status.ok()) co_return status;
@@ -170,7 +172,7 @@ Task<absl::Status> Instance::Open(FoundFile file) {
     const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, file, Intent::kRead);
     if (!inode.ok()) co_return inode.status();
     // One that is open here may be opened again, by its descriptor.
-    if (inode->links() == 0 && !open_.contains(number)) {
+    if (inode->links() == 0 && !is_unnamed && !open_.contains(number)) {
       co_return PosixError(ESTALE, "the file's last name was removed");
     }
     co_return absl::OkStatus();

@@ -79,6 +79,9 @@ void OpenDirectory(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) 
 // of the answer to a creation it checks nothing.
 Task<absl::StatusOr<Attributes>> MakeAndOpen(Filesystem* filesystem, Caller caller, FoundFile directory,
                                              std::string name, mode_t mode, int flags) {
+  if ((flags & __O_TMPFILE) != 0) {
+    co_return co_await filesystem->MakeUnnamed(caller, directory, mode, (flags & O_EXCL) == 0);
+  }
   absl::StatusOr<Attributes> file = co_await filesystem->MakeNode(caller, directory, name, S_IFREG | (mode & 07777), 0);
   if (ErrnoOf(file.status()) == EEXIST && (flags & O_EXCL) == 0) {
     co_return PosixError(ESTALE, "the name was made meanwhile");

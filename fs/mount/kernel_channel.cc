@@ -14,6 +14,8 @@ namespace {
 
 // FUSE_DIRECT_IO_ALLOW_MMAP, bit 36 of the flags.
 constexpr uint32_t kMapsDirectIo = uint32_t{1} << 4;
+// FUSE_TMPFILE, of Linux 6.2 and later. Its flags say so too.
+constexpr uint32_t kMakeUnnamed = 51;
 
 // A request as it was read.
 class Request {
@@ -23,6 +25,10 @@ class Request {
   }
   const fuse_in_header& header() const { return header_; }
   size_t size() const { return size_; }
+  void SetOpcode(uint32_t opcode) {
+    header_.opcode = opcode;
+    std::memcpy(bytes_, &header_, sizeof(header_));
+  }
   // What is behind the header; false: it is not all there.
   template <typename T>
   bool Get(T* argument) const {
@@ -75,6 +81,7 @@ ssize_t ReadRequest(int fd, void* buffer, size_t size, void* userdata) {
     case FUSE_INIT: NoteFirst(request, state); break;
     case FUSE_WRITE: NoteWrite(request, state); break;
     case FUSE_SETXATTR: NoteSetXattr(&request, state); break;
+    case kMakeUnnamed: request.SetOpcode(FUSE_CREATE); break;
     default: break;
   }
   return static_cast<ssize_t>(request.size());

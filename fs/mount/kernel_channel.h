@@ -1,4 +1,5 @@
-// The session's words with the kernel, as they pass: what libfuse 3.14 does not know to ask for in the first exchange is added to it.
+// The session's words with the kernel, as they pass: what libfuse 3.14 does not know to ask for in the first exchange is added to it, and a file
+// without a name (O_TMPFILE) is asked for as others are.
 
 #pragma once
 

@@ -157,6 +157,18 @@ Step Move(const std::string& from, const std::string& name, const std::string& t
 Step LinkTo(const std::string& path, const std::string& name) {
   return [=](const PosixModel& model) { return Op{.kind = OpKind::kLink, .file = model.At(path), .new_name = name}; };
 }
+// Of the file that was made last.
+Step WriteToNewest(uint64_t length) {
+  return [=](const PosixModel& model) {
+    return Op{.kind = OpKind::kWrite, .file = model.next() - 1, .bytes = std::string(length, 'n')};
+  };
+}
+Step NameNewest(const std::string& name) {
+  return [=](const PosixModel& model) { return Op{.kind = OpKind::kLink, .file = model.next() - 1, .new_name = name}; };
+}
+Step CloseNewest() {
+  return [=](const PosixModel& model) { return Op{.kind = OpKind::kClose, .file = model.next() - 1}; };
+}
 Step OfFile(OpKind kind, const std::string& path) {
   return [=](const PosixModel& model) { return Op{.kind = kind, .file = model.At(path)}; };
 }
@@ -245,6 +257,16 @@ std::vector<Step> Script() {
       Move("", "fifo", "d", "g"),
       Move("d", "e", "", "fifo"),
       Move("", "a2", "", "fifo"),
+      Make(OpKind::kMakeUnnamed, "", "", 0640),
+      WriteToNewest(9'000),
+      CloseNewest(),
+      Make(OpKind::kMakeUnnamed, "d", "", 02751),
+      WriteToNewest(20'000),
+      NameNewest("named"),
+      NameNewest("again"),
+      CloseNewest(),
+      Entry(OpKind::kUnlink, "", "again"),
+      Entry(OpKind::kUnlink, "", "named"),
       Make(OpKind::kMakeDirectory, "", "empty", 0755),
       Move("d", "g", "", "empty"),
       OfFile(OpKind::kOpen, "empty/a"),

@@ -74,6 +74,8 @@ Answer History::Names(const Op& op) {
     case OpKind::kMakeNode: return OfAttributes(fs::Do(fs.MakeNode(op.caller, file, op.name, op.mode, op.device)));
     case OpKind::kMakeDirectory: return OfAttributes(fs::Do(fs.MakeDirectory(op.caller, file, op.name, op.mode)));
     case OpKind::kMakeSymlink: return OfAttributes(fs::Do(fs.MakeSymlink(op.caller, file, op.name, op.bytes)));
+    case OpKind::kMakeUnnamed:
+      return OfAttributes(fs::Do(fs.MakeUnnamed(op.caller, file, op.mode, op.flags != O_EXCL)));
     case OpKind::kLink: return OfAttributes(fs::Do(fs.Link(file, other, op.new_name)));
     case OpKind::kUnlink: return OfStatus(fs::Do(fs.Unlink(file, op.name)));
     case OpKind::kRemoveDirectory: return OfStatus(fs::Do(fs.RemoveDirectory(file, op.name)));

@@ -52,6 +52,11 @@ class HookedFilesystem final : public Filesystem {
     if (absl::Status s = co_await Pass("make symlink"); !s.ok()) co_return s;
     co_return co_await below_->MakeSymlink(caller, directory, std::move(name), std::move(target));
   }
+  Task<absl::StatusOr<Attributes>> MakeUnnamed(Caller caller, FoundFile directory, mode_t mode,
+                                               bool may_be_named) override {
+    if (absl::Status s = co_await Pass("make unnamed"); !s.ok()) co_return s;
+    co_return co_await below_->MakeUnnamed(caller, directory, mode, may_be_named);
+  }
   Task<absl::StatusOr<Attributes>> Link(FoundFile file, FoundFile directory, std::string name) override {
     if (absl::Status s = co_await Pass("link"); !s.ok()) co_return s;
     co_return co_await below_->Link(file, directory, std::move(name));

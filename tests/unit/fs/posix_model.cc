@@ -67,11 +67,13 @@ struct Acl {
 };
 
 bool Makes(OpKind kind) {
-  return kind == OpKind::kMakeNode || kind == OpKind::kMakeDirectory || kind == OpKind::kMakeSymlink;
+  return kind == OpKind::kMakeNode || kind == OpKind::kMakeDirectory || kind == OpKind::kMakeSymlink ||
+         kind == OpKind::kMakeUnnamed;
 }
 
 mode_t ModeOfMade(const Op& op) {
   if (op.kind == OpKind::kMakeDirectory) return S_IFDIR | (op.mode & 07777);
+  if (op.kind == OpKind::kMakeUnnamed) return S_IFREG | (op.mode & 07777);
   return op.kind == OpKind::kMakeSymlink ? S_IFLNK | 0777 : op.mode;
 }
 
@@ -79,10 +81,10 @@ mode_t ModeOfMade(const Op& op) {
 
 std::string ToString(const Op& op) {
   static constexpr const char* kNames[] = {
-      "Lookup",      "MakeNode",  "MakeDirectory", "MakeSymlink",   "Link",          "Unlink",   "RemoveDirectory",
-      "Rename",      "ReadLink",  "Parent",        "GetAttributes", "SetAttributes", "GetXattr", "SetXattr",
-      "RemoveXattr", "ListXattr", "Open",          "Close",         "Read",          "Write",    "Allocate",
-      "Seek",        "Sync"};
+      "Lookup",          "MakeNode",    "MakeDirectory", "MakeSymlink", "MakeUnnamed",   "Link",          "Unlink",
+      "RemoveDirectory", "Rename",      "ReadLink",      "Parent",      "GetAttributes", "SetAttributes", "GetXattr",
+      "SetXattr",        "RemoveXattr", "ListXattr",     "Open",        "Close",         "Read",          "Write",
+      "Allocate",        "Seek",        "Sync"};
   std::string text = absl::StrCat(op.instance, ": ", kNames[static_cast<size_t>(op.kind)], " file ", op.file, " \"",
                                   op.name.substr(0, 20), "\" other ", op.other, " \"", op.new_name.substr(0, 20),
                                   "\" mode ", absl::Hex(op.mode), " flags ", op.flags, " offset ", op.offset,
@@ -228,15 +230,18 @@ Answer PosixModel::Make(const Op& op) {
   const bool is_link = op.kind == OpKind::kMakeSymlink;
   if (is_link && op.bytes.empty()) return Error(ENOENT);
   if (is_link && op.bytes.size() > 4095) return Error(ENAMETOOLONG);
-  if (int error = CheckedName(op.name); error != 0) return Error(error);
+  const bool has_name = op.kind != OpKind::kMakeUnnamed;
+  if (int error = has_name ? CheckedName(op.name) : 0; error != 0) return Error(error);
   File* directory = nullptr;
   if (int error = Directory(op.file, &directory); error != 0) return Error(error);
-  if (directory->entries.contains(op.name)) return Error(EEXIST);
+  if (has_name && directory->entries.contains(op.name)) return Error(EEXIST);
   const mode_t mode = ModeOfMade(op);
   const bool is_directory = S_ISDIR(mode);
   File made{.attributes = {.inode = {next_},
                            .mode = mode,
-                           .links = is_directory ? 2U : 1U,
+                           .links = is_directory ? 2U
+                                    : has_name   ? 1U
+                                                 : 0U,
                            .uid = op.caller.uid,
                            .gid = op.caller.gid,
                            .device = S_ISCHR(mode) || S_ISBLK(mode) ? op.device : 0,
@@ -248,9 +253,14 @@ Answer PosixModel::Make(const Op& op) {
             .parent = is_directory ? op.file : 0,
             .content = op.bytes};
   TakeOver(*directory, op, &made);
-  directory->entries[op.name] = next_;
-  if (is_directory) ++directory->attributes.links;
-  Touch(directory);
+  if (has_name) {
+    directory->entries[op.name] = next_;
+    if (is_directory) ++directory->attributes.links;
+    Touch(directory);
+  } else {
+    made.opens[op.instance] = 1;
+    made.may_be_named = op.flags != O_EXCL;
+  }
   const Answer answer{.attributes = made.attributes};
   files_.emplace(next_++, std::move(made));
   return answer;
@@ -264,7 +274,8 @@ Answer PosixModel::Link(const Op& op) {
   if (file == nullptr) return Error(ESTALE);
   if (directory->entries.contains(op.new_name)) return Error(EEXIST);
   if (file->IsDirectory()) return Error(EPERM);
-  if (file->attributes.links == 0) return Error(ESTALE);  // As if it had gone: who has its path looks it up again.
+  if (file->attributes.links == 0 && !file->may_be_named)
+    return Error(ESTALE);  // As if it had gone: who has its path looks it up again.
   directory->entries[op.new_name] = op.file;
   ++file->attributes.links;
   file->attributes.changed_ns = now_;

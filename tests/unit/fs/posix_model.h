@@ -30,6 +30,7 @@ enum class OpKind : uint8_t {
   kMakeNode,
   kMakeDirectory,
   kMakeSymlink,
+  kMakeUnnamed,
   kLink,
   kUnlink,
   kRemoveDirectory,
@@ -90,6 +91,7 @@ class PosixModel {
     std::string content{};                    // Of a regular file; a symbolic link's target.
     std::map<std::string, std::string> xattrs{};
     std::array<uint32_t, kMostInstances> opens{};
+    bool may_be_named = false;  // It was made without a name.
 
     mode_t type() const { return attributes.mode & S_IFMT; }
     bool IsDirectory() const { return S_ISDIR(attributes.mode); }

@@ -102,6 +102,10 @@ void RandomOps::OfName(History& history, Op* op) {
     case OpKind::kMakeNode:
     case OpKind::kMakeDirectory:
     case OpKind::kMakeSymlink: OfMaking(op); break;
+    case OpKind::kMakeUnnamed:
+      OfMaking(op);
+      op->flags = OneIn(4) ? O_EXCL : 0;
+      break;
     case OpKind::kRename: OfRename(history, op); break;
     default: op->name = AnyEntry(history, op->file); break;
   }
@@ -146,29 +150,13 @@ void RandomOps::OfData(History& history, Op* op) {
 }
 
 Op RandomOps::Next(History& history) {
-  static constexpr std::pair<OpKind, int> kWeights[] = {{OpKind::kLookup, 2},
-                                                        {OpKind::kMakeNode, 12},
-                                                        {OpKind::kMakeDirectory, 8},
-                                                        {OpKind::kMakeSymlink, 3},
-                                                        {OpKind::kLink, 6},
-                                                        {OpKind::kUnlink, 8},
-                                                        {OpKind::kRemoveDirectory, 4},
-                                                        {OpKind::kRename, 16},
-                                                        {OpKind::kReadLink, 1},
-                                                        {OpKind::kParent, 1},
-                                                        {OpKind::kGetAttributes, 2},
-                                                        {OpKind::kSetAttributes, 12},
-                                                        {OpKind::kGetXattr, 2},
-                                                        {OpKind::kSetXattr, 10},
-                                                        {OpKind::kRemoveXattr, 3},
-                                                        {OpKind::kListXattr, 1},
-                                                        {OpKind::kOpen, 6},
-                                                        {OpKind::kClose, 5},
-                                                        {OpKind::kRead, 4},
-                                                        {OpKind::kWrite, 20},
-                                                        {OpKind::kAllocate, 8},
-                                                        {OpKind::kSeek, 3},
-                                                        {OpKind::kSync, 2}};
+  static constexpr std::pair<OpKind, int> kWeights[] = {
+      {OpKind::kLookup, 2},         {OpKind::kMakeNode, 12}, {OpKind::kMakeDirectory, 8}, {OpKind::kMakeSymlink, 3},
+      {OpKind::kMakeUnnamed, 3},    {OpKind::kLink, 6},      {OpKind::kUnlink, 8},        {OpKind::kRemoveDirectory, 4},
+      {OpKind::kRename, 16},        {OpKind::kReadLink, 1},  {OpKind::kParent, 1},        {OpKind::kGetAttributes, 2},
+      {OpKind::kSetAttributes, 12}, {OpKind::kGetXattr, 2},  {OpKind::kSetXattr, 10},     {OpKind::kRemoveXattr, 3},
+      {OpKind::kListXattr, 1},      {OpKind::kOpen, 6},      {OpKind::kClose, 5},         {OpKind::kRead, 4},
+      {OpKind::kWrite, 20},         {OpKind::kAllocate, 8},  {OpKind::kSeek, 3},          {OpKind::kSync, 2}};
   int all = 0;
   for (const auto& [kind, weight] : kWeights) all += weight;
   auto at = static_cast<int>(Below(static_cast<uint64_t>(all)));
@@ -180,6 +168,7 @@ Op RandomOps::Next(History& history) {
     case OpKind::kMakeNode:
     case OpKind::kMakeDirectory:
     case OpKind::kMakeSymlink:
+    case OpKind::kMakeUnnamed:
     case OpKind::kUnlink:
     case OpKind::kRemoveDirectory:
     case OpKind::kRename: OfName(history, &op); break;
