@@ -71,6 +71,7 @@ class Edit {
   // It adds to what is there, so it takes no page of which the disk is full, of a tree either (fs/space.cc).
   void SetGrows() { grows_ = true; }
   bool grows() const { return grows_; }
+  bool glances() const { return glances_; }
 
  private:
   Pages* const pages_;

@@ -74,8 +74,7 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ListSome(FoundFile d
     Directory all(&edit, &space_, *parent);
     absl::StatusOr<std::vector<Directory::Entry>> entries = co_await all.List(cookie, most);
     if (!entries.ok()) co_return entries.status();
-    const bool is_dense = LieDense(*entries);
-    co_await pages_->BringNear(InodesOf(*entries), is_dense);
+    if (!edit.glances()) co_await pages_->BringNear(InodesOf(*entries), LieDense(*entries));
     for (Directory::Entry& entry : *entries) {
       const absl::StatusOr<Inode> inode = co_await Inode::Get(&edit, entry.inode, Intent::kRead);
       absl::Status found = inode.status();
@@ -90,7 +89,7 @@ Task<absl::StatusOr<std::vector<DirectoryEntry>>> Instance::ListSome(FoundFile d
     }
     co_return absl::OkStatus();
   };
-  const absl::Status status = co_await RunEdit(pages_, body);
+  const absl::Status status = co_await RunLook(pages_, body);
   if (!status.ok()) co_return status;
   co_return listed;
 }

@@ -36,6 +36,7 @@ class PageCopies {
   // For how long what is here is as others see it, whatever happens to this node from now on, unless it leaves before. 0: not at all.
   virtual DurationNs UsableFor() const = 0;
 
+  bool HasKeeper() const { return !keepers_.empty(); }
   // `keeper` outlives what is under way of OnLeaving.
   void Add(Keeper* keeper) {
     keepers_.push_back(keeper);

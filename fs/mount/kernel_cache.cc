@@ -11,8 +11,14 @@ namespace {
 
 // The kernel takes an answer in when its caller runs again: mostly some microseconds later.
 constexpr DurationNs kAskAgain = 100 * kMicrosecond;
+// Names that run out are waited for in steps.
+constexpr DurationNs kLookAgain = 5 * kMillisecond;
 // Less is not worth a drop.
 constexpr DurationNs kLeastTime = kMillisecond;
+// As the kernel is told. The rest is for its taking an answer in, and for its ticks.
+constexpr DurationNs kNamesTime = 200 * kMillisecond;
+static_assert(kNamesTime + 400 * kMillisecond <= KernelCache::kNamesLast);
+constexpr DurationNs kLongestUntold = 10 * 60 * kSecond;
 // After a change the caller goes on by then.
 constexpr DurationNs kSettles = 20 * kMillisecond;
 // Reads that keep bytes from being dropped end by then, as operations do.
@@ -50,7 +56,9 @@ void KernelCache::Stop() {
 // --- What is told -----------------------------------------------------------------------------------------------------
 
 DurationNs KernelCache::TellAttributes(uint64_t number, bool is_alone, Mark mark) {
-  if (!IsOn() || !is_alone || (mark != Now() && !bugs_->tell_of_before)) return 0;
+  if (!IsOn()) return 0;
+  if (!is_alone) kept_[number].is_of_streams = true;
+  if (!is_alone || (mark != Now() && !bugs_->tell_of_before)) return 0;
   if (!copies_->Has(known_->Find(number).inode.value)) return 0;
   const DurationNs time = bugs_->tell_beyond_lease ? 10 * kSecond : copies_->UsableFor() / 2;  // K1
   if (time < kLeastTime) return 0;
@@ -61,6 +69,24 @@ DurationNs KernelCache::TellAttributes(uint64_t number, bool is_alone, Mark mark
   kept.attributes = true;
   longest_ = std::max(longest_, time);
   return time;
+}
+
+// K6
+DurationNs KernelCache::TellNames(uint64_t directory, Mark mark) {
+  if (!IsOn() || moves_ > 0 || mark != Now() || !copies_->Has(known_->Find(directory).inode.value)) return 0;
+  if (copies_->UsableFor() < kNamesLast) return 0;  // As K1.
+  const TimeNs now = clock_->Now();
+  Kept& kept = kept_[directory];
+  if (kept.is_of_streams || (kept.left_at != 0 && now - kept.left_at < kept.untold)) return 0;
+  kept.names_until = now + kNamesLast;
+  return kNamesTime;
+}
+
+void KernelCache::BeginMove(uint64_t from, uint64_t to) {
+  ++moves_;
+  const TimeNs in_from = kept_[from].names_until;
+  const TimeNs in_to = kept_[to].names_until;
+  kept_[from].names_until = kept_[to].names_until = std::max(in_from, in_to);
 }
 
 void KernelCache::TellAcl(uint64_t number) {
@@ -190,12 +216,17 @@ void KernelCache::OnChanged(uint64_t page) {
 void KernelCache::OnLeaving(uint64_t page, std::function<void()> go) {
   ++left_;
   if (bugs_->leave_undropped) return go();
+  const TimeNs now = clock_->Now();
   std::vector<uint64_t> waits;
   for (const uint64_t number : known_->NumbersOf(InodeNumber{page})) {
     const auto it = kept_.find(number);
     if (it == kept_.end()) continue;
-    Doubt(number, &it->second);
-    if (!Drop(number, &it->second)) waits.push_back(number);
+    Kept& kept = it->second;
+    const bool has_names = now < kept.names_until;
+    if (has_names) kept.untold = std::clamp(2 * kept.untold, contended_, kLongestUntold);
+    kept.left_at = now;
+    Doubt(number, &kept);
+    if (!Drop(number, &kept) || has_names) waits.push_back(number);
   }
   if (waits.empty()) return go();
   auto left = std::make_shared<size_t>(waits.size());
@@ -208,19 +239,23 @@ void KernelCache::OnLeaving(uint64_t page, std::function<void()> go) {
   }
 }
 
-// At the latest when the kernel has taken the answer in, or has not been there for it, and what was told is over.
+// At the latest when the kernel has taken the answer in, or has not been there for it, and what was told is over. Names end by themselves.
 void KernelCache::AskUntilDropped(uint64_t number, Kept* kept) {
   const bool asks = clock_->Now() < kept->asks_until;
-  kept->asks_until = clock_->Now() + 2 * longest_;
+  kept->asks_until = std::max(clock_->Now() + 2 * longest_, kept->names_until);
   if (!asks) AskAgain(number);
 }
 
 void KernelCache::AskAgain(uint64_t number) {
-  clock_->CallAt(clock_->Now() + kAskAgain, [this, number, alive = alive_] {
+  const TimeNs now = clock_->Now();
+  const Kept& asked = kept_.at(number);
+  const TimeNs then = asked.attributes ? now + kAskAgain : std::min(asked.names_until, now + kLookAgain);
+  clock_->CallAt(std::max(then, now), [this, number, alive = alive_] {
     if (!*alive) return;
     const auto it = kept_.find(number);
     if (it == kept_.end()) return;
-    if (!Drop(number, &it->second) && clock_->Now() < it->second.asks_until) return AskAgain(number);
+    const bool is_over = Drop(number, &it->second) && clock_->Now() >= it->second.names_until;
+    if (!is_over && clock_->Now() < it->second.asks_until) return AskAgain(number);
     it->second.attributes = false;
     it->second.asks_until = 0;
     LetGo(&it->second);

@@ -16,9 +16,13 @@
 //       does not know of all of it, and what it knows it counts down by itself only when its caller goes on.
 //   K5  With a second mount of a fileset on one node both keep nothing: neither would see the other's changes as pages that leave.
 //
-// Names are told for no time. The kernel can drop all names of a mount at once, without a lock (FUSE_NOTIFY_INC_EPOCH): but then it forgets
-// directories that are somebody's working directory, too, for as long as it takes to look them up again, and what is mounted on them for ever.
-// To drop one name takes the lock of its directory, and who has that may wait for the page.
+//   K6  Names, also that there is none, are told for a fifth of a second. Nothing drops them: so the directory's page waits until the kernel cannot
+//       have them any more, wherever it has put them, of an answer that it may have taken in late; and where others change a directory, none
+//       are told for some time, the longer the more often that was so.
+//
+// They cannot be dropped, since: all names of a mount at once, without a lock (FUSE_NOTIFY_INC_EPOCH), are dropped together with what is mounted
+// on them, and where somebody works; a single one takes the lock of its directory, and who has that may wait for the page; and an answer
+// about a name, unlike one about attributes, is taken in also behind a drop.
 //
 // Pure but for the kernel, which it reaches by KernelCache::Kernel. Owned by the loop.
 
@@ -57,9 +61,15 @@ class KernelCache final : public PageCopies::Keeper {
     friend bool operator==(const Mark&, const Mark&) = default;
   };
 
+  // So long after it was told a name the kernel may use it.
+  static constexpr DurationNs kNamesLast = 600 * kMillisecond;
+  // So long after others waited for a directory's names none are told, at first.
+  static constexpr DurationNs kContended = 10 * kSecond;
+
   // `known`: what the kernel was told of. All outlive it.
-  KernelCache(const KnownFiles* known, Kernel* kernel, const PlantedBugs* bugs = &kNoPlantedBugs)
-      : known_(known), kernel_(kernel), bugs_(bugs) {}
+  KernelCache(const KnownFiles* known, Kernel* kernel, const PlantedBugs* bugs = &kNoPlantedBugs,
+              DurationNs contended = kContended)
+      : known_(known), kernel_(kernel), bugs_(bugs), contended_(contended) {}
   ~KernelCache() override;
 
   // Until then, and without `copies`, the kernel keeps nothing. Both outlive the cache, or its Stop. Once. `keeps_bytes`: they can be dropped.
@@ -72,6 +82,11 @@ class KernelCache final : public PageCopies::Keeper {
   Mark Now() const { return {left_, changed_}; }
   // How long the kernel may keep a file's attributes, which an answer of this step says. `is_alone`: they are on its own page, all of them.
   DurationNs TellAttributes(uint64_t number, bool is_alone, Mark mark);
+  // The same of names in a directory, or of there being none.
+  DurationNs TellNames(uint64_t directory, Mark mark);
+  // A name is moved there, by this mount: the kernel keeps it as long as before. Meanwhile it is told none.
+  void BeginMove(uint64_t from, uint64_t to);
+  void EndMove() { --moves_; }
   // Before an ACL is looked for: the kernel keeps it until its attributes are dropped or have run out.
   void TellAcl(uint64_t number);
 
@@ -100,6 +115,10 @@ class KernelCache final : public PageCopies::Keeper {
   struct Kept {
     bool attributes = false;  // It was told some, with a time, or is asking for its ACL.
     TimeNs changed_at = 0;    // By this node.
+    TimeNs names_until = 0;   // Of a directory: the kernel may have some.
+    TimeNs left_at = 0;       // The page.
+    DurationNs untold = 0;    // So long after that no names are told.
+    bool is_of_streams = false;
     Bytes bytes = Bytes::kRight;
     bool has_bytes = false;                      // It may have some, of after the last drop that was begun.
     bool has_others = false;                     // It may have some that nobody looked after.
@@ -125,12 +144,14 @@ class KernelCache final : public PageCopies::Keeper {
   const KnownFiles* const known_;
   Kernel* const kernel_;
   const PlantedBugs* const bugs_;
+  const DurationNs contended_;
   Clock* clock_ = nullptr;
   PageCopies* copies_ = nullptr;
   bool keeps_bytes_ = false;
   bool is_off_ = false;                       // KeepNothing.
   uint64_t left_ = 0;                         // Pages have left so often,
   uint64_t changed_ = 0;                      // and transactions of this node have changed one, inodes alone.
+  int moves_ = 0;                             // Under way.
   DurationNs longest_ = 0;                    // That was told.
   absl::flat_hash_map<uint64_t, Kept> kept_;  // By the kernel's numbers.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -130,12 +130,17 @@ Mount::State::~State() {
 // Nothing more is read. Who still waits for an answer gets one from the kernel.
 void Mount::State::End() {
   if (fd < 0) return;
-  loop->RemoveFd(fd);
+  if (is_read) loop->RemoveFd(fd);
   fd = -1;
   for (LockWait* wait : lock_waits) wait->Cancel();
   cache.Stop();
   notices.End();
   fuse_session_exit(session);
+}
+
+void Mount::State::BeginToRead() {
+  is_read = true;
+  loop->AddFd(fd, EPOLLIN, [this](uint32_t events) { ReadRequests(events); });
 }
 
 void Mount::State::ReadRequests(uint32_t events) {
@@ -230,8 +235,14 @@ void Mount::Serve(Loop* loop, Filesystem* filesystem, std::function<void()> ende
   state_->ended = std::move(ended);
   state_->fd = fuse_session_fd(state_->session);
   state_->notices.Begin(state_->fd, loop);
+  const bool is_second = filesystem->copies() != nullptr && filesystem->copies()->HasKeeper();
   state_->cache.Begin(loop, filesystem->copies(), state_->notices.CanDropBytes());
-  loop->AddFd(state_->fd, EPOLLIN, [state = state_.get()](uint32_t events) { state->ReadRequests(events); });
+  if (!is_second) return state_->BeginToRead();
+  // Names that the kernel keeps of the first mount end before anybody changes them by this one.
+  loop->CallAt(loop->Now() + KernelCache::kNamesLast, [weak = std::weak_ptr(state_)] {
+    const std::shared_ptr<State> state = weak.lock();
+    if (state != nullptr && state->fd >= 0) state->BeginToRead();
+  });
 }
 
 absl::Status Mount::Unmount(const std::string& directory, bool by_force) {

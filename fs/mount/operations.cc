@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "fs/directory.h"
 #include "fs/mount/answer.h"
 #include "fs/status.h"
 
@@ -35,16 +36,16 @@ int64_t NowNs() {
   return NsOf(now);
 }
 
-// Of names the kernel keeps none (kernel_cache.h).
-void ReplyEntry(fuse_req_t request, State* state, fuse_entry_param entry, DurationNs attributes) {
+void ReplyEntry(fuse_req_t request, State* state, fuse_entry_param entry, DurationNs attributes, DurationNs name) {
   entry.attr_timeout = SecondsOf(attributes);
+  entry.entry_timeout = SecondsOf(name);
   if (fuse_reply_entry(request, &entry) != 0) ForgetEntry(state, entry.ino);
 }
 
 // A file that was made or linked: the kernel takes its attributes in whatever it knows by then, so it does not keep them.
 void AnswerMade(fuse_req_t request, Task<absl::StatusOr<Attributes>> task) {
   Answer<Attributes>(request, std::move(task), [request](State* state, const Attributes& attributes) {
-    ReplyEntry(request, state, EntryOf(state, attributes), 0);
+    ReplyEntry(request, state, EntryOf(state, attributes), 0, 0);
   });
 }
 
@@ -61,14 +62,28 @@ void AnswerAttributes(fuse_req_t request, fuse_ino_t number, bool tell, Task<abs
 // --- Names ------------------------------------------------------------------------------------------------------------
 
 void Lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
-  const State* const before = StateOf(request);
-  const KernelCache::Mark mark = before->cache.Now();
-  Answer<Attributes>(request, before->filesystem->Lookup(FileOf(before, parent), name),
-                     [request, mark](State* state, const Attributes& found) {
-                       const fuse_entry_param entry = EntryOf(state, found);
-                       ReplyEntry(request, state, entry,
-                                  state->cache.TellAttributes(entry.ino, !found.is_of_streams, mark));
-                     });
+  auto state = StateOf(request)->shared_from_this();
+  const KernelCache::Mark mark = state->cache.Now();
+  const bool is_of_streams = std::string_view(name).starts_with(kStreamsPrefix);
+  ++state->under_way;
+  Spawn<absl::StatusOr<Attributes>>(
+      state->filesystem->Lookup(FileOf(state.get(), parent), name), [=](const absl::StatusOr<Attributes>& found) {
+        --state->under_way;
+        const bool has_name = found.ok() && !found->is_of_streams;
+        const bool has_none = ErrnoOf(found.status()) == ENOENT && !is_of_streams;
+        const DurationNs time = has_name || has_none ? state->cache.TellNames(parent, mark) : 0;
+        if (found.ok()) {
+          const fuse_entry_param entry = EntryOf(state.get(), *found);
+          ReplyEntry(request, state.get(), entry, state->cache.TellAttributes(entry.ino, !found->is_of_streams, mark),
+                     time);
+        } else if (time > 0) {
+          fuse_entry_param none{};
+          none.entry_timeout = SecondsOf(time);
+          fuse_reply_entry(request, &none);
+        } else {
+          ReplyError(request, found.status());
+        }
+      });
 }
 
 void MakeNode(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {
@@ -101,10 +116,18 @@ void RemoveDirectory(fuse_req_t request, fuse_ino_t parent, const char* name) {
   Answer(request, state->filesystem->RemoveDirectory(FileOf(state, parent), name));
 }
 
+Task<absl::Status> RenameAndNote(State* state, fuse_ino_t from, std::string name, fuse_ino_t to, std::string new_name,
+                                 unsigned flags) {
+  state->cache.BeginMove(from, to);
+  const absl::Status status = co_await state->filesystem->Rename(FileOf(state, from), std::move(name),
+                                                                 FileOf(state, to), std::move(new_name), flags);
+  state->cache.EndMove();
+  co_return status;
+}
+
 void Rename(fuse_req_t request, fuse_ino_t from, const char* name, fuse_ino_t to, const char* new_name,
             unsigned flags) {
-  const State* const state = StateOf(request);
-  Answer(request, state->filesystem->Rename(FileOf(state, from), name, FileOf(state, to), new_name, flags));
+  Answer(request, RenameAndNote(StateOf(request), from, name, to, new_name, flags));
 }
 
 void Forget(fuse_req_t request, fuse_ino_t inode, uint64_t times) {
@@ -145,9 +168,9 @@ Task<absl::StatusOr<Listing>> List(Filesystem* filesystem, FoundFile directory, 
 // Entries of a listing in the kernel's form, as many as go into `size` bytes.
 class ListingBuffer {
  public:
-  // `mark`: of when they were looked for.
-  ListingBuffer(fuse_req_t request, size_t size, bool with_attributes, KernelCache::Mark mark)
-      : request_(request), bytes_(size, '\0'), with_attributes_(with_attributes), mark_(mark) {}
+  // `mark`: of when they were looked for; `names`: for how long the kernel may keep them.
+  ListingBuffer(fuse_req_t request, size_t size, bool with_attributes, KernelCache::Mark mark, DurationNs names)
+      : request_(request), bytes_(size, '\0'), with_attributes_(with_attributes), mark_(mark), names_(names) {}
 
   bool Add(State* state, const DirectoryEntry& entry) {
     // Of a number 0 the kernel takes the name and the type alone.
@@ -156,7 +179,9 @@ class ListingBuffer {
     const bool is_told = with_attributes_ && entry.is_readable;
     if (is_told) {
       answer = EntryOf(state, entry.attributes);
-      answer.attr_timeout = SecondsOf(state->cache.TellAttributes(answer.ino, !entry.attributes.is_of_streams, mark_));
+      const bool is_alone = !entry.attributes.is_of_streams;
+      answer.attr_timeout = SecondsOf(state->cache.TellAttributes(answer.ino, is_alone, mark_));
+      answer.entry_timeout = SecondsOf(is_alone ? names_ : 0);
     }
     const bool fits = Add(entry.name.c_str(), answer, static_cast<off_t>(entry.cookie));
     if (is_told && fits) told_.push_back(answer.ino);
@@ -183,6 +208,7 @@ class ListingBuffer {
   size_t used_ = 0;
   bool with_attributes_;
   KernelCache::Mark mark_;
+  DurationNs names_;
   std::vector<fuse_ino_t> told_;
 };
 
@@ -192,7 +218,8 @@ void AnswerListing(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offs
   const size_t most = std::clamp<size_t>(size / least_bytes, 1, kMostEntries);
   Answer<Listing>(request, List(state->filesystem, FileOf(state, inode), offset, most),
                   [=, mark = state->cache.Now()](State* mount, const Listing& listing) {
-                    ListingBuffer buffer(request, size, with_attributes, mark);
+                    const DurationNs names = with_attributes ? mount->cache.TellNames(inode, mark) : 0;
+                    ListingBuffer buffer(request, size, with_attributes, mark, names);
                     // No inode is looked up by these two: they have numbers of their own kind in the answer.
                     fuse_entry_param dot{};
                     dot.attr.st_mode = S_IFDIR;

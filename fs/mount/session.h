@@ -26,12 +26,14 @@ constexpr uint64_t kDropsBytes = uint64_t{1} << 62;
 
 struct Mount::State : public std::enable_shared_from_this<Mount::State> {
   ~State();
+  void BeginToRead();
   void ReadRequests(uint32_t events);
   void End();
 
   MountOptions options;
   fuse_session* session = nullptr;
-  int fd = -1;  // The session's.
+  int fd = -1;           // The session's.
+  bool is_read = false;  // By the loop.
   fuse_buf buffer{};
   bool has_late_request = false;  // That was read, and is answered in the next turn of the loop.
   Loop* loop = nullptr;

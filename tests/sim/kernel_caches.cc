@@ -32,6 +32,11 @@ uint64_t ValueOf(const std::string& page) {
 }
 std::string BytesOfValue(uint64_t value) { return {reinterpret_cast<const char*>(&value), sizeof(value)}; }
 
+// Names are changed for some time, and then left alone for long enough that listings tell them.
+constexpr DurationNs kSpell = 700 * kMillisecond;
+// K6: an answer is taken in by then.
+constexpr DurationNs kTakenIn = 390 * kMillisecond;
+
 // What K1 relies on: a host that stands still as a whole, just between an answer and its being taken in, would keep it for longer.
 DurationNs InTime(DurationNs late, DurationNs time) { return late > time ? 0 : time; }
 
@@ -168,7 +173,7 @@ Task<bool> KernelCachesWork::MakeDurable(HomePtr home, std::vector<uint64_t> pag
 }
 
 // All of them become one more than the first one.
-Task<bool> KernelCachesWork::Raise(HomePtr home, std::vector<uint64_t> pages) {
+Task<bool> KernelCachesWork::Raise(HomePtr home, std::vector<uint64_t> pages, uint64_t* raised) {
   for (int attempt = 1; attempt <= kMostAttempts; ++attempt) {
     const absl::StatusOr<uint64_t> transaction = co_await home->pages->Begin();
     if (!transaction.ok()) co_return false;
@@ -188,6 +193,7 @@ Task<bool> KernelCachesWork::Raise(HomePtr home, std::vector<uint64_t> pages) {
       home->pages->Abort(*transaction);
     }
     if (status.ok()) {
+      if (raised != nullptr) *raised = value;
       for (const uint64_t page : pages) {
         changes_[page].push_back({.value = value, .slot = home->host->slot, .life = home->life, .at = world_->now()});
       }
@@ -246,13 +252,19 @@ Task<bool> KernelCachesWork::RunProgram(HomePtr home, Program program) {
     const uint64_t choice = random.Below(1'000);
     if (world_->IsPaused(home->host->slot) && choice < 900) {
       // Mostly what needs no answer of a daemon that stands still.
+      if (LookAtNames(home)) continue;
       if (home->kernel.Attributes(found.number)) co_await Stat(home, &program, found.number, InodeOf(file));
       continue;
     }
+    const bool in_spell = world_->now() / kSpell % 2 == 0;
     if (choice < 130) {
       co_await List(home, &program);
     } else if (choice < 190) {
-      co_await ChangeNames(home, &program);
+      if (in_spell) {
+        co_await ChangeNames(home, &program);
+      } else {
+        LookAtNames(home);
+      }
     } else if (choice < 230) {
       co_await Stat(home, &program, fs::KnownFiles::kRoot, kDirectory);
     } else if (found.number == 0) {
@@ -283,18 +295,24 @@ Task<bool> KernelCachesWork::LookUp(HomePtr home, Program* program, size_t file)
     uint64_t number = 0;
     uint64_t value = 0;
     DurationNs time = 0;
+    std::optional<uint64_t> names;
+    DurationNs names_time = 0;
   };
   auto found = std::make_shared<Answered>();
   const auto serve = [](HomePtr of, size_t which, std::shared_ptr<Answered> out) -> Task<bool> {
     const fs::KernelCache::Mark mark = of->cache.Now();
     const std::optional<uint64_t> value = co_await Get(of, InodeOf(which));
     if (!value) co_return false;
-    *out = {.number = of->known.Tell(fs::FoundFile({InodeOf(which)}, 1)), .value = *value};
+    out->names = co_await Get(of, kDirectory);
+    out->names_time = of->cache.TellNames(fs::KnownFiles::kRoot, mark);
+    out->number = of->known.Tell(fs::FoundFile({InodeOf(which)}, 1));
+    out->value = *value;
     out->time = of->cache.TellAttributes(out->number, true, mark);
     co_return true;
   };
   const DurationNs late = co_await Ask(home, program, serve(home, file, found));
   if (found->number == 0) co_return false;
+  if (found->names && late < kTakenIn) home->kernel.TakeNames(*found->names, found->names_time);
   home->kernel.TakeAttributes(found->number, asked_in, found->value, InTime(late, found->time));
   ++home->looked_up[found->number];
   if (program->files[file].number == 0) ++home->users[file];
@@ -413,13 +431,17 @@ Task<bool> KernelCachesWork::Write(HomePtr home, Program* program, size_t file) 
 
 // The files of a listing are found, and told of when all have been.
 Task<bool> KernelCachesWork::List(HomePtr home, Program* program) {
+  if (home->changes_names) co_return false;
+  const Counted lists(&home->listing);
   using Told = std::array<std::pair<uint64_t, DurationNs>, kFiles>;
   const TimeNs begun = world_->now();
   const uint64_t asked_in = home->kernel.version();
   auto told = std::make_shared<std::optional<Told>>();
+  auto names = std::make_shared<std::pair<std::optional<uint64_t>, DurationNs>>();
   std::array<uint64_t, kFiles> numbers{};
   for (size_t file = 0; file < kFiles; ++file) numbers[file] = program->files[file].number;
-  const auto serve = [](HomePtr of, std::array<uint64_t, kFiles> which, decltype(told) out) -> Task<bool> {
+  const auto serve = [](HomePtr of, std::array<uint64_t, kFiles> which, decltype(told) out,
+                        decltype(names) out_names) -> Task<bool> {
     const fs::KernelCache::Mark mark = of->cache.Now();
     Told found{};
     for (size_t file = 0; file < kFiles; ++file) {
@@ -427,15 +449,20 @@ Task<bool> KernelCachesWork::List(HomePtr home, Program* program) {
       if (!value) co_return false;
       found[file].first = *value;
     }
-    co_await Get(of, kDirectory);
+    out_names->first = co_await Get(of, kDirectory);
+    out_names->second = of->cache.TellNames(fs::KnownFiles::kRoot, mark);
     for (size_t file = 0; file < kFiles; ++file) {
       if (which[file] != 0) found[file].second = of->cache.TellAttributes(which[file], true, mark);
     }
     *out = found;
     co_return true;
   };
-  const DurationNs late = co_await Ask(home, program, serve(home, numbers, told));
+  const DurationNs late = co_await Ask(home, program, serve(home, numbers, told, names));
   if (!told->has_value()) co_return false;
+  if (names->first && late < kTakenIn) {
+    home->kernel.TakeNames(*names->first, names->second);
+    Check(*home, kDirectory, begun, *names->first, "names of a listing");
+  }
   for (size_t file = 0; file < kFiles; ++file) {
     if (numbers[file] == 0) continue;
     home->kernel.TakeAttributes(numbers[file], asked_in, (**told)[file].first, InTime(late, (**told)[file].second));
@@ -445,14 +472,26 @@ Task<bool> KernelCachesWork::List(HomePtr home, Program* program) {
 }
 
 Task<bool> KernelCachesWork::ChangeNames(HomePtr home, Program* program) {
-  const auto serve = [](KernelCachesWork* work, HomePtr of) -> Task<bool> {
+  if (home->changes_names || home->listing > 0) co_return false;
+  home->changes_names = true;
+  auto raised = std::make_shared<uint64_t>(0);
+  const auto serve = [](KernelCachesWork* work, HomePtr of, decltype(raised) out) -> Task<bool> {
     std::vector<uint64_t> names(1, kDirectory);
-    co_await work->Raise(of, std::move(names));
+    co_await work->Raise(of, std::move(names), out.get());
     co_return true;
   };
-  co_await Ask(home, program, serve(this, home));
-  home->kernel.ChangedNames(fs::KnownFiles::kRoot);
+  co_await Ask(home, program, serve(this, home, raised));
+  home->kernel.ChangedNames(fs::KnownFiles::kRoot, *raised == 0 ? std::nullopt : std::optional(*raised));
+  home->changes_names = false;
   co_return true;
+}
+
+bool KernelCachesWork::LookAtNames(const HomePtr& home) {
+  const std::optional<uint64_t> kept = home->kernel.Names();
+  if (!kept) return false;
+  ++name_hits_;
+  Check(*home, kDirectory, world_->now(), *kept, "names that its kernel keeps");
+  return true;
 }
 
 // --- Without faults ---------------------------------------------------------------------------------------------------

@@ -42,13 +42,15 @@ class KernelCachesWork final : public Work {
   const WorkloadCounters& counters() const override { return counters_; }
   // How often the kernel need not ask.
   uint64_t hits() const { return hits_; }
+  uint64_t name_hits() const { return name_hits_; }
 
  private:
   static constexpr size_t kFiles = 3;
+  static constexpr DurationNs kContended = 200 * kMillisecond;
   // What a node has.
   struct Home {
     Home(SimWorld* world, SimHost* of, const PlantedBugs* bugs)
-        : host(of), life(of->life), kernel(world, of->slot), cache(&known, &kernel, bugs) {}
+        : host(of), life(of->life), kernel(world, of->slot), cache(&known, &kernel, bugs, kContended) {}
     SimHost* const host;
     const uint64_t life;
     std::unique_ptr<fs::EnginePages> pages;
@@ -57,6 +59,9 @@ class KernelCachesWork final : public Work {
     fs::KernelCache cache;
     std::array<int, kFiles> users{};         // Programs that have found the file.
     std::map<uint64_t, uint64_t> looked_up;  // How often, by numbers.
+    // As the kernel locks the directory.
+    int listing = 0;
+    bool changes_names = false;
   };
   using HomePtr = std::shared_ptr<Home>;
   // A file as a program has found it.
@@ -92,12 +97,14 @@ class KernelCachesWork final : public Work {
   Task<bool> Write(HomePtr home, Program* program, size_t file);
   Task<bool> List(HomePtr home, Program* program);
   Task<bool> ChangeNames(HomePtr home, Program* program);
+  bool LookAtNames(const HomePtr& home);
   Task<bool> CheckProgress(SimHost* host, DurationNs bound);
 
   // The daemon's side.
   static Task<std::optional<uint64_t>> Get(HomePtr home, uint64_t page);
   static Task<std::optional<uint64_t>> GetLocked(HomePtr home, std::vector<uint64_t> pages);
-  Task<bool> Raise(HomePtr home, std::vector<uint64_t> pages);
+  // `value`: of all of them from then on.
+  Task<bool> Raise(HomePtr home, std::vector<uint64_t> pages, uint64_t* value = nullptr);
   Task<bool> MakeDurable(HomePtr home, std::vector<uint64_t> pages);
   Task<bool> Answer(HomePtr home, CallPtr call, Task<bool> task);
   // Runs `task` on the node, while that does not stand still, and then goes on in its kernel: so long after the answer.
@@ -114,6 +121,7 @@ class KernelCachesWork final : public Work {
   std::map<uint64_t, std::vector<Committed>> changes_;  // By pages.
   uint64_t next_client_ = 0;
   uint64_t hits_ = 0;
+  uint64_t name_hits_ = 0;
   int programs_running_ = 0;
   int checks_running_ = 0;
   bool prepared_ = false;

@@ -1,5 +1,6 @@
 #include "tests/sim/kernel_model.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -26,6 +27,15 @@ std::optional<uint64_t> KernelModel::Bytes(uint64_t number) const {
   return it == files_.end() ? std::nullopt : it->second.bytes;
 }
 
+std::optional<uint64_t> KernelModel::Names() const {
+  if (world_->now() >= names_.until) return std::nullopt;
+  return names_.value;
+}
+
+void KernelModel::TakeNames(uint64_t value, DurationNs time) {
+  if (time > 0) names_ = {.value = std::max(value, own_names_), .until = EndOf(world_->now(), time)};
+}
+
 void KernelModel::TakeAttributes(uint64_t number, uint64_t asked_in, uint64_t value, DurationNs time) {
   File& file = files_[number];
   if (file.version > asked_in) return;
@@ -48,7 +58,8 @@ void KernelModel::Wrote(uint64_t number) {
   it->second.attributes.until = 0;
 }
 
-void KernelModel::ChangedNames(uint64_t directory) {
+void KernelModel::ChangedNames(uint64_t directory, std::optional<uint64_t> value) {
+  if (value) names_.value = own_names_ = *value;
   const auto it = files_.find(directory);
   if (it != files_.end()) it->second.attributes.until = 0;
 }

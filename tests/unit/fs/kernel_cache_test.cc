@@ -1,6 +1,7 @@
 // What the kernel keeps of a mount, and when it asks again: of a fileset in memory whose pages others take, as a test says.
 // Covers: F16
 
+#include <dirent.h>
 #include <gmock/gmock.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -11,6 +12,7 @@
 #include <mutex>
 #include <string>
 
+#include "fs/mount/kernel_cache.h"
 #include "tests/unit/fs/mount_harness.h"
 
 namespace mangrove::fs {
@@ -58,11 +60,28 @@ class KernelCacheTest : public MountTest {
                     [&](InodeNumber inode) { EXPECT_TRUE(Do(first_.instance->Write(inode, 0, bytes, {})).ok()); });
   }
 
+  // Of each name the attributes at once, as `ls -l` does. How many names.
+  int List(const std::string& name) {
+    const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(Path(name).c_str()), closedir);
+    int names = 0;
+    while (const dirent* const entry = readdir(directory.get())) {
+      struct stat s {};
+      EXPECT_EQ(fstatat(dirfd(directory.get()), entry->d_name, &s, AT_SYMLINK_NOFOLLOW), 0) << entry->d_name;
+      if (entry->d_name[0] != '.') ++names;
+    }
+    return names;
+  }
+  void MakeDirectoryOf(const std::string& name, int files) {
+    ASSERT_EQ(mkdir(Path(name).c_str(), 0755), 0);
+    for (int i = 0; i < files; ++i) WriteFile(absl::StrCat(name, "/", i), "");
+    SettleDown();
+  }
+
   std::mutex mutex_;
   std::map<std::string, int> asked_;
 };
 
-TEST_F(KernelCacheTest, WhoIsAloneAsksForNamesAlone) {
+TEST_F(KernelCacheTest, WhoIsAloneAsksNobody) {
   WriteFile("file", "bytes");
   SettleDown();
   const Descriptor file = Open("file", O_RDONLY);
@@ -78,8 +97,64 @@ TEST_F(KernelCacheTest, WhoIsAloneAsksForNamesAlone) {
     EXPECT_EQ(pread(file, bytes, 5, 0), 5);
   }
   EXPECT_THAT(Asked(), testing::IsEmpty());
+}
+
+// K6
+TEST_F(KernelCacheTest, WhoListsWithAttributesAsksForNoNames) {
+  MakeDirectoryOf("dir", 100);
+  Asked();
+  EXPECT_EQ(List("dir"), 100);
+  EXPECT_LE(AskedFor("lookup"), 3);  // Of the directory itself.
+}
+
+TEST_F(KernelCacheTest, ANameIsAskedForNowAndThen) {
+  WriteFile("file", "");
+  SettleDown();
   Stat("file");
-  EXPECT_THAT(Asked(), testing::ElementsAre(testing::Pair("lookup", 1)));
+  EXPECT_EQ(StatError("none"), ENOENT);
+  Asked();
+  for (int i = 0; i < 100; ++i) {
+    Stat("file");
+    EXPECT_EQ(StatError("none"), ENOENT);
+  }
+  EXPECT_LE(AskedFor("lookup"), 6);  // On a slow machine.
+  EXPECT_TRUE(Comes([&] {
+    Stat("file");
+    return AskedFor("lookup") > 0;
+  }));
+}
+
+TEST_F(KernelCacheTest, NamesOfAListingAreOverWhenOthersChangeThem) {
+  MakeDirectoryOf("dir", 10);
+  const InodeNumber directory{InodeOf("dir")};
+  EXPECT_EQ(List("dir"), 10);
+  const TimeNs begun = loop_.ExactNow();
+  ASSERT_TRUE(Take(directory.value));
+  EXPECT_LT(loop_.ExactNow() - begun, kSecond);
+  OnLoop([&] { EXPECT_TRUE(Do(first_.instance->Rename(directory, "3", directory, "new", 0)).ok()); });
+  EXPECT_EQ(StatError("dir/3"), ENOENT);
+  EXPECT_EQ(StatError("dir/new"), 0);
+  // Where others change the directory, none are kept.
+  Asked();
+  EXPECT_EQ(List("dir"), 10);
+  EXPECT_GE(AskedFor("lookup"), 10);
+  EXPECT_EQ(StatError("dir/none"), ENOENT);
+  const TimeNs again = loop_.ExactNow();
+  ASSERT_TRUE(Take(directory.value));
+  EXPECT_LT(loop_.ExactNow() - again, KernelCache::kNamesLast / 2);
+}
+
+TEST_F(KernelCacheTest, ANameThatWasMovedIsKeptAsLongAsBefore) {
+  MakeDirectoryOf("from", 10);
+  MakeDirectoryOf("to", 0);
+  const uint64_t to = InodeOf("to");
+  EXPECT_EQ(List("from"), 10);
+  ASSERT_EQ(rename(Path("from/3").c_str(), Path("to/3").c_str()), 0);
+  const TimeNs begun = loop_.ExactNow();
+  ASSERT_TRUE(Take(to));
+  EXPECT_GT(loop_.ExactNow() - begun, KernelCache::kNamesLast / 2);
+  OnLoop([&] { EXPECT_TRUE(Do(first_.instance->Unlink(InodeNumber{to}, "3")).ok()); });
+  EXPECT_EQ(StatError("to/3"), ENOENT);
 }
 
 TEST_F(KernelCacheTest, WhatOthersChangeIsAskedForAgain) {
