@@ -36,7 +36,7 @@ EnginePages::Copies::Copies(EnginePages* pages) : pages_(pages), watches_(pages-
 DurationNs EnginePages::Copies::UsableFor() const {
   const PageEngine* const engine = pages_->node_.engine;
   if (!engine->Serves()) return 0;
-  return std::max<DurationNs>(engine->mapped_until() - pages_->node_.clock->ExactNow(), 0);
+  return std::max<DurationNs>(engine->lease_until() - pages_->node_.clock->ExactNow(), 0);
 }
 
 // Of metadata. What is on other pages changes with them.

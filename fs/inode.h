@@ -43,7 +43,7 @@ class Inode {
     kStreams = 8,      // It is a directory of named streams,
     kStream = 16,      // or one of these.
     kDamaged = 32,     // A directory that a check could not repair: nobody uses it.
-    kMayBeNamed = 64,  // It was made without a name, and may be given one whenever it has none.
+    kMayBeNamed = 64,  // It was made without a name, and may be given one while it is open.
   };
 
   explicit Inode(EditPage* page) : page_(page) {}

@@ -174,6 +174,7 @@ Task<absl::StatusOr<Attributes>> Instance::MakeUnnamed(Caller caller, FoundFile 
     if (status.ok()) co_return made;
     if (ErrnoOf(status) != ESTALE) break;
   }
+  NoteLeftover(made.inode);
   co_return status;
 }
 
@@ -217,15 +218,16 @@ Task<absl::StatusOr<Attributes>> Instance::Link(FoundFile file, FoundFile direct
     if (entry->has_value()) co_return PosixError(EEXIST, absl::StrCat("there is a \"", name, "\""));
     if (inode->IsDirectory()) co_return PosixError(EPERM, "a directory has one name only");
     if (inode->IsOfStreams() || parent->IsOfStreams()) co_return PosixError(EPERM, "a stream has one name only");
-    if (inode->links() == 0 && !inode->Has(Inode::kMayBeNamed)) {
-      co_return PosixError(ESTALE, "the file's last name was removed");
-    }
+    // Nobody frees it meanwhile: it is open here.
+    const bool gets_first = inode->links() == 0 && inode->Has(Inode::kMayBeNamed) && IsOpen(inode->number());
+    if (inode->links() == 0 && !gets_first) co_return PosixError(ESTALE, "the file's last name was removed");
     if (inode->links() >= kMostLinks) co_return PosixError(EMLINK, absl::StrCat("a file with ", kMostLinks, " names"));
     edit.SetGrows();
     absl::Status status = co_await entries.Add(name, inode->number(), inode->mode() & S_IFMT);
     if (!status.ok()) co_return status;
-    if (inode->links() == 0 && !inode->Has(Inode::kShrinking)) status = co_await EndOrphan(&edit, *inode);
+    if (gets_first && !inode->Has(Inode::kShrinking)) status = co_await EndOrphan(&edit, *inode);
     if (!status.ok()) co_return status;
+    inode->Set(Inode::kMayBeNamed, false);
     inode->set_links(inode->links() + 1);
     inode->set_changed(pages_->NowNs());
     Touch(&*parent);

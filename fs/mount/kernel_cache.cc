@@ -11,14 +11,16 @@ namespace {
 
 // The kernel takes an answer in when its caller runs again: mostly some microseconds later.
 constexpr DurationNs kAskAgain = 100 * kMicrosecond;
-// Names that run out are waited for in steps.
-constexpr DurationNs kLookAgain = 5 * kMillisecond;
 // Less is not worth a drop.
 constexpr DurationNs kLeastTime = kMillisecond;
-// As the kernel is told. The rest is for its taking an answer in, and for its ticks.
+// As the kernel is told, and for its taking an answer in, with its ticks.
 constexpr DurationNs kNamesTime = 200 * kMillisecond;
-static_assert(kNamesTime + 400 * kMillisecond <= KernelCache::kNamesLast);
+constexpr DurationNs kLeastNamesTime = 20 * kMillisecond;
+constexpr DurationNs kTakenIn = 400 * kMillisecond;
+static_assert(kNamesTime + kTakenIn <= KernelCache::kNamesLast);
 constexpr DurationNs kLongestUntold = 10 * 60 * kSecond;
+// A directory that was left alone for so many times as long is like others again.
+constexpr int64_t kForgiven = 10;
 // After a change the caller goes on by then.
 constexpr DurationNs kSettles = 20 * kMillisecond;
 // Reads that keep bytes from being dropped end by then, as operations do.
@@ -51,6 +53,7 @@ void KernelCache::Stop() {
       if (*then) std::exchange(*then, nullptr)();
     }
   }
+  for (auto& [end, go] : std::exchange(names_end_, {})) go();
 }
 
 // --- What is told -----------------------------------------------------------------------------------------------------
@@ -71,15 +74,15 @@ DurationNs KernelCache::TellAttributes(uint64_t number, bool is_alone, Mark mark
   return time;
 }
 
-// K6
+// K6. What is told is over before others go on without this node, too, wherever it has got to.
 DurationNs KernelCache::TellNames(uint64_t directory, Mark mark) {
   if (!IsOn() || moves_ > 0 || mark != Now() || !copies_->Has(known_->Find(directory).inode.value)) return 0;
-  if (copies_->UsableFor() < kNamesLast) return 0;  // As K1.
-  const TimeNs now = clock_->Now();
+  const DurationNs time = std::min(kNamesTime, copies_->UsableFor() - kTakenIn);
+  if (time < kLeastNamesTime) return 0;
   Kept& kept = kept_[directory];
-  if (kept.is_of_streams || (kept.left_at != 0 && now - kept.left_at < kept.untold)) return 0;
-  kept.names_until = now + kNamesLast;
-  return kNamesTime;
+  if (kept.is_of_streams || (kept.left_at != 0 && clock_->Now() - kept.left_at < kept.untold)) return 0;
+  kept.names_until = std::max(kept.names_until, clock_->ExactNow() + time + kTakenIn);
+  return time;
 }
 
 void KernelCache::BeginMove(uint64_t from, uint64_t to) {
@@ -218,15 +221,22 @@ void KernelCache::OnLeaving(uint64_t page, std::function<void()> go) {
   if (bugs_->leave_undropped) return go();
   const TimeNs now = clock_->Now();
   std::vector<uint64_t> waits;
+  TimeNs names_until = 0;
   for (const uint64_t number : known_->NumbersOf(InodeNumber{page})) {
     const auto it = kept_.find(number);
     if (it == kept_.end()) continue;
     Kept& kept = it->second;
-    const bool has_names = now < kept.names_until;
-    if (has_names) kept.untold = std::clamp(2 * kept.untold, contended_, kLongestUntold);
+    if (now < kept.names_until) {
+      names_until = std::max(names_until, kept.names_until);
+      const bool is_forgiven = now - kept.left_at > kForgiven * kept.untold;
+      kept.untold = is_forgiven ? contended_ : std::min(2 * kept.untold, kLongestUntold);
+    }
     kept.left_at = now;
     Doubt(number, &kept);
-    if (!Drop(number, &kept) || has_names) waits.push_back(number);
+    if (!Drop(number, &kept)) waits.push_back(number);
+  }
+  if (names_until > 0) {
+    go = [this, names_until, go = std::move(go), alive = alive_] { *alive ? GoWithoutNames(names_until, go) : go(); };
   }
   if (waits.empty()) return go();
   auto left = std::make_shared<size_t>(waits.size());
@@ -239,23 +249,34 @@ void KernelCache::OnLeaving(uint64_t page, std::function<void()> go) {
   }
 }
 
-// At the latest when the kernel has taken the answer in, or has not been there for it, and what was told is over. Names end by themselves.
+// When the kernel has no names any more that it was told by the page.
+void KernelCache::GoWithoutNames(TimeNs then, std::function<void()> go) {
+  if (clock_->Now() >= then) return go();
+  const uint64_t end = ++last_end_;
+  names_end_.emplace(end, std::move(go));
+  clock_->CallAt(then, [this, end, alive = alive_] {
+    if (!*alive) return;
+    const auto it = names_end_.find(end);
+    if (it == names_end_.end()) return;
+    const std::function<void()> goes = std::move(it->second);
+    names_end_.erase(it);
+    goes();
+  });
+}
+
+// At the latest when the kernel has taken the answer in, or has not been there for it, and what was told is over.
 void KernelCache::AskUntilDropped(uint64_t number, Kept* kept) {
   const bool asks = clock_->Now() < kept->asks_until;
-  kept->asks_until = std::max(clock_->Now() + 2 * longest_, kept->names_until);
+  kept->asks_until = clock_->Now() + 2 * longest_;
   if (!asks) AskAgain(number);
 }
 
 void KernelCache::AskAgain(uint64_t number) {
-  const TimeNs now = clock_->Now();
-  const Kept& asked = kept_.at(number);
-  const TimeNs then = asked.attributes ? now + kAskAgain : std::min(asked.names_until, now + kLookAgain);
-  clock_->CallAt(std::max(then, now), [this, number, alive = alive_] {
+  clock_->CallAt(clock_->Now() + kAskAgain, [this, number, alive = alive_] {
     if (!*alive) return;
     const auto it = kept_.find(number);
     if (it == kept_.end()) return;
-    const bool is_over = Drop(number, &it->second) && clock_->Now() >= it->second.names_until;
-    if (!is_over && clock_->Now() < it->second.asks_until) return AskAgain(number);
+    if (!Drop(number, &it->second) && clock_->Now() < it->second.asks_until) return AskAgain(number);
     it->second.attributes = false;
     it->second.asks_until = 0;
     LetGo(&it->second);

@@ -1,8 +1,8 @@
-// What the kernel may keep of a mount's files, and for how long: attributes and bytes, about which it asks nobody then.
+// What the kernel may keep of a mount's files, and for how long: names, attributes and bytes, about which it asks nobody then.
 //
 // It is bound to the copies of inodes' pages that this node has. A file's page changes with its attributes and with every write, a directory's
-// with every name in it: who changes one takes the page from all other nodes first, and here it leaves only when the kernel has dropped what
-// it had been told by it. So a change is seen by all from its end on, and who is alone with a file asks nobody.
+// with every name in it: who changes one takes the page from all other nodes first, and here it leaves only when the kernel has nothing
+// any more of what it had been told by it. So a change is seen by all from its end on, and who is alone with a file asks nobody.
 //
 //   K1  Attributes are told with a time only if their page is here in that very step, and nothing has left or changed since they were looked
 //       for; and for half of the time for which this node may use its pages without hearing from others. So what a daemon that stands
@@ -30,6 +30,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -61,7 +62,7 @@ class KernelCache final : public PageCopies::Keeper {
     friend bool operator==(const Mark&, const Mark&) = default;
   };
 
-  // So long after it was told a name the kernel may use it.
+  // So long after it was told a name the kernel may use it, at most.
   static constexpr DurationNs kNamesLast = 600 * kMillisecond;
   // So long after others waited for a directory's names none are told, at first.
   static constexpr DurationNs kContended = 10 * kSecond;
@@ -117,7 +118,7 @@ class KernelCache final : public PageCopies::Keeper {
     TimeNs changed_at = 0;    // By this node.
     TimeNs names_until = 0;   // Of a directory: the kernel may have some.
     TimeNs left_at = 0;       // The page.
-    DurationNs untold = 0;    // So long after that no names are told.
+    DurationNs untold = 0;    // So long after that no names are told: the longer the more often that was waited for.
     bool is_of_streams = false;
     Bytes bytes = Bytes::kRight;
     bool has_bytes = false;                      // It may have some, of after the last drop that was begun.
@@ -136,6 +137,7 @@ class KernelCache final : public PageCopies::Keeper {
   void AskUntilDropped(uint64_t number, Kept* kept);
   void AskAgain(uint64_t number);
   void LetGo(Kept* kept);
+  void GoWithoutNames(TimeNs then, std::function<void()> go);
   void Doubt(uint64_t number, Kept* kept);
   // B1, and whether they are right.
   bool Settle(uint64_t number, Kept* kept);
@@ -148,9 +150,12 @@ class KernelCache final : public PageCopies::Keeper {
   Clock* clock_ = nullptr;
   PageCopies* copies_ = nullptr;
   bool keeps_bytes_ = false;
-  bool is_off_ = false;                       // KeepNothing.
-  uint64_t left_ = 0;                         // Pages have left so often,
-  uint64_t changed_ = 0;                      // and transactions of this node have changed one, inodes alone.
+  bool is_off_ = false;   // KeepNothing.
+  uint64_t left_ = 0;     // Pages have left so often,
+  uint64_t changed_ = 0;  // and transactions of this node have changed one, inodes alone.
+  std::map<uint64_t, std::function<void()>>
+      names_end_;  // Pages that wait for that, by the order in which they began to.
+  uint64_t last_end_ = 0;
   int moves_ = 0;                             // Under way.
   DurationNs longest_ = 0;                    // That was told.
   absl::flat_hash_map<uint64_t, Kept> kept_;  // By the kernel's numbers.

@@ -1,5 +1,6 @@
 #include "fs/mount/kernel_channel.h"
 
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -14,7 +15,7 @@ namespace {
 
 // FUSE_DIRECT_IO_ALLOW_MMAP, bit 36 of the flags.
 constexpr uint32_t kMapsDirectIo = uint32_t{1} << 4;
-// FUSE_TMPFILE, of Linux 6.2 and later. Its flags say so too.
+// FUSE_TMPFILE, of Linux 6.2 and later.
 constexpr uint32_t kMakeUnnamed = 51;
 
 // A request as it was read.
@@ -24,6 +25,11 @@ class Request {
     std::memcpy(&header_, bytes_, sizeof(header_));
   }
   const fuse_in_header& header() const { return header_; }
+  // REQUIRES: Get gave one.
+  template <typename T>
+  void Put(const T& argument) {
+    std::memcpy(bytes_ + sizeof(header_), &argument, sizeof(T));
+  }
   size_t size() const { return size_; }
   void SetOpcode(uint32_t opcode) {
     header_.opcode = opcode;
@@ -72,6 +78,15 @@ void NoteSetXattr(Request* request, Mount::State* state) {
   request->Erase(FUSE_COMPAT_SETXATTR_IN_SIZE, sizeof(set) - FUSE_COMPAT_SETXATTR_IN_SIZE);
 }
 
+// By which data_operations.cc knows it. Not all that ask for such a file say so there: overlayfs does not.
+void MakeCreation(Request* request) {
+  fuse_create_in create;
+  if (!request->Get(&create)) return;
+  create.flags |= __O_TMPFILE;
+  request->Put(create);
+  request->SetOpcode(FUSE_CREATE);
+}
+
 ssize_t ReadRequest(int fd, void* buffer, size_t size, void* userdata) {
   const ssize_t bytes = read(fd, buffer, size);
   if (bytes < static_cast<ssize_t>(sizeof(fuse_in_header))) return bytes;
@@ -81,7 +96,7 @@ ssize_t ReadRequest(int fd, void* buffer, size_t size, void* userdata) {
     case FUSE_INIT: NoteFirst(request, state); break;
     case FUSE_WRITE: NoteWrite(request, state); break;
     case FUSE_SETXATTR: NoteSetXattr(&request, state); break;
-    case kMakeUnnamed: request.SetOpcode(FUSE_CREATE); break;
+    case kMakeUnnamed: MakeCreation(&request); break;
     default: break;
   }
   return static_cast<ssize_t>(request.size());

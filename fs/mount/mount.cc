@@ -239,7 +239,7 @@ void Mount::Serve(Loop* loop, Filesystem* filesystem, std::function<void()> ende
   state_->cache.Begin(loop, filesystem->copies(), state_->notices.CanDropBytes());
   if (!is_second) return state_->BeginToRead();
   // Names that the kernel keeps of the first mount end before anybody changes them by this one.
-  loop->CallAt(loop->Now() + KernelCache::kNamesLast, [weak = std::weak_ptr(state_)] {
+  loop->CallAt(loop->ExactNow() + KernelCache::kNamesLast, [weak = std::weak_ptr(state_)] {
     const std::shared_ptr<State> state = weak.lock();
     if (state != nullptr && state->fd >= 0) state->BeginToRead();
   });

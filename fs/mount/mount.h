@@ -1,7 +1,7 @@
 // A mount of a fileset in this host's tree: the kernel's FUSE requests, served by the node's loop itself. A request is read, its operation
 // begun and its answer written on the loop, so that nothing is handed from thread to thread.
 //
-// The kernel keeps attributes, and bytes of files that are open for reading, while this node has their pages (kernel_cache.h). Files that are
+// The kernel keeps names, attributes, and bytes of files that are open for reading, while this node has their pages (kernel_cache.h). Files that are
 // open for writing have direct I/O, and can be mapped all the same where the kernel allows that (kernel_channel.h): each read is one request,
 // and whole. Permissions and ACLs the kernel checks itself, by attributes that it keeps or has just asked for.
 //

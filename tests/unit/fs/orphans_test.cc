@@ -72,6 +72,37 @@ class OrphansTest : public testing::Test {
   InodeNumber root_;
 };
 
+TEST_F(OrphansTest, AFileThatWasMadeWithoutANameGetsOneFromWhoHasItOpen) {
+  const auto made = Do(here_->MakeUnnamed({}, root_, 0640, true));
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(made->links, 0U);
+  const FoundFile file = made->id();
+  EXPECT_TRUE(Do(here_->Write(file, 0, "bytes", {})).ok());
+  EXPECT_TRUE(Do(there_->FinishRemovals()).ok());
+  EXPECT_EQ(ErrnoOf(Do(there_->Link(file, root_, "there")).status()), ESTALE);
+  ASSERT_TRUE(Do(here_->Link(file, root_, "name")).ok());
+  EXPECT_TRUE(Do(here_->Close(file)).ok());
+  EXPECT_EQ(*Do(there_->Read(file, 0, 5)), "bytes");
+  ExpectNothingIsLeft();
+  // That was the first name. After the last one there is none, as of other files.
+  EXPECT_TRUE(Do(here_->Open(file)).ok());
+  EXPECT_TRUE(Do(here_->Unlink(root_, "name")).ok());
+  EXPECT_EQ(ErrnoOf(Do(here_->Link(file, root_, "name")).status()), ESTALE);
+  EXPECT_TRUE(Do(here_->Close(file)).ok());
+  EXPECT_FALSE(IsThere(file));
+  ExpectNothingIsLeft();
+}
+
+TEST_F(OrphansTest, AFileThatWasMadeWithoutANameIsFreedByItsClosing) {
+  const auto made = Do(here_->MakeUnnamed({}, root_, 0600, true));
+  const auto lasting = Do(here_->MakeUnnamed({}, root_, 0600, false));
+  ASSERT_TRUE(made.ok() && lasting.ok());
+  EXPECT_EQ(ErrnoOf(Do(here_->Link(lasting->id(), root_, "name")).status()), ESTALE);
+  for (const auto& file : {made, lasting}) EXPECT_TRUE(Do(here_->Close(file->id())).ok());
+  EXPECT_EQ(ErrnoOf(Do(here_->Link(made->id(), root_, "name")).status()), ESTALE);
+  ExpectNothingIsLeft();
+}
+
 TEST_F(OrphansTest, WhoClosesAFileLastFreesItInThePlaceOfWhoRemovedIt) {
   const FoundFile file = Make("a");
   ASSERT_TRUE(Do(there_->Open(file)).ok());

@@ -274,8 +274,10 @@ Answer PosixModel::Link(const Op& op) {
   if (file == nullptr) return Error(ESTALE);
   if (directory->entries.contains(op.new_name)) return Error(EEXIST);
   if (file->IsDirectory()) return Error(EPERM);
-  if (file->attributes.links == 0 && !file->may_be_named)
-    return Error(ESTALE);  // As if it had gone: who has its path looks it up again.
+  // As if it had gone: who has its path looks it up again.
+  const bool gets_first = file->may_be_named && file->opens[op.instance] > 0;
+  if (file->attributes.links == 0 && !gets_first) return Error(ESTALE);
+  file->may_be_named = false;
   directory->entries[op.new_name] = op.file;
   ++file->attributes.links;
   file->attributes.changed_ns = now_;
