@@ -366,23 +366,30 @@ PageBuffer ReadData(const std::byte* page, bool may_lend) {
   return copy;
 }
 
-// One behind the other, where they may be lent.
-bool LiesInOnePiece(std::span<const std::byte* const> pages) {
-  if (reinterpret_cast<uintptr_t>(pages.front()) % alignof(PageBytes) != 0) return false;
-  for (size_t i = 1; i < pages.size(); ++i) {
-    if (pages[i] != pages.front() + i * kPageBytes) return false;
-  }
-  return true;
+// How many of them lie one behind the other, where they may be lent; 0: the first one does not.
+size_t CountInOnePiece(std::span<const std::byte* const> pages) {
+  if (reinterpret_cast<uintptr_t>(pages.front()) % alignof(PageBytes) != 0) return 0;
+  size_t count = 1;
+  while (count < pages.size() && pages[count] == pages.front() + count * kPageBytes) ++count;
+  return count;
 }
 
 void ForEach(Entry& entry, std::span<const std::byte* const> pages, absl::FunctionRef<void(const Message&)> each) {
   Message& m = entry.message;
   const bool may_lend = m.kind == MessageKind::kGrant;
   if (entry.data != 0) pages = pages.subspan(entry.data - 1, entry.repeat);
-  if (entry.repeat > 1 && MayBeARun(m) && (entry.data == 0 || !may_lend || LiesInOnePiece(pages))) {
-    m.repeat = static_cast<uint32_t>(entry.repeat);
-    if (entry.data != 0) m.data = may_lend ? ReadData(pages.front(), may_lend) : CopyData(pages);
-    return each(m);
+  if (entry.repeat > 1 && MayBeARun(m)) {
+    for (size_t done = 0; done < entry.repeat;) {
+      const size_t left = entry.repeat - done;
+      const size_t lent = entry.data != 0 && may_lend ? CountInOnePiece(pages.subspan(done)) : 0;
+      m.repeat = static_cast<uint32_t>(lent > 0 ? lent : left);
+      if (entry.data != 0) m.data = lent > 0 ? ReadData(pages[done], true) : CopyData(pages.subspan(done));
+      each(m);
+      done += m.repeat;
+      m.data = nullptr;
+      if (done < entry.repeat) MoveOn(m, m.repeat);
+    }
+    return;
   }
   for (size_t i = 0; i < entry.repeat; ++i) {
     m.data = nullptr;

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <random>
 #include <set>
 #include <sstream>
@@ -469,11 +471,30 @@ TEST(PageRun, TravelsAsOneEntryAndComesAsOneOrTakenApart) {
     EXPECT_EQ((*apart)[4].data->bytes[0], std::byte{5});
     EXPECT_EQ((*apart)[204].txn, Txn(202));
     EXPECT_EQ((*apart)[204].request, RequestId{});
-    // Where the pages do not lie in one piece, each comes by itself.
-    std::swap(bytes[0], bytes[1]);
+    // Where the pages do not lie in one piece, as at the end of a ring, it comes in parts.
+    std::rotate(bytes.begin(), bytes.begin() + 3, bytes.end());
     runs.clear();
     ASSERT_TRUE(DecodeEach(packet.bytes, bytes, [&](const Message& m) { runs.push_back(m); }).ok());
-    EXPECT_EQ(runs.size(), 6u);
+    ASSERT_EQ(runs.size(), 3u);
+    EXPECT_EQ(runs[0].repeat, 2u);
+    EXPECT_EQ(runs[0].data->bytes[0], std::byte{4});
+    EXPECT_EQ(runs[1].repeat, 3u);
+    EXPECT_EQ(runs[1].page, kPage + 2);
+    EXPECT_EQ(runs[1].txn, Txn(9));
+    EXPECT_EQ(runs[1].request, RequestId(11));
+    EXPECT_EQ(DataOf(runs[1], 2)->bytes[0], std::byte{3});
+    EXPECT_EQ(runs[2].txn, Txn(3));
+    // Where they cannot be lent, they are copied, into one piece.
+    std::vector<std::byte> odd(5 * kPageBytes + 1);
+    for (size_t i = 0; i < 5; ++i) {
+      std::memcpy(&odd[1 + i * kPageBytes], packet.pages[i]->bytes.data(), kPageBytes);
+      bytes[i] = &odd[1 + i * kPageBytes];
+    }
+    runs.clear();
+    ASSERT_TRUE(DecodeEach(packet.bytes, bytes, [&](const Message& m) { runs.push_back(m); }).ok());
+    ASSERT_EQ(runs.size(), 2u);
+    EXPECT_EQ(runs[0].repeat, 5u);
+    EXPECT_EQ(DataOf(runs[0], 4)->bytes[0], std::byte{5});
   });
   EXPECT_EQ(packets, 1);
 }
