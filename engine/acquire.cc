@@ -186,7 +186,7 @@ Task<absl::Status> PageEngine::AcquireBlock(PageRange block, Rights rights, Purp
       WantSome(some, {rights, may_migrate, migrate_until, deadline, wait}, asked, again);
     }
     // Now that the requests are out.
-    for (PageId page : asked) Expect(page);
+    if (asked.size() == 1) Expect(asked.front());  // Of several the frames are filled faster than made.
     const bool goes_ahead = purpose != Purpose::kAhead && !IsRamDirectoryPage(block.first) &&
                             (purpose == Purpose::kLock || rights == Rights::kRead);
     if (std::exchange(first_try, false) && goes_ahead) BringAhead(block, rights);

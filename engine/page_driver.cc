@@ -225,7 +225,7 @@ bool PageEngine::CarryOne(PageId page, CachedPage& cached, CacheEffect& effect) 
       cached.expected = false;
       MemoryOf(page)->Install(page, effect.data ? effect.data->bytes.data() : nullptr,
                               effect.write ? Rights::kWrite : Rights::kRead);
-      NoteFetched(page);
+      NoteFetched({page, 1});
       return true;
     case Kind::kRaise: MemoryOf(page)->Raise(page); return true;
     case Kind::kSend: Post(effect.to, std::move(effect.message)); return true;
@@ -288,12 +288,16 @@ void PageEngine::CountFetched(PageRange range) {
   peer_eviction_.MoveInto(range, memory_);
 }
 
-void PageEngine::NoteFetched(PageId page) {
-  ++counters_.pages_received;
-  const auto next = fetched_.upper_bound(page.value);
-  if (next == fetched_.begin()) return;
-  auto& [range, count] = std::prev(next)->second;
-  if (range.Contains(page)) ++count;
+void PageEngine::NoteFetched(PageRange range) {
+  counters_.pages_received += range.count;
+  auto it = fetched_.upper_bound(range.first.value);
+  if (it != fetched_.begin()) --it;
+  for (; it != fetched_.end() && it->first < range.end().value; ++it) {
+    auto& [counted, count] = it->second;
+    const PageId first = std::max(range.first, counted.first);
+    const PageId end = std::min(range.end(), counted.end());
+    if (first < end) count += end - first;
+  }
 }
 
 uint64_t PageEngine::Fetched(PageId page) const {

@@ -99,7 +99,8 @@ class PageEngine final : public TransportEvents {
   void OnView(const View& view);
   // Until then, by its own clock, this node acts for others, and its programs use what is here; 0: they do not.
   void OnLease(TimeNs until);
-  // What is mapped may be used until then: before the lease ends, by as much as it takes to take mappings away.
+  // Its end; and until when what is mapped may be used: by as much sooner as it takes to take mappings away.
+  TimeNs lease_until() const { return view_.Has(options_.self) ? lease_until_ : 0; }
   TimeNs mapped_until() const { return view_.Has(options_.self) ? lease_until_ - FenceTime() : 0; }
   const View& view() const { return view_; }
   // Its programs are let in: not in the last moments of a lease either.
@@ -228,7 +229,6 @@ class PageEngine final : public TransportEvents {
   void CarryOnAll(PageId page, const Alike& alike, std::vector<bool>& left, std::vector<CacheEffect>& effects,
                   size_t at);
   PageBuffer CopyOf(PageRange range);
-  static uint64_t CountInOnePiece(const Alike& alike, uint64_t first, uint64_t count);
   void HomeRun(const Message& run, NodeInstance from);
   uint64_t CountAlikeHomes(const Message& run);
   void StepAlikeHomes(const Message& run, NodeInstance from);
@@ -239,7 +239,7 @@ class PageEngine final : public TransportEvents {
   void WakeWaiters(CachedPage& cached);
   void RefuseWaiters(CachedPage& cached, const absl::Status& status);
   void FailWaiters(CachedPage& cached, const absl::Status& status);
-  void NoteFetched(PageId page);
+  void NoteFetched(PageRange range);
   void Unblock(PageId page);
   static Watch WatchOf(const CachedPage& cached);
   TimeNs NextLook(const CachedPage& cached) const;

@@ -46,6 +46,12 @@ class PageMemory {
   // Puts a copy of `data` (kPageBytes; null: zeros) into the page's frame and gives `rights` (kRead or kWrite).
   // REQUIRES: the page has none, and its region is known here.
   virtual void Install(PageId page, const std::byte* data, Rights rights) = 0;
+  // The same of each of these, of which `data` has one after the other.
+  virtual void InstallAll(PageRange pages, const std::byte* data, Rights rights) {
+    for (uint64_t i = 0; i < pages.count; ++i) {
+      Install(pages.first + i, data == nullptr ? nullptr : data + i * kPageBytes, rights);
+    }
+  }
 
   // Gives kWrite to a page that has kRead.
   virtual void Raise(PageId page) = 0;
@@ -59,8 +65,12 @@ class PageMemory {
 
   // A copy of the page's content. REQUIRES: kRead, so that the copy is of one moment.
   virtual PageBuffer Copy(PageId page) = 0;
-  // The same, to `out` (kPageBytes).
-  virtual void CopyTo(PageId page, std::byte* out) { std::memcpy(out, Copy(page)->bytes.data(), kPageBytes); }
+  // Copies of these, one after the other, to `out`. REQUIRES: kRead for each.
+  virtual void CopyAll(PageRange pages, std::byte* out) {
+    for (uint64_t i = 0; i < pages.count; ++i) {
+      std::memcpy(out + i * kPageBytes, Copy(pages.first + i)->bytes.data(), kPageBytes);
+    }
+  }
 
   // Access by this node itself. REQUIRES: kRead or kWrite for reading, kWrite for writing; within the page.
   virtual void Load(PageId page, size_t offset, std::span<std::byte> out) = 0;

@@ -35,6 +35,35 @@ void ForEachPart(const std::vector<bool>& left, uint64_t most, Each each) {
   }
 }
 
+// The pages' retained data, where it is one piece from the first page's on, `count` of them at most.
+template <typename Alike>
+uint64_t CountInOnePiece(const Alike& alike, uint64_t first, uint64_t count) {
+  const auto data_of = [&alike](uint64_t i) -> const PageBuffer* {
+    const auto& retained = alike[i]->entry.retained;
+    return retained && retained->data != nullptr ? &retained->data : nullptr;
+  };
+  const PageBuffer* const begin = data_of(first);
+  if (begin == nullptr) return 1;
+  for (uint64_t i = 1; i < count; ++i) {
+    const PageBuffer* const data = data_of(first + i);
+    if (data == nullptr || data->get() != begin->get() + i) return i;
+    if (data->owner_before(*begin) || begin->owner_before(*data)) return i;
+  }
+  return count;
+}
+
+// Calls each(memory, part) for the parts of the range that lie in one memory.
+template <typename MemoryOf, typename Each>
+void ForEachMemory(PageRange range, MemoryOf memory_of, Each each) {
+  for (PageId page = range.first; page < range.end();) {
+    PageMemory* const memory = memory_of(page);
+    PageRange part{page, 1};
+    while (part.end() < range.end() && memory_of(part.end()) == memory) ++part.count;
+    each(memory, part);
+    page = part.end();
+  }
+}
+
 }  // namespace
 
 // --- The cache --------------------------------------------------------------------------------------------------------
@@ -136,22 +165,6 @@ std::vector<bool> PageEngine::CarryAlike(PageId page, const Alike& alike) {
   return left;
 }
 
-// The pages' retained data, where it is one piece from the first page's on, `count` of them at most.
-uint64_t PageEngine::CountInOnePiece(const Alike& alike, uint64_t first, uint64_t count) {
-  const auto data_of = [&alike](uint64_t i) -> const PageBuffer* {
-    const auto& retained = alike[i]->entry.retained;
-    return retained && retained->data != nullptr ? &retained->data : nullptr;
-  };
-  const PageBuffer* const begin = data_of(first);
-  if (begin == nullptr) return 1;
-  for (uint64_t i = 1; i < count; ++i) {
-    const PageBuffer* const data = data_of(first + i);
-    if (data == nullptr || data->get() != begin->get() + i) return i;
-    if (data->owner_before(*begin) || begin->owner_before(*data)) return i;
-  }
-  return count;
-}
-
 // A page where it ends in a callback is not left any more: it carries on by itself.
 void PageEngine::CarryOnAll(PageId page, const Alike& alike, std::vector<bool>& left, std::vector<CacheEffect>& effects,
                             size_t at) {
@@ -181,6 +194,18 @@ void PageEngine::CarryOnAll(PageId page, const Alike& alike, std::vector<bool>& 
       }
     });
   }
+  if (effect.kind == Kind::kInstall) {
+    const Rights rights = effect.write ? Rights::kWrite : Rights::kRead;
+    const auto memory_of = [this](PageId each) { return MemoryOf(each); };
+    return ForEachPart(left, alike.size(), [&](uint64_t first, uint64_t count) {
+      for (uint64_t i = first; i < first + count; ++i) alike[i]->expected = false;
+      const std::byte* const data = effect.data == nullptr ? nullptr : effect.data->bytes.data();
+      ForEachMemory({page + first, count}, memory_of, [&](PageMemory* memory, PageRange part) {
+        memory->InstallAll(part, data == nullptr ? nullptr : data + (part.first - page) * kPageBytes, rights);
+      });
+      NoteFetched({page + first, count});
+    });
+  }
   for (uint64_t i = 0; i < alike.size(); ++i) {
     if (!left[i]) continue;
     CacheEffect own = effect;
@@ -196,9 +221,10 @@ void PageEngine::CarryOnAll(PageId page, const Alike& alike, std::vector<bool>& 
 // Side by side. REQUIRES: at most PageRow::kPages.
 PageBuffer PageEngine::CopyOf(PageRange range) {
   std::shared_ptr<PageBytes> pages = row_.NewPages(range.count);
-  for (uint64_t i = 0; i < range.count; ++i) {
-    MemoryOf(range.first + i)->CopyTo(range.first + i, pages.get()[i].bytes.data());
-  }
+  const auto memory_of = [this](PageId page) { return MemoryOf(page); };
+  ForEachMemory(range, memory_of, [&](PageMemory* memory, PageRange part) {
+    memory->CopyAll(part, pages.get()[part.first - range.first].bytes.data());
+  });
   return pages;
 }
 

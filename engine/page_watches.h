@@ -32,7 +32,7 @@ class PageWatches {
     guards_.erase(number);
   }
 
-  // `go` is to be called once, then the page leaves: nobody reads it here any more. Others wait for it, so it must not take long.
+  // `go` is to be called once, then the page leaves: nobody reads it here any more. Others wait for it: not for longer than they bear with a node.
   using OnLeaving = std::function<void(PageId page, std::function<void()> go)>;
   // The number is for Remove; what is under way then is still to be let go.
   uint64_t AddGuard(PageRange range, OnLeaving leaving) {

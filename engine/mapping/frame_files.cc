@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "net/check.h"
 
@@ -24,15 +25,35 @@ auto Retry(Call call) {
   return result;
 }
 
-void ReadFrame(int frames, uint64_t offset, std::byte* out) {
-  CHECK(Retry([&] { return pread(frames, out, kPageBytes, static_cast<off_t>(offset)); }) == kFrame);
-}
+void ReadFrame(int frames, uint64_t offset, std::byte* out) { CHECK(ReadBytes(frames, offset, {out, kPageBytes})); }
 
 }  // namespace
 
-void WriteFrame(int frames, uint64_t offset, const std::byte* data) {
-  const std::byte* const from = data == nullptr ? kZeros.data() : data;
-  CHECK(Retry([&] { return pwrite(frames, from, kPageBytes, static_cast<off_t>(offset)); }) == kFrame);
+void WriteFrame(int frames, uint64_t offset, const std::byte* data) { WriteFrames(frames, offset, data, 1); }
+
+void WriteFrames(int frames, uint64_t offset, const std::byte* data, uint64_t count) {
+  if (data != nullptr) return WriteBytes(frames, offset, {data, count * kPageBytes});
+  for (uint64_t i = 0; i < count; ++i) WriteBytes(frames, offset + i * kPageBytes, kZeros);
+}
+
+void WriteBytes(int frames, uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t done = Retry([&] { return pwrite(frames, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
+    CHECK(done > 0);
+    offset += static_cast<uint64_t>(done);
+    bytes = bytes.subspan(static_cast<size_t>(done));
+  }
+}
+
+bool ReadBytes(int frames, uint64_t offset, std::span<std::byte> out) {
+  while (!out.empty()) {
+    const ssize_t done = Retry([&] { return pread(frames, out.data(), out.size(), static_cast<off_t>(offset)); });
+    if (done < 0 && errno == EFAULT) return false;
+    CHECK(done > 0);
+    offset += static_cast<uint64_t>(done);
+    out = out.subspan(static_cast<size_t>(done));
+  }
+  return true;
 }
 
 void PunchFrame(int frames, uint64_t offset) { PunchFrames(frames, offset, 1); }
@@ -82,11 +103,12 @@ bool FrameDetacher::LostInHugePage(int frames, uint64_t offset) const {
 }
 
 absl::Status FrameDetacher::Probe() {
-  constexpr size_t kBytes = 4 << 20;  // So that a huge page fits.
+  constexpr size_t kBytes = 4 << 20;  // So that a huge page fits,
+  constexpr uint64_t kRun = 64;       // or one of what is written together.
   UniqueFd file(memfd_create("mangrove-probe", MFD_CLOEXEC));
   if (!file.ok()) return absl::ErrnoToStatus(errno, "memfd_create");
   if (ftruncate(file.get(), kBytes) != 0) return absl::ErrnoToStatus(errno, "ftruncate");
-  WriteFrame(file.get(), 0, nullptr);
+  WriteBytes(file.get(), 0, std::vector<std::byte>(kRun * kPageBytes));
   void* mapped = mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
   if (mapped == MAP_FAILED) return absl::ErrnoToStatus(errno, "mmap");
   auto* byte = static_cast<volatile unsigned char*>(mapped);

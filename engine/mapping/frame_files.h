@@ -1,4 +1,4 @@
-// The system calls on a region's memfd of frames. Offsets are in bytes, of whole pages.
+// The system calls on a region's memfd of frames. Offsets are in bytes, of whole pages where nothing else is said.
 //
 // A failure here has no remedy (the memory of the host is exhausted beyond the cache's bound, or a descriptor is wrong):
 // it ends the process.
@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -18,6 +19,12 @@ namespace mangrove {
 
 // `data` holds kPageBytes; null: zeros.
 void WriteFrame(int frames, uint64_t offset, const std::byte* data);
+// The same of `count` pages, one behind the other in `data`.
+void WriteFrames(int frames, uint64_t offset, const std::byte* data, uint64_t count);
+// Any bytes, at any place.
+void WriteBytes(int frames, uint64_t offset, std::span<const std::byte> bytes);
+// False: `out` cannot be written to.
+bool ReadBytes(int frames, uint64_t offset, std::span<std::byte> out);
 // Removes the page from the file and from every mapping of it.
 void PunchFrame(int frames, uint64_t offset);
 // The same of `count` pages.

@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
-#include "net/log.h"
 
 namespace mangrove {
 
@@ -51,8 +50,7 @@ absl::StatusOr<std::byte*> FrameWindows::Map(uint64_t window) const {
 
 std::byte* FrameWindows::Open(uint64_t window) {
   const absl::StatusOr<std::byte*> mapped = Map(window);
-  if (!mapped.ok()) LogError("no frame can be reached any more: ", mapped.status().message());
-  CHECK(mapped.ok());
+  if (!mapped.ok()) return nullptr;
   std::byte* before = nullptr;
   if (windows_[window].compare_exchange_strong(before, *mapped)) return *mapped;
   munmap(*mapped, BytesOf(window));

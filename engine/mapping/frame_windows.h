@@ -26,10 +26,11 @@ class FrameWindows {
   FrameWindows(const FrameWindows&) = delete;
   FrameWindows& operator=(const FrameWindows&) = delete;
 
-  // What is behind `offset`, as far as its page. Ends the process if no more can be mapped.
+  // What is behind `offset`, as far as its window. Null: the process cannot map any more.
   std::byte* At(uint64_t offset) {
-    std::byte* const window = windows_[offset >> kShift].load(std::memory_order_acquire);
-    return (window != nullptr ? window : Open(offset >> kShift)) + (offset & (kBytes - 1));
+    std::byte* window = windows_[offset >> kShift].load(std::memory_order_acquire);
+    if (window == nullptr) window = Open(offset >> kShift);
+    return window == nullptr ? nullptr : window + (offset & (kBytes - 1));
   }
 
  private:

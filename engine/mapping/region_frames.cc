@@ -12,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/mapping/frame_files.h"
@@ -58,8 +59,9 @@ void TouchToWrite(std::span<std::byte> bytes) {
   }
 }
 
-absl::StatusOr<UniqueFd> ReopenReadOnly(int fd) {
-  UniqueFd reopened(open(absl::StrCat("/proc/self/fd/", fd).c_str(), O_RDONLY | O_CLOEXEC));
+// With flags of its own (O_APPEND), which who has it may set.
+absl::StatusOr<UniqueFd> Reopen(int fd, int access) {
+  UniqueFd reopened(open(absl::StrCat("/proc/self/fd/", fd).c_str(), access | O_CLOEXEC));
   if (!reopened.ok()) return Errno(errno, "reopening a memfd through /proc/self/fd");
   return reopened;
 }
@@ -86,6 +88,13 @@ absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pag
   if (ready == MAP_FAILED) return Errno(errno, absl::StrCat("mapping what is ready of ", pages.count, " pages"));
   region->ready_ = static_cast<uint64_t*>(ready);
   madvise(ready, pages.count * sizeof(uint64_t), MADV_DONTDUMP);
+  madvise(ready, pages.count * sizeof(uint64_t), MADV_NOHUGEPAGE);
+
+  void* uses = mmap(nullptr, pages.count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (uses == MAP_FAILED) return Errno(errno, absl::StrCat("mapping the uses of ", pages.count, " pages"));
+  region->uses_ = static_cast<std::atomic<uint8_t>*>(uses);
+  madvise(uses, pages.count, MADV_DONTDUMP);
+  madvise(uses, pages.count, MADV_NOHUGEPAGE);
 
   auto states = MakeFile("mangrove-states", pages.count);
   if (!states.ok()) return states.status();
@@ -103,18 +112,15 @@ absl::StatusOr<std::shared_ptr<RegionFrames>> RegionFrames::Create(PageRange pag
 RegionFrames::~RegionFrames() {
   CountSpares(-static_cast<int64_t>(spare_count_));
   if (states_ != nullptr) munmap(states_, pages_.count);
+  if (uses_ != nullptr) munmap(uses_, pages_.count);
   if (ready_ != nullptr) munmap(ready_, pages_.count * sizeof(uint64_t));
 }
 
-absl::StatusOr<UniqueFd> RegionFrames::OpenFrames() const {
-  UniqueFd copy(fcntl(frames_.get(), F_DUPFD_CLOEXEC, 0));
-  if (!copy.ok()) return Errno(errno, "duplicating a memfd's descriptor");
-  return copy;
-}
+absl::StatusOr<UniqueFd> RegionFrames::OpenFrames() const { return Reopen(frames_.get(), O_RDWR); }
 
-absl::StatusOr<UniqueFd> RegionFrames::OpenFramesReadOnly() const { return ReopenReadOnly(frames_.get()); }
+absl::StatusOr<UniqueFd> RegionFrames::OpenFramesReadOnly() const { return Reopen(frames_.get(), O_RDONLY); }
 
-absl::StatusOr<UniqueFd> RegionFrames::OpenStates() const { return ReopenReadOnly(states_fd_.get()); }
+absl::StatusOr<UniqueFd> RegionFrames::OpenStates() const { return Reopen(states_fd_.get(), O_RDONLY); }
 
 PinOutcome RegionFrames::Pin(PageId page, Rights wanted, bool may_map_writable, Rights* granted) {
   CHECK(pages_.Contains(page));
@@ -146,24 +152,105 @@ bool RegionFrames::CopyPinned(PageId page, Rights rights, Copy copy) {
     pinned = Pin(page, rights, false, &granted);
   }
   if (pinned != PinOutcome::kPinned) return false;
-  copy(FrameOf(page));
-  const bool stands = Admits(fence(), rights);
-  Unpin(page);
-  return stands;
+  const absl::Cleanup unpin = [this, page] { Unpin(page); };
+  copy();
+  return Admits(fence(), rights);
+}
+
+// --- Content ----------------------------------------------------------------------------------------------------------
+
+// Whether the frame is to be used as it is mapped. A small piece costs a system call as much as a page, and a mapping next to nothing.
+bool RegionFrames::CountUse(PageId page, size_t bytes) {
+  std::atomic<uint8_t>& counter = UsesOf(page);
+  const uint8_t uses = counter.load(std::memory_order_relaxed);
+  if (uses == kMapped) return true;
+  const int more = uses + (bytes < kPageBytes / 2 ? 4 : 1);
+  counter.store(more <= kFewUses ? static_cast<uint8_t>(more) : kMapped, std::memory_order_relaxed);
+  return more > kFewUses;
+}
+
+template <typename Each>
+void RegionFrames::ForEachKind(PageRange pages, Each each) {
+  PageRange part{pages.first, 0};
+  bool kind = false;
+  bool is_new = false;
+  const auto end_part = [&] {
+    // Half of what the faults would cost.
+    if (is_new && part.count > 1) {
+      std::byte* const frames = FrameOf(part.first);
+      if (frames != nullptr) madvise(frames, part.count << kPageShift, MADV_POPULATE_WRITE);
+    }
+    if (part.count > 0) each(part, kind);
+    is_new = false;
+  };
+  for (PageId page = pages.first; page < pages.end(); page = page + 1) {
+    const bool was_mapped = UsesOf(page).load(std::memory_order_relaxed) == kMapped;
+    const bool is_mapped = was_mapped || CountUse(page, kPageBytes);
+    if (part.count > 0 && (is_mapped != kind || OffsetOf(page) % FrameWindows::kBytes == 0)) {
+      end_part();
+      part = {page, 0};
+    }
+    kind = is_mapped;
+    is_new = is_new || (is_mapped && !was_mapped);
+    ++part.count;
+  }
+  end_part();
+}
+
+void RegionFrames::Fill(PageRange pages, const std::byte* from) {
+  ForEachKind(pages, [&](PageRange part, bool is_mapped) {
+    const std::byte* const data = from == nullptr ? nullptr : from + ((part.first - pages.first) << kPageShift);
+    std::byte* const frame = is_mapped ? FrameOf(part.first) : nullptr;
+    if (frame == nullptr) {
+      WriteFrames(frames_.get(), OffsetOf(part.first), data, part.count);
+    } else if (data != nullptr) {
+      std::memcpy(frame, data, part.count << kPageShift);
+    } else {
+      std::memset(frame, 0, part.count << kPageShift);
+    }
+  });
+}
+
+void RegionFrames::CopyOut(PageRange pages, std::byte* out) {
+  ForEachKind(pages, [&](PageRange part, bool is_mapped) {
+    const std::span<std::byte> to(out + ((part.first - pages.first) << kPageShift), part.count << kPageShift);
+    const std::byte* const frame = is_mapped ? FrameOf(part.first) : nullptr;
+    if (frame != nullptr) {
+      std::memcpy(to.data(), frame, to.size());
+    } else {
+      CHECK(ReadBytes(frames_.get(), OffsetOf(part.first), to));
+    }
+  });
+}
+
+void RegionFrames::ReadFrame(PageId page, size_t offset, std::span<std::byte> out) {
+  std::byte* frame = CountUse(page, out.size()) ? FrameOf(page) : nullptr;
+  if (frame == nullptr && ReadBytes(frames_.get(), OffsetOf(page) + offset, out)) return;
+  // Where the bytes are to go the kernel cannot write to: a program's own affair, which a copy meets as well.
+  if (frame == nullptr) frame = FrameOf(page);
+  CHECK(frame != nullptr);
+  std::memcpy(out.data(), frame + offset, out.size());
+}
+
+void RegionFrames::WriteFrame(PageId page, size_t offset, std::span<const std::byte> bytes) {
+  std::byte* const frame = CountUse(page, bytes.size()) ? FrameOf(page) : nullptr;
+  if (frame != nullptr) {
+    std::memcpy(frame + offset, bytes.data(), bytes.size());
+  } else {
+    WriteBytes(frames_.get(), OffsetOf(page) + offset, bytes);
+  }
 }
 
 bool RegionFrames::ReadPage(PageId page, size_t offset, std::span<std::byte> out) {
   CHECK(offset + out.size() <= kPageBytes);
   if (!LocalMapping::MayReach(out.data(), out.size())) {
     TouchToWrite(out);
-    return CopyPinned(page, Rights::kRead,
-                      [&](const std::byte* frame) { std::memcpy(out.data(), frame + offset, out.size()); });
+    return CopyPinned(page, Rights::kRead, [&] { ReadFrame(page, offset, out); });
   }
   // Where `out` lies, an access may wait for a page whose taking waits for this pin.
   PageBytes between;
-  const bool read = CopyPinned(page, Rights::kRead, [&](const std::byte* frame) {
-    std::memcpy(between.bytes.data(), frame + offset, out.size());
-  });
+  const std::span<std::byte> there(between.bytes.data(), out.size());
+  const bool read = CopyPinned(page, Rights::kRead, [&] { ReadFrame(page, offset, there); });
   if (read) std::memcpy(out.data(), between.bytes.data(), out.size());
   return read;
 }
@@ -178,7 +265,12 @@ bool RegionFrames::WritePage(PageId page, size_t offset, std::span<const std::by
   } else {
     Touch(bytes);
   }
-  return CopyPinned(page, Rights::kWrite, [&](std::byte* frame) { std::memcpy(frame + offset, from, bytes.size()); });
+  return CopyPinned(page, Rights::kWrite, [&] {
+    std::byte* const frame = FrameOf(page);
+    if (frame == nullptr) return WriteBytes(frames_.get(), OffsetOf(page) + offset, {from, bytes.size()});
+    UsesOf(page).store(kMapped, std::memory_order_relaxed);
+    std::memcpy(frame + offset, from, bytes.size());
+  });
 }
 
 void RegionFrames::AddMapping(int userfaultfd, uint64_t base, bool own_process, bool writable) {
@@ -246,7 +338,10 @@ void RegionFrames::DropEntries(PageRange pages) {
 
 // --- Frames that are ready --------------------------------------------------------------------------------------------
 
-void RegionFrames::Punch(PageId page) { PunchFrame(frames_.get(), OffsetOf(page)); }
+void RegionFrames::Punch(PageRange pages) {
+  PunchFrames(frames_.get(), OffsetOf(pages.first), pages.count);
+  for (uint64_t i = 0; i < pages.count; ++i) UsesOf(pages.first + i).store(0, std::memory_order_relaxed);
+}
 
 // All of them: they are among the frames that there are.
 void RegionFrames::PunchReady() {
@@ -255,7 +350,7 @@ void RegionFrames::PunchReady() {
     CHECK(end > at);
     for (; at < end; at += static_cast<off_t>(kPageBytes)) {
       const PageId page = pages_.first + (static_cast<uint64_t>(at) >> kPageShift);
-      if (std::exchange(ReadyOf(page), kNotReady) != kNotReady) Punch(page);
+      if (std::exchange(ReadyOf(page), kNotReady) != kNotReady) Punch({page, 1});
     }
   }
 }
@@ -269,23 +364,26 @@ void RegionFrames::ForgetReady(PageId page) {
   if (std::exchange(ReadyOf(page), kNotReady) > kOnItsWay) CountSpares(-1);
 }
 
-void RegionFrames::UseReady(PageId page) {
+void RegionFrames::UseReady(PageRange pages) {
   const std::lock_guard lock(mappings_mutex_);
-  ForgetReady(page);
+  for (uint64_t i = 0; i < pages.count; ++i) ForgetReady(pages.first + i);
 }
 
 void RegionFrames::MakeReady(PageId page) {
   std::lock_guard lock(mappings_mutex_);
   if (foreign_mappings_) return;
   // The store makes the frame, and the entry for it, unless they are there.
-  *static_cast<volatile std::byte*>(FrameOf(page)) = std::byte{0};
+  std::byte* const frame = FrameOf(page);
+  if (frame == nullptr) return;
+  *static_cast<volatile std::byte*>(frame) = std::byte{0};
+  UsesOf(page).store(kMapped, std::memory_order_relaxed);
   if (std::exchange(ReadyOf(page), kOnItsWay) > kOnItsWay) CountSpares(-1);
 }
 
 void RegionFrames::NotReady(PageId page) {
   std::lock_guard lock(mappings_mutex_);
   ForgetReady(page);
-  Punch(page);
+  Punch({page, 1});
 }
 
 bool RegionFrames::TakeAway(PageId page) {
@@ -320,10 +418,10 @@ uint64_t RegionFrames::DropSpares(uint64_t count) {
       ++run.count;
       continue;
     }
-    if (run.count > 0) PunchFrames(frames_.get(), OffsetOf(run.first), run.count);
+    if (run.count > 0) Punch(run);
     run = {oldest.page, 1};
   }
-  if (run.count > 0) PunchFrames(frames_.get(), OffsetOf(run.first), run.count);
+  if (run.count > 0) Punch(run);
   return dropped;
 }
 

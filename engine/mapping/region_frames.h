@@ -66,9 +66,15 @@ class RegionFrames {
   // The daemon's own, valid as long as this object. Offsets in bytes of the region.
   int frames_fd() const { return frames_.get(); }
 
-  // The frame as this process has it mapped for itself, beside the mappings that programs use. The loop's, while the page has
-  // a right or is getting one, and nobody else's but through the two functions below.
-  std::byte* FrameOf(PageId page) { return windows_->At(OffsetOf(page)); }
+  // Content of frames: the loop's, while the pages have a right or are getting one, and nobody else's but through ReadPage and WritePage.
+  // `from` null: zeros.
+  void Fill(PageRange pages, const std::byte* from);
+  void CopyOut(PageRange pages, std::byte* out);
+  // Within the page.
+  void ReadFrame(PageId page, size_t offset, std::span<std::byte> out);
+  void WriteFrame(PageId page, size_t offset, std::span<const std::byte> bytes);
+  // The frame was punched, or is another one.
+  void ForgetUses(PageId page) { UsesOf(page).store(0, std::memory_order_relaxed); }
 
   // Copies from (to) the page, for a call of this process (page_state.h, I7). False: the page has not the right for it, or
   // the region is fenced. Any thread but the loop's driver. REQUIRES: the page is in the region, the bytes in the page.
@@ -107,11 +113,11 @@ class RegionFrames {
   // that were taken away. There are none where another process maps the region: it makes entries without a pin
   // (engine/attach/region_mapping.h), and must not find a frame of a page without a right.
   void MakeReady(PageId page);
-  void NotReady(PageId page);  // Removes the frame.
-  void UseReady(PageId page);  // From now on the page has a right.
+  void NotReady(PageId page);      // Removes the frame.
+  void UseReady(PageRange pages);  // From now on they have a right, whether a frame was ready or not.
   // Frames of pages with a right: the loop's own count.
   uint64_t in_use() const { return in_use_; }
-  void CountInUse(int change) { in_use_ += static_cast<uint64_t>(static_cast<int64_t>(change)); }
+  void CountInUse(int64_t change) { in_use_ += static_cast<uint64_t>(change); }
   // Removes the page from every mapping and leaves its frame ready. False: it is to be punched. REQUIRES: settled.
   bool TakeAway(PageId page);
   // Removes up to `count` spare frames, the oldest first; returns how many.
@@ -124,17 +130,32 @@ class RegionFrames {
 
  private:
   RegionFrames() = default;
-  // Calls copy(frame) under a pin.
+  // Calls copy() under a pin.
   template <typename Copy>
   bool CopyPinned(PageId page, Rights rights, Copy copy);
-  void Punch(PageId page);
+  void Punch(PageRange pages);
   void PunchReady();
+
+  // A frame is reached by its descriptor at first, and when it is used again and again as this process has it mapped for itself, beside the
+  // mappings that programs use: its first use there takes a fault, which costs what some system calls do, or what a dozen do where a
+  // host has page tables of its own. What programs' threads write goes through the mapping: a write to a file takes a lock, for which the
+  // loop would wait. For speed alone: what is mapped is what the descriptor has.
+  static constexpr uint8_t kFewUses = 4;
+  static constexpr uint8_t kMapped = 255;
+  std::atomic<uint8_t>& UsesOf(PageId page) { return uses_[page - pages_.first]; }
+  bool CountUse(PageId page, size_t bytes);
+  // Calls each(part, is_mapped) for the pages, those of one kind and one window together.
+  template <typename Each>
+  void ForEachKind(PageRange pages, Each each);
+  // Null: it cannot be mapped.
+  std::byte* FrameOf(PageId page) { return windows_->At(OffsetOf(page)); }
 
   PageRange pages_;
   UniqueFd frames_;
   std::unique_ptr<FrameWindows> windows_;
   UniqueFd states_fd_;
   std::atomic<uint8_t>* states_ = nullptr;
+  std::atomic<uint8_t>* uses_ = nullptr;
   FrameRequests requests_;
   std::atomic<FrameFence> fence_{FrameFence::kOpen};
   bool stays_readable_ = false;

@@ -58,6 +58,13 @@ void SetRights(std::atomic<uint8_t>& state, Rights rights) {
   state.store(static_cast<uint8_t>(rights), std::memory_order_release);
 }
 
+// Takes the part that lies in the region, which has the first page, off `pages`.
+PageRange TakePart(const RegionFrames& region, PageRange& pages) {
+  const PageRange part{pages.first, std::min(pages.count, region.pages().end() - pages.first)};
+  pages = {part.end(), pages.count - part.count};
+  return part;
+}
+
 bool IsMappedWritable(const std::atomic<uint8_t>& state) {
   return (state.load(std::memory_order_acquire) & kMappedWritable) != 0;
 }
@@ -74,7 +81,7 @@ struct RegionMemory::Implementation : std::enable_shared_from_this<RegionMemory:
   void OnUnpinned(PageId page);
   void Replace(RegionFrames& region, PageId page);
   std::shared_ptr<PageBytes> NewPageFor(PageId page);
-  void CountInUse(RegionFrames& region, int change);
+  void CountInUse(RegionFrames& region, int64_t change);
   uint64_t TooManySpares() const;
   void DropSparesSoon();
   void DropSpares();
@@ -129,6 +136,7 @@ void RegionMemory::Implementation::Replace(RegionFrames& region, PageId page) {
   const uint64_t offset = region.OffsetOf(page);
   detacher.Detach(region.frames_fd(), offset, scratch.bytes.data());
   WriteFrame(region.frames_fd(), offset, scratch.bytes.data());
+  region.ForgetUses(page);
 }
 
 // For a copy of `page`.
@@ -137,9 +145,9 @@ std::shared_ptr<PageBytes> RegionMemory::Implementation::NewPageFor(PageId page)
   return page == before + 1 ? row.NewPage() : NewPage();
 }
 
-void RegionMemory::Implementation::CountInUse(RegionFrames& region, int change) {
+void RegionMemory::Implementation::CountInUse(RegionFrames& region, int64_t change) {
   region.CountInUse(change);
-  in_use += static_cast<uint64_t>(static_cast<int64_t>(change));
+  in_use += static_cast<uint64_t>(change);
   if (TooManySpares() > 0) DropSparesSoon();
 }
 
@@ -256,19 +264,22 @@ void RegionMemory::Unexpect(PageId page) {
   region.NotReady(page);
 }
 
-void RegionMemory::Install(PageId page, const std::byte* data, Rights rights) {
+void RegionMemory::Install(PageId page, const std::byte* data, Rights rights) { InstallAll({page, 1}, data, rights); }
+
+void RegionMemory::InstallAll(PageRange pages, const std::byte* data, Rights rights) {
   CHECK(rights != Rights::kNone);
-  RegionFrames& region = implementation_->RegionOf(page);
-  std::atomic<uint8_t>& state = region.StateOf(page);
-  CHECK(state.load(std::memory_order_acquire) == 0);
-  region.UseReady(page);
-  if (data != nullptr) {
-    std::memcpy(region.FrameOf(page), data, kPageBytes);
-  } else {
-    std::memset(region.FrameOf(page), 0, kPageBytes);
+  while (pages.count > 0) {
+    RegionFrames& region = implementation_->RegionOf(pages.first);
+    const PageRange part = TakePart(region, pages);
+    for (uint64_t i = 0; i < part.count; ++i) {
+      CHECK(region.StateOf(part.first + i).load(std::memory_order_acquire) == 0);
+    }
+    region.UseReady(part);
+    region.Fill(part, data);
+    if (data != nullptr) data += part.count * kPageBytes;
+    for (uint64_t i = 0; i < part.count; ++i) SetRights(region.StateOf(part.first + i), rights);
+    implementation_->CountInUse(region, static_cast<int64_t>(part.count));
   }
-  SetRights(state, rights);
-  implementation_->CountInUse(region, 1);
 }
 
 void RegionMemory::Raise(PageId page) {
@@ -312,12 +323,14 @@ void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuff
     std::shared_ptr<PageBytes> content;
     if (keep) content = self->NewPageFor(page);
     if (r.TakeAway(page)) {
-      if (keep) std::memcpy(content->bytes.data(), r.FrameOf(page), kPageBytes);
+      if (keep) r.CopyOut({page, 1}, content->bytes.data());
     } else if (keep && IsMappedWritable(r.StateOf(page)) && !r.WriteProtect(page)) {
       self->detacher.Detach(r.frames_fd(), offset, content->bytes.data());
+      r.ForgetUses(page);
     } else {
-      if (keep) std::memcpy(content->bytes.data(), r.FrameOf(page), kPageBytes);
+      if (keep) r.CopyOut({page, 1}, content->bytes.data());
       PunchFrame(r.frames_fd(), offset);
+      r.ForgetUses(page);
     }
     SetRights(r.StateOf(page), Rights::kNone);
     self->CountInUse(r, -1);
@@ -329,28 +342,32 @@ void RegionMemory::Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuff
 
 PageBuffer RegionMemory::Copy(PageId page) {
   const auto content = implementation_->NewPageFor(page);
-  CopyTo(page, content->bytes.data());
+  CopyAll({page, 1}, content->bytes.data());
   return content;
 }
 
-void RegionMemory::CopyTo(PageId page, std::byte* out) {
-  RegionFrames& region = implementation_->RegionOf(page);
-  CHECK(HasRights(region.StateOf(page), Rights::kRead));
-  std::memcpy(out, region.FrameOf(page), kPageBytes);
+void RegionMemory::CopyAll(PageRange pages, std::byte* out) {
+  while (pages.count > 0) {
+    RegionFrames& region = implementation_->RegionOf(pages.first);
+    const PageRange part = TakePart(region, pages);
+    for (uint64_t i = 0; i < part.count; ++i) CHECK(HasRights(region.StateOf(part.first + i), Rights::kRead));
+    region.CopyOut(part, out);
+    out += part.count * kPageBytes;
+  }
 }
 
 void RegionMemory::Load(PageId page, size_t offset, std::span<std::byte> out) {
   CHECK(offset + out.size() <= kPageBytes);
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(HasRights(region.StateOf(page), Rights::kRead));
-  std::memcpy(out.data(), region.FrameOf(page) + offset, out.size());
+  region.ReadFrame(page, offset, out);
 }
 
 void RegionMemory::Store(PageId page, size_t offset, std::span<const std::byte> bytes) {
   CHECK(offset + bytes.size() <= kPageBytes);
   RegionFrames& region = implementation_->RegionOf(page);
   CHECK(HasRights(region.StateOf(page), Rights::kWrite));
-  std::memcpy(region.FrameOf(page) + offset, bytes.data(), bytes.size());
+  region.WriteFrame(page, offset, bytes);
 }
 
 void RegionMemory::Fence() { implementation_->Fence(/*for_good=*/false); }

@@ -10,7 +10,8 @@
 //   Fence     every entry of this process's mappings is dropped, and nobody makes one, or, of a region that stays readable, none
 //             for stores; frames and state bytes stay
 //
-// Frames are reached through a mapping of this process's own, which no program uses and no fault handler serves.
+// Frames are reached by their descriptor, and when they are used often through a mapping of this process's own, which no program uses and
+// no fault handler serves (RegionFrames::CountUse).
 // Nothing takes a lock of another process. A frame that such a one may be storing to is first put into a pipe (splice: by
 // reference, no copy), then punched, then read from the pipe: so the copy has the last store, and there is no moment at
 // which a store can be lost. That stands in for write-protecting every mapping, which takes each application's mmap
@@ -62,11 +63,12 @@ class RegionMemory final : public PageMemory {
   void Expect(PageId page) override;
   void Unexpect(PageId page) override;
   void Install(PageId page, const std::byte* data, Rights rights) override;
+  void InstallAll(PageRange pages, const std::byte* data, Rights rights) override;
   void Raise(PageId page) override;
   void Protect(PageId page, absl::AnyInvocable<void()> done) override;
   void Take(PageId page, bool keep, absl::AnyInvocable<void(PageBuffer)> done) override;
   PageBuffer Copy(PageId page) override;
-  void CopyTo(PageId page, std::byte* out) override;
+  void CopyAll(PageRange pages, std::byte* out) override;
   void Load(PageId page, size_t offset, std::span<std::byte> out) override;
   void Store(PageId page, size_t offset, std::span<const std::byte> bytes) override;
   void Fence() override;

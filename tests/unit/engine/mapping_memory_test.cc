@@ -13,6 +13,7 @@
 
 #include "engine/mapping/fault_table.h"
 #include "engine/mapping/frame_files.h"
+#include "engine/mapping/frame_windows.h"
 #include "engine/mapping/poisoned_pages.h"
 #include "engine/mapping/region_memory.h"
 #include "net/check.h"
@@ -94,6 +95,91 @@ TEST_F(RegionMemoryTest, ExpectedPageHasAFrameAndNoRight) {
   EXPECT_THAT(memory_->Copy(kFirst)->bytes, testing::Each(std::byte{5}));
   memory_->Unexpect(kFirst + 1);
   EXPECT_EQ(FramesInUse(), 1u);
+}
+
+// Some of them ready, some spare, some of another region.
+TEST_F(RegionMemoryTest, PagesSideBySideAreInstalledTogether) {
+  constexpr uint64_t kReady = 3;
+  constexpr PageRange kLower{kFirst + 1000, 8};
+  constexpr PageRange kUpper{kLower.end(), 8};
+  constexpr PageRange kBoth{kLower.first + 2, 10};
+  ASSERT_TRUE(memory_->AddRegion(kLower).ok());
+  ASSERT_TRUE(memory_->AddRegion(kUpper).ok());
+  Install(kLower.first + 6, 1, Rights::kRead);
+  memory_->Take(kLower.first + 6, /*keep=*/false, [](PageBuffer) {});
+  for (uint64_t i = 0; i < kReady; ++i) memory_->Expect(kBoth.first + i);
+  memory_->Expect(kUpper.first);
+  std::vector<PageBytes> contents(kBoth.count);
+  for (uint64_t i = 0; i < kBoth.count; ++i) contents[i].bytes.fill(static_cast<std::byte>(i + 10));
+  memory_->InstallAll(kBoth, contents.front().bytes.data(), Rights::kWrite);
+  for (uint64_t i = 0; i < kBoth.count; ++i) {
+    EXPECT_EQ(memory_->RightsOf(kBoth.first + i), Rights::kWrite);
+    EXPECT_THAT(memory_->Copy(kBoth.first + i)->bytes, testing::Each(static_cast<std::byte>(i + 10)));
+  }
+  EXPECT_EQ(memory_->RightsOf(kLower.first + 1), Rights::kNone);
+  EXPECT_EQ(memory_->RightsOf(kBoth.end()), Rights::kNone);
+  for (uint64_t i = 0; i < kBoth.count; ++i) memory_->Take(kBoth.first + i, /*keep=*/false, [](PageBuffer) {});
+  memory_->InstallAll(kBoth, nullptr, Rights::kRead);
+  for (uint64_t i = 0; i < kBoth.count; ++i) {
+    EXPECT_THAT(memory_->Copy(kBoth.first + i)->bytes, testing::Each(std::byte{0}));
+  }
+}
+
+// By the descriptor at first, and as it is mapped when it has been used more often.
+TEST_F(RegionMemoryTest, AFrameIsTheSameHoweverItIsReached) {
+  Install(kFirst, 1, Rights::kWrite);
+  for (uint8_t i = 0; i < 40; ++i) {
+    memory_->Store(kFirst, i, std::array{std::byte{i}});
+    std::array<std::byte, 2> found;
+    memory_->Load(kFirst, i, found);
+    EXPECT_THAT(found, testing::ElementsAre(std::byte{i}, std::byte{1}));
+    std::array<std::byte, 2> pinned;
+    ASSERT_TRUE(region_->ReadPage(kFirst, i, pinned));
+    EXPECT_EQ(pinned, found);
+    ASSERT_TRUE(region_->WritePage(kFirst, 100 + i, std::array{std::byte{i}}));
+    EXPECT_EQ(memory_->Copy(kFirst)->bytes[100 + i], std::byte{i});
+    if (i % 13 == 12) {
+      PageBuffer content;
+      memory_->Take(kFirst, /*keep=*/true, [&](PageBuffer taken) { content = std::move(taken); });
+      EXPECT_EQ(content->bytes[i], std::byte{i});
+      memory_->Install(kFirst, content->bytes.data(), Rights::kWrite);
+    }
+  }
+}
+
+// Windows end within a run of pages; each frame is used often enough to be mapped.
+TEST_F(RegionMemoryTest, PagesOfTwoWindowsAreInstalledTogether) {
+  constexpr uint64_t kWindow = FrameWindows::kBytes / kPageBytes;
+  const PageRange large{kFirst + 4096, 2 * kWindow};
+  ASSERT_TRUE(memory_->AddRegion(large).ok());
+  const PageRange run{large.first + (kWindow - 2), 4};
+  std::vector<PageBytes> contents(run.count);
+  std::vector<PageBytes> found(run.count);
+  for (uint8_t round = 0; round < 20; ++round) {
+    for (uint64_t i = 0; i < run.count; ++i) contents[i].bytes.fill(static_cast<std::byte>(round * 4 + i));
+    if (round % 3 == 1) memory_->Expect(run.first + 1);
+    memory_->InstallAll(run, contents.front().bytes.data(), Rights::kWrite);
+    memory_->CopyAll(run, found.front().bytes.data());
+    for (uint64_t i = 0; i < run.count; ++i) {
+      ASSERT_EQ(found[i].bytes, contents[i].bytes) << static_cast<int>(round) << ' ' << i;
+      if (round >= i * 5) memory_->Store(run.first + i, 7, std::array{std::byte{round}});
+      std::array<std::byte, 1> byte;
+      memory_->Load(run.first + i, 7, byte);
+      ASSERT_EQ(byte[0], round >= i * 5 ? std::byte{round} : contents[i].bytes[7]);
+      memory_->Take(run.first + i, /*keep=*/round % 2 == 0, [](PageBuffer) {});
+    }
+  }
+}
+
+// Who attaches has the frames' descriptor, and may set its flags.
+TEST_F(RegionMemoryTest, WhatAProgramSetsOfItsDescriptorIsItsOwn) {
+  const auto given = region_->OpenFrames();
+  ASSERT_TRUE(given.ok());
+  ASSERT_EQ(fcntl(given->get(), F_SETFL, O_APPEND), 0);
+  Install(kFirst, 3, Rights::kWrite);
+  memory_->Store(kFirst, 100, std::array{std::byte{4}});
+  EXPECT_EQ(memory_->Copy(kFirst)->bytes[100], std::byte{4});
+  EXPECT_EQ(memory_->Copy(kFirst)->bytes[101], std::byte{3});
 }
 
 TEST_F(RegionMemoryTest, FramesOfPagesThatWereTakenAreUsedAgain) {
