@@ -155,6 +155,7 @@ Task<absl::StatusOr<Attributes>> Instance::MakeUnnamed(Caller caller, FoundFile 
                                                        bool may_be_named) {
   Attributes made;
   auto body = [&](Edit& edit) -> Task<absl::Status> {
+    made = {};
     const absl::StatusOr<Inode> parent = co_await GetDirectory(&edit, directory, Intent::kRead);
     if (!parent.ok()) co_return parent.status();
     if (parent->IsOfStreams()) co_return PosixError(EPERM, "a stream has a name");
@@ -169,12 +170,12 @@ Task<absl::StatusOr<Attributes>> Instance::MakeUnnamed(Caller caller, FoundFile 
   absl::Status status;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
     status = co_await RunEdit(pages_, body);
-    if (!status.ok()) co_return status;
+    if (!status.ok()) break;
     status = co_await OpenMade(made.id(), true);
     if (status.ok()) co_return made;
     if (ErrnoOf(status) != ESTALE) break;
   }
-  NoteLeftover(made.inode);
+  if (made.inode != InodeNumber{}) NoteLeftover(made.inode);  // It may be one.
   co_return status;
 }
 
@@ -219,7 +220,7 @@ Task<absl::StatusOr<Attributes>> Instance::Link(FoundFile file, FoundFile direct
     if (inode->IsDirectory()) co_return PosixError(EPERM, "a directory has one name only");
     if (inode->IsOfStreams() || parent->IsOfStreams()) co_return PosixError(EPERM, "a stream has one name only");
     // Nobody frees it meanwhile: it is open here.
-    const bool gets_first = inode->links() == 0 && inode->Has(Inode::kMayBeNamed) && IsOpen(inode->number());
+    const bool gets_first = inode->links() == 0 && inode->Has(Inode::kMayBeNamed) && open_.contains(inode->number());
     if (inode->links() == 0 && !gets_first) co_return PosixError(ESTALE, "the file's last name was removed");
     if (inode->links() >= kMostLinks) co_return PosixError(EMLINK, absl::StrCat("a file with ", kMostLinks, " names"));
     edit.SetGrows();

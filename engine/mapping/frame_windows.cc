@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "net/check.h"
+#include "net/log.h"
 
 namespace mangrove {
 
@@ -50,7 +51,12 @@ absl::StatusOr<std::byte*> FrameWindows::Map(uint64_t window) const {
 
 std::byte* FrameWindows::Open(uint64_t window) {
   const absl::StatusOr<std::byte*> mapped = Map(window);
-  if (!mapped.ok()) return nullptr;
+  if (!mapped.ok()) {
+    static std::atomic<bool> said = false;
+    if (!said.exchange(true))
+      LogWarning("frames are read and written by their descriptor: ", mapped.status().message());
+    return nullptr;
+  }
   std::byte* before = nullptr;
   if (windows_[window].compare_exchange_strong(before, *mapped)) return *mapped;
   munmap(*mapped, BytesOf(window));

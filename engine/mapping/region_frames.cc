@@ -163,7 +163,7 @@ bool RegionFrames::CopyPinned(PageId page, Rights rights, Copy copy) {
 bool RegionFrames::CountUse(PageId page, size_t bytes) {
   std::atomic<uint8_t>& counter = UsesOf(page);
   const uint8_t uses = counter.load(std::memory_order_relaxed);
-  if (uses == kMapped) return true;
+  if (uses == kMapped || foreign_mappings_.load(std::memory_order_relaxed)) return true;
   const int more = uses + (bytes < kPageBytes / 2 ? 4 : 1);
   counter.store(more <= kFewUses ? static_cast<uint8_t>(more) : kMapped, std::memory_order_relaxed);
   return more > kFewUses;

@@ -138,8 +138,9 @@ class RegionFrames {
 
   // A frame is reached by its descriptor at first, and when it is used again and again as this process has it mapped for itself, beside the
   // mappings that programs use: its first use there takes a fault, which costs what some system calls do, or what a dozen do where a
-  // host has page tables of its own. What programs' threads write goes through the mapping: a write to a file takes a lock, for which the
-  // loop would wait. For speed alone: what is mapped is what the descriptor has.
+  // host has page tables of its own. What programs' threads write goes through the mapping, and everything where another process maps the
+  // region: a write to a file takes its lock, and who has the descriptor may keep that while he waits for the loop. Otherwise for speed
+  // alone: what is mapped is what the descriptor has.
   static constexpr uint8_t kFewUses = 4;
   static constexpr uint8_t kMapped = 255;
   std::atomic<uint8_t>& UsesOf(PageId page) { return uses_[page - pages_.first]; }
@@ -180,7 +181,7 @@ class RegionFrames {
   };
   std::mutex mappings_mutex_;  // Guards what follows.
   std::vector<OwnMapping> own_mappings_;
-  bool foreign_mappings_ = false;
+  std::atomic<bool> foreign_mappings_ = false;  // Changed under the mutex.
   // Of each page: kNotReady, kOnItsWay, or the number of the spare frame that it has. Memory as far as it is used.
   uint64_t* ready_ = nullptr;
   std::deque<Spare> spares_;  // The oldest first. Those of other numbers than in ready_ are over.

@@ -16,7 +16,7 @@
 //       does not know of all of it, and what it knows it counts down by itself only when its caller goes on.
 //   K5  With a second mount of a fileset on one node both keep nothing: neither would see the other's changes as pages that leave.
 //
-//   K6  Names, also that there is none, are told for a fifth of a second. Nothing drops them: so the directory's page waits until the kernel cannot
+//   K6  Names, also that there is none, are told for a fifth of a second at most. Nothing drops them: so the directory's page waits until the kernel cannot
 //       have them any more, wherever it has put them, of an answer that it may have taken in late; and where others change a directory, none
 //       are told for some time, the longer the more often that was so.
 //
