@@ -116,11 +116,11 @@ void KernelNotices::End() {
 
 void KernelNotices::Stop() {
   std::vector<char> request;
-  const auto is_running = [this] {
+  const auto go_on = [this] {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return !running_.empty();
+    return running_ > 0;
   };
-  while (!threads_.empty() && is_running()) {
+  while (go_on()) {
     AnswerWithErrors(fd_, &request);
     pollfd waits{.fd = fd_, .events = POLLIN, .revents = 0};
     constexpr int kLookAgainMs = 1;
@@ -134,7 +134,7 @@ void KernelNotices::Stop() {
 bool KernelNotices::IsOwn(pid_t thread) {
   if (threads_.empty()) return false;
   const std::lock_guard<std::mutex> lock(mutex_);
-  return running_.contains(thread);
+  return ids_.contains(thread);
 }
 
 bool KernelNotices::DropAttributes(uint64_t number) { return DropInode(fd_, number, kAttributesAlone) != ENOENT; }
@@ -145,15 +145,16 @@ void KernelNotices::DropBytesBesideReads(uint64_t number, std::function<void(boo
   std::unique_lock<std::mutex> lock(mutex_);
   if (ends_) return;
   bytes_.push_back({.number = number, .generation = known_->Find(number).generation, .done = std::move(done)});
-  const bool has_idle = idle_ >= bytes_.size();
   wanted_.notify_one();
+  if (idle_ >= bytes_.size() || threads_.size() == kMostThreads) return;
+  ++running_;  // Before it is: what it does first may ask the mount.
   lock.unlock();
-  if (has_idle || threads_.size() == kMostThreads) return;
   try {
     threads_.emplace_back([this] { Run(); });
   } catch (const std::system_error& error) {
-    if (!threads_.empty()) return;  // They take turns.
     lock.lock();
+    --running_;
+    if (!threads_.empty()) return;  // They take turns.
     for (Wanted& wanted : bytes_) done_.emplace_back([end = std::move(wanted.done)] { end(false); });
     bytes_.clear();
     Wake();
@@ -190,6 +191,7 @@ bool KernelNotices::OpenOnce(const Wanted& wanted) const {
   return file >= 0 || is_forgotten;
 }
 
+// To close descriptors of its own table tells the mount, if they are of files there.
 void KernelNotices::Run() {
   const bool is_alone = unshare(CLONE_FILES) == 0;
   if (is_alone) {
@@ -198,7 +200,7 @@ void KernelNotices::Run() {
     close_range(kept + 1, ~0U, 0);
   }
   std::unique_lock<std::mutex> lock(mutex_);
-  running_.insert(gettid());
+  ids_.insert(gettid());
   while (!ends_) {
     if (bytes_.empty()) {
       ++idle_;
@@ -214,7 +216,8 @@ void KernelNotices::Run() {
     done_.emplace_back([end = std::move(wanted.done), is_dropped] { end(is_dropped); });
     Wake();
   }
-  running_.erase(gettid());
+  ids_.erase(gettid());
+  --running_;
 }
 
 }  // namespace mangrove::fs

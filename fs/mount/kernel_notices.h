@@ -76,7 +76,8 @@ class KernelNotices final : public KernelCache::Kernel {
   std::condition_variable wanted_;
   std::deque<Wanted> bytes_;
   std::vector<std::function<void()>> done_;
-  std::set<pid_t> running_;
+  std::set<pid_t> ids_;  // Of threads that open files.
+  size_t running_ = 0;   // Threads that have not ended, those that are about to begin too.
   size_t idle_ = 0;
   bool ends_ = false;
 };

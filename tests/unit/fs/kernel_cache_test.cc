@@ -317,6 +317,25 @@ TEST_F(KernelCacheTest, AMountEndsWhileBytesAreDropped) {
   reads.wait();
 }
 
+// Its own table of descriptors is a copy at first, and to close that of a file here tells the mount, which serves nobody by then.
+TEST_F(KernelCacheTest, AMountEndsWhileTheThreadThatDropsBytesBegins) {
+  WriteFile("file", std::string(1 << 20, 'a'));
+  const Descriptor file = Open("file", O_RDONLY);
+  char byte = 0;
+  ASSERT_EQ(pread(file, &byte, 1, 0), 1);
+  OnLoop([&] { first_.filesystem->Hold("read"); });
+  auto reads = std::async(std::launch::async, [&] { return pread(file, &byte, 1, (1 << 20) - 1); });
+  ASSERT_TRUE(Comes([&] { return first_.filesystem->waiting > 0; }));
+  const uint64_t page = InodeOf("file");
+  OnLoop([&] {
+    pages_.memory_copies().Take(page, [] {});
+    first_.filesystem->Release();
+    first_.mount->Stop();
+  });
+  EndMount(&first_);
+  reads.wait();
+}
+
 // In a process of its own, which ends while the kernel waits for it.
 class ServedAlone : public KernelCacheTest {
  public:
