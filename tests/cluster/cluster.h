@@ -19,6 +19,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "directory/address.h"
 #include "engine/mangrove.h"
 
 namespace mangrove::cluster_test {
@@ -36,6 +37,8 @@ class TemporaryDirectory {
  private:
   std::string path_;
 };
+
+inline constexpr uint64_t kSegmentBytes = kSegmentPages * kPageBytes;
 
 struct Output {
   int exit_code = -1;  // 128 + the signal's number, if one ended it.

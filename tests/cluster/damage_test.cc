@@ -23,8 +23,7 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-constexpr uint64_t kSegmentBytes = kSegmentPages * kPageBytes;
-constexpr uint64_t kSegments = 12;
+constexpr uint64_t kDamagedSegments = 12;
 
 // What stands in the page at `offset`: of its own, and to be found in a file.
 std::string ContentOf(uint64_t offset) {
@@ -115,9 +114,9 @@ class Damage : public testing::Test {
     cluster_.StartAll();
     {
       const auto session = cluster_.Attach(2);
-      const auto region = MakeRegion(*session, "r", kSegments * kSegmentBytes);
+      const auto region = MakeRegion(*session, "r", kDamagedSegments * kSegmentBytes);
       address_ = region->info().address;
-      for (uint64_t i = 0; i < kSegments; ++i) {
+      for (uint64_t i = 0; i < kDamagedSegments; ++i) {
         const std::string content = ContentOf(i * kSegmentBytes);
         ASSERT_TRUE(region->Write(i * kSegmentBytes, std::as_bytes(std::span(content))).ok());
       }
@@ -131,7 +130,7 @@ class Damage : public testing::Test {
     for (int node = 1; node <= 3; ++node) {
       const auto session = cluster_.Attach(node);
       const auto region = Take(session->Open("r", AccessMode::kRead));
-      for (uint64_t i = 0; i < kSegments; ++i) {
+      for (uint64_t i = 0; i < kDamagedSegments; ++i) {
         std::string content(kPageBytes, '\0');
         const absl::Status read = region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(content)));
         ASSERT_TRUE(read.ok()) << read;
@@ -167,7 +166,8 @@ TEST_F(Damage, ACorruptPageIsReadFromAnotherCoreHolderToldAndMended) {
   uint64_t damaged = 0;
   {
     OpenedStore opened(store(1));
-    for (uint64_t i = 0; i < kSegments; ++i) damaged += opened.FlipBit(PageOf(address_ + i * kSegmentBytes)) ? 1 : 0;
+    for (uint64_t i = 0; i < kDamagedSegments; ++i)
+      damaged += opened.FlipBit(PageOf(address_ + i * kSegmentBytes)) ? 1 : 0;
   }
   ASSERT_GE(damaged, 2u);
   ExpectServedToldAndMended(damaged);
@@ -176,7 +176,7 @@ TEST_F(Damage, ACorruptPageIsReadFromAnotherCoreHolderToldAndMended) {
 TEST_F(Damage, ACorruptSegmentCostsThePagesInIt) {
   WriteAndStop();
   uint64_t damaged = 0;
-  for (uint64_t i = 0; i < kSegments; ++i) {
+  for (uint64_t i = 0; i < kDamagedSegments; ++i) {
     damaged += FlipBitsInFiles(store(1) + "/segments", ".seg", ContentOf(i * kSegmentBytes)) > 0 ? 1 : 0;
   }
   ASSERT_GE(damaged, 2u);
@@ -187,7 +187,7 @@ TEST_F(Damage, ACorruptSegmentCostsThePagesInIt) {
 TEST_F(Damage, ACorruptTableCostsThePagesInIt) {
   WriteAndStop();
   uint64_t damaged = 0;
-  for (uint64_t i = 0; i < kSegments; ++i) {
+  for (uint64_t i = 0; i < kDamagedSegments; ++i) {
     char sum[sizeof(uint64_t)];
     store::PutLittleEndian<uint64_t>(store::DataSum(ContentOf(i * kSegmentBytes).data()), sum);
     damaged += FlipBitsInFiles(store(1), ".sst", {sum, sizeof(sum)}) > 0 ? 1 : 0;
@@ -210,7 +210,7 @@ TEST_F(Damage, APageThatIsCorruptOnEveryCoreHolderIsAnErrorOfItsOwn) {
   const absl::Status read = region->Read(0, std::as_writable_bytes(std::span(&value, 1)));
   EXPECT_EQ(read.code(), absl::StatusCode::kDataLoss) << read;
   EXPECT_THAT(std::string(read.message()), HasSubstr(ToString(page)));
-  for (uint64_t i = 1; i < kSegments; ++i) {
+  for (uint64_t i = 1; i < kDamagedSegments; ++i) {
     EXPECT_TRUE(region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1))).ok()) << i;
   }
 }

@@ -18,15 +18,14 @@ namespace {
 using testing::HasSubstr;
 using testing::StartsWith;
 
-constexpr uint64_t kSegmentBytes = kSegmentPages * kPageBytes;
-constexpr uint64_t kSegments = 12;
+constexpr uint64_t kListedSegments = 12;
 
 class Directories : public testing::Test {
  protected:
   // What `node` shows of each segment of the region.
   std::vector<std::string> ResponsibleNodes(int node, GlobalAddress region) {
     std::vector<std::string> names;
-    for (uint64_t i = 0; i < kSegments; ++i) {
+    for (uint64_t i = 0; i < kListedSegments; ++i) {
       const auto at = cluster_.Ask(node, {"directory", "show", ToString(region + i * kSegmentBytes + 8)});
       names.push_back(at["run"].is_null() ? "nobody" : at["run"]["responsible"].get<std::string>());
     }
@@ -44,12 +43,12 @@ TEST_F(Directories, TheDirectoryNamesWhoFirstTouchedASegmentAlsoAfterThatNodeWas
     std::map<int, std::shared_ptr<Session>> sessions;
     for (int node = 1; node <= 3; ++node) sessions[node] = cluster_.Attach(node);
     std::map<int, std::shared_ptr<Region>> regions;
-    regions[1] = MakeRegion(*sessions[1], "r", kSegments * kSegmentBytes);
+    regions[1] = MakeRegion(*sessions[1], "r", kListedSegments * kSegmentBytes);
     for (int node = 2; node <= 3; ++node) regions[node] = Take(sessions[node]->Open("r", AccessMode::kWrite));
     address = regions[1]->info().address;
     for (const std::string& name : ResponsibleNodes(1, address)) EXPECT_EQ(name, "nobody");
 
-    for (uint64_t i = 0; i < kSegments; ++i) {
+    for (uint64_t i = 0; i < kListedSegments; ++i) {
       const int node = 1 + static_cast<int>(i % 3);
       toucher.push_back(absl::StrCat("node-", node));
       const uint64_t value = 100 + i;
@@ -58,7 +57,7 @@ TEST_F(Directories, TheDirectoryNamesWhoFirstTouchedASegmentAlsoAfterThatNodeWas
       ASSERT_TRUE(regions[node]->Flush(i * kSegmentBytes, kPageBytes).ok());
     }
     // Everybody holds a page of each.
-    for (uint64_t i = 0; i < kSegments; ++i) {
+    for (uint64_t i = 0; i < kListedSegments; ++i) {
       for (auto& [node, region] : regions) {
         uint64_t value = 0;
         ASSERT_TRUE(region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1))).ok());
@@ -69,7 +68,7 @@ TEST_F(Directories, TheDirectoryNamesWhoFirstTouchedASegmentAlsoAfterThatNodeWas
   for (int node = 1; node <= 3; ++node) EXPECT_EQ(ResponsibleNodes(node, address), toucher);
 
   const auto whole = cluster_.Ask(2, {"directory", "show"});
-  EXPECT_GE(whole["segments"].get<uint64_t>(), kSegments);
+  EXPECT_GE(whole["segments"].get<uint64_t>(), kListedSegments);
   EXPECT_EQ(whole["nodes"].size(), 3u);
   const Output text = RunProgram({"mangrove", "--socket", cluster_.socket(3), "directory", "show"});
   EXPECT_EQ(text.exit_code, 0) << text.err;
@@ -84,7 +83,7 @@ TEST_F(Directories, TheDirectoryNamesWhoFirstTouchedASegmentAlsoAfterThatNodeWas
     for (int node = 1; node <= 3; ++node) EXPECT_EQ(ResponsibleNodes(node, address), toucher) << killed;
     const auto session = cluster_.Attach(killed);
     const auto region = Take(session->Open("r", AccessMode::kRead));
-    for (uint64_t i = 0; i < kSegments; ++i) {
+    for (uint64_t i = 0; i < kListedSegments; ++i) {
       uint64_t value = 0;
       const absl::Status read = region->Read(i * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1)));
       EXPECT_TRUE(read.ok()) << read;
@@ -98,7 +97,7 @@ TEST_F(Directories, ASegmentGoesToTheNodeThatUsesItAndEachMayDieThen) {
   GlobalAddress address;
   {
     const auto maker = cluster_.Attach(1);
-    const auto made = MakeRegion(*maker, "r", kSegments * kSegmentBytes);
+    const auto made = MakeRegion(*maker, "r", kListedSegments * kSegmentBytes);
     address = made->info().address;
     const auto session = cluster_.Attach(2);
     const auto region = Take(session->Open("r", AccessMode::kWrite));

@@ -23,7 +23,6 @@ using testing::Contains;
 using testing::HasSubstr;
 using testing::Not;
 
-constexpr uint64_t kSegmentBytes = kSegmentPages * kPageBytes;
 constexpr int kFaultTimeoutMs = 2000;
 constexpr int kCallTimeoutMs = 2000;
 // What scheduling on a busy machine may add to a bound.

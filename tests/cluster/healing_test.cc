@@ -18,8 +18,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr uint64_t kSegmentBytes = kSegmentPages * kPageBytes;
-constexpr uint64_t kPages = 64;
+constexpr uint64_t kHealedPages = 64;
 // A loss is in the view after 1.1 s, that of the anchors' leader after 1.75 s; what was asked meanwhile is asked again. The rest is
 // for a busy machine.
 constexpr double kHealsWithinS = 8;
@@ -58,18 +57,19 @@ TEST_F(Healing, WhatAKilledNodeWasResponsibleForTheOthersTakeOver) {
     {
       const auto session = cluster_.Attach(killed);
       const auto made = MakeRegion(*session, name, kSegmentBytes);
-      for (uint64_t page = 0; page < kPages; ++page) ASSERT_TRUE(SetWord(*made, page * kPageBytes, page).ok());
-      ASSERT_TRUE(made->Flush(0, kPages * kPageBytes).ok());
+      for (uint64_t page = 0; page < kHealedPages; ++page) ASSERT_TRUE(SetWord(*made, page * kPageBytes, page).ok());
+      ASSERT_TRUE(made->Flush(0, kHealedPages * kPageBytes).ok());
       ASSERT_EQ(ResponsibleFor(writer, *made), absl::StrCat("node-", killed));
     }
     const auto written = Take(of_writer->Open(name, AccessMode::kWrite));
     const auto read = Take(of_reader->Open(name, AccessMode::kWrite));
     // Not flushed: it is in the writer's memory alone.
-    for (uint64_t page = 0; page < kPages; ++page) ASSERT_TRUE(SetWord(*written, page * kPageBytes, page + 1000).ok());
+    for (uint64_t page = 0; page < kHealedPages; ++page)
+      ASSERT_TRUE(SetWord(*written, page * kPageBytes, page + 1000).ok());
 
     cluster_.Kill(killed);
     const Stopwatch since;
-    for (uint64_t page = 0; page < kPages; ++page) {
+    for (uint64_t page = 0; page < kHealedPages; ++page) {
       EXPECT_TRUE(Eventually([&] { return Word(*read, page * kPageBytes).ok(); })) << page;
       EXPECT_EQ(Take(Word(*read, page * kPageBytes)), page + 1000) << page;
       EXPECT_TRUE(SetWord(*read, page * kPageBytes + 8, page + 2000).ok()) << page;
@@ -80,10 +80,10 @@ TEST_F(Healing, WhatAKilledNodeWasResponsibleForTheOthersTakeOver) {
 
     cluster_.Start(killed);
     cluster_.AwaitConnected();
-    EXPECT_TRUE(Eventually([&] { return read->Flush(0, kPages * kPageBytes).ok(); }));
+    EXPECT_TRUE(Eventually([&] { return read->Flush(0, kHealedPages * kPageBytes).ok(); }));
     const auto session = cluster_.Attach(killed);
     const auto again = Take(session->Open(name, AccessMode::kRead));
-    for (uint64_t page = 0; page < kPages; ++page) EXPECT_EQ(Take(Word(*again, page * kPageBytes)), page + 1000);
+    for (uint64_t page = 0; page < kHealedPages; ++page) EXPECT_EQ(Take(Word(*again, page * kPageBytes)), page + 1000);
   }
 }
 

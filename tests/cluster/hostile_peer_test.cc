@@ -28,8 +28,6 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr uint64_t kSegmentBytes = kSegmentPages * kPageBytes;
-
 class HostilePeer : public testing::Test {
  protected:
   uint64_t Counter(int node, const std::string& name) {

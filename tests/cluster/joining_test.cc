@@ -18,7 +18,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr uint64_t kPages = 64;
+constexpr uint64_t kJoinedPages = 64;
 
 class Joining : public testing::Test {
  protected:
@@ -62,14 +62,14 @@ class Joining : public testing::Test {
     return 0;
   }
   static void WriteAll(Region& region, uint64_t plus) {
-    for (uint64_t i = 0; i < kPages; ++i) {
+    for (uint64_t i = 0; i < kJoinedPages; ++i) {
       const uint64_t value = i + plus;
       ASSERT_TRUE(region.Write(i * kPageBytes, std::as_bytes(std::span(&value, 1))).ok());
     }
-    ASSERT_TRUE(Eventually([&] { return region.Flush(0, kPages * kPageBytes).ok(); }));
+    ASSERT_TRUE(Eventually([&] { return region.Flush(0, kJoinedPages * kPageBytes).ok(); }));
   }
   static void ExpectAll(Region& region, uint64_t plus) {
-    for (uint64_t i = 0; i < kPages; ++i) {
+    for (uint64_t i = 0; i < kJoinedPages; ++i) {
       uint64_t value = 0;
       EXPECT_TRUE(Eventually([&] {
         return region.Read(i * kPageBytes, std::as_writable_bytes(std::span(&value, 1))).ok();
@@ -87,7 +87,7 @@ TEST_F(Joining, AClusterGrowsFromOneNodeAndOutlivesIt) {
   EXPECT_THAT(Do(1, {"status"}).out, HasSubstr("TOO FEW NODES: pages are to be on 2 disks, and 1 node keeps pages"));
   {
     const auto session = cluster_.Attach(1);
-    const auto region = MakeRegion(*session, "data", kPages * kPageBytes);
+    const auto region = MakeRegion(*session, "data", kJoinedPages * kPageBytes);
     WriteAll(*region, 100);
     // While it is used.
     for (int node : {2, 3}) {

@@ -19,7 +19,7 @@
 namespace mangrove::cluster_test {
 namespace {
 
-constexpr int kLimitS = 120;
+constexpr int kKillLimitS = 120;
 constexpr int kEndLimitS = 10;
 
 struct KilledProgram {
@@ -50,7 +50,7 @@ constexpr char kFrame[] = R"sh(
 
 class KilledPrograms : public MountedCluster, public testing::WithParamInterface<KilledProgram> {
  protected:
-  Output Run(const std::string& words, int timeout_s = kLimitS) {
+  Output Run(const std::string& words, int timeout_s = kKillLimitS) {
     return RunScript(absl::StrCat(kFrame, GetParam().functions, words), timeout_s);
   }
   void ExpectDone(const std::string& words) {
@@ -79,7 +79,7 @@ TEST_P(KilledPrograms, EndOnTheLostMountAndGoOnOnTheOthers) {
   Output other;
   std::thread on_lost([&] { lost = Run("work $1/lost"); });
   std::thread on_other([&] { other = Run("work $2/other"); });
-  EXPECT_TRUE(Eventually([&] { return HasTurned("lost") && HasTurned("other"); }, kLimitS / 2));
+  EXPECT_TRUE(Eventually([&] { return HasTurned("lost") && HasTurned("other"); }, kKillLimitS / 2));
   cluster_.Kill(1);
   const Stopwatch watch;
   struct stat s {};

@@ -21,8 +21,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr uint64_t kSegmentBytes = kSegmentPages * kPageBytes;
-constexpr uint64_t kSegments = 12;
+constexpr uint64_t kLeftSegments = 12;
 
 class Leaving : public testing::Test {
  protected:
@@ -35,14 +34,14 @@ class Leaving : public testing::Test {
     return value;
   }
   static void WriteAll(Region& region, uint64_t plus) {
-    for (uint64_t i = 0; i < kSegments; ++i) {
+    for (uint64_t i = 0; i < kLeftSegments; ++i) {
       const uint64_t value = i + plus;
       ASSERT_TRUE(region.Write(i * kSegmentBytes, std::as_bytes(std::span(&value, 1))).ok());
     }
-    ASSERT_TRUE(Eventually([&] { return region.Flush(0, kSegments * kSegmentBytes).ok(); }));
+    ASSERT_TRUE(Eventually([&] { return region.Flush(0, kLeftSegments * kSegmentBytes).ok(); }));
   }
   static void ExpectAll(Region& region, uint64_t plus) {
-    for (uint64_t i = 0; i < kSegments; ++i) {
+    for (uint64_t i = 0; i < kLeftSegments; ++i) {
       EXPECT_TRUE(Eventually([&] { return Word(region, i).ok(); })) << i;
       EXPECT_EQ(Take(Word(region, i)), i + plus) << i;
     }
@@ -67,7 +66,7 @@ class Leaving : public testing::Test {
 TEST_F(Leaving, ADrainedNodeGivesItsPagesAwayEndsAndDoesNotComeBack) {
   cluster_.StartAll();
   const auto session = cluster_.Attach(1);
-  const auto region = MakeRegion(*session, "r", kSegments * kSegmentBytes);
+  const auto region = MakeRegion(*session, "r", kLeftSegments * kSegmentBytes);
   WriteAll(*region, 100);
 
   const Output drained = Do(1, {"node", "drain", "node-2"});
@@ -96,7 +95,7 @@ TEST_F(Leaving, ADrainedNodeGivesItsPagesAwayEndsAndDoesNotComeBack) {
 TEST_F(Leaving, ADrainThatIsCalledOffLeavesTheNodeWhereItWas) {
   cluster_.StartAll();
   const auto session = cluster_.Attach(1);
-  const auto region = MakeRegion(*session, "r", kSegments * kSegmentBytes);
+  const auto region = MakeRegion(*session, "r", kLeftSegments * kSegmentBytes);
   WriteAll(*region, 100);
   kill(cluster_.pid(3), SIGSTOP);  // So that pages do not all get to where they are to go.
   ASSERT_EQ(Do(1, {"node", "drain", "node-4"}).exit_code, 0);
@@ -126,7 +125,7 @@ TEST_F(Leaving, WhatIsNotTakenUpInTimeMayStillBeDoneAndTheAnswerSaysHowThatIsSee
 TEST_F(Leaving, WhatALostNodeKeptTheOthersKeep) {
   cluster_.StartAll();
   const auto session = cluster_.Attach(1);
-  const auto region = MakeRegion(*session, "r", kSegments * kSegmentBytes);
+  const auto region = MakeRegion(*session, "r", kLeftSegments * kSegmentBytes);
   WriteAll(*region, 100);
 
   Output refused = Do(1, {"node", "give-up", "node-3"});

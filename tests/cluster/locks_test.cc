@@ -19,7 +19,7 @@
 namespace mangrove::cluster_test {
 namespace {
 
-constexpr int kLimitS = 120;
+constexpr int kLockLimitS = 120;
 
 class Locks : public MountedCluster {
  protected:
@@ -74,7 +74,7 @@ TEST_F(Locks, SqliteHasWritersOnThreeMounts) {
     test "$(sqlite3 $2/db 'select count(*), max(v), (select n from c) from t')" = '180|180|180'
     test "$(sqlite3 $3/db 'pragma integrity_check')" = ok
   )sh",
-             kLimitS);
+             kLockLimitS);
 }
 
 // By dot-locks, by flock and by fcntl: each way deliveries from three mounts to a mailbox, none of which is lost or mixed with another one.
@@ -115,7 +115,7 @@ END
       sort $2/$how | cmp - wanted
     done
   )sh",
-             kLimitS);
+             kLockLimitS);
 }
 
 TEST_F(Locks, AKilledNodeHasNone) {

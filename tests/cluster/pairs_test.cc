@@ -21,7 +21,7 @@ namespace {
 // Most of a pair's time is a wait for disks.
 constexpr int kWorkers = 8;
 constexpr int kPairsOfEach = 1'250;
-constexpr int kLimitS = 220;
+constexpr int kPairsLimitS = 220;
 
 using PairsOfCalls = MountedCluster;
 
@@ -51,7 +51,7 @@ TEST_F(PairsOfCalls, SeeOnAnyMountWhatTheCallBeforeHasChangedOnAnother) {
   }
   const Stopwatch watch;
   for (const std::unique_ptr<Child>& worker : workers) {
-    EXPECT_EQ(worker->AwaitEnd(kLimitS - static_cast<int>(watch.Seconds())), 0);
+    EXPECT_EQ(worker->AwaitEnd(kPairsLimitS - static_cast<int>(watch.Seconds())), 0);
   }
   ExpectSound(2);
 }

@@ -20,7 +20,7 @@ using testing::HasSubstr;
 
 constexpr uint64_t kSize = kSegmentPages * kPageBytes;
 // What is refused is so at once; a call that waits takes longer than this.
-constexpr int kCallTimeoutMs = 10'000;
+constexpr int kReadTimeoutMs = 10'000;
 constexpr double kAtOnceS = 3;
 constexpr uint64_t kElsewhere = 16 * kPageBytes;  // A page that node 1 has not.
 
@@ -59,10 +59,10 @@ void ExpectAllButReadingRefused(Region& region) {
   ExpectRefused(SetWord(region, 0, 9));
   ExpectRefused(Word(region, kElsewhere).status());
   ExpectRefused(region.Flush(0, kPageBytes));
-  ExpectRefused(region.Lock(0, kPageBytes, LockMode::kShared, kCallTimeoutMs).status());
-  ExpectRefused(region.Lock(0, kPageBytes, LockMode::kExclusive, kCallTimeoutMs).status());
-  ExpectRefused(region.Access(0, kPageBytes, AccessMode::kWrite, kCallTimeoutMs).status());
-  ExpectRefused(region.Access(0, 32 * kPageBytes, AccessMode::kRead, kCallTimeoutMs).status());
+  ExpectRefused(region.Lock(0, kPageBytes, LockMode::kShared, kReadTimeoutMs).status());
+  ExpectRefused(region.Lock(0, kPageBytes, LockMode::kExclusive, kReadTimeoutMs).status());
+  ExpectRefused(region.Access(0, kPageBytes, AccessMode::kWrite, kReadTimeoutMs).status());
+  ExpectRefused(region.Access(0, 32 * kPageBytes, AccessMode::kRead, kReadTimeoutMs).status());
   ExpectRefused(region.Unallocate(0, kPageBytes));
   ExpectRefused(region.SetAttributes(0, kPageBytes, {.keep_in_ram = true}));
   EXPECT_LT(since.Seconds(), kAtOnceS);
@@ -72,7 +72,7 @@ void ExpectAllButReadingRefused(Region& region) {
 TEST(ReadOnly, WithoutQuorumWhatANodeHasIsReadAndAllElseIsRefusedAtOnce) {
   Cluster cluster;
   cluster.StartAll();
-  const auto session = cluster.Attach(1, kCallTimeoutMs);
+  const auto session = cluster.Attach(1, kReadTimeoutMs);
   const auto region = MakeReadable(*session, "r");
   std::byte* const base = Take(region->Map(0, kSize));
   ASSERT_EQ(TryStore(base, 7), 0);
@@ -83,7 +83,7 @@ TEST(ReadOnly, WithoutQuorumWhatANodeHasIsReadAndAllElseIsRefusedAtOnce) {
     ASSERT_TRUE(SetWord(*other, kElsewhere, 1).ok());
   }
   // A program that has something else mapped is cut off, as ever.
-  const auto strict = cluster.Attach(1, kCallTimeoutMs);
+  const auto strict = cluster.Attach(1, kReadTimeoutMs);
   const auto refusing = MakeRegion(*strict, "refusing", kSize);
   std::byte* const refused = Take(refusing->Map(0, kSize));
   ASSERT_EQ(TryStore(refused, 1), 0);
@@ -104,14 +104,14 @@ TEST(ReadOnly, WithoutQuorumWhatANodeHasIsReadAndAllElseIsRefusedAtOnce) {
   EXPECT_EQ(TryStore(base, 9), SIGSEGV);
   ExpectAllButReadingRefused(*region);
   {
-    const auto view = Take(region->Access(0, 2 * kPageBytes, AccessMode::kRead, kCallTimeoutMs));
+    const auto view = Take(region->Access(0, 2 * kPageBytes, AccessMode::kRead, kReadTimeoutMs));
     EXPECT_EQ(view.bytes()[0], std::byte{7});
   }
   EXPECT_EQ(TryLoad(base, &value), 0);
   EXPECT_EQ(value, 7u);
 
   // A program that comes now.
-  const auto later = cluster.Attach(1, kCallTimeoutMs);
+  const auto later = cluster.Attach(1, kReadTimeoutMs);
   ExpectRefused(later->Open("r", AccessMode::kWrite).status());
   {
     const auto opened = Take(later->Open("r", AccessMode::kRead));
@@ -129,7 +129,7 @@ TEST(ReadOnly, WithoutQuorumWhatANodeHasIsReadAndAllElseIsRefusedAtOnce) {
   EXPECT_TRUE(Eventually([&] { return TryStore(base, 11) == 0; }));
   cluster.AwaitConnected();
   EXPECT_TRUE(region->Flush(0, 2 * kPageBytes).ok());
-  const auto of_other = cluster.Attach(3, kCallTimeoutMs);
+  const auto of_other = cluster.Attach(3, kReadTimeoutMs);
   EXPECT_EQ(Take(Word(*Take(of_other->Open("r", AccessMode::kRead)), 0)), 11u);
 }
 
@@ -169,9 +169,9 @@ TEST(ReadOnly, TheSideWithoutQuorumReadsWhatItHadUntilItIsBackAndNeverGoesBack) 
   Cluster cluster({.hosts = (*network)->hosts(), .launchers = (*network)->launchers()});
   cluster.StartAll();
   cluster.AwaitConnected();
-  const auto cut_off = cluster.Attach(1, kCallTimeoutMs);
+  const auto cut_off = cluster.Attach(1, kReadTimeoutMs);
   const auto stale = MakeReadable(*cut_off, "r");
-  const auto of_other = cluster.Attach(2, kCallTimeoutMs);
+  const auto of_other = cluster.Attach(2, kReadTimeoutMs);
   const auto fresh = Take(of_other->Open("r", AccessMode::kWrite));
   std::byte* const base = Take(stale->Map(0, kSize));
   ASSERT_EQ(TryStore(base, 1), 0);

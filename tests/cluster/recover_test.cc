@@ -24,8 +24,8 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-constexpr uint64_t kPages = 16;
-constexpr int kCallTimeoutMs = 20'000;
+constexpr uint64_t kRecoveredPages = 16;
+constexpr int kRecoveryTimeoutMs = 20'000;
 
 // Three anchors, each with a key file of its own, as on machines of their own.
 class Recovery : public testing::Test {
@@ -37,13 +37,13 @@ class Recovery : public testing::Test {
       cluster_.WriteConfig(node, absl::StrReplaceAll(cluster_.ConfigText(node), {{shared, KeyFile(node) + "\""}}));
     }
     cluster_.StartAll();
-    const auto session = cluster_.Attach(1, kCallTimeoutMs);
-    const auto region = MakeRegion(*session, "r", kPages * kPageBytes, {.replicas = 3});
-    for (uint64_t page = 0; page < kPages; ++page) {
+    const auto session = cluster_.Attach(1, kRecoveryTimeoutMs);
+    const auto region = MakeRegion(*session, "r", kRecoveredPages * kPageBytes, {.replicas = 3});
+    for (uint64_t page = 0; page < kRecoveredPages; ++page) {
       const uint64_t value = 100 + page;
       ASSERT_TRUE(region->Write(page * kPageBytes, std::as_bytes(std::span(&value, 1))).ok());
     }
-    ASSERT_TRUE(region->Flush(0, kPages * kPageBytes).ok());
+    ASSERT_TRUE(region->Flush(0, kRecoveredPages * kPageBytes).ok());
   }
   std::string KeyFile(int node) const { return absl::StrCat(cluster_.directory(), "/key-", node); }
   void CopyKey(const std::string& from, int node) {
@@ -66,9 +66,9 @@ class Recovery : public testing::Test {
   }
   nlohmann::json MembershipOf(int node) { return cluster_.Ask(node, {"status"})["membership"]; }
   void ExpectAll(int node) {
-    const auto session = cluster_.Attach(node, kCallTimeoutMs);
+    const auto session = cluster_.Attach(node, kRecoveryTimeoutMs);
     const auto region = Take(session->Open("r", AccessMode::kWrite));
-    for (uint64_t page = 0; page < kPages; ++page) {
+    for (uint64_t page = 0; page < kRecoveredPages; ++page) {
       uint64_t value = 0;
       const absl::Status read = region->Read(page * kPageBytes, std::as_writable_bytes(std::span(&value, 1)));
       ASSERT_TRUE(read.ok()) << "page " << page << ": " << read;

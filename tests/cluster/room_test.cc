@@ -16,7 +16,7 @@ namespace mangrove::cluster_test {
 namespace {
 
 constexpr uint64_t kCachePages = (uint64_t{1} << 20) / kPageBytes;
-constexpr uint64_t kPages = 2 * kCachePages;
+constexpr uint64_t kPagesOfTwo = 2 * kCachePages;
 
 class Room : public testing::Test {
  protected:
@@ -31,9 +31,9 @@ class Room : public testing::Test {
 
   // Each page is counted up by 1 in each round, in order and in random order, through the mapping.
   void CountUp(Region& region, int rounds) {
-    std::byte* const base = Take(region.Map(0, kPages * kPageBytes));
-    std::vector<uint64_t> order(kPages);
-    for (uint64_t i = 0; i < kPages; ++i) order[i] = i;
+    std::byte* const base = Take(region.Map(0, kPagesOfTwo * kPageBytes));
+    std::vector<uint64_t> order(kPagesOfTwo);
+    for (uint64_t i = 0; i < kPagesOfTwo; ++i) order[i] = i;
     for (int round = 0; round < rounds; ++round) {
       if (round > 1) std::shuffle(order.begin(), order.end(), random_);
       for (uint64_t page : order) {
@@ -43,7 +43,7 @@ class Room : public testing::Test {
       }
       ++counted_;
     }
-    EXPECT_TRUE(region.Unmap(0, kPages * kPageBytes).ok());
+    EXPECT_TRUE(region.Unmap(0, kPagesOfTwo * kPageBytes).ok());
   }
   uint64_t Counter(int node, const std::string& name) {
     return cluster_.Ask(node, {"status"}).at("counters").at(name).get<uint64_t>();
@@ -56,25 +56,25 @@ class Room : public testing::Test {
 };
 
 TEST_F(Room, PagesGoToTheOtherNodeAndNotToDisk) {
-  const auto region = MakeRegion(*session_, "large", kPages * kPageBytes);
+  const auto region = MakeRegion(*session_, "large", kPagesOfTwo * kPageBytes);
   const uint64_t flushed = Counter(1, "pages_flushed");
   CountUp(*region, 6);
-  EXPECT_GT(Counter(1, "pages_moved_out"), kPages - kCachePages);
-  EXPECT_GT(Counter(2, "pages_taken_in"), kPages - kCachePages);
+  EXPECT_GT(Counter(1, "pages_moved_out"), kPagesOfTwo - kCachePages);
+  EXPECT_GT(Counter(2, "pages_taken_in"), kPagesOfTwo - kCachePages);
   EXPECT_EQ(Counter(1, "pages_flushed"), flushed);
   // No program of the other node knew the region until now.
   const auto second = cluster_.Attach(2);
   const auto other = Take(second->Open("large", AccessMode::kWrite));
   CountUp(*other, 2);
   CountUp(*region, 2);
-  ASSERT_TRUE(region->Flush(0, kPages * kPageBytes).ok());
+  ASSERT_TRUE(region->Flush(0, kPagesOfTwo * kPageBytes).ok());
   EXPECT_TRUE(Eventually([&] { return !cluster_.PeerOf(1, "node-2").at("resources").is_null(); }));
 }
 
 TEST_F(Room, SoDoVolatileOnes) {
-  const auto region = MakeRegion(*session_, "volatile", kPages * kPageBytes, {.persistent = false});
+  const auto region = MakeRegion(*session_, "volatile", kPagesOfTwo * kPageBytes, {.persistent = false});
   CountUp(*region, 4);
-  EXPECT_GT(Counter(2, "pages_taken_in"), kPages - kCachePages);
+  EXPECT_GT(Counter(2, "pages_taken_in"), kPagesOfTwo - kCachePages);
 }
 
 // Nodes 1 and 2 are of one group, 3 and 4 of another, where there is more room.

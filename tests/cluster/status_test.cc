@@ -26,8 +26,7 @@ using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
 
-constexpr uint64_t kSegmentBytes = kSegmentPages * kPageBytes;
-constexpr uint64_t kSegments = 64;
+constexpr uint64_t kShownSegments = 64;
 
 std::string Name(int node) { return absl::StrCat("node-", node); }
 
@@ -64,7 +63,7 @@ std::vector<uint64_t> SegmentsOf(const json& ranges, const Region& region) {
   for (const json& range : ranges) {
     const PageId from = PageOf(Take(ParseGlobalAddress(range["address"].get<std::string>())));
     const PageId end = from + range["pages"].get<uint64_t>();
-    for (uint64_t i = 0; i < kSegments; ++i) {
+    for (uint64_t i = 0; i < kShownSegments; ++i) {
       const PageId page = first + i * kSegmentPages;
       if (from <= page && page < end) segments.push_back(i);
     }
@@ -74,13 +73,13 @@ std::vector<uint64_t> SegmentsOf(const json& ranges, const Region& region) {
 
 // Each segment an extent of its own, so that what is lost of one says nothing of another.
 std::shared_ptr<Region> MakeSegments(Session& session) {
-  auto region = Take(session.Reserve({.name = "r", .size_bytes = kSegments * kSegmentBytes, .mode = 0600}));
-  for (uint64_t i = 0; i < kSegments; ++i) {
+  auto region = Take(session.Reserve({.name = "r", .size_bytes = kShownSegments * kSegmentBytes, .mode = 0600}));
+  for (uint64_t i = 0; i < kShownSegments; ++i) {
     EXPECT_TRUE(region->Allocate(i * kSegmentBytes, kSegmentBytes, {}).ok()) << i;
     const uint64_t value = i + 1;
     EXPECT_TRUE(region->Write(i * kSegmentBytes, std::as_bytes(std::span(&value, 1))).ok()) << i;
   }
-  EXPECT_TRUE(Eventually([&] { return region->Flush(0, kSegments * kSegmentBytes).ok(); }));
+  EXPECT_TRUE(Eventually([&] { return region->Flush(0, kShownSegments * kSegmentBytes).ok(); }));
   return region;
 }
 
@@ -137,7 +136,7 @@ TEST(StatusOfACluster, NamesWhatIsLostBeforeItIsGivenUpAndAfterwards) {
   const auto lost = [&] { return SegmentsOf(cluster.Ask(2, {"status"})["losses"]["ranges"], *region); };
   EXPECT_TRUE(Eventually([&] { return lost() == doomed; })) << cluster.Ask(2, {"status"})["losses"];
   EXPECT_THAT(Do(cluster, 1, {"status"}).out, HasSubstr("\nPAGES LOST: no disk that is left has "));
-  for (uint64_t i = 0; i < kSegments; ++i) {
+  for (uint64_t i = 0; i < kShownSegments; ++i) {
     const bool is_doomed = std::find(doomed.begin(), doomed.end(), i) != doomed.end();
     if (is_doomed) {
       EXPECT_TRUE(Eventually([&] { return absl::IsDataLoss(Word(*region, i).status()); })) << i;

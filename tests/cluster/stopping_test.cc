@@ -19,8 +19,7 @@
 namespace mangrove::cluster_test {
 namespace {
 
-constexpr uint64_t kSegmentBytes = kSegmentPages * kPageBytes;
-constexpr uint64_t kPages = 64;
+constexpr uint64_t kStoppedPages = 64;
 // A lease is 1 s, and an election comes on top where nothing is handed over.
 constexpr double kGoesOnWithinS = 0.5;
 
@@ -58,7 +57,7 @@ TEST_F(Stopping, WhatAStoppedNodeWasResponsibleForTheOthersServeAtOnce) {
     const auto of_stopped = cluster_.Attach(stopped);
     const auto made = MakeRegion(*of_stopped, name, kSegmentBytes);
     std::byte* const base = Take(made->Map(0, kSegmentBytes));
-    for (uint64_t page = 0; page < kPages; ++page) ASSERT_EQ(TryStore(base + page * kPageBytes, page), 0);
+    for (uint64_t page = 0; page < kStoppedPages; ++page) ASSERT_EQ(TryStore(base + page * kPageBytes, page), 0);
     const auto shown = cluster_.Ask(writer, {"page", "show", ToString(made->info().address)});
     ASSERT_EQ(shown["responsible"], absl::StrCat("node-", stopped));
     const auto written = Take(of_writer->Open(name, AccessMode::kWrite));
@@ -78,7 +77,7 @@ TEST_F(Stopping, WhatAStoppedNodeWasResponsibleForTheOthersServeAtOnce) {
     EXPECT_LT(seconds, kGoesOnWithinS);
     // What it had written and not flushed is there, and nobody reads it at the old place any more.
     EXPECT_EQ(TryLoad(base), SIGBUS);
-    for (uint64_t page = 0; page < kPages; ++page) EXPECT_EQ(Take(Word(*read, page * kPageBytes)), page) << page;
+    for (uint64_t page = 0; page < kStoppedPages; ++page) EXPECT_EQ(Take(Word(*read, page * kPageBytes)), page) << page;
     EXPECT_EQ(cluster_.AwaitEnd(stopped), 0);
 
     cluster_.Start(stopped);

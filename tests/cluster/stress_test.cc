@@ -12,7 +12,7 @@ namespace {
 
 using Stress = MountedCluster;
 
-constexpr int kLimitS = 120;
+constexpr int kStressLimitS = 120;
 
 // Each stressor on one of the mounts, all in one directory and at the same time.
 TEST_F(Stress, StressNgFindsNothingOnAnyMount) {
@@ -38,7 +38,7 @@ TEST_F(Stress, StressNgFindsNothingOnAnyMount) {
     if grep -qE 'fail|skip' $4/1 $4/2 $4/3; then exit 1; fi
     test -z "$(ls -A $1/stress)"
   )sh",
-             kLimitS);
+             kStressLimitS);
   ExpectSound(1);
 }
 
@@ -90,7 +90,7 @@ END
     printf x | dd of=$1/fio/direct-random.0.0 bs=1 seek=1234567 conv=notrunc status=none
     if run $2 --verify_only >/dev/null; then echo 'fio does not see a wrong byte'; exit 1; fi
   )sh",
-             kLimitS);
+             kStressLimitS);
 }
 
 TEST_F(Stress, DbenchMeetsNoError) {
@@ -101,7 +101,7 @@ TEST_F(Stress, DbenchMeetsNoError) {
     timeout 60 dbench -D $1/dbench/one -t 3 --fsync 2
     wait $other || { cat $4/out; exit 1; }
   )sh",
-             kLimitS);
+             kStressLimitS);
 }
 
 }  // namespace

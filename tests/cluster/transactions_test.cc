@@ -20,13 +20,13 @@ namespace {
 using testing::HasSubstr;
 
 constexpr uint64_t kAccounts = 8;
-constexpr int kNodes = 3;
-constexpr uint64_t kPages = kAccounts + kNodes;  // Behind the accounts: how often each program has moved money.
+constexpr int kBanks = 3;
+constexpr uint64_t kBankPages = kAccounts + kBanks;  // Behind the accounts: how often each program has moved money.
 
 // Between a program and the test.
 struct Progress {
-  std::atomic<uint64_t> acknowledged[kNodes];
-  std::atomic<uint64_t> begun[kNodes];
+  std::atomic<uint64_t> acknowledged[kBanks];
+  std::atomic<uint64_t> begun[kBanks];
 };
 
 absl::Status Get(Transaction& transaction, Region& region, uint64_t page, AccessMode intent, int64_t* value) {
@@ -109,14 +109,14 @@ class TransactionsOfPrograms : public testing::Test {
   }
   // Seen from every node.
   void ExpectSums() {
-    for (int node = 1; node <= kNodes; ++node) {
+    for (int node = 1; node <= kBanks; ++node) {
       const auto session = cluster_.Attach(node, 20'000);
       const auto region = Take(session->Open("accounts", AccessMode::kRead));
       int64_t sum = -1;
       const absl::Status status = SumUp(session, *region, &sum);
       EXPECT_TRUE(status.ok()) << status;
       EXPECT_EQ(sum, 0) << "node-" << node;
-      for (int worker = 0; worker < kNodes; ++worker) {
+      for (int worker = 0; worker < kBanks; ++worker) {
         int64_t count = 0;
         const absl::Status read = RunTransaction(session, {.most_tries = 100}, [&](Transaction& transaction) {
           return Get(transaction, *region, kAccounts + static_cast<uint64_t>(worker), AccessMode::kRead, &count);
@@ -136,17 +136,17 @@ TEST_F(TransactionsOfPrograms, KeepTheSumWhileTheNodesAreKilledOneAfterTheOther)
   cluster_.StartAll();
   {
     const auto session = cluster_.Attach(1);
-    MakeRegion(*session, "accounts", kPages * kPageBytes);
+    MakeRegion(*session, "accounts", kBankPages * kPageBytes);
   }
   std::vector<std::unique_ptr<Child>> children;
-  for (int worker = 0; worker < kNodes; ++worker) {
+  for (int worker = 0; worker < kBanks; ++worker) {
     children.push_back(std::make_unique<Child>(
         [this, worker](const Child::Tell&) { return Work(cluster_.socket(worker + 1), worker, progress_); }));
   }
-  for (int worker = 0; worker < kNodes; ++worker) ASSERT_TRUE(GetsOn(worker, 20)) << worker;
-  for (int node = 1; node <= kNodes; ++node) {
+  for (int worker = 0; worker < kBanks; ++worker) ASSERT_TRUE(GetsOn(worker, 20)) << worker;
+  for (int node = 1; node <= kBanks; ++node) {
     cluster_.Kill(node);
-    ASSERT_TRUE(GetsOn(node % kNodes, 20)) << "without node-" << node;
+    ASSERT_TRUE(GetsOn(node % kBanks, 20)) << "without node-" << node;
     cluster_.Start(node);
     cluster_.AwaitConnected();
     ASSERT_TRUE(GetsOn(node - 1, 20)) << "node-" << node << " again";
@@ -162,7 +162,7 @@ TEST_F(TransactionsOfPrograms, KeepTheSumWhileTheNodesAreKilledOneAfterTheOther)
 TEST_F(TransactionsOfPrograms, AreInTheLogThatAnyNodeShows) {
   cluster_.StartAll();
   const auto session = cluster_.Attach(1);
-  const auto region = MakeRegion(*session, "accounts", kPages * kPageBytes);
+  const auto region = MakeRegion(*session, "accounts", kBankPages * kPageBytes);
   const auto put = [&](Transaction& transaction) {
     const absl::Status status = Put(transaction, *region, 2, 77);
     return status.ok() ? Put(transaction, *region, 3, 78) : status;

@@ -23,14 +23,14 @@
 namespace mangrove::cluster_test {
 namespace {
 
-constexpr int kCallTimeoutMs = 20'000;
+constexpr int kTrustTimeoutMs = 20'000;
 
 // A program of one node that writes, flushes and reads what the others write, as fast as it can.
 class Worker {
  public:
   Worker(Cluster& cluster, int node)
       : node_(node),
-        session_(cluster.Attach(node, kCallTimeoutMs)),
+        session_(cluster.Attach(node, kTrustTimeoutMs)),
         region_(Take(session_->Open("r", AccessMode::kWrite))) {
     thread_ = std::thread([this] { Run(); });
   }

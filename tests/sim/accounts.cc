@@ -1,4 +1,5 @@
 #include "tests/sim/accounts.h"
+#include "tests/sim/sim_cluster.h"
 
 #include <cstring>
 #include <utility>
@@ -11,8 +12,7 @@ namespace {
 
 constexpr size_t kAccountBytes = 32;
 constexpr uint64_t kFirstBalance = 1000;
-constexpr DurationNs kPrepareBound = 60 * kSecond;
-constexpr DurationNs kPause = 5 * kMillisecond;
+constexpr DurationNs kTransferPause = 5 * kMillisecond;
 
 std::string Encode(const Account& account) {
   std::string bytes(kAccountBytes, '\0');
@@ -290,7 +290,8 @@ Task<bool> AccountsWork::CheckProgress(ClientPtr client, bool transfers, Duratio
       } else {
         status = co_await Transfer(client, /*gives_up=*/false, deadline);
       }
-      if (!status.ok()) co_await SleepUntil(clock, clock->Now() + client->random.Spread(kPause, 16 * kPause));
+      if (!status.ok())
+        co_await SleepUntil(clock, clock->Now() + client->random.Spread(kTransferPause, 16 * kTransferPause));
     } while (absl::IsAborted(status) && clock->Now() < deadline);
     if (status.ok()) continue;
     world_->Fail(absl::StrCat("no progress without faults: node ", client->host->slot + 1, " cannot ",

@@ -10,13 +10,13 @@
 #include "fs/status.h"
 #include "tests/sim/applets.h"
 #include "tests/sim/files.h"
+#include "tests/sim/sim_cluster.h"
 
 namespace mangrove::sim {
 namespace {
 
 constexpr uint64_t kFiles = 3;
 constexpr uint64_t kBytes = 6;
-constexpr DurationNs kPrepareBound = 60 * kSecond;
 constexpr DurationNs kKeep = 20 * kMillisecond;
 constexpr DurationNs kLongestWait = 2 * kSecond;
 // Whoever has what another one waits for gives it back, or waits in a ring, or for kLongestWait, or is told so: ENOLCK, in 5 s.

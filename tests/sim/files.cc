@@ -16,7 +16,6 @@ namespace {
 
 using Kind = FileOperation::Kind;
 
-constexpr DurationNs kPrepareBound = 60 * kSecond;
 constexpr DurationNs kPause = 20 * kMillisecond;
 constexpr uint64_t kMostOffset = 20'000;
 constexpr size_t kMostBytes = 6'000;

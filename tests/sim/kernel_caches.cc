@@ -11,6 +11,7 @@
 #include "fs/space.h"
 #include "tests/sim/applets.h"
 #include "tests/sim/files.h"
+#include "tests/sim/sim_cluster.h"
 
 namespace mangrove::sim {
 namespace {
@@ -20,7 +21,6 @@ constexpr uint64_t kDirectory = kFirst + 8;
 constexpr uint64_t InodeOf(size_t file) { return kFirst + 2 * file; }
 constexpr uint64_t BytesOf(size_t file) { return kFirst + 2 * file + 1; }
 std::vector<uint64_t> PagesOf(size_t file) { return {InodeOf(file), BytesOf(file)}; }
-constexpr DurationNs kPrepareBound = 60 * kSecond;
 constexpr DurationNs kForgetTime = 300 * kMicrosecond;
 constexpr DurationNs kAgain = 10 * kMillisecond;
 constexpr int kMostAttempts = 40;

@@ -11,8 +11,8 @@
 namespace mangrove::sim {
 namespace {
 
-constexpr PageId kPage{1000};
-constexpr PageRange kRange{kPage, 1};
+constexpr PageId kCopied{1000};
+constexpr PageRange kRange{kCopied, 1};
 constexpr ConfigNumber kConfig{7};
 
 class OracleCopiesTest : public testing::Test {
@@ -21,7 +21,7 @@ class OracleCopiesTest : public testing::Test {
     oracle_.Manage(kRange);
     oracle_.OnNodeUp(0);
     Allocate();
-    memory_.Install(kPage, nullptr, Rights::kWrite);
+    memory_.Install(kCopied, nullptr, Rights::kWrite);
     for (int node = 0; node < 3; ++node) {
       copies_.push_back({.node = node, .keeps = node < 2, .extent = Extent{.range = kRange, .config = kConfig}});
     }
@@ -33,9 +33,9 @@ class OracleCopiesTest : public testing::Test {
   }
   PageBuffer Store() {
     const Stamp stamp = oracle_.NextStamp(0, 1);
-    memory_.ApplicationStore(kPage, stamp);
+    memory_.ApplicationStore(kCopied, stamp);
     auto copy = std::make_shared<PageBytes>();
-    FillPage(kPage, stamp, copy->bytes.data());
+    FillPage(kCopied, stamp, copy->bytes.data());
     return copy;
   }
   PageBuffer Flushed() {
@@ -53,14 +53,14 @@ class OracleCopiesTest : public testing::Test {
     Keep(1, data, version);
   }
   std::string Check() {
-    oracle_.CheckCopies([this](PageId page) { return page == kPage ? copies_ : std::vector<DiskCopy>(); });
+    oracle_.CheckCopies([this](PageId page) { return page == kCopied ? copies_ : std::vector<DiskCopy>(); });
     return world_.failure();
   }
   void ExpectBreach(const std::string& what) { ExpectThat(Check(), "O11", what); }
 
   // While faults go on.
   std::string CheckCurrent() {
-    oracle_.CheckCurrentCopies([this](PageId page) { return page == kPage ? copies_ : std::vector<DiskCopy>(); });
+    oracle_.CheckCurrentCopies([this](PageId page) { return page == kCopied ? copies_ : std::vector<DiskCopy>(); });
     return world_.failure();
   }
   static void ExpectThat(const std::string& failure, const std::string& rule, const std::string& what) {
@@ -109,7 +109,7 @@ TEST_F(OracleCopiesTest, SeesOneVersionInTwoContents) {
 
 TEST_F(OracleCopiesTest, SeesAPageThatBelongsElsewhere) {
   auto data = std::make_shared<PageBytes>();
-  FillPage(kPage + 1, oracle_.NextStamp(0, 1), data->bytes.data());
+  FillPage(kCopied + 1, oracle_.NextStamp(0, 1), data->bytes.data());
   KeepBoth(data, 1);
   ExpectBreach("torn");
 }
@@ -121,13 +121,13 @@ TEST_F(OracleCopiesTest, SeesWhatDiedWithItsNode) {
   Keep(1, lost, 2);
   oracle_.OnNodeDown(0);
   oracle_.OnNodeUp(0);
-  oracle_.OnInstall(0, kPage, flushed->bytes.data(), Rights::kRead);
+  oracle_.OnInstall(0, kCopied, flushed->bytes.data(), Rights::kRead);
   ExpectBreach("node 2 has version 2, which died with its node");
 }
 
 TEST_F(OracleCopiesTest, SeesWhatWasWrittenBeforeTheAllocation) {
   KeepBoth(Flushed(), 1);
-  memory_.Take(kPage, /*keep=*/false, [](PageBuffer) {});
+  memory_.Take(kCopied, /*keep=*/false, [](PageBuffer) {});
   oracle_.BeginUnallocate(kRange);
   oracle_.EndUnallocate(kRange, absl::OkStatus());
   Allocate();
@@ -152,7 +152,7 @@ TEST_F(OracleCopiesTest, SeesThatADiskKnowsOfNoExtent) {
 }
 
 TEST_F(OracleCopiesTest, SeesAnExtentOfAFreePage) {
-  memory_.Take(kPage, /*keep=*/false, [](PageBuffer) {});
+  memory_.Take(kCopied, /*keep=*/false, [](PageBuffer) {});
   oracle_.BeginUnallocate(kRange);
   oracle_.EndUnallocate(kRange, absl::OkStatus());
   for (size_t node = 1; node < 3; ++node) copies_[node].extent.reset();
@@ -164,7 +164,7 @@ TEST_F(OracleCopiesTest, WhatWasDamagedIsLeftOut) {
   copies_[1].is_damaged = true;
   EXPECT_EQ(Check(), "");
   copies_[1].is_damaged = false;
-  oracle_.AllowLoss(kPage);
+  oracle_.AllowLoss(kCopied);
   EXPECT_EQ(Check(), "");
 }
 
@@ -174,7 +174,7 @@ TEST_F(OracleCopiesTest, APageMayBeLostWhereALaterVersionTookThePlaceOfTheOtherC
   copies_[0].is_lost = copies_[0].is_current = true;
   copies_[1].is_damaged = copies_[1].is_current = true;
   EXPECT_EQ(CheckCurrent(), "");
-  EXPECT_TRUE(oracle_.MayBeLost(kPage));
+  EXPECT_TRUE(oracle_.MayBeLost(kCopied));
 }
 
 TEST_F(OracleCopiesTest, NotWhereBothHadTheSame) {

@@ -11,17 +11,17 @@
 namespace mangrove::sim {
 namespace {
 
-constexpr PageRange kRange{PageId(1000), 4};
+constexpr PageRange kOracleRange{PageId(1000), 4};
 constexpr PageId kPage{1000};
 constexpr int kNodes = 3;
 
 class OracleTest : public testing::Test {
  protected:
   OracleTest() : world_(1), oracle_(&world_) {
-    oracle_.Manage(kRange);
+    oracle_.Manage(kOracleRange);
     for (int node = 0; node < kNodes; ++node) Up(node);
-    oracle_.BeginAllocate(kRange);
-    oracle_.EndAllocate(kRange, absl::OkStatus());
+    oracle_.BeginAllocate(kOracleRange);
+    oracle_.EndAllocate(kOracleRange, absl::OkStatus());
   }
 
   void Up(int node) {
@@ -59,16 +59,16 @@ class OracleTest : public testing::Test {
   }
   // The node that asked for it died before the answer.
   void LeaveAllocationOpen() {
-    oracle_.BeginUnallocate(kRange);
-    oracle_.EndUnallocate(kRange, absl::OkStatus());
-    oracle_.BeginAllocate(kRange);
-    oracle_.EndAllocate(kRange, absl::UnavailableError("died"));
+    oracle_.BeginUnallocate(kOracleRange);
+    oracle_.EndUnallocate(kOracleRange, absl::OkStatus());
+    oracle_.BeginAllocate(kOracleRange);
+    oracle_.EndAllocate(kOracleRange, absl::UnavailableError("died"));
   }
   void Refuse() {
     const PageRange one{kPage, 1};
     oracle_.CheckAnswer("acquire", 1, one, oracle_.StateOf(one), absl::FailedPreconditionError("not allocated"));
   }
-  void Flush() { oracle_.EndFlush(oracle_.BeginFlush(0, kRange), absl::OkStatus()); }
+  void Flush() { oracle_.EndFlush(oracle_.BeginFlush(0, kOracleRange), absl::OkStatus()); }
 
   void ExpectSound() {
     oracle_.AfterEvent();
@@ -246,7 +246,7 @@ TEST_F(OracleTest, SeesTheLossOfWhatWasFlushed) {
 TEST_F(OracleTest, WhatIsStoredDuringAFlushMayBeLost) {
   Install(0, Rights::kWrite);
   const PageBuffer first = Store(0);
-  const FlushTicket ticket = oracle_.BeginFlush(0, kRange);
+  const FlushTicket ticket = oracle_.BeginFlush(0, kOracleRange);
   Store(0);
   oracle_.EndFlush(ticket, absl::OkStatus());
   Down(0);
@@ -257,7 +257,7 @@ TEST_F(OracleTest, WhatIsStoredDuringAFlushMayBeLost) {
 TEST_F(OracleTest, AFlushThatFailsPromisesNothing) {
   Install(0, Rights::kWrite);
   Store(0);
-  oracle_.EndFlush(oracle_.BeginFlush(0, kRange), absl::UnavailableError(""));
+  oracle_.EndFlush(oracle_.BeginFlush(0, kOracleRange), absl::UnavailableError(""));
   Down(0);
   Install(1, Rights::kRead);
   ExpectSound();
@@ -328,14 +328,14 @@ TEST_F(OracleTest, LocksDieWithTheirNode) {
 
 TEST_F(OracleTest, SeesAFreedPageStillInUse) {
   Install(0, Rights::kRead);
-  oracle_.BeginUnallocate(kRange);
-  oracle_.EndUnallocate(kRange, absl::OkStatus());
+  oracle_.BeginUnallocate(kOracleRange);
+  oracle_.EndUnallocate(kOracleRange, absl::OkStatus());
   ExpectBreach("O7");
 }
 
 TEST_F(OracleTest, SeesAFreePageInstalled) {
-  oracle_.BeginUnallocate(kRange);
-  oracle_.EndUnallocate(kRange, absl::OkStatus());
+  oracle_.BeginUnallocate(kOracleRange);
+  oracle_.EndUnallocate(kOracleRange, absl::OkStatus());
   ExpectSound();
   Install(0, Rights::kRead);
   ExpectBreach("O7");
@@ -344,19 +344,19 @@ TEST_F(OracleTest, SeesAFreePageInstalled) {
 TEST_F(OracleTest, SeesContentFromBeforeTheAllocation) {
   Install(0, Rights::kWrite);
   const PageBuffer old = Store(0);
-  oracle_.BeginUnallocate(kRange);
+  oracle_.BeginUnallocate(kOracleRange);
   Take(0, false);
-  oracle_.EndUnallocate(kRange, absl::OkStatus());
-  oracle_.BeginAllocate(kRange);
-  oracle_.EndAllocate(kRange, absl::OkStatus());
+  oracle_.EndUnallocate(kOracleRange, absl::OkStatus());
+  oracle_.BeginAllocate(kOracleRange);
+  oracle_.EndAllocate(kOracleRange, absl::OkStatus());
   ExpectSound();
   Install(0, Rights::kRead, old);
   ExpectBreach("O2");
 }
 
 TEST_F(OracleTest, SeesAnAllocatedPageRefused) {
-  const Oracle::RangeState before = oracle_.StateOf(kRange);
-  oracle_.CheckAnswer("acquire", 0, kRange, before, absl::FailedPreconditionError("not allocated"));
+  const Oracle::RangeState before = oracle_.StateOf(kOracleRange);
+  oracle_.CheckAnswer("acquire", 0, kOracleRange, before, absl::FailedPreconditionError("not allocated"));
   ExpectBreach("O7");
 }
 
@@ -382,30 +382,30 @@ TEST_F(OracleTest, SeesAnOpenAllocationForgetWhatItStored) {
 }
 
 TEST_F(OracleTest, ARefusalOfWhatWasFreedMeanwhileIsSound) {
-  const Oracle::RangeState before = oracle_.StateOf(kRange);
-  oracle_.BeginUnallocate(kRange);
-  oracle_.EndUnallocate(kRange, absl::OkStatus());
-  oracle_.BeginAllocate(kRange);
-  oracle_.EndAllocate(kRange, absl::OkStatus());
-  oracle_.CheckAnswer("acquire", 0, kRange, before, absl::FailedPreconditionError("not allocated"));
+  const Oracle::RangeState before = oracle_.StateOf(kOracleRange);
+  oracle_.BeginUnallocate(kOracleRange);
+  oracle_.EndUnallocate(kOracleRange, absl::OkStatus());
+  oracle_.BeginAllocate(kOracleRange);
+  oracle_.EndAllocate(kOracleRange, absl::OkStatus());
+  oracle_.CheckAnswer("acquire", 0, kOracleRange, before, absl::FailedPreconditionError("not allocated"));
   ExpectSound();
 }
 
 TEST_F(OracleTest, SeesAnAnswerThatNoOneMayGive) {
-  oracle_.CheckAnswer("flush", 0, kRange, oracle_.StateOf(kRange), absl::InternalError("what?"));
+  oracle_.CheckAnswer("flush", 0, kOracleRange, oracle_.StateOf(kOracleRange), absl::InternalError("what?"));
   ExpectBreach("unexpected answer");
 }
 
 // --- O8 ---------------------------------------------------------------------------------------------------------------
 
 TEST_F(OracleTest, SeesAnOperationThatDoesNotEnd) {
-  oracle_.BeginOperation(0, world_.now() + kSecond, "acquire", kRange);
+  oracle_.BeginOperation(0, world_.now() + kSecond, "acquire", kOracleRange);
   world_.RunUntil(10 * kSecond);
   ExpectBreach("O8");
 }
 
 TEST_F(OracleTest, APausedNodesOperationMayEndLater) {
-  const uint64_t id = oracle_.BeginOperation(0, world_.now() + kSecond, "acquire", kRange);
+  const uint64_t id = oracle_.BeginOperation(0, world_.now() + kSecond, "acquire", kOracleRange);
   world_.Pause(0, world_.now() + 3 * kSecond, true);
   world_.RunUntil(world_.now() + 3 * kSecond + kMillisecond);
   oracle_.EndOperation(id);
@@ -414,7 +414,7 @@ TEST_F(OracleTest, APausedNodesOperationMayEndLater) {
 }
 
 TEST_F(OracleTest, OperationsDieWithTheirNode) {
-  oracle_.BeginOperation(0, world_.now() + kSecond, "acquire", kRange);
+  oracle_.BeginOperation(0, world_.now() + kSecond, "acquire", kOracleRange);
   Down(0);
   world_.RunUntil(10 * kSecond);
   ExpectSound();

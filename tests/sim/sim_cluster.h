@@ -20,6 +20,9 @@
 
 namespace mangrove::sim {
 
+// For a scenario to make what it works on.
+inline constexpr DurationNs kPrepareBound = 60 * kSecond;
+
 struct ClusterOptions {
   int nodes = 3;
   int late = 0;  // Of these: that are outside at first.

@@ -8,7 +8,7 @@
 namespace mangrove::sim {
 namespace {
 
-constexpr PageId kPage{77};
+constexpr PageId kSimPage{77};
 
 class Nobody : public MemoryObserver {
  public:
@@ -47,84 +47,84 @@ class SimMemoryTest : public testing::Test {
 TEST(Stamp, APageOfTwoStoresIsTorn) {
   PageBytes first;
   PageBytes second;
-  FillPage(kPage, {1, 9}, first.bytes.data());
-  FillPage(kPage, {2, 9}, second.bytes.data());
-  EXPECT_EQ(ParsePage(kPage, first.bytes.data()).stamp, (Stamp{1, 9}));
+  FillPage(kSimPage, {1, 9}, first.bytes.data());
+  FillPage(kSimPage, {2, 9}, second.bytes.data());
+  EXPECT_EQ(ParsePage(kSimPage, first.bytes.data()).stamp, (Stamp{1, 9}));
   EXPECT_EQ(ParsePage(PageId(78), first.bytes.data()).content, PageContent::kTorn) << "written elsewhere";
   first.bytes[4000] = second.bytes[4000] ^ std::byte{1};
-  EXPECT_EQ(ParsePage(kPage, first.bytes.data()).content, PageContent::kTorn);
+  EXPECT_EQ(ParsePage(kSimPage, first.bytes.data()).content, PageContent::kTorn);
   PageBytes zeros{};
-  EXPECT_EQ(ParsePage(kPage, zeros.bytes.data()).content, PageContent::kZeros);
+  EXPECT_EQ(ParsePage(kSimPage, zeros.bytes.data()).content, PageContent::kZeros);
   zeros.bytes[100] = std::byte{1};
-  EXPECT_EQ(ParsePage(kPage, zeros.bytes.data()).content, PageContent::kTorn);
-  EXPECT_EQ(ParsePage(kPage, nullptr).content, PageContent::kZeros);
+  EXPECT_EQ(ParsePage(kSimPage, zeros.bytes.data()).content, PageContent::kTorn);
+  EXPECT_EQ(ParsePage(kSimPage, nullptr).content, PageContent::kZeros);
 }
 
 TEST_F(SimMemoryTest, RightsFollowTheCalls) {
-  memory_->Install(kPage, nullptr, Rights::kRead);
-  EXPECT_TRUE(memory_->CanRead(kPage));
-  EXPECT_FALSE(memory_->CanWrite(kPage));
-  memory_->Raise(kPage);
-  EXPECT_TRUE(memory_->CanWrite(kPage));
-  memory_->ApplicationStore(kPage, {1, 1});
-  memory_->Protect(kPage, [] {});
+  memory_->Install(kSimPage, nullptr, Rights::kRead);
+  EXPECT_TRUE(memory_->CanRead(kSimPage));
+  EXPECT_FALSE(memory_->CanWrite(kSimPage));
+  memory_->Raise(kSimPage);
+  EXPECT_TRUE(memory_->CanWrite(kSimPage));
+  memory_->ApplicationStore(kSimPage, {1, 1});
+  memory_->Protect(kSimPage, [] {});
   Run();
-  EXPECT_FALSE(memory_->CanWrite(kPage));
-  EXPECT_EQ(ParsePage(kPage, memory_->Copy(kPage)->bytes.data()).stamp.op, 1u);
-  memory_->Take(kPage, /*keep=*/false, [](PageBuffer data) { EXPECT_EQ(data, nullptr); });
+  EXPECT_FALSE(memory_->CanWrite(kSimPage));
+  EXPECT_EQ(ParsePage(kSimPage, memory_->Copy(kSimPage)->bytes.data()).stamp.op, 1u);
+  memory_->Take(kSimPage, /*keep=*/false, [](PageBuffer data) { EXPECT_EQ(data, nullptr); });
   Run();
-  EXPECT_FALSE(memory_->CanRead(kPage));
+  EXPECT_FALSE(memory_->CanRead(kSimPage));
   EXPECT_EQ(memory_->frames(), 0u);
   EXPECT_TRUE(world_.failure().empty());
 }
 
 TEST_F(SimMemoryTest, ProgramsGoOnUntilATakeHasEnded) {
-  memory_->Install(kPage, nullptr, Rights::kWrite);
+  memory_->Install(kSimPage, nullptr, Rights::kWrite);
   PageBuffer taken;
-  memory_->Take(kPage, /*keep=*/true, [&](PageBuffer data) { taken = std::move(data); });
-  EXPECT_TRUE(memory_->CanWrite(kPage));
-  memory_->ApplicationStore(kPage, {1, 1});
+  memory_->Take(kSimPage, /*keep=*/true, [&](PageBuffer data) { taken = std::move(data); });
+  EXPECT_TRUE(memory_->CanWrite(kSimPage));
+  memory_->ApplicationStore(kSimPage, {1, 1});
   memory_->SetLastMoment([&](PageId page) { memory_->ApplicationStore(page, {2, 1}); });
   Run();
   ASSERT_NE(taken, nullptr);
-  EXPECT_EQ(ParsePage(kPage, taken->bytes.data()).stamp.op, 2u) << "the content of the completion";
+  EXPECT_EQ(ParsePage(kSimPage, taken->bytes.data()).stamp.op, 2u) << "the content of the completion";
 }
 
 TEST_F(SimMemoryTest, ADeadMemoryCallsNobody) {
-  memory_->Install(kPage, nullptr, Rights::kWrite);
-  memory_->Take(kPage, true, [](PageBuffer) { FAIL(); });
+  memory_->Install(kSimPage, nullptr, Rights::kWrite);
+  memory_->Take(kSimPage, true, [](PageBuffer) { FAIL(); });
   memory_->Kill();
   world_.DropEventsOf(0);
   Run();
 }
 
 TEST_F(SimMemoryTest, InstallOfAPageWithRightsIsBroken) {
-  memory_->Install(kPage, nullptr, Rights::kRead);
-  memory_->Install(kPage, nullptr, Rights::kRead);
+  memory_->Install(kSimPage, nullptr, Rights::kRead);
+  memory_->Install(kSimPage, nullptr, Rights::kRead);
   ExpectBroken("Install");
 }
 
 TEST_F(SimMemoryTest, RaiseWithoutTheReadRightIsBroken) {
-  memory_->Raise(kPage);
+  memory_->Raise(kSimPage);
   ExpectBroken("Raise");
 }
 
 TEST_F(SimMemoryTest, ProtectOfAReadablePageIsBroken) {
-  memory_->Install(kPage, nullptr, Rights::kRead);
-  memory_->Protect(kPage, [] {});
+  memory_->Install(kSimPage, nullptr, Rights::kRead);
+  memory_->Protect(kSimPage, [] {});
   ExpectBroken("Protect");
 }
 
 TEST_F(SimMemoryTest, ASecondCallWhileATakeIsUnderWayIsBroken) {
-  memory_->Install(kPage, nullptr, Rights::kRead);
-  memory_->Take(kPage, true, [](PageBuffer) {});
-  memory_->Raise(kPage);
+  memory_->Install(kSimPage, nullptr, Rights::kRead);
+  memory_->Take(kSimPage, true, [](PageBuffer) {});
+  memory_->Raise(kSimPage);
   ExpectBroken("Raise");
 }
 
 TEST_F(SimMemoryTest, ACopyOfAWritablePageIsBroken) {
-  memory_->Install(kPage, nullptr, Rights::kWrite);
-  memory_->Copy(kPage);
+  memory_->Install(kSimPage, nullptr, Rights::kWrite);
+  memory_->Copy(kSimPage);
   ExpectBroken("Copy");
 }
 
@@ -134,9 +134,9 @@ class SimMemoryInlineTest : public SimMemoryTest {
 };
 
 TEST_F(SimMemoryInlineTest, DoneMayRunWithinTheCall) {
-  memory_->Install(kPage, nullptr, Rights::kWrite);
+  memory_->Install(kSimPage, nullptr, Rights::kWrite);
   bool done = false;
-  memory_->Protect(kPage, [&] { done = true; });
+  memory_->Protect(kSimPage, [&] { done = true; });
   EXPECT_TRUE(done);
   EXPECT_EQ(observer_.last, Rights::kRead);
 }

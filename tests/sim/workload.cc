@@ -17,7 +17,7 @@ constexpr uint64_t kChurnOffset = 300;
 constexpr uint64_t kChurnPages = 4;
 constexpr uint64_t kMaxSegments = 6;
 constexpr uint64_t kMaxSegmentsApart = 12;  // With others between them, so that each is a run of its own.
-constexpr DurationNs kPrepareBound = 30 * kSecond;
+constexpr DurationNs kWorkloadPrepareBound = 30 * kSecond;
 // A call that was left open has died out by then: longer than the latest message and the longest pause.
 constexpr DurationNs kLeaveAlone = 4 * kSecond;
 constexpr DurationNs kAtOnce = kMillisecond;
@@ -418,7 +418,7 @@ void Workload::Prepare() {
 }
 
 Task<bool> Workload::PrepareAll(std::shared_ptr<Client> client) {
-  const TimeNs deadline = client->host->clock->Now() + kPrepareBound;
+  const TimeNs deadline = client->host->clock->Now() + kWorkloadPrepareBound;
   std::vector<PageRange> ranges = runs_;
   for (const Extent& extent : churn_) ranges.push_back(extent.range);
   for (const PageRange& range : ranges) {

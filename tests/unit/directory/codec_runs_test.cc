@@ -9,6 +9,7 @@
 
 #include "directory/codec.h"
 #include "net/transport.h"
+#include "tests/unit/directory/codec_expect.h"
 
 namespace mangrove {
 namespace {
@@ -38,12 +39,6 @@ std::vector<const std::byte*> PointersTo(const Packet& packet) {
   std::vector<const std::byte*> pointers;
   for (const PageBuffer& page : packet.pages) pointers.push_back(page->bytes.data());
   return pointers;
-}
-
-std::vector<Packet> EncodeAll(const std::vector<Message>& messages) {
-  std::vector<Packet> packets;
-  Encode(messages, [&](const Packet& packet) { packets.push_back(packet); });
-  return packets;
 }
 
 // What comes out is what went in.

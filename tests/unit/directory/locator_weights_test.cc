@@ -18,7 +18,7 @@ using Weights = std::map<NodeId, uint8_t>;
 
 constexpr uint64_t kSegments = 40'000;
 
-PageId Segment(uint64_t n) { return PageId(absl::uint128(n) * kSegmentPages); }
+PageId SegmentAt(uint64_t n) { return PageId(absl::uint128(n) * kSegmentPages); }
 
 std::set<NodeId> Ids(uint64_t count) {
   std::set<NodeId> nodes;
@@ -28,12 +28,12 @@ std::set<NodeId> Ids(uint64_t count) {
 
 // Three groups, of three, two and two nodes.
 NodeId In(uint64_t group, uint64_t place) { return NodeId(group * kGroupNodes + place); }
-const std::set<NodeId> kGrouped = {In(1, 0), In(1, 1), In(1, 2), In(2, 0), In(2, 1), In(5, 0), In(5, 1)};
+const std::set<NodeId> kInGroups = {In(1, 0), In(1, 1), In(1, 2), In(2, 0), In(2, 1), In(5, 0), In(5, 1)};
 
 std::map<NodeId, double> SharesOf(const Locator& locator, uint32_t replicas) {
   std::map<NodeId, double> shares;
   for (uint64_t s = 0; s < kSegments; ++s) {
-    for (const NodeId node : locator.CoreHolders(Segment(s), replicas)) shares[node] += 1.0 / kSegments;
+    for (const NodeId node : locator.CoreHolders(SegmentAt(s), replicas)) shares[node] += 1.0 / kSegments;
   }
   return shares;
 }
@@ -41,15 +41,15 @@ std::map<NodeId, double> SharesOf(const Locator& locator, uint32_t replicas) {
 // --- Without weights, and with the same ---------------------------------------------------------------------------------
 
 TEST(LocatorWeights, WhereAllAreTheSameThePlacesAreThoseWithoutWeights) {
-  for (const std::set<NodeId>& nodes : {Ids(1), Ids(5), Ids(30), kGrouped}) {
+  for (const std::set<NodeId>& nodes : {Ids(1), Ids(5), Ids(30), kInGroups}) {
     const Locator without(nodes);
     for (const uint8_t weight : {1, 7, 16}) {
       Weights weights;
       for (const NodeId node : nodes) weights[node] = weight;
       const Locator with(nodes, weights);
       for (uint64_t s = 0; s < 2000; ++s) {
-        ASSERT_EQ(with.CoreHolders(Segment(s), 3), without.CoreHolders(Segment(s), 3)) << s;
-        ASSERT_EQ(with.Primary(Segment(s)), without.Primary(Segment(s))) << s;
+        ASSERT_EQ(with.CoreHolders(SegmentAt(s), 3), without.CoreHolders(SegmentAt(s), 3)) << s;
+        ASSERT_EQ(with.Primary(SegmentAt(s)), without.Primary(SegmentAt(s))) << s;
       }
     }
   }
@@ -58,7 +58,7 @@ TEST(LocatorWeights, WhereAllAreTheSameThePlacesAreThoseWithoutWeights) {
 TEST(LocatorWeights, OfWhomNothingIsSaidHasTheFullWeightAndOthersAreNotLookedAt) {
   const Locator said(Ids(3), {{NodeId(1), 4}, {NodeId(2), Locator::kFullWeight}, {NodeId(3), 16}, {NodeId(9), 1}});
   const Locator unsaid(Ids(3), {{NodeId(1), 4}});
-  for (uint64_t s = 0; s < 500; ++s) ASSERT_EQ(said.CoreHolders(Segment(s), 2), unsaid.CoreHolders(Segment(s), 2));
+  for (uint64_t s = 0; s < 500; ++s) ASSERT_EQ(said.CoreHolders(SegmentAt(s), 2), unsaid.CoreHolders(SegmentAt(s), 2));
 }
 
 // The integers keep the order of the hashes: those of one weight follow each other as they do without weights.
@@ -66,8 +66,8 @@ TEST(LocatorWeights, NodesOfOneWeightKeepTheirOrder) {
   const Locator without(Ids(12));
   const Locator with(Ids(12), {{NodeId(5), 1}, {NodeId(9), 3}});
   for (uint64_t s = 0; s < 5000; ++s) {
-    std::vector<NodeId> before = without.CoreHolders(Segment(s), 12);
-    std::vector<NodeId> after = with.CoreHolders(Segment(s), 12);
+    std::vector<NodeId> before = without.CoreHolders(SegmentAt(s), 12);
+    std::vector<NodeId> after = with.CoreHolders(SegmentAt(s), 12);
     for (auto* nodes : {&before, &after}) {
       std::erase_if(*nodes, [](NodeId node) { return node == NodeId(5) || node == NodeId(9); });
     }
@@ -120,7 +120,7 @@ TEST(LocatorWeights, ManyNodesOfTwoSizesShareByTheirSizes) {
 // --- Changes ------------------------------------------------------------------------------------------------------------
 
 TEST(LocatorWeights, WhereOneWeightChangesOnlyWhatThatNodeKeepsMoves) {
-  for (const std::set<NodeId>& nodes : {Ids(6), kGrouped}) {
+  for (const std::set<NodeId>& nodes : {Ids(6), kInGroups}) {
     const Weights others = {{*std::next(nodes.begin()), 8}, {*nodes.rbegin(), 3}};
     Weights light = others;
     light[*nodes.begin()] = 4;
@@ -131,8 +131,8 @@ TEST(LocatorWeights, WhereOneWeightChangesOnlyWhatThatNodeKeepsMoves) {
     int moved = 0;
     for (uint64_t s = 0; s < 5000; ++s) {
       for (const uint32_t replicas : {1U, 2U, 3U}) {
-        const std::vector<NodeId> then = before.CoreHolders(Segment(s), replicas);
-        std::vector<NodeId> now = after.CoreHolders(Segment(s), replicas);
+        const std::vector<NodeId> then = before.CoreHolders(SegmentAt(s), replicas);
+        std::vector<NodeId> now = after.CoreHolders(SegmentAt(s), replicas);
         std::erase_if(now, [&](NodeId node) { return std::find(then.begin(), then.end(), node) != then.end(); });
         if (now.empty()) continue;
         ASSERT_EQ(now, std::vector<NodeId>{*nodes.begin()}) << s;  // It gained; and one other lost.
@@ -148,8 +148,8 @@ TEST(LocatorWeights, WhoComesTakesFromEachAndNobodyElseGains) {
   const Locator before(Ids(6), weights);
   const Locator after(Ids(7), weights);
   for (uint64_t s = 0; s < 5000; ++s) {
-    const std::vector<NodeId> then = before.CoreHolders(Segment(s), 2);
-    for (const NodeId node : after.CoreHolders(Segment(s), 2)) {
+    const std::vector<NodeId> then = before.CoreHolders(SegmentAt(s), 2);
+    for (const NodeId node : after.CoreHolders(SegmentAt(s), 2)) {
       const bool kept = std::find(then.begin(), then.end(), node) != then.end();
       ASSERT_TRUE(kept || node == NodeId(7)) << s;
     }
@@ -159,16 +159,16 @@ TEST(LocatorWeights, WhoComesTakesFromEachAndNobodyElseGains) {
 // --- Groups -------------------------------------------------------------------------------------------------------------
 
 TEST(LocatorWeights, HoldersStayInDifferentGroups) {
-  const Locator locator(kGrouped, {{In(1, 0), 1}, {In(1, 1), 2}, {In(2, 0), 4}, {In(5, 1), 8}});
+  const Locator locator(kInGroups, {{In(1, 0), 1}, {In(1, 1), 2}, {In(2, 0), 4}, {In(5, 1), 8}});
   for (uint64_t s = 0; s < 5000; ++s) {
     std::set<uint64_t> groups;
-    for (const NodeId node : locator.CoreHolders(Segment(s), 3)) groups.insert(GroupOf(node));
+    for (const NodeId node : locator.CoreHolders(SegmentAt(s), 3)) groups.insert(GroupOf(node));
     ASSERT_EQ(groups.size(), 3U) << s;
   }
 }
 
 TEST(LocatorWeights, WithinAGroupThatKeepsOneOfEachTheNodesShareByTheirWeights) {
-  const Locator locator(kGrouped, {{In(2, 0), 4}});
+  const Locator locator(kInGroups, {{In(2, 0), 4}});
   std::map<NodeId, double> shares = SharesOf(locator, 3);
   EXPECT_NEAR(shares[In(2, 0)], 0.2, 0.01);
   EXPECT_NEAR(shares[In(2, 1)], 0.8, 0.01);
@@ -182,8 +182,8 @@ TEST(LocatorWeights, PlacesNeverChange) {
   std::vector<uint64_t> places;
   uint64_t sum = 0;
   for (uint64_t s = 0; s < 20'000; ++s) {
-    for (const NodeId node : locator.CoreHolders(Segment(s), 4)) sum = sum * 31 + node.value;
-    if (s < 16) places.push_back(locator.Primary(Segment(s)).value);
+    for (const NodeId node : locator.CoreHolders(SegmentAt(s), 4)) sum = sum * 31 + node.value;
+    if (s < 16) places.push_back(locator.Primary(SegmentAt(s)).value);
   }
   EXPECT_EQ(places, (std::vector<uint64_t>{3, 3, 4, 3, 3, 4, 4, 4, 2, 4, 3, 4, 4, 2, 3, 4}));
   EXPECT_EQ(sum, 6014904511514067684U);

@@ -23,7 +23,7 @@
 namespace mangrove::attach_test {
 namespace {
 
-constexpr uint64_t kSize = 16 * kPageBytes;
+constexpr uint64_t kServedBytes = 16 * kPageBytes;
 
 int64_t Soon() { return MonotonicNowNs() + 10 * kSecond; }
 
@@ -178,7 +178,7 @@ TEST_F(AttachServerTest, ADescriptorThatIsNoUserfaultfdIsAnError) {
   Serve();
   RawProgram program(path_);
   program.SayHello();
-  const AttachReply opened = program.Ask({.call = ReserveCall{{.name = "r", .size_bytes = kSize}}});
+  const AttachReply opened = program.Ask({.call = ReserveCall{{.name = "r", .size_bytes = kServedBytes}}});
   ASSERT_TRUE(opened.status.ok()) << opened.status;
   const int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
   const uint64_t region = std::get<OpenedReply>(opened.result).region;
@@ -201,7 +201,7 @@ TEST_F(AttachServerTest, RangesAndRegionsThatAreNotThereAreErrors) {
   Serve();
   RawProgram program(path_);
   program.SayHello();
-  const AttachReply opened = program.Ask({.call = ReserveCall{{.name = "r", .size_bytes = kSize}}});
+  const AttachReply opened = program.Ask({.call = ReserveCall{{.name = "r", .size_bytes = kServedBytes}}});
   const uint64_t region = std::get<OpenedReply>(opened.result).region;
   const RegionPages wrong[] = {{region + 1, 0, 1},
                                {0, 0, 1},
@@ -228,7 +228,7 @@ TEST_F(AttachServerTest, AReadOnlyRegionIsNotAcquiredForWriting) {
   Serve();
   RawProgram program(path_);
   program.SayHello();
-  program.Ask({.call = ReserveCall{{.name = "r", .size_bytes = kSize}}});
+  program.Ask({.call = ReserveCall{{.name = "r", .size_bytes = kServedBytes}}});
   const AttachReply opened = program.Ask({.call = OpenCall{"r", AccessMode::kRead}});
   const uint64_t region = std::get<OpenedReply>(opened.result).region;
   EXPECT_FALSE(std::get<OpenedReply>(opened.result).may_write);
@@ -244,7 +244,7 @@ TEST_F(AttachServerTest, LimitsOfOneProgramHold) {
   Serve({.max_requests = 10, .max_regions = 2});
   RawProgram program(path_);
   program.SayHello();
-  const AttachReply opened = program.Ask({.call = ReserveCall{{.name = "r", .size_bytes = kSize}}});
+  const AttachReply opened = program.Ask({.call = ReserveCall{{.name = "r", .size_bytes = kServedBytes}}});
   const uint64_t region = std::get<OpenedReply>(opened.result).region;
   EXPECT_TRUE(program.Ask({.call = OpenCall{"r", AccessMode::kRead}}).status.ok());
   EXPECT_EQ(program.Ask({.call = OpenCall{"r", AccessMode::kRead}}).status.code(),
@@ -299,7 +299,7 @@ TEST_F(AttachServerTest, ADeadProgramsLocksAndMappingsAreGivenBack) {
     if (!session.ok()) return 2;
     auto region = (*session)->Open("r", AccessMode::kWrite);
     if (!region.ok()) return 3;
-    auto base = (*region)->Map(0, kSize);
+    auto base = (*region)->Map(0, kServedBytes);
     auto lock = (*region)->Lock(0, kPageBytes, LockMode::kExclusive, 0);
     if (!base.ok() || !lock.ok()) return 4;
     // A child that lives on, with copies of every descriptor.
@@ -309,8 +309,8 @@ TEST_F(AttachServerTest, ADeadProgramsLocksAndMappingsAreGivenBack) {
   });
   Serve();
   auto session = *Session::Attach({.socket_path = path_});
-  auto region = *session->Reserve({.name = "r", .size_bytes = kSize});
-  ASSERT_TRUE(region->Allocate(0, kSize, {}).ok());
+  auto region = *session->Reserve({.name = "r", .size_bytes = kServedBytes});
+  ASSERT_TRUE(region->Allocate(0, kServedBytes, {}).ok());
   node().MakeHang(5);
   const int before = node().acquisitions;
   ASSERT_EQ(write(go[1], "g", 1), 1);
@@ -328,7 +328,7 @@ TEST_F(AttachServerTest, ADeadProgramsLocksAndMappingsAreGivenBack) {
 TEST_F(AttachServerTest, ALockGrantedToAProgramThatIsGoneIsGivenBack) {
   Serve();
   auto session = *Session::Attach({.socket_path = path_});
-  auto region = *session->Reserve({.name = "r", .size_bytes = kSize});
+  auto region = *session->Reserve({.name = "r", .size_bytes = kServedBytes});
   auto held = region->Lock(0, kPageBytes, LockMode::kExclusive, 0);
   ASSERT_TRUE(held.ok());
   {
@@ -409,14 +409,14 @@ TEST_F(AttachServerTest, NothingIsMappedWithoutALease) {
   // One stamp, when the first program comes.
   Serve({.stamp_interval = 100 * kSecond, .serves_until = [&] { return lease_end.load(); }});
   auto session = *Session::Attach({.socket_path = path_});
-  auto region = *session->Reserve({.name = "r", .size_bytes = kSize});
-  ASSERT_TRUE(region->Allocate(0, kSize, {}).ok());
-  const auto refused = region->Map(0, kSize);
+  auto region = *session->Reserve({.name = "r", .size_bytes = kServedBytes});
+  ASSERT_TRUE(region->Allocate(0, kServedBytes, {}).ok());
+  const auto refused = region->Map(0, kServedBytes);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_NE(refused.status().message().find("no lease"), std::string::npos) << refused.status();
   // The session is there still, and the page says what is so when something is mapped.
   lease_end = MonotonicNowNs() + 100 * kSecond;
-  const auto mapped = region->Map(0, kSize);
+  const auto mapped = region->Map(0, kServedBytes);
   ASSERT_TRUE(mapped.ok()) << mapped.status();
   RawProgram other(path_);
   other.SayHello();
@@ -427,9 +427,9 @@ TEST_F(AttachServerTest, NothingIsMappedWithoutALease) {
 TEST_F(AttachServerTest, WhoIsCutOffHasSealedWhatItHadMappedWhenThatIsSaid) {
   Serve();
   auto session = *Session::Attach({.socket_path = path_});
-  auto region = *session->Reserve({.name = "r", .size_bytes = kSize});
-  ASSERT_TRUE(region->Allocate(0, kSize, {}).ok());
-  std::byte* const base = *region->Map(0, kSize);
+  auto region = *session->Reserve({.name = "r", .size_bytes = kServedBytes});
+  ASSERT_TRUE(region->Allocate(0, kServedBytes, {}).ok());
+  std::byte* const base = *region->Map(0, kServedBytes);
   ASSERT_EQ(TryStore(base, 7), 0);
   RawProgram idle(path_);
   idle.SayHello();
@@ -456,14 +456,14 @@ TEST_F(AttachServerTest, AProgramThatStandsStillDoesNotGiveUpWhatItHasMapped) {
     auto session = Session::Attach({.socket_path = path_});
     if (!session.ok()) return 2;
     auto region = (*session)->Open("r", AccessMode::kWrite);
-    if (!region.ok() || !(*region)->Map(0, kSize).ok()) return 3;
+    if (!region.ok() || !(*region)->Map(0, kServedBytes).ok()) return 3;
     if (write(told[1], "t", 1) != 1) return 4;
     return static_cast<int>(read(go[0], &byte, 1));  // Until it is killed.
   });
   Serve();
   auto session = *Session::Attach({.socket_path = path_});
-  auto region = *session->Reserve({.name = "r", .size_bytes = kSize});
-  ASSERT_TRUE(region->Allocate(0, kSize, {}).ok());
+  auto region = *session->Reserve({.name = "r", .size_bytes = kServedBytes});
+  ASSERT_TRUE(region->Allocate(0, kServedBytes, {}).ok());
   close(told[1]);  // The victim's own is open.
   ASSERT_EQ(write(go[1], "g", 1), 1);
   char byte;
@@ -485,13 +485,13 @@ TEST_F(AttachServerTest, WhoIsRefusedMayUseWhatItHasMappedUntilItHangsUp) {
     Serve();
     {
       auto session = *Session::Attach({.socket_path = path_});
-      ASSERT_TRUE((*session->Reserve({.name = "r", .size_bytes = kSize}))->Allocate(0, kSize, {}).ok());
+      ASSERT_TRUE((*session->Reserve({.name = "r", .size_bytes = kServedBytes}))->Allocate(0, kServedBytes, {}).ok());
     }
     auto program = std::make_optional<RawProgram>(path_);
     program->SayHello();
     const AttachReply opened = program->Ask({.call = OpenCall{"r", AccessMode::kWrite}});
     ASSERT_TRUE(opened.status.ok()) << opened.status;
-    const auto mapping = *LocalMapping::Create(program->descriptor(0), kSize, false);
+    const auto mapping = *LocalMapping::Create(program->descriptor(0), kServedBytes, false);
     const UniqueFd userfaultfd = mapping->ReleaseUserfaultfd();
     const int descriptor = userfaultfd.get();
     const MapCall map{std::get<OpenedReply>(opened.result).region, reinterpret_cast<uint64_t>(mapping->base()),
@@ -523,7 +523,7 @@ TEST_F(AttachServerTest, WhoIsRefusedMayUseWhatItHasMappedUntilItHangsUp) {
 TEST_F(AttachServerTest, CredentialsAreThoseOfTheProgram) {
   Serve();
   auto session = *Session::Attach({.socket_path = path_});
-  auto region = *session->Reserve({.name = "r", .size_bytes = kSize});
+  auto region = *session->Reserve({.name = "r", .size_bytes = kServedBytes});
   EXPECT_EQ(region->info().owner, geteuid());
   EXPECT_EQ(region->info().group, getegid());
 }

@@ -17,7 +17,7 @@
 namespace mangrove::attach_test {
 namespace {
 
-constexpr uint64_t kSize = 64 * kPageBytes;
+constexpr uint64_t kRegionBytes = 64 * kPageBytes;
 
 bool Mentions(const absl::Status& status, const std::string& text) {
   return status.message().find(text) != absl::string_view::npos;
@@ -34,9 +34,9 @@ class AttachSession : public testing::Test {
   }
   // A region of which everything is allocated.
   std::shared_ptr<Region> NewRegion(const std::shared_ptr<Session>& session, const std::string& name = "table") {
-    auto region = session->Reserve({.name = name, .size_bytes = kSize});
+    auto region = session->Reserve({.name = name, .size_bytes = kRegionBytes});
     EXPECT_TRUE(region.ok()) << region.status();
-    EXPECT_TRUE((*region)->Allocate(0, kSize, {}).ok());
+    EXPECT_TRUE((*region)->Allocate(0, kRegionBytes, {}).ok());
     return *region;
   }
   TestNode& node() { return daemon_.node(); }
@@ -48,14 +48,14 @@ class AttachSession : public testing::Test {
 TEST_F(AttachSession, MappedMemoryIsSharedWithTheNodesOtherPrograms) {
   auto one = Attach();
   auto region = NewRegion(one);
-  auto base = region->Map(0, kSize);
+  auto base = region->Map(0, kRegionBytes);
   ASSERT_TRUE(base.ok()) << base.status();
   std::atomic_ref(*reinterpret_cast<uint64_t*>(*base + 3 * kPageBytes)).fetch_add(42);
 
   auto two = Attach();
   auto again = two->Open("table", AccessMode::kWrite);
   ASSERT_TRUE(again.ok()) << again.status();
-  auto other = (*again)->Map(0, kSize);
+  auto other = (*again)->Map(0, kRegionBytes);
   ASSERT_TRUE(other.ok());
   EXPECT_NE(*other, *base);
   EXPECT_EQ(std::atomic_ref(*reinterpret_cast<uint64_t*>(*other + 3 * kPageBytes)).fetch_add(1), 42u);
@@ -72,8 +72,8 @@ TEST_F(AttachSession, ReadAndWriteCopyAnyBytes) {
   std::vector<std::byte> read(written.size());
   ASSERT_TRUE(region->Read(kPageBytes - 50, read).ok());
   EXPECT_EQ(read, written);
-  EXPECT_TRUE(region->Read(kSize, {}).ok());
-  EXPECT_EQ(region->Read(kSize, {read.data(), 1}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(region->Read(kRegionBytes, {}).ok());
+  EXPECT_EQ(region->Read(kRegionBytes, {read.data(), 1}).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(region->Read(UINT64_MAX, {read.data(), 2}).code(), absl::StatusCode::kInvalidArgument);
 }
 
@@ -119,14 +119,14 @@ TEST_F(AttachSession, APageThatCannotBeHadFailsTheCallAndNotTheProgram) {
 
 TEST_F(AttachSession, AMappedAccessThatFailsGetsSigbusUntilHealed) {
   auto region = NewRegion(Attach());
-  auto base = region->Map(0, kSize);
+  auto base = region->Map(0, kRegionBytes);
   ASSERT_TRUE(base.ok());
   node().MakeFail(2);
   EXPECT_EQ(TryLoad(*base + 2 * kPageBytes), SIGBUS);
   EXPECT_EQ(TryStore(*base + 2 * kPageBytes, 1), SIGBUS);
   node().MakeServed(2);
   EXPECT_EQ(TryLoad(*base + 2 * kPageBytes), SIGBUS);
-  ASSERT_TRUE(region->Heal(0, kSize).ok());
+  ASSERT_TRUE(region->Heal(0, kRegionBytes).ok());
   EXPECT_EQ(TryStore(*base + 2 * kPageBytes, 1), 0);
 }
 
@@ -135,10 +135,11 @@ TEST_F(AttachSession, ArgumentsAreCheckedByName) {
   auto region = NewRegion(session);
   EXPECT_TRUE(Mentions(region->Map(100, kPageBytes).status(), "100"));
   EXPECT_TRUE(Mentions(region->Map(0, 0).status(), "at least one page"));
-  EXPECT_TRUE(Mentions(region->Flush(0, 2 * kSize), "table"));
+  EXPECT_TRUE(Mentions(region->Flush(0, 2 * kRegionBytes), "table"));
   EXPECT_EQ(region->Unmap(0, kPageBytes).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(region->Lock(0, kPageBytes, LockMode::kShared, -1).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(session->Reserve({.name = "table", .size_bytes = kSize}).status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(session->Reserve({.name = "table", .size_bytes = kRegionBytes}).status().code(),
+            absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(session->Open("nothing", AccessMode::kRead).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(session->Open(std::string(300, 'x'), AccessMode::kRead).status().code(),
             absl::StatusCode::kInvalidArgument);
@@ -151,9 +152,9 @@ TEST_F(AttachSession, ArgumentsAreCheckedByName) {
 }
 
 TEST_F(AttachSession, MapNeedsAllocatedPagesAndIsCounted) {
-  auto region = *Attach()->Reserve({.name = "half", .size_bytes = kSize});
+  auto region = *Attach()->Reserve({.name = "half", .size_bytes = kRegionBytes});
   ASSERT_TRUE(region->Allocate(0, kPageBytes, {}).ok());
-  EXPECT_EQ(region->Map(0, kSize).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(region->Map(0, kRegionBytes).status().code(), absl::StatusCode::kFailedPrecondition);
   auto base = region->Map(0, kPageBytes);
   ASSERT_TRUE(base.ok());
   EXPECT_EQ(*region->Map(0, kPageBytes), *base);
@@ -165,13 +166,13 @@ TEST_F(AttachSession, MapNeedsAllocatedPagesAndIsCounted) {
 TEST_F(AttachSession, RequestsReachTheNode) {
   auto session = Attach();
   auto region = NewRegion(session);
-  EXPECT_TRUE(region->Flush(0, kSize).ok());
+  EXPECT_TRUE(region->Flush(0, kRegionBytes).ok());
   EXPECT_EQ(node().flushes, 1);
   ASSERT_TRUE(region->SetAttributes(0, kPageBytes, {.keep_in_ram = true}).ok());
   EXPECT_TRUE(region->GetAttributes(0)->keep_in_ram);
   EXPECT_EQ(session->Space()->free_bytes, 900u);
   EXPECT_EQ(session->Free("table").code(), absl::StatusCode::kFailedPrecondition);
-  ASSERT_TRUE(region->Unallocate(0, kSize).ok());
+  ASSERT_TRUE(region->Unallocate(0, kRegionBytes).ok());
   EXPECT_TRUE(session->Free("table").ok());
 }
 
@@ -225,12 +226,12 @@ TEST_F(AttachSession, ReadOnlyGivesNoWayToWrite) {
   EXPECT_EQ(reader->Access(0, kPageBytes, AccessMode::kWrite, 0).status().code(), absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(reader->Lock(0, kPageBytes, LockMode::kExclusive, 0).status().code(), absl::StatusCode::kPermissionDenied);
   EXPECT_TRUE(reader->Read(0, word).ok());
-  auto base = reader->Map(0, kSize);
+  auto base = reader->Map(0, kRegionBytes);
   ASSERT_TRUE(base.ok()) << base.status();
   EXPECT_EQ(TryLoad(*base), 0);
   EXPECT_NE(TryStore(*base, 666), 0);
   // What mprotect allows is a page of its own at most.
-  if (mprotect(*base, kSize, PROT_READ | PROT_WRITE) == 0) TryStore(*base, 666);
+  if (mprotect(*base, kRegionBytes, PROT_READ | PROT_WRITE) == 0) TryStore(*base, 666);
   ASSERT_TRUE(region->Read(0, word).ok());
   EXPECT_EQ(word[0], std::byte{0});
 }
@@ -238,9 +239,9 @@ TEST_F(AttachSession, ReadOnlyGivesNoWayToWrite) {
 TEST_F(AttachSession, RegionsOfOneSessionShareTheirMapping) {
   auto session = Attach();
   auto first = NewRegion(session);
-  auto base = *first->Map(0, kSize);
+  auto base = *first->Map(0, kRegionBytes);
   auto second = *session->Open("table", AccessMode::kWrite);
-  EXPECT_EQ(*second->Map(0, kSize), base);
+  EXPECT_EQ(*second->Map(0, kRegionBytes), base);
   EXPECT_EQ(*second->Map(kPageBytes, kPageBytes), base + kPageBytes);
   first.reset();
   EXPECT_EQ(TryStore(base, 5), 0);
@@ -248,7 +249,7 @@ TEST_F(AttachSession, RegionsOfOneSessionShareTheirMapping) {
   // Gone with its last user, and can be had again.
   auto third = *session->Open("table", AccessMode::kWrite);
   uint64_t value = 0;
-  ASSERT_EQ(TryLoad(*third->Map(0, kSize), &value), 0);
+  ASSERT_EQ(TryLoad(*third->Map(0, kRegionBytes), &value), 0);
   EXPECT_EQ(value, 5u);
 }
 
@@ -284,7 +285,7 @@ TEST_F(AttachSession, ASlowCallbackMissesNothingAndHoldsUpNobody) {
   for (int i = 0; i < 5000; ++i) node().Announce({RegionEvent::Kind::kLost, {page + i % 64, 1}});
   EXPECT_TRUE(region->Flush(0, kPageBytes).ok());
   go = true;
-  EXPECT_TRUE(Eventually([&] { return first == 0 && end == kSize; }));
+  EXPECT_TRUE(Eventually([&] { return first == 0 && end == kRegionBytes; }));
 }
 
 TEST_F(AttachSession, TheLastReferenceMayGoInTheCallback) {
@@ -302,7 +303,7 @@ TEST_F(AttachSession, TheLastReferenceMayGoInTheCallback) {
 
 TEST_F(AttachSession, ManyThreadsCallAtOnce) {
   auto region = NewRegion(Attach());
-  auto base = *region->Map(0, kSize);
+  auto base = *region->Map(0, kRegionBytes);
   std::vector<std::thread> threads;
   std::atomic<int> failures{0};
   for (uint64_t t = 0; t < 8; ++t) {
@@ -329,7 +330,7 @@ TEST_F(AttachSession, ManyThreadsCallAtOnce) {
 TEST_F(AttachSession, TheEndOfTheSessionIsTheEndOfTheClient) {
   auto session = Attach();
   auto region = NewRegion(session);
-  ASSERT_TRUE(region->Map(0, kSize).ok());
+  ASSERT_TRUE(region->Map(0, kRegionBytes).ok());
   auto lock = region->Lock(0, kPageBytes, LockMode::kExclusive, 0);
   session.reset();
   EXPECT_EQ(node().ended_clients, 0);
@@ -340,7 +341,7 @@ TEST_F(AttachSession, TheEndOfTheSessionIsTheEndOfTheClient) {
 
 TEST_F(AttachSession, WhenTheDaemonStopsEverythingFailsAndAccessesGetSigbus) {
   auto region = NewRegion(Attach());
-  auto base = *region->Map(0, kSize);
+  auto base = *region->Map(0, kRegionBytes);
   ASSERT_EQ(TryStore(base, 1), 0);
   std::atomic<bool> fenced{false};
   region->SetEventCallback([&](const RegionEvent& event) { fenced = event.kind == RegionEvent::Kind::kFenced; });

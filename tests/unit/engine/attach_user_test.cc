@@ -15,7 +15,7 @@
 namespace mangrove::attach_test {
 namespace {
 
-constexpr uint64_t kSize = 16 * kPageBytes;
+constexpr uint64_t kUserBytes = 16 * kPageBytes;
 
 int Told(const absl::Status& status) {
   std::fprintf(stderr, "%s\n", status.ToString().c_str());
@@ -34,8 +34,8 @@ class AttachUser : public testing::Test {
       const std::pair<const char*, uint16_t> regions[] = {
           {"open", 0666}, {"mine", 0600}, {"readable", 0644}, {"group", 0660}};
       for (const auto& [name, mode] : regions) {
-        auto region = session->Reserve({.name = name, .size_bytes = kSize, .group = kDeviceGroup, .mode = mode});
-        if (!region.ok() || !(*region)->Allocate(0, kSize, {}).ok()) return 1;
+        auto region = session->Reserve({.name = name, .size_bytes = kUserBytes, .group = kDeviceGroup, .mode = mode});
+        if (!region.ok() || !(*region)->Allocate(0, kUserBytes, {}).ok()) return 1;
       }
       return 0;
     });
@@ -64,7 +64,7 @@ TEST_F(AttachUser, MapsWritesAndReadsWhatTheModesAllow) {
               for (const char* name : {"open", "group"}) {
                 auto region = session.Open(name, AccessMode::kWrite);
                 if (!region.ok()) return 1;
-                auto base = (*region)->Map(0, kSize);
+                auto base = (*region)->Map(0, kUserBytes);
                 if (!base.ok()) return Told(base.status());
                 if (TryStore(*base, 42) != 0) return 3;
                 // A fault inside of a system call.
@@ -73,7 +73,7 @@ TEST_F(AttachUser, MapsWritesAndReadsWhatTheModesAllow) {
                 std::vector<std::byte> bytes(2 * kPageBytes);
                 if (!(*region)->Read(0, bytes).ok() || bytes[0] != std::byte{42}) return 5;
               }
-              auto own = session.Reserve({.name = "own", .size_bytes = kSize});
+              auto own = session.Reserve({.name = "own", .size_bytes = kUserBytes});
               return own.ok() && (*own)->info().owner == kNobody ? 0 : 6;
             }),
             0);
@@ -115,12 +115,12 @@ TEST_F(AttachUser, WhoMayOnlyReadFindsNoWayToWrite) {
   EXPECT_EQ(RunAsNobody([this](Session& session) {
               auto region = session.Open("readable", AccessMode::kRead);
               if (!region.ok()) return 1;
-              auto base = (*region)->Map(0, kSize);
+              auto base = (*region)->Map(0, kUserBytes);
               if (!base.ok()) return Told(base.status());
               if (TryLoad(*base) != 0) return 3;
               if (TryStore(*base, 1) == 0) return 4;
-              if (AnyDescriptorGivesWriting(kSize)) return 5;
-              if (mprotect(*base, kSize, PROT_READ | PROT_WRITE) == 0) TryStore(*base, 1);
+              if (AnyDescriptorGivesWriting(kUserBytes)) return 5;
+              if (mprotect(*base, kUserBytes, PROT_READ | PROT_WRITE) == 0) TryStore(*base, 1);
               return SharedWord("readable") == 0 ? 0 : 6;
             }),
             0);

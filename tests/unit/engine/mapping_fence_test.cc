@@ -24,7 +24,7 @@ namespace {
 constexpr uint64_t kPageCount = 64;
 using Word = std::atomic<uint64_t>;
 
-uint64_t Repeated(uint8_t fill) {
+uint64_t Filled(uint8_t fill) {
   uint64_t word = 0;
   std::memset(&word, fill, sizeof(word));
   return word;
@@ -91,8 +91,8 @@ TEST_F(MappedFence, LoadsAndStoresWaitUntilItEnds) {
   const OwnProgram program(node_, false);
   const OwnProgram reader(node_, true);
   for (const uint64_t page : {0, 1, 2}) node_.Install(page, 7, page == 1 ? Rights::kRead : Rights::kWrite);
-  for (const uint64_t page : {0, 1, 2}) ASSERT_EQ(program.WordAt(page).load(), Repeated(7));
-  ASSERT_EQ(reader.WordAt(0).load(), Repeated(7));
+  for (const uint64_t page : {0, 1, 2}) ASSERT_EQ(program.WordAt(page).load(), Filled(7));
+  ASSERT_EQ(reader.WordAt(0).load(), Filled(7));
   program.WordAt(2) = 3;
   std::atomic<uint8_t>& state = node_.region().StateOf(kFirst + 2);
   ASSERT_TRUE(Eventually([&] { return !page_state::IsPinned(state); }));
@@ -113,9 +113,9 @@ TEST_F(MappedFence, LoadsAndStoresWaitUntilItEnds) {
   EXPECT_EQ(FirstWord(2), 3u);
   node_.Unfence();
   for (std::thread& thread : threads) thread.join();
-  EXPECT_THAT(loaded, testing::Each(Repeated(7)));
+  EXPECT_THAT(loaded, testing::Each(Filled(7)));
   EXPECT_EQ(FirstWord(2), 4u);
-  EXPECT_EQ(FirstWord(0), Repeated(7));
+  EXPECT_EQ(FirstWord(0), Filled(7));
   EXPECT_EQ(node_.RightsOf(1), Rights::kRead);
 }
 
@@ -135,7 +135,7 @@ TEST_F(MappedFence, CallsFindNoPage) {
     node_.memory().Store(kFirst, 0, bytes);
   });
   node_.Unfence();
-  EXPECT_EQ(FirstWord(0), Repeated(9));
+  EXPECT_EQ(FirstWord(0), Filled(9));
   EXPECT_TRUE(ReadPage(0));
   EXPECT_TRUE(WritePage(0, 3));
 }
@@ -144,7 +144,7 @@ TEST_F(MappedFence, RightsChangeMeanwhile) {
   const OwnProgram program(node_, false);
   node_.Install(0, 1, Rights::kWrite);
   for (const uint64_t page : {1, 2}) node_.Install(page, 1, Rights::kRead);
-  for (const uint64_t page : {0, 1, 2}) ASSERT_EQ(program.WordAt(page).load(), Repeated(1));
+  for (const uint64_t page : {0, 1, 2}) ASSERT_EQ(program.WordAt(page).load(), Filled(1));
   program.WordAt(0) = 5;
   node_.Fence();
   node_.Protect(0);
@@ -154,9 +154,9 @@ TEST_F(MappedFence, RightsChangeMeanwhile) {
   node_.Install(3, 3, Rights::kWrite);
   node_.Unfence();
   EXPECT_EQ(program.WordAt(0).load(), 5u);
-  EXPECT_EQ(program.WordAt(1).load(), Repeated(1));
-  EXPECT_EQ(program.WordAt(2).load(), Repeated(2));
-  EXPECT_EQ(program.WordAt(3).load(), Repeated(3));
+  EXPECT_EQ(program.WordAt(1).load(), Filled(1));
+  EXPECT_EQ(program.WordAt(2).load(), Filled(2));
+  EXPECT_EQ(program.WordAt(3).load(), Filled(3));
   program.WordAt(1) = 6;
   program.WordAt(3) = 6;
   EXPECT_EQ(node_.Acquisitions(), 0);
@@ -170,10 +170,10 @@ TEST_F(MappedFence, RightsChangeMeanwhile) {
 TEST_F(MappedFence, ReadOnlyEntriesStaySoAfterwards) {
   const OwnProgram program(node_, false);
   node_.Install(0, 1, Rights::kRead);
-  ASSERT_EQ(program.WordAt(0).load(), Repeated(1));
+  ASSERT_EQ(program.WordAt(0).load(), Filled(1));
   node_.Fence();
   node_.Unfence();
-  EXPECT_EQ(program.WordAt(0).load(), Repeated(1));
+  EXPECT_EQ(program.WordAt(0).load(), Filled(1));
   EXPECT_EQ(node_.Acquisitions(), 0);
   program.WordAt(0) = 2;
   EXPECT_EQ(node_.Acquisitions(), 1);
@@ -261,7 +261,7 @@ TEST_F(MappedFence, ARegionThatStaysReadableCanBeLoadedFromAndNotStoredTo) {
   for (const uint64_t page : {0, 1}) node_.Refuse(page, Rights::kRead);
   EXPECT_EQ(program.WordAt(0).load(), 5u);
   EXPECT_EQ(reader.WordAt(0).load(), 5u);
-  EXPECT_EQ(program.WordAt(1).load(), Repeated(7));
+  EXPECT_EQ(program.WordAt(1).load(), Filled(7));
   EXPECT_EQ(program.WordAt(2).load(), 5u);
   EXPECT_TRUE(ReadPage(0));
   EXPECT_FALSE(WritePage(0, 6));
@@ -285,7 +285,7 @@ TEST_F(MappedFence, WhatStaysReadableIsFencedForGoodWhenItCountsNoMore) {
   node_.Install(0, 7, Rights::kWrite);
   node_.StayReadable(true);
   node_.Fence();
-  ASSERT_EQ(program.WordAt(0).load(), Repeated(7));
+  ASSERT_EQ(program.WordAt(0).load(), Filled(7));
   node_.loop().Run([&] { node_.memory().FenceForGood(); });
   node_.Refuse(0, Rights::kNone);
   EXPECT_FALSE(ReadPage(0));

@@ -34,17 +34,17 @@ using store_test::TemporaryDirectory;
 using store_test::TestLoop;
 using store_test::WaitingStore;
 
-constexpr PageId kPage{absl::MakeUint128(1, 0)};
-constexpr uint64_t kPages = 150;
+constexpr PageId kFirst{absl::MakeUint128(1, 0)};
+constexpr uint64_t kCrashPages = 150;
 constexpr char kChildVariable[] = "MANGROVE_STORE_CRASH_CHILD";
 
 // The history is the same in child and parent: commit `n` puts some pages, and at times deletes a range first.
 StoreBatch BatchOf(uint64_t n) {
   std::mt19937_64 random(n);
   StoreBatch batch;
-  if (random() % 8 == 0) batch.delete_pages.push_back({kPage + random() % kPages, 1 + random() % 30});
+  if (random() % 8 == 0) batch.delete_pages.push_back({kFirst + random() % kCrashPages, 1 + random() % 30});
   const uint64_t puts = 1 + random() % 4;
-  for (uint64_t i = 0; i < puts; ++i) batch.put_pages.push_back(MakePage(kPage + random() % kPages, n));
+  for (uint64_t i = 0; i < puts; ++i) batch.put_pages.push_back(MakePage(kFirst + random() % kCrashPages, n));
   batch.records.push_back({"last", std::to_string(n)});
   return batch;
 }
@@ -121,14 +121,14 @@ uint64_t ExpectStateBetweenTwoCommits(WaitingStore& s, std::map<PageId, uint64_t
   if (!last.ok() || last->size() != 1) return 0;
   const uint64_t found = std::stoull(last->at(0).second);
   while (applied < found) Apply(BatchOf(++applied), model);
-  for (uint64_t i = 0; i < kPages; ++i) {
-    const auto page = s.Read(kPage + i);
-    const auto expected = model.find(kPage + i);
+  for (uint64_t i = 0; i < kCrashPages; ++i) {
+    const auto page = s.Read(kFirst + i);
+    const auto expected = model.find(kFirst + i);
     if (expected == model.end()) {
       EXPECT_TRUE(absl::IsNotFound(page.status())) << i << " " << page.status();
     } else {
       EXPECT_TRUE(page.ok()) << i << " " << page.status();
-      if (page.ok()) ExpectSame(*page, MakePage(kPage + i, expected->second));
+      if (page.ok()) ExpectSame(*page, MakePage(kFirst + i, expected->second));
     }
   }
   return found;
@@ -253,7 +253,7 @@ constexpr uint64_t kGroupBlocks = 2;
 std::string MakeImage(const std::string& image) {
   TemporaryDirectory directory;
   WaitingStore s(directory / "store");
-  for (uint64_t i = 1; i <= 6; ++i) EXPECT_TRUE(s.Put(kPage + i, i).ok());
+  for (uint64_t i = 1; i <= 6; ++i) EXPECT_TRUE(s.Put(kFirst + i, i).ok());
   CopyStore(directory / "store", image);
   return image + "/segments/000000000001.seg";
 }
@@ -262,13 +262,13 @@ std::string MakeImage(const std::string& image) {
 void ExpectPages(const std::string& path, uint64_t there) {
   {
     WaitingStore s(path);
-    for (uint64_t i = 1; i <= there; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
-    EXPECT_TRUE(s.Put(kPage + 100, 100).ok());
+    for (uint64_t i = 1; i <= there; ++i) ExpectSame(*s.Read(kFirst + i), MakePage(kFirst + i, i));
+    EXPECT_TRUE(s.Put(kFirst + 100, 100).ok());
   }
   WaitingStore s(path);
-  ExpectSame(*s.Read(kPage + 100), MakePage(kPage + 100, 100));
-  for (uint64_t i = 1; i <= there; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
-  for (uint64_t i = there + 1; i <= 6; ++i) EXPECT_TRUE(absl::IsNotFound(s.Read(kPage + i).status()));
+  ExpectSame(*s.Read(kFirst + 100), MakePage(kFirst + 100, 100));
+  for (uint64_t i = 1; i <= there; ++i) ExpectSame(*s.Read(kFirst + i), MakePage(kFirst + i, i));
+  for (uint64_t i = there + 1; i <= 6; ++i) EXPECT_TRUE(absl::IsNotFound(s.Read(kFirst + i).status()));
 }
 
 TEST(StoreCrash, WhatIsInTheLogAloneIsThere) {
@@ -332,7 +332,7 @@ TEST(StoreCrash, DamagedPageInsideTheLogCostsThatPage) {  // L2
     FlipByte(log, (damaged - 1) * kGroupBlocks * kBlock + kBlock + 500);
     WaitingStore s(directory / "store");
     for (uint64_t i = 1; i <= 6; ++i) {
-      const auto page = s.Read(kPage + i);
+      const auto page = s.Read(kFirst + i);
       EXPECT_EQ(page.ok(), i != damaged) << i << " " << page.status();
       EXPECT_EQ(absl::IsDataLoss(page.status()), i == damaged) << i << " " << page.status();
     }
@@ -371,10 +371,10 @@ TEST(StoreCrash, RandomDamageOfTheLogIsNeverTakenForSomethingElse) {
     WaitingStore s(copy / "store");
     bool ended = false;
     for (uint64_t i = 1; i <= 6; ++i) {
-      const auto page = s.Read(kPage + i);
+      const auto page = s.Read(kFirst + i);
       ended |= absl::IsNotFound(page.status());
       ASSERT_EQ(page.ok() || absl::IsDataLoss(page.status()), !ended) << i << " " << page.status();
-      if (page.ok()) ExpectSame(*page, MakePage(kPage + i, i));
+      if (page.ok()) ExpectSame(*page, MakePage(kFirst + i, i));
     }
   }
 }
@@ -385,24 +385,24 @@ TEST(StoreCrash, FlippedBytesOfPagesCostOnlyThese) {  // S4
   TemporaryDirectory directory;
   {
     WaitingStore s(directory.path(), SmallBuffers);
-    for (uint64_t i = 0; i < kMany; ++i) ASSERT_TRUE(s.Put(kPage + i, i).ok());
+    for (uint64_t i = 0; i < kMany; ++i) ASSERT_TRUE(s.Put(kFirst + i, i).ok());
   }
   for (const uint64_t i : kDamaged) {
-    const auto [file, offset] = FileAndOffsetOf(directory.path(), kPage + i);
+    const auto [file, offset] = FileAndOffsetOf(directory.path(), kFirst + i);
     FlipByte(file, offset + i);
   }
   WaitingStore s(directory.path(), SmallBuffers);
   for (uint64_t i = 0; i < kMany; ++i) {
-    const auto page = s.Read(kPage + i);
+    const auto page = s.Read(kFirst + i);
     ASSERT_EQ(page.ok(), std::count(std::begin(kDamaged), std::end(kDamaged), i) == 0) << i << page.status();
     if (page.ok()) {
-      ExpectSame(*page, MakePage(kPage + i, i));
+      ExpectSame(*page, MakePage(kFirst + i, i));
       continue;
     }
     EXPECT_TRUE(absl::IsDataLoss(page.status())) << page.status();
-    EXPECT_NE(page.status().message().find(ToString(kPage + i)), absl::string_view::npos) << page.status();
-    ASSERT_TRUE(s.Put(kPage + i, i).ok()) << "a sound copy from elsewhere replaces it";
-    ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
+    EXPECT_NE(page.status().message().find(ToString(kFirst + i)), absl::string_view::npos) << page.status();
+    ASSERT_TRUE(s.Put(kFirst + i, i).ok()) << "a sound copy from elsewhere replaces it";
+    ExpectSame(*s.Read(kFirst + i), MakePage(kFirst + i, i));
   }
 }
 
@@ -411,25 +411,25 @@ TEST(StoreCrash, MissingSegmentOfPageDataCostsThePagesInIt) {  // S4
   TemporaryDirectory directory;
   {
     WaitingStore s(directory.path(), SmallBuffers);
-    for (uint64_t i = 0; i < kMany; ++i) ASSERT_TRUE(s.Put(kPage + i, i).ok());
+    for (uint64_t i = 0; i < kMany; ++i) ASSERT_TRUE(s.Put(kFirst + i, i).ok());
   }
-  std::filesystem::remove(FileAndOffsetOf(directory.path(), kPage + 100).first);
+  std::filesystem::remove(FileAndOffsetOf(directory.path(), kFirst + 100).first);
   WaitingStore s(directory.path(), SmallBuffers);
   uint64_t lost = 0;
   for (uint64_t i = 0; i < kMany; ++i) {
-    const auto page = s.Read(kPage + i);
+    const auto page = s.Read(kFirst + i);
     if (page.ok()) {
-      ExpectSame(*page, MakePage(kPage + i, i));
+      ExpectSame(*page, MakePage(kFirst + i, i));
       continue;
     }
     ++lost;
     EXPECT_TRUE(absl::IsDataLoss(page.status())) << page.status();
-    ASSERT_TRUE(s.Put(kPage + i, i).ok());
+    ASSERT_TRUE(s.Put(kFirst + i, i).ok());
   }
   EXPECT_GE(lost, 1u);
   EXPECT_LE(lost, 31u);
   // Nothing refers to the segment any more, and so it is given away as any other.
-  for (uint64_t n = 0; n < 1'000; ++n) ASSERT_TRUE(s.Put(kPage + n % kMany, n).ok()) << n;
+  for (uint64_t n = 0; n < 1'000; ++n) ASSERT_TRUE(s.Put(kFirst + n % kMany, n).ok()) << n;
   EXPECT_GT(s.store->statistics().segments_emptied, 10u);
 }
 
@@ -459,24 +459,24 @@ TEST(StoreCrash, FailedWritePoisonsTheStore) {  // S5
     std::atomic<int> poisoned{0};
     WaitingStore s(directory.path(),
                    [&](RocksStoreOptions& options) { options.on_poisoned = [&](const absl::Status&) { ++poisoned; }; });
-    for (uint64_t i = 0; i < kAcknowledged; ++i) ASSERT_TRUE(s.Put(kPage + i, i).ok());
+    for (uint64_t i = 0; i < kAcknowledged; ++i) ASSERT_TRUE(s.Put(kFirst + i, i).ok());
     absl::Status first;
     {
       const FileSizeLimit limit(100'000);
-      for (uint64_t i = 0; i < 100 && first.ok(); ++i) first = s.Put(kPage + kAcknowledged + i, i);
+      for (uint64_t i = 0; i < 100 && first.ok(); ++i) first = s.Put(kFirst + kAcknowledged + i, i);
     }
     ASSERT_FALSE(first.ok());
     EXPECT_FALSE(absl::IsResourceExhausted(first)) << "that would promise that nothing was applied";
     EXPECT_EQ(poisoned, 1);
-    EXPECT_EQ(s.Put(kPage, 7), first);
+    EXPECT_EQ(s.Put(kFirst, 7), first);
     EXPECT_EQ(s.Commit(StoreBatch{}), first);
-    EXPECT_EQ(s.Read(kPage).status(), first);
+    EXPECT_EQ(s.Read(kFirst).status(), first);
     EXPECT_EQ(s.Records("").status(), first);
-    EXPECT_EQ(s.List({kPage, kPages}, 10).status(), first);
+    EXPECT_EQ(s.List({kFirst, kCrashPages}, 10).status(), first);
     EXPECT_EQ(poisoned, 1);
   }
   WaitingStore s(directory.path());
-  for (uint64_t i = 0; i < kAcknowledged; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
+  for (uint64_t i = 0; i < kAcknowledged; ++i) ExpectSame(*s.Read(kFirst + i), MakePage(kFirst + i, i));
 }
 
 TEST(StoreCrashDeathTest, FailedWriteEndsTheProcessByDefault) {  // S5
@@ -487,7 +487,7 @@ TEST(StoreCrashDeathTest, FailedWriteEndsTheProcessByDefault) {  // S5
       {
         WaitingStore s(path);
         const FileSizeLimit limit(100'000);
-        for (uint64_t i = 0; i < 100; ++i) static_cast<void>(s.Put(kPage + i, i));
+        for (uint64_t i = 0; i < 100; ++i) static_cast<void>(s.Put(kFirst + i, i));
       },
       testing::ExitedWithCode(EXIT_FAILURE), "");
   std::filesystem::remove_all(path);

@@ -19,7 +19,7 @@ using store_test::TemporaryDirectory;
 using store_test::TestLoop;
 using store_test::WaitingStore;
 
-constexpr PageId kPage{1'000'000};
+constexpr PageId kFirstWritten{1'000'000};
 
 TEST(SpaceGuard, ReserveIsKeptFreeAndPartsOfItAreForWhatHasNoPagesAndForCleaning) {
   TemporaryDirectory directory;
@@ -85,27 +85,27 @@ TEST(StoreDiskFull, CommitsAreRefusedAndTheStoreLivesOn) {
   uint64_t stored = 0;
   absl::Status refused;
   while (refused.ok()) {
-    refused = s.Put(kPage + stored, stored);
+    refused = s.Put(kFirstWritten + stored, stored);
     if (refused.ok()) ++stored;
     ASSERT_LT(stored, 16'384u);
   }
   ASSERT_TRUE(absl::IsResourceExhausted(refused)) << refused;
   EXPECT_NE(refused.message().find(disk / "store"), absl::string_view::npos) << refused;
   EXPECT_GT(stored, 100u);
-  EXPECT_TRUE(absl::IsNotFound(s.Read(kPage + stored).status())) << "nothing of the refused batch was applied";
-  for (uint64_t i = 0; i < stored; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
+  EXPECT_TRUE(absl::IsNotFound(s.Read(kFirstWritten + stored).status())) << "nothing of the refused batch was applied";
+  for (uint64_t i = 0; i < stored; ++i) ExpectSame(*s.Read(kFirstWritten + i), MakePage(kFirstWritten + i, i));
   EXPECT_EQ(s.store->statistics().failed, 0u);
 
   StoreBatch record;
   record.records.push_back({"incarnation", "2"});
   EXPECT_TRUE(s.Commit(std::move(record)).ok()) << "the node can keep what it must";
   StoreBatch deletion;
-  deletion.delete_pages.push_back({kPage, stored});
+  deletion.delete_pages.push_back({kFirstWritten, stored});
   EXPECT_TRUE(s.Commit(std::move(deletion)).ok()) << "space can be freed";
 
   std::filesystem::remove(disk / "filler");
-  EXPECT_TRUE(s.Put(kPage, 1).ok()) << "and then it goes on";
-  ExpectSame(*s.Read(kPage), MakePage(kPage, 1));
+  EXPECT_TRUE(s.Put(kFirstWritten, 1).ok()) << "and then it goes on";
+  ExpectSame(*s.Read(kFirstWritten), MakePage(kFirstWritten, 1));
 }
 
 // On a disk that has nothing but the store: what is deleted is the only space there is.
@@ -117,29 +117,30 @@ TEST(StoreDiskFull, SpaceOfWhatIsDeletedIsTakenBackAndUsed) {
     options.reserve_bytes = uint64_t{16} << 20;
   });
   uint64_t stored = 0;
-  while (s.Put(kPage + stored, stored).ok()) ASSERT_LT(++stored, 16'384u);
+  while (s.Put(kFirstWritten + stored, stored).ok()) ASSERT_LT(++stored, 16'384u);
   ASSERT_GT(stored, 5'000u);
   // Every second page, in ranges that are too small to empty a segment, so that the others have to be moved.
   for (uint64_t first = 0; first < stored; first += 200) {
     StoreBatch deletion;
-    for (uint64_t i = first; i < std::min(stored, first + 200); i += 2) deletion.delete_pages.push_back({kPage + i, 1});
+    for (uint64_t i = first; i < std::min(stored, first + 200); i += 2)
+      deletion.delete_pages.push_back({kFirstWritten + i, 1});
     ASSERT_TRUE(s.Commit(std::move(deletion)).ok()) << first;
   }
   // Four fifths of that: a sixteenth may stay garbage, and tables and open segments take their part.
   uint64_t refused = 0;
   for (uint64_t i = 0; i < stored * 2 / 5;) {
-    const absl::Status status = s.Put(kPage + 100'000 + i, i);
+    const absl::Status status = s.Put(kFirstWritten + 100'000 + i, i);
     ASSERT_TRUE(status.ok() || absl::IsResourceExhausted(status)) << status;
     status.ok() ? ++i : ++refused;
     ASSERT_LT(refused, 1'000'000u) << i;
   }
   for (uint64_t i = 0; i < stored; ++i) {
-    const auto page = s.Read(kPage + i);
+    const auto page = s.Read(kFirstWritten + i);
     ASSERT_EQ(page.ok(), i % 2 == 1) << i << page.status();
-    if (page.ok()) ExpectSame(*page, MakePage(kPage + i, i));
+    if (page.ok()) ExpectSame(*page, MakePage(kFirstWritten + i, i));
   }
   for (uint64_t i = 0; i < stored * 2 / 5; ++i)
-    ExpectSame(*s.Read(kPage + 100'000 + i), MakePage(kPage + 100'000 + i, i));
+    ExpectSame(*s.Read(kFirstWritten + 100'000 + i), MakePage(kFirstWritten + 100'000 + i, i));
   EXPECT_GT(s.store->statistics().pages_moved, 0u);
   EXPECT_EQ(s.store->statistics().failed, 0u);
 }
@@ -151,7 +152,7 @@ TEST(StoreDiskFull, RefusedBatchesAreThoseForWhichThereIsNoSpace) {
   int outcomes = 0;
   const auto commit = [&](uint64_t first, uint64_t pages, bool fits) {
     StoreBatch batch;
-    for (uint64_t i = first; i < first + pages; ++i) batch.put_pages.push_back(MakePage(kPage + i, i));
+    for (uint64_t i = first; i < first + pages; ++i) batch.put_pages.push_back(MakePage(kFirstWritten + i, i));
     s.store->Commit(std::move(batch), [&outcomes, fits](absl::Status status) {
       EXPECT_EQ(status.ok(), fits) << status;
       ++outcomes;
@@ -161,9 +162,9 @@ TEST(StoreDiskFull, RefusedBatchesAreThoseForWhichThereIsNoSpace) {
   commit(10, 8'000, false);
   commit(1, 1, true);
   s.loop.RunUntil([&] { return outcomes == 3; });
-  EXPECT_TRUE(s.Read(kPage + 0).ok());
-  EXPECT_TRUE(s.Read(kPage + 1).ok());
-  EXPECT_TRUE(absl::IsNotFound(s.Read(kPage + 10).status()));
+  EXPECT_TRUE(s.Read(kFirstWritten + 0).ok());
+  EXPECT_TRUE(s.Read(kFirstWritten + 1).ok());
+  EXPECT_TRUE(absl::IsNotFound(s.Read(kFirstWritten + 10).status()));
   EXPECT_EQ(s.store->statistics().refused, 1u);
 }
 
@@ -186,7 +187,7 @@ TEST(StoreDiskFull, DiskThatFillsUpUnderTheReservePoisonsAndLosesNothing) {  // 
     const std::string block(64 << 10, 'x');
     absl::Status failed;
     while (failed.ok()) {
-      failed = s.Put(kPage + stored, stored);
+      failed = s.Put(kFirstWritten + stored, stored);
       if (failed.ok()) ++stored;
       eater << block << std::flush;
       ASSERT_LT(stored, 16'384u);
@@ -194,7 +195,7 @@ TEST(StoreDiskFull, DiskThatFillsUpUnderTheReservePoisonsAndLosesNothing) {  // 
   }
   std::filesystem::remove(disk / "filler");
   WaitingStore s(disk / "store", settings);
-  for (uint64_t i = 0; i < stored; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
+  for (uint64_t i = 0; i < stored; ++i) ExpectSame(*s.Read(kFirstWritten + i), MakePage(kFirstWritten + i, i));
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ using store_test::WaitingStore;
 
 using Model = std::map<PageId, uint64_t>;  // The pages that there are, and the counters of their versions.
 
-constexpr PageId kPage{absl::MakeUint128(1, 42)};
+constexpr PageId kListed{absl::MakeUint128(1, 42)};
 constexpr PageRange kHuge{PageId(absl::MakeUint128(0, uint64_t{1} << 63)), uint64_t{1} << 63 | 1'000'000};
 constexpr PageId kNone{0};
 
@@ -91,30 +91,30 @@ TEST(StoreList, PagesComeInTheOrderOfTheirAddressesWithoutData) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
   Model model;
-  for (const uint64_t number : {1, 2, 3}) model[kPage + number] = 100 + number;
+  for (const uint64_t number : {1, 2, 3}) model[kListed + number] = 100 + number;
   for (int byte = 0; byte < 7; ++byte) {
-    for (const uint64_t value : {1, 0x7f, 0x80, 0xff}) model[PageId(kPage.value + (value << (8 * byte)))] = value;
+    for (const uint64_t value : {1, 0x7f, 0x80, 0xff}) model[PageId(kListed.value + (value << (8 * byte)))] = value;
   }
   std::vector<std::pair<PageId, uint64_t>> shuffled(model.begin(), model.end());
   std::shuffle(shuffled.begin(), shuffled.end(), std::mt19937_64(3));
   for (const auto& [page, counter] : shuffled) ASSERT_TRUE(s.Put(page, counter).ok());
-  ExpectModel(s, model, {kPage, ~uint64_t{0}}, 1'000);
+  ExpectModel(s, model, {kListed, ~uint64_t{0}}, 1'000);
 }
 
 TEST(StoreList, ThereIsARestExactlyIfMoreWasNotListed) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
   Model model;
-  for (uint64_t i = 0; i < 10; ++i) model[kPage + i * i] = i;
+  for (uint64_t i = 0; i < 10; ++i) model[kListed + i * i] = i;
   for (const auto& [page, counter] : model) ASSERT_TRUE(s.Put(page, counter).ok());
   for (size_t most = 1; most <= 12; ++most) {
-    const auto list = s.List({kPage, 1'000}, most);
+    const auto list = s.List({kListed, 1'000}, most);
     ASSERT_TRUE(list.ok()) << list.status();
     EXPECT_EQ(list->pages.size(), std::min<size_t>(most, 10));
-    EXPECT_EQ(list->next, most < 10 ? kPage + most * most : kNone) << most;
-    ExpectModel(s, model, {kPage, 1'000}, most);
+    EXPECT_EQ(list->next, most < 10 ? kListed + most * most : kNone) << most;
+    ExpectModel(s, model, {kListed, 1'000}, most);
   }
-  const auto up_to_the_last = s.List({kPage, 81}, 9);
+  const auto up_to_the_last = s.List({kListed, 81}, 9);
   ASSERT_TRUE(up_to_the_last.ok()) << up_to_the_last.status();
   EXPECT_EQ(up_to_the_last->next, kNone) << "the tenth is behind the range";
 }
@@ -122,13 +122,13 @@ TEST(StoreList, ThereIsARestExactlyIfMoreWasNotListed) {
 TEST(StoreList, OnlyPagesOfTheRange) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
-  ASSERT_TRUE(s.Commit(BatchOf({kPage + 9, kPage + 10, kPage + 19, kPage + 20}, 1)).ok());
+  ASSERT_TRUE(s.Commit(BatchOf({kListed + 9, kListed + 10, kListed + 19, kListed + 20}, 1)).ok());
   const auto list = [&s](PageRange range) { return PagesOf(*s.List(range, 10)); };
-  EXPECT_EQ(list({kPage + 10, 10}), (std::vector{kPage + 10, kPage + 19}));
-  EXPECT_EQ(list({kPage + 9, 12}), (std::vector{kPage + 9, kPage + 10, kPage + 19, kPage + 20}));
-  EXPECT_EQ(list({kPage + 11, 8}), std::vector<PageId>{});
-  EXPECT_EQ(list({kPage + 10, 1}), std::vector{kPage + 10});
-  EXPECT_EQ(list({kPage + 10, 0}), std::vector<PageId>{});
+  EXPECT_EQ(list({kListed + 10, 10}), (std::vector{kListed + 10, kListed + 19}));
+  EXPECT_EQ(list({kListed + 9, 12}), (std::vector{kListed + 9, kListed + 10, kListed + 19, kListed + 20}));
+  EXPECT_EQ(list({kListed + 11, 8}), std::vector<PageId>{});
+  EXPECT_EQ(list({kListed + 10, 1}), std::vector{kListed + 10});
+  EXPECT_EQ(list({kListed + 10, 0}), std::vector<PageId>{});
 }
 
 TEST(StoreList, BothEndsOfTheSpaceAndHugeRanges) {
@@ -160,16 +160,16 @@ TEST(StoreList, SeesWhatWasCommittedBeforeIt) {  // S3
     s.store->Commit(std::move(batch), [](const absl::Status& status) { EXPECT_TRUE(status.ok()) << status; });
   };
   for (uint64_t round = 1; round <= 100; ++round) {
-    commit(BatchOf({kPage, kPage + 5, kPage + 100}, round));
-    ExpectModel(s, {{kPage, round}, {kPage + 5, round}, {kPage + 100, round}}, kHuge, 10);
-    StoreBatch batch = BatchOf({kPage + 50, kPage + 100}, round + 1);
-    batch.delete_pages.push_back({kPage + 0, round % 2 == 0 ? uint64_t{1} : uint64_t{60}});
-    batch.delete_pages.push_back({kPage + 100, 1});
-    batch.delete_pages.push_back({kPage + 5, 1});
+    commit(BatchOf({kListed, kListed + 5, kListed + 100}, round));
+    ExpectModel(s, {{kListed, round}, {kListed + 5, round}, {kListed + 100, round}}, kHuge, 10);
+    StoreBatch batch = BatchOf({kListed + 50, kListed + 100}, round + 1);
+    batch.delete_pages.push_back({kListed + 0, round % 2 == 0 ? uint64_t{1} : uint64_t{60}});
+    batch.delete_pages.push_back({kListed + 100, 1});
+    batch.delete_pages.push_back({kListed + 5, 1});
     commit(std::move(batch));
-    ExpectModel(s, {{kPage + 50, round + 1}, {kPage + 100, round + 1}}, kHuge, 10);
+    ExpectModel(s, {{kListed + 50, round + 1}, {kListed + 100, round + 1}}, kHuge, 10);
     StoreBatch all_gone;
-    all_gone.delete_pages.push_back({kPage, 1'000});
+    all_gone.delete_pages.push_back({kListed, 1'000});
     commit(std::move(all_gone));
     ExpectModel(s, {}, kHuge, 10);
   }
@@ -181,11 +181,11 @@ TEST(StoreList, OneThatWaitsForNothingIsNoOlderThanTheLastThatWaited) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
   for (uint64_t round = 1; round <= 300; ++round) {
-    s.store->Commit(BatchOf({kPage, kPage + 1}, 2 * round), [](const absl::Status&) {});
+    s.store->Commit(BatchOf({kListed, kListed + 1}, 2 * round), [](const absl::Status&) {});
     if (round % 3 == 0) {
       ASSERT_EQ(s.List(kHuge, 10)->pages.size(), 2u);
     }
-    s.store->Commit(BatchOf({kPage, kPage + 1}, 2 * round + 1), [](const absl::Status&) {});
+    s.store->Commit(BatchOf({kListed, kListed + 1}, 2 * round + 1), [](const absl::Status&) {});
     const auto list = s.List(kHuge, 10, PageStore::Listed::kNoWait);
     ASSERT_TRUE(list.ok()) << list.status();
     if (round < 3) continue;
@@ -200,23 +200,23 @@ TEST(StoreList, OneThatWaitsForNothingIsNoOlderThanTheLastThatWaited) {
 TEST(StoreList, ReadsOfOtherPagesSeeWhatWasThere) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
-  ASSERT_TRUE(s.Commit(BatchOf({kPage, kPage + 1, kPage + 2}, 1)).ok());
+  ASSERT_TRUE(s.Commit(BatchOf({kListed, kListed + 1, kListed + 2}, 1)).ok());
   for (uint64_t round = 2; round <= 300; ++round) {
-    s.store->Commit(BatchOf({kPage}, round), [](const absl::Status&) {});
+    s.store->Commit(BatchOf({kListed}, round), [](const absl::Status&) {});
     if (round % 2 == 0) {
-      ASSERT_TRUE(s.Commit(BatchOf({kPage + 1}, round)).ok());
+      ASSERT_TRUE(s.Commit(BatchOf({kListed + 1}, round)).ok());
     }
     const auto of = [&](PageId page) { return s.Read(page, /*with_data=*/false)->version.counter; };
-    EXPECT_EQ(of(kPage + 2), 1u);
-    EXPECT_EQ(of(kPage + 1), round - round % 2);
-    EXPECT_EQ(of(kPage), round);
+    EXPECT_EQ(of(kListed + 2), 1u);
+    EXPECT_EQ(of(kListed + 1), round - round % 2);
+    EXPECT_EQ(of(kListed), round);
   }
 }
 
 TEST(StoreList, IsTheSameAfterCloseAndOpen) {
   TemporaryDirectory directory;
   Model model;
-  for (uint64_t i = 0; i < 3'000; ++i) model[kPage + i * 3] = i;
+  for (uint64_t i = 0; i < 3'000; ++i) model[kListed + i * 3] = i;
   {
     WaitingStore s(directory.path(), SmallBuffers);
     for (const auto& [page, counter] : model) {
@@ -224,9 +224,9 @@ TEST(StoreList, IsTheSameAfterCloseAndOpen) {
     }
     ExpectModel(s, model, kHuge, 256);
     StoreBatch deletion;
-    deletion.delete_pages.push_back({kPage + 3'000, 3'000});
+    deletion.delete_pages.push_back({kListed + 3'000, 3'000});
     ASSERT_TRUE(s.Commit(std::move(deletion)).ok());
-    model.erase(model.lower_bound(kPage + 3'000), model.lower_bound(kPage + 6'000));
+    model.erase(model.lower_bound(kListed + 3'000), model.lower_bound(kListed + 6'000));
     ExpectModel(s, model, kHuge, 256);
   }
   WaitingStore s(directory.path(), SmallBuffers);
@@ -275,30 +275,30 @@ TEST(StoreList, ACorruptRecordIsListedAsOlderThanAnyOther) {  // S4
   TemporaryDirectory directory;
   {
     WaitingStore s(directory.path());
-    ASSERT_TRUE(s.Commit(BatchOf({kPage, kPage + 1, kPage + 2, kPage + 3}, 1)).ok());
+    ASSERT_TRUE(s.Commit(BatchOf({kListed, kListed + 1, kListed + 2, kListed + 3}, 1)).ok());
   }
   {
-    const auto [file, offset] = store_test::FileAndOffsetOf(directory.path(), kPage);
+    const auto [file, offset] = store_test::FileAndOffsetOf(directory.path(), kListed);
     FlipByte(file, offset + 1234);
     Vandal vandal(directory.path());
-    std::string damaged = vandal.Get(1, KeyOf(kPage + 1));
+    std::string damaged = vandal.Get(1, KeyOf(kListed + 1));
     damaged[3] ^= 1;
-    vandal.Put(1, KeyOf(kPage + 1), damaged);
-    vandal.Put(1, KeyOf(kPage + 2), "short");
-    vandal.Put(1, absl::StrCat(KeyOf(kPage + 2), "long"), damaged);
+    vandal.Put(1, KeyOf(kListed + 1), damaged);
+    vandal.Put(1, KeyOf(kListed + 2), "short");
+    vandal.Put(1, absl::StrCat(KeyOf(kListed + 2), "long"), damaged);
   }
   WaitingStore s(directory.path());
   auto list = s.List(kHuge, 10);
   ASSERT_TRUE(list.ok()) << list.status();
   ASSERT_EQ(list->pages.size(), 4u);
-  ExpectSame(list->pages[0], HeaderOf(kPage, 1));
-  ExpectSame(list->pages[1], StoredPage{.page = kPage + 1});
-  ExpectSame(list->pages[2], StoredPage{.page = kPage + 2});
-  ExpectSame(list->pages[3], HeaderOf(kPage + 3, 1));
+  ExpectSame(list->pages[0], HeaderOf(kListed, 1));
+  ExpectSame(list->pages[1], StoredPage{.page = kListed + 1});
+  ExpectSame(list->pages[2], StoredPage{.page = kListed + 2});
+  ExpectSame(list->pages[3], HeaderOf(kListed + 3, 1));
   EXPECT_EQ(s.store->statistics().corrupt, 2u);
-  ASSERT_TRUE(s.Put(kPage + 1, 7).ok()) << "a sound copy from elsewhere replaces it";
-  list = s.List({kPage + 1, 1}, 10);
-  ExpectSame(list->pages.at(0), HeaderOf(kPage + 1, 7));
+  ASSERT_TRUE(s.Put(kListed + 1, 7).ok()) << "a sound copy from elsewhere replaces it";
+  list = s.List({kListed + 1, 1}, 10);
+  ExpectSame(list->pages.at(0), HeaderOf(kListed + 1, 7));
 }
 
 // Of a table that is damaged, everything before the damage is listed, and the page named from which on it is not.
@@ -308,7 +308,7 @@ TEST(StoreList, ADamagedTableIsDataLossFromAPageOn) {  // S4
   {
     WaitingStore s(directory.path());
     StoreBatch batch;
-    for (uint64_t i = 0; i < kPages; ++i) batch.put_pages.push_back(MakePage(kPage + i, i));
+    for (uint64_t i = 0; i < kPages; ++i) batch.put_pages.push_back(MakePage(kListed + i, i));
     ASSERT_TRUE(s.Commit(std::move(batch)).ok());
   }
   std::filesystem::path table;
@@ -320,23 +320,23 @@ TEST(StoreList, ADamagedTableIsDataLossFromAPageOn) {  // S4
   FlipByte(table, std::filesystem::file_size(table) / 2);
   for (const size_t most : {size_t{64}, size_t{10'000}}) {
     WaitingStore s(directory.path());
-    PageRange range{kPage, kPages};
+    PageRange range{kListed, kPages};
     uint64_t listed = 0;
     auto list = s.List(range, most);
     for (; list.ok() && list->next != kNone; list = s.List(range, most)) {
-      for (const StoredPage& page : list->pages) ExpectSame(page, HeaderOf(kPage + listed, listed)), ++listed;
+      for (const StoredPage& page : list->pages) ExpectSame(page, HeaderOf(kListed + listed, listed)), ++listed;
       range = {list->next, range.end() - list->next};
     }
     ASSERT_TRUE(absl::IsDataLoss(list.status())) << list.status();
-    EXPECT_EQ(range.first, kPage + listed);
+    EXPECT_EQ(range.first, kListed + listed);
     EXPECT_NE(std::string(list.status().message()).find(ToString(range.first)), std::string::npos) << list.status();
     EXPECT_GT(listed, kPages / 4);
     EXPECT_LT(listed, kPages);
     EXPECT_EQ(s.store->statistics().corrupt, 1u);
-    EXPECT_TRUE(s.Read(kPage + (listed - 1)).ok());
-    EXPECT_TRUE(absl::IsDataLoss(s.Read(kPage + listed).status())) << "the first that is not listed is not to be had";
-    const PageList before = *s.List({kPage, listed}, most);
-    EXPECT_EQ(before.next, listed > most ? kPage + most : kNone) << "the damage is behind the range";
+    EXPECT_TRUE(s.Read(kListed + (listed - 1)).ok());
+    EXPECT_TRUE(absl::IsDataLoss(s.Read(kListed + listed).status())) << "the first that is not listed is not to be had";
+    const PageList before = *s.List({kListed, listed}, most);
+    EXPECT_EQ(before.next, listed > most ? kListed + most : kNone) << "the damage is behind the range";
   }
 }
 

@@ -31,7 +31,7 @@ using store_test::TestLoop;
 using store_test::Vandal;
 using store_test::WaitingStore;
 
-constexpr PageId kPage{absl::MakeUint128(1, 42)};
+constexpr PageId kStored{absl::MakeUint128(1, 42)};
 
 bool Mentions(const absl::Status& status, const std::string& text) {
   return std::string(status.message()).find(text) != std::string::npos;
@@ -40,19 +40,19 @@ bool Mentions(const absl::Status& status, const std::string& text) {
 TEST(RocksStore, WhatIsCommittedIsReadBack) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
-  ASSERT_TRUE(s.Put(kPage, 1).ok());
-  const auto read = s.Read(kPage);
+  ASSERT_TRUE(s.Put(kStored, 1).ok());
+  const auto read = s.Read(kStored);
   ASSERT_TRUE(read.ok()) << read.status();
-  ExpectSame(*read, MakePage(kPage, 1));
+  ExpectSame(*read, MakePage(kStored, 1));
 }
 
 TEST(RocksStore, HeaderOnlyReadHasNoData) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
-  ASSERT_TRUE(s.Put(kPage, 1).ok());
-  const auto read = s.Read(kPage, /*with_data=*/false);
+  ASSERT_TRUE(s.Put(kStored, 1).ok());
+  const auto read = s.Read(kStored, /*with_data=*/false);
   ASSERT_TRUE(read.ok()) << read.status();
-  StoredPage expected = MakePage(kPage, 1);
+  StoredPage expected = MakePage(kStored, 1);
   expected.data = nullptr;
   ExpectSame(*read, expected);
 }
@@ -63,12 +63,12 @@ TEST(RocksStore, PagesOfARangeAreReadAsEachByItself) {  // S3
   std::mt19937_64 random(7);
   for (uint64_t round = 1; round <= 200; ++round) {
     StoreBatch batch;
-    if (round % 10 == 0) batch.delete_pages.push_back({kPage + random() % 40, random() % 20});
-    for (uint64_t i = 0; i < 4; ++i) batch.put_pages.push_back(MakePage(kPage + random() % 60, round));
-    for (uint64_t i = 0; round % 5 == 0 && i < 20; ++i) batch.put_pages.push_back(MakePage(kPage + 10 + i, round));
+    if (round % 10 == 0) batch.delete_pages.push_back({kStored + random() % 40, random() % 20});
+    for (uint64_t i = 0; i < 4; ++i) batch.put_pages.push_back(MakePage(kStored + random() % 60, round));
+    for (uint64_t i = 0; round % 5 == 0 && i < 20; ++i) batch.put_pages.push_back(MakePage(kStored + 10 + i, round));
     s.store->Commit(std::move(batch), [](const absl::Status& status) { ASSERT_TRUE(status.ok()) << status; });
     if (round % 7 != 0) continue;
-    const PageRange range{kPage + random() % 10, 1 + random() % 64};
+    const PageRange range{kStored + random() % 10, 1 + random() % 64};
     const bool with_data = round % 2 == 0;
     const auto pages = s.ReadRange(range, with_data);
     ASSERT_EQ(pages.size(), range.count);
@@ -83,23 +83,23 @@ TEST(RocksStore, PagesOfARangeAreReadAsEachByItself) {  // S3
 TEST(RocksStore, PageThatWasNeverStoredIsNotFoundByItsAddress) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
-  ASSERT_TRUE(s.Put(kPage, 1).ok());
-  const auto read = s.Read(kPage + 1);
+  ASSERT_TRUE(s.Put(kStored, 1).ok());
+  const auto read = s.Read(kStored + 1);
   EXPECT_TRUE(absl::IsNotFound(read.status())) << read.status();
-  EXPECT_TRUE(Mentions(read.status(), ToString(kPage + 1))) << read.status();
+  EXPECT_TRUE(Mentions(read.status(), ToString(kStored + 1))) << read.status();
 }
 
 TEST(RocksStore, LaterCommitAndLaterEntryWin) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
-  ASSERT_TRUE(s.Put(kPage, 1).ok());
+  ASSERT_TRUE(s.Put(kStored, 1).ok());
   StoreBatch batch;
-  batch.put_pages.push_back(MakePage(kPage, 2));
-  batch.put_pages.push_back(MakePage(kPage, 3));
+  batch.put_pages.push_back(MakePage(kStored, 2));
+  batch.put_pages.push_back(MakePage(kStored, 3));
   batch.records.push_back({"key", "first"});
   batch.records.push_back({"key", "second"});
   ASSERT_TRUE(s.Commit(std::move(batch)).ok());
-  ExpectSame(*s.Read(kPage), MakePage(kPage, 3));
+  ExpectSame(*s.Read(kStored), MakePage(kStored, 3));
   EXPECT_EQ(s.Records("key")->at(0).second, "second");
 }
 
@@ -157,8 +157,8 @@ TEST(RocksStore, NoCallbackRunsInsideTheCall) {
   WaitingStore s(directory.path());
   int calls = 0;
   s.store->Commit(StoreBatch{}, [&](absl::Status) { ++calls; });
-  s.store->ReadPage(kPage, true, [&](absl::StatusOr<StoredPage>) { ++calls; });
-  s.store->ListPages({kPage, 10}, 5, PageStore::Listed::kAll, [&](auto) { ++calls; });
+  s.store->ReadPage(kStored, true, [&](absl::StatusOr<StoredPage>) { ++calls; });
+  s.store->ListPages({kStored, 10}, 5, PageStore::Listed::kAll, [&](auto) { ++calls; });
   s.store->ReadRecords("", [&](auto) { ++calls; });
   EXPECT_EQ(calls, 0);
   s.loop.RunUntil([&] { return calls == 4; });
@@ -171,7 +171,7 @@ TEST(RocksStore, CommitsThatWaitShareOneSyncedWriteAndOnePost) {
   std::vector<uint64_t> order;
   for (uint64_t i = 0; i < kCommits; ++i) {
     StoreBatch batch;
-    batch.put_pages.push_back(MakePage(kPage + i % 7, i));
+    batch.put_pages.push_back(MakePage(kStored + i % 7, i));
     s.store->Commit(std::move(batch), [&order, i](absl::Status status) {
       EXPECT_TRUE(status.ok()) << status;
       order.push_back(i);
@@ -184,7 +184,7 @@ TEST(RocksStore, CommitsThatWaitShareOneSyncedWriteAndOnePost) {
   EXPECT_EQ(statistics.pages_written, kCommits);
   EXPECT_LT(statistics.synced_writes, kCommits / 2);
   EXPECT_EQ(s.loop.posted(), statistics.synced_writes);
-  for (uint64_t i = kCommits - 7; i < kCommits; ++i) ExpectSame(*s.Read(kPage + i % 7), MakePage(kPage + i % 7, i));
+  for (uint64_t i = kCommits - 7; i < kCommits; ++i) ExpectSame(*s.Read(kStored + i % 7), MakePage(kStored + i % 7, i));
 }
 
 TEST(RocksStore, ReadSeesWhatWasCommittedBeforeIt) {  // S3
@@ -193,10 +193,10 @@ TEST(RocksStore, ReadSeesWhatWasCommittedBeforeIt) {  // S3
   int reads = 0;
   for (uint64_t i = 1; i <= 300; ++i) {
     StoreBatch batch;
-    batch.put_pages.push_back(MakePage(kPage, i));
+    batch.put_pages.push_back(MakePage(kStored, i));
     batch.records.push_back({"r/" + std::to_string(i % 3), std::to_string(i)});
     s.store->Commit(std::move(batch), [](absl::Status status) { EXPECT_TRUE(status.ok()) << status; });
-    s.store->ReadPage(kPage, true, [&reads, i](absl::StatusOr<StoredPage> page) {
+    s.store->ReadPage(kStored, true, [&reads, i](absl::StatusOr<StoredPage> page) {
       ASSERT_TRUE(page.ok()) << page.status();
       EXPECT_GE(page->version.counter, i);
       ++reads;
@@ -216,11 +216,11 @@ TEST(RocksStore, ReadSeesADeletionCommittedBeforeIt) {  // S3
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
   for (uint64_t i = 0; i < 100; ++i) {
-    ASSERT_TRUE(s.Put(kPage, i).ok());
+    ASSERT_TRUE(s.Put(kStored, i).ok());
     StoreBatch batch;
-    batch.delete_pages.push_back({kPage + 0, i % 2 == 0 ? uint64_t{1} : uint64_t{100}});
+    batch.delete_pages.push_back({kStored + 0, i % 2 == 0 ? uint64_t{1} : uint64_t{100}});
     s.store->Commit(std::move(batch), [](absl::Status status) { EXPECT_TRUE(status.ok()) << status; });
-    EXPECT_TRUE(absl::IsNotFound(s.Read(kPage).status()));
+    EXPECT_TRUE(absl::IsNotFound(s.Read(kStored).status()));
   }
 }
 
@@ -233,9 +233,9 @@ TEST(RocksStore, CommitsAppliedAtOnceAreAsOneByOne) {
   std::mt19937_64 random(11);
   const auto expect_model = [&](WaitingStore& s) {
     for (uint64_t i = 0; i < kPages; ++i) {
-      const auto read = s.Read(kPage + i);
+      const auto read = s.Read(kStored + i);
       ASSERT_EQ(read.ok(), model.contains(i)) << i << " " << read.status();
-      if (read.ok()) ExpectSame(*read, MakePage(kPage + i, model[i]));
+      if (read.ok()) ExpectSame(*read, MakePage(kStored + i, model[i]));
     }
   };
   {
@@ -247,13 +247,13 @@ TEST(RocksStore, CommitsAppliedAtOnceAreAsOneByOne) {
         StoreBatch batch;
         if (random() % 4 == 0) {
           const uint64_t first = random() % kPages;
-          batch.delete_pages.push_back({kPage + first, 1 + random() % (kPages - first)});
-          std::erase_if(model, [&](const auto& page) { return batch.delete_pages[0].Contains(kPage + page.first); });
+          batch.delete_pages.push_back({kStored + first, 1 + random() % (kPages - first)});
+          std::erase_if(model, [&](const auto& page) { return batch.delete_pages[0].Contains(kStored + page.first); });
         }
         for (uint64_t puts = random() % 3; puts > 0; --puts) {
           const uint64_t page = random() % kPages;
           model[page] = random();
-          batch.put_pages.push_back(MakePage(kPage + page, model[page]));
+          batch.put_pages.push_back(MakePage(kStored + page, model[page]));
         }
         s.store->Commit(std::move(batch), [&](absl::Status status) {
           EXPECT_TRUE(status.ok()) << status;
@@ -296,7 +296,7 @@ TEST(RocksStore, FewPagesThatAreWrittenAgainAndAgainTakeLittleSpace) {
   });
   uint64_t most = 0;
   for (uint64_t i = 0; i < 4'000; ++i) {  // 31 MiB of log.
-    ASSERT_TRUE(s.Put(kPage + i % 4, i + 1).ok());
+    ASSERT_TRUE(s.Put(kStored + i % 4, i + 1).ok());
     if (i % 100 == 0) most = std::max(most, BytesOfSegments(directory.path()));
   }
   EXPECT_LE(most, uint64_t{7} << 20);
@@ -306,8 +306,8 @@ TEST(RocksStore, EverythingIsThereAfterCloseAndOpen) {
   TemporaryDirectory directory;
   for (uint64_t round = 0; round < 3; ++round) {
     WaitingStore s(directory / "store");
-    for (uint64_t i = 0; i < 100 * round; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
-    for (uint64_t i = 0; i < 100 * (round + 1); ++i) ASSERT_TRUE(s.Put(kPage + i, i).ok());
+    for (uint64_t i = 0; i < 100 * round; ++i) ExpectSame(*s.Read(kStored + i), MakePage(kStored + i, i));
+    for (uint64_t i = 0; i < 100 * (round + 1); ++i) ASSERT_TRUE(s.Put(kStored + i, i).ok());
   }
 }
 
@@ -320,11 +320,11 @@ TEST(RocksStore, MuchMoreThanTheBuffersIsStoredAndReadBack) {
     for (uint64_t round = 0; round < 3 && !reopened; ++round) {
       for (uint64_t first = 0; first < kPages; first += 100) {
         StoreBatch batch;
-        for (uint64_t i = first; i < first + 100; ++i) batch.put_pages.push_back(MakePage(kPage + i, i + round));
+        for (uint64_t i = first; i < first + 100; ++i) batch.put_pages.push_back(MakePage(kStored + i, i + round));
         ASSERT_TRUE(s.Commit(std::move(batch)).ok());
       }
     }
-    for (uint64_t i = 0; i < kPages; i += 7) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i + 2));
+    for (uint64_t i = 0; i < kPages; i += 7) ExpectSame(*s.Read(kStored + i), MakePage(kStored + i, i + 2));
   }
 }
 
@@ -334,7 +334,7 @@ TEST(RocksStore, CommitsOfAClosingStoreAreWritten) {
     WaitingStore s(directory.path());
     for (uint64_t i = 0; i < 100; ++i) {
       StoreBatch batch;
-      batch.put_pages.push_back(MakePage(kPage + i, i));
+      batch.put_pages.push_back(MakePage(kStored + i, i));
       s.store->Commit(std::move(batch), [](absl::Status) { FAIL() << "a callback after the end of the store"; });
     }
     s.store.reset();
@@ -345,7 +345,7 @@ TEST(RocksStore, CommitsOfAClosingStoreAreWritten) {
     s.loop.RunUntil([&] { return ran != 0; });
   }
   WaitingStore s(directory.path());
-  for (uint64_t i = 0; i < 100; ++i) ExpectSame(*s.Read(kPage + i), MakePage(kPage + i, i));
+  for (uint64_t i = 0; i < 100; ++i) ExpectSame(*s.Read(kStored + i), MakePage(kStored + i, i));
 }
 
 TEST(RocksStore, StoreThatIsOpenIsNotOpenedAgain) {
@@ -357,7 +357,7 @@ TEST(RocksStore, StoreThatIsOpenIsNotOpenedAgain) {
   EXPECT_TRUE(Mentions(again.status(), directory.path())) << again.status();
   EXPECT_TRUE(Mentions(again.status(), "process " + std::to_string(getpid()))) << again.status();
   EXPECT_TRUE(Mentions(again.status(), "stop it first")) << again.status();
-  EXPECT_TRUE(s.Put(kPage, 1).ok()) << "the one that has it goes on";
+  EXPECT_TRUE(s.Put(kStored, 1).ok()) << "the one that has it goes on";
 }
 
 TEST(RocksStore, StoreThatAToolHasOpenIsNotOpened) {
@@ -415,7 +415,7 @@ TEST(RocksStore, UsageCountsPagesAndDisk) {
   {
     WaitingStore s(directory.path());
     StoreBatch batch;
-    for (uint64_t i = 0; i < 100; ++i) batch.put_pages.push_back(MakePage(kPage + i, i));
+    for (uint64_t i = 0; i < 100; ++i) batch.put_pages.push_back(MakePage(kStored + i, i));
     ASSERT_TRUE(s.Commit(std::move(batch)).ok());
   }
   WaitingStore s(directory.path());
@@ -429,16 +429,16 @@ TEST(RocksStore, ACorruptPageOfARangeIsDataLossAndItsNeighboursAreRead) {  // S4
   {
     WaitingStore s(directory.path());
     StoreBatch batch;
-    for (uint64_t i = 0; i < 8; ++i) batch.put_pages.push_back(MakePage(kPage + i, i));
+    for (uint64_t i = 0; i < 8; ++i) batch.put_pages.push_back(MakePage(kStored + i, i));
     ASSERT_TRUE(s.Commit(std::move(batch)).ok());
   }
-  const auto [file, offset] = store_test::FileAndOffsetOf(directory.path(), kPage + 3);
+  const auto [file, offset] = store_test::FileAndOffsetOf(directory.path(), kStored + 3);
   store_test::FlipByte(file, offset + 1234);
   WaitingStore s(directory.path());
-  const auto pages = s.ReadRange({kPage, 9}, /*with_data=*/true);
+  const auto pages = s.ReadRange({kStored, 9}, /*with_data=*/true);
   for (uint64_t i = 0; i < 8; ++i) {
     SCOPED_TRACE(i);
-    if (i != 3) ExpectSame(*pages[i], MakePage(kPage + i, i));
+    if (i != 3) ExpectSame(*pages[i], MakePage(kStored + i, i));
   }
   EXPECT_TRUE(absl::IsDataLoss(pages[3].status())) << pages[3].status();
   EXPECT_TRUE(absl::IsNotFound(pages[8].status())) << pages[8].status();
@@ -449,29 +449,29 @@ TEST(RocksStore, CorruptPageIsDataLossByItsAddressAndTheStoreLivesOn) {  // S4
   TemporaryDirectory directory;
   {
     WaitingStore s(directory.path());
-    for (uint64_t i = 0; i < 4; ++i) ASSERT_TRUE(s.Put(kPage + i, i).ok());
+    for (uint64_t i = 0; i < 4; ++i) ASSERT_TRUE(s.Put(kStored + i, i).ok());
   }
   {
-    const auto [file, offset] = store_test::FileAndOffsetOf(directory.path(), kPage);
+    const auto [file, offset] = store_test::FileAndOffsetOf(directory.path(), kStored);
     store_test::FlipByte(file, offset + 1234);
     Vandal vandal(directory.path());
-    std::string header_damaged = vandal.Get(1, KeyOf(kPage + 1));
+    std::string header_damaged = vandal.Get(1, KeyOf(kStored + 1));
     header_damaged[40] ^= 1;
-    vandal.Put(1, KeyOf(kPage + 1), header_damaged);
-    vandal.Put(1, KeyOf(kPage + 2), vandal.Get(1, KeyOf(kPage + 3)));
+    vandal.Put(1, KeyOf(kStored + 1), header_damaged);
+    vandal.Put(1, KeyOf(kStored + 2), vandal.Get(1, KeyOf(kStored + 3)));
   }
   WaitingStore s(directory.path());
   for (uint64_t i = 0; i < 3; ++i) {
-    const auto read = s.Read(kPage + i);
+    const auto read = s.Read(kStored + i);
     ASSERT_TRUE(absl::IsDataLoss(read.status())) << read.status();
-    EXPECT_TRUE(Mentions(read.status(), ToString(kPage + i))) << read.status();
+    EXPECT_TRUE(Mentions(read.status(), ToString(kStored + i))) << read.status();
   }
-  EXPECT_TRUE(s.Read(kPage, /*with_data=*/false).ok()) << "its header is sound";
-  EXPECT_TRUE(absl::IsDataLoss(s.Read(kPage + 1, /*with_data=*/false).status()));
+  EXPECT_TRUE(s.Read(kStored, /*with_data=*/false).ok()) << "its header is sound";
+  EXPECT_TRUE(absl::IsDataLoss(s.Read(kStored + 1, /*with_data=*/false).status()));
   EXPECT_EQ(s.store->statistics().corrupt, 4u);
-  ExpectSame(*s.Read(kPage + 3), MakePage(kPage + 3, 3));
-  ASSERT_TRUE(s.Put(kPage, 9).ok()) << "a sound copy from elsewhere replaces it";
-  ExpectSame(*s.Read(kPage), MakePage(kPage, 9));
+  ExpectSame(*s.Read(kStored + 3), MakePage(kStored + 3, 3));
+  ASSERT_TRUE(s.Put(kStored, 9).ok()) << "a sound copy from elsewhere replaces it";
+  ExpectSame(*s.Read(kStored), MakePage(kStored, 9));
 }
 
 TEST(RocksStore, CorruptRecordIsDataLossByItsKeyAndTheStoreLivesOn) {  // S4
@@ -500,7 +500,7 @@ TEST(RocksStore, CorruptOrMissingStampIsRefused) {
   TemporaryDirectory directory;
   {
     WaitingStore s(directory.path());
-    ASSERT_TRUE(s.Put(kPage, 1).ok());
+    ASSERT_TRUE(s.Put(kStored, 1).ok());
   }
   { Vandal(directory.path()).Put(0, std::string(store::kStampKey), "nonsense"); }
   TestLoop loop;
@@ -529,7 +529,7 @@ TEST(RocksStore, ATableThatIsFoundDamagedByAMergePoisonsAndSaysWhatToDo) {
     absl::Status status;
     for (uint64_t first = 0; first < 2'000 && status.ok(); first += 100) {
       StoreBatch batch;
-      for (uint64_t i = first; i < first + 100; ++i) batch.put_pages.push_back(MakePage(kPage + i, round));
+      for (uint64_t i = first; i < first + 100; ++i) batch.put_pages.push_back(MakePage(kStored + i, round));
       status = s.Commit(std::move(batch));
     }
     return status;

@@ -6,19 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/escaping.h"
+#include "tests/unit/net/hex.h"
 
 namespace mangrove {
 namespace {
 
-std::vector<std::byte> Hex(const std::string& digits) {
-  const std::string bytes = absl::HexStringToBytes(digits);
-  const auto span = std::as_bytes(std::span(bytes));
-  return {span.begin(), span.end()};
-}
-std::string HexOf(std::span<const std::byte> bytes) {
-  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
-}
 SealSecret SecretOf(const std::string& key, const std::string& iv) {
   SealSecret secret;
   const auto k = Hex(key);

@@ -7,24 +7,16 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/escaping.h"
+#include "tests/unit/net/hex.h"
 
 namespace mangrove {
 namespace {
 
-std::vector<std::byte> Hex(const std::string& digits) {
-  const std::string bytes = absl::HexStringToBytes(digits);
-  const auto span = std::as_bytes(std::span(bytes));
-  return {span.begin(), span.end()};
-}
 std::array<std::byte, 32> Hex32(const std::string& digits) {
   std::array<std::byte, 32> out;
   const auto bytes = Hex(digits);
   std::copy(bytes.begin(), bytes.end(), out.begin());
   return out;
-}
-std::string HexOf(std::span<const std::byte> bytes) {
-  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
 }
 
 // RFC 7748, 6.1.

@@ -22,7 +22,7 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::SizeIs;
 
-ViewPart::Node InView(uint64_t node) { return {NodeId(node), Incarnation(1), {}}; }
+ViewPart::Node UpInView(uint64_t node) { return {NodeId(node), Incarnation(1), {}}; }
 
 // Node 5; the anchors are 1, 2 and 3.
 class MemberTest : public testing::Test {
@@ -360,7 +360,7 @@ TEST_F(MemberTest, ReorderedPartsGiveTheWholeViewOrNone) {
     Member member({.self = Instance(5), .roster = RosterOf({1}), .timing = {}}, now_);
     for (const auto& [first, node] : parts) {
       const ViewPart part = {
-          .epoch = Epoch(1), .first = first, .is_last = first == 2, .nodes = {InView(node)}, .root = NodeId(1)};
+          .epoch = Epoch(1), .first = first, .is_last = first == 2, .nodes = {UpInView(node)}, .root = NodeId(1)};
       member.Receive(NodeId(1), part, now_);
       if (member.view().epoch == Epoch()) continue;
       ASSERT_THAT(member.view().members, SizeIs(3));
@@ -395,7 +395,8 @@ TEST_F(MemberTest, ANewerViewTakesThePlaceOfOneThatIsNotWhole) {
 
 TEST_F(MemberTest, AViewWhoseRootIsNotInItIsNone) {
   for (const NodeId root : {NodeId(), NodeId(2)}) {
-    member_.Receive(NodeId(1), ViewPart{.epoch = Epoch(1), .is_last = true, .nodes = {InView(5)}, .root = root}, now_);
+    member_.Receive(NodeId(1), ViewPart{.epoch = Epoch(1), .is_last = true, .nodes = {UpInView(5)}, .root = root},
+                    now_);
     EXPECT_EQ(member_.view(), View());
   }
 }
