@@ -3,7 +3,7 @@
 
 # What a build needs, by the names of Debian 12.
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config ccache lld
-  libfabric-dev librocksdb-dev libabsl-dev capnproto libcapnp-dev libssl-dev libxxhash-dev
+  libfabric-dev librocksdb-dev libabsl-dev capnproto libcapnp-dev libssl-dev libipsec-mb-dev libxxhash-dev
   libfuse3-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev libgtest-dev libgmock-dev)
 # What the tests need beside that.
 TEST_PACKAGES=(git python3 clang-format universal-ctags iproute2 nftables

@@ -14,6 +14,8 @@
 #include <memory>
 #include <span>
 
+#include "absl/status/status.h"
+
 namespace mangrove {
 
 // On the wire: numbers keep their meaning. Both sides of a connection must want the same.
@@ -35,6 +37,8 @@ struct SealSecret {
 class Sealer {
  public:
   enum class Role : uint8_t { kSeal, kOpen };
+  // FailedPrecondition: this processor cannot do it, and no Sealer is to be made.
+  static absl::Status CheckWorksHere();
   Sealer(Security security, Role role, const SealSecret& secret);
   ~Sealer();
   Sealer(Sealer&&) noexcept;
@@ -52,8 +56,8 @@ class Sealer {
 
  private:
   struct Machine;
-  class Gmac;
-  class Gcm;
+  Tag End();
+
   std::array<std::byte, 12> iv_;
   std::unique_ptr<Machine> machine_;
 };

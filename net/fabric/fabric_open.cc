@@ -123,6 +123,7 @@ absl::Status FabricCore::CheckConfig() const {
 }
 
 absl::Status FabricCore::OpenFabric() {
+  if (absl::Status sealing = Sealer::CheckWorksHere(); !sealing.ok()) return sealing;
   // A guest listens nowhere: it goes by the address that it connects to.
   const std::string& where = IsGuest() ? config_.members[0].address : config_.listen_address;
   auto address =

@@ -2,8 +2,13 @@
 #include "net/sealing.h"
 
 #include <gtest/gtest.h>
+#include <openssl/evp.h>
 
+#include <algorithm>
+#include <memory>
+#include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/unit/net/hex.h"
@@ -80,6 +85,60 @@ TEST(Sealing, AnAuthenticatedTextHasTheTagOfAllItsPartsAsClearOnes) {
       sealer.Pass(std::span(bytes).subspan(part), nullptr);
       EXPECT_EQ(HexOf(sealer.Finish()), HexOf(expected)) << length << " " << part;
     }
+  }
+}
+
+// Another library's, so that no node depends on which one another was built with.
+std::pair<std::vector<std::byte>, Tag> SealedByLibcrypto(std::span<const std::byte> clear,
+                                                         std::span<const std::byte> text) {
+  const auto bytes = [](const std::byte* b) { return reinterpret_cast<const unsigned char*>(b); };
+  const SealSecret secret = SecretOf(kKey, kIv);
+  std::vector<std::byte> sealed(text.size());
+  Tag tag;
+  int length = 0;
+  const std::unique_ptr<EVP_CIPHER_CTX, void (*)(EVP_CIPHER_CTX*)> cipher(EVP_CIPHER_CTX_new(), EVP_CIPHER_CTX_free);
+  EVP_EncryptInit_ex(cipher.get(), EVP_aes_256_gcm(), nullptr, bytes(secret.key.data()), bytes(secret.iv.data()));
+  if (!clear.empty()) {
+    EVP_EncryptUpdate(cipher.get(), nullptr, &length, bytes(clear.data()), static_cast<int>(clear.size()));
+  }
+  auto* const out = reinterpret_cast<unsigned char*>(sealed.data());
+  if (!text.empty()) EVP_EncryptUpdate(cipher.get(), out, &length, bytes(text.data()), static_cast<int>(text.size()));
+  EVP_EncryptFinal_ex(cipher.get(), nullptr, &length);
+  EVP_CIPHER_CTX_ctrl(cipher.get(), EVP_CTRL_AEAD_GET_TAG, kTagBytes, tag.data());
+  return {sealed, tag};
+}
+
+TEST(Sealing, AnyLengthInAnyPartsIsWhatLibcryptoMakesOfIt) {
+  std::mt19937 random(17);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<std::byte> clear(random() % 3 == 0 ? 0 : random() % 200);
+    std::vector<std::byte> text(random() % 4 == 0 ? random() % 20'000 : random() % 300);
+    for (std::vector<std::byte>* bytes : {&clear, &text}) {
+      for (std::byte& byte : *bytes) byte = static_cast<std::byte>(random());
+    }
+    Sealer sealer(Security::kEncrypted, Sealer::Role::kSeal, SecretOf(kKey, kIv));
+    Sealer opener(Security::kEncrypted, Sealer::Role::kOpen, SecretOf(kKey, kIv));
+    Sealer covering(Security::kAuthenticated, Sealer::Role::kSeal, SecretOf(kKey, kIv));
+    std::vector<std::byte> sealed(text.size());
+    std::vector<std::byte> opened(text.size());
+    sealer.Begin(0, clear);
+    opener.Begin(0, clear);
+    covering.Begin(0, clear);
+    for (size_t done = 0; done < text.size();) {
+      const size_t part = std::min<size_t>(text.size() - done, 1 + random() % (random() % 2 == 0 ? 40 : 8000));
+      sealer.Pass(std::span(text).subspan(done, part), &sealed[done]);
+      opener.Pass(std::span(sealed).subspan(done, part), &opened[done]);
+      covering.Pass(std::span(text).subspan(done, part), nullptr);
+      done += part;
+    }
+    const auto [expected, tag] = SealedByLibcrypto(clear, text);
+    ASSERT_EQ(sealed, expected) << round;
+    ASSERT_EQ(HexOf(sealer.Finish()), HexOf(tag)) << round;
+    ASSERT_TRUE(opener.Verify(tag)) << round;
+    ASSERT_EQ(opened, text) << round;
+    std::vector<std::byte> all = clear;
+    all.insert(all.end(), text.begin(), text.end());
+    ASSERT_EQ(HexOf(covering.Finish()), HexOf(SealedByLibcrypto(all, {}).second)) << round;
   }
 }
 
