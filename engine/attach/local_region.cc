@@ -120,8 +120,8 @@ absl::Status LocalRegion::CopyPart(uint64_t offset, uint64_t done, uint64_t leng
   for (const uint64_t end = done + length; done < end;) {
     const uint64_t at = offset + done;
     const uint64_t part = std::min(end - done, PageFloor(at) + kPageBytes - at);
-    if (copy(first + (at >> kPageShift), at - PageFloor(at), done, part)) {
-      done += part;
+    if (const uint64_t copied = copy(first + (at >> kPageShift), at - PageFloor(at), done, part, end - done)) {
+      done += copied;
       patience_ends_ns = 0;
       continue;
     }
@@ -163,8 +163,12 @@ absl::Status LocalRegion::CopyPages(uint64_t offset, uint64_t length, AccessMode
 absl::Status LocalRegion::Read(uint64_t offset, std::span<std::byte> out) {
   if (RegionFrames* const frames = shared_->frames(); frames != nullptr) {
     return CopyPages(offset, out.size(), AccessMode::kRead,
-                     [&](PageId page, size_t in_page, uint64_t done, size_t part) {
-                       return frames->ReadPage(page, in_page, out.subspan(done, part));
+                     [&](PageId page, size_t in_page, uint64_t done, size_t part, uint64_t left) -> uint64_t {
+                       if (part < kPageBytes || left < 2 * kPageBytes) {
+                         return frames->ReadPage(page, in_page, out.subspan(done, part)) ? part : 0;
+                       }
+                       const PageRange whole{page, left >> kPageShift};
+                       return frames->ReadPages(whole, out.subspan(done, whole.count << kPageShift)) << kPageShift;
                      });
   }
   if (out.size() < kPrefaultBytes) {
@@ -182,8 +186,8 @@ absl::Status LocalRegion::Write(uint64_t offset, std::span<const std::byte> byte
   if (!shared_->may_write()) return CheckWritable();
   if (RegionFrames* const frames = shared_->frames(); frames != nullptr) {
     return CopyPages(offset, bytes.size(), AccessMode::kWrite,
-                     [&](PageId page, size_t in_page, uint64_t done, size_t part) {
-                       return frames->WritePage(page, in_page, bytes.subspan(done, part));
+                     [&](PageId page, size_t in_page, uint64_t done, size_t part, uint64_t) -> uint64_t {
+                       return frames->WritePage(page, in_page, bytes.subspan(done, part)) ? part : 0;
                      });
   }
   if (bytes.size() < kPrefaultBytes) {

@@ -49,8 +49,8 @@ class LocalRegion final : public Region {
   // Calls copy(place, done, part) for parts of the range, each brought here before.
   template <typename Copy>
   absl::Status CopySlowly(uint64_t offset, uint64_t length, AccessMode mode, Copy copy);
-  // The same where the node is in this process: copy(page, in_page, done, part) for parts that each lie in one page, again
-  // after it has returned false.
+  // The same where the node is in this process: copy(page, in_page, done, part, left) for `part` bytes, in one page, of the
+  // `left` ones that are to be copied in order; gives how many it has copied, and is called again after 0.
   template <typename Copy>
   absl::Status CopyPages(uint64_t offset, uint64_t length, AccessMode mode, Copy copy);
   template <typename Copy>

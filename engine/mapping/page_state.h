@@ -10,7 +10,7 @@
 // A *resolver* is a thread that answers a fault. Its ioctl may be delayed without bound by the application's own lock,
 // so the loop never waits for one on the spot; and a delayed ioctl must never map what was taken away meanwhile. A
 // *copier* is a thread of the node's own process that reads or writes a page for a call, by the frames' descriptor or the mapping
-// that the node has of them for itself (RegionFrames::ReadPage): no entry of an application's is made for it.
+// that the node has of them for itself (RegionFrames::ReadPage, ReadPages): no entry of an application's is made for it.
 //
 //   I1  A resolver changes page tables for a page only while it holds a pin. A pin is had only under a sufficient right.
 //   I2  Under kWrite a resolver of a read-write mapping sets "mapped writable" together with its pin, so before the

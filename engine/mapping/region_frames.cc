@@ -255,6 +255,38 @@ bool RegionFrames::ReadPage(PageId page, size_t offset, std::span<std::byte> out
   return read;
 }
 
+void RegionFrames::CopyToProgram(PageRange pages, std::byte* out) {
+  ForEachKind(pages, [&](PageRange part, bool is_mapped) {
+    const std::span<std::byte> to(out + ((part.first - pages.first) << kPageShift), part.count << kPageShift);
+    const std::byte* frame = is_mapped ? FrameOf(part.first) : nullptr;
+    if (frame == nullptr && ReadBytes(frames_.get(), OffsetOf(part.first), to)) return;
+    // As in ReadFrame.
+    if (frame == nullptr) frame = FrameOf(part.first);
+    CHECK(frame != nullptr);
+    std::memcpy(to.data(), frame, to.size());
+  });
+}
+
+uint64_t RegionFrames::ReadPages(PageRange pages, std::span<std::byte> out) {
+  CHECK(out.size() >= pages.count << kPageShift);
+  const uint64_t most = LocalMapping::MayReach(out.data(), out.size()) ? 1 : std::min(pages.count, kMostPinned);
+  if (most <= 1) return ReadPage(pages.first, 0, out.first(kPageBytes)) ? 1 : 0;
+  for (uint64_t i = 0; i < most; ++i) TouchToWrite(out.subspan(i << kPageShift, kPageBytes));
+  PageRange pinned{pages.first, 0};
+  Rights granted;
+  while (pinned.count < most &&
+         Pin(pinned.end(), Rights::kRead, /*may_map_writable=*/false, &granted) == PinOutcome::kPinned) {
+    ++pinned.count;
+  }
+  const absl::Cleanup unpin = [this, &pinned] {
+    for (uint64_t i = 0; i < pinned.count; ++i) Unpin(pinned.first + i);
+  };
+  if (pinned.count == 0) return ReadPage(pages.first, 0, out.first(kPageBytes)) ? 1 : 0;  // With patience.
+  if (!Admits(fence(), Rights::kRead)) return 0;
+  CopyToProgram(pinned, out.data());
+  return Admits(fence(), Rights::kRead) ? pinned.count : 0;
+}
+
 bool RegionFrames::WritePage(PageId page, size_t offset, std::span<const std::byte> bytes) {
   CHECK(offset + bytes.size() <= kPageBytes);
   PageBytes between;

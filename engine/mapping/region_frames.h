@@ -66,7 +66,7 @@ class RegionFrames {
   // The daemon's own, valid as long as this object. Offsets in bytes of the region.
   int frames_fd() const { return frames_.get(); }
 
-  // Content of frames: the loop's, while the pages have a right or are getting one, and nobody else's but through ReadPage and WritePage.
+  // Content of frames: the loop's, while the pages have a right or are getting one, and nobody else's but through ReadPage, ReadPages and WritePage.
   // `from` null: zeros.
   void Fill(PageRange pages, const std::byte* from);
   void CopyOut(PageRange pages, std::byte* out);
@@ -79,6 +79,9 @@ class RegionFrames {
   // Copies from (to) the page, for a call of this process (page_state.h, I7). False: the page has not the right for it, or
   // the region is fenced. Any thread but the loop's driver. REQUIRES: the page is in the region, the bytes in the page.
   bool ReadPage(PageId page, size_t offset, std::span<std::byte> out);
+  // The same of whole pages, kMostPinned at most of them, with one system call or none. How many were copied: those behind it may be
+  // there as well. REQUIRES: `out` has room for them.
+  uint64_t ReadPages(PageRange pages, std::span<std::byte> out);
   bool WritePage(PageId page, size_t offset, std::span<const std::byte> bytes);
 
   // Pins `page` for a resolver, see page_state.h; kInsufficient for what the fence forbids. REQUIRES: the page is in the region.
@@ -130,6 +133,9 @@ class RegionFrames {
 
  private:
   RegionFrames() = default;
+  static constexpr uint64_t kMostPinned = 16;  // At a time, by one thread: who takes one waits for all.
+  // Copies frames of pages that are pinned to where this thread's program wants them.
+  void CopyToProgram(PageRange pages, std::byte* out);
   // Calls copy() under a pin.
   template <typename Copy>
   bool CopyPinned(PageId page, Rights rights, Copy copy);

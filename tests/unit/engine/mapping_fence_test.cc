@@ -9,7 +9,9 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <span>
 #include <thread>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -138,6 +140,60 @@ TEST_F(MappedFence, CallsFindNoPage) {
   EXPECT_EQ(FirstWord(0), Filled(9));
   EXPECT_TRUE(ReadPage(0));
   EXPECT_TRUE(WritePage(0, 3));
+}
+
+TEST_F(MappedFence, CallsForSeveralPagesCopyThoseUpToTheFirstThatIsNotThere) {
+  std::vector<std::byte> room(8 * kPageBytes + 1);
+  const std::span<std::byte> out = std::span(room).subspan(1);  // Anywhere.
+  const auto read = [&](uint64_t first, uint64_t count) {
+    std::fill(out.begin(), out.end(), std::byte{0xFF});
+    return node_.region().ReadPages({kFirst + first, count}, out);
+  };
+  const auto is_filled = [&](uint64_t page, uint8_t fill) {
+    const std::span<const std::byte> bytes = out.subspan(page * kPageBytes, kPageBytes);
+    return std::all_of(bytes.begin(), bytes.end(), [fill](std::byte b) { return b == std::byte{fill}; });
+  };
+  EXPECT_EQ(read(0, 8), 0u);
+  for (const uint64_t page : {0, 1, 2, 3, 4, 6, 7}) {
+    node_.Install(page, static_cast<uint8_t>(page + 1), page % 2 == 0 ? Rights::kRead : Rights::kWrite);
+  }
+  // By the descriptor at first, then one that is reached through the mapping between others, then all of them.
+  for (int time = 0; time < 20; ++time) {
+    if (time == 2) {
+      EXPECT_TRUE(WritePage(3, Filled(4)));
+    }
+    EXPECT_EQ(read(0, 8), 5u) << time;
+    for (uint64_t page = 0; page < 5; ++page) EXPECT_TRUE(is_filled(page, static_cast<uint8_t>(page + 1))) << page;
+    EXPECT_TRUE(is_filled(5, 0xFF));
+    EXPECT_EQ(read(6, 2), 2u);
+    EXPECT_TRUE(is_filled(1, 8));
+  }
+  node_.Fence();
+  EXPECT_EQ(read(0, 8), 0u);
+  node_.Unfence();
+  EXPECT_EQ(read(0, 8), 5u);
+  // A copier that has a pin of its own stands in nobody's way, as many as can be do.
+  Rights granted;
+  int pins = 0;
+  while (node_.region().Pin(kFirst + 1, Rights::kRead, false, &granted) == PinOutcome::kPinned) ++pins;
+  EXPECT_EQ(read(0, 8), 1u);
+  EXPECT_EQ(read(1, 8), 0u);
+  while (pins-- > 0) node_.region().Unpin(kFirst + 1);
+  EXPECT_EQ(read(0, 8), 5u);
+}
+
+TEST_F(MappedFence, CallsForManyPagesPinSomeAtATime) {
+  for (uint64_t page = 0; page < kPageCount; ++page) node_.Install(page, static_cast<uint8_t>(page), Rights::kRead);
+  std::vector<std::byte> out(kPageCount * kPageBytes);
+  uint64_t copied = 0;
+  while (copied < kPageCount) {
+    const PageRange rest{kFirst + copied, kPageCount - copied};
+    const uint64_t more = node_.region().ReadPages(rest, std::span(out).subspan(copied * kPageBytes));
+    ASSERT_GT(more, 0u);
+    ASSERT_LT(more, kPageCount);
+    copied += more;
+  }
+  for (uint64_t page = 0; page < kPageCount; ++page) EXPECT_EQ(out[page * kPageBytes + 17], std::byte(page)) << page;
 }
 
 TEST_F(MappedFence, RightsChangeMeanwhile) {
