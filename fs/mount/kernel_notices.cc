@@ -191,10 +191,12 @@ bool KernelNotices::OpenOnce(const Wanted& wanted) const {
   return file >= 0 || is_forgotten;
 }
 
-// To close descriptors of its own table tells the mount, if they are of files there.
+// To close descriptors of its own table tells the mount, if they are of files there. The session's comes first: if the process is killed
+// meanwhile, nobody has it any more.
 void KernelNotices::Run() {
   const bool is_alone = unshare(CLONE_FILES) == 0;
   if (is_alone) {
+    close(fd_);
     const auto kept = static_cast<unsigned>(done_fd_);
     if (kept > 0) close_range(0, kept - 1, 0);
     close_range(kept + 1, ~0U, 0);
