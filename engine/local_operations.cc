@@ -26,7 +26,10 @@ class LocalOperations::Pages final : public TablePages {
   void Unlock(uint64_t lock_id) override { engine_->Unlock(kTableClient, lock_id).IgnoreError(); }
   void Load(PageId page, std::span<std::byte, kPageBytes> out) override { engine_->Load(page, 0, out); }
   void Store(PageId page, std::span<const std::byte, kPageBytes> bytes) override { engine_->Store(page, 0, bytes); }
-  Task<absl::Status> Flush(PageRange range, TimeNs deadline) override { return engine_->Flush(range, deadline); }
+  // The page has been locked since before it was written to. What was lost with a node meanwhile was of a change that failed, and said so.
+  Task<absl::Status> Flush(PageRange range, TimeNs deadline) override {
+    return engine_->Flush(range, deadline, SayLost::kNo);
+  }
   Task<absl::Status> PutExtent(PageRange range, ConfigNumber config, uint32_t replicas, bool is_volatile,
                                TimeNs deadline) override {
     return engine_->PutExtent(range, config, replicas, is_volatile, deadline);

@@ -268,7 +268,8 @@ Task<absl::StatusOr<SuperRoot::Entry>> SuperRoot::Register(std::string name, Fil
     PutInfo(*entry, registered.info);
     co_return absl::OkStatus();
   };
-  const absl::Status status = co_await RunEdit(list_.get(), body);
+  absl::Status status = co_await RunEdit(list_.get(), body);
+  if (status.ok()) status = co_await list_->SyncTransactions();  // P1, P2: before there is a region.
   if (!status.ok()) co_return status;
   co_return registered;
 }
@@ -280,7 +281,7 @@ absl::StatusOr<FilesetInfo> SuperRoot::InfoOf(const Entry& entry, const EditPage
   return info;
 }
 
-// ENOENT: the entry is of that fileset no more, and nothing changes.
+// OK: durable. ENOENT: the entry is of that fileset no more, and nothing changes.
 Task<absl::Status> SuperRoot::SetReplicas(Entry entry, uint32_t replicas) {
   return ChangeInfo(std::move(entry), [replicas](FilesetInfo& info) {
     info.replicas = replicas;
@@ -305,7 +306,9 @@ Task<absl::Status> SuperRoot::ChangeInfo(Entry entry, std::function<absl::Status
     PutInfo(*page, *info);
     co_return absl::OkStatus();
   };
-  co_return co_await RunEdit(list_.get(), body);
+  const absl::Status status = co_await RunEdit(list_.get(), body);
+  if (!status.ok()) co_return status;
+  co_return co_await list_->SyncTransactions();
 }
 
 Task<absl::StatusOr<PageRange>> SuperRoot::OpenRegionOf(Entry entry) {
@@ -351,6 +354,9 @@ Task<absl::Status> SuperRoot::DropPages(PageRange region) {
     EnginePages pages(node_, region, clients_());
     auto look = [&](Edit& edit) -> Task<absl::Status> {
       spans.clear();
+      const absl::StatusOr<std::string> head = co_await edit.GetRaw(kFilesetPage);
+      if (!head.ok()) co_return head.status();
+      if (head->find_first_not_of('\0') == std::string::npos) co_return absl::OkStatus();  // The rest went before it.
       const absl::StatusOr<EditPage*> fileset = co_await edit.Get(kFilesetPage, PageKind::kFileset, Intent::kRead);
       if (!fileset.ok()) co_return fileset.status();
       for (const Zone zone : {Zone::kMetadata, Zone::kData, Zone::kSingleCopy}) {
@@ -414,8 +420,7 @@ Task<absl::Status> SuperRoot::Delete(std::string name) {
     status = co_await CheckUnused(*region, name);
     if (!status.ok()) co_return status;
   }
-  status = co_await SetState(*entry, FilesetState::kDeleting);
-  if (status.ok()) status = co_await list_->SyncTransactions();  // P1
+  status = co_await SetState(*entry, FilesetState::kDeleting);  // P1
   if (!status.ok()) co_return status;
   if (region.ok()) {
     status = co_await DropPages(*region);

@@ -77,6 +77,7 @@ class SuperRoot {
   SuperRoot(EnginePagesNode node, NodeOperations* operations, std::function<ClientId()> clients)
       : node_(std::move(node)), operations_(operations), clients_(std::move(clients)) {}
 
+  // What these change is durable when they say OK. After EAGAIN and ETIMEDOUT it may have happened.
   // In the order of their names. The default one is there from the first call on, of any of these.
   Task<absl::StatusOr<std::vector<FilesetInfo>>> List();
   // ENOENT: there is none of that name.

@@ -34,7 +34,9 @@ Task<absl::Status> SuperRoot::Change(std::string name, FilesetChange change) {
     if (!status.ok()) co_return status;
   }
   if (!change.quota.pages && !change.quota.inodes) co_return absl::OkStatus();
-  co_return co_await SetQuota(pages->get(), change.quota);
+  const absl::Status status = co_await SetQuota(pages->get(), change.quota);
+  if (!status.ok()) co_return status;
+  co_return co_await (*pages)->SyncTransactions();
 }
 
 Task<absl::StatusOr<Usage>> SuperRoot::GetUsage(std::string name) {

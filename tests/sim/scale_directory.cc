@@ -21,8 +21,8 @@ namespace {
 
 // Until messages that nobody waits for are out.
 constexpr DurationNs kQuiet = 50 * kMillisecond;
-constexpr DurationNs kLimit = 600 * kSecond;
-constexpr DurationNs kCalm = 40 * kSecond;
+constexpr DurationNs kDirectoryLimit = 600 * kSecond;
+constexpr DurationNs kDirectoryCalm = 40 * kSecond;
 constexpr uint64_t kCachePages = 4096;  // More than lookups need: what a node takes of RAM goes by that too.
 constexpr size_t kMostAsking = 8;       // Besides the one that does nothing.
 
@@ -255,13 +255,13 @@ template <typename T>
 T DirectoryScaleWorld::Wait(Task<T> task) {
   std::optional<T> result;
   Spawn<T>(std::move(task), [&](T value) { result.emplace(std::move(value)); });
-  while (!result) CHECK(clock_.Step(clock_.Now() + kLimit));
+  while (!result) CHECK(clock_.Step(clock_.Now() + kDirectoryLimit));
   return *std::move(result);
 }
 
 void DirectoryScaleWorld::Touch(size_t node, uint64_t segment) {
   PageEngine& engine = *nodes_[node].engine;
-  const absl::Status located = Wait(engine.Locate(Segment(segment), clock_.Now() + kLimit));
+  const absl::Status located = Wait(engine.Locate(Segment(segment), clock_.Now() + kDirectoryLimit));
   CHECK(located.ok());
   owners_[segment] = nodes_[node].self.node;
   CHECK(engine.ResponsibleFor(Segment(segment)) == owners_[segment]);
@@ -290,7 +290,7 @@ void DirectoryScaleWorld::LookUp(PageEngine& engine, DirectoryScaleResult& resul
     const uint64_t messages_before = messages_;
     const uint64_t pages_before = engine.counters().read_requests;
     const TimeNs begin = clock_.Now();
-    CHECK(Wait(engine.Locate(page, clock_.Now() + kLimit)).ok());
+    CHECK(Wait(engine.Locate(page, clock_.Now() + kDirectoryLimit)).ok());
     const double hops = static_cast<double>(clock_.Now() - begin) / static_cast<double>(kHop);
     RunFor(kQuiet);
     const auto pages = static_cast<double>(engine.counters().read_requests - pages_before);
@@ -320,8 +320,8 @@ DirectoryScaleResult DirectoryScaleWorld::Run() {
   result.segments = responsible_ * kSegmentsOfANode;
   RunFor(kQuiet);
   idle_sends_ = 0;
-  RunFor(kCalm);
-  result.idle_sends = static_cast<double>(idle_sends_) * kSecond / kCalm;
+  RunFor(kDirectoryCalm);
+  result.idle_sends = static_cast<double>(idle_sends_) * kSecond / kDirectoryCalm;
   for (size_t node = responsible_; node < idle(); ++node) LookUp(*nodes_[node].engine, result);
   if (!kHeapIsCounted) return result;
   result.idle_bytes = EndEngine(idle());
