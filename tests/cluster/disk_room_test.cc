@@ -31,7 +31,7 @@ std::string AllReserved() {
   return absl::StrCat("disk_reserve_mib = ", free_mib + free_mib / 2, "\n");
 }
 
-std::string StatusOf(Cluster& cluster, int node) {
+std::string StatusShown(Cluster& cluster, int node) {
   return RunProgram({"mangrove", "--socket", cluster.socket(node), "status"}).out;
 }
 
@@ -39,7 +39,7 @@ std::string StatusOf(Cluster& cluster, int node) {
 TEST(DiskRoom, AFullDiskIsSaidInTheFirstLinesOfTheStatusAndOnceInTheLog) {
   Cluster cluster({.nodes = 2, .node_settings = AllReserved()});
   cluster.StartAll();
-  EXPECT_THAT(StatusOf(cluster, 1), HasSubstr("\nDISK FULL: 0 % of this node's disk"));
+  EXPECT_THAT(StatusShown(cluster, 1), HasSubstr("\nDISK FULL: 0 % of this node's disk"));
   EXPECT_TRUE(cluster.Ask(1, {"status"})["disk_room"]["is_full"].get<bool>());
   EXPECT_EQ(cluster.LinesOf(1, "of this node's disk"), 1u);
 }
@@ -154,7 +154,7 @@ TEST(DiskWeightsOfACluster, ASmallDiskGetsFewerPagesAfterAWhileAndOneThatComesAt
   const nlohmann::json weights{{"node-3", 4}};
   ASSERT_TRUE(Eventually([&] { return membership()["weights"] == weights; })) << membership().dump();
   ASSERT_TRUE(Eventually([&] { return membership()["next_disks"].empty(); })) << membership().dump();
-  EXPECT_THAT(StatusOf(cluster, 1), HasSubstr("node-3 4"));
+  EXPECT_THAT(StatusShown(cluster, 1), HasSubstr("node-3 4"));
   const auto used = [&](int node) { return cluster.Ask(node, {"status"})["disk"]["used_bytes"].get<uint64_t>(); };
   EXPECT_TRUE(Eventually([&] { return 2 * used(3) < used(1) && 2 * used(3) < used(2); }))
       << used(1) << " " << used(2) << " " << used(3);
@@ -176,7 +176,7 @@ TEST(DiskWeightsOfACluster, ASmallDiskGetsFewerPagesAfterAWhileAndOneThatComesAt
 TEST(DiskRoom, ADiskWithRoomIsNotTalkedOf) {
   Cluster cluster({.nodes = 1, .replicas = 1});
   cluster.StartAll();
-  EXPECT_THAT(StatusOf(cluster, 1), Not(HasSubstr("\nDISK")));
+  EXPECT_THAT(StatusShown(cluster, 1), Not(HasSubstr("\nDISK")));
 }
 
 // Leaves a node so much of its disk beside what is there.
@@ -204,12 +204,12 @@ TEST(DiskRoom, ADiskThatGetsLowIsSaidBeforeItIsFullUntilThereIsRoom) {
   cluster.StartAll();
   const auto session = cluster.Attach(1, 30'000);
   const auto region = MakeFull(*session, uint64_t{32} << 20, std::byte(1));
-  EXPECT_THAT(StatusOf(cluster, 1), Not(HasSubstr("\nDISK")));
+  EXPECT_THAT(StatusShown(cluster, 1), Not(HasSubstr("\nDISK")));
   LeaveFree(**disks, cluster, 1, 64 + 4);
   const auto room = [&] { return cluster.Ask(1, {"status"})["disk_room"]; };
   EXPECT_TRUE(Eventually([&] { return room()["is_low"].get<bool>(); })) << room();
   EXPECT_FALSE(room()["is_full"].get<bool>());
-  EXPECT_THAT(StatusOf(cluster, 1),
+  EXPECT_THAT(StatusShown(cluster, 1),
               testing::ContainsRegex("\nDISK LOW: [0-9]+ % of this node's disk, [1-9][0-9]* MiB, is free: let another "
                                      "node join, or enlarge the disk, before it is full\n"));
   EXPECT_EQ(cluster.LinesOf(1, "before it is full"), 1u);
@@ -218,7 +218,7 @@ TEST(DiskRoom, ADiskThatGetsLowIsSaidBeforeItIsFullUntilThereIsRoom) {
   EXPECT_TRUE(region->Flush(0, kPageBytes).ok());
   ASSERT_TRUE((*disks)->Resize(1, 512).ok());
   EXPECT_TRUE(Eventually([&] { return !room()["is_low"].get<bool>(); })) << room();
-  EXPECT_THAT(StatusOf(cluster, 1), Not(HasSubstr("\nDISK")));
+  EXPECT_THAT(StatusShown(cluster, 1), Not(HasSubstr("\nDISK")));
   EXPECT_EQ(cluster.LinesOf(1, "this node's disk has room again"), 1u);
 }
 
@@ -245,11 +245,11 @@ TEST(DiskRoom, RepairThatAFullDiskHoldsUpGoesOnAndEndsWhenThereIsRoom) {
   ASSERT_TRUE(Eventually([&] {
     return testing::Value(status(1)["disk"]["trouble"].get<std::string>(), HasSubstr("disk full"));
   })) << status(1)["disk"];
-  EXPECT_THAT(StatusOf(cluster, 1), testing::ContainsRegex("gets the pages that it is to keep: [0-9]+ %.*; it tries "
-                                                           "again: .*disk full"));
-  EXPECT_THAT(StatusOf(cluster, 1), HasSubstr("\nDISK "));
+  EXPECT_THAT(StatusShown(cluster, 1), testing::ContainsRegex("gets the pages that it is to keep: [0-9]+ %.*; it tries "
+                                                              "again: .*disk full"));
+  EXPECT_THAT(StatusShown(cluster, 1), HasSubstr("\nDISK "));
   // It is said everywhere, and is no more than held up: what is there is used.
-  EXPECT_THAT(StatusOf(cluster, 3),
+  EXPECT_THAT(StatusShown(cluster, 3),
               HasSubstr("\nREPAIR: pages move, so that they are kept by node-1, node-2, node-3: 2 of "
                         "3 have theirs"));
   const nlohmann::json repair = status(3)["repair"];
@@ -263,7 +263,7 @@ TEST(DiskRoom, RepairThatAFullDiskHoldsUpGoesOnAndEndsWhenThereIsRoom) {
       << status(1)["disk"];
   EXPECT_TRUE(Eventually([&] { return status(3)["repair"].is_null(); })) << status(3)["repair"];
   EXPECT_EQ(status(1)["disk"]["trouble"], "");
-  EXPECT_THAT(StatusOf(cluster, 1), Not(HasSubstr("\nDISK")));
+  EXPECT_THAT(StatusShown(cluster, 1), Not(HasSubstr("\nDISK")));
   // Each page has two copies again, of which one may go.
   cluster.Kill(3);
   std::vector<std::byte> read(kBytes);

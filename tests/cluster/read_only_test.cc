@@ -11,6 +11,7 @@
 
 #include "tests/cluster/cluster.h"
 #include "tests/cluster/node_network.h"
+#include "tests/cluster/words.h"
 
 namespace mangrove::cluster_test {
 namespace {
@@ -24,17 +25,6 @@ constexpr int kReadTimeoutMs = 10'000;
 constexpr double kAtOnceS = 3;
 constexpr uint64_t kElsewhere = 16 * kPageBytes;  // A page that node 1 has not.
 
-absl::StatusOr<uint64_t> Word(Region& region, uint64_t offset) {
-  uint64_t value = 0;
-  const absl::Status read = region.Read(offset, std::as_writable_bytes(std::span(&value, 1)));
-  if (!read.ok()) return read;
-  return value;
-}
-
-absl::Status SetWord(Region& region, uint64_t offset, uint64_t value) {
-  return region.Write(offset, std::as_bytes(std::span(&value, 1)));
-}
-
 std::shared_ptr<Region> MakeReadable(Session& session, const std::string& name) {
   const auto region =
       Take(session.Reserve({.name = name, .size_bytes = kSize, .mode = 0640, .without_quorum = WithoutQuorum::kRead}));
@@ -45,7 +35,7 @@ std::shared_ptr<Region> MakeReadable(Session& session, const std::string& name) 
 
 bool IsReadingOnly(Cluster& cluster, int node) { return !cluster.Ask(node, {"status"})["read_only"].is_null(); }
 
-std::string StatusOf(Cluster& cluster, int node) {
+std::string ShownStatus(Cluster& cluster, int node) {
   return RunProgram({"mangrove", "--socket", cluster.socket(node), "status"}).out;
 }
 
@@ -87,12 +77,12 @@ TEST(ReadOnly, WithoutQuorumWhatANodeHasIsReadAndAllElseIsRefusedAtOnce) {
   const auto refusing = MakeRegion(*strict, "refusing", kSize);
   std::byte* const refused = Take(refusing->Map(0, kSize));
   ASSERT_EQ(TryStore(refused, 1), 0);
-  EXPECT_THAT(StatusOf(cluster, 1), Not(HasSubstr("READING ONLY")));
+  EXPECT_THAT(ShownStatus(cluster, 1), Not(HasSubstr("READING ONLY")));
 
   cluster.Kill(2);
   cluster.Kill(3);
   ASSERT_TRUE(Eventually([&] { return IsReadingOnly(cluster, 1); }));
-  EXPECT_THAT(StatusOf(cluster, 1), AllOf(HasSubstr("NO QUORUM"), HasSubstr("READING ONLY: of region r ")));
+  EXPECT_THAT(ShownStatus(cluster, 1), AllOf(HasSubstr("NO QUORUM"), HasSubstr("READING ONLY: of region r ")));
   EXPECT_TRUE(Eventually([&] { return TryLoad(refused) == SIGBUS; }));
 
   uint64_t value = 0;

@@ -83,7 +83,7 @@ std::shared_ptr<Region> MakeSegments(Session& session) {
   return region;
 }
 
-absl::StatusOr<uint64_t> Word(Region& region, uint64_t segment) {
+absl::StatusOr<uint64_t> WordOfSegment(Region& region, uint64_t segment) {
   uint64_t value = 0;
   const absl::Status read = region.Read(segment * kSegmentBytes, std::as_writable_bytes(std::span(&value, 1)));
   if (!read.ok()) return read;
@@ -139,9 +139,9 @@ TEST(StatusOfACluster, NamesWhatIsLostBeforeItIsGivenUpAndAfterwards) {
   for (uint64_t i = 0; i < kShownSegments; ++i) {
     const bool is_doomed = std::find(doomed.begin(), doomed.end(), i) != doomed.end();
     if (is_doomed) {
-      EXPECT_TRUE(Eventually([&] { return absl::IsDataLoss(Word(*region, i).status()); })) << i;
+      EXPECT_TRUE(Eventually([&] { return absl::IsDataLoss(WordOfSegment(*region, i).status()); })) << i;
     } else {
-      EXPECT_TRUE(Eventually([&] { return Word(*region, i).ok(); })) << i;
+      EXPECT_TRUE(Eventually([&] { return WordOfSegment(*region, i).ok(); })) << i;
     }
   }
   // What is allocated anew is not lost any more.

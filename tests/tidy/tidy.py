@@ -6,6 +6,7 @@ usage: tidy.py PROJECT_ROOT [CHECK...]
 Runs the named checks, or all of them, prints each finding as "path:line: what is wrong", and exits with 1 if there was any,
 with 77 if the one check that was asked for needs a program that is not installed.
 """
+import json
 import pathlib
 import re
 import shutil
@@ -116,6 +117,38 @@ def check_purity(tree):
             match = IMPURE.search(line.split("//")[0])
             if match:
                 yield f"{file}:{number}: uses {match[0].strip()}; time, threads and chance come in from outside"
+
+
+def names_of(tree, names, is_hidden):
+    """(namespace, name, file, line, kind) of what these files declare at the level of namespaces; `is_hidden`: in unnamed ones."""
+    if not names:
+        return
+    fields = ["--output-format=json", "--fields=+nKsS", "--kinds-c++=+p"]
+    listed = subprocess.run(["ctags", *fields, "-f", "-", *names], cwd=tree.root, capture_output=True, text=True, check=True)
+    for line in listed.stdout.splitlines():
+        tag = json.loads(line)
+        scope = tag.get("scope", "")
+        if tag["kind"] not in {"function", "prototype", "variable"} or tag.get("scopeKind", "namespace") != "namespace":
+            continue
+        if ("__anon" in scope) == is_hidden and not re.match("TEST|INSTANTIATE|MATCHER", tag["name"]):
+            yield re.sub("::__anon[0-9a-f]*", "", scope), tag["name"], tag["path"], tag["line"], tag["kind"]
+
+
+# Of sources that are compiled as one what is in an unnamed namespace hides what a header names so, or is another overload, from the
+# others. Where it clashes the compiler says so.
+def check_names(tree):
+    if shutil.which("ctags") is None:
+        print("ctags is not installed")
+        sys.exit(SKIPPED)
+    for folder in ("tests/cluster/", "tests/unit/engine/", "tests/unit/fs/"):
+        files = [name for name in map(str, tree.files) if name.startswith(folder)]
+        known = {(scope, name): path for scope, name, path, _, _ in names_of(tree, [f for f in files if f.endswith(".h")], False)}
+        for scope, name, path, line, kind in names_of(tree, [f for f in files if f.endswith("_test.cc")], True):
+            other = known.get((scope, name))
+            if other not in {None, path}:
+                yield f"{path}:{line}: {name} is also a name of {other}: of sources that are compiled together one would be taken for the other"
+            if kind == "function":
+                known[(scope, name)] = path
 
 
 def check_tests(tree):

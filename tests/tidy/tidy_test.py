@@ -56,6 +56,17 @@ class Tidy(unittest.TestCase):
     def test_header_without_guard(self):
         self.expect_found("layout", {"net/a.h": "int a;\n"}, "net/a.h:1:")
 
+    def test_name_that_hides_a_headers(self):
+        header = "#pragma once\nnamespace m {\ninline int Word(long at) { return 0; }\n}\n"
+        source = "namespace m {\nnamespace {\nint Word(int at) { return 1; }\n}\n}\n"
+        files = {"tests/cluster/words.h": header, "tests/cluster/a_test.cc": source}
+        self.expect_found("names", files, "tests/cluster/a_test.cc:3:", "Word", "tests/cluster/words.h")
+
+    def test_name_that_is_another_overload(self):
+        source = "namespace m {\nnamespace {\nint Word(%s at) { return 1; }\n}\n}\n"
+        files = {"tests/cluster/a_test.cc": source % "int", "tests/cluster/b_test.cc": source % "long"}
+        self.expect_found("names", files, "_test.cc:3:", "Word")
+
     def test_clock_in_a_protocol_folder(self):
         self.expect_found("purity", {"directory/a.cc": "auto now = absl::Now();\n"}, "directory/a.cc:1:", "absl::Now")
 

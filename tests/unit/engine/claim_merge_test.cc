@@ -16,11 +16,12 @@
 namespace mangrove {
 namespace {
 
-constexpr PageId Segment(uint64_t n) { return PageId(n * kSegmentPages); }
+constexpr PageId MergedSegment(uint64_t n) { return PageId(n * kSegmentPages); }
 
 Claim ClaimOf(uint64_t segment, uint64_t count, uint64_t node, uint32_t term = 1, bool holds = false) {
-  return {.entry = {.range = {Segment(segment), count * kSegmentPages}, .responsible = NodeId(node), .term = term},
-          .holds = holds};
+  return {
+      .entry = {.range = {MergedSegment(segment), count * kSegmentPages}, .responsible = NodeId(node), .term = term},
+      .holds = holds};
 }
 
 // A source's answer about `rest`: at most `most` claims.
@@ -87,7 +88,8 @@ TEST(ClaimMerge, PartsComeToTheSameAsAllAtOnce) {
                        [](const Claim& a, const Claim& b) { return a.entry.range.first < b.entry.range.first; });
     }
     const uint64_t first = below(100);
-    for (const PageInterval& interval : {kWholeSpace, PageInterval{Segment(first), Segment(first + 1 + below(200))}}) {
+    for (const PageInterval& interval :
+         {kWholeSpace, PageInterval{MergedSegment(first), MergedSegment(first + 1 + below(200))}}) {
       EXPECT_EQ(MergeInParts(sources, interval, 1 + below(20)), AtOnce(sources, interval));
     }
   }
@@ -112,14 +114,14 @@ TEST(ClaimMerge, MoreThanFitAtOnceAreTakenInPieces) {
 }
 
 TEST(ClaimMerge, AnswersThatLeadNowhereAreRefused) {
-  const PageInterval interval{Segment(10), Segment(20)};
+  const PageInterval interval{MergedSegment(10), MergedSegment(20)};
   ClaimMerge merge(interval, 1);
-  for (PageId next : {Segment(10), Segment(9), Segment(21)}) {
+  for (PageId next : {MergedSegment(10), MergedSegment(9), MergedSegment(21)}) {
     EXPECT_EQ(merge.Add(0, {}, next).code(), absl::StatusCode::kInternal) << ToString(next);
   }
   EXPECT_EQ(merge.Add(0, {ClaimOf(15, 1, 1), ClaimOf(12, 1, 1)}, PageId{}).code(), absl::StatusCode::kInternal);
   ClaimMerge other(interval, 1);
-  EXPECT_TRUE(other.Add(0, {ClaimOf(1, 30, 1)}, Segment(15)).ok());  // More than was asked for.
+  EXPECT_TRUE(other.Add(0, {ClaimOf(1, 30, 1)}, MergedSegment(15)).ok());  // More than was asked for.
   EXPECT_EQ(other.Take(), (std::vector<DirectoryEntry>{ClaimOf(10, 5, 1).entry}));
   EXPECT_FALSE(other.done());
 }
@@ -144,12 +146,12 @@ TEST(ClaimMerge, OfTwoOfOneKindTheLaterTermIsRight) {
 
 TEST(OwnSegments, TheFirstRunFromAPageOnMayHaveBegunBefore) {
   OwnSegments own;
-  own.Add({.range = {Segment(10), 2 * kSegmentPages}, .term = 1});
-  own.Add({.range = {Segment(20), kSegmentPages}, .term = 1});
-  EXPECT_EQ(own.FirstFrom(Segment(0))->range.first, Segment(10));
-  EXPECT_EQ(own.FirstFrom(Segment(11))->range.first, Segment(10));
-  EXPECT_EQ(own.FirstFrom(Segment(12))->range.first, Segment(20));
-  EXPECT_EQ(own.FirstFrom(Segment(21)), nullptr);
+  own.Add({.range = {MergedSegment(10), 2 * kSegmentPages}, .term = 1});
+  own.Add({.range = {MergedSegment(20), kSegmentPages}, .term = 1});
+  EXPECT_EQ(own.FirstFrom(MergedSegment(0))->range.first, MergedSegment(10));
+  EXPECT_EQ(own.FirstFrom(MergedSegment(11))->range.first, MergedSegment(10));
+  EXPECT_EQ(own.FirstFrom(MergedSegment(12))->range.first, MergedSegment(20));
+  EXPECT_EQ(own.FirstFrom(MergedSegment(21)), nullptr);
 }
 
 }  // namespace

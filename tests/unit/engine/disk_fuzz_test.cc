@@ -30,9 +30,9 @@ void PutAt(std::string& bytes, size_t at, Integer value) {
   if (at + sizeof(value) <= bytes.size()) std::memcpy(bytes.data() + at, &value, sizeof(value));
 }
 
-std::string TextOf(const PageBytes& page) { return std::string(fuzz::AsText(page.bytes)); }
+std::string DiskText(const PageBytes& page) { return std::string(fuzz::AsText(page.bytes)); }
 
-PageBytes PageFrom(std::string_view bytes) {
+PageBytes DiskPageFrom(std::string_view bytes) {
   PageBytes page{};
   std::memcpy(page.bytes.data(), bytes.data(), std::min(bytes.size(), kPageBytes));
   return page;
@@ -82,7 +82,7 @@ void RepairGroup(std::string& bytes) {
   PutAt(bytes, 32, uint64_t{XXH3_64bits_withSeed(bytes.data(), 32, kSalt)});
 }
 
-std::string GroupOf(const std::vector<StoreBatch>& batches) {
+std::string GroupText(const std::vector<StoreBatch>& batches) {
   std::vector<const StoreBatch*> pointers;
   for (const StoreBatch& batch : batches) pointers.push_back(&batch);
   std::vector<char> bytes(store::EncodedGroupBlocks(pointers) * store::kBlockBytes);
@@ -99,7 +99,7 @@ TEST(DiskFuzz, AGroupOfTheStoresLogIsRefusedOrCanBeWritten) {
   StoreBatch two;
   two.records = {{"other", std::string(100, 'x')}};
   fuzz::Run({.name = "group",
-             .corpus = {GroupOf({one, two}), GroupOf({two}), GroupOf({StoreBatch()})},
+             .corpus = {GroupText({one, two}), GroupText({two}), GroupText({StoreBatch()})},
              .take = IsGroup,
              .repair = RepairGroup,
              .mutations = 40'000,
@@ -203,7 +203,7 @@ void RepairSealedPage(std::string& bytes) {
 }
 
 bool IsLogHeader(std::string_view bytes) {
-  const auto header = DecodeLogHeader(PageFrom(bytes));
+  const auto header = DecodeLogHeader(DiskPageFrom(bytes));
   if (!header.ok()) {
     EXPECT_EQ(header.status().code(), absl::StatusCode::kDataLoss);
     return false;
@@ -216,7 +216,7 @@ bool IsLogHeader(std::string_view bytes) {
 }
 
 bool IsReplayState(std::string_view bytes) {
-  const auto state = DecodeReplayState(PageFrom(bytes));
+  const auto state = DecodeReplayState(DiskPageFrom(bytes));
   if (!state.ok()) {
     EXPECT_EQ(state.status().code(), absl::StatusCode::kDataLoss);
     return false;
@@ -257,7 +257,7 @@ constexpr LogHeader kHeader{.owner = {NodeId(7), Incarnation(3)}, .generation = 
 bool IsStream(std::string_view bytes) {
   LogStream stream(kHeader);
   for (size_t at = 0; at < bytes.size(); at += kPageBytes) {
-    const PageBytes page = PageFrom(bytes.substr(at));
+    const PageBytes page = DiskPageFrom(bytes.substr(at));
     if (const auto log_page = DecodeLogPage(page)) {
       PageBytes again;
       EncodeLogPage(*log_page, again);
@@ -300,7 +300,7 @@ std::string SomeStream() {
                    .first_record = number == 0 ? uint16_t{0} : kNoRecord,
                    .payload = records.substr(number * kLogPayloadBytes, kLogPayloadBytes)},
                   page);
-    stream += TextOf(page);
+    stream += DiskText(page);
   }
   return stream;
 }
@@ -311,12 +311,12 @@ TEST(DiskFuzz, LogsOfTransactionsAreRefusedOrCanBeWritten) {
   PageBytes state;
   EncodeReplayState({.done = Epoch(4), .logs = {NodeId(1), NodeId(2)}}, state);
   fuzz::RunAll({{.name = "header",
-                 .corpus = {TextOf(header), TextOf(PageBytes{})},
+                 .corpus = {DiskText(header), DiskText(PageBytes{})},
                  .take = IsLogHeader,
                  .repair = RepairSealedPage,
                  .interesting_bytes = 56},
                 {.name = "replay page",
-                 .corpus = {TextOf(state), TextOf(PageBytes{})},
+                 .corpus = {DiskText(state), DiskText(PageBytes{})},
                  .take = IsReplayState,
                  .repair = RepairSealedPage,
                  .interesting_bytes = 48},
@@ -341,7 +341,7 @@ void RepairTablePage(std::string& bytes, PageId page) {
 }
 
 bool IsTableHeader(std::string_view bytes) {
-  const auto header = DecodeRegionHeader(PageFrom(bytes).bytes);
+  const auto header = DecodeRegionHeader(DiskPageFrom(bytes).bytes);
   if (!header.ok()) return false;
   PageBytes page;
   EncodeRegionHeader(*header, page.bytes);
@@ -350,7 +350,7 @@ bool IsTableHeader(std::string_view bytes) {
 }
 
 bool IsDescriptor(std::string_view bytes) {
-  const auto region = DecodeRegionDescriptor(kSlot, PageFrom(bytes).bytes);
+  const auto region = DecodeRegionDescriptor(kSlot, DiskPageFrom(bytes).bytes);
   if (!region.ok()) return false;
   if (!region->used) return true;
   EXPECT_TRUE(CheckRegionName(region->name).ok());
@@ -371,12 +371,12 @@ TEST(DiskFuzz, PagesOfTheTableOfRegionsAreRefusedOrCanBeWritten) {
   PageBytes descriptor;
   EncodeRegionDescriptor(kSlot, region, descriptor.bytes);
   fuzz::RunAll({{.name = "header",
-                 .corpus = {TextOf(header)},
+                 .corpus = {DiskText(header)},
                  .take = IsTableHeader,
                  .repair = [](std::string& bytes) { RepairTablePage(bytes, kRegionHeaderPage); },
                  .interesting_bytes = 64},
                 {.name = "descriptor",
-                 .corpus = {TextOf(descriptor)},
+                 .corpus = {DiskText(descriptor)},
                  .take = IsDescriptor,
                  .repair = [](std::string& bytes) { RepairTablePage(bytes, RegionSlotPage(kSlot)); },
                  .interesting_bytes = 420}});

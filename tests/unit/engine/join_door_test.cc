@@ -27,9 +27,9 @@
 namespace mangrove {
 namespace {
 
-constexpr char kCluster[] = "forest";
+constexpr char kDoorCluster[] = "forest";
 
-ClusterKey KeyOf(int fill) {
+ClusterKey FilledKey(int fill) {
   ClusterKey key;
   key.fill(static_cast<std::byte>(fill));
   return key;
@@ -40,7 +40,7 @@ JoinRequest Wish(const std::string& name) { return {name, "10.0.0.4:7400", 1}; }
 JoinAnswer AnswerTo(const JoinRequest& request) {
   JoinAnswer answer;
   answer.node = NodeId(4);
-  answer.keys = {KeyOf(1), KeyOf(2)};
+  answer.keys = {FilledKey(1), FilledKey(2)};
   answer.replicas = 2;
   answer.members = {{NodeId(1), "n1", "10.0.0.1:7400", 1}, {NodeId(4), request.name, request.address, request.votes}};
   return answer;
@@ -51,14 +51,14 @@ class Host {
  public:
   explicit Host(Security security = Security::kAuthenticated) {
     FabricTransportConfig config;
-    config.cluster = ClusterIdOf(kCluster);
-    config.keys = {KeyOf(1)};
+    config.cluster = ClusterIdOf(kDoorCluster);
+    config.keys = {FilledKey(1)};
     config.security = security;
     config.self = {NodeId(1), Incarnation(1)};
     config.listen_address = address_;
     config.members = {{NodeId(1), "n1", address_}};
     transport_ = std::make_unique<FabricTransport>(std::move(config), &loop_, &entropy_);
-    door_ = std::make_unique<JoinDoor>(JoinDoorOptions{kCluster, security, NodeId(1), address_}, transport_.get(),
+    door_ = std::make_unique<JoinDoor>(JoinDoorOptions{kDoorCluster, security, NodeId(1), address_}, transport_.get(),
                                        &loop_, &entropy_, [this](JoinRequest request) { return Admit(request); });
     channels_.Set(Channel::kJoin, door_.get());
     EXPECT_TRUE(transport_->Start(&channels_).ok());
@@ -152,7 +152,7 @@ INSTANTIATE_TEST_SUITE_P(Both, JoinDoorBySecurity, ::testing::Values(Security::k
 TEST_P(JoinDoorBySecurity, AMachineWithATokenIsAdmittedAndLearnsWhatItNeeds) {
   Host host(GetParam());
   const JoinToken token = host.MakeToken();
-  EXPECT_EQ(token.cluster_name, kCluster);
+  EXPECT_EQ(token.cluster_name, kDoorCluster);
   EXPECT_EQ(token.security, GetParam());
   EXPECT_EQ(token.node, NodeId(1));
   EXPECT_EQ(token.address, host.address_);
@@ -282,7 +282,7 @@ TEST(JoinDoor, WhatCannotBeReadIsAnsweredAndMovesNobody) {
   Host host;
   const JoinToken token = host.MakeToken();
   FabricTransportConfig config;
-  config.cluster = ClusterIdOf(kCluster);
+  config.cluster = ClusterIdOf(kDoorCluster);
   config.keys = {token.key};
   config.self = {kGuestNode, Incarnation(1)};
   config.members = {{NodeId(1), "n1", host.address_}};
@@ -414,8 +414,8 @@ TEST(JoinDoor, ADoorThatGoesAwayBeforeTheAnswerIsNotMissed) {
 // --- The machine's side -------------------------------------------------------------------------------------------------
 
 TEST(JoinCluster, ANodeThatIsAwayIsGivenUpInTimeAndNamed) {
-  JoinToken token{kCluster, Security::kAuthenticated, NodeId(1), "127.0.0.1:" + std::to_string(FreePort()), KeyOf(7),
-                  {}};
+  JoinToken token{
+      kDoorCluster, Security::kAuthenticated, NodeId(1), "127.0.0.1:" + std::to_string(FreePort()), FilledKey(7), {}};
   const auto begin = std::chrono::steady_clock::now();
   const absl::Status status = JoinCluster(token, Wish("n4"), 300 * kMillisecond).status();
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(3));

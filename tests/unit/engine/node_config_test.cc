@@ -44,7 +44,7 @@ std::string With(const std::string& piece, const std::string& other) {
   return text;
 }
 
-std::string ErrorOf(const std::string& text) {
+std::string ConfigErrorOf(const std::string& text) {
   const auto config = ParseNodeConfig(text, "x.toml");
   EXPECT_FALSE(config.ok());
   EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
@@ -110,67 +110,68 @@ TEST(NodeConfig, ConnectionsAreAuthenticatedUnlessTheyAreToBeEncrypted) {
   };
   EXPECT_EQ(SecurityOf(*ParseNodeConfig(with("authenticated"), "x.toml")), Security::kAuthenticated);
   EXPECT_EQ(SecurityOf(*ParseNodeConfig(with("encrypted"), "x.toml")), Security::kEncrypted);
-  EXPECT_EQ(ErrorOf(with("none")),
+  EXPECT_EQ(ConfigErrorOf(with("none")),
             "x.toml:7: cluster.security is \"none\", expected \"authenticated\" or \"encrypted\"");
 }
 
 TEST(NodeConfig, AnUnknownKeyIsNamedWithItsLineAndTheKeyThatWasMeant) {
-  EXPECT_EQ(ErrorOf(With("data_dir", "data_dri")),
+  EXPECT_EQ(ConfigErrorOf(With("data_dir", "data_dri")),
             "x.toml:3: node.data_dri is not a known key; did you mean 'data_dir'?");
-  EXPECT_EQ(ErrorOf(With("data_dir = \"var/data\"", "data_dir = \"d\"\ncache_size = 3")),
+  EXPECT_EQ(ConfigErrorOf(With("data_dir = \"var/data\"", "data_dir = \"d\"\ncache_size = 3")),
             "x.toml:4: node.cache_size is not a known key; did you mean 'cache_size_mib'?");
-  EXPECT_EQ(ErrorOf(With("key_file", "keyfile")),
+  EXPECT_EQ(ConfigErrorOf(With("key_file", "keyfile")),
             "x.toml:7: cluster.keyfile is not a known key; did you mean 'key_file'?");
-  EXPECT_EQ(ErrorOf(With("key_file", "colour")),
+  EXPECT_EQ(ConfigErrorOf(With("key_file", "colour")),
             "x.toml:7: cluster.colour is not a known key; expected one of name, key_file, security, replicas, "
             "system_replicas, found_before, lease_ms, replace_after_s, reweigh_after_s");
-  EXPECT_EQ(ErrorOf(With("[cluster]", "[clusters]")), "x.toml:5: clusters is not a known key; did you mean 'cluster'?");
-  EXPECT_EQ(ErrorOf(With("address = \"127.0.0.1:7102\"", "adress = \"127.0.0.1:7102\"")),
+  EXPECT_EQ(ConfigErrorOf(With("[cluster]", "[clusters]")),
+            "x.toml:5: clusters is not a known key; did you mean 'cluster'?");
+  EXPECT_EQ(ConfigErrorOf(With("address = \"127.0.0.1:7102\"", "adress = \"127.0.0.1:7102\"")),
             "x.toml:17: members[2].adress is not a known key; did you mean 'address'?");
-  EXPECT_EQ(ErrorOf(With("key_file", "\"\\u0007\\n\"")),
+  EXPECT_EQ(ConfigErrorOf(With("key_file", "\"\\u0007\\n\"")),
             "x.toml:7: cluster.\\x07\\n is not a known key; expected one of name, key_file, security, replicas, "
             "system_replicas, found_before, lease_ms, replace_after_s, reweigh_after_s");
 }
 
 TEST(NodeConfig, TwoMembersShareNoIdNameOrAddress) {
-  EXPECT_EQ(ErrorOf(With("id = 2", "id = 1")),
+  EXPECT_EQ(ConfigErrorOf(With("id = 2", "id = 1")),
             "x.toml:15: members[2].id is 1, as that of members[1]; expected one that no other member has");
-  EXPECT_EQ(ErrorOf(With("\"node-2\"", "\"node-1\"")),
+  EXPECT_EQ(ConfigErrorOf(With("\"node-2\"", "\"node-1\"")),
             "x.toml:16: members[2].name is \"node-1\", as that of members[1]; expected one that no other member has");
-  EXPECT_EQ(ErrorOf(With("7102", "7101")),
+  EXPECT_EQ(ConfigErrorOf(With("7102", "7101")),
             "x.toml:17: members[2].address is \"127.0.0.1:7101\", as that of members[1]; expected one that no other "
             "member has");
 }
 
 TEST(NodeConfig, AWrongTypeOrANumberOutOfBoundsIsShownWithWhatWasExpected) {
-  EXPECT_EQ(ErrorOf(With("\"var/data\"", "7")), "x.toml:3: node.data_dir is 7, expected a string");
-  EXPECT_EQ(ErrorOf(With("\"var/data\"", "[\"a\"]")), "x.toml:3: node.data_dir is an array, expected a string");
-  EXPECT_EQ(ErrorOf(With("id = 2", "id = \"two\"")),
+  EXPECT_EQ(ConfigErrorOf(With("\"var/data\"", "7")), "x.toml:3: node.data_dir is 7, expected a string");
+  EXPECT_EQ(ConfigErrorOf(With("\"var/data\"", "[\"a\"]")), "x.toml:3: node.data_dir is an array, expected a string");
+  EXPECT_EQ(ConfigErrorOf(With("id = 2", "id = \"two\"")),
             "x.toml:15: members[2].id is \"two\", expected a whole number from 1 to 1152921504606846975");
-  EXPECT_EQ(ErrorOf(With("data_dir", "cache_size_mib = 2.5\ndata_dir")),
+  EXPECT_EQ(ConfigErrorOf(With("data_dir", "cache_size_mib = 2.5\ndata_dir")),
             "x.toml:3: node.cache_size_mib is 2.5, expected a whole number from 1 to 16777216 MiB");
-  EXPECT_EQ(ErrorOf(With("data_dir", "cache_size_mib = 0\ndata_dir")),
+  EXPECT_EQ(ConfigErrorOf(With("data_dir", "cache_size_mib = 0\ndata_dir")),
             "x.toml:3: node.cache_size_mib is 0, expected a whole number from 1 to 16777216 MiB");
-  EXPECT_EQ(ErrorOf(With("data_dir", "fault_timeout_ms = -5\ndata_dir")),
+  EXPECT_EQ(ConfigErrorOf(With("data_dir", "fault_timeout_ms = -5\ndata_dir")),
             "x.toml:3: node.fault_timeout_ms is -5, expected a whole number from 1 to 3600000 ms");
-  EXPECT_EQ(ErrorOf(With("data_dir", "log_level = \"loud\"\ndata_dir")),
+  EXPECT_EQ(ConfigErrorOf(With("data_dir", "log_level = \"loud\"\ndata_dir")),
             "x.toml:3: node.log_level is \"loud\", expected one of debug, error, info, off, warning");
-  EXPECT_EQ(ErrorOf(absl::StrCat("node = 3\n", std::string(kGood).substr(std::string(kGood).find("[cluster]")))),
+  EXPECT_EQ(ConfigErrorOf(absl::StrCat("node = 3\n", std::string(kGood).substr(std::string(kGood).find("[cluster]")))),
             "x.toml:1: node is 3, expected a table: [node]");
 }
 
 TEST(NodeConfig, WhatIsMissingIsNamedWithItsTable) {
-  EXPECT_EQ(ErrorOf(With("data_dir = \"var/data\"\n", "")), "x.toml:1: node.data_dir is missing");
-  EXPECT_EQ(ErrorOf(With("id = 2\n", "")), "x.toml:14: members[2].id is missing");
-  EXPECT_EQ(ErrorOf(""), "x.toml: node is missing; expected a table [node]");
+  EXPECT_EQ(ConfigErrorOf(With("data_dir = \"var/data\"\n", "")), "x.toml:1: node.data_dir is missing");
+  EXPECT_EQ(ConfigErrorOf(With("id = 2\n", "")), "x.toml:14: members[2].id is missing");
+  EXPECT_EQ(ConfigErrorOf(""), "x.toml: node is missing; expected a table [node]");
   const std::string text(kGood);
-  EXPECT_EQ(ErrorOf(text.substr(0, text.find("[[members]]"))),
+  EXPECT_EQ(ConfigErrorOf(text.substr(0, text.find("[[members]]"))),
             "x.toml: members has 0 tables, expected 1 to 1024: a [[members]] for each node of the cluster, this one "
             "included");
 }
 
 TEST(NodeConfig, TheNodeIsAMember) {
-  EXPECT_EQ(ErrorOf(With("name = \"node-1\"\ndata_dir", "name = \"node-3\"\ndata_dir")),
+  EXPECT_EQ(ConfigErrorOf(With("name = \"node-1\"\ndata_dir", "name = \"node-3\"\ndata_dir")),
             "x.toml:2: node.name is \"node-3\", expected one of the members: node-1, node-2");
 }
 
@@ -194,10 +195,10 @@ TEST(NodeConfig, TheTimesOfALossHaveBoundsAndUsualValues) {
   EXPECT_EQ(again->replace_after_s, 10u);
   EXPECT_EQ(again->reweigh_after_s, 0u);
   for (const char* value : {"999", "10001", "1.5", "\"1 s\""}) {
-    EXPECT_EQ(ErrorOf(With("[cluster]", absl::StrCat("[cluster]\nlease_ms = ", value))),
+    EXPECT_EQ(ConfigErrorOf(With("[cluster]", absl::StrCat("[cluster]\nlease_ms = ", value))),
               absl::StrCat("x.toml:6: cluster.lease_ms is ", value, ", expected a whole number from 1000 to 10000 ms"));
   }
-  EXPECT_EQ(ErrorOf(With("[cluster]", "[cluster]\nreplace_after_s = 9")),
+  EXPECT_EQ(ConfigErrorOf(With("[cluster]", "[cluster]\nreplace_after_s = 9")),
             "x.toml:6: cluster.replace_after_s is 9, expected a whole number from 10 to 2592000 s");
   NodeConfig made = *usual;
   made.lease_ms = 0;
@@ -217,7 +218,7 @@ TEST(NodeConfig, TheClustersOwnPagesHaveAsManyCopiesAsOthersUnlessItIsSaid) {
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(SystemReplicasOf(*again), 2u);
   for (const char* value : {"0", "256", "1.5"}) {
-    EXPECT_EQ(ErrorOf(With("[cluster]", absl::StrCat("[cluster]\nsystem_replicas = ", value))),
+    EXPECT_EQ(ConfigErrorOf(With("[cluster]", absl::StrCat("[cluster]\nsystem_replicas = ", value))),
               absl::StrCat("x.toml:6: cluster.system_replicas is ", value, ", expected a whole number from 1 to 255"));
   }
   const auto most = ParseNodeConfig(With("[cluster]", "[cluster]\nreplicas = 300"), "x.toml");
@@ -231,8 +232,8 @@ TEST(NodeConfig, ALimitOfRepairIsAWholeNumberAndNotNothing) {
     return With("data_dir = \"var/data\"", absl::StrCat("data_dir = \"d\"\nrepair_limit_mib_per_s = ", value));
   };
   for (const char* value : {"0", "-1", "1048577", "1.5", "\"fast\"", "true"}) {
-    EXPECT_EQ(ErrorOf(limited(value)), absl::StrCat("x.toml:4: node.repair_limit_mib_per_s is ", value,
-                                                    ", expected a whole number from 1 to 1048576 MiB/s"));
+    EXPECT_EQ(ConfigErrorOf(limited(value)), absl::StrCat("x.toml:4: node.repair_limit_mib_per_s is ", value,
+                                                          ", expected a whole number from 1 to 1048576 MiB/s"));
   }
   for (const uint64_t mib : {uint64_t{1}, uint64_t{1048576}}) {
     const auto config = ParseNodeConfig(limited(absl::StrCat(mib)), "x.toml");
@@ -254,14 +255,14 @@ TEST(NodeConfig, ThereMayBeFewerMembersThanReplicas) {
 }
 
 TEST(NodeConfig, NamesPathsAndAddressesAreChecked) {
-  EXPECT_THAT(ErrorOf(With("\"demo\"", "\"de mo\"")),
+  EXPECT_THAT(ConfigErrorOf(With("\"demo\"", "\"de mo\"")),
               StartsWith("x.toml:6: cluster.name is \"de mo\", expected 1 to 63"));
-  EXPECT_THAT(ErrorOf(With("\"var/key\"", "\"\"")), StartsWith("x.toml:7: cluster.key_file is empty"));
-  EXPECT_THAT(ErrorOf(With("data_dir", absl::StrCat("socket = \"", std::string(108, 's'), "\"\ndata_dir"))),
+  EXPECT_THAT(ConfigErrorOf(With("\"var/key\"", "\"\"")), StartsWith("x.toml:7: cluster.key_file is empty"));
+  EXPECT_THAT(ConfigErrorOf(With("data_dir", absl::StrCat("socket = \"", std::string(108, 's'), "\"\ndata_dir"))),
               AllOf(StartsWith("x.toml:3: node.socket is "), HasSubstr("at most 107 bytes; this one has 108")));
   for (const char* address :
        {"127.0.0.1", "127.0.0.1:", ":7102", "127.0.0.1:0", "127.0.0.1:70000", "::1:7102", "h:+71"}) {
-    EXPECT_THAT(ErrorOf(With("127.0.0.1:7102", address)),
+    EXPECT_THAT(ConfigErrorOf(With("127.0.0.1:7102", address)),
                 AllOf(StartsWith("x.toml:17: members[2].address is \""), HasSubstr("expected \"host:port\"")))
         << address;
   }
@@ -286,9 +287,9 @@ TEST(NodeConfig, VotesAreThoseOfTheFileOrOneEachForTheFirstMembers) {
   EXPECT_EQ(votes_of(four), (Votes{{NodeId(1), 1}, {NodeId(2), 1}, {NodeId(3), 1}, {NodeId(4), 0}}));
   // One that is named is all that are named.
   EXPECT_EQ(votes_of(With("id = 2\n", "id = 2\nvotes = 3\n")), (Votes{{NodeId(1), 0}, {NodeId(2), 3}}));
-  EXPECT_EQ(ErrorOf(With("id = 2\n", "id = 2\nvotes = 101\n")),
+  EXPECT_EQ(ConfigErrorOf(With("id = 2\n", "id = 2\nvotes = 101\n")),
             "x.toml:16: members[2].votes is 101, expected a whole number from 0 to 100");
-  EXPECT_THAT(ErrorOf(With("id = 2\n", "id = 2\nvotes = 0\n")),
+  EXPECT_THAT(ConfigErrorOf(With("id = 2\n", "id = 2\nvotes = 0\n")),
               HasSubstr("members has 0 tables with votes above 0, expected 1 to 64"));
 }
 
@@ -306,23 +307,24 @@ TEST(NodeConfig, FilesetsAreMountedAtDirectoriesOfTheirOwn) {
   const auto with_options = ParseNodeConfig(kGood + mount + "options = \"ro,nosuid\"\n", "x.toml");
   ASSERT_TRUE(with_options.ok()) << with_options.status();
   EXPECT_EQ(ParseNodeConfig(FormatNodeConfig(*with_options), "x.toml")->mounts[0].options, "ro,nosuid");
-  EXPECT_EQ(ErrorOf(kGood + mount + "options = true\n"), "x.toml:21: mounts[1].options is true, expected a string");
-  EXPECT_EQ(ErrorOf(kGood + mount + mount),
+  EXPECT_EQ(ConfigErrorOf(kGood + mount + "options = true\n"),
+            "x.toml:21: mounts[1].options is true, expected a string");
+  EXPECT_EQ(ConfigErrorOf(kGood + mount + mount),
             "x.toml:23: mounts[2].directory is \"/mnt\", expected one that no other mount has");
-  EXPECT_EQ(ErrorOf(kGood + absl::StrReplaceAll(mount, {{"/mnt", "mnt"}})),
+  EXPECT_EQ(ConfigErrorOf(kGood + absl::StrReplaceAll(mount, {{"/mnt", "mnt"}})),
             "x.toml:20: mounts[1].directory is \"mnt\", expected an absolute path");
-  EXPECT_EQ(ErrorOf(kGood + absl::StrReplaceAll(mount, {{"default", ""}})),
+  EXPECT_EQ(ConfigErrorOf(kGood + absl::StrReplaceAll(mount, {{"default", ""}})),
             "x.toml:19: mounts[1].fileset is empty, expected the name of a fileset");
-  EXPECT_EQ(ErrorOf(kGood + std::string("[[mounts]]\nfileset = \"default\"\n")),
+  EXPECT_EQ(ConfigErrorOf(kGood + std::string("[[mounts]]\nfileset = \"default\"\n")),
             "x.toml:18: mounts[1].directory is missing");
-  EXPECT_EQ(ErrorOf(absl::StrCat("mounts = 3\n", kGood)),
+  EXPECT_EQ(ConfigErrorOf(absl::StrCat("mounts = 3\n", kGood)),
             "x.toml:1: mounts is 3, expected a [[mounts]] for each fileset that is mounted");
 }
 
 TEST(NodeConfig, WhatIsNotTomlIsNamedWithItsLine) {
-  EXPECT_THAT(ErrorOf(With("name = \"demo\"", "name = demo")), StartsWith("x.toml:6: "));
-  EXPECT_THAT(ErrorOf(With("name = \"demo\"", "name = \"demo\"\nname = \"demo\"")), StartsWith("x.toml:7: "));
-  EXPECT_THAT(ErrorOf(std::string("\xff\0\x01", 3)), StartsWith("x.toml:1: "));
+  EXPECT_THAT(ConfigErrorOf(With("name = \"demo\"", "name = demo")), StartsWith("x.toml:6: "));
+  EXPECT_THAT(ConfigErrorOf(With("name = \"demo\"", "name = \"demo\"\nname = \"demo\"")), StartsWith("x.toml:7: "));
+  EXPECT_THAT(ConfigErrorOf(std::string("\xff\0\x01", 3)), StartsWith("x.toml:1: "));
 }
 
 TEST(NodeConfig, ConfigurationsMadeInCodeAreCheckedToo) {

@@ -8,9 +8,9 @@
 namespace mangrove {
 namespace {
 
-constexpr uint64_t kRoot = 1;  // As long as it stays.
+constexpr uint64_t kFirstRoot = 1;  // As long as it stays.
 
-constexpr PageId Segment(uint64_t n) { return kFirstReservablePage + n * kSegmentPages; }
+constexpr PageId RootSegment(uint64_t n) { return kFirstReservablePage + n * kSegmentPages; }
 
 class PageEngineRoot : public PageEngineViewsTest {
  protected:
@@ -30,7 +30,7 @@ class PageEngineRoot : public PageEngineViewsTest {
   static uint64_t Owner(uint64_t i) { return 1 + (i + i / 5) % kNodes; }
   // By turns, so that each has made pages of the directory, in which there are runs of all.
   static void TouchByTurns(EngineCluster& cluster) {
-    for (uint64_t i = 0; i < kSegments; ++i) Touch(cluster, Owner(i), Segment(i));
+    for (uint64_t i = 0; i < kSegments; ++i) Touch(cluster, Owner(i), RootSegment(i));
   }
   // Before it leaves, who was responsible for each segment; afterwards those of others are where they were.
   static void ExpectOthersStay(EngineCluster& cluster, const std::set<uint64_t>& gone) {
@@ -38,13 +38,13 @@ class PageEngineRoot : public PageEngineViewsTest {
       const uint64_t was = Owner(i);
       if (gone.contains(was)) continue;
       for (const uint64_t node : cluster.running()) {
-        EXPECT_EQ(cluster.engine(node).ResponsibleFor(Segment(i)), NodeId(was)) << i << " at node " << node;
+        EXPECT_EQ(cluster.engine(node).ResponsibleFor(RootSegment(i)), NodeId(was)) << i << " at node " << node;
       }
     }
   }
   static void ExpectOneForEach(EngineCluster& cluster) {
     for (uint64_t i = 0; i < kSegments; ++i) {
-      ExpectOneResponsible(cluster, Segment(i));
+      ExpectOneResponsible(cluster, RootSegment(i));
       if (testing::Test::HasFailure()) return;
     }
   }
@@ -68,26 +68,26 @@ class PageEngineRoot : public PageEngineViewsTest {
 };
 
 TEST_F(PageEngineRoot, ItIsTheFirstNodeAndThenAnotherMember) {
-  EXPECT_EQ(cluster_.view().root, NodeId(kRoot));
-  cluster_.Leave(kRoot);
+  EXPECT_EQ(cluster_.view().root, NodeId(kFirstRoot));
+  cluster_.Leave(kFirstRoot);
   const NodeId next = cluster_.view().root;
-  EXPECT_NE(next, NodeId(kRoot));
+  EXPECT_NE(next, NodeId(kFirstRoot));
   for (const uint64_t node : cluster_.running()) {
     for (const PageId page : {kSuperRootPage, kRamDirectoryRootPage, kDiskDirectoryRootPage}) {
       EXPECT_EQ(cluster_.engine(node).ResponsibleFor(page), next);
     }
   }
-  cluster_.Start({NodeId(kRoot), Incarnation(2)});
-  EXPECT_EQ(cluster_.engine(kRoot).ResponsibleFor(kSuperRootPage), next);
+  cluster_.Start({NodeId(kFirstRoot), Incarnation(2)});
+  EXPECT_EQ(cluster_.engine(kFirstRoot).ResponsibleFor(kSuperRootPage), next);
 }
 
 TEST_F(PageEngineRoot, WhenItLeavesTheDirectoryGoesOn) {
   TouchByTurns(cluster_);
-  cluster_.Leave(kRoot);
+  cluster_.Leave(kFirstRoot);
   ExpectOneForEach(cluster_);
-  ExpectOthersStay(cluster_, {kRoot});
-  for (uint64_t i = kSegments; i < kSegments + 20; ++i) Touch(cluster_, 2 + i % 3, Segment(i));
-  for (uint64_t i = kSegments; i < kSegments + 20; ++i) ExpectOneResponsible(cluster_, Segment(i));
+  ExpectOthersStay(cluster_, {kFirstRoot});
+  for (uint64_t i = kSegments; i < kSegments + 20; ++i) Touch(cluster_, 2 + i % 3, RootSegment(i));
+  for (uint64_t i = kSegments; i < kSegments + 20; ++i) ExpectOneResponsible(cluster_, RootSegment(i));
 }
 
 TEST_F(PageEngineRoot, WhenAMakerOfDirectoryPagesLeavesTheDirectoryGoesOn) {
@@ -100,7 +100,7 @@ TEST_F(PageEngineRoot, WhenAMakerOfDirectoryPagesLeavesTheDirectoryGoesOn) {
 
 // Nobody has a copy of what it made, but itself.
 TEST_F(PageEngineRoot, WhoStartsAnewFindsWhatTheOthersClaim) {
-  for (const uint64_t gone : {uint64_t{3}, kRoot}) {
+  for (const uint64_t gone : {uint64_t{3}, kFirstRoot}) {
     SCOPED_TRACE(gone);
     EngineCluster cluster(kNodes, SmallPages);
     TouchByTurns(cluster);
@@ -116,10 +116,10 @@ TEST_F(PageEngineRoot, TheLastOneServesAlone) {
   TouchByTurns(cluster_);
   for (const uint64_t node : {1, 2, 3}) {
     cluster_.Leave(node);
-    for (uint64_t i = 0; i < kSegments; i += 7) ExpectOneResponsible(cluster_, Segment(i));
+    for (uint64_t i = 0; i < kSegments; i += 7) ExpectOneResponsible(cluster_, RootSegment(i));
   }
-  for (uint64_t i = 0; i < kSegments; ++i) Touch(cluster_, 4, Segment(i));
-  for (uint64_t i = 0; i < kSegments; ++i) EXPECT_EQ(cluster_.engine(4).ResponsibleFor(Segment(i)), NodeId(4));
+  for (uint64_t i = 0; i < kSegments; ++i) Touch(cluster_, 4, RootSegment(i));
+  for (uint64_t i = 0; i < kSegments; ++i) EXPECT_EQ(cluster_.engine(4).ResponsibleFor(RootSegment(i)), NodeId(4));
 }
 
 // And comes back, again and again.
@@ -129,7 +129,7 @@ TEST_F(PageEngineRoot, EachMayStartAnewInTurn) {
     for (uint64_t node = 1; node <= kNodes; ++node) {
       if (round == 3) cluster_.Leave(node);
       cluster_.Start({NodeId(node), Incarnation(round)});
-      for (uint64_t i = node; i < kSegments; i += 5) ExpectOneResponsible(cluster_, Segment(i));
+      for (uint64_t i = node; i < kSegments; i += 5) ExpectOneResponsible(cluster_, RootSegment(i));
     }
   }
   ExpectOneForEach(cluster_);
@@ -138,21 +138,21 @@ TEST_F(PageEngineRoot, EachMayStartAnewInTurn) {
 // Lookups that are under way when it leaves.
 TEST_F(PageEngineRoot, LookupsThatAreUnderWayEndWell) {
   for (int steps = 0; steps < 40; steps += 2) {
-    for (const uint64_t gone : {kRoot, uint64_t{3}}) {
+    for (const uint64_t gone : {kFirstRoot, uint64_t{3}}) {
       SCOPED_TRACE(testing::Message() << steps << " steps, node " << gone << " leaves");
       EngineCluster cluster(kNodes, SmallPages);
-      for (uint64_t i = 0; i < 12; ++i) Touch(cluster, Owner(i), Segment(i));
+      for (uint64_t i = 0; i < 12; ++i) Touch(cluster, Owner(i), RootSegment(i));
       std::vector<Pending> all;
       for (const uint64_t node : {2, 4}) {
         for (uint64_t i = 0; i < 14; ++i) {
-          all.push_back(Begin(cluster.engine(node).Locate(Segment(i), cluster.In(5 * kSecond))));
+          all.push_back(Begin(cluster.engine(node).Locate(RootSegment(i), cluster.In(5 * kSecond))));
         }
       }
       for (int i = 0; i < steps; ++i) cluster.Step(cluster.In(kMillisecond));
       cluster.Leave(gone);
       cluster.RunFor(kSecond);
       for (size_t i = 0; i < all.size(); ++i) ASSERT_TRUE(IsOk(all[i])) << i << ": " << Show(all[i]);
-      for (uint64_t i = 0; i < 14; ++i) ExpectOneResponsible(cluster, Segment(i));
+      for (uint64_t i = 0; i < 14; ++i) ExpectOneResponsible(cluster, RootSegment(i));
       if (HasFailure()) return;
     }
   }

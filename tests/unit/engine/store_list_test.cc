@@ -38,7 +38,7 @@ StoredPage HeaderOf(PageId page, uint64_t counter) {
   return header;
 }
 
-StoreBatch BatchOf(const std::vector<PageId>& puts, uint64_t counter) {
+StoreBatch BatchOfPages(const std::vector<PageId>& puts, uint64_t counter) {
   StoreBatch batch;
   for (const PageId page : puts) batch.put_pages.push_back(MakePage(page, counter));
   return batch;
@@ -122,7 +122,7 @@ TEST(StoreList, ThereIsARestExactlyIfMoreWasNotListed) {
 TEST(StoreList, OnlyPagesOfTheRange) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
-  ASSERT_TRUE(s.Commit(BatchOf({kListed + 9, kListed + 10, kListed + 19, kListed + 20}, 1)).ok());
+  ASSERT_TRUE(s.Commit(BatchOfPages({kListed + 9, kListed + 10, kListed + 19, kListed + 20}, 1)).ok());
   const auto list = [&s](PageRange range) { return PagesOf(*s.List(range, 10)); };
   EXPECT_EQ(list({kListed + 10, 10}), (std::vector{kListed + 10, kListed + 19}));
   EXPECT_EQ(list({kListed + 9, 12}), (std::vector{kListed + 9, kListed + 10, kListed + 19, kListed + 20}));
@@ -137,7 +137,7 @@ TEST(StoreList, BothEndsOfTheSpaceAndHugeRanges) {
   const PageId last(kSpacePages - 1);
   const PageId border(absl::MakeUint128(1, 0));
   ASSERT_TRUE(
-      s.Commit(BatchOf({PageId(1), PageId(2), PageId(border.value - 1), border, PageId(last.value - 1), last}, 1))
+      s.Commit(BatchOfPages({PageId(1), PageId(2), PageId(border.value - 1), border, PageId(last.value - 1), last}, 1))
           .ok());
   const auto list = [&s](PageRange range) { return PagesOf(*s.List(range, 10)); };
   EXPECT_EQ(list({PageId(1), 1}), std::vector{PageId(1)});
@@ -160,9 +160,9 @@ TEST(StoreList, SeesWhatWasCommittedBeforeIt) {  // S3
     s.store->Commit(std::move(batch), [](const absl::Status& status) { EXPECT_TRUE(status.ok()) << status; });
   };
   for (uint64_t round = 1; round <= 100; ++round) {
-    commit(BatchOf({kListed, kListed + 5, kListed + 100}, round));
+    commit(BatchOfPages({kListed, kListed + 5, kListed + 100}, round));
     ExpectModel(s, {{kListed, round}, {kListed + 5, round}, {kListed + 100, round}}, kHuge, 10);
-    StoreBatch batch = BatchOf({kListed + 50, kListed + 100}, round + 1);
+    StoreBatch batch = BatchOfPages({kListed + 50, kListed + 100}, round + 1);
     batch.delete_pages.push_back({kListed + 0, round % 2 == 0 ? uint64_t{1} : uint64_t{60}});
     batch.delete_pages.push_back({kListed + 100, 1});
     batch.delete_pages.push_back({kListed + 5, 1});
@@ -181,11 +181,11 @@ TEST(StoreList, OneThatWaitsForNothingIsNoOlderThanTheLastThatWaited) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
   for (uint64_t round = 1; round <= 300; ++round) {
-    s.store->Commit(BatchOf({kListed, kListed + 1}, 2 * round), [](const absl::Status&) {});
+    s.store->Commit(BatchOfPages({kListed, kListed + 1}, 2 * round), [](const absl::Status&) {});
     if (round % 3 == 0) {
       ASSERT_EQ(s.List(kHuge, 10)->pages.size(), 2u);
     }
-    s.store->Commit(BatchOf({kListed, kListed + 1}, 2 * round + 1), [](const absl::Status&) {});
+    s.store->Commit(BatchOfPages({kListed, kListed + 1}, 2 * round + 1), [](const absl::Status&) {});
     const auto list = s.List(kHuge, 10, PageStore::Listed::kNoWait);
     ASSERT_TRUE(list.ok()) << list.status();
     if (round < 3) continue;
@@ -200,11 +200,11 @@ TEST(StoreList, OneThatWaitsForNothingIsNoOlderThanTheLastThatWaited) {
 TEST(StoreList, ReadsOfOtherPagesSeeWhatWasThere) {
   TemporaryDirectory directory;
   WaitingStore s(directory.path());
-  ASSERT_TRUE(s.Commit(BatchOf({kListed, kListed + 1, kListed + 2}, 1)).ok());
+  ASSERT_TRUE(s.Commit(BatchOfPages({kListed, kListed + 1, kListed + 2}, 1)).ok());
   for (uint64_t round = 2; round <= 300; ++round) {
-    s.store->Commit(BatchOf({kListed}, round), [](const absl::Status&) {});
+    s.store->Commit(BatchOfPages({kListed}, round), [](const absl::Status&) {});
     if (round % 2 == 0) {
-      ASSERT_TRUE(s.Commit(BatchOf({kListed + 1}, round)).ok());
+      ASSERT_TRUE(s.Commit(BatchOfPages({kListed + 1}, round)).ok());
     }
     const auto of = [&](PageId page) { return s.Read(page, /*with_data=*/false)->version.counter; };
     EXPECT_EQ(of(kListed + 2), 1u);
@@ -220,7 +220,7 @@ TEST(StoreList, IsTheSameAfterCloseAndOpen) {
   {
     WaitingStore s(directory.path(), SmallBuffers);
     for (const auto& [page, counter] : model) {
-      s.store->Commit(BatchOf({page}, counter), [](const absl::Status&) {});
+      s.store->Commit(BatchOfPages({page}, counter), [](const absl::Status&) {});
     }
     ExpectModel(s, model, kHuge, 256);
     StoreBatch deletion;
@@ -275,7 +275,7 @@ TEST(StoreList, ACorruptRecordIsListedAsOlderThanAnyOther) {  // S4
   TemporaryDirectory directory;
   {
     WaitingStore s(directory.path());
-    ASSERT_TRUE(s.Commit(BatchOf({kListed, kListed + 1, kListed + 2, kListed + 3}, 1)).ok());
+    ASSERT_TRUE(s.Commit(BatchOfPages({kListed, kListed + 1, kListed + 2, kListed + 3}, 1)).ok());
   }
   {
     const auto [file, offset] = store_test::FileAndOffsetOf(directory.path(), kListed);

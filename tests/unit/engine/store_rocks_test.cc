@@ -33,7 +33,7 @@ using store_test::WaitingStore;
 
 constexpr PageId kStored{absl::MakeUint128(1, 42)};
 
-bool Mentions(const absl::Status& status, const std::string& text) {
+bool StatusMentions(const absl::Status& status, const std::string& text) {
   return std::string(status.message()).find(text) != std::string::npos;
 }
 
@@ -86,7 +86,7 @@ TEST(RocksStore, PageThatWasNeverStoredIsNotFoundByItsAddress) {
   ASSERT_TRUE(s.Put(kStored, 1).ok());
   const auto read = s.Read(kStored + 1);
   EXPECT_TRUE(absl::IsNotFound(read.status())) << read.status();
-  EXPECT_TRUE(Mentions(read.status(), ToString(kStored + 1))) << read.status();
+  EXPECT_TRUE(StatusMentions(read.status(), ToString(kStored + 1))) << read.status();
 }
 
 TEST(RocksStore, LaterCommitAndLaterEntryWin) {
@@ -354,9 +354,9 @@ TEST(RocksStore, StoreThatIsOpenIsNotOpenedAgain) {
   TestLoop other;
   const auto again = RocksStore::Open(OptionsFor(directory.path(), other));
   ASSERT_TRUE(absl::IsFailedPrecondition(again.status())) << again.status();
-  EXPECT_TRUE(Mentions(again.status(), directory.path())) << again.status();
-  EXPECT_TRUE(Mentions(again.status(), "process " + std::to_string(getpid()))) << again.status();
-  EXPECT_TRUE(Mentions(again.status(), "stop it first")) << again.status();
+  EXPECT_TRUE(StatusMentions(again.status(), directory.path())) << again.status();
+  EXPECT_TRUE(StatusMentions(again.status(), "process " + std::to_string(getpid()))) << again.status();
+  EXPECT_TRUE(StatusMentions(again.status(), "stop it first")) << again.status();
   EXPECT_TRUE(s.Put(kStored, 1).ok()) << "the one that has it goes on";
 }
 
@@ -370,7 +370,7 @@ TEST(RocksStore, StoreThatAToolHasOpenIsNotOpened) {
   TestLoop loop;
   const auto opened = RocksStore::Open(OptionsFor(directory.path(), loop));
   ASSERT_TRUE(absl::IsFailedPrecondition(opened.status())) << opened.status();
-  EXPECT_TRUE(Mentions(opened.status(), directory.path())) << opened.status();
+  EXPECT_TRUE(StatusMentions(opened.status(), directory.path())) << opened.status();
 }
 
 TEST(RocksStore, StoreOfAnotherNodeOrClusterIsNotOpened) {
@@ -381,14 +381,14 @@ TEST(RocksStore, StoreOfAnotherNodeOrClusterIsNotOpened) {
   options.node = NodeId(8);
   const auto other_node = RocksStore::Open(options);
   ASSERT_TRUE(absl::IsFailedPrecondition(other_node.status())) << other_node.status();
-  EXPECT_TRUE(Mentions(other_node.status(), "node 7")) << other_node.status();
-  EXPECT_TRUE(Mentions(other_node.status(), "node 8")) << other_node.status();
+  EXPECT_TRUE(StatusMentions(other_node.status(), "node 7")) << other_node.status();
+  EXPECT_TRUE(StatusMentions(other_node.status(), "node 8")) << other_node.status();
   options = OptionsFor(directory.path(), loop);
   options.cluster.low += 1;
   const auto other_cluster = RocksStore::Open(options);
   ASSERT_TRUE(absl::IsFailedPrecondition(other_cluster.status())) << other_cluster.status();
-  EXPECT_TRUE(Mentions(other_cluster.status(), "112233445566778899aabbccddeeff00")) << other_cluster.status();
-  EXPECT_TRUE(Mentions(other_cluster.status(), "112233445566778899aabbccddeeff01")) << other_cluster.status();
+  EXPECT_TRUE(StatusMentions(other_cluster.status(), "112233445566778899aabbccddeeff00")) << other_cluster.status();
+  EXPECT_TRUE(StatusMentions(other_cluster.status(), "112233445566778899aabbccddeeff01")) << other_cluster.status();
   EXPECT_TRUE(RocksStore::Open(OptionsFor(directory.path(), loop)).ok());
 }
 
@@ -398,7 +398,7 @@ TEST(RocksStore, PathThatIsNoDirectoryIsRefusedByName) {
   TestLoop loop;
   const auto opened = RocksStore::Open(OptionsFor(directory / "file", loop));
   ASSERT_TRUE(absl::IsFailedPrecondition(opened.status())) << opened.status();
-  EXPECT_TRUE(Mentions(opened.status(), directory / "file")) << opened.status();
+  EXPECT_TRUE(StatusMentions(opened.status(), directory / "file")) << opened.status();
   EXPECT_FALSE(RocksStore::Open(OptionsFor(directory / "file/below", loop)).ok());
 }
 
@@ -464,7 +464,7 @@ TEST(RocksStore, CorruptPageIsDataLossByItsAddressAndTheStoreLivesOn) {  // S4
   for (uint64_t i = 0; i < 3; ++i) {
     const auto read = s.Read(kStored + i);
     ASSERT_TRUE(absl::IsDataLoss(read.status())) << read.status();
-    EXPECT_TRUE(Mentions(read.status(), ToString(kStored + i))) << read.status();
+    EXPECT_TRUE(StatusMentions(read.status(), ToString(kStored + i))) << read.status();
   }
   EXPECT_TRUE(s.Read(kStored, /*with_data=*/false).ok()) << "its header is sound";
   EXPECT_TRUE(absl::IsDataLoss(s.Read(kStored + 1, /*with_data=*/false).status()));
@@ -492,7 +492,7 @@ TEST(RocksStore, CorruptRecordIsDataLossByItsKeyAndTheStoreLivesOn) {  // S4
   WaitingStore s(directory.path());
   const auto records = s.Records("region/");
   ASSERT_TRUE(absl::IsDataLoss(records.status())) << records.status();
-  EXPECT_TRUE(Mentions(records.status(), "region/1")) << records.status();
+  EXPECT_TRUE(StatusMentions(records.status(), "region/1")) << records.status();
   EXPECT_EQ(s.Records("view")->size(), 1u);
 }
 
@@ -511,7 +511,7 @@ TEST(RocksStore, CorruptOrMissingStampIsRefused) {
   { Vandal(directory.path()).Put(0, std::string(store::kStampKey), store::EncodeStamp(later)); }
   const auto opened = RocksStore::Open(OptionsFor(directory.path(), loop));
   EXPECT_TRUE(absl::IsFailedPrecondition(opened.status()));
-  EXPECT_TRUE(Mentions(opened.status(), absl::StrCat("has format ", later.format))) << opened.status();
+  EXPECT_TRUE(StatusMentions(opened.status(), absl::StrCat("has format ", later.format))) << opened.status();
   // The first format's stamp was shorter.
   {
     Vandal(directory.path())
@@ -519,7 +519,7 @@ TEST(RocksStore, CorruptOrMissingStampIsRefused) {
   }
   const auto first = RocksStore::Open(OptionsFor(directory.path(), loop));
   EXPECT_TRUE(absl::IsFailedPrecondition(first.status()));
-  EXPECT_TRUE(Mentions(first.status(), "has format 1; this program")) << first.status();
+  EXPECT_TRUE(StatusMentions(first.status(), "has format 1; this program")) << first.status();
 }
 
 // A table that a merge cannot read stops every write: the store ends with the way on in its last words.
@@ -562,8 +562,8 @@ TEST(RocksStore, ATableThatIsFoundDamagedByAMergePoisonsAndSaysWhatToDo) {
   const std::lock_guard lock(mutex);
   for (const absl::Status& status : {written, poison}) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
-    EXPECT_TRUE(Mentions(status, "block checksum mismatch")) << status;
-    EXPECT_TRUE(Mentions(status, absl::StrCat("move the directory ", directory.path(), " away"))) << status;
+    EXPECT_TRUE(StatusMentions(status, "block checksum mismatch")) << status;
+    EXPECT_TRUE(StatusMentions(status, absl::StrCat("move the directory ", directory.path(), " away"))) << status;
   }
 }
 

@@ -262,7 +262,7 @@ TEST_F(StreamsTest, PermissionsAndOwnersOfStreamsAreTheirFilesAsTheyAreNow) {
   EXPECT_EQ(Of(StreamOf("sticky", "a")).mode, mode_t{S_IFREG | 0644});
 }
 
-std::string AclOf(const std::vector<std::array<uint32_t, 3>>& entries) {
+std::string AclBytes(const std::vector<std::array<uint32_t, 3>>& entries) {
   std::string acl(4 + entries.size() * 8, '\0');
   const std::span<char> bytes(acl.data(), acl.size());
   PutLittle(bytes, 0, uint32_t{2});
@@ -281,7 +281,8 @@ TEST_F(StreamsTest, AnAclOfAFileIsThatOfItsStreams) {
   const std::string name(kAccessAcl);
   EXPECT_EQ(ErrnoOf(Do(instance_->GetXattr(StreamOf("file", "a"), name)).status()), ENODATA);
   const auto acl = [&](uint32_t user, uint32_t named, uint32_t group, uint32_t mask, uint32_t other) {
-    return AclOf({{1, user, kNobody}, {2, named, 33}, {4, group, kNobody}, {16, mask, kNobody}, {32, other, kNobody}});
+    return AclBytes(
+        {{1, user, kNobody}, {2, named, 33}, {4, group, kNobody}, {16, mask, kNobody}, {32, other, kNobody}});
   };
   ASSERT_TRUE(Do(instance_->SetXattr(file_, name, acl(7, 6, 1, 7, 0), XattrMode::kAny)).ok());
   EXPECT_EQ(*Do(instance_->GetXattr(StreamOf("file", "a"), name)), acl(6, 6, 0, 6, 0));
