@@ -380,8 +380,9 @@ Task<absl::Status> SuperRoot::DropPages(PageRange region) {
 // EBUSY: a node that is there has it mounted.
 Task<absl::Status> SuperRoot::CheckUnused(PageRange region, std::string name) {
   EnginePages pages(node_, region, clients_());
+  const auto members = node_.engine->view().members;  // As it is now: nodes come and go meanwhile.
   auto body = [&](Edit& edit) -> Task<absl::Status> {
-    for (const auto& [node, incarnation] : node_.engine->view().members) {
+    for (const auto& [node, incarnation] : members) {
       const uint64_t place = kFirstPlacePage + node.value % kNodePlaces;
       const absl::StatusOr<EditPage*> page = co_await edit.Get(place, PageKind::kPlace, Intent::kRead);
       if (!page.ok()) co_return page.status();

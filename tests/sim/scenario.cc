@@ -13,7 +13,6 @@
 #include "tests/sim/engine_node.h"
 #include "tests/sim/file_locks.h"
 #include "tests/sim/files.h"
-#include "tests/sim/filesets.h"
 #include "tests/sim/kernel_caches.h"
 
 namespace mangrove::sim {
@@ -127,11 +126,11 @@ ClusterOptions WithReaders(ClusterOptions cluster, const Scenario& scenario, Sim
 
 // How full the logs of transactions are.
 ClusterOptions WithLogs(ClusterOptions cluster, const Scenario& scenario, SimRandom random) {
-  if ((scenario.traits & (kAccounts | kFiles | kFileLocks | kKernelCaches | kFilesets)) == 0) return cluster;
+  if ((scenario.traits & (kAccounts | kFiles | kFileLocks | kKernelCaches)) == 0) return cluster;
   cluster.log_pages = static_cast<uint64_t>(random.Spread(8, 100));
   if ((scenario.traits & kMoves) == 0) cluster.nodes = std::min(cluster.nodes, 5);
   // What the operations of all users lock at a time has to fit.
-  if ((scenario.traits & (kFiles | kFileLocks | kKernelCaches | kFilesets)) != 0)
+  if ((scenario.traits & (kFiles | kFileLocks | kKernelCaches)) != 0)
     cluster.cache_pages = std::max<size_t>(cluster.cache_pages, 256);
   if ((scenario.traits & kLostNames) == 0) return cluster;
   const bool small = random.PerMille(600);
@@ -158,12 +157,6 @@ std::unique_ptr<Work> MakeWork(SimCluster* cluster, const Scenario& scenario, Si
     caches.programs_per_node = static_cast<int>(random.Between(1, 3));
     caches.max_think = random.Spread(kMillisecond, 30 * kMillisecond);
     return std::make_unique<KernelCachesWork>(cluster, caches);
-  }
-  if ((scenario.traits & kFilesets) != 0) {
-    FilesetsOptions filesets;
-    filesets.names_per_node = static_cast<int>(random.Between(1, 3));
-    filesets.max_think = random.Spread(2 * kMillisecond, 30 * kMillisecond);
-    return std::make_unique<FilesetsWork>(cluster, filesets);
   }
   if ((scenario.traits & kAccounts) == 0) return std::make_unique<Workload>(cluster, WorkloadOf(scenario, random));
   AccountsOptions accounts;
@@ -440,7 +433,6 @@ const std::vector<Scenario>& Scenarios() {
       {"files", "users work with files while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kFiles},
       {"filelocks", "owners on all nodes lock files", kMixed, {40, 10, 6, 0, 0, 8, 8, 6, 12, 12, 0, 0, 8}, kFileLocks},
       {"kernelcaches", "kernels on all nodes keep what they were told", kMixed, {15, 4, 3, 0, 0, 8, 8, 6, 12, 100, 0, 0, 8}, kKernelCaches},
-      {"filesets", "operators make and delete filesets while nodes die", kMixed, {50, 12, 8, 2, 0, 6, 6, 4, 10, 10, 2, 2, 6}, kFilesets},
   };
   // clang-format on
   return kScenarios;

@@ -29,7 +29,6 @@ constexpr uint32_t kLostNames = 64;        // No log is on those disks alone tha
 constexpr uint32_t kReturns = 2048;        // Nodes come back whose disks are behind, and others are not heard.
 constexpr uint32_t kFileLocks = 8192;      // Owners lock files; nothing else is done.
 constexpr uint32_t kKernelCaches = 16384;  // Kernels keep what they were told of files; nothing else is done.
-constexpr uint32_t kFilesets = 32768;      // Operators make and delete filesets; nothing else is done.
 constexpr uint32_t kReuse = 4096;          // Most pages are freed and allocated again, and stores are late.
 
 struct Scenario {

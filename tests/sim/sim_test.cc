@@ -1,5 +1,5 @@
 // The real engine in the simulated cluster: histories repeat, seeds hold, and planted bugs are found.
-// Covers: B01, C05, C07, F15, G10, G15, G16
+// Covers: B01, C05, C07, G10, G15, G16
 
 #include <sys/wait.h>
 #include <unistd.h>
