@@ -134,16 +134,16 @@ def names_of(tree, names, is_hidden):
             yield re.sub("::__anon[0-9a-f]*", "", scope), tag["name"], tag["path"], tag["line"], tag["kind"]
 
 
-# Of sources that are compiled as one what is in an unnamed namespace hides what a header names so, or is another overload, from the
-# others. Where it clashes the compiler says so.
 def check_names(tree):
+    """Of sources that are compiled as one none hides from the others what a header names so, nor gives them another overload."""
     if shutil.which("ctags") is None:
         print("ctags is not installed")
         sys.exit(SKIPPED)
     for folder in ("tests/cluster/", "tests/unit/engine/", "tests/unit/fs/"):
         files = [name for name in map(str, tree.files) if name.startswith(folder)]
+        sources = [f for f in files if f.endswith("_test.cc")]
         known = {(scope, name): path for scope, name, path, _, _ in names_of(tree, [f for f in files if f.endswith(".h")], False)}
-        for scope, name, path, line, kind in names_of(tree, [f for f in files if f.endswith("_test.cc")], True):
+        for scope, name, path, line, kind in names_of(tree, sources, True):
             other = known.get((scope, name))
             if other not in {None, path}:
                 yield f"{path}:{line}: {name} is also a name of {other}: of sources that are compiled together one would be taken for the other"
